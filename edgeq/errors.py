@@ -1,0 +1,42 @@
+"""The errors that edgeq raises on purpose.
+
+    EdgeqError                 one clear line for the user, exit code 1
+    |-- InputError             a file, folder, image or option value that cannot be used
+    |-- ModelError             a model that cannot be loaded, exported, folded or decoded
+    |-- MismatchError          two things that do not belong together (ranges of another model, ...)
+    |-- MissingDependencyError an optional package is needed; the message holds the pip line
+    `-- EngineError            an engine refused or failed to run a file
+
+Every message says what was found, what was wanted and the next step.
+"""
+
+
+class EdgeqError(Exception):
+    """Base of all errors that are the user's to act on; printed as one line, without a traceback."""
+
+
+class InputError(EdgeqError):
+    """A file, folder, image or option value is missing, broken or of the wrong kind."""
+
+
+class ModelError(EdgeqError):
+    """A model cannot be loaded, exported, quantized or decoded."""
+
+
+class MismatchError(EdgeqError):
+    """Two things do not belong together, for example ranges that were collected on another model."""
+
+
+class EngineError(EdgeqError):
+    """An inference engine refused a file or failed while running it."""
+
+
+class MissingDependencyError(EdgeqError):
+    """An optional package is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package}, which is not installed; run: pip install 'edgeq[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra

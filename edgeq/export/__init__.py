@@ -1,0 +1,1 @@
+"""Artifact and QuantPlan, the graph passes, and one writer a format."""

@@ -1,0 +1,194 @@
+"""`Artifact`: an exported file and its JSON manifest, which is all that crosses from host to device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeq.errors import InputError, MismatchError
+from edgeq.files import read_json, sha256_file, sha256_json, write_json
+
+MANIFEST_VERSION = 1
+
+Resize = Literal["center", "letterbox", "stretch", "crop"]
+ChannelOrder = Literal["rgb", "bgr"]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a model: its name, numpy dtype name and shape (`None` = free dimension)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image file becomes a model input of shape `(1, 3, height_px, width_px)`, float32.
+
+    Pixels `p` in 0..255 become `(p * scale - mean) / std`, channel by channel in `channel_order`.
+
+    Attributes:
+        height_px: Height of the model's input.
+        width_px: Width of the model's input.
+        resize: `center` scales to fit and centres (CenterNet's affine warp), `letterbox` scales to fit in the top left
+            corner (YOLOX), `stretch` ignores the aspect ratio, `crop` scales the short side and cuts the centre.
+        channel_order: Order of the three channels.
+        scale: Factor on the 0..255 pixel values.
+        mean: Subtracted after scaling, in `channel_order`.
+        std: Divisor after the subtraction, in `channel_order`.
+        fill: Pixel value in 0..255 of what lies outside the image.
+        antialias: Whether shrinking averages over the source pixels (Pillow, torchvision) or samples bilinearly
+            between four of them (OpenCV's `INTER_LINEAR`).
+        crop_fraction: For `crop`: the model's input size over the length the short side is scaled to (224/256).
+    """
+
+    height_px: int
+    width_px: int
+    resize: Resize = "center"
+    channel_order: ChannelOrder = "rgb"
+    scale: float = 1.0 / 255.0
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    fill: float = 0.0
+    antialias: bool = False
+    crop_fraction: float = 0.875
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all fields; ranges remember it."""
+        return sha256_json(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """How a model's outputs become detections or class scores.
+
+    Attributes:
+        decoder: A name of `edgeq.detection.decoders.DECODERS`, or `package.module:function`.
+        outputs: Role in the decoder -> output tensor's name, for example `{"heatmap": "hm"}`.
+        options: Numbers the decoder takes (`stride`, `top_k`, `score_threshold`, ...).
+    """
+
+    decoder: str
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An exported model file with everything that a runtime needs to score it.
+
+    Attributes:
+        path: The model file. The manifest lies beside it as `<path>.json` and stores only the file's name.
+        format: `onnx`, later `tflite` and `engine`.
+        precision: `fp32`, `fp16`, `int8`, `dynamic`, ...
+        target: Name of the target whose rules it was written by.
+        inputs: The model's inputs.
+        outputs: The model's outputs.
+        preprocessing: From image file to input.
+        postprocessing: From outputs to detections; `None` for a bare network.
+        labels: Class names by class index.
+        digest: SHA-256 of the file's bytes.
+        source_digest: Digest of the float graph that it was made from.
+        quantization: What was quantized and how (method, ranges digest, nodes kept in float and why).
+        tools: Package name -> version of what wrote the file.
+    """
+
+    path: Path
+    format: str
+    precision: str
+    target: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing
+    postprocessing: Postprocessing | None = None
+    labels: tuple[str, ...] = ()
+    digest: str = ""
+    source_digest: str = ""
+    quantization: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The file's name, as tables print it."""
+        return self.path.name
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the model file."""
+        return self.path.stat().st_size
+
+    @property
+    def manifest_path(self) -> Path:
+        """Where the manifest lies."""
+        return manifest_path(self.path)
+
+    def save(self) -> Artifact:
+        """Returns this artifact with the digest of the file as it lies on the disk, after writing the manifest."""
+        stamped = dataclasses.replace(self, digest=sha256_file(self.path))
+        document = dataclasses.asdict(stamped) | {"path": self.path.name, "manifest_version": MANIFEST_VERSION}
+        write_json(self.manifest_path, document)
+        return stamped
+
+    @classmethod
+    def load(cls, path: Path) -> Artifact:
+        """Returns the artifact of a model file or of its manifest.
+
+        Raises:
+            InputError: the file or its manifest is missing or is not one of ours.
+            MismatchError: the file's bytes are not those that the manifest describes.
+        """
+        manifest = path if path.suffix == ".json" else manifest_path(path)
+        if path != manifest and not path.is_file():
+            raise InputError(f"{path}: no such file; expected a model file that `edgeq export` wrote")
+        if not manifest.is_file():
+            raise InputError(f"{path}: has no manifest beside it ({manifest.name}); write the file with `edgeq export`")
+        artifact = _parse(manifest, read_json(manifest, kind="an edgeq manifest"))
+        if not artifact.path.is_file():
+            raise InputError(f"{manifest}: describes {artifact.path.name}, which is not beside it")
+        found = sha256_file(artifact.path)
+        if found != artifact.digest:
+            raise MismatchError(
+                f"{artifact.path}: is not the file that its manifest describes (SHA-256 {found[:12]}, wanted "
+                f"{artifact.digest[:12]}); it was cut short or changed, export it again"
+            )
+        return artifact
+
+
+def manifest_path(path: Path) -> Path:
+    """Returns where the manifest of a model file lies: beside it, with `.json` added to the whole name."""
+    return path.with_name(path.name + ".json")
+
+
+def _parse(manifest: Path, document: Any) -> Artifact:
+    try:
+        if document["manifest_version"] != MANIFEST_VERSION:
+            raise InputError(
+                f"{manifest}: manifest version {document['manifest_version']}, this edgeq reads {MANIFEST_VERSION}; "
+                "export the model again"
+            )
+        fields = {entry.name: document[entry.name] for entry in dataclasses.fields(Artifact)}
+        preprocessing = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["preprocessing"].items()}
+        post = fields["postprocessing"]
+        return Artifact(
+            **fields
+            | {
+                "path": manifest.with_name(Path(fields["path"]).name),
+                "inputs": _specs(fields["inputs"]),
+                "outputs": _specs(fields["outputs"]),
+                "preprocessing": Preprocessing(**preprocessing),
+                "postprocessing": Postprocessing(**post) if post is not None else None,
+                "labels": tuple(fields["labels"]),
+            }
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{manifest}: is not an edgeq manifest ({error!r}); export the model again") from error
+
+
+def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(entry["name"], entry["dtype"], tuple(entry["shape"])) for entry in entries)

@@ -1,0 +1,107 @@
+"""Whole-or-nothing files, JSON and digests."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `target` and renames it to `target` when the block ends well.
+
+    An exception, Ctrl-C or a full disk leaves the old file, or none. The temporary name keeps the suffix of
+    `target`, because some writers choose the format by it.
+
+    Raises:
+        InputError: the folder cannot be made or written, or the disk is full.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=f".tmp{target.suffix}")
+        os.close(descriptor)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        # mkstemp makes files that only the owner can read; a result should follow the user's umask.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(target: Path, content: bytes) -> None:
+    """Writes `content` to `target`, whole or not at all."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(target: Path, content: str) -> None:
+    """Writes UTF-8 text to `target`, whole or not at all."""
+    write_bytes(target, content.encode())
+
+
+def write_json(target: Path, document: Any) -> None:
+    """Writes indented JSON with a final newline to `target`, whole or not at all."""
+    write_text(target, json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(source: Path, *, kind: str) -> Any:
+    """Returns the parsed JSON of `source`.
+
+    Args:
+        source: The file.
+        kind: What the file should be, for the error ("a COCO annotation file").
+
+    Raises:
+        InputError: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{source}: no such file; expected {kind}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{source}: cannot be read as {kind} ({error})") from error
+    except json.JSONDecodeError as error:
+        raise InputError(f"{source}: is not valid JSON (line {error.lineno}: {error.msg}); expected {kind}") from error
+
+
+def sha256_file(source: Path) -> str:
+    """Returns the hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with source.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_json(document: Any) -> str:
+    """Returns the hexadecimal SHA-256 of a JSON document, independent of the order of its keys."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _cannot_write(target: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(
+        f"{target}: cannot be written ({reason}); nothing was left behind, choose another --out or free space"
+    )
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

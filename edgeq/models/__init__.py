@@ -1,0 +1,1 @@
+"""The torch model zoo. The only package that imports torch at module level, so import it inside functions."""

@@ -1,0 +1,51 @@
+"""Plain tables of names, extended by entry points: `name -> "package.module:attribute"`, loaded on first use."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from edgeq.errors import InputError
+
+
+def load_object(kind: str, reference: str) -> Any:
+    """Returns the attribute that `package.module:attribute` names.
+
+    Args:
+        kind: What it should be, for the error ("decoder").
+        reference: The module, a colon, the attribute.
+
+    Raises:
+        InputError: the reference is malformed, or module or attribute are missing.
+    """
+    module_name, separator, attribute = reference.partition(":")
+    if not (separator and module_name and attribute):
+        raise InputError(f"{kind} {reference!r}: wanted the form package.module:attribute")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise InputError(
+            f"{kind} {reference!r}: cannot import {module_name} ({error}); is its folder on PYTHONPATH?"
+        ) from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise InputError(f"{kind} {reference!r}: {module_name} has no {attribute!r}") from None
+
+
+def load_entry(kind: str, table: Mapping[str, str], name: str) -> Any:
+    """Returns the object registered as `name` in a table of ours or in the entry point group `edgeq.<kind>s`.
+
+    Raises:
+        InputError: nothing of that name is registered; the message lists what is.
+    """
+    if name in table:
+        return load_object(kind, table[name])
+    registered = entry_points(group=f"edgeq.{kind}s")
+    for entry in registered:
+        if entry.name == name:
+            return entry.load()
+    known = ", ".join(sorted({*table, *(entry.name for entry in registered)}))
+    raise InputError(f"unknown {kind} {name!r}; known: {known}")
