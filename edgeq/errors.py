@@ -34,9 +34,11 @@ class EngineError(EdgeqError):
 class MissingDependencyError(EdgeqError):
     """An optional package is not installed."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, extra: str | None, purpose: str) -> None:
+        """Takes the extra of edgeq that brings the package, or `None` where the base install should have."""
+        requirement = f"'edgeq[{extra}]'" if extra else package
         super().__init__(
-            f"{purpose} needs the package {package}, which is not installed; run: pip install 'edgeq[{extra}]'"
+            f"{purpose} needs the package {package}, which is not installed; run: pip install {requirement}"
         )
         self.package = package
         self.extra = extra

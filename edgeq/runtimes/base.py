@@ -2,34 +2,77 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
+from typing import Any, ClassVar
 
 import numpy as np
 
-from edgeq.errors import InputError
+from edgeq.errors import EngineError, InputError, MissingDependencyError
 from edgeq.export.artifact import Artifact, TensorSpec
+from edgeq.machine import read_machine
 
 Arrays = dict[str, np.ndarray]
 
 
 class Session(ABC):
-    """An open model file. A context manager; `run` checks, `_run` works.
+    """An open model file. A context manager; `run` checks, `_run` works. One thread at a time may call `run`.
 
     Attributes:
-        artifact: What was opened.
         runtime: Name of the engine, as in `RUNTIMES`.
+        package: Name of the engine's import package.
+        extra: The extra of edgeq that brings it; `None` if the base install does.
+        artifact: What was opened.
+        threads: CPU threads asked for; `None` leaves it to the engine.
     """
 
-    runtime: str
+    runtime: ClassVar[str]
+    package: ClassVar[str]
+    extra: ClassVar[str | None]
 
-    def __init__(self, artifact: Artifact, threads: int | None = None) -> None:
+    def __init__(self, artifact: Artifact, threads: int | None = None, compute_precision: str | None = None) -> None:
+        """Opens the file.
+
+        Args:
+            artifact: The model file with its manifest.
+            threads: CPU threads the engine may use; `None` leaves it to the engine.
+            compute_precision: What float layers are computed in (`f32`, `bf16`, `f16`); `None` is f32 for an `fp32`
+                file, whatever the engine would prefer, and the engine's choice for every other.
+
+        Raises:
+            InputError: the engine does not know that precision.
+            MissingDependencyError: the engine is not installed.
+            EngineError: the engine refuses the file.
+        """
         self.artifact = artifact
         self.threads = threads
+        self._open(compute_precision)
+
+    @classmethod
+    def import_engine(cls) -> Any:
+        """Returns the engine's package.
+
+        Raises:
+            MissingDependencyError: it is not installed.
+            EngineError: it is installed and cannot be imported, for want of a system library for example.
+        """
+        try:
+            return importlib.import_module(cls.package)
+        except ImportError as error:
+            if isinstance(error, ModuleNotFoundError) and error.name == cls.package:
+                raise MissingDependencyError(cls.package, cls.extra, f"The runtime {cls.runtime}") from error
+            raise EngineError(
+                f"{cls.package} is installed but cannot be imported ({_first_line(error)}); install it again"
+            ) from error
+
+    @abstractmethod
+    def _open(self, compute_precision: str | None) -> None:
+        """Loads `self.artifact` into the engine."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Returns output name -> array for one set of inputs.
+        """Returns output name -> array for one set of inputs, in the manifest's order; the arrays are the caller's.
 
         Args:
             inputs: Input name -> array of the dtype and shape that the manifest states.
@@ -49,18 +92,67 @@ class Session(ABC):
     def _run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Runs checked inputs through the engine."""
 
-    @abstractmethod
-    def environment(self) -> dict[str, str]:
-        """Returns what decides speed and results: engine version, threads, compute precision, instruction set."""
+    def environment(self) -> dict[str, Any]:
+        """Returns what decides speed and results, as JSON values.
 
+        `engine` is name and version, `threads` and `compute_precision` what the engine really uses (`threads` is null
+        where it does not tell); the rest are the facts of `edgeq.machine.Machine`.
+        """
+        machine = read_machine()
+        return {
+            **self._engine_environment(),
+            "cpu": machine.cpu,
+            "cpu_features": list(machine.cpu_features),
+            "usable_cpus": machine.usable_cpus,
+            "architecture": machine.architecture,
+            "system": machine.system,
+            "board": machine.board,
+            "python": machine.python,
+            "emulated": machine.emulated,
+        }
+
+    @abstractmethod
+    def _engine_environment(self) -> dict[str, Any]:
+        """Returns `engine`, `threads`, `compute_precision` and whatever else decides this engine's speed."""
+
+    @abstractmethod
     def close(self) -> None:
         """Frees what the engine holds; the session cannot run afterwards."""
 
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.close()
+
+    def _require_tensors(self, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+        """Raises `EngineError` unless the engine's file has the tensors that the manifest states."""
+        for kind, stated, found in (
+            ("input", self.artifact.inputs, inputs),
+            ("output", self.artifact.outputs, outputs),
+        ):
+            names = set(found)
+            for spec in stated:
+                if spec.name not in names:
+                    raise EngineError(
+                        f"{self.artifact.path}: {self.runtime} finds no {kind} {spec.name!r} in it, only "
+                        f"{sorted(names)}; its manifest belongs to another file, export it again"
+                    )
+
+    def _refused(self, error: Exception) -> EngineError:
+        """Returns the error of a file that the engine cannot load."""
+        return EngineError(
+            f"{self.artifact.path}: {self.runtime} cannot load it ({_first_line(error)}); export it again, or choose "
+            "another runtime"
+        )
+
+    def _failed(self, error: Exception) -> EngineError:
+        """Returns the error of a run that the engine broke off."""
+        return EngineError(
+            f"{self.artifact.path}: {self.runtime} failed while running it ({_first_line(error)}); try another runtime"
+        )
 
 
 def _check(artifact: str, array: np.ndarray, spec: TensorSpec) -> None:
@@ -71,3 +163,10 @@ def _check(artifact: str, array: np.ndarray, spec: TensorSpec) -> None:
     )
     if not fits:
         raise InputError(f"{artifact}: input {spec.name!r} has shape {array.shape}, wanted {spec.shape}")
+
+
+def _first_line(error: Exception) -> str:
+    """Returns the first line of an engine's message that says something: OpenVINO begins with source positions."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
+    return (telling or lines or [type(error).__name__])[0]

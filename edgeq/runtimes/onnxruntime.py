@@ -1,0 +1,68 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import InputError
+from edgeq.runtimes.base import Arrays, Session
+
+_LOG_FATAL = 4
+
+
+class OnnxRuntimeSession(Session):
+    """An ONNX file in ONNX Runtime's CPU execution provider, all graph optimizations on."""
+
+    runtime = "onnxruntime"
+    package = "onnxruntime"
+    extra = None
+
+    @classmethod
+    def import_engine(cls) -> Any:
+        """Returns the package `onnxruntime`, with its telemetry switched off."""
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        return super().import_engine()
+
+    def _open(self, compute_precision: str | None) -> None:
+        if compute_precision not in (None, "f32"):
+            raise InputError(
+                f"onnxruntime computes float layers in f32 only, not in {compute_precision!r}; use the openvino runtime"
+            )
+        self._engine = self.import_engine()
+        options = self._engine.SessionOptions()
+        options.intra_op_num_threads = self.threads or 0  # 0: one a physical core
+        options.inter_op_num_threads = 1
+        # Errors come back as exceptions; the log would say them a second time.
+        options.log_severity_level = _LOG_FATAL
+        try:
+            self._session = self._engine.InferenceSession(
+                str(self.artifact.path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise self._refused(error) from error
+        self._require_tensors(
+            (node.name for node in self._session.get_inputs()), (node.name for node in self._session.get_outputs())
+        )
+        self._outputs = [spec.name for spec in self.artifact.outputs]
+
+    def _run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        try:
+            arrays = self._session.run(self._outputs, inputs)
+        except Exception as error:
+            raise self._failed(error) from error
+        return dict(zip(self._outputs, arrays, strict=True))
+
+    def _engine_environment(self) -> dict[str, Any]:
+        return {
+            "engine": f"onnxruntime {self._engine.__version__}",
+            "threads": self.threads,
+            "compute_precision": "f32",
+        }
+
+    def close(self) -> None:
+        """Frees the session's weights and threads."""
+        self._session = None

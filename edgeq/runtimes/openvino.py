@@ -1,0 +1,85 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import InputError
+from edgeq.runtimes.base import Arrays, Session
+
+_PRECISIONS = ("f32", "bf16", "f16")
+
+
+class OpenVinoSession(Session):
+    """An ONNX file in OpenVINO's CPU plugin, tuned for the latency of one request at a time.
+
+    Float layers of an `fp32` file are computed in f32: OpenVINO's own default is bf16 where the CPU has AMX, which is
+    another result and another speed than the file's name promises. Files of other precisions keep that default.
+    """
+
+    runtime = "openvino"
+    package = "openvino"
+    extra = "openvino"
+
+    @classmethod
+    def import_engine(cls) -> Any:
+        """Returns the package `openvino`, with its telemetry switched off."""
+        if "openvino" not in sys.modules:
+            # Importing openvino sends an event over the network unless its telemetry package cannot be imported; then
+            # it falls back to a stub. There is no option for it. Other packages may import it afterwards.
+            sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+        try:
+            return super().import_engine()
+        finally:
+            if sys.modules.get("openvino_telemetry", cls) is None:
+                del sys.modules["openvino_telemetry"]
+
+    def _open(self, compute_precision: str | None) -> None:
+        self._engine = self.import_engine()
+        try:
+            core = self._engine.Core()
+            self._compiled = core.compile_model(str(self.artifact.path), "CPU", self._settings(compute_precision))
+        except RuntimeError as error:
+            raise self._refused(error) from error
+        self._require_tensors(
+            (name for port in self._compiled.inputs for name in port.get_names()),
+            (name for port in self._compiled.outputs for name in port.get_names()),
+        )
+        self._request = self._compiled.create_infer_request()
+        self._ports = {spec.name: self._compiled.output(spec.name) for spec in self.artifact.outputs}
+
+    def _settings(self, compute_precision: str | None) -> dict[str, Any]:
+        if compute_precision is None and self.artifact.precision == "fp32":
+            compute_precision = "f32"
+        settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+        if self.threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = self.threads
+        if compute_precision is not None:
+            if compute_precision not in _PRECISIONS:
+                raise InputError(f"compute precision {compute_precision!r}: openvino knows {', '.join(_PRECISIONS)}")
+            settings["INFERENCE_PRECISION_HINT"] = compute_precision
+        return settings
+
+    def _run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        try:
+            # The inputs are only read, so they need no copy; the outputs do, the next run overwrites them.
+            results = self._request.infer(dict(inputs), share_inputs=True, share_outputs=False)
+        except RuntimeError as error:
+            raise self._failed(error) from error
+        return {name: results[port] for name, port in self._ports.items()}
+
+    def _engine_environment(self) -> dict[str, Any]:
+        return {
+            "engine": f"openvino {self._engine.__version__}",
+            "threads": int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
+            "compute_precision": self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string(),
+        }
+
+    def close(self) -> None:
+        """Frees the compiled model and its threads."""
+        self._request = self._compiled = None
+        self._ports = {}
