@@ -172,20 +172,20 @@ def _parse(manifest: Path, document: Any) -> Artifact:
                 f"{manifest}: manifest version {document['manifest_version']}, this edgeq reads {MANIFEST_VERSION}; "
                 "export the model again"
             )
-        fields = {entry.name: document[entry.name] for entry in dataclasses.fields(Artifact)}
-        preprocessing = {key: tuple(value) if isinstance(value, list) else value for key, value in fields["preprocessing"].items()}
+        fields: dict[str, Any] = {entry.name: document[entry.name] for entry in dataclasses.fields(Artifact)}
+        preprocessing: dict[str, Any] = fields["preprocessing"]
         post = fields["postprocessing"]
-        return Artifact(
-            **fields
-            | {
-                "path": manifest.with_name(Path(fields["path"]).name),
-                "inputs": _specs(fields["inputs"]),
-                "outputs": _specs(fields["outputs"]),
-                "preprocessing": Preprocessing(**preprocessing),
-                "postprocessing": Postprocessing(**post) if post is not None else None,
-                "labels": tuple(fields["labels"]),
-            }
-        )
+        fields |= {
+            "path": manifest.with_name(Path(fields["path"]).name),
+            "inputs": _specs(fields["inputs"]),
+            "outputs": _specs(fields["outputs"]),
+            "preprocessing": Preprocessing(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in preprocessing.items()}
+            ),
+            "postprocessing": Postprocessing(**post) if post is not None else None,
+            "labels": tuple(fields["labels"]),
+        }
+        return Artifact(**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{manifest}: is not an edgeq manifest ({error!r}); export the model again") from error
 

@@ -12,19 +12,24 @@ class Rules:
 
     Attributes:
         opset: ONNX opset that the files are written in.
-        activation_dtype: Integer type of activations.
-        symmetric_activations: Whether every activation range is symmetric around zero (zero point 0 for `int8`).
-        quantize_bias: Whether biases are written as int32 with a DequantizeLinear; otherwise they stay float.
         int8_ops: Operators that the engines run in INT8 and that are worth it.
+        activation_dtype: Integer type of activations.
+        symmetric_activations: Whether the grid of a signed tensor is symmetric around zero.
+        quantize_outputs: Whether a layer's output gets a Q/DQ pair even where only float nodes read it, because the
+            engine fuses a layer with the QuantizeLinear behind it and runs it in float without one.
+        quantize_bias: Whether biases are int32 behind a DequantizeLinear; otherwise they stay float.
+        per_channel_conv_transpose: Whether ConvTranspose weights have a scale for each output channel.
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
     """
 
     opset: int
+    int8_ops: frozenset[str]
     activation_dtype: Literal["uint8", "int8"]
     symmetric_activations: bool
+    quantize_outputs: bool
     quantize_bias: bool
-    int8_ops: frozenset[str]
-    rewrite_conv_transpose: bool = False
+    per_channel_conv_transpose: bool
+    rewrite_conv_transpose: bool
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,13 @@ X86 = Target(
     formats=("onnx",),
     rules=Rules(
         opset=18,
+        int8_ops=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"}),
         # ONNX Runtime's U8S8 kernels use VNNI; its signed ones ran slower than FP32.
         activation_dtype="uint8",
-        symmetric_activations=False,
+        symmetric_activations=True,
+        quantize_outputs=True,
         quantize_bias=True,
-        int8_ops=frozenset({"Conv", "Gemm", "MatMul", "Add", "Concat", "ConvTranspose"}),
+        per_channel_conv_transpose=True,
+        rewrite_conv_transpose=False,
     ),
 )

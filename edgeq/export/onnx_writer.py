@@ -1,0 +1,149 @@
+"""Writes a float graph as FP32, FP16, INT8 or dynamic INT8 ONNX files, each with its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import edgeq
+from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.export.conv_transpose import rewrite_conv_transpose
+from edgeq.export.dynamic import quantize_dynamically
+from edgeq.export.graph import graph_digest, new_initializer, save_onnx, specs
+from edgeq.export.plan import make_plan
+from edgeq.export.qdq import insert_qdq
+from edgeq.export.topology import choose
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from edgeq.calibrators import Ranges
+    from edgeq.targets import Target
+
+FP16_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class FloatModel:
+    """A cleaned, BatchNorm-free float graph and what belongs to it: the source of every file.
+
+    Attributes:
+        name: Stem of the files' names.
+        graph: The graph. Writers copy it before they change it.
+        preprocessing: From image file to input.
+        postprocessing: From outputs to detections.
+        labels: Class names by class index.
+    """
+
+    name: str
+    graph: ir.Model
+    preprocessing: Preprocessing
+    postprocessing: Postprocessing | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Identifies the graph; ranges and artifacts remember it."""
+        return graph_digest(self.graph)
+
+    def copy_graph(self) -> ir.Model:
+        """Returns a copy that a pass may change."""
+        import onnx_ir as ir
+
+        return ir.from_proto(ir.to_proto(self.graph))
+
+
+def write_fp32(model: FloatModel, target: Target, folder: Path) -> Artifact:
+    """Returns the FP32 artifact, written to `folder`."""
+    return _write(model, model.copy_graph(), target, "fp32", folder, {})
+
+
+def write_fp16(model: FloatModel, target: Target, folder: Path) -> Artifact:
+    """Returns an artifact whose weights are stored in FP16 and cast to FP32 when the engine loads them.
+
+    Half the size at the accuracy of FP16 weights; x86 engines compute in FP32 (or BF16), for they have no FP16 kernels
+    that are faster. Weights beyond FP16's range stay FP32 and are named in the manifest.
+    """
+    graph = model.copy_graph()
+    kept = _halve_weights(graph)
+    return _write(model, graph, target, "fp16", folder, {"weights_kept_in_fp32": kept})
+
+
+def write_int8(model: FloatModel, target: Target, folder: Path, ranges: Ranges, keep: Sequence[str] = ()) -> Artifact:
+    """Returns the static INT8 artifact, written by the target's rules.
+
+    Args:
+        model: The float model.
+        target: Whose rules to follow.
+        folder: Where to write.
+        ranges: Calibrated ranges of this model and its pre-processing.
+        keep: Nodes that stay in float (`edgeq.export.topology.choose`).
+
+    Raises:
+        MismatchError: the ranges were collected for another model or other pre-processing.
+    """
+    ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
+    graph = model.copy_graph()
+    rewritten = rewrite_conv_transpose(graph) if target.rules.rewrite_conv_transpose else 0
+    plan = make_plan(graph, choose(graph, target.rules, keep), ranges, target.rules)
+    insert_qdq(graph, plan, target.rules)
+    facts = {"method": ranges.method, "ranges_digest": ranges.digest, "rewritten_conv_transpose": rewritten}
+    return _write(model, graph, target, "int8", folder, facts | plan.summary())
+
+
+def write_dynamic(model: FloatModel, target: Target, folder: Path, keep: Sequence[str] = ()) -> Artifact:
+    """Returns the dynamic INT8 artifact: int8 weights, ranges of activations measured anew at every run."""
+    graph = model.copy_graph()
+    count = quantize_dynamically(graph, choose(graph, target.rules, keep))
+    return _write(model, graph, target, "dynamic", folder, {"int8_nodes": count})
+
+
+def _write(
+    model: FloatModel, graph: ir.Model, target: Target, precision: str, folder: Path, quantization: Mapping[str, Any]
+) -> Artifact:
+    path = folder / f"{model.name}.{target.name}.{precision}.onnx"
+    graph.producer_name, graph.producer_version = "edgeq", edgeq.__version__
+    save_onnx(graph, path)
+    artifact = Artifact(
+        path=path,
+        format="onnx",
+        precision=precision,
+        target=target.name,
+        inputs=specs(graph.graph.inputs),
+        outputs=specs(graph.graph.outputs),
+        preprocessing=model.preprocessing,
+        postprocessing=model.postprocessing,
+        labels=model.labels,
+        source_digest=model.digest,
+        quantization=quantization,
+        tools={"edgeq": edgeq.__version__} | {name: version(name) for name in ("onnx", "onnx-ir")},
+    )
+    return artifact.save()
+
+
+def _halve_weights(model: ir.Model) -> list[str]:
+    """Stores matrices and kernels as FP16 behind a Cast, and returns the names of those that do not fit."""
+    import onnx_ir as ir
+
+    kept = []
+    for name, value in list(model.graph.initializers.items()):
+        array = value.const_value.numpy() if value.const_value is not None else None
+        if array is None or array.dtype != np.float32 or array.ndim < 2:
+            continue
+        if np.abs(array).max(initial=0) > FP16_MAX:
+            kept.append(name)
+            continue
+        half = new_initializer(model, f"{name}_fp16", array.astype(np.float16))
+        cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT}, name=f"{name}_cast")
+        cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].type = f"{name}_fp32", value.shape, value.type
+        model.graph.insert_before(next(iter(model.graph)), cast)
+        value.replace_all_uses_with(cast.outputs[0])
+        del model.graph.initializers[name]
+    return kept

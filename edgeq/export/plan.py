@@ -1,0 +1,177 @@
+"""`QuantPlan`: what precision each node gets and on which grid each tensor lies, decided before a file is written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgeq.errors import MismatchError
+from edgeq.export.graph import data_inputs
+from edgeq.export.topology import NodeChoice, Topology, moves_values
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeq.calibrators import Ranges
+    from edgeq.targets import Rules
+
+MAX_RANGE_RATIO = 8.0
+"""Beyond this ratio one shared grid leaves the smaller input of a Concat less than five of its eight bits."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TensorGrid:
+    """The integer grid of a tensor: `real = (integer - zero_point) * scale`.
+
+    Attributes:
+        scale: Positive step.
+        zero_point: The integer that stands for 0.0.
+        dtype: `uint8` or `int8`.
+    """
+
+    scale: float
+    zero_point: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class QuantPlan:
+    """Precision by node and grid by tensor.
+
+    Attributes:
+        nodes: The choice for every node that could run in INT8.
+        tensors: Tensor name -> its grid; each gets exactly one Q/DQ pair.
+        notes: What a user should know, for example mixed ranges that were split.
+    """
+
+    nodes: tuple[NodeChoice, ...]
+    tensors: Mapping[str, TensorGrid]
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what the manifest keeps: how many nodes run in INT8, and which stay in float for what reason."""
+        return {
+            "int8_nodes": sum(choice.precision == "int8" for choice in self.nodes),
+            "float_nodes": {choice.name: choice.reason for choice in self.nodes if choice.precision == "float"},
+            "quantized_tensors": len(self.tensors),
+            "notes": list(self.notes),
+        }
+
+
+def make_plan(model: ir.Model, topology: Topology, ranges: Ranges, rules: Rules) -> QuantPlan:
+    """Returns the plan for a graph, given its ranges.
+
+    Tensors that operators only move share one grid. The inputs of a Concat share one unless their ranges differ more
+    than `MAX_RANGE_RATIO` times: one grid for boxes in pixels and scores in 0..1 would round every score to zero. Then
+    each keeps its own, and where the joined tensor feeds an INT8 layer that layer goes back to float.
+
+    Raises:
+        MismatchError: a tensor has no range.
+    """
+    notes: list[str] = []
+    nodes, tensors = _split_mixed_ranges(model, topology, ranges, notes)
+    groups = _tie(model, tensors, ranges)
+    grids: dict[str, TensorGrid] = {}
+    for members in groups:
+        grid = _grid(members, ranges, rules)
+        grids.update(dict.fromkeys(members, grid))
+    ordered = {name: grids[name] for name in tensors}
+    for note in notes:
+        _log.warning(note)
+    return QuantPlan(nodes, ordered, tuple(notes))
+
+
+def _grid(members: list[str], ranges: Ranges, rules: Rules) -> TensorGrid:
+    known = [name for name in members if name in ranges]
+    if not known:
+        raise MismatchError(
+            f"the ranges hold no interval for tensor {members[0]!r}; they were collected for another model or target, "
+            "run `edgeq calibrate` again"
+        )
+    intervals = [ranges.interval(name) for name in known]
+    low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
+    if rules.activation_dtype == "uint8" and low >= 0:
+        return TensorGrid(_positive(high / 255), 0, "uint8")
+    if rules.symmetric_activations:
+        step = _positive(max(ranges.threshold(name) for name in known) / 127)
+        # 128 as zero point: the signed grid in unsigned clothes. OpenVINO sees int8, ONNX Runtime its fast U8 kernels.
+        return TensorGrid(step, 128 if rules.activation_dtype == "uint8" else 0, rules.activation_dtype)
+    step = _positive((high - low) / 255)
+    zero = min(255, max(0, round(-low / step)))
+    return TensorGrid(step, zero if rules.activation_dtype == "uint8" else zero - 128, rules.activation_dtype)
+
+
+def _positive(step: float) -> float:
+    # A tensor that is zero on all calibration images still needs a valid grid.
+    return step if step > 1e-30 else 1.0
+
+
+def _tie(model: ir.Model, tensors: tuple[str, ...], ranges: Ranges) -> list[list[str]]:
+    """Returns groups of tensors that must lie on one grid, each in the order of `tensors`."""
+    parent = {name: name for name in tensors}
+
+    def find(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for node in model.graph:
+        if not moves_values(node):
+            continue
+        linked = [value.name for value in (*data_inputs(node), *node.outputs) if value.name in parent]
+        if node.op_type == "Concat" and range_ratio(node, ranges) > MAX_RANGE_RATIO:
+            continue
+        for name in linked[1:]:
+            parent[find(str(name))] = find(str(linked[0]))
+    groups: dict[str, list[str]] = {}
+    for name in tensors:
+        groups.setdefault(find(name), []).append(name)
+    return list(groups.values())
+
+
+def range_ratio(concat: ir.Node, ranges: Ranges) -> float:
+    """Returns how many times the widest known input range of a Concat is as wide as the narrowest; at least 1."""
+    widths = []
+    for value in data_inputs(concat):
+        name = _moved_from(value)
+        if name in ranges:
+            low, high = ranges.interval(name)
+            widths.append(max(high, -low))
+    return max(widths) / max(min(widths), 1e-30) if len(widths) > 1 and max(widths) > 0 else 1.0
+
+
+def _moved_from(value: ir.Value) -> str:
+    producer = value.producer()
+    while producer is not None and moves_values(producer) and producer.op_type != "Concat":
+        value = data_inputs(producer)[0]
+        producer = value.producer()
+    return str(value.name)
+
+
+def _split_mixed_ranges(
+    model: ir.Model, topology: Topology, ranges: Ranges, notes: list[str]
+) -> tuple[tuple[NodeChoice, ...], tuple[str, ...]]:
+    nodes = {choice.name: choice for choice in topology.nodes}
+    dropped: set[str] = set()
+    for node in model.graph:
+        joined = node.outputs[0].name
+        if node.op_type != "Concat" or joined not in topology.tensors:
+            continue
+        ratio = range_ratio(node, ranges)
+        if ratio <= MAX_RANGE_RATIO:
+            continue
+        readers = [use.node for use in node.outputs[0].uses() if use.node.name in topology.int8_nodes]
+        for reader in readers:
+            name = str(reader.name)
+            nodes[name] = NodeChoice(name, reader.op_type, "float", f"reads {joined!r}, which mixes ranges")
+        dropped.add(str(joined))
+        named = ", ".join(str(reader.name) for reader in readers) or "nothing"
+        notes.append(
+            f"mixed ranges: the inputs of {node.name} differ {ratio:.0f} times; each keeps its own grid, the joined "
+            f"tensor {joined!r} stays in float, and so does what reads it: {named}"
+        )
+    return tuple(nodes.values()), tuple(name for name in topology.tensors if name not in dropped)

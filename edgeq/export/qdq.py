@@ -1,0 +1,156 @@
+"""Writes a `QuantPlan` into a graph as QuantizeLinear/DequantizeLinear pairs (ONNX operator specification, opset 13).
+
+Rules, by number:
+
+1. Every tensor of the plan gets one pair, and every reader of it reads the dequantized side.
+2. Weights of INT8 nodes are stored as int8 behind a DequantizeLinear: symmetric, -127..127, one scale an output channel
+   (ConvTranspose: one for the tensor where the target asks for it).
+3. Biases are stored as int32 with scale `input scale * weight scale` where the target wants it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeq.export.graph import constant, new_initializer, walk, weight_of
+from edgeq.export.plan import QuantPlan, TensorGrid
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeq.targets import Rules
+
+_INT32_ROOM = 2.0**30
+"""Half of int32: what a quantized bias may use, so that the accumulator has the rest."""
+
+
+def insert_qdq(model: ir.Model, plan: QuantPlan, rules: Rules) -> None:
+    """Writes the plan into the graph, in place.
+
+    Args:
+        model: The float graph that the plan was made for.
+        plan: What to quantize.
+        rules: The target's rules for weights and biases.
+    """
+    int8_nodes = {choice.name for choice in plan.nodes if choice.precision == "int8"}
+    for node in walk(model):
+        if node.name in int8_nodes and weight_of(node) is not None:
+            _quantize_layer(model, node, plan, rules)
+    _insert_pairs(model, plan)
+
+
+def quantize_weight(weight: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the int8 weight in -127..127 and its float32 scale, of shape `(channels,)` or `()`.
+
+    Args:
+        weight: Float weight.
+        axis: Axis of the output channels, or `None` for one scale.
+    """
+    others = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
+    largest = np.abs(weight).max(axis=others)
+    scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
+    return _round_to_int8(weight, scale, axis), scale
+
+
+def _round_to_int8(weight: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
+    steps = np.asarray(weight, np.float64) / _along(scale.astype(np.float64), weight.ndim, axis)
+    integers: np.ndarray = np.clip(np.rint(steps), -127, 127).astype(np.int8)
+    return integers
+
+
+def _along(scale: np.ndarray, rank: int, axis: int | None) -> np.ndarray:
+    if axis is None:
+        return scale
+    shape = [1] * rank
+    shape[axis] = -1
+    return scale.reshape(shape)
+
+
+def _quantize_layer(model: ir.Model, node: ir.Node, plan: QuantPlan, rules: Rules) -> None:
+    weight = weight_of(node)
+    source = node.inputs[0]
+    assert weight is not None and source is not None  # noqa: S101 - the plan only names weighted nodes
+    grid = plan.tensors[str(source.name)]
+    axis = weight_axis(node, weight, rules)
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    integers, scale = quantize_weight(weight, axis)
+    if bias is not None and rules.quantize_bias:
+        # A channel of tiny weights would ask for a bias beyond int32: it gets a coarser grid instead.
+        floor = np.abs(bias.astype(np.float64)) / (grid.scale * _INT32_ROOM)
+        widened = np.maximum(scale, floor.max() if axis is None else floor).astype(np.float32)
+        if np.any(widened > scale):
+            scale, integers = widened, _round_to_int8(weight, widened, axis)
+        bias_scale = np.broadcast_to((np.float32(grid.scale) * scale).astype(np.float32), bias.shape)
+        steps = np.rint(bias.astype(np.float64) / bias_scale).astype(np.int32)
+        _dequantized_constant(model, node, 2, steps, np.ascontiguousarray(bias_scale), 0)
+    _dequantized_constant(model, node, 1, integers, scale, axis)
+
+
+def weight_axis(node: ir.Node, weight: np.ndarray, rules: Rules) -> int | None:
+    """Returns the weight's axis that has a scale for each index, or `None` for one scale."""
+    if node.op_type == "ConvTranspose":
+        grouped = "group" in node.attributes and node.attributes["group"].as_int() > 1
+        return 1 if rules.per_channel_conv_transpose and not grouped else None
+    if node.op_type == "Gemm":
+        return 0 if "transB" in node.attributes and node.attributes["transB"].as_int() else 1
+    return 0 if node.op_type == "Conv" else weight.ndim - 1
+
+
+def _dequantized_constant(
+    model: ir.Model, node: ir.Node, index: int, integers: np.ndarray, scale: np.ndarray, axis: int | None
+) -> None:
+    import onnx_ir as ir
+
+    old = node.inputs[index]
+    assert old is not None and old.name is not None  # noqa: S101 - the caller has read this input
+    quantized = new_initializer(model, f"{old.name}_quantized", integers)
+    scales = new_initializer(model, f"{old.name}_scale", scale)
+    zeros = new_initializer(model, f"{old.name}_zero_point", np.zeros(scale.shape, integers.dtype))
+    attributes = {} if axis is None else {"axis": axis}
+    # ir.node takes plain attribute values.
+    dequantize = ir.node("DequantizeLinear", [quantized, scales, zeros], attributes, name=f"{old.name}_dequantize")
+    result = dequantize.outputs[0]
+    result.name, result.shape, result.type = f"{old.name}_dequantized", ir.Shape(integers.shape), old.type
+    model.graph.insert_before(node, dequantize)
+    node.replace_input_with(index, result)
+    if not old.uses():
+        del model.graph.initializers[old.name]
+
+
+def _insert_pairs(model: ir.Model, plan: QuantPlan) -> None:
+    shared: dict[TensorGrid, tuple[ir.Value, ir.Value]] = {}
+    values = {value.name: value for value in model.graph.inputs}
+    for node in model.graph:
+        values.update({value.name: value for value in node.outputs})
+    for name, grid in plan.tensors.items():
+        _insert_pair(model, values[name], grid, shared)
+
+
+def _insert_pair(
+    model: ir.Model, value: ir.Value, grid: TensorGrid, shared: dict[TensorGrid, tuple[ir.Value, ir.Value]]
+) -> None:
+    import onnx_ir as ir
+
+    if grid not in shared:
+        scale = new_initializer(model, f"{value.name}_scale", np.array(grid.scale, np.float32))
+        zero = new_initializer(model, f"{value.name}_zero_point", np.array(grid.zero_point, grid.dtype))
+        shared[grid] = (scale, zero)
+    uses = list(value.uses())
+    quantize = ir.node("QuantizeLinear", [value, *shared[grid]], name=f"{value.name}_quantize")
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *shared[grid]], name=f"{value.name}_dequantize")
+    integer = ir.TensorType(ir.DataType.UINT8 if grid.dtype == "uint8" else ir.DataType.INT8)
+    for output, suffix, kind in (
+        (quantize.outputs[0], "quantized", integer),
+        (dequantize.outputs[0], "dequantized", value.type),
+    ):
+        output.name, output.shape, output.type = f"{value.name}_{suffix}", value.shape, kind
+    producer = value.producer()
+    if producer is None:
+        first = next(iter(model.graph))
+        model.graph.insert_before(first, [quantize, dequantize])
+    else:
+        model.graph.insert_after(producer, [quantize, dequantize])
+    for use in uses:
+        use.node.replace_input_with(use.idx, dequantize.outputs[0])

@@ -1,0 +1,234 @@
+"""Decides, from the graph alone, which nodes run in INT8 and which tensors need a Q/DQ pair for it.
+
+Rules, by number:
+
+1. A node of `Rules.int8_ops` with a constant weight runs in INT8; a residual Add does where a quantized layer feeds it.
+2. The last convolutions before the graph's outputs, and everything behind them, stay in float: a detector's heatmap,
+   sizes and offsets are read as they are, and cost next to nothing.
+3. Nodes that `keep` names (by name, by regular expression over the whole name, or by operator type) stay in float.
+4. Every data input of an INT8 node gets a pair, shared by all its readers: one pair a tensor.
+5. Where the engine fuses a layer with the QuantizeLinear behind it (`Rules.quantize_outputs`), the layer's output gets
+   a pair too, after its activation function; never between the two.
+6. An operator that only moves values (`MOVES_VALUES`) is transparent: input and output share one range.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeq.errors import InputError
+from edgeq.export.graph import constant, data_inputs, weight_of
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeq.targets import Rules
+
+MOVES_VALUES = frozenset(
+    {
+        "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Expand",
+        "DepthToSpace", "SpaceToDepth", "Concat", "Resize", "Pad",
+    }
+)  # fmt: skip
+"""Operators whose outputs hold no value that their inputs do not hold (or zero, which every grid holds)."""
+
+_BEHIND_HEADS = MOVES_VALUES | {
+    "Sigmoid",
+    "Softmax",
+    "Relu",
+    "Clip",
+    "Exp",
+    "Tanh",
+    "Mul",
+    "Sub",
+    "Div",
+    "Add",
+    "HardSigmoid",
+}
+
+
+@dataclass(frozen=True)
+class NodeChoice:
+    """The precision of a node (`int8` or `float`) and why."""
+
+    name: str
+    op_type: str
+    precision: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What is to be quantized, before any range is known.
+
+    Attributes:
+        nodes: The choice for every node that could run in INT8, in graph order.
+        tensors: Names of the tensors that get a Q/DQ pair, in graph order.
+    """
+
+    nodes: tuple[NodeChoice, ...]
+    tensors: tuple[str, ...]
+
+    @property
+    def int8_nodes(self) -> frozenset[str]:
+        """Names of the nodes that run in INT8."""
+        return frozenset(choice.name for choice in self.nodes if choice.precision == "int8")
+
+
+def choose(model: ir.Model, rules: Rules, keep: Sequence[str] = ()) -> Topology:
+    """Returns what is quantized in a cleaned, BatchNorm-free graph.
+
+    Args:
+        model: The float graph.
+        rules: The target's rules.
+        keep: What stays in float: names, regular expressions or operator types.
+
+    Raises:
+        InputError: a `keep` entry matches nothing or is not a regular expression.
+    """
+    kept = _kept_nodes(model, keep)
+    heads = _head_nodes(model)
+    choices: dict[str, NodeChoice] = {}
+    quantized_layers: set[int] = set()
+    for node in model.graph:
+        reason = _float_reason(node, rules, kept, heads, quantized_layers)
+        if reason is None:
+            continue
+        name = node.name or ""
+        precision = "float" if reason else "int8"
+        choices[name] = NodeChoice(name, node.op_type, precision, reason or "the target runs it in INT8")
+        if precision == "int8":
+            quantized_layers.add(id(node))
+    tensors = _tensors(model, rules, quantized_layers)
+    return Topology(tuple(choices.values()), tensors)
+
+
+def observed_tensors(model: ir.Model, topologies: Iterable[Topology]) -> list[str]:
+    """Returns the tensors whose values calibration has to see, in graph order.
+
+    Those are the tensors with a pair, less those behind operators that only move values: they share the range of what
+    they move.
+    """
+    wanted = {name for topology in topologies for name in topology.tensors}
+    found = [value.name for value in model.graph.inputs if value.name in wanted]
+    for node in model.graph:
+        if not moves_values(node):
+            found += [value.name for value in node.outputs if value.name in wanted]
+    return [name for name in found if name is not None]
+
+
+def moves_values(node: ir.Node) -> bool:
+    """Returns whether every output value of a node is one of its input values, or zero (rule 6)."""
+    if node.op_type == "Resize":
+        return "mode" not in node.attributes or node.attributes["mode"].as_string() == "nearest"
+    if node.op_type == "Pad":
+        fill = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
+        return mode != "constant" or len(node.inputs) < 3 or (fill is not None and not fill.any())
+    return node.op_type in MOVES_VALUES
+
+
+def activation_behind(node: ir.Node) -> ir.Value:
+    """Returns the output of the ReLU or Clip that engines fuse into `node`, or the node's own output."""
+    output = node.outputs[0]
+    uses = output.uses()
+    if len(uses) == 1 and not output.is_graph_output():
+        behind = next(iter(uses)).node
+        if behind.op_type in ("Relu", "Clip"):
+            return behind.outputs[0]
+    return output
+
+
+def _float_reason(
+    node: ir.Node, rules: Rules, kept: dict[int, str], heads: frozenset[int], quantized: set[int]
+) -> str | None:
+    """Returns why a node stays in float, an empty string for INT8, `None` for a node that is no candidate."""
+    if node.op_type not in rules.int8_ops or moves_values(node):
+        return None
+    if node.op_type == "Add":
+        if not _is_residual(node, quantized):
+            return None
+    elif weight_of(node) is None:
+        return "its weight is not a constant"
+    if id(node) in kept:
+        return f"kept by {kept[id(node)]!r}"
+    if id(node) in heads:
+        return "last convolution of a head"
+    return ""
+
+
+def _is_residual(node: ir.Node, quantized: set[int]) -> bool:
+    inputs = data_inputs(node)
+    if len(inputs) != 2 or len({str(value.shape) for value in inputs}) != 1:
+        return False
+    return any(id(_origin(value)) in quantized for value in inputs)
+
+
+def _origin(value: ir.Value) -> ir.Node | None:
+    """Returns the node that computed a value, looking through activations and operators that only move values."""
+    producer = value.producer()
+    while producer is not None and (producer.op_type in ("Relu", "Clip") or moves_values(producer)):
+        inputs = data_inputs(producer)
+        if not inputs:
+            return producer
+        producer = inputs[0].producer()
+    return producer
+
+
+def _kept_nodes(model: ir.Model, keep: Sequence[str]) -> dict[int, str]:
+    kept: dict[int, str] = {}
+    for pattern in keep:
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"--keep {pattern!r}: is not a regular expression ({error})") from None
+        matched = [
+            node for node in model.graph
+            if pattern in (node.op_type, node.name) or expression.fullmatch(node.name or "")
+        ]  # fmt: skip
+        if not matched:
+            names = ", ".join(str(node.name) for node in list(model.graph)[:5])
+            raise InputError(f"--keep {pattern!r}: matches no node; names look like {names}")
+        kept.update({id(node): pattern for node in matched})
+    return kept
+
+
+def _head_nodes(model: ir.Model) -> frozenset[int]:
+    """Returns the last convolutions before each output, walking back over what may stand behind a head (rule 2)."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    pending = [value.producer() for value in model.graph.outputs]
+    while pending:
+        node = pending.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.op_type in ("Conv", "ConvTranspose"):
+            found.add(id(node))
+            continue
+        inputs = data_inputs(node)
+        # A sum of two maps is a residual block: what stands before it is the backbone, no head.
+        if node.op_type in _BEHIND_HEADS and not (node.op_type == "Add" and len(inputs) > 1):
+            pending += [value.producer() for value in inputs]
+    return frozenset(found)
+
+
+def _tensors(model: ir.Model, rules: Rules, quantized: set[int]) -> tuple[str, ...]:
+    wanted: set[int] = set()
+    for node in model.graph:
+        if id(node) not in quantized:
+            continue
+        wanted.update(id(value) for value in data_inputs(node))
+        if rules.quantize_outputs:
+            output = activation_behind(node)
+            if not output.is_graph_output():
+                wanted.add(id(output))
+    # Rule 6, against the direction of the data: what is moved has to be quantized before it is moved.
+    for node in reversed(model.graph):
+        if moves_values(node) and any(id(output) in wanted for output in node.outputs):
+            wanted.update(id(value) for value in data_inputs(node))
+    values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    return tuple(value.name for value in values if id(value) in wanted and value.name is not None)
