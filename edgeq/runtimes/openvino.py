@@ -74,7 +74,8 @@ class OpenVinoSession(Session):
 
     def _engine_environment(self) -> dict[str, Any]:
         return {
-            "engine": f"openvino {self._engine.__version__}",
+            # 2026.4.1-22982-e213a147257-releases/2026/4
+            "engine": f"openvino {self._engine.__version__.partition('-')[0]}",
             "threads": int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
             "compute_precision": self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string(),
         }

@@ -1,0 +1,155 @@
+"""The other end of `edgeq.runtimes.runner`: starts it, asks it, and leaves no process behind."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import IO, Any, cast
+
+from edgeq.errors import EdgeqError, EngineError, InputError, MismatchError
+
+LOCAL_RUNNER = (sys.executable, "-m", "edgeq.runtimes.runner")
+
+_ERRORS: dict[str, type[EdgeqError]] = {error.__name__: error for error in (EngineError, InputError, MismatchError)}
+# What a runner may answer in one line: 100,000 samples take a hundredth of it.
+_MAX_ANSWER_BYTES = 64 << 20
+_STDERR_LINES = 5
+_CLOSE_S = 2.0
+
+
+class RunnerProcess:
+    """A runner in a process of its own. A context manager: its end is the end of the process, whatever happened.
+
+    Args:
+        name: What it runs, for errors.
+        command: Argument list that starts the runner, here or over ssh.
+    """
+
+    def __init__(self, name: str, command: Sequence[str] = LOCAL_RUNNER) -> None:
+        self._name = name
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # `python -m` would put the user's folder first on the path, where a file may be called onnxruntime.py.
+            env=os.environ | {"PYTHONSAFEPATH": "1"},
+            # Ctrl-C in a terminal goes to the whole group; ending the runners is this process's business.
+            start_new_session=True,
+        )
+        self._stdin = cast(IO[bytes], self._process.stdin)
+        self._stdout = cast(IO[bytes], self._process.stdout)
+        self._stderr = cast(IO[bytes], self._process.stderr)
+        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._log: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._listening = _start(_queue_lines, self._stdout, self._answers)
+        self._logging = _start(_keep_lines, self._stderr, self._log)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def ask(self, timeout_s: float, command: str, **fields: Any) -> dict[str, Any]:
+        """Returns the runner's answer to a command.
+
+        Args:
+            timeout_s: How long to wait for it.
+            command: Name of the command, see `edgeq.runtimes.runner`.
+            fields: Its fields.
+
+        Raises:
+            EdgeqError: the runner reports an error; of the class that it names.
+            EngineError: the process died, does not answer in time, or answers something else.
+        """
+        with contextlib.suppress(BrokenPipeError):  # it died; the missing answer says so with the reason
+            self._stdin.write(json.dumps({"command": command, **fields}).encode() + b"\n")
+            self._stdin.flush()
+        try:
+            line = self._answers.get(timeout=timeout_s)
+        except queue.Empty:
+            raise EngineError(
+                f"{self._name}: no answer to {command!r} within {timeout_s:g} s; {self._last_words()}"
+            ) from None
+        if not line:
+            raise EngineError(f"{self._name}: its process ended ({self._exit()}); {self._last_words()}")
+        answer = self._parse(line)
+        if not answer["ok"]:
+            raise _ERRORS.get(str(answer.get("error")), EngineError)(str(answer.get("message")))
+        return answer
+
+    def close(self) -> None:
+        """Ends the process: the end of its stdin asks it to, and a signal makes it."""
+        with contextlib.suppress(OSError):
+            self._stdin.close()
+        try:
+            self._process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        finally:
+            if self._process.poll() is None:  # Ctrl-C while waiting
+                self._process.kill()
+                self._process.wait()
+        for thread, stream in ((self._listening, self._stdout), (self._logging, self._stderr)):
+            thread.join(_CLOSE_S)
+            # Where something that it started (an ssh master) lives on and holds the pipe, the thread goes on reading.
+            if not thread.is_alive():
+                stream.close()
+
+    def __enter__(self) -> RunnerProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(line)
+            if isinstance(answer["ok"], bool):
+                return dict(answer)
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise EngineError(
+            f"{self._name}: its process answered {line[:80]!r}, wanted a JSON object; {self._last_words()}"
+        )
+
+    def _exit(self) -> str:
+        try:
+            code = self._process.wait(_CLOSE_S)
+        except subprocess.TimeoutExpired:
+            return "closed its output"
+        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+    def _last_words(self) -> str:
+        self._logging.join(0.2)  # what it wrote last may be on the way
+        words = " | ".join(self._log)
+        return f"it last wrote: {words}" if words else "it wrote nothing to stderr"
+
+
+def _start(target: Callable[..., None], *arguments: Any) -> threading.Thread:
+    thread = threading.Thread(target=target, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+def _queue_lines(stream: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
+    while line := stream.readline(_MAX_ANSWER_BYTES):
+        lines.put(line)
+    lines.put(b"")
+
+
+def _keep_lines(stream: IO[bytes], lines: collections.deque[str]) -> None:
+    while line := stream.readline(_MAX_ANSWER_BYTES):
+        if text := line.decode(errors="replace").strip():
+            lines.append(text)

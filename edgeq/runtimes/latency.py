@@ -1,0 +1,99 @@
+"""Statistics of latency samples, and what may be said from how many of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeq.errors import InputError
+
+# The fewest queries from which MLPerf Inference lets a percentile be stated (early stopping, 99 % confidence).
+MIN_SAMPLES_P90 = 64
+MIN_SAMPLES_P99 = 662
+# Drift between the first and the last third of a run beyond which its numbers describe no steady state.
+MAX_DRIFT = 0.05
+
+_NS_PER_MS = 1e6
+_NS_PER_S = 1e9
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Statistics of one run, in milliseconds.
+
+    Attributes:
+        runs: Number of samples.
+        p50: Median.
+        p90: The sample that 90 % do not exceed (nearest rank), or `None` from fewer than 64 samples.
+        p99: The same for 99 %, or `None` from fewer than 662 samples.
+        mean: Arithmetic mean.
+        min: Smallest sample.
+        max: Largest sample.
+        mad: Median absolute deviation from the median: the spread, which single outliers do not move.
+        throughput_per_s: Runs a second, one after another.
+        drift: Median of the last third of the samples over that of the first third, minus 1.
+    """
+
+    runs: int
+    p50: float
+    p90: float | None
+    p99: float | None
+    mean: float
+    min: float
+    max: float
+    mad: float
+    throughput_per_s: float
+    drift: float
+
+    @property
+    def stable(self) -> bool:
+        """Whether the run was a steady state: it drifted by no more than 5 %."""
+        return abs(self.drift) <= MAX_DRIFT
+
+
+def summarize(samples_ns: Sequence[int]) -> Latency:
+    """Returns the statistics of samples in nanoseconds, given in the order they were taken.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not samples_ns:
+        raise InputError("no latency samples; wanted at least one run")
+    samples = np.asarray(samples_ns, dtype=np.float64)
+    ordered = np.sort(samples)
+    median = float(np.median(samples))
+    third = max(1, len(samples) // 3)
+    return Latency(
+        runs=len(samples),
+        p50=median / _NS_PER_MS,
+        p90=_percentile(ordered, 90) if len(samples) >= MIN_SAMPLES_P90 else None,
+        p99=_percentile(ordered, 99) if len(samples) >= MIN_SAMPLES_P99 else None,
+        mean=float(samples.mean()) / _NS_PER_MS,
+        min=float(ordered[0]) / _NS_PER_MS,
+        max=float(ordered[-1]) / _NS_PER_MS,
+        mad=float(np.median(np.abs(samples - median))) / _NS_PER_MS,
+        throughput_per_s=len(samples) * _NS_PER_S / float(samples.sum()),
+        drift=float(np.median(samples[-third:]) / np.median(samples[:third])) - 1,
+    )
+
+
+def interleaved_ratio(rounds_ns: Sequence[Sequence[int]], reference_ns: Sequence[Sequence[int]]) -> float:
+    """Returns how many times as long something takes as a reference that was timed in turns with it.
+
+    The two samples of a round lie a moment apart, so what slows the machine for longer than a round slows both. The
+    median over the rounds drops those in which only one was hit.
+
+    Args:
+        rounds_ns: Samples in nanoseconds, round by round.
+        reference_ns: Those of the reference, in the same rounds.
+    """
+    pairs = zip(rounds_ns, reference_ns, strict=True)
+    return float(np.median([np.median(taken) / np.median(reference) for taken, reference in pairs]))
+
+
+def _percentile(ordered: np.ndarray, percent: int) -> float:
+    rank = math.ceil(percent * len(ordered) / 100)
+    return float(ordered[rank - 1]) / _NS_PER_MS

@@ -1,0 +1,255 @@
+"""`python -m edgeq.runtimes.runner`: one artifact in one fresh process, driven by JSON lines.
+
+A process of its own, because peak memory is counted by process and never falls, because threads and affinity count only
+if they are set before an engine loads, and because an engine that crashes should take nothing else along. It needs
+numpy, the engine and this package, so it runs on a device behind ssh as it runs here.
+
+One JSON object a line comes in on stdin, and one goes out on stdout for each:
+
+    {"command": "open", "artifact": "net.onnx", "runtime": "openvino", "threads": 1, "compute_precision": null,
+     "cpus": [0]}
+        loads the file and runs it once -> cold_start_ms {start, import, load, first}, environment
+    {"command": "run", "untimed_runs": 1, "min_runs": 3, "min_s": 0.2, "max_s": 60.0}
+        runs once, and on until both minima or the maximum are reached -> samples_ns
+    {"command": "report"}
+        -> baseline_rss_bytes (peak before the file was loaded), peak_rss_bytes
+    {"command": "quit"}
+        ends the process
+
+An answer has `ok`; where that is false, `error` is the class and `message` the line for the user. The end of stdin ends
+the process at once, in the midst of a run too: who asked is gone, and a process on a device has no other way to know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import numpy as np
+
+from edgeq.errors import EdgeqError, InputError
+from edgeq.export.artifact import Artifact, Preprocessing, TensorSpec
+from edgeq.runtimes import get_runtime
+from edgeq.runtimes.base import Arrays, Session
+
+_INPUT_SEED = 0
+_EXIT_CUT_OFF = 130
+_MAX_COMMAND_BYTES = 1 << 20
+_NS_PER_S = 1_000_000_000
+_NS_PER_MS = 1e6
+
+
+class Runner:
+    """Carries out the commands; holds the one open session.
+
+    Args:
+        start_ms: Age of the process when it could take its first command, or `None` if the system does not tell.
+
+    Attributes:
+        quitting: Whether the last command was to quit.
+    """
+
+    def __init__(self, start_ms: float | None) -> None:
+        self._start_ms = start_ms
+        self._session: Session | None = None
+        self._inputs: Arrays = {}
+        self._baseline_rss_bytes: int | None = None
+        self.quitting = False
+        self._commands = {"open": self._open, "run": self._run, "report": self._report, "quit": self._quit}
+
+    def answer(self, line: bytes) -> dict[str, Any]:
+        """Returns the answer to one line of input; errors that are the user's to act on are answers too."""
+        try:
+            command = _parse(line)
+            name = _field(command, "command", str)
+            if name not in self._commands:
+                raise InputError(f"unknown command {name!r}; wanted one of {', '.join(self._commands)}")
+            return {"ok": True, **self._commands[name](command)}
+        except EdgeqError as error:
+            return {"ok": False, "error": type(error).__name__, "message": str(error)}
+
+    def _open(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        if self._session is not None:
+            raise InputError("an artifact is open already; start another process for the next one")
+        threads = _field(command, "threads", int, type(None))
+        compute_precision = _field(command, "compute_precision", str, type(None))
+        cpus = _field(command, "cpus", list, type(None))
+        artifact = Artifact.load(Path(_field(command, "artifact", str)))
+        runtime = get_runtime(_field(command, "runtime", str))
+        inputs = make_inputs(artifact)
+        if cpus is not None:
+            _pin(cpus)
+
+        begun = time.perf_counter_ns()
+        runtime.import_engine()
+        imported = time.perf_counter_ns()
+        self._baseline_rss_bytes = peak_rss_bytes()
+        load_begun = time.perf_counter_ns()
+        session = runtime(artifact, threads, compute_precision)
+        loaded = time.perf_counter_ns()
+        session.run(inputs)
+        finished = time.perf_counter_ns()
+
+        self._session, self._inputs = session, inputs
+        return {
+            "cold_start_ms": {
+                "start": self._start_ms,
+                "import": (imported - begun) / _NS_PER_MS,
+                "load": (loaded - load_begun) / _NS_PER_MS,
+                "first": (finished - loaded) / _NS_PER_MS,
+            },
+            "environment": session.environment(),
+        }
+
+    def _run(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        session, inputs = self._opened(), self._inputs
+        min_runs = _field(command, "min_runs", int)
+        min_ns = _field(command, "min_s", float, int) * _NS_PER_S
+        max_ns = _field(command, "max_s", float, int) * _NS_PER_S
+        for _ in range(_field(command, "untimed_runs", int)):
+            session.run(inputs)
+        samples: list[int] = []
+        elapsed = 0
+        clock = time.perf_counter_ns
+        gc.disable()  # as timeit does: a collection in one sample is no part of an inference
+        try:
+            while not samples or ((len(samples) < min_runs or elapsed < min_ns) and elapsed < max_ns):
+                before = clock()
+                outputs = session.run(inputs)
+                samples.append(clock() - before)
+                del outputs  # freed outside the timer
+                elapsed += samples[-1]
+        finally:
+            gc.enable()
+        return {"samples_ns": samples}
+
+    def _report(self, _command: Mapping[str, Any]) -> dict[str, Any]:
+        self._opened()
+        return {"baseline_rss_bytes": self._baseline_rss_bytes, "peak_rss_bytes": peak_rss_bytes()}
+
+    def _quit(self, _command: Mapping[str, Any]) -> dict[str, Any]:
+        self.quitting = True
+        return {}
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise InputError("no artifact is open; send the command open first")
+        return self._session
+
+
+def make_inputs(artifact: Artifact) -> Arrays:
+    """Returns input name -> random array as the manifest states it, the same ones in every process.
+
+    Inputs of the size that pre-processing makes images of hold noise of 0..255 pre-processed; other floats are standard
+    normal, integers 0 or 1 (valid as an index and as a mask). Free dimensions are 1.
+    """
+    rng = np.random.default_rng(_INPUT_SEED)
+    return {spec.name: _make_input(spec, artifact.preprocessing, rng) for spec in artifact.inputs}
+
+
+def _make_input(spec: TensorSpec, preprocessing: Preprocessing, rng: np.random.Generator) -> np.ndarray:
+    shape = tuple(1 if length is None else length for length in spec.shape)
+    dtype = np.dtype(spec.dtype)
+    if not np.issubdtype(dtype, np.floating):
+        return rng.integers(0, 2, shape).astype(dtype)
+    if len(shape) == 4 and shape[1:] == (3, preprocessing.height_px, preprocessing.width_px):
+        pixels = rng.integers(0, 256, shape)
+        mean, std = (np.reshape(values, (3, 1, 1)) for values in (preprocessing.mean, preprocessing.std))
+        normalized: np.ndarray = (pixels * preprocessing.scale - mean) / std
+        return normalized.astype(dtype)
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def peak_rss_bytes() -> int | None:
+    """Returns the most memory that this process held at once, or `None` where the system does not tell.
+
+    On Linux this is VmHWM and not `ru_maxrss`: the latter survives exec, so that a child of a large process begins with
+    its parent's peak.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    with contextlib.suppress(ImportError):  # Windows has no module resource
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return None
+
+
+def process_age_ms() -> float | None:
+    """Returns the time since this process was started, to the kernel's tick of 10 ms; `None` outside Linux."""
+    if not (sys.platform == "linux" and Path("/proc/self/stat").exists()):
+        return None
+    # The second field is the program's name in parentheses and may hold spaces; starttime is field 22.
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started_s = int(fields[22 - 3]) / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started_s) * 1000
+
+
+def _pin(cpus: list[int]) -> None:
+    if not hasattr(os, "sched_setaffinity"):
+        raise InputError("this system cannot pin a process to CPUs; leave --cpus away")
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        raise InputError(f"cannot run on CPUs {cpus} ({error.strerror}); this machine has {os.cpu_count()}") from error
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        command = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"a command that is not JSON ({error})") from error
+    if not isinstance(command, dict):
+        raise InputError(f"a command that is a {type(command).__name__}, wanted a JSON object")
+    return command
+
+
+def _field(command: Mapping[str, Any], name: str, *kinds: type) -> Any:
+    value = command.get(name)
+    if not isinstance(value, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise InputError(f"field {name!r} of a command is {value!r}, wanted {wanted}")
+    return value
+
+
+def _read_commands(commands: queue.SimpleQueue[bytes]) -> None:
+    """Feeds the queue; ends the process at the end of stdin, whatever it is doing."""
+    while line := sys.stdin.buffer.readline(_MAX_COMMAND_BYTES):
+        commands.put(line)
+    os._exit(_EXIT_CUT_OFF)
+
+
+def _claim_stdout() -> IO[bytes]:
+    """Returns the real stdout for answers only, and sends everything else that is printed, by C code too, to stderr."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers
+
+
+def main() -> NoReturn:
+    """Answers commands until told to quit."""
+    runner = Runner(process_age_ms())
+    answers = _claim_stdout()
+    commands: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
+    while not runner.quitting:
+        answers.write(json.dumps(runner.answer(commands.get())).encode() + b"\n")
+        answers.flush()
+    # No orderly shutdown: the reading thread holds stdin's lock, and some engines hang in their destructors.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""`edgeq bench`: latency, throughput, cold start, size and memory of artifacts, compared fairly.
+
+Each artifact runs in a fresh process. All are opened first, one after another, and then timed in turns, in short rounds
+(A B C A B C ...), while the others sleep: what slows the machine for longer than a round slows all of them, so that
+their ratios hold where their times do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import EngineError, InputError
+from edgeq.export.artifact import Artifact
+from edgeq.machine import default_threads, read_machine
+from edgeq.progress import Advance, progress_bar
+from edgeq.runtimes import default_runtime, get_runtime
+from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
+from edgeq.runtimes.latency import interleaved_ratio, summarize
+
+_NS_PER_S = 1e9
+_UNTIMED = {"p50": None, "p90": None, "p99": None, "mean": None, "min": None, "max": None, "mad": None}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of a benchmark.
+
+    Attributes:
+        artifact: What is run.
+        runtime: The runtime that runs it.
+        compute_precision: What float layers are computed in, see `edgeq.runtimes.open_session`.
+    """
+
+    artifact: Artifact
+    runtime: str
+    compute_precision: str | None = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How long is measured.
+
+    Attributes:
+        warmup_runs: Runs before the first sample, at least.
+        warmup_s: Seconds before the first sample, at least.
+        min_runs: Samples of each artifact, at least.
+        min_s: Sum of the samples of each artifact, at least.
+        max_s: Sum of the samples from which an artifact counts as measured, however few they are.
+        round_runs: Samples of an artifact in one round, at least.
+        round_s: Sum of the samples of an artifact in one round, at least.
+        timeout_s: How long a process may be silent beyond the time it was asked to run for.
+    """
+
+    warmup_runs: int = 10
+    warmup_s: float = 0.5
+    min_runs: int = 100
+    min_s: float = 3.0
+    max_s: float = 60.0
+    round_runs: int = 3
+    round_s: float = 0.2
+    timeout_s: float = 300.0
+
+
+@dataclass
+class _Row:
+    """A job, the process that runs it and what has come back so far."""
+
+    job: Job
+    process: RunnerProcess
+    opened: dict[str, Any]
+    rounds_ns: list[list[int]] = field(default_factory=list)
+
+    @property
+    def emulated(self) -> bool:
+        return bool(self.opened["environment"]["emulated"])
+
+    @property
+    def samples_ns(self) -> list[int]:
+        return list(itertools.chain.from_iterable(self.rounds_ns))
+
+    def progress(self, sampling: Sampling) -> float:
+        """Returns how much of the sampling is done, in [0, 1]."""
+        elapsed_s = sum(self.samples_ns) / _NS_PER_S
+        enough = min(_part(len(self.samples_ns), sampling.min_runs), _part(elapsed_s, sampling.min_s))
+        return min(1.0, max(enough, _part(elapsed_s, sampling.max_s)))
+
+
+def bench_artifacts(
+    paths: Sequence[Path],
+    runtimes: Sequence[str] = (),
+    *,
+    compute_precisions: Sequence[str] = (),
+    threads: int | None = None,
+    cpus: Sequence[int] | None = None,
+    sampling: Sampling | None = None,
+) -> list[dict[str, Any]]:
+    """Returns one result for each artifact, runtime and compute precision, in this order; see `bench_jobs`.
+
+    Args:
+        paths: Model files, or their manifests.
+        runtimes: Runtimes to run each in; by default the first of its target that is installed.
+        compute_precisions: What float layers are computed in (`f32`, `bf16`, `f16`); by default f32 for an `fp32` file
+            and the engine's choice for every other.
+        threads: CPU threads of each engine; by default the physical cores that this process may use.
+        cpus: CPUs that each process is pinned to; by default all.
+        sampling: How long is measured.
+
+    Raises:
+        InputError: a file, runtime or number cannot be used.
+        MismatchError: a file is not the one that its manifest describes.
+        EngineError: an engine refuses a file, or its process died, hung or answered nonsense.
+    """
+    if not paths:
+        raise InputError("no artifact to bench; name at least one file that `edgeq export` wrote")
+    artifacts = [Artifact.load(path) for path in paths]
+    for runtime in runtimes:
+        get_runtime(runtime)
+    jobs = [
+        Job(artifact, runtime, compute)
+        for artifact in artifacts
+        for runtime in (runtimes or (default_runtime(artifact),))
+        for compute in (compute_precisions or (None,))
+    ]
+    return bench_jobs(jobs, threads=threads, cpus=cpus, sampling=sampling)
+
+
+def bench_jobs(
+    jobs: Sequence[Job],
+    *,
+    threads: int | None = None,
+    cpus: Sequence[int] | None = None,
+    sampling: Sampling | None = None,
+    runner: Sequence[str] = LOCAL_RUNNER,
+) -> list[dict[str, Any]]:
+    """Returns one result for each job, in their order, from one interleaved run.
+
+    A result is a JSON object with `artifact`, `target`, `runtime`, `precision`, `size_bytes`, `latency_ms` {`p50`,
+    `p90`, `p99`, `mean`, `min`, `max`, `mad`; null where the samples do not suffice}, `throughput_per_s`,
+    `cold_start_ms` {`start`, `import`, `load`, `first`}, `ratio_to_first` (median over the rounds of this job's time
+    over the first one's), `runs`, `drift`, `stable`, `obtained` ("measured", or "emulated" and then without times),
+    `peak_rss_bytes`, `baseline_rss_bytes` (the peak before the file was loaded), `environment` and `samples_ns`.
+
+    Args:
+        jobs: What is run; the first is the one that ratios are taken to.
+        threads: CPU threads of each engine; by default the physical cores that this process may use.
+        cpus: CPUs that each process is pinned to; by default all.
+        sampling: How long is measured.
+        runner: Argument list that starts `edgeq.runtimes.runner`.
+
+    Raises:
+        EdgeqError: see `bench_artifacts`.
+    """
+    sampling = sampling or Sampling()
+    threads = threads if threads is not None else default_threads(read_machine())
+    if threads < 1:
+        raise InputError(f"--threads {threads}: wanted at least 1")
+    with contextlib.ExitStack() as processes:
+        rows = []
+        for job in jobs:
+            process = processes.enter_context(RunnerProcess(f"{job.artifact.name} in {job.runtime}", runner))
+            opened = process.ask(
+                sampling.timeout_s,
+                "open",
+                artifact=str(job.artifact.path.resolve()),
+                runtime=job.runtime,
+                threads=threads,
+                compute_precision=job.compute_precision,
+                cpus=None if cpus is None else list(cpus),
+            )
+            rows.append(_Row(job, process, opened))
+        if not any(row.emulated for row in rows):
+            _sample(rows, sampling)
+        return [_result(row, rows[0], sampling) for row in rows]
+
+
+def _sample(rows: Sequence[_Row], sampling: Sampling) -> None:
+    with progress_bar(100, "bench", unit="%") as advance:
+        for row in rows:
+            _run(row, sampling, sampling.warmup_runs, sampling.warmup_s)
+        shown = 0
+        while (done := min(row.progress(sampling) for row in rows)) < 1:
+            for row in rows:
+                row.rounds_ns.append(_run(row, sampling, sampling.round_runs, sampling.round_s, untimed_runs=1))
+            shown = _show(advance, shown, done)
+        _show(advance, shown, 1)
+
+
+def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_runs: int = 0) -> list[int]:
+    """Returns the samples of one turn. The untimed run brings back the caches that the others took."""
+    answer = row.process.ask(
+        sampling.timeout_s + sampling.max_s,
+        "run",
+        untimed_runs=untimed_runs,
+        min_runs=min_runs,
+        min_s=min_s,
+        max_s=sampling.max_s,
+    )
+    samples = answer.get("samples_ns")
+    if not (
+        isinstance(samples, list) and samples and all(isinstance(sample, int) and sample > 0 for sample in samples)
+    ):
+        raise EngineError(f"{row.job.artifact.name} in {row.job.runtime}: its process sent no samples")
+    return samples
+
+
+def _part(done: float, wanted: float) -> float:
+    return done / wanted if wanted > 0 else 1.0
+
+
+def _show(advance: Advance, shown: int, done: float) -> int:
+    percent = int(100 * done)
+    advance(percent - shown)
+    return percent
+
+
+def _result(row: _Row, first: _Row, sampling: Sampling) -> dict[str, Any]:
+    artifact = row.job.artifact
+    memory = row.process.ask(sampling.timeout_s, "report")
+    return {
+        "artifact": artifact.name,
+        "target": artifact.target,
+        "runtime": row.job.runtime,
+        "precision": artifact.precision,
+        "size_bytes": artifact.size_bytes,
+        **_times(row, first),
+        "peak_rss_bytes": memory["peak_rss_bytes"],
+        "baseline_rss_bytes": memory["baseline_rss_bytes"],
+        "environment": row.opened["environment"],
+        "samples_ns": row.samples_ns,
+    }
+
+
+def _times(row: _Row, first: _Row) -> dict[str, Any]:
+    """Returns the fields that hold times; all null where the CPU is emulated, because they would describe the host."""
+    if row.emulated:
+        return {
+            "latency_ms": _UNTIMED,
+            "throughput_per_s": None,
+            "cold_start_ms": None,
+            "ratio_to_first": None,
+            "runs": 0,
+            "drift": None,
+            "stable": None,
+            "obtained": "emulated",
+        }
+    latency = summarize(row.samples_ns)
+    return {
+        "latency_ms": {name: getattr(latency, name) for name in _UNTIMED},
+        "throughput_per_s": latency.throughput_per_s,
+        "cold_start_ms": row.opened["cold_start_ms"],
+        "ratio_to_first": interleaved_ratio(row.rounds_ns, first.rounds_ns),
+        "runs": latency.runs,
+        "drift": latency.drift,
+        "stable": latency.stable,
+        "obtained": "measured",
+    }

@@ -1,0 +1,107 @@
+"""Machine facts from made-up /proc and /sys trees."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import pytest
+
+from edgeq.machine import default_threads, read_machine
+
+XEON = """processor\t: {cpu}
+vendor_id\t: GenuineIntel
+model name\t: Intel(R) Xeon(R) Platinum 8480+
+physical id\t: 0
+core id\t\t: {core}
+flags\t\t: fpu sse2 avx2 avx512f {vnni} amx_int8 amx_bf16 amx_tile
+
+"""
+PI5 = """processor\t: {cpu}
+BogoMIPS\t: 108.00
+Features\t: fp asimd evtstrm aes crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x4
+CPU part\t: {part}
+CPU revision\t: 1
+
+"""
+
+
+def write(root, path, content):
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content)
+
+
+def test_x86_features_are_those_of_every_core_in_order_of_strength(tmp_path):
+    records = [XEON.format(cpu=0, core=0, vnni="avx512_vnni"), XEON.format(cpu=1, core=0, vnni="")]
+    write(tmp_path, "proc/cpuinfo", "".join(records))
+    machine = read_machine(tmp_path)
+    assert machine.cpu == "Intel(R) Xeon(R) Platinum 8480+"
+    assert machine.cpu_features == ("avx2", "avx512f", "amx_tile", "amx_bf16", "amx_int8")
+
+
+def test_hyper_threads_are_one_core(tmp_path, monkeypatch):
+    write(tmp_path, "proc/cpuinfo", "".join(XEON.format(cpu=cpu, core=cpu // 2, vnni="") for cpu in range(8)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
+    machine = read_machine(tmp_path)
+    assert (machine.physical_cores, machine.usable_cpus) == (4, 8)
+    assert default_threads(machine) == 4
+
+
+def test_arm_boards_are_named_by_part_number_and_device_tree(tmp_path):
+    cores = [PI5.format(cpu=cpu, part="0xd0b") for cpu in range(4)]
+    write(tmp_path, "proc/cpuinfo", "".join(cores) + "Revision\t: c04170\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n")
+    write(tmp_path, "proc/meminfo", "MemTotal:        8245904 kB\nMemFree:  1 kB\n")
+    write(tmp_path, "sys/firmware/devicetree/base/model", "Raspberry Pi 5 Model B Rev 1.0\0")
+    machine = read_machine(tmp_path)
+    assert machine.cpu == "Cortex-A76"
+    assert machine.cpu_features == ("asimd", "asimdhp", "asimddp")
+    assert machine.physical_cores == 4
+    assert machine.board == "Raspberry Pi 5 Model B Rev 1.0"
+    assert machine.memory_bytes == 8245904 * 1024
+
+
+def test_big_little_names_both_and_unknown_parts_by_number(tmp_path):
+    write(tmp_path, "proc/cpuinfo", PI5.format(cpu=0, part="0xd05") + PI5.format(cpu=1, part="0xfff"))
+    assert read_machine(tmp_path).cpu == "Cortex-A55 + Arm part 0xfff"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "modalias", "emulated"),
+    [
+        ("aarch64", "cpu:type:x86,ven0000fam0006mod008F:feature:,0000", True),
+        ("aarch64", "cpu:type:aarch64:feature:,0000", False),
+        ("aarch64", None, False),
+        ("x86_64", "cpu:type:x86,ven0000fam0006mod008F:feature:,0000", False),
+    ],
+)
+def test_an_arm_process_on_an_x86_cpu_is_emulated(tmp_path, monkeypatch, architecture, modalias, emulated):
+    monkeypatch.setattr(platform, "machine", lambda: architecture)
+    if modalias:
+        write(tmp_path, "sys/devices/system/cpu/modalias", modalias)
+    assert read_machine(tmp_path).emulated is emulated
+
+
+@pytest.mark.parametrize(("quota", "usable"), [("150000 100000", 2), ("max 100000", 8), ("50000 100000", 1), ("", 8)])
+def test_a_containers_quota_bounds_the_usable_cpus(tmp_path, monkeypatch, quota, usable):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(8)), raising=False)
+    write(tmp_path, "sys/fs/cgroup/cpu.max", quota + "\n")
+    assert read_machine(tmp_path).usable_cpus == usable
+
+
+def test_a_system_that_tells_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    machine = read_machine(tmp_path)
+    assert (machine.cpu, machine.cpu_features) == ("unknown", ())
+    assert (machine.physical_cores, machine.memory_bytes, machine.board) == (None, None, None)
+    assert default_threads(machine) == machine.usable_cpus >= 1
+
+
+def test_this_machine_agrees_with_the_standard_library():
+    machine = read_machine()
+    assert machine.architecture == platform.machine()
+    assert machine.python == platform.python_version()
+    assert 1 <= machine.usable_cpus <= (os.cpu_count() or 1)
