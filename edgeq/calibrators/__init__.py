@@ -1,0 +1,36 @@
+"""Calibration: `Histogram` counts activations, a method turns each into a `Range`, `Ranges` keeps all of them.
+
+A method is one file in this folder and one line in `METHODS`; third parties register through the entry point group
+`edgeq.methods`. It is a pure function of a histogram, so that one pass over the images serves all methods:
+
+    def method(histogram: Histogram, **options: float) -> Range
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgeq.calibrators.grid import Grid, Range
+from edgeq.calibrators.histogram import Histogram, HistogramBuilder
+from edgeq.registry import load_entry
+
+__all__ = ["METHODS", "Grid", "Histogram", "HistogramBuilder", "Method", "Range", "get_method"]
+
+Method = Callable[..., Range]
+
+METHODS: dict[str, str] = {
+    "entropy": "edgeq.calibrators.entropy:entropy",
+    "minmax": "edgeq.calibrators.minmax:minmax",
+    "mse": "edgeq.calibrators.mse:mse",
+    "percentile": "edgeq.calibrators.percentile:percentile",
+}
+
+
+def get_method(name: str) -> Method:
+    """Returns the calibration method of that name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    method: Method = load_entry("method", METHODS, name)
+    return method
