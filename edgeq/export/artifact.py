@@ -173,15 +173,15 @@ def _parse(manifest: Path, document: Any) -> Artifact:
                 "export the model again"
             )
         fields: dict[str, Any] = {entry.name: document[entry.name] for entry in dataclasses.fields(Artifact)}
-        preprocessing: dict[str, Any] = fields["preprocessing"]
+        preprocessing: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in fields["preprocessing"].items()
+        }
         post = fields["postprocessing"]
         fields |= {
             "path": manifest.with_name(Path(fields["path"]).name),
             "inputs": _specs(fields["inputs"]),
             "outputs": _specs(fields["outputs"]),
-            "preprocessing": Preprocessing(
-                **{k: tuple(v) if isinstance(v, list) else v for k, v in preprocessing.items()}
-            ),
+            "preprocessing": Preprocessing(**preprocessing),
             "postprocessing": Postprocessing(**post) if post is not None else None,
             "labels": tuple(fields["labels"]),
         }

@@ -144,7 +144,8 @@ def _scale_output_channels(layer: ir.Node, weight: np.ndarray, scale: np.ndarray
         groups = _int_attribute(layer, "group", 1)
         grouped = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
         factor = scale.reshape(groups, 1, weight.shape[1], *([1] * (weight.ndim - 2)))
-        return (grouped * factor).reshape(weight.shape).astype(weight.dtype)
+        per_group: np.ndarray = (grouped * factor).reshape(weight.shape).astype(weight.dtype)
+        return per_group
     if weight.shape[axis] != scale.size:
         return None
     shape = [1] * weight.ndim

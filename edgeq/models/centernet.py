@@ -15,8 +15,6 @@ _LAYERS: dict[int, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int
     101: (Bottleneck, (3, 4, 23, 3)),
 }
 
-HEADS = ("hm", "wh", "reg")
-
 
 class CenterNet(nn.Module):
     """A ResNet, three 4x4 deconvolutions of stride 2, and three heads on the map at a quarter of the input's size.
@@ -31,6 +29,8 @@ class CenterNet(nn.Module):
         deconv_channels: Channels of the three deconvolutions.
         head_channels: Channels of each head's hidden convolution.
     """
+
+    output_names = ("hm", "wh", "reg")
 
     def __init__(
         self,

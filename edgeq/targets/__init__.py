@@ -14,6 +14,7 @@ __all__ = ["TARGETS", "Rules", "Target", "get_target"]
 
 TARGETS: dict[str, str] = {
     "x86": "edgeq.targets.x86:X86",
+    "x86-ort": "edgeq.targets.x86:X86_ORT",
 }
 
 

@@ -1,6 +1,8 @@
-"""x86 CPUs through OpenVINO and ONNX Runtime: one Q/DQ file that both run in INT8."""
+"""x86 CPUs: `x86` for a Q/DQ file that OpenVINO and ONNX Runtime both run in INT8, `x86-ort` for ONNX Runtime alone."""
 
 from __future__ import annotations
+
+import dataclasses
 
 from edgeq.targets.base import Rules, Target
 
@@ -19,4 +21,13 @@ X86 = Target(
         per_channel_conv_transpose=True,
         rewrite_conv_transpose=False,
     ),
+)
+
+# ONNX Runtime has no INT8 kernel for ConvTranspose, and runs the same sums as Conv + DepthToSpace in half the time;
+# OpenVINO has one and loses a few percent by the detour (benchmarks/conv_transpose.py).
+X86_ORT = Target(
+    name="x86-ort",
+    runtimes=("onnxruntime", "openvino"),
+    formats=("onnx",),
+    rules=dataclasses.replace(X86.rules, rewrite_conv_transpose=True),
 )

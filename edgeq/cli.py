@@ -1,0 +1,352 @@
+"""The command line: parse, call a verb, print. No work happens here, and nothing heavy is imported early."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import edgeq
+from edgeq.errors import EdgeqError
+
+if TYPE_CHECKING:
+    from edgeq.model_source import ModelRequest
+
+app = typer.Typer(
+    name="edgeq",
+    help="One calibration, every edge engine: INT8 vision models that carry the proof of what they cost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.")
+]
+Artifacts = Annotated[list[Path], typer.Argument(metavar="ARTIFACT...", help="Files that `edgeq export` wrote.")]
+Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .safetensors or .pth.")]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="How images go in and outputs are read: centernet, yolox, fastestdet, imagenet, or a .toml file."
+    ),
+]
+Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, where the model leaves it open.")]
+Labels = Annotated[
+    str | None, typer.Option(help="Class names: a COCO .json, a text file with one a line, or names with commas.")
+]
+ImagesDir = Annotated[Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")]
+Method = Annotated[str | None, typer.Option(help="minmax, percentile, entropy or mse.")]
+Number = Annotated[int, typer.Option(help="Most images to calibrate on, taken evenly spaced.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; by default one a physical core.")]
+RuntimeOption = Annotated[
+    list[str] | None, typer.Option("--runtime", help="onnxruntime or openvino; repeat it for several.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """One calibration, every edge engine: INT8 vision models that carry the proof of what they cost."""
+    if version:
+        typer.echo(f"edgeq {edgeq.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("artifacts"),
+    target: Annotated[str, typer.Option(help="Device whose rules to follow: x86 or x86-ort.")] = "x86",
+    precision: Annotated[str, typer.Option(help="Any of fp32, fp16, int8, dynamic, with commas.")] = "fp32",
+    weights: Weights = None,
+    calib: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ranges for int8: a ranges file, or images (folder, list of paths, COCO .json with --images)."
+        ),
+    ] = None,
+    images: ImagesDir = None,
+    method: Method = None,
+    num: Number = 512,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep in float: a node's name, a regular expression, or an operator type; repeatable."),
+    ] = None,
+    preset: PresetOption = None,
+    size: Size = None,
+    labels: Labels = None,
+    opset: Annotated[int | None, typer.Option(min=17, max=21, help="ONNX opset; by default the target's.")] = None,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
+    threads: Threads = None,
+) -> None:
+    """Write a model's files for a target, each compared with the model and with a manifest beside it."""
+    from edgeq.verbs.export import CalibrationSource, export_model
+
+    request = _request(model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch)
+    calibration = None if calib is None else CalibrationSource(calib, images, method, num)
+    precisions = [name.strip() for name in precision.split(",") if name.strip()]
+    result = export_model(
+        request, target, precisions, out, calibration=calibration, keep=keep or (), threads=threads
+    )  # fmt: skip
+    for file in result.files:
+        size_mb = file.artifact.size_bytes / 1e6
+        comparison = file.comparison
+        typer.echo(
+            f"{file.artifact.path}  {size_mb:.2f} MB  max abs difference {comparison.max_abs_difference:.3g} of "
+            f"{comparison.max_abs_output:.3g}, cosine {comparison.cosine:.5f} "
+            f"(measured against {comparison.reference} on {comparison.images} images)"
+        )
+        facts = file.artifact.quantization
+        if file.artifact.precision == "int8":
+            kept = facts["float_nodes"]
+            typer.echo(
+                f"    {facts['int8_nodes']} layers in int8, {len(kept)} kept in float, ranges by {facts['method']}"
+                + "".join(f"\n    float: {name} ({reason})" for name, reason in kept.items())
+            )
+    if result.ranges_path is not None:
+        typer.echo(f"ranges: {result.ranges_path}")
+
+
+@app.command()
+def calibrate(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Zoo name, package.module:factory, or an .onnx file.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="[IMAGES]", help="A folder, a text file of paths, or a COCO .json with --images."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The ranges file to write.")] = Path("ranges.json"),
+    method: Method = None,
+    num: Number = 512,
+    images: ImagesDir = None,
+    earlier: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Another method from an earlier ranges file; needs no images."),
+    ] = None,
+    percentile: Annotated[
+        float | None, typer.Option(help="Share of the values that method percentile keeps, in percent.")
+    ] = None,
+    weights: Weights = None,
+    preset: PresetOption = None,
+    size: Size = None,
+    labels: Labels = None,
+    threads: Threads = None,
+) -> None:
+    """Collect the ranges of a model's activations on representative images, once for every target and method."""
+    options = {} if percentile is None else {"percentile": percentile}
+    if earlier is not None:
+        from edgeq.calibrators import Ranges
+
+        if model is not None:
+            raise typer.BadParameter("takes no MODEL and no IMAGES", param_hint="--from")
+        ranges = Ranges.load(earlier)
+        changed = ranges.with_method(method or ranges.method, **options)
+        changed.save(out)
+        typer.echo(f"{out}: {len(changed.tensors)} tensors by {changed.method}, from {earlier}; no image was read")
+        return
+    if model is None or source is None:
+        raise typer.BadParameter("give MODEL and IMAGES, or --from FILE")
+    from edgeq.images import list_images
+    from edgeq.model_source import open_model
+    from edgeq.verbs.calibrate import DEFAULT_METHOD
+    from edgeq.verbs.calibrate import calibrate as run
+
+    found = list_images(source, images)
+    opened = open_model(_request(model, weights, preset, size, labels))
+    result = run(
+        opened.model, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads
+    )  # fmt: skip
+    resumed = f", {result.resumed} of them from an interrupted run" if result.resumed else ""
+    skipped = f", {len(result.skipped)} unreadable images skipped" if result.skipped else ""
+    typer.echo(
+        f"{out}: {len(result.ranges.tensors)} tensors by {result.ranges.method} over {result.images} images"
+        f"{resumed}{skipped}"
+    )
+
+
+@app.command()
+def bench(
+    artifacts: Artifacts,
+    runtime: RuntimeOption = None,
+    threads: Threads = None,
+    compute: Annotated[
+        list[str] | None,
+        typer.Option(help="What layers in float are computed in: f32 or bf16 (openvino); repeat it for several."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Measured seconds of each artifact, at least.")] = 3.0,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure latency, throughput, memory and cold start, artifacts interleaved so that their ratios hold."""
+    from edgeq.verbs.bench import Sampling, bench_artifacts
+
+    results = bench_artifacts(
+        artifacts,
+        runtime or (),
+        compute_precisions=compute or (),
+        threads=threads,
+        sampling=Sampling(min_s=seconds),
+    )
+    _show(results, json_file)
+
+
+@app.command("eval")
+def evaluate(
+    artifacts: Artifacts,
+    annotations: Annotated[Path, typer.Option(help="COCO annotation file.")],
+    images: Annotated[Path, typer.Option(help="Folder of its images.")],
+    runtime: RuntimeOption = None,
+    threads: Threads = None,
+    engine: Annotated[
+        str, typer.Option(help="COCO evaluator: pycocotools, or faster (extra `faster`).")
+    ] = "pycocotools",
+    json_file: JsonFile = None,
+) -> None:
+    """Score detectors on a COCO data set: the twelve numbers, by class and by area."""
+    from edgeq.verbs.evaluate import evaluate_artifacts
+
+    results = evaluate_artifacts(
+        artifacts, annotations, images, runtimes=runtime or (), threads=threads, engine=engine
+    )  # fmt: skip
+    _show(results, json_file)
+
+
+@app.command()
+def report(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="JSON files of `edgeq bench` and `edgeq eval`.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
+) -> None:
+    """Put the results of bench and eval into one table, with how every figure was obtained."""
+    from edgeq.files import write_text
+    from edgeq.verbs.report import merge, read_results, to_markdown
+
+    rows = merge(read_results(files))
+    _print_table(rows)
+    if out is not None:
+        write_text(out, to_markdown(rows))
+        typer.echo(f"wrote {out}")
+
+
+@app.command()
+def doctor(json_file: JsonFile = None) -> None:
+    """Show what this machine can run, and the pip line for what it cannot."""
+    from edgeq.verbs.doctor import examine
+
+    _print_doctor(examine(), json_file)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for images, files and results.")] = Path("demo"),
+    images: Annotated[int, typer.Option(min=8, help="Validation images to draw.")] = 100,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Measured seconds of each artifact, at least.")] = 3.0,
+    threads: Threads = None,
+) -> None:
+    """Run the whole story on the shipped detector: draw images, export, calibrate, quantize, run, score."""
+    from edgeq.verbs.demo import run_demo
+
+    rows = run_demo(out, images=images, seconds=seconds, threads=threads, say=typer.echo)
+    _print_table(rows)
+    typer.echo(f"wrote {out / 'report.md'}")
+
+
+def _request(
+    model: str,
+    weights: Path | None,
+    preset: str | None,
+    size: str | None,
+    labels: str | None,
+    *,
+    opset: int | None = None,
+    target: str = "x86",
+    dynamic_batch: bool = False,
+) -> ModelRequest:
+    from edgeq.model_source import ModelRequest, parse_size
+    from edgeq.targets import get_target
+
+    return ModelRequest(
+        reference=model,
+        weights=weights,
+        preset=preset,
+        size=None if size is None else parse_size(size),
+        labels=labels,
+        opset=opset or get_target(target).rules.opset,
+        dynamic_batch=dynamic_batch,
+    )
+
+
+def _show(results: Sequence[dict[str, Any]], json_file: Path | None) -> None:
+    """Prints results as the report's table, and writes them: one object for one artifact, a list for several."""
+    from edgeq.files import write_json
+    from edgeq.verbs.report import merge
+
+    _print_table(merge(results))
+    if json_file is not None:
+        write_json(json_file, results[0] if len(results) == 1 else list(results))
+
+
+def _print_table(rows: Sequence[Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from edgeq.verbs.report import HEADER, provenance, table
+
+    cells = table(rows)
+    shown = [i for i in range(len(HEADER)) if i < 2 or any(row[i] != "-" for row in cells)]
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for i in shown:
+        drawn.add_column(HEADER[i], justify="left" if i < 2 else "right", no_wrap=True)
+    for row in cells:
+        drawn.add_row(*(row[i] for i in shown))
+    # A pipe has no width; rich would fold the table at 80 columns.
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console.print(drawn)
+    for sentence in provenance(rows):
+        console.print(sentence, style="dim", soft_wrap=True)
+
+
+def _configure_logging() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("edgeq")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.DEBUG if _debug() else logging.INFO)
+    logging.addLevelName(logging.WARNING, "warning")
+
+
+def _debug() -> bool:
+    return os.environ.get("EDGEQ_DEBUG") == "1"
+
+
+def main() -> None:
+    """Runs the command line; an error is one line and exit code 1, with a traceback only under `EDGEQ_DEBUG=1`."""
+    _configure_logging()
+    try:
+        app()
+    except EdgeqError as error:
+        if _debug():
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if _debug():
+            raise
+        said = str(error).strip().splitlines()
+        typer.echo(
+            f"error: unexpected {type(error).__name__}: {said[0] if said else ''} (EDGEQ_DEBUG=1 shows where)", err=True
+        )
+        sys.exit(1)

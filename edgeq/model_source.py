@@ -1,0 +1,210 @@
+"""What MODEL on the command line names: a zoo model, `package.module:factory`, or an `.onnx` file."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeq.errors import InputError, ModelError
+from edgeq.export.batchnorm import FoldReport, fold_batchnorm
+from edgeq.export.graph import (
+    clean,
+    convert_opset,
+    infer_shapes,
+    make_static,
+    read_onnx,
+    set_input_size,
+    specs,
+)
+from edgeq.export.onnx_writer import FloatModel
+from edgeq.files import read_json
+from edgeq.models.names import is_zoo_name, zoo_names
+from edgeq.presets import Preset, load_preset
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+_log = logging.getLogger(__name__)
+
+ImageSize = tuple[int, int]
+"""Height and width in pixels."""
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What the user said about a model.
+
+    Attributes:
+        reference: Zoo name, `package.module:factory`, or the path of an `.onnx` file.
+        weights: Weights file of a torch model.
+        preset: Name of a built-in preset or path of a TOML file; `None` takes the zoo model's own.
+        size: Input size, where the model or its weights do not fix it.
+        labels: Class names: a COCO JSON, a text file with a name a line, or names with commas between them.
+        opset: ONNX opset of the graph.
+        dynamic_batch: Whether the batch dimension stays free.
+    """
+
+    reference: str
+    weights: Path | None = None
+    preset: str | None = None
+    size: ImageSize | None = None
+    labels: str | None = None
+    opset: int = 18
+    dynamic_batch: bool = False
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model that is ready to be written.
+
+    Attributes:
+        model: The float graph with its declarations.
+        module: The torch module that it came from, for comparison; `None` for an ONNX file.
+        folded: What became of its BatchNormalization nodes.
+    """
+
+    model: FloatModel
+    module: torch.nn.Module | None
+    folded: FoldReport
+
+
+def open_model(request: ModelRequest) -> OpenedModel:
+    """Returns the float graph of a model, with BatchNorm folded and its pre- and post-processing declared.
+
+    Raises:
+        InputError: the reference, the weights, the preset or the labels cannot be used.
+        ModelError: the model cannot be exported.
+        MissingDependencyError: the `export` extra is not installed.
+    """
+    if request.reference.endswith(".onnx"):
+        opened = _open_onnx(request)
+    elif is_zoo_name(request.reference) or ":" in request.reference:
+        opened = _open_torch(request)
+    else:
+        raise InputError(
+            f"unknown model {request.reference!r}; wanted an .onnx file, package.module:factory, or one of: "
+            + ", ".join(zoo_names())
+        )
+    for name, reason in opened.folded.left.items():
+        _log.warning("BatchNormalization %s could not be folded: %s", name, reason)
+    return opened
+
+
+def _open_onnx(request: ModelRequest) -> OpenedModel:
+    path = Path(request.reference)
+    if request.weights is not None:
+        raise InputError(f"--weights {request.weights}: an ONNX file holds its weights already; leave --weights away")
+    graph = read_onnx(path)
+    if request.size is not None:
+        set_input_size(graph, *request.size)
+    if not request.dynamic_batch:
+        make_static(graph)
+    clean(graph)
+    graph = convert_opset(graph, request.opset)
+    clean(graph)
+    size = _static_size(graph)
+    if request.preset is None:
+        raise InputError(
+            f"{path.name}: how its input is prepared and its outputs are read must be declared; "
+            "give --preset centernet, yolox, fastestdet, imagenet or a TOML file"
+        )
+    preset = load_preset(request.preset, size)
+    return _assemble(request, path.stem, graph, None, preset)
+
+
+def _open_torch(request: ModelRequest) -> OpenedModel:
+    from edgeq.export.torch_export import export_torch
+    from edgeq.models.zoo import load_model, read_metadata, shipped_weights
+
+    weights = request.weights or shipped_weights(request.reference)
+    metadata = read_metadata(weights) if weights is not None else {}
+    module = load_model(request.reference, request.weights)
+    preset_name = request.preset or _zoo_preset(request.reference)
+    size = request.size or _metadata_size(metadata)
+    preset = load_preset(preset_name, size)
+    size = (preset.preprocessing.height_px, preset.preprocessing.width_px)
+
+    import torch
+
+    example = torch.zeros(1, 3, *size)
+    names = _output_names(module)
+    graph = export_torch(module, example, names, opset=request.opset, dynamic_batch=request.dynamic_batch)
+    if not preset.labels and "labels" in metadata:
+        preset = dataclasses.replace(preset, labels=tuple(metadata["labels"].split(",")))
+    name = request.weights.stem if request.weights is not None else request.reference.rpartition(":")[2]
+    return _assemble(request, name, graph, module, preset)
+
+
+def _assemble(
+    request: ModelRequest, name: str, graph: ir.Model, module: torch.nn.Module | None, preset: Preset
+) -> OpenedModel:
+    folded = fold_batchnorm(graph)
+    infer_shapes(graph)
+    labels = preset.labels if request.labels is None else _parse_labels(request.labels)
+    model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels)
+    return OpenedModel(model, module, folded)
+
+
+def _zoo_preset(reference: str) -> str:
+    if reference.startswith("centernet"):
+        return "centernet"
+    if is_zoo_name(reference):
+        return "imagenet"
+    raise InputError(
+        f"{reference}: how its input is prepared must be declared; "
+        "give --preset centernet, yolox, imagenet or a TOML file"
+    )
+
+
+def _output_names(module: torch.nn.Module) -> Sequence[str]:
+    names = getattr(module, "output_names", ())
+    return tuple(str(name) for name in names)
+
+
+def _metadata_size(metadata: dict[str, str]) -> ImageSize | None:
+    return parse_size(metadata["input_size"]) if "input_size" in metadata else None
+
+
+def parse_size(text: str) -> ImageSize:
+    """Returns height and width of `HxW` or of one number for both.
+
+    Raises:
+        InputError: the text has another form or a side is not positive.
+    """
+    sides = text.lower().split("x")
+    if len(sides) not in (1, 2) or not all(side.isdigit() and int(side) > 0 for side in sides):
+        raise InputError(f"--size {text!r}: wanted height x width in pixels, for example 320x416")
+    return int(sides[0]), int(sides[-1])
+
+
+def _static_size(graph: ir.Model) -> ImageSize:
+    inputs = specs(graph.graph.inputs)
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[1] != 3:
+        raise ModelError(
+            f"the model's inputs are {[(spec.name, spec.shape) for spec in inputs]}; edgeq wants one image (N, 3, H, W)"
+        )
+    height, width = inputs[0].shape[2:]
+    if height is None or width is None:
+        raise ModelError("the model's height and width are free; fix them with --size HxW")
+    return height, width
+
+
+def _parse_labels(text: str) -> tuple[str, ...]:
+    path = Path(text)
+    if path.suffix == ".json":
+        document = read_json(path, kind="a COCO annotation file")
+        try:
+            categories = sorted(document["categories"], key=lambda category: category["id"])
+            return tuple(str(category["name"]) for category in categories)
+        except (KeyError, TypeError):
+            raise InputError(f"--labels {path}: has no list of categories with id and name") from None
+    if path.is_file():
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if path.suffix:
+        raise InputError(f"--labels {path}: no such file; wanted a COCO JSON, a text file, or names with commas")
+    return tuple(name.strip() for name in text.split(",") if name.strip())

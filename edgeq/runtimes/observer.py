@@ -1,0 +1,65 @@
+"""Runs the float graph and hands out the activations that calibration has to see."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeq.errors import EngineError
+from edgeq.runtimes.base import Arrays
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_LOG_FATAL = 4
+
+
+class ActivationObserver:
+    """A float graph in ONNX Runtime with the observed tensors as outputs.
+
+    Only tensors behind the engine's own fusions are asked for (the ReLU's output, not the Conv's), so the pass costs
+    little more than a plain one.
+
+    Args:
+        graph: The float graph.
+        names: Tensors to observe; graph inputs are allowed.
+        threads: CPU threads; `None` leaves it to the engine.
+    """
+
+    def __init__(self, graph: ir.Model, names: Sequence[str], threads: int | None = None) -> None:
+        import onnx_ir as ir
+
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        import onnxruntime
+
+        inputs = {value.name for value in graph.graph.inputs}
+        self._from_inputs = [name for name in names if name in inputs]
+        self._computed = [name for name in names if name not in inputs]
+        observed = ir.from_proto(ir.to_proto(graph))
+        existing = {value.name for value in observed.graph.outputs}
+        values = {value.name: value for node in observed.graph for value in node.outputs}
+        observed.graph.outputs.extend(values[name] for name in self._computed if name not in existing)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = _LOG_FATAL
+        try:
+            self._session = onnxruntime.InferenceSession(
+                ir.to_proto(observed).SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise EngineError(f"the float graph cannot be run for calibration: {error}") from error
+
+    def observe(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Returns tensor name -> float32 activations for one set of inputs.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        try:
+            arrays = self._session.run(self._computed, inputs) if self._computed else []
+        except Exception as error:
+            raise EngineError(f"the float graph failed during calibration: {error}") from error
+        return {name: inputs[name] for name in self._from_inputs} | dict(zip(self._computed, arrays, strict=True))
