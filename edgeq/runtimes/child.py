@@ -40,8 +40,7 @@ class RunnerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # `python -m` would put the user's folder first on the path, where a file may be called onnxruntime.py.
-            env=os.environ | {"PYTHONSAFEPATH": "1"},
+            env=safe_environment(),
             # Ctrl-C in a terminal goes to the whole group; ending the runners is this process's business.
             start_new_session=True,
         )
@@ -135,6 +134,15 @@ class RunnerProcess:
         self._logging.join(0.2)  # what it wrote last may be on the way
         words = " | ".join(self._log)
         return f"it last wrote: {words}" if words else "it wrote nothing to stderr"
+
+
+def safe_environment() -> dict[str, str]:
+    """Returns the environment for a child `python -m` or `-c` that does not import from the working folder.
+
+    Python would put that folder first on the path, and a file of the user's there may be called onnxruntime.py. Python
+    3.10 ignores the setting.
+    """
+    return os.environ | {"PYTHONSAFEPATH": "1"}
 
 
 def _start(target: Callable[..., None], *arguments: Any) -> threading.Thread:

@@ -50,7 +50,8 @@ class Sampling:
         warmup_s: Seconds before the first sample, at least.
         min_runs: Samples of each artifact, at least.
         min_s: Sum of the samples of each artifact, at least.
-        max_s: Sum of the samples from which an artifact counts as measured, however few they are.
+        max_s: Sum of the samples from which an artifact counts as measured, however few they are; a longer `min_s`
+            extends it.
         round_runs: Samples of an artifact in one round, at least.
         round_s: Sum of the samples of an artifact in one round, at least.
         timeout_s: How long a process may be silent beyond the time it was asked to run for.
@@ -87,7 +88,7 @@ class _Row:
         """Returns how much of the sampling is done, in [0, 1]."""
         elapsed_s = sum(self.samples_ns) / _NS_PER_S
         enough = min(_part(len(self.samples_ns), sampling.min_runs), _part(elapsed_s, sampling.min_s))
-        return min(1.0, max(enough, _part(elapsed_s, sampling.max_s)))
+        return min(1.0, max(enough, _part(elapsed_s, max(sampling.max_s, sampling.min_s))))
 
 
 def bench_artifacts(

@@ -118,7 +118,7 @@ def test_ratios_are_taken_round_by_round(artifact):
 
 
 def test_a_slow_artifact_stops_at_its_maximum(artifact):
-    sampling = Sampling(warmup_runs=1, warmup_s=0, min_runs=10_000, min_s=60, max_s=0.2, round_runs=2, round_s=0)
+    sampling = Sampling(warmup_runs=1, warmup_s=0, min_runs=10_000, min_s=0, max_s=0.2, round_runs=2, round_s=0)
     (result,) = bench_jobs(
         [Job(artifact, "onnxruntime")], threads=1, sampling=sampling, runner=hooked("time.sleep(0.02)")
     )

@@ -1,0 +1,217 @@
+"""`edgeq doctor`: what this machine can run, and the pip line for what it cannot.
+
+Engines and torch are tried in processes of their own, because a broken one may crash on import.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import edgeq
+from edgeq.machine import Machine, read_machine
+from edgeq.runtimes import RUNTIMES, is_installed
+from edgeq.runtimes.child import safe_environment
+
+# Extras that bring packages for a user's work; `dev` and `benchmarks` are for working on edgeq.
+_EXTRAS = ("export", "openvino", "faster")
+_REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:>=(?P<version>[\d.]+))?")
+_EXTRA_MARKER = re.compile(r"extra == ['\"](?P<extra>\w+)['\"]")
+_TIMEOUT_S = 120
+# Half of what saturated sums are off by, and many steps more than rounding is.
+_MAX_RELATIVE_ERROR = 0.1
+
+# Instruction sets that multiply and add INT8, the strongest first.
+_INT8_INSTRUCTIONS = {
+    "amx_int8": "AMX",
+    "avx_vnni_int8": "AVX-VNNI-INT8",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "i8mm": "Arm I8MM",
+    "asimddp": "Arm dot product",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What was looked at.
+        state: `ok`, `missing` (an optional package), `warning` (works, with a drawback), `broken`.
+        found: What was found.
+        remedy: What to do about it; `None` where nothing has to be done.
+    """
+
+    name: str
+    state: Literal["ok", "missing", "warning", "broken"]
+    found: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `edgeq doctor` found.
+
+    Attributes:
+        edgeq: Version of edgeq.
+        machine: Facts about the machine.
+        checks: What was looked at.
+    """
+
+    edgeq: str
+    machine: Machine
+    checks: tuple[Check, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is broken; packages that are only missing do not count."""
+        return all(check.state != "broken" for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the same as JSON values."""
+        return dataclasses.asdict(self)
+
+
+def examine() -> Diagnosis:
+    """Returns what this machine can run."""
+    machine = read_machine()
+    return Diagnosis(
+        edgeq=edgeq.__version__,
+        machine=machine,
+        checks=(*_check_cpu(machine), *_check_packages(), *_check_torch(), *_check_engines()),
+    )
+
+
+def _check_cpu(machine: Machine) -> Iterator[Check]:
+    found = [label for name, label in _INT8_INSTRUCTIONS.items() if name in machine.cpu_features]
+    if found:
+        yield Check("INT8 instructions", "ok", ", ".join(found))
+    elif machine.cpu_features:
+        yield Check(
+            "INT8 instructions",
+            "warning",
+            f"none, only {', '.join(machine.cpu_features)}",
+            "expect little speed from INT8 on this CPU; it saves size and memory",
+        )
+    if machine.emulated:
+        yield Check(
+            "emulation",
+            "warning",
+            f"an {machine.architecture} process on an x86 CPU",
+            "scores hold, times do not: edgeq bench gives none here",
+        )
+
+
+def _check_packages() -> Iterator[Check]:
+    """Looks for every package that edgeq and its extras require, as its own metadata lists them."""
+    try:
+        requirements = importlib.metadata.requires("edgeq") or []
+    except importlib.metadata.PackageNotFoundError:  # run from a folder on a device: it holds what it needs
+        return
+    for requirement in requirements:
+        package, _, marker = requirement.partition(";")
+        in_extra = _EXTRA_MARKER.search(marker)
+        # The remaining markers are those of packages for old Pythons, which pip has dealt with.
+        if (in_extra and in_extra["extra"] in _EXTRAS) or not marker:
+            yield _check_package(package.strip(), in_extra["extra"] if in_extra else None)
+
+
+def _check_package(requirement: str, extra: str | None) -> Check:
+    parsed = _REQUIREMENT.match(requirement)
+    name, wanted = (parsed["name"], parsed["version"]) if parsed else (requirement, None)
+    target = f"'edgeq[{extra}]'" if extra else "edgeq"
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        if extra:
+            return Check(name, "missing", f"not installed, part of the extra {extra}", f"pip install {target}")
+        return Check(name, "broken", "not installed, though edgeq requires it", f"pip install '{requirement}'")
+    if wanted and _release(found) < _release(wanted):
+        return Check(name, "broken", f"{found}, wanted {wanted} or newer", f"pip install --upgrade {target}")
+    return Check(name, "ok", found)
+
+
+def _release(version: str) -> tuple[int, ...]:
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(number) for number in numbers[0].split(".")) if numbers else ()
+
+
+def _check_torch() -> Iterator[Check]:
+    """Imports torch and torchvision together: builds that do not belong together fail only there."""
+    try:
+        torch, torchvision = (importlib.metadata.version(name) for name in ("torch", "torchvision"))
+    except importlib.metadata.PackageNotFoundError:
+        return
+    pair = f"torch {torch}, torchvision {torchvision}"
+    done = _run_python("-c", "import torch, torchvision; torch.ops.torchvision.nms")
+    if done.returncode == 0:
+        yield Check("torch with torchvision", "ok", pair)
+        return
+    requirements = importlib.metadata.requires("torchvision") or []
+    wanted = "".join(f"; torchvision wants {line}" for line in requirements if line.startswith("torch="))
+    yield Check(
+        "torch with torchvision",
+        "broken",
+        f"{pair}: they cannot be imported together ({_reason(done)}){wanted}",
+        "pip install --upgrade --force-reinstall torch torchvision (both in one command, so that pip picks a pair)",
+    )
+
+
+def _check_engines() -> Iterator[Check]:
+    """Runs one INT8 convolution with a known result in every engine that is installed."""
+    for runtime in RUNTIMES:
+        if is_installed(runtime):
+            yield _check_engine(runtime)
+
+
+def _check_engine(runtime: str) -> Check:
+    name = f"inference in {runtime}"
+    done = _run_python("-m", "edgeq.runtimes.probe", runtime)
+    try:
+        # What an engine prints comes before the answer.
+        answer = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        return Check(name, "broken", f"its process ended with {_reason(done)}", f"install {runtime} again")
+    if not answer["ok"]:
+        return Check(name, "broken", answer["message"], f"install {runtime} again")
+    engine = answer["environment"]["engine"]
+    error = answer["relative_error"]
+    if error > _MAX_RELATIVE_ERROR:
+        return Check(
+            name,
+            "warning",
+            f"{engine} ran an INT8 convolution, {100 * error:.0f} % off: its 16-bit sums saturate without VNNI",
+            "INT8 files may lose accuracy on this CPU; compare them with edgeq eval before using them here",
+        )
+    return Check(name, "ok", f"{engine} ran an INT8 convolution, its sums are exact")
+
+
+def _run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            env=safe_environment(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(arguments, 1, "", f"no answer within {_TIMEOUT_S} s")
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    """Returns the last line of stderr, where Python writes the error, or how the process ended."""
+    if done.returncode < 0:
+        return f"signal {-done.returncode}"
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"exit code {done.returncode}"

@@ -1,0 +1,62 @@
+"""The file that `edgeq doctor` runs, and what it finds out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import cast
+
+import numpy as np
+import pytest
+
+from edgeq.errors import InputError
+from edgeq.machine import read_machine
+from edgeq.runtimes import RUNTIMES, is_installed
+from edgeq.runtimes.probe import ARTIFACT, EXPECTED, INPUT, probe
+
+
+def test_the_shipped_file_is_what_the_script_builds():
+    import onnx
+
+    from tests.make_probe import build
+
+    onnx.checker.check_model(build(), full_check=True)
+    assert onnx.load(ARTIFACT.path) == build()
+
+
+def test_the_expected_result_is_that_of_the_reference():
+    from onnx.reference import ReferenceEvaluator
+
+    outputs = cast(list[np.ndarray], ReferenceEvaluator(str(ARTIFACT.path)).run(None, {"input": INPUT}))
+    np.testing.assert_allclose(outputs[0], EXPECTED, rtol=1e-6)
+
+
+@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if is_installed(name)])
+def test_engines_add_up_int8_products_exactly(runtime):
+    machine = read_machine()
+    if machine.architecture == "x86_64" and not {"avx512_vnni", "avx_vnni"} & set(machine.cpu_features):
+        pytest.skip("this CPU has no VNNI: U8S8 sums may saturate")
+    result = probe(runtime)
+    assert result["relative_error"] < 1 / 200
+    assert result["environment"]["engine"].startswith(runtime)
+
+
+@pytest.mark.skipif(not is_installed("openvino"), reason="openvino is not installed")
+@pytest.mark.skipif("avx2" not in read_machine().cpu_features, reason="an x86 CPU is needed")
+def test_saturation_without_vnni_is_seen():
+    """OpenVINO's kernels for CPUs of the AVX2 generation, which oneDNN's own variable asks for."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeq.runtimes.probe", "openvino"],
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["relative_error"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_an_engine_that_is_not_known_is_refused():
+    with pytest.raises(InputError, match="unknown runtime"):
+        probe("tensorflow")
