@@ -58,7 +58,7 @@ class DrawnImage:
 
 
 def draw_shapes_dataset(folder: Path, images: int, seed: int) -> Path:
-    """Draws a data set and returns its annotation file, `folder/annotations.json`; images lie in `folder/images`.
+    """Draws a data set and returns its annotation file, `folder/annotations.json`; the images lie beside it.
 
     The folder appears whole or not at all. Where it already holds the same set, nothing is drawn.
 
@@ -123,9 +123,7 @@ def draw_image(seed: int, index: int) -> DrawnImage:
 def _is_complete(folder: Path, info: dict[str, Any]) -> bool:
     try:
         document = json.loads((folder / "annotations.json").read_bytes())
-        return document["info"] == info and all(
-            (folder / "images" / image["file_name"]).is_file() for image in document["images"]
-        )
+        return document["info"] == info and all((folder / image["file_name"]).is_file() for image in document["images"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -133,14 +131,13 @@ def _is_complete(folder: Path, info: dict[str, Any]) -> bool:
 def _write_dataset(folder: Path, images: int, seed: int, info: dict[str, Any]) -> None:
     from PIL import Image
 
-    (folder / "images").mkdir()
     records: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     with progress_bar(images, "drawing shapes") as advance:
         for index in range(images):
             drawn = draw_image(seed, index)
             name = f"{index:06d}.png"
-            Image.fromarray(drawn.pixels).save(folder / "images" / name, compress_level=1)
+            Image.fromarray(drawn.pixels).save(folder / name, compress_level=1)
             height, width = drawn.instances.shape
             records.append({"id": index + 1, "file_name": name, "width": width, "height": height})
             for label, box, area in zip(drawn.labels, drawn.boxes, drawn.areas, strict=True):

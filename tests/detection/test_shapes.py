@@ -93,7 +93,7 @@ def test_the_annotations_are_coco(tmp_path):
     assert [coco.cats[number]["name"] for number in sorted(coco.cats)] == list(CATEGORIES)
     assert len(coco.imgs) == 4
     for index, record in enumerate(coco.loadImgs(sorted(coco.imgs))):
-        pixels = np.asarray(Image.open(tmp_path / "set" / "images" / record["file_name"]))
+        pixels = np.asarray(Image.open(tmp_path / "set" / record["file_name"]))
         drawn = draw_image(9, index)
         assert pixels.shape == (record["height"], record["width"], 3)
         assert (pixels == drawn.pixels).all()
@@ -130,7 +130,7 @@ def test_a_set_of_other_parameters_is_never_overwritten(tmp_path, images, seed):
 
 def test_an_incomplete_set_and_foreign_folders_are_refused(tmp_path):
     annotations = draw_shapes_dataset(tmp_path / "set", 2, seed=4)
-    (annotations.parent / "images" / "000001.png").unlink()
+    (annotations.parent / "000001.png").unlink()
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.jpg").write_bytes(b"mine")
     (tmp_path / "file").write_bytes(b"mine")
