@@ -248,7 +248,7 @@ class HistogramBuilder:
         exponent = _exponent(max(-minimum, maximum))
         if exponent > self._exponent:
             narrow = self.histogram()
-            self._counts[:] = 0
+            self._counts[_CENTER + narrow.indices] = 0
             self._exponent = exponent
             wide = narrow.coarsened(exponent)
             self._counts[_CENTER + wide.indices] = wide.counts

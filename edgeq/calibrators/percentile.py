@@ -41,8 +41,8 @@ def percentile(histogram: Histogram, *, percentile: float = 99.99) -> Range:
     low = _quantile(histogram.counts, lower, upper, share) if extremes.low < 0 else 0.0
     high = _quantile(histogram.counts, lower, upper, 1 - share) if extremes.high > 0 else 0.0
     return Range(
-        low=low if low <= -width else extremes.low,
-        high=high if high >= width else extremes.high,
+        low=min(low, 0.0) if abs(low) >= width else extremes.low,
+        high=max(high, 0.0) if abs(high) >= width else extremes.high,
         threshold=threshold if threshold >= width else extremes.threshold,
     )
 

@@ -1,0 +1,216 @@
+"""Ranges files: the same bytes for the same calibration, any method from one collection, no surprise when read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeq.calibrators import METHODS, Histogram, Range, get_method
+from edgeq.calibrators.ranges import Provenance, Ranges
+from edgeq.errors import InputError, MismatchError
+from tests.calibrators.strategies import float32_arrays
+from tests.calibrators.test_histogram import merged_at_random
+
+RNG = np.random.default_rng(0)
+PROVENANCE = Provenance.of(
+    model_digest="a" * 64, preprocessing_digest="b" * 64, image_digests=["d" * 64, "c" * 64], tool_version="1.2.3"
+)
+HISTOGRAMS = {
+    "relu2": Histogram.of(np.maximum(RNG.standard_normal(5000), 0)),
+    "/layer1/Add_output_0": Histogram.of(RNG.standard_normal(5000), [np.nan]),
+    "dead \u2603": Histogram.of(np.zeros(5)),
+    "never ran": Histogram(),
+}
+
+
+@pytest.fixture
+def ranges():
+    return Ranges.from_histograms(HISTOGRAMS, PROVENANCE)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    images=st.lists(float32_arrays(60), min_size=1, max_size=6),
+    method=st.sampled_from(sorted(METHODS)),
+    random=st.randoms(use_true_random=False),
+)
+def test_order_split_and_merge_tree_never_change_a_byte_of_the_file(images, method, random, tmp_path_factory):
+    def written(histogram, digests):
+        provenance = Provenance.of(model_digest="m", preprocessing_digest="p", image_digests=digests, tool_version="1")
+        path = tmp_path_factory.mktemp("ranges") / "ranges.json"
+        Ranges.from_histograms({"x": histogram, "y": histogram}, provenance, method).save(path)
+        return path.read_bytes()
+
+    digests = [f"{index:064x}" for index in range(len(images))]
+    order = random.sample(range(len(images)), len(images))
+    merged = merged_at_random([Histogram.of(images[index]) for index in order], random)
+    assert written(merged, [digests[index] for index in order]) == written(Histogram.of(*images), digests)
+
+
+def test_the_order_of_tensors_does_not_show(ranges, tmp_path):
+    turned = Ranges.from_histograms(dict(reversed(HISTOGRAMS.items())), PROVENANCE)
+    ranges.save(tmp_path / "one.json")
+    turned.save(tmp_path / "two.json")
+    assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
+    assert ranges.digest == turned.digest
+
+
+def test_a_saved_file_is_read_back_whole(ranges, tmp_path):
+    ranges = ranges.with_method("percentile", percentile=99.5)
+    ranges.save(tmp_path / "ranges.json")
+    loaded = Ranges.load(tmp_path / "ranges.json")
+    assert loaded == ranges
+    assert loaded.digest == ranges.digest
+    loaded.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "ranges.json").read_bytes()
+
+
+def test_a_person_can_read_and_compare_the_file(ranges, tmp_path):
+    ranges.with_method("minmax").save(tmp_path / "ranges.json")
+    lines = (tmp_path / "ranges.json").read_text().splitlines()
+    names = [line.split('"')[1] for line in lines if '"threshold"' in line]
+    assert names == sorted(json.dumps(name)[1:-1] for name in HISTOGRAMS)
+    histogram_lines = lines[next(at for at, line in enumerate(lines) if '"histograms"' in line) + 1 : -2]
+    assert [line.split('"')[1] for line in histogram_lines] == names
+    assert '    "never ran": {"low": 0.0, "high": 1.0, "threshold": 1.0},' in lines
+
+
+def test_an_empty_set_of_tensors_survives(tmp_path):
+    Ranges.from_histograms({}, PROVENANCE).save(tmp_path / "none.json")
+    assert Ranges.load(tmp_path / "none.json").tensors == {}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_another_method_needs_only_the_file(ranges, tmp_path, method):
+    ranges.save(tmp_path / "ranges.json")
+    changed = Ranges.load(tmp_path / "ranges.json").with_method(method)
+    assert changed == Ranges.from_histograms(HISTOGRAMS, PROVENANCE, method)
+    for name, histogram in HISTOGRAMS.items():
+        expected = get_method(method)(histogram)
+        assert changed.interval(name) == (expected.low, expected.high)
+        assert changed.threshold(name) == expected.threshold
+    assert (changed.digest == ranges.digest) == (method == "entropy")
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("minmax", {"percentile": 99.0}), ("percentile", {"precentile": 99.0})]
+)
+def test_an_option_that_a_method_does_not_take_is_refused(ranges, method, options):
+    with pytest.raises(InputError, match=f"method '{method}' cannot take the options"):
+        ranges.with_method(method, **options)
+
+
+def test_an_unknown_method_is_refused(ranges):
+    with pytest.raises(InputError, match="unknown method 'magic'"):
+        ranges.with_method("magic")
+
+
+def test_ranges_of_another_model_or_preprocessing_are_refused(ranges):
+    ranges.check(model_digest="a" * 64, preprocessing_digest="b" * 64)
+    with pytest.raises(MismatchError, match=r"another model \(digest aaaaaaaaaaaa, wanted ffff.*edgeq calibrate"):
+        ranges.check(model_digest="f" * 64, preprocessing_digest="b" * 64)
+    with pytest.raises(MismatchError, match=r"other pre-processing \(digest bbbbbbbbbbbb.*edgeq calibrate"):
+        ranges.check(model_digest="a" * 64, preprocessing_digest="f" * 64)
+
+
+@pytest.mark.parametrize("read", [Ranges.interval, Ranges.threshold])
+def test_a_tensor_that_was_not_observed_is_named(ranges, read):
+    with pytest.raises(MismatchError, match="no tensor 'conv9'"):
+        read(ranges, "conv9")
+
+
+def test_the_digest_of_images_ignores_order_and_notices_every_image():
+    def provenance(digests):
+        return Provenance.of(model_digest="", preprocessing_digest="", image_digests=digests, tool_version="")
+
+    assert provenance(["a", "b", "b"]) == provenance(["b", "a", "b"])
+    assert provenance(["a", "b"]) != provenance(["a", "b", "b"])
+    assert provenance(["a", "b"]).images == 2
+
+
+def edited(change):
+    document = json.loads(json.dumps(Ranges.from_histograms(HISTOGRAMS, PROVENANCE)._to_json()))
+    change(document)
+    return document
+
+
+def entry(**numbers):
+    return lambda document: document["tensors"]["relu2"].update(numbers)
+
+
+def histogram_entry(**parts):
+    return lambda document: document["histograms"]["relu2"].update(parts)
+
+
+HOSTILE = {
+    "another format": (lambda document: document.update(format="onnx"), "not of the format"),
+    "a list": ([1, 2], "not of the format"),
+    "another version": (lambda document: document.update(version=2), "version 2, this edgeq reads 1"),
+    "no version": (lambda document: document.pop("version"), "'version' is missing"),
+    "NaN": (entry(low=float("nan")), "'relu2': low nan"),
+    "infinity": (entry(high=float("inf")), "'relu2': low 0.0, high inf"),
+    "a number beyond floats": (entry(high=10**400), "int too large"),
+    "low above high": (entry(low=2.0, high=1.0), "low <= 0 <= high"),
+    "an interval without zero": (entry(low=-2.0, high=-1.0), "low <= 0 <= high"),
+    "threshold zero": (entry(threshold=0), "threshold > 0"),
+    "text for a number": (entry(low="0"), "wanted three numbers"),
+    "true for a number": (entry(threshold=True), "wanted three numbers"),
+    "a number more": (entry(extra=1.0), "wanted three numbers"),
+    "a number less": (lambda document: document["tensors"]["relu2"].pop("low"), "'low' is missing"),
+    "no tensors": (lambda document: document.pop("tensors"), "'tensors' is missing"),
+    "tensors of the wrong kind": (lambda document: document.update(tensors=[]), ""),
+    "a tensor of the wrong kind": (lambda document: document["tensors"].update(relu2=None), ""),
+    "a tensor without histogram": (lambda document: document["histograms"].pop("relu2"), "differ in 'relu2'"),
+    "a histogram without tensor": (lambda document: document["tensors"].pop("relu2"), "differ in 'relu2'"),
+    "a cut histogram": (histogram_entry(counts="AAAA"), "'relu2': not a histogram"),
+    "a histogram of the wrong kind": (lambda document: document["histograms"].update(relu2=7), "not a histogram"),
+    "no provenance": (lambda document: document.pop("provenance"), "'provenance' is missing"),
+    "provenance of the wrong kind": (lambda document: document.update(provenance="me"), ""),
+    "unknown provenance": (lambda document: document["provenance"].update(author="me"), "author"),
+    "images by name": (lambda document: document["provenance"].update(images="12"), "images is '12'"),
+    "method of the wrong kind": (lambda document: document.update(method=3), "method 3"),
+    "options of the wrong kind": (lambda document: document.update(options=3), "options 3"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_damaged_or_hostile_files_are_refused_in_one_line(name, tmp_path):
+    change, reason = HOSTILE[name]
+    path = tmp_path / "ranges.json"
+    path.write_text(json.dumps(edited(change) if callable(change) else change))
+    with pytest.raises(InputError) as caught:
+        Ranges.load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: cannot be used as ranges: ")
+    assert message.endswith("run `edgeq calibrate` again")
+    assert reason in message
+    assert "\n" not in message
+
+
+def test_an_unchanged_document_is_accepted(tmp_path):
+    (tmp_path / "ranges.json").write_text(json.dumps(edited(lambda _document: None)))
+    assert Ranges.load(tmp_path / "ranges.json") == Ranges.from_histograms(HISTOGRAMS, PROVENANCE)
+
+
+def test_a_missing_or_cut_file_is_refused(ranges, tmp_path):
+    path = tmp_path / "ranges.json"
+    with pytest.raises(InputError, match="no such file"):
+        Ranges.load(path)
+    ranges.save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="not valid JSON"):
+        Ranges.load(path)
+
+
+def test_a_range_edited_by_hand_is_what_counts(ranges, tmp_path):
+    path = tmp_path / "ranges.json"
+    path.write_text(json.dumps(edited(entry(low=-1, high=2, threshold=2))))
+    loaded = Ranges.load(path)
+    assert loaded.interval("relu2") == (-1.0, 2.0)
+    assert loaded.digest != ranges.digest
+    assert dataclasses.replace(ranges, tensors={**ranges.tensors, "relu2": Range(-1.0, 2.0, 2.0)}) == loaded
