@@ -1,0 +1,57 @@
+# Every command that CI, a person and a pre-commit hook run. PYTHON makes the virtual environment, once:
+#   make test PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint check docs clean
+
+help:
+	@echo 'make demo    the whole story on the shipped model: export, calibrate, quantize, run, score'
+	@echo 'make test    the tests'
+	@echo 'make lint    ruff and mypy'
+	@echo 'make check   lint and test (the documents and the wheel are among the tests)'
+	@echo 'make docs    rewrite the generated command reference: docs/cli.md and the table in README.md'
+	@echo 'make clean   remove the virtual environment, caches and build output'
+
+demo: $(VENV)/.use
+	$(BIN)/edgeq demo
+
+# A test file stays on one worker, so that it prepares its models and images once.
+test: $(VENV)/.develop
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
+lint: $(VENV)/.develop
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test
+
+docs: $(VENV)/.develop
+	$(BIN)/python -m docs.cli_reference
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find edgeq tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps hold what was installed. Installing for development serves use as well; the other way round only what is
+# missing is fetched.
+$(VENV)/.use: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	@touch $@
+
+$(VENV)/.develop: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	@touch $(VENV)/.use $@
+
+# pip older than 21.3, which early 3.10 releases bundle, cannot install an editable project without setup.py.
+$(VENV)/bin/python:
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo 'edgeq needs Python 3.10 or newer; $(PYTHON) is not. Name another: make test PYTHON=python3.12' >&2; \
+		exit 1; }
+	@echo 'Setting up $(VENV); the first time fetches PyTorch: a few GB, some minutes'
+	'$(PYTHON)' -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet 'pip>=21.3'

@@ -1,0 +1,47 @@
+"""What stands in the repository's root, and registry entries that lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.test_order import REGISTRY_ENTRY, ROOT, ROOT_LINKS, find_modules
+
+
+@pytest.mark.parametrize("name", sorted(ROOT_LINKS))
+def test_root_link_is_relative_and_leads_to_the_folder(name):
+    assert str((ROOT / name).readlink()) == f"edgeq/{name}"
+    assert (ROOT / name / "__init__.py").is_file()
+
+
+def test_ci_and_the_hooks_run_the_same_script():
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert "entry: .ci/run" in hooks
+    assert hooks.count("repo:") == hooks.count("repo: local")
+
+
+def _entries() -> list[str]:
+    constants = [
+        node.value
+        for file in find_modules(ROOT).values()
+        for node in ast.walk(ast.parse(file.read_bytes()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    return sorted({value for value in constants if REGISTRY_ENTRY.fullmatch(value)})
+
+
+@pytest.mark.parametrize("entry", _entries())
+def test_registry_entry_names_something_that_exists(entry):
+    module, _, attribute = entry.partition(":")
+    tree = ast.parse(find_modules(ROOT)[module].read_bytes())
+    bound = {
+        name.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for name in node.targets
+        if isinstance(name, ast.Name)
+    }
+    defined = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    assert attribute in bound | defined
