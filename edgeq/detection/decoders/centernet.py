@@ -1,0 +1,88 @@
+"""CenterNet: peaks of a heatmap ("Objects as Points", Zhou et al., 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.detection.decoders.roles import describe, pick_options, pick_outputs
+from edgeq.detection.detections import Detections
+from edgeq.errors import ModelError
+from edgeq.export.artifact import Postprocessing
+from edgeq.preprocessing import Placement
+
+_ROLES = {"heatmap": "hm", "size": "wh", "offset": "reg"}
+_OPTIONS = {"stride": 4, "top_k": 100, "score_threshold": 0.0}
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Detections:
+    """Returns the best `top_k` peaks over all classes, best first; there is no non-maximum suppression.
+
+    A peak is a cell that no other cell of its 3x3 neighbourhood exceeds. Its centre is `(cell + offset) * stride`, its
+    size `size * stride`.
+
+    Args:
+        outputs: Roles `heatmap` (logits, `(1, classes, H, W)`), `size` and `offset` (`(1, 2, H, W)`, in cells).
+        post: Options `stride`, `top_k`, `score_threshold`.
+        placement: Where the image lies in the input.
+
+    Raises:
+        ModelError: an output is missing or has another shape.
+    """
+    options = pick_options(post, _OPTIONS)
+    maps = pick_outputs(outputs, post, _ROLES)
+    _check_shapes(maps, post)
+    heatmap = maps["heatmap"][0]
+    peaks = _best_peaks(heatmap, int(options["top_k"]))
+    scores = 1 / (1 + np.exp(-heatmap[tuple(peaks)]))
+    kept = scores >= options["score_threshold"]
+    scores = scores[kept]
+    classes, rows, columns = peaks[:, kept]
+    centres = np.stack([columns, rows], axis=1) + maps["offset"][0, :, rows, columns]
+    half_sizes = np.maximum(maps["size"][0, :, rows, columns], 0) / 2
+    boxes = np.concatenate([centres - half_sizes, centres + half_sizes], axis=1) * options["stride"]
+    return Detections(placement.to_image(boxes), scores.astype(np.float32), classes)
+
+
+def _check_shapes(maps: Mapping[str, FloatArray], post: Postprocessing) -> None:
+    heatmap, size, offset = (maps[role].shape for role in _ROLES)
+    if not (len(heatmap) == 4 and heatmap[0] == 1 and size == offset == (1, 2, *heatmap[2:])):
+        raise ModelError(
+            f"decoder {post.decoder}: wanted a heatmap (1, classes, H, W), size and offset (1, 2, H, W); found "
+            f"{describe(maps)}"
+        )
+
+
+def _best_peaks(heatmap: FloatArray, count: int) -> IntArray:
+    """Returns class, row and column `(3, N)` of the `count` highest peaks, best first.
+
+    Testing every cell is the slow part of decoding, so only cells above a threshold are tested: when they hold `count`
+    peaks, no peak below the threshold can be among the best. The threshold comes from the maxima of the map's rows.
+    """
+    row_maxima = heatmap.max(axis=2).ravel()
+    rows = 16 * count
+    threshold = -np.inf if rows >= row_maxima.size else np.partition(row_maxima, -rows)[-rows]
+    peaks = _peaks_above(heatmap, threshold)
+    if peaks.shape[1] < count and threshold > -np.inf:
+        peaks = _peaks_above(heatmap, -np.inf)
+    values = heatmap[tuple(peaks)]
+    return peaks[:, np.argsort(-values, kind="stable")[:count]]
+
+
+def _peaks_above(heatmap: FloatArray, threshold: float) -> IntArray:
+    """Returns class, row and column `(3, N)` of the peaks that are not below `threshold`."""
+    flat = heatmap.ravel()
+    height, width = heatmap.shape[1:]
+    cells = np.flatnonzero(flat >= threshold)
+    for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1)):
+        columns = cells % width
+        rows = cells // width % height
+        inside = (rows + down >= 0) & (rows + down < height) & (columns + right >= 0) & (columns + right < width)
+        neighbours = np.where(inside, cells + down * width + right, cells)
+        cells = cells[flat[cells] >= flat[neighbours]]
+    return np.stack(np.unravel_index(cells, heatmap.shape))

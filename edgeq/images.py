@@ -1,0 +1,156 @@
+"""Which images a user means, and their pixels."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.errors import InputError
+from edgeq.files import read_json
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+MAX_UNREADABLE = 0.05
+"""Share of the images that may be unreadable before a job refuses to go on."""
+
+# warnings.catch_warnings changes the whole process, so two threads must not be inside it at once.
+_WARNINGS_LOCK = threading.Lock()
+
+
+def list_images(source: Path, images_dir: Path | None = None) -> list[Path]:
+    """Returns the image files that `source` stands for; they are not opened.
+
+    Args:
+        source: A folder (searched recursively, sorted by path), a text file with one path a line, or a COCO annotation
+            file (`.json`; its images in the file's order).
+        images_dir: Folder that the paths of a text or annotation file start from; a text file's start from its own
+            folder otherwise.
+
+    Raises:
+        InputError: `source` is missing, of another kind, or leads to no image.
+    """
+    if source.is_dir():
+        return _list_folder(source)
+    if not source.is_file():
+        raise InputError(
+            f"{source}: no such file or folder; wanted a folder of images, a text file of paths or a COCO file"
+        )
+    if source.suffix.lower() in IMAGE_SUFFIXES:
+        raise InputError(f"{source}: is a single image; wanted its folder, a text file of paths or a COCO file")
+    if source.suffix.lower() == ".json":
+        return _list_coco(source, images_dir)
+    return _list_text(source, images_dir)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Returns the image's pixels as `(H, W, 3)` uint8, RGB.
+
+    Grayscale, palette and CMYK images are converted, 16-bit gray keeps its high byte, alpha is dropped. The EXIF
+    orientation is not applied: COCO's annotations count the pixels as they are stored, and a rotated image would no
+    longer lie under its boxes.
+
+    Raises:
+        InputError: the file is missing, truncated, corrupt, not an image or larger than Pillow's limit.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with _WARNINGS_LOCK, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            return _rgb(image)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: is not an image that Pillow can read") from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: is too large to be decoded safely ({error})") from error
+    # Pillow's parsers raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error, ...
+    except Exception as error:
+        raise InputError(f"{path}: cannot be decoded ({error}); it is truncated or corrupt") from error
+
+
+class UnreadableImages:
+    """Counts the unreadable images of a job, and ends the job when they are more than 5 % of its images.
+
+    Attributes:
+        errors: Path -> what is wrong with it.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.errors: dict[Path, str] = {}
+        self._total = total
+
+    def add(self, path: Path, error: InputError) -> None:
+        """Notes an image that is skipped.
+
+        Raises:
+            InputError: with this one they are too many.
+        """
+        self.errors[path] = str(error)
+        if len(self.errors) > MAX_UNREADABLE * self._total:
+            raise InputError(
+                f"{len(self.errors)} of {self._total} images cannot be read, more than {MAX_UNREADABLE:.0%}; "
+                f"the last one: {error}"
+            ) from error
+
+
+def _rgb(image: Any) -> NDArray[np.uint8]:
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips 16-bit values at 255.
+        gray = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return np.repeat(gray.astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, wanted integers")
+    if "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow would warn that transparency is lost
+    return np.asarray(image.convert("RGB"))
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if not found:
+        raise InputError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return found
+
+
+def _list_text(source: Path, images_dir: Path | None) -> list[Path]:
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise InputError(
+            f"{source}: is not a list of images; wanted a folder, a text file with one path a line or a COCO file"
+        ) from None
+    return _existing(source, images_dir or source.parent, [line.strip() for line in lines if line.strip()])
+
+
+def _list_coco(source: Path, images_dir: Path | None) -> list[Path]:
+    document = read_json(source, kind="a COCO annotation file")
+    try:
+        names = [str(image["file_name"]) for image in document["images"]]
+    except (KeyError, TypeError):
+        raise InputError(f"{source}: is not a COCO annotation file; wanted a list `images` with `file_name`s") from None
+    if images_dir is None:
+        raise InputError(f"{source}: is a COCO annotation file; say with --images DIR where its images are")
+    return _existing(source, images_dir, names)
+
+
+def _existing(source: Path, folder: Path, names: list[str]) -> list[Path]:
+    """Returns the paths; single missing files are for the reader to count, but a wrong folder is told at once."""
+    if not names:
+        raise InputError(f"{source}: names no images")
+    paths = [folder / name for name in names]
+    try:
+        found = any(path.is_file() for path in paths)
+    except (OSError, ValueError):  # a line too long for a file name, or with a null character
+        found = False
+    if not found:
+        raise InputError(f"{source}: none of its {len(paths)} images lies in {folder} (the first is {names[0][:80]!r})")
+    return paths
