@@ -39,7 +39,8 @@ def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: P
     _check_shapes(maps, post)
     heatmap = maps["heatmap"][0]
     peaks = _best_peaks(heatmap, int(options["top_k"]))
-    scores = 1 / (1 + np.exp(-heatmap[tuple(peaks)]))
+    with np.errstate(over="ignore"):  # a logit below -88 scores 0, as it should
+        scores = 1 / (1 + np.exp(-heatmap[tuple(peaks)]))
     kept = scores >= options["score_threshold"]
     scores = scores[kept]
     classes, rows, columns = peaks[:, kept]

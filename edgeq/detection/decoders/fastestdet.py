@@ -45,7 +45,8 @@ def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: P
     found, scores = cells[:, above], scores[above]
     classes = found[5:].argmax(axis=0)
     centres = (np.tanh(found[1:3].T) + np.stack([above % width, above // width], axis=1)) / (width, height)
-    half_sizes = 1 / (1 + np.exp(-found[3:5].T)) / 2
+    with np.errstate(over="ignore"):
+        half_sizes = 1 / (1 + np.exp(-found[3:5].T)) / 2
     input_size = np.array([placement.input_width_px, placement.input_height_px] * 2)
     boxes = np.concatenate([centres - half_sizes, centres + half_sizes], axis=1) * input_size
     kept = suppress_overlaps(boxes, scores, classes, options["iou_threshold"], int(options["top_k"]))

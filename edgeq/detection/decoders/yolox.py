@@ -49,7 +49,8 @@ def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: P
     classes = found[:, 5:].argmax(axis=1)
     scores = found[:, 4] * found[np.arange(len(found)), 5 + classes]
     centres = (found[:, :2] + cells[candidates]) * strides[candidates]
-    half_sizes = np.exp(found[:, 2:4]) * strides[candidates] / 2
+    with np.errstate(over="ignore"):  # boxes beyond all bounds are cut at the image's edges
+        half_sizes = np.exp(found[:, 2:4]) * strides[candidates] / 2
     boxes = np.concatenate([centres - half_sizes, centres + half_sizes], axis=1)
     above = np.flatnonzero(scores >= options["score_threshold"])
     kept = above[
