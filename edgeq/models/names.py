@@ -1,0 +1,28 @@
+"""The names of the zoo's models. Without torch, so that the command line can list them at once."""
+
+from __future__ import annotations
+
+SHAPES = "centernet_shapes"
+"""The detector whose trained weights ship with the package."""
+
+CENTERNET_DEPTHS = {
+    SHAPES: 18,
+    "centernet_resnet18": 18,
+    "centernet_resnet34": 34,
+    "centernet_resnet50": 50,
+    "centernet_resnet101": 101,
+}
+"""Name -> depth of the detector's ResNet."""
+
+CLASSIFIERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+"""Names in `torchvision.models`."""
+
+
+def zoo_names() -> list[str]:
+    """Returns the names that `edgeq.models.zoo.load_model` knows, detectors first."""
+    return [*CENTERNET_DEPTHS, *CLASSIFIERS]
+
+
+def is_zoo_name(name: str) -> bool:
+    """Says whether `name` is one of `zoo_names()`."""
+    return name in CENTERNET_DEPTHS or name in CLASSIFIERS

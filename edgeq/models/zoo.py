@@ -1,0 +1,218 @@
+"""Models by name, with weights of a file: architectures that fit the weights, and one clear line where they do not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgeq.errors import EdgeqError, InputError, ModelError
+from edgeq.models.centernet import CenterNet
+from edgeq.models.names import CENTERNET_DEPTHS, CLASSIFIERS, SHAPES, zoo_names
+from edgeq.registry import load_object
+
+_log = logging.getLogger(__name__)
+
+_RANDOM_SEED = 0
+_SHOWN_KEYS = 3
+
+
+def load_model(reference: str, weights: Path | None = None) -> nn.Module:
+    """Returns a model in eval mode, in float32 on the CPU.
+
+    The number of classes and a CenterNet's widths follow from the weights. `centernet_shapes` has weights of its own;
+    other zoo models without weights are initialised at random (the same each time), which a warning in the log says.
+
+    Args:
+        reference: A name of `edgeq.models.names.zoo_names()`, or `package.module:factory`; the factory is called
+            without arguments and may load its weights itself.
+        weights: A `.safetensors`, `.pth` or `.pt` file.
+
+    Raises:
+        InputError: the reference is unknown or the weights file cannot be read.
+        ModelError: the weights belong to another architecture, or the factory gives no `torch.nn.Module`.
+    """
+    weights = weights or shipped_weights(reference)
+    state = {} if weights is None else read_weights(weights)
+    # A forked generator: building a model leaves the caller's random numbers alone.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_RANDOM_SEED)
+        model = _build(reference, state)
+    if weights is not None:
+        _load_state(model, state, reference, weights)
+    elif ":" not in reference:
+        _log.warning("%s has random weights: its speed is real, its detections are not; give --weights FILE", reference)
+    return model.float().eval()
+
+
+def shipped_weights(reference: str) -> Path | None:
+    """Returns the weights file that the package holds for a zoo name, or `None`."""
+    return Path(__file__).parent / "weights" / f"{SHAPES}.safetensors" if reference == SHAPES else None
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Returns the metadata of a weights file: name -> text; empty where there are none, as in `.pth` files.
+
+    `edgeq.models.train_shapes` writes `labels` (with commas between), `input_size` (`HxW`), `architecture` and more.
+
+    Raises:
+        InputError: the file is missing, truncated or of another kind.
+    """
+    if _weights_suffix(path) != ".safetensors":
+        return {}
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Returns key -> tensor of a weights file on the CPU; floating-point tensors are float32.
+
+    A training checkpoint's `state_dict` or `model` entry is taken, and DataParallel's `module.` prefix removed.
+
+    Raises:
+        InputError: the file is missing, truncated, of another kind, or holds Python objects besides tensors.
+    """
+    content = _read_safetensors(path) if _weights_suffix(path) == ".safetensors" else _read_pickled_tensors(path)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        raise InputError(f"{path}: holds {_describe(content)}; wanted named tensors (a model's state_dict)")
+    for key, value in content.items():
+        if not isinstance(value, Tensor):
+            raise InputError(f"{path}: its entry {key!r} is {_describe(value)}; wanted tensors only (a state_dict)")
+    return {
+        str(key).removeprefix("module."): value.float() if value.is_floating_point() else value
+        for key, value in content.items()
+    }
+
+
+def _build(reference: str, state: Mapping[str, Tensor]) -> nn.Module:
+    if reference in CENTERNET_DEPTHS:
+        return CenterNet(CENTERNET_DEPTHS[reference], **_centernet_sizes(state))
+    if reference in CLASSIFIERS:
+        import torchvision
+
+        classes = len(state["fc.bias"]) if "fc.bias" in state else 1000
+        model: nn.Module = getattr(torchvision.models, reference)(weights=None, num_classes=classes)
+        return model
+    if ":" not in reference:
+        raise InputError(
+            f"unknown model {reference!r}; wanted package.module:factory or one of: {', '.join(zoo_names())}"
+        )
+    return _call_factory(reference)
+
+
+def _centernet_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Returns the arguments of `CenterNet` that fit the weights; those of absent keys are left to their defaults.
+
+    The shapes of the tensors tell them all, so that no file's metadata needs to be believed.
+    """
+    lengths = {key: len(value) for key, value in state.items() if value.ndim and value.numel()}
+    stages = ("conv1.weight", *(f"layer{stage}.0.conv1.weight" for stage in (2, 3, 4)))
+    deconvolutions = tuple(f"deconv_layers.{index}.weight" for index in (1, 4, 7))  # their BatchNorms
+    sizes: dict[str, Any] = {}
+    if "hm.2.bias" in lengths:
+        sizes["num_classes"] = lengths["hm.2.bias"]
+    if "hm.0.bias" in lengths:
+        sizes["head_channels"] = lengths["hm.0.bias"]
+    for name, keys in (("widths", stages), ("deconv_channels", deconvolutions)):
+        if all(key in lengths for key in keys):
+            sizes[name] = tuple(lengths[key] for key in keys)
+    return sizes
+
+
+def _call_factory(reference: str) -> nn.Module:
+    factory = load_object("model", reference)
+    if not callable(factory):
+        raise ModelError(f"{reference} is {_describe(factory)}; wanted a function without arguments")
+    try:
+        model = factory()
+    except EdgeqError:
+        raise
+    except Exception as error:  # it is the user's code: whatever it raises is its answer
+        raise ModelError(f"{reference}() failed: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{reference}() returned {_describe(model)}; wanted a torch.nn.Module")
+    return model
+
+
+def _load_state(model: nn.Module, state: Mapping[str, Tensor], reference: str, weights: Path) -> None:
+    expected = model.state_dict()
+    # torch counts batches in each BatchNorm; old checkpoints lack the counter, and inference never reads it.
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
+    misshapen = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
+    ]
+    differences = [
+        f"{len(keys)} {kind} ({', '.join(keys[:_SHOWN_KEYS])}{', ...' if len(keys) > _SHOWN_KEYS else ''})"
+        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        if keys
+    ]
+    if differences:
+        raise ModelError(
+            f"{weights} does not fit {reference}: of its {len(state)} tensors, for the model's {len(expected)}, "
+            f"{'; '.join(differences)}. Name the model that it was trained as ({', '.join(zoo_names())}), or your own "
+            "as package.module:factory"
+        )
+    model.load_state_dict(dict(state), strict=False)
+
+
+def _weights_suffix(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected weights (.safetensors, .pth or .pt)")
+    suffix = path.suffix.lower()
+    if suffix not in (".safetensors", ".pth", ".pt"):
+        raise InputError(f"{path}: is no weights file that edgeq reads; wanted .safetensors, .pth or .pt")
+    return suffix
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+    return tensors
+
+
+def _read_pickled_tensors(path: Path) -> Any:
+    from pickle import UnpicklingError
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        if "global" not in str(error).lower():
+            raise _unreadable(path, error) from error
+        raise InputError(
+            f"{path}: holds Python objects besides tensors, and loading those can run any code, so edgeq does not; "
+            "save model.state_dict() alone where the file comes from, best as .safetensors"
+        ) from error
+    # A damaged file makes torch's reader trip over anything: RuntimeError, EOFError, KeyError, ...
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(
+        f"{path}: cannot be read as weights ({reason}); it is truncated or of another kind, so fetch or save it again"
+    )
+
+
+def _describe(value: object) -> str:
+    return f"an object of type {type(value).__qualname__}"
