@@ -148,7 +148,7 @@ def calibrate(
     """Collect the ranges of a model's activations on representative images, once for every target and method."""
     options = {} if percentile is None else {"percentile": percentile}
     if earlier is not None:
-        from edgeq.calibrators import Ranges
+        from edgeq.calibrators.ranges import Ranges
 
         if model is not None:
             raise typer.BadParameter("takes no MODEL and no IMAGES", param_hint="--from")

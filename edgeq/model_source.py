@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_CENTERNET_STRIDE = 32
+
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
 
@@ -128,6 +130,8 @@ def _open_torch(request: ModelRequest) -> OpenedModel:
     size = request.size or _metadata_size(metadata)
     preset = load_preset(preset_name, size)
     size = (preset.preprocessing.height_px, preset.preprocessing.width_px)
+    if preset_name == "centernet" and (size[0] % _CENTERNET_STRIDE or size[1] % _CENTERNET_STRIDE):
+        raise InputError(f"--size {size[0]}x{size[1]}: CenterNet wants sides that are multiples of {_CENTERNET_STRIDE}")
 
     import torch
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from edgeq.calibrators import Ranges
+    from edgeq.calibrators.ranges import Ranges
     from edgeq.targets import Target
 
 FP16_MAX = 65504.0

@@ -14,7 +14,7 @@ from edgeq.export.topology import NodeChoice, Topology, moves_values
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgeq.calibrators import Ranges
+    from edgeq.calibrators.ranges import Ranges
     from edgeq.targets import Rules
 
 MAX_RANGE_RATIO = 8.0
@@ -86,7 +86,7 @@ def make_plan(model: ir.Model, topology: Topology, ranges: Ranges, rules: Rules)
 
 
 def _grid(members: list[str], ranges: Ranges, rules: Rules) -> TensorGrid:
-    known = [name for name in members if name in ranges]
+    known = [name for name in members if name in ranges.tensors]
     if not known:
         raise MismatchError(
             f"the ranges hold no interval for tensor {members[0]!r}; they were collected for another model or target, "
@@ -138,7 +138,7 @@ def range_ratio(concat: ir.Node, ranges: Ranges) -> float:
     widths = []
     for value in data_inputs(concat):
         name = _moved_from(value)
-        if name in ranges:
+        if name in ranges.tensors:
             low, high = ranges.interval(name)
             widths.append(max(high, -low))
     return max(widths) / max(min(widths), 1e-30) if len(widths) > 1 and max(widths) > 0 else 1.0

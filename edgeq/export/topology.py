@@ -8,7 +8,8 @@ Rules, by number:
 3. Nodes that `keep` names (by name, by regular expression over the whole name, or by operator type) stay in float.
 4. Every data input of an INT8 node gets a pair, shared by all its readers: one pair a tensor.
 5. Where the engine fuses a layer with the QuantizeLinear behind it (`Rules.quantize_outputs`), the layer's output gets
-   a pair too, after its activation function; never between the two.
+   a pair too, behind its ReLU or Clip, never between the two. Other functions (SiLU, GELU) stand between float layers:
+   a pair before them would spend its steps on the negative tail that they flatten.
 6. An operator that only moves values (`MOVES_VALUES`) is transparent: input and output share one range.
 """
 
@@ -34,6 +35,8 @@ MOVES_VALUES = frozenset(
     }
 )  # fmt: skip
 """Operators whose outputs hold no value that their inputs do not hold (or zero, which every grid holds)."""
+
+_FUNCTIONS = frozenset({"Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu", "Softplus", "Elu", "Mish"})
 
 _BEHIND_HEADS = MOVES_VALUES | {
     "Sigmoid",
@@ -142,12 +145,18 @@ def activation_behind(node: ir.Node) -> ir.Value:
     return output
 
 
+def _feeds_function(value: ir.Value) -> bool:
+    return any(use.node.op_type in _FUNCTIONS for use in value.uses())
+
+
 def _float_reason(
     node: ir.Node, rules: Rules, kept: dict[int, str], heads: frozenset[int], quantized: set[int]
 ) -> str | None:
     """Returns why a node stays in float, an empty string for INT8, `None` for a node that is no candidate."""
     if node.op_type not in rules.int8_ops or moves_values(node):
         return None
+    if not rules.int8_depthwise and _is_depthwise(node):
+        return "depthwise convolution"
     if node.op_type == "Add":
         if not _is_residual(node, quantized):
             return None
@@ -158,6 +167,12 @@ def _float_reason(
     if id(node) in heads:
         return "last convolution of a head"
     return ""
+
+
+def _is_depthwise(node: ir.Node) -> bool:
+    weight = weight_of(node)
+    groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    return node.op_type == "Conv" and weight is not None and groups > 1 and weight.shape[1] == 1
 
 
 def _is_residual(node: ir.Node, quantized: set[int]) -> bool:
@@ -224,7 +239,7 @@ def _tensors(model: ir.Model, rules: Rules, quantized: set[int]) -> tuple[str, .
         wanted.update(id(value) for value in data_inputs(node))
         if rules.quantize_outputs:
             output = activation_behind(node)
-            if not output.is_graph_output():
+            if not output.is_graph_output() and not _feeds_function(output):
                 wanted.add(id(output))
     # Rule 6, against the direction of the data: what is moved has to be quantized before it is moved.
     for node in reversed(model.graph):

@@ -15,6 +15,8 @@ class Rules:
         int8_ops: Operators that the engines run in INT8 and that are worth it.
         activation_dtype: Integer type of activations.
         symmetric_activations: Whether the grid of a signed tensor is symmetric around zero.
+        int8_depthwise: Whether depthwise convolutions run in INT8. Their channels share one activation scale but no
+            sum, so that channels of small range lose most, and engines gain little by them.
         quantize_outputs: Whether a layer's output gets a Q/DQ pair even where only float nodes read it, because the
             engine fuses a layer with the QuantizeLinear behind it and runs it in float without one.
         quantize_bias: Whether biases are int32 behind a DequantizeLinear; otherwise they stay float.
@@ -26,6 +28,7 @@ class Rules:
     int8_ops: frozenset[str]
     activation_dtype: Literal["uint8", "int8"]
     symmetric_activations: bool
+    int8_depthwise: bool
     quantize_outputs: bool
     quantize_bias: bool
     per_channel_conv_transpose: bool

@@ -8,13 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from edgeq.calibrators import HistogramBuilder, Provenance, Ranges
-from edgeq.errors import EdgeqError, InputError
+import edgeq
+from edgeq.calibrators import Histogram, HistogramBuilder
+from edgeq.calibrators.ranges import Provenance, Ranges
+from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.topology import choose, observed_tensors
+from edgeq.files import read_json, write_json
 from edgeq.images import UnreadableImages, read_image
 from edgeq.preprocessing import preprocess
 from edgeq.progress import progress_bar
@@ -132,6 +136,7 @@ class _Collector:
         self._input = str(model.graph.graph.inputs[0].name)
         self._partial = None if out is None else out.with_name(out.name + ".partial")
         self._builders = {name: HistogramBuilder() for name in self._names}
+        self._earlier: dict[str, Histogram] = {}
         self.done: list[str] = []
         self.resumed = 0
         self._resume()
@@ -165,20 +170,40 @@ class _Collector:
     def ranges(self, method: str, options: dict[str, float]) -> Ranges:
         if not self.done:
             raise InputError("no image could be used for calibration; give at least one readable image")
-        provenance = Provenance(
+        provenance = Provenance.of(
             model_digest=self._model.digest,
             preprocessing_digest=self._model.preprocessing.digest,
-            image_digests=tuple(sorted(self.done)),
+            image_digests=self.done,
+            tool_version=edgeq.__version__,
         )
-        histograms = {name: builder.histogram() for name, builder in self._builders.items()}
-        return Ranges.from_histograms(histograms, provenance, method=method, options=options)
+        histograms = self._histograms()
+        for name, histogram in histograms.items():
+            if histogram.non_finite:
+                raise ModelError(
+                    f"tensor {name!r} held {histogram.non_finite} NaN or infinite values; the model or its "
+                    "pre-processing is broken, check it in FP32 first"
+                )
+        return Ranges.from_histograms(histograms, provenance, method, **options)
 
     def save_partial(self) -> None:
-        """Keeps what was counted so far; the file is a complete, if early, ranges file."""
-        if self._partial is None or not self.done:
+        """Keeps what was counted so far."""
+        if self._partial is None or len(self.done) == self.resumed:
             return
-        self.ranges("minmax", {}).save(self._partial)
+        histograms = {name: histogram.to_json() for name, histogram in self._histograms().items()}
+        write_json(self._partial, {**self._identity(), "images": self.done, "histograms": histograms})
         _log.warning("%d images are kept in %s; the same command goes on from there", len(self.done), self._partial)
+
+    def _histograms(self) -> dict[str, Histogram]:
+        counted = {name: builder.histogram() for name, builder in self._builders.items()}
+        return {name: self._earlier.get(name, Histogram()) + histogram for name, histogram in counted.items()}
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "format": "edgeq-calibration-part",
+            "model_digest": self._model.digest,
+            "preprocessing_digest": self._model.preprocessing.digest,
+            "tensors": self._names,
+        }
 
     def forget_partial(self) -> None:
         if self._partial is not None:
@@ -188,16 +213,14 @@ class _Collector:
         if self._partial is None or not self._partial.is_file():
             return
         try:
-            earlier = Ranges.load(self._partial)
-            earlier.check(model_digest=self._model.digest, preprocessing_digest=self._model.preprocessing.digest)
-        except EdgeqError as error:
-            _log.warning("starting anew, the kept part cannot be used: %s", error)
-            return
-        if earlier.histograms.keys() != self._builders.keys():
-            _log.warning("starting anew, %s was kept for other targets", self._partial)
-            return
-        self._builders = {name: HistogramBuilder(earlier.histograms[name]) for name in self._names}
-        self.done = list(earlier.provenance.image_digests)
+            part = read_json(self._partial, kind="the kept part of a calibration")
+            if {key: part.get(key) for key in self._identity()} != self._identity():
+                raise MismatchError(f"{self._partial} belongs to another model, pre-processing or target")
+            self._earlier = {name: Histogram.from_json(part["histograms"][name]) for name in self._names}
+            self.done = [str(digest) for digest in part["images"]]
+        except (EdgeqError, KeyError, TypeError, AttributeError) as error:
+            _log.warning("starting anew, the kept part of an earlier run cannot be used: %s", error)
+            self._earlier, self.done = {}, []
         self.resumed = len(self.done)
 
 

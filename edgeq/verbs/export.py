@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeq.calibrators import Ranges
+from edgeq.calibrators.ranges import FORMAT, Ranges
 from edgeq.detection.shapes import draw_shapes_dataset
 from edgeq.errors import InputError, ModelError
 from edgeq.export.artifact import Artifact
@@ -155,7 +155,7 @@ def is_ranges_file(path: Path) -> bool:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(document, dict) and document.get("format") == Ranges.FORMAT
+    return isinstance(document, dict) and document.get("format") == FORMAT
 
 
 def _ranges(
