@@ -44,17 +44,16 @@ def entropy(histogram: Histogram) -> Range:
 
 
 def _magnitude_bins(histogram: Histogram) -> Floats:
-    """Returns the counts of `|x|` in 2048 bins from 0 to amax, whole numbers, shape `(2048,)`.
+    """Returns the counts of `|x|` in 2048 bins from 0 to amax, shape `(2048,)`.
 
-    A bin that lies across a border is split as if its values were spread evenly. Rounding keeps single values whole:
-    where a distribution thins out, empty bins decide which candidates are infinite.
+    A bin that lies across a border is split as if its values were spread evenly.
     """
     counts = histogram.magnitude_counts()
     cumulative = np.concatenate([[0], np.cumsum(counts)])
     edges = np.minimum(np.arange(len(cumulative)) * histogram.width, histogram.amax)
     borders = np.arange(_BINS + 1) * (histogram.amax / _BINS)
     borders[-1] = histogram.amax
-    return np.diff(np.rint(np.interp(borders, edges, cumulative)))
+    return np.diff(np.interp(borders, edges, cumulative))
 
 
 def _threshold(bins: Floats, levels: int) -> float:

@@ -31,9 +31,10 @@ from edgeq.errors import InputError
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-# The largest magnitude falls into the upper half of these bins. The entropy method re-bins to 2048 over [0, amax] and
-# its minimum is often a near tie: from so many bins it finds the threshold that bins over [0, amax] would have given in
-# nine of ten samples, from 4096 in two of three. Twice as many slow signed tensors down by a fifth.
+# The largest magnitude falls into the upper half of these bins. The entropy method re-bins to 2048 over [0, amax], and
+# its minimum is often a near tie. Measured on samples of eleven shapes: from so many bins it meets the threshold of
+# bins over [0, amax] to 0.1 % of amax in seven of eight, from 4096 in two of three. Twice as many bins gain little and
+# slow signed tensors down by a fifth.
 BINS_PER_SIDE = 1 << 15
 # 2**126 is the largest power of two whose inverse is a normal float32. Smaller magnitudes share the lowest bins.
 _MIN_EXPONENT = -126
@@ -271,6 +272,8 @@ _SCRATCH = _Scratch()
 
 def _exponent(amax: float) -> int:
     """Returns the exponent of the narrowest bins that hold values up to `amax` (rule 2)."""
+    if amax == 0:
+        return _MIN_EXPONENT  # frexp(0) is 0, like that of 0.75
     return max(math.frexp(amax)[1] - (BINS_PER_SIDE.bit_length() - 1), _MIN_EXPONENT)
 
 

@@ -21,7 +21,7 @@ from edgeq.calibrators.histogram import Histogram
 from edgeq.errors import InputError, MismatchError
 from edgeq.files import read_json, sha256_json, write_text
 
-_FORMAT = "edgeq-ranges"
+FORMAT = "edgeq-ranges"
 _VERSION = 1
 
 
@@ -168,7 +168,7 @@ class Ranges:
 
     def _to_json(self) -> dict[str, Any]:
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "version": _VERSION,
             "method": self.method,
             "options": dict(sorted(self.options.items())),
@@ -187,8 +187,8 @@ def _render(value: Any) -> str:
 
 
 def _parse(document: Any) -> Ranges:
-    if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise InputError(f"it is JSON, but not of the format {_FORMAT!r}")
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise InputError(f"it is JSON, but not of the format {FORMAT!r}")
     if document["version"] != _VERSION:
         raise InputError(f"version {document['version']!r}, this edgeq reads {_VERSION}")
     tensors = {name: _parse_range(name, entry) for name, entry in document["tensors"].items()}

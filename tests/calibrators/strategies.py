@@ -14,5 +14,9 @@ zeros = st.sampled_from([np.float32(0.0), np.float32(-0.0)])
 
 
 def float32_arrays(max_size: int = 200) -> st.SearchStrategy[np.ndarray]:
-    """Returns arrays of shape `(n,)`, float32, with everything that a tensor may hold."""
-    return hnp.arrays(np.float32, st.integers(0, max_size), elements=st.one_of(any_float32, ordinary, growing, zeros))
+    """Returns arrays of shape `(n,)`, float32, with everything that a tensor may hold, and some with less of it."""
+    everything = st.one_of(any_float32, ordinary, growing, zeros)
+    small = st.one_of(zeros, st.floats(-0.375, 0.375, width=32), st.floats(-(2.0**-100), 2.0**-100, width=32))
+    return st.sampled_from([everything, ordinary, small]).flatmap(
+        lambda elements: hnp.arrays(np.float32, st.integers(0, max_size), elements=elements)
+    )

@@ -83,13 +83,14 @@ def test_thresholds_agree_with_the_definition_taken_literally(name):
     )
 
 
-@pytest.mark.parametrize("name", ["relu-gauss", "uniform"])
-def test_after_a_relu_the_asymmetric_form_counts_256_levels(name):
-    histogram = Histogram.of(PUBLISHED[name])
-    found = entropy(histogram)
-    expected = min(reference_fraction(PUBLISHED[name], levels=256), 1.0)
+@pytest.mark.parametrize("name", ["gauss", "laplace", "t3"])
+def test_the_asymmetric_form_of_a_one_sided_tensor_counts_256_levels(name):
+    magnitudes = np.abs(PUBLISHED[name])
+    found, mirrored = entropy(Histogram.of(magnitudes)), entropy(Histogram.of(-magnitudes))
     assert found.low == 0
-    assert found.high / histogram.amax == pytest.approx(expected, abs=0.001)
+    assert found.high / magnitudes.max() == pytest.approx(reference_fraction(magnitudes, levels=256), abs=0.001)
+    assert (mirrored.low, mirrored.high) == (-found.high, 0)
+    assert found.high != found.threshold
 
 
 @settings(deadline=None, max_examples=8)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from edgeq.calibrators import Histogram, HistogramBuilder
 from edgeq.calibrators.histogram import BINS_PER_SIDE
+from edgeq.calibrators.packing import unpack_counts
 from edgeq.errors import InputError
 from tests.calibrators.strategies import float32_arrays
 
@@ -122,6 +123,12 @@ def test_builders_on_two_threads_do_not_disturb_each_other():
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(Histogram.of, tensors))
     assert found == [Histogram.of(tensor) for tensor in tensors]
+
+
+@pytest.mark.parametrize("value", [2.0**-149, 2.0**-126, 2.0**-30, 0.25, 0.5, 1.0, 3e38])
+def test_zeros_seen_first_leave_no_trace(value):
+    zeros_first, zeros_last = Histogram.of([0.0, 0.0], [value]), Histogram.of([value, 0.0], [0.0])
+    assert content(zeros_first) == content(zeros_last) == content(Histogram.of([0.0]) + Histogram.of([value, 0.0]))
 
 
 def test_a_snapshot_does_not_change_with_later_updates():
@@ -248,8 +255,13 @@ def test_other_json_is_refused(document):
 
 
 def test_a_negative_count_is_refused():
-    # Packed by hand: one block of 2-bit zigzag codes; 1, 1 - 2, -1 + 2 = 1, so that the sum is right.
     histogram = Histogram.of([-1.0, 1.0])
     narrow = Histogram(histogram.exponent, np.array([1, -1, 1]), 1.0, 1.0 + 2 * histogram.width)
     with pytest.raises(InputError, match="negative"):
         Histogram.from_json(narrow.to_json())
+
+
+@pytest.mark.parametrize("bits", [64, 200, 255])
+def test_more_bits_than_a_count_can_have_are_refused(bits):
+    with pytest.raises(ValueError, match="damaged"):
+        unpack_counts(bytes([bits]) + bytes(bits * 4), 5)
