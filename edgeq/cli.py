@@ -231,11 +231,12 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Markdown file to write.")] = None,
 ) -> None:
     """Put the results of bench and eval into one table, with how every figure was obtained."""
+    from edgeq.console import print_report
     from edgeq.files import write_text
     from edgeq.verbs.report import merge, read_results, to_markdown
 
     rows = merge(read_results(files))
-    _print_table(rows)
+    print_report(rows)
     if out is not None:
         write_text(out, to_markdown(rows))
         typer.echo(f"wrote {out}")
@@ -244,9 +245,16 @@ def report(
 @app.command()
 def doctor(json_file: JsonFile = None) -> None:
     """Show what this machine can run, and the pip line for what it cannot."""
+    from edgeq.console import print_diagnosis
+    from edgeq.files import write_json
     from edgeq.verbs.doctor import examine
 
-    _print_doctor(examine(), json_file)
+    diagnosis = examine()
+    print_diagnosis(diagnosis)
+    if json_file is not None:
+        write_json(json_file, diagnosis.to_json())
+    if not diagnosis.healthy:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -257,10 +265,10 @@ def demo(
     threads: Threads = None,
 ) -> None:
     """Run the whole story on the shipped detector: draw images, export, calibrate, quantize, run, score."""
+    from edgeq.console import print_report
     from edgeq.verbs.demo import run_demo
 
-    rows = run_demo(out, images=images, seconds=seconds, threads=threads, say=typer.echo)
-    _print_table(rows)
+    print_report(run_demo(out, images=images, seconds=seconds, threads=threads, say=typer.echo))
     typer.echo(f"wrote {out / 'report.md'}")
 
 
@@ -291,32 +299,13 @@ def _request(
 
 def _show(results: Sequence[dict[str, Any]], json_file: Path | None) -> None:
     """Prints results as the report's table, and writes them: one object for one artifact, a list for several."""
+    from edgeq.console import print_report
     from edgeq.files import write_json
     from edgeq.verbs.report import merge
 
-    _print_table(merge(results))
+    print_report(merge(results))
     if json_file is not None:
         write_json(json_file, results[0] if len(results) == 1 else list(results))
-
-
-def _print_table(rows: Sequence[Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from edgeq.verbs.report import HEADER, provenance, table
-
-    cells = table(rows)
-    shown = [i for i in range(len(HEADER)) if i < 2 or any(row[i] != "-" for row in cells)]
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for i in shown:
-        drawn.add_column(HEADER[i], justify="left" if i < 2 else "right", no_wrap=True)
-    for row in cells:
-        drawn.add_row(*(row[i] for i in shown))
-    # A pipe has no width; rich would fold the table at 80 columns.
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    console.print(drawn)
-    for sentence in provenance(rows):
-        console.print(sentence, style="dim", soft_wrap=True)
 
 
 def _configure_logging() -> None:

@@ -90,7 +90,7 @@ def ratio_to_fp32(row: Row, rows: Sequence[Row]) -> float | None:
     return None
 
 
-_WHERE = ("engine", "cpu", "machine", "os", "python")
+_WHERE = ("engine", "cpu", "system")
 
 HEADER = ("artifact", "runtime", "AP", "AP50", "AR", "p50 ms", "p90 ms", "size MB", "memory MB", "time / FP32")
 
@@ -133,9 +133,10 @@ def provenance(rows: Sequence[Row]) -> list[str]:
             if entry:
                 environment = entry.get("environment", {})
                 where = ", ".join(str(environment[key]) for key in _WHERE if environment.get(key))
+                python = f", Python {environment['python']}" if environment.get("python") else ""
                 threads = f", {environment['threads']} threads" if environment.get("threads") else ""
                 images = f"AP and AR over {entry['images']} images: " if "AP" in entry else "Latency, size and memory: "
-                sentences[f"{images}{entry.get('obtained', 'measured')} with {where}{threads}."] = None
+                sentences[f"{images}{entry.get('obtained', 'measured')} with {where}{python}{threads}."] = None
     return list(sentences)
 
 
