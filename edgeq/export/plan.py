@@ -74,15 +74,12 @@ def make_plan(model: ir.Model, topology: Topology, ranges: Ranges, rules: Rules)
     """
     notes: list[str] = []
     nodes, tensors = _split_mixed_ranges(model, topology, ranges, notes)
-    groups = _tie(model, tensors, ranges)
     grids: dict[str, TensorGrid] = {}
-    for members in groups:
-        grid = _grid(members, ranges, rules)
-        grids.update(dict.fromkeys(members, grid))
-    ordered = {name: grids[name] for name in tensors}
+    for members in _tie(model, tensors, ranges):
+        grids.update(dict.fromkeys(members, _grid(members, ranges, rules)))
     for note in notes:
         _log.warning(note)
-    return QuantPlan(nodes, ordered, tuple(notes))
+    return QuantPlan(nodes, {name: grids[name] for name in tensors}, tuple(notes))
 
 
 def _grid(members: list[str], ranges: Ranges, rules: Rules) -> TensorGrid:
@@ -111,8 +108,13 @@ def _positive(step: float) -> float:
 
 
 def _tie(model: ir.Model, tensors: tuple[str, ...], ranges: Ranges) -> list[list[str]]:
-    """Returns groups of tensors that must lie on one grid, each in the order of `tensors`."""
-    parent = {name: name for name in tensors}
+    """Returns groups of tensors that hold the same values or must lie on one grid; each holds a planned tensor.
+
+    Tensors without a pair belong to a group too: where a pass has put new tensors before an observed one, its range is
+    theirs.
+    """
+    values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    parent = {str(value.name): str(value.name) for value in values}
 
     def find(name: str) -> str:
         while parent[name] != name:
@@ -122,15 +124,17 @@ def _tie(model: ir.Model, tensors: tuple[str, ...], ranges: Ranges) -> list[list
     for node in model.graph:
         if not moves_values(node):
             continue
-        linked = [value.name for value in (*data_inputs(node), *node.outputs) if value.name in parent]
-        if node.op_type == "Concat" and range_ratio(node, ranges) > MAX_RANGE_RATIO:
+        joins = node.op_type == "Concat"
+        if joins and (node.outputs[0].name not in tensors or range_ratio(node, ranges) > MAX_RANGE_RATIO):
             continue
-        for name in linked[1:]:
-            parent[find(str(name))] = find(str(linked[0]))
+        first, *others = (str(value.name) for value in (*data_inputs(node), *node.outputs))
+        for name in others:
+            parent[find(name)] = find(first)
     groups: dict[str, list[str]] = {}
-    for name in tensors:
+    for name in parent:
         groups.setdefault(find(name), []).append(name)
-    return list(groups.values())
+    planned = set(tensors)
+    return [members for members in groups.values() if planned.intersection(members)]
 
 
 def range_ratio(concat: ir.Node, ranges: Ranges) -> float:

@@ -143,8 +143,9 @@ def bench_jobs(
     A result is a JSON object with `artifact`, `target`, `runtime`, `precision`, `size_bytes`, `latency_ms` {`p50`,
     `p90`, `p99`, `mean`, `min`, `max`, `mad`; null where the samples do not suffice}, `throughput_per_s`,
     `cold_start_ms` {`start`, `import`, `load`, `first`}, `ratio_to_first` (median over the rounds of this job's time
-    over the first one's), `runs`, `drift`, `stable`, `obtained` ("measured", or "emulated" and then without times),
-    `peak_rss_bytes`, `baseline_rss_bytes` (the peak before the file was loaded), `environment` and `samples_ns`.
+    over the first one's), `ratio_to_fp32` (the same over the model's FP32 file in the same runtime), `runs`,
+    `drift`, `stable`, `obtained` ("measured", or "emulated" and then without times), `peak_rss_bytes`,
+    `baseline_rss_bytes` (the peak before the file was loaded), `environment` and `samples_ns`.
 
     Args:
         jobs: What is run; the first is the one that ratios are taken to.
@@ -176,7 +177,7 @@ def bench_jobs(
             rows.append(_Row(job, process, opened))
         if not any(row.emulated for row in rows):
             _sample(rows, sampling)
-        return [_result(row, rows[0], sampling) for row in rows]
+        return [_result(row, rows, sampling) for row in rows]
 
 
 def _sample(rows: Sequence[_Row], sampling: Sampling) -> None:
@@ -219,7 +220,7 @@ def _show(advance: Advance, shown: int, done: float) -> int:
     return percent
 
 
-def _result(row: _Row, first: _Row, sampling: Sampling) -> dict[str, Any]:
+def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling) -> dict[str, Any]:
     artifact = row.job.artifact
     memory = row.process.ask(sampling.timeout_s, "report")
     return {
@@ -228,7 +229,7 @@ def _result(row: _Row, first: _Row, sampling: Sampling) -> dict[str, Any]:
         "runtime": row.job.runtime,
         "precision": artifact.precision,
         "size_bytes": artifact.size_bytes,
-        **_times(row, first),
+        **_times(row, rows),
         "peak_rss_bytes": memory["peak_rss_bytes"],
         "baseline_rss_bytes": memory["baseline_rss_bytes"],
         "environment": row.opened["environment"],
@@ -236,7 +237,7 @@ def _result(row: _Row, first: _Row, sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def _times(row: _Row, first: _Row) -> dict[str, Any]:
+def _times(row: _Row, rows: Sequence[_Row]) -> dict[str, Any]:
     """Returns the fields that hold times; all null where the CPU is emulated, because they would describe the host."""
     if row.emulated:
         return {
@@ -244,6 +245,7 @@ def _times(row: _Row, first: _Row) -> dict[str, Any]:
             "throughput_per_s": None,
             "cold_start_ms": None,
             "ratio_to_first": None,
+            "ratio_to_fp32": None,
             "runs": 0,
             "drift": None,
             "stable": None,
@@ -254,9 +256,22 @@ def _times(row: _Row, first: _Row) -> dict[str, Any]:
         "latency_ms": {name: getattr(latency, name) for name in _UNTIMED},
         "throughput_per_s": latency.throughput_per_s,
         "cold_start_ms": row.opened["cold_start_ms"],
-        "ratio_to_first": interleaved_ratio(row.rounds_ns, first.rounds_ns),
+        "ratio_to_first": interleaved_ratio(row.rounds_ns, rows[0].rounds_ns),
+        "ratio_to_fp32": _ratio_to_fp32(row, rows),
         "runs": latency.runs,
         "drift": latency.drift,
         "stable": latency.stable,
         "obtained": "measured",
     }
+
+
+def _ratio_to_fp32(row: _Row, rows: Sequence[_Row]) -> float | None:
+    """Returns the interleaved ratio to the same model's FP32 file, computed in f32, in the same runtime."""
+    for other in rows:
+        same = (
+            other.job.artifact.source_digest == row.job.artifact.source_digest and other.job.runtime == row.job.runtime
+        )
+        computed = other.opened["environment"]["compute_precision"]
+        if same and other.job.artifact.precision == "fp32" and computed == "f32":
+            return interleaved_ratio(row.rounds_ns, other.rounds_ns)
+    return None

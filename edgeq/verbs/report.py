@@ -36,12 +36,6 @@ class Row:
     scores: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def p50_ms(self) -> float | None:
-        """Median latency in milliseconds."""
-        value = self.timing.get("latency_ms", {}).get("p50")
-        return None if value is None else float(value)
-
 
 def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
     """Returns the result objects of all files, in order; a file holds one object or a list of them.
@@ -78,18 +72,6 @@ def merge(results: Iterable[Mapping[str, Any]]) -> list[Row]:
     return list(rows.values())
 
 
-def ratio_to_fp32(row: Row, rows: Sequence[Row]) -> float | None:
-    """Returns a row's median latency over that of the same model's FP32 file in the same runtime.
-
-    Only rows of one interleaved run are comparable, so both have to come from one `edgeq bench` call.
-    """
-    for other in rows:
-        same = other.runtime == row.runtime and _model(other) == _model(row) and _run(other) == _run(row)
-        if same and other.precision == "fp32" and other.compute == "f32" and other.p50_ms and row.p50_ms:
-            return row.p50_ms / other.p50_ms
-    return None
-
-
 _WHERE = ("engine", "cpu", "system")
 
 HEADER = ("artifact", "runtime", "AP", "AP50", "AR", "p50 ms", "p90 ms", "size MB", "memory MB", "time / FP32")
@@ -112,7 +94,7 @@ def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
                 _number(latency.get("p90"), 2),
                 _number(timing.get("size_bytes"), 2, 1e-6),
                 _number(timing.get("peak_rss_bytes"), 0, 1e-6),
-                _number(ratio_to_fp32(row, rows), 2),
+                _number(timing.get("ratio_to_fp32"), 2),
             )
         )
     return cells
@@ -138,15 +120,6 @@ def provenance(rows: Sequence[Row]) -> list[str]:
                 images = f"AP and AR over {entry['images']} images: " if "AP" in entry else "Latency, size and memory: "
                 sentences[f"{images}{entry.get('obtained', 'measured')} with {where}{python}{threads}."] = None
     return list(sentences)
-
-
-def _model(row: Row) -> str:
-    """Returns the model's part of `name.target.precision.onnx`."""
-    return row.artifact.split(".")[0]
-
-
-def _run(row: Row) -> Any:
-    return row.timing.get("run_id")
 
 
 def _number(value: Any, digits: int, factor: float = 1.0) -> str:

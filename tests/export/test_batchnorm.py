@@ -45,7 +45,10 @@ def test_layer_before_batchnorm_is_folded_exactly(name: str) -> None:
 
 LINEAR = {
     "gemm": ("t = Gemm(x, w)", {"w": nets.normal(5, 5, 6)}),
-    "gemm_transposed": ("t = Gemm<transB=1, alpha=0.5, beta=2.0>(x, w, b)", {"w": nets.normal(5, 6, 5), "b": nets.normal(6, 6)}),
+    "gemm_transposed": (
+        "t = Gemm<transB=1, alpha=0.5, beta=2.0>(x, w, b)",
+        {"w": nets.normal(5, 6, 5), "b": nets.normal(6, 6)},
+    ),
     "matmul": ("t = MatMul(x, w)", {"w": nets.normal(5, 5, 6)}),
     "matmul_bias": ("m = MatMul(x, w) t = Add(b, m)", {"w": nets.normal(5, 5, 6), "b": nets.normal(6, 6)}),
 }  # fmt: skip

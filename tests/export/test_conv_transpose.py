@@ -49,7 +49,9 @@ def test_other_deconvolutions_are_left_alone(layer: str) -> None:
 
 
 def test_nothing_unused_remains_and_the_output_keeps_its_name() -> None:
-    model = nets.graph(TEXT.format(i=4, h=5, w=5, body=f"t = {DECONV}(x, w) y = Relu(t)"), {"w": nets.normal(1, 4, 2, 4, 4)})
+    model = nets.graph(
+        TEXT.format(i=4, h=5, w=5, body=f"t = {DECONV}(x, w) y = Relu(t)"), {"w": nets.normal(1, 4, 2, 4, 4)}
+    )
     rewrite_conv_transpose(model)
     assert "w" not in model.graph.initializers
     assert [value.name for value in model.graph.outputs] == ["y"]
