@@ -40,7 +40,7 @@ def bilinear(image: NDArray[np.uint8], y: float, x: float, outside: float | None
         height, width = image.shape[:2]
         if outside is not None and not (0 <= row < height and 0 <= column < width):
             return np.full(3, outside)
-        return image[min(max(row, 0), height - 1), min(max(column, 0), width - 1)].astype(np.float64)
+        return np.asarray(image[min(max(row, 0), height - 1), min(max(column, 0), width - 1)], np.float64)
 
     top, left = math.floor(y), math.floor(x)
     down, right = y - top, x - left
