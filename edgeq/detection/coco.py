@@ -162,7 +162,8 @@ def evaluate(
         detections: Image id -> detections; an image without an entry has none.
         image_ids: The images that count.
         labels: The model's class names, see `category_ids`.
-        engine: `pycocotools`, or `faster` for faster-coco-eval: the same numbers, sooner.
+        engine: `pycocotools`, or `faster` for faster-coco-eval, which takes the same decisions sooner; it leaves out an
+            epsilon in the precision, so that numbers may differ by 1e-15.
 
     Raises:
         InputError: a class has no category, an image is not in the annotations, or there is no such engine.
