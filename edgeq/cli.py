@@ -41,11 +41,15 @@ Labels = Annotated[
     str | None, typer.Option(help="Class names: a COCO .json, a text file with one a line, or names with commas.")
 ]
 ImagesDir = Annotated[Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")]
-Method = Annotated[str | None, typer.Option(help="minmax, percentile, entropy or mse.")]
+Method = Annotated[str | None, typer.Option(help="minmax, percentile, entropy, mse or lp (the default).")]
 Number = Annotated[int, typer.Option(help="Most images to calibrate on, taken evenly spaced.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; by default one a physical core.")]
 RuntimeOption = Annotated[
     list[str] | None, typer.Option("--runtime", help="onnxruntime or openvino; repeat it for several.")
+]
+Compute = Annotated[
+    list[str] | None,
+    typer.Option(help="What layers in float are computed in: f32 or bf16 (openvino); repeat it for several."),
 ]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")]
 
@@ -182,10 +186,7 @@ def bench(
     artifacts: Artifacts,
     runtime: RuntimeOption = None,
     threads: Threads = None,
-    compute: Annotated[
-        list[str] | None,
-        typer.Option(help="What layers in float are computed in: f32 or bf16 (openvino); repeat it for several."),
-    ] = None,
+    compute: Compute = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="Measured seconds of each artifact, at least.")] = 3.0,
     json_file: JsonFile = None,
 ) -> None:
@@ -209,6 +210,7 @@ def evaluate(
     images: Annotated[Path, typer.Option(help="Folder of its images.")],
     runtime: RuntimeOption = None,
     threads: Threads = None,
+    compute: Compute = None,
     engine: Annotated[
         str, typer.Option(help="COCO evaluator: pycocotools, or faster (extra `faster`).")
     ] = "pycocotools",
@@ -218,8 +220,14 @@ def evaluate(
     from edgeq.verbs.evaluate import evaluate_artifacts
 
     results = evaluate_artifacts(
-        artifacts, annotations, images, runtimes=runtime or (), threads=threads, engine=engine
-    )  # fmt: skip
+        artifacts,
+        annotations,
+        images,
+        runtimes=runtime or (),
+        compute_precisions=compute or (),
+        threads=threads,
+        engine=engine,
+    )
     _show(results, json_file)
 
 

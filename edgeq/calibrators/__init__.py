@@ -20,8 +20,9 @@ Method = Callable[..., Range]
 
 METHODS: dict[str, str] = {
     "entropy": "edgeq.calibrators.entropy:entropy",
+    "lp": "edgeq.calibrators.least_error:lp",
     "minmax": "edgeq.calibrators.minmax:minmax",
-    "mse": "edgeq.calibrators.mse:mse",
+    "mse": "edgeq.calibrators.least_error:mse",
     "percentile": "edgeq.calibrators.percentile:percentile",
 }
 

@@ -25,7 +25,7 @@ from edgeq.progress import progress_bar
 from edgeq.runtimes.observer import ActivationObserver
 from edgeq.targets import TARGETS, get_target
 
-DEFAULT_METHOD = "mse"
+DEFAULT_METHOD = "lp"
 """Least loss on the detectors of the benchmarks; see benchmarks/methods.md."""
 
 SENSIBLE_IMAGES = 32

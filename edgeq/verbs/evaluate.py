@@ -47,6 +47,7 @@ def evaluate_artifacts(
     images_dir: Path,
     *,
     runtimes: Sequence[str] = (),
+    compute_precisions: Sequence[str] = (),
     threads: int | None = None,
     engine: str = "pycocotools",
 ) -> list[dict[str, Any]]:
@@ -66,6 +67,8 @@ def evaluate_artifacts(
         annotations: COCO annotation file.
         images_dir: Folder of its images.
         runtimes: Runtimes to run each in; by default the first of its target that is installed.
+        compute_precisions: What float layers are computed in (`f32`, `bf16`, `f16`); by default f32 for an `fp32` file
+            and the engine's choice for every other.
         threads: CPU threads of the engine; `None` leaves it to the engine.
         engine: COCO evaluator, see `edgeq.detection.coco.evaluate`.
 
@@ -85,9 +88,10 @@ def evaluate_artifacts(
     for runtime in runtimes:
         get_runtime(runtime)
     jobs = [
-        _job(artifact, runtime, ground_truth)
+        _job(artifact, runtime, compute, ground_truth)
         for artifact in map(Artifact.load, paths)
         for runtime in (runtimes or (default_runtime(artifact),))
+        for compute in (compute_precisions or (None,))
     ]
     groups: dict[Preprocessing, list[_Job]] = {}
     for job in jobs:
@@ -104,6 +108,7 @@ class _Job:
     artifact: Artifact
     postprocessing: Postprocessing
     runtime: str
+    compute_precision: str | None
     decoder: Decoder
     environment: dict[str, Any] = field(default_factory=dict)
     detections: dict[int, Detections] = field(default_factory=dict)
@@ -112,7 +117,7 @@ class _Job:
     total_s: float = 0.0
 
 
-def _job(artifact: Artifact, runtime: str, ground_truth: GroundTruth) -> _Job:
+def _job(artifact: Artifact, runtime: str, compute: str | None, ground_truth: GroundTruth) -> _Job:
     """Returns a job that was checked as far as possible before an image is read."""
     if artifact.postprocessing is None:
         raise InputError(
@@ -123,7 +128,7 @@ def _job(artifact: Artifact, runtime: str, ground_truth: GroundTruth) -> _Job:
         names = ", ".join(spec.name for spec in artifact.inputs)
         raise InputError(f"{artifact.path}: takes {len(artifact.inputs)} inputs ({names}), wanted a single image")
     category_ids(ground_truth, artifact.labels)
-    return _Job(artifact, artifact.postprocessing, runtime, get_decoder(artifact.postprocessing.decoder))
+    return _Job(artifact, artifact.postprocessing, runtime, compute, get_decoder(artifact.postprocessing.decoder))
 
 
 def _run_group(
@@ -138,7 +143,8 @@ def _run_group(
     skipped: list[str] = []
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
-        runs = [_Run(job, stack.enter_context(open_session(job.artifact, job.runtime, threads)), pool) for job in jobs]
+        sessions = [open_session(job.artifact, job.runtime, threads, job.compute_precision) for job in jobs]
+        runs = [_Run(job, stack.enter_context(session), pool) for job, session in zip(jobs, sessions, strict=True)]
         advance = stack.enter_context(progress_bar(len(ground_truth.images), "eval"))
         started = time.perf_counter()
         prepared = _ahead(pool, ground_truth.images, lambda record: _prepare(images_dir, record, preprocessing))

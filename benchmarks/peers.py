@@ -1,0 +1,128 @@
+"""Calibrates and quantizes with edgeq or a peer in a process of its own, and says what it took.
+
+`python -m benchmarks.peers TOOL MODEL.onnx IMAGES.txt OUT` prints one JSON line: seconds, peak memory and the memory
+before the work began. All tools read the same image files through the same pre-processing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeq.export.artifact import Artifact
+from edgeq.images import list_images, read_image
+from edgeq.preprocessing import preprocess
+
+
+def run_peer(tool: str, model: Path, images: Path, out: Path) -> dict[str, Any]:
+    """Returns what a tool took, measured in a fresh process."""
+    command = [sys.executable, "-m", "benchmarks.peers", tool, str(model), str(images), str(out)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    if done.returncode:
+        sys.exit(f"{tool} failed:\n{done.stderr[-2000:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def _arrays(artifact: Artifact, images: Path) -> Iterator[np.ndarray]:
+    for path in list_images(images):
+        yield preprocess(read_image(path), artifact.preprocessing)[0]
+
+
+def _plain(artifact: Artifact, images: Path, out: Path) -> None:
+    from edgeq.runtimes import open_session
+
+    with open_session(artifact, "onnxruntime", 2) as session:
+        for array in _arrays(artifact, images):
+            session.run({artifact.inputs[0].name: array})
+
+
+def _edgeq(method: str) -> Callable[[Artifact, Path, Path], None]:
+    def work(artifact: Artifact, images: Path, out: Path) -> None:
+        from edgeq.export.graph import clean, read_onnx
+        from edgeq.export.onnx_writer import FloatModel
+        from edgeq.verbs.calibrate import calibrate
+
+        graph = read_onnx(artifact.path)
+        clean(graph)
+        model = FloatModel("model", graph, artifact.preprocessing)
+        paths = list_images(images)
+        calibrate(model, paths, out, method=method, num=len(paths), threads=2)
+
+    return work
+
+
+def _nncf(artifact: Artifact, images: Path, out: Path) -> None:
+    import nncf
+    import openvino
+
+    model = openvino.Core().read_model(artifact.path)
+    arrays = list(_arrays(artifact, images))
+    quantized = nncf.quantize(model, nncf.Dataset(arrays), subset_size=len(arrays))
+    openvino.save_model(quantized, out, compress_to_fp16=False)
+
+
+def _quantize_static(**choices: Any) -> Callable[[Artifact, Path, Path], None]:
+    def work(artifact: Artifact, images: Path, out: Path) -> None:
+        from onnxruntime.quantization import CalibrationDataReader, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        class Reader(CalibrationDataReader):  # type: ignore[misc]
+            def __init__(self) -> None:
+                self._arrays = _arrays(artifact, images)
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                array = next(self._arrays, None)
+                return None if array is None else {artifact.inputs[0].name: array}
+
+        prepared = out.with_suffix(".prepared.onnx")
+        quant_pre_process(str(artifact.path), str(prepared))
+        quantize_static(str(prepared), str(out), Reader(), **choices)
+        prepared.unlink()
+
+    return work
+
+
+def _tools() -> dict[str, Callable[[Artifact, Path, Path], None]]:
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+
+    unsigned = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    return {
+        "plain": _plain,
+        "edgeq-mse": _edgeq("mse"),
+        "edgeq-entropy": _edgeq("entropy"),
+        "edgeq-minmax": _edgeq("minmax"),
+        "nncf": _nncf,
+        "ort-u8s8": _quantize_static(**unsigned),
+        "ort-u8s8-entropy": _quantize_static(**unsigned, calibrate_method=CalibrationMethod.Entropy),
+        "ort-s8s8": _quantize_static(),
+    }
+
+
+def main() -> None:
+    tool, model, images, out = sys.argv[1:]
+    logging.disable(logging.WARNING)
+    artifact = Artifact.load(Path(model))
+    work = _tools()[tool]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    work(artifact, Path(images), Path(out))
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    count = len(list_images(Path(images)))
+    print(
+        json.dumps({"seconds": seconds, "peak_rss_bytes": peak * 1024, "before_bytes": before * 1024, "images": count})
+    )
+
+
+if __name__ == "__main__":
+    main()

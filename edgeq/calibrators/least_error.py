@@ -1,0 +1,92 @@
+"""`mse` and `lp`: the range of least expected error, what is rounded and what is clipped taken together.
+
+`mse` weighs errors by their square. `lp` takes a higher power (the Lp norm of "Loss Aware Post-Training Quantization",
+Nahshan et al., 2019): what is clipped counts more, because a detector's peaks, the few largest values of a map, are
+what its detections are made of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from edgeq.calibrators.grid import SMALLEST_AMAX, Floats, Grid, Range
+from edgeq.calibrators.histogram import Histogram
+from edgeq.calibrators.minmax import minmax
+from edgeq.errors import InputError
+
+# The search looks at ends down to 1/256 of the extreme, eight an octave, then twice more finely around the best.
+_FRACTIONS = 2.0 ** -np.arange(0, 8, 1 / 8)
+_REFINEMENTS = 2
+_REFINED_POINTS = 15
+# Twice around both ends of a tensor with both signs: each end's best place depends on the other through the scale.
+_ROUNDS = 2
+# Searching in bins four times as wide finds the same ends; they are still many times finer than a level.
+_COARSER = 2
+
+
+def mse(histogram: Histogram) -> Range:
+    """Returns the range whose grids have the least expected squared error; never a worse one than min-max."""
+    return _least_error(histogram, 2.0)
+
+
+def lp(histogram: Histogram, *, power: float = 4.0) -> Range:
+    """Returns the range whose grids have the least expected `|error| ** power`; never a worse one than min-max.
+
+    Args:
+        histogram: The tensor's values.
+        power: From 1 up; 2 is `mse`, and the higher it is the closer the range comes to min-max.
+
+    Raises:
+        InputError: the power is below 1 or not finite.
+    """
+    if not 1 <= power < math.inf:
+        raise InputError(f"power {power}: method lp wants a number from 1 up")
+    return _least_error(histogram, power)
+
+
+def expected_error(histogram: Histogram, grid: Grid, power: float) -> float:
+    """Returns the mean of `|x - quantized x| ** power` over the values, each standing at the centre of its bin."""
+    filled = histogram.counts > 0
+    values, counts = histogram.centers()[filled], histogram.counts[filled]
+    return float(np.average(np.abs(grid.quantize(values) - values) ** power, weights=counts))
+
+
+def _least_error(histogram: Histogram, power: float) -> Range:
+    if histogram.amax < SMALLEST_AMAX:
+        return Range.unknown()
+    extremes = minmax(histogram)
+    coarse = histogram.coarsened(histogram.exponent + _COARSER)
+
+    error = partial(expected_error, power=power)
+    threshold = _best_end(coarse, error, Grid.symmetric, extremes.threshold)
+    low, high = max(extremes.low, -threshold), min(extremes.high, threshold)
+    for _ in range(_ROUNDS if low < 0 < high else 1):
+        if extremes.high > 0:
+            high = _best_end(coarse, error, partial(Grid.asymmetric, low), extremes.high)
+        if extremes.low < 0:
+            low = _best_end(coarse, error, partial(Grid.asymmetric, high=high), extremes.low)
+    return _better(histogram, error, Range(low, high, threshold), extremes)
+
+
+Error = Callable[[Histogram, Grid], float]
+
+
+def _best_end(histogram: Histogram, error: Error, grid_with_end: Callable[[float], Grid], extreme: float) -> float:
+    """Returns the end of the grid, between the extreme and zero, of least error."""
+    ends: Floats = extreme * _FRACTIONS
+    for refinement in range(_REFINEMENTS + 1):
+        best = int(np.argmin([error(histogram, grid_with_end(float(end))) for end in ends]))
+        if refinement < _REFINEMENTS:
+            ends = np.linspace(ends[max(best - 1, 0)], ends[min(best + 1, len(ends) - 1)], _REFINED_POINTS)
+    return float(ends[best])
+
+
+def _better(histogram: Histogram, error: Error, found: Range, extremes: Range) -> Range:
+    """Returns the better of two ranges, form by form, measured in the bins as they are."""
+    ends = min((found, extremes), key=lambda one: error(histogram, Grid.asymmetric(one.low, one.high)))
+    threshold = min(found.threshold, extremes.threshold, key=lambda end: error(histogram, Grid.symmetric(end)))
+    return Range(ends.low, ends.high, threshold)
