@@ -1,0 +1,1 @@
+"""Scripts that answer one question each, against a peer, as ratios measured in one run."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ import numpy as np
 from edgeq.export.artifact import Artifact
 from edgeq.images import list_images, read_image
 from edgeq.preprocessing import preprocess
+from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate
+
+Work = Callable[[], None]
 
 
 def run_peer(tool: str, model: Path, images: Path, out: Path) -> dict[str, Any]:
@@ -33,78 +36,95 @@ def run_peer(tool: str, model: Path, images: Path, out: Path) -> dict[str, Any]:
     return answer
 
 
+def peak_rss_bytes() -> int:
+    """Returns the peak memory of this process; `ru_maxrss` would start at its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
 def _arrays(artifact: Artifact, images: Path) -> Iterator[np.ndarray]:
     for path in list_images(images):
         yield preprocess(read_image(path), artifact.preprocessing)[0]
 
 
-def _plain(artifact: Artifact, images: Path, out: Path) -> None:
+# Each function imports and opens what its tool needs and returns the work to be timed.
+
+
+def _plain(artifact: Artifact, images: Path, out: Path) -> Work:
     from edgeq.runtimes import open_session
 
-    with open_session(artifact, "onnxruntime", 2) as session:
+    session = open_session(artifact, "onnxruntime", 2)
+
+    def work() -> None:
         for array in _arrays(artifact, images):
             session.run({artifact.inputs[0].name: array})
 
+    return work
 
-def _edgeq(method: str) -> Callable[[Artifact, Path, Path], None]:
-    def work(artifact: Artifact, images: Path, out: Path) -> None:
-        from edgeq.export.graph import clean, read_onnx
-        from edgeq.export.onnx_writer import FloatModel
-        from edgeq.verbs.calibrate import calibrate
 
-        graph = read_onnx(artifact.path)
-        clean(graph)
-        model = FloatModel("model", graph, artifact.preprocessing)
-        paths = list_images(images)
+def _edgeq(artifact: Artifact, images: Path, out: Path, method: str = DEFAULT_METHOD) -> Work:
+    from edgeq.export.graph import clean, read_onnx
+    from edgeq.export.onnx_writer import FloatModel
+
+    graph = read_onnx(artifact.path)
+    clean(graph)
+    model = FloatModel("model", graph, artifact.preprocessing)
+    paths = list_images(images)
+
+    def work() -> None:
         calibrate(model, paths, out, method=method, num=len(paths), threads=2)
 
     return work
 
 
-def _nncf(artifact: Artifact, images: Path, out: Path) -> None:
+def _nncf(artifact: Artifact, images: Path, out: Path) -> Work:
     import nncf
     import openvino
 
     model = openvino.Core().read_model(artifact.path)
-    arrays = list(_arrays(artifact, images))
-    quantized = nncf.quantize(model, nncf.Dataset(arrays), subset_size=len(arrays))
-    openvino.save_model(quantized, out, compress_to_fp16=False)
 
-
-def _quantize_static(**choices: Any) -> Callable[[Artifact, Path, Path], None]:
-    def work(artifact: Artifact, images: Path, out: Path) -> None:
-        from onnxruntime.quantization import CalibrationDataReader, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-
-        class Reader(CalibrationDataReader):  # type: ignore[misc]
-            def __init__(self) -> None:
-                self._arrays = _arrays(artifact, images)
-
-            def get_next(self) -> dict[str, np.ndarray] | None:
-                array = next(self._arrays, None)
-                return None if array is None else {artifact.inputs[0].name: array}
-
-        prepared = out.with_suffix(".prepared.onnx")
-        quant_pre_process(str(artifact.path), str(prepared))
-        quantize_static(str(prepared), str(out), Reader(), **choices)
-        prepared.unlink()
+    def work() -> None:
+        arrays = list(_arrays(artifact, images))
+        quantized = nncf.quantize(model, nncf.Dataset(arrays), subset_size=len(arrays))
+        openvino.save_model(quantized, out, compress_to_fp16=False)
 
     return work
 
 
-def _tools() -> dict[str, Callable[[Artifact, Path, Path], None]]:
+def _quantize_static(artifact: Artifact, images: Path, out: Path, **choices: Any) -> Work:
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._arrays = _arrays(artifact, images)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            array = next(self._arrays, None)
+            return None if array is None else {artifact.inputs[0].name: array}
+
+    prepared = out.with_suffix(".prepared.onnx")
+    quant_pre_process(str(artifact.path), str(prepared))
+
+    def work() -> None:
+        quantize_static(str(prepared), str(out), Reader(), **choices)
+
+    return work
+
+
+def _tools() -> dict[str, Callable[[Artifact, Path, Path], Work]]:
     from onnxruntime.quantization import CalibrationMethod, QuantType
 
     unsigned = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    entropy = unsigned | {"calibrate_method": CalibrationMethod.Entropy}
     return {
         "plain": _plain,
-        "edgeq-mse": _edgeq("mse"),
-        "edgeq-entropy": _edgeq("entropy"),
-        "edgeq-minmax": _edgeq("minmax"),
+        "edgeq": _edgeq,
+        "edgeq-entropy": partial(_edgeq, method="entropy"),
         "nncf": _nncf,
-        "ort-u8s8": _quantize_static(**unsigned),
-        "ort-u8s8-entropy": _quantize_static(**unsigned, calibrate_method=CalibrationMethod.Entropy),
-        "ort-s8s8": _quantize_static(),
+        "ort-u8s8": partial(_quantize_static, **unsigned),
+        "ort-u8s8-entropy": partial(_quantize_static, **entropy),
+        "ort-s8s8": _quantize_static,
     }
 
 
@@ -112,16 +132,13 @@ def main() -> None:
     tool, model, images, out = sys.argv[1:]
     logging.disable(logging.WARNING)
     artifact = Artifact.load(Path(model))
-    work = _tools()[tool]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    work = _tools()[tool](artifact, Path(images), Path(out))
+    before = peak_rss_bytes()
     start = time.perf_counter()
-    work(artifact, Path(images), Path(out))
+    work()
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = len(list_images(Path(images)))
-    print(
-        json.dumps({"seconds": seconds, "peak_rss_bytes": peak * 1024, "before_bytes": before * 1024, "images": count})
-    )
+    print(json.dumps({"seconds": seconds, "peak_rss_bytes": peak_rss_bytes(), "before_bytes": before, "images": count}))
 
 
 if __name__ == "__main__":

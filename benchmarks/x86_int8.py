@@ -10,6 +10,7 @@ import dataclasses
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.cases import RESULTS, Case, case
 from benchmarks.peers import run_peer
@@ -60,9 +61,9 @@ def run(subject: Case, folder: Path) -> str:
             reference_ap = scores["AP"] if reference_ap is None else reference_ap
             p50 = timing["latency_ms"]["p50"]
             to_nncf = "-" if nncf is None else f"{timing['ratio_to_first'] / nncf['ratio_to_first']:.2f}"
+            ap = scores["AP"]
             lines.append(
-                f"| {title} | {runtime} | {scores['AP']:.4f} | {scores['AP50']:.4f} | {scores['AP'] - reference_ap:+.4f} | "
-                f"{p50:.2f} | {to_nncf} | {timing['ratio_to_first']:.3f} | {size_mb(artifact):.2f} |"
+                f"| {title} | {runtime} | {ap:.4f} | {scores['AP50']:.4f} | {ap - reference_ap:+.4f} | {p50:.2f} | {to_nncf} | {timing['ratio_to_first']:.3f} | {size_mb(artifact):.2f} |"
             )
             rows.append((scores, timing))
     from edgeq.verbs.report import merge
@@ -73,7 +74,7 @@ def run(subject: Case, folder: Path) -> str:
     )
 
 
-def evaluate(artifact: Artifact, subject: Case, runtime: str, compute: str | None) -> dict[str, object]:
+def evaluate(artifact: Artifact, subject: Case, runtime: str, compute: str | None) -> dict[str, Any]:
     results = evaluate_artifacts(
         [artifact.path], subject.validation, subject.validation_images, runtimes=[runtime], threads=2,
         compute_precisions=[] if compute is None else [compute],
