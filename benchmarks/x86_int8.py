@@ -63,7 +63,8 @@ def run(subject: Case, folder: Path) -> str:
             to_nncf = "-" if nncf is None else f"{timing['ratio_to_first'] / nncf['ratio_to_first']:.2f}"
             ap = scores["AP"]
             lines.append(
-                f"| {title} | {runtime} | {ap:.4f} | {scores['AP50']:.4f} | {ap - reference_ap:+.4f} | {p50:.2f} | {to_nncf} | {timing['ratio_to_first']:.3f} | {size_mb(artifact):.2f} |"
+                f"| {title} | {runtime} | {ap:.4f} | {scores['AP50']:.4f} | {ap - reference_ap:+.4f} | "
+                f"{p50:.2f} | {to_nncf} | {timing['ratio_to_first']:.3f} | {size_mb(artifact):.2f} |"
             )
             rows.append((scores, timing))
     from edgeq.verbs.report import merge

@@ -21,7 +21,7 @@ from edgeq.model_source import ModelRequest, OpenedModel, open_model
 from edgeq.preprocessing import preprocess
 from edgeq.runtimes import open_session
 from edgeq.targets import get_target
-from edgeq.verbs.calibrate import calibrate
+from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate
 
 PRECISIONS = ("fp32", "fp16", "int8", "dynamic")
 
@@ -168,8 +168,8 @@ def _ranges(
         return (ranges if method in (None, ranges.method) else ranges.with_method(str(method))), calibration.source
     path = out / f"{model.name}.ranges.json"
     images = list_images(calibration.source, calibration.images_dir)
-    method = {} if calibration.method is None else {"method": calibration.method}
-    return calibrate(model, images, path, num=calibration.num, threads=threads, **method).ranges, path
+    method = calibration.method or DEFAULT_METHOD
+    return calibrate(model, images, path, method=method, num=calibration.num, threads=threads).ranges, path
 
 
 def _known(ranges: Ranges | None) -> Ranges:
