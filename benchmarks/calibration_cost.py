@@ -82,7 +82,8 @@ def main() -> None:
     machine = read_machine()
     how = (
         f"Measured in fresh processes on {machine.cpu}, {machine.usable_cpus} CPUs, Python {machine.python}, ONNX "
-        f"Runtime {onnxruntime.__version__}; the times are medians of {ROUNDS} rounds in turns and include reading the images."
+        f"Runtime {onnxruntime.__version__}; the times are medians of {ROUNDS} rounds in turns and include reading the "
+        "images."
     )
     text = "\n\n".join(["# Cost of calibration", *("\n".join(table) for table in tables), how]) + "\n"
     write_text(RESULTS / "calibration_cost.md", text)

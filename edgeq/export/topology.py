@@ -7,9 +7,10 @@ Rules, by number:
    sizes and offsets are read as they are, and cost next to nothing.
 3. Nodes that `keep` names (by name, by regular expression over the whole name, or by operator type) stay in float.
 4. Every data input of an INT8 node gets a pair, shared by all its readers: one pair a tensor.
-5. Where the engine fuses a layer with the QuantizeLinear behind it (`Rules.quantize_outputs`), the layer's output gets
+5. Where the engine fuses a layer with the QuantizeLinear behind it (`Rules.output_pairs`), the layer's output gets
    a pair too, behind its ReLU or Clip, never between the two. Other functions (SiLU, GELU) stand between float layers:
-   a pair before them would spend its steps on the negative tail that they flatten.
+   a pair before them would spend its steps on the negative tail that they flatten. Where the engine runs nothing in
+   INT8 without that pair, the layer stays in float.
 6. An operator that only moves values (`MOVES_VALUES`) is transparent: input and output share one range.
 """
 
@@ -166,6 +167,8 @@ def _float_reason(
         return f"kept by {kept[id(node)]!r}"
     if id(node) in heads:
         return "last convolution of a head"
+    if rules.output_pairs == "required" and _feeds_function(activation_behind(node)):
+        return "a function that is no ReLU stands behind it, so the engine would run it in float"
     return ""
 
 
@@ -237,7 +240,7 @@ def _tensors(model: ir.Model, rules: Rules, quantized: set[int]) -> tuple[str, .
         if id(node) not in quantized:
             continue
         wanted.update(id(value) for value in data_inputs(node))
-        if rules.quantize_outputs:
+        if rules.output_pairs != "none":
             output = activation_behind(node)
             if not output.is_graph_output() and not _feeds_function(output):
                 wanted.add(id(output))

@@ -17,8 +17,9 @@ class Rules:
         symmetric_activations: Whether the grid of a signed tensor is symmetric around zero.
         int8_depthwise: Whether depthwise convolutions run in INT8. Their channels share one activation scale but no
             sum, so that channels of small range lose most, and engines gain little by them.
-        quantize_outputs: Whether a layer's output gets a Q/DQ pair even where only float nodes read it, because the
-            engine fuses a layer with the QuantizeLinear behind it and runs it in float without one.
+        output_pairs: What a layer's output needs for the engine to run it in INT8. `none`: nothing, its inputs decide.
+            `fused`: a Q/DQ pair behind it or its ReLU, even where only float nodes read it; a layer before another
+            function (SiLU, GELU) goes without. `required`: the same, and a layer before another function stays float.
         quantize_bias: Whether biases are int32 behind a DequantizeLinear; otherwise they stay float.
         per_channel_conv_transpose: Whether ConvTranspose weights have a scale for each output channel.
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
@@ -29,7 +30,7 @@ class Rules:
     activation_dtype: Literal["uint8", "int8"]
     symmetric_activations: bool
     int8_depthwise: bool
-    quantize_outputs: bool
+    output_pairs: Literal["none", "fused", "required"]
     quantize_bias: bool
     per_channel_conv_transpose: bool
     rewrite_conv_transpose: bool

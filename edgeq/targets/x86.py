@@ -18,7 +18,7 @@ X86 = Target(
         symmetric_activations=False,
         # YOLOX-nano: AP .33 of .33 in FP32 without, .26 with; 3 % slower in OpenVINO, the same in ONNX Runtime.
         int8_depthwise=False,
-        quantize_outputs=True,
+        output_pairs="fused",
         quantize_bias=True,
         per_channel_conv_transpose=True,
         rewrite_conv_transpose=False,
@@ -31,5 +31,6 @@ X86_ORT = Target(
     name="x86-ort",
     runtimes=("onnxruntime", "openvino"),
     formats=("onnx",),
-    rules=dataclasses.replace(X86.rules, rewrite_conv_transpose=True),
+    # Without a pair behind it a layer runs in float between conversions: YOLOX-nano took 2.3 times its FP32 time.
+    rules=dataclasses.replace(X86.rules, rewrite_conv_transpose=True, output_pairs="required"),
 )

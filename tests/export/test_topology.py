@@ -11,7 +11,7 @@ from edgeq.targets import Rules, get_target
 from tests.export import nets
 
 X86 = get_target("x86").rules
-TENSORRT_LIKE = dataclasses.replace(X86, activation_dtype="int8", quantize_outputs=False, quantize_bias=False)
+TENSORRT_LIKE = dataclasses.replace(X86, activation_dtype="int8", output_pairs="none", quantize_bias=False)
 
 WEIGHTS = {
     "w0": nets.normal(1, 8, 3, 3, 3), "w1": nets.normal(2, 8, 8, 3, 3), "w2": nets.normal(3, 8, 8, 3, 3),
@@ -84,6 +84,10 @@ def test_no_pair_before_a_function_that_flattens_the_tail() -> None:
     text = """g (float[1,3,8,8] x) => (float[1,2,8,8] y) { c = Conv<pads=[1,1,1,1]>(x, w0) g = Sigmoid(c) m = Mul(c, g)
         d = Conv<pads=[1,1,1,1]>(m, w1) r = Relu(d) y = Conv(r, hm_w) }"""
     assert tensors(text, WEIGHTS) == ("x", "m", "r")
+    # An engine that fuses a layer with the pair behind it gains nothing here and would pay for the conversions.
+    choices = choose(nets.graph(text, WEIGHTS), get_target("x86-ort").rules).nodes
+    assert [choice.precision for choice in choices] == ["float", "int8", "float"]
+    assert "no ReLU" in choices[0].reason
 
 
 def test_depthwise_stays_float_where_the_target_says_so() -> None:
