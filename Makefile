@@ -32,6 +32,7 @@ check: lint test
 
 docs: $(VENV)/.develop
 	$(BIN)/python -m docs.cli_reference
+	$(BIN)/python -m docs.figures
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

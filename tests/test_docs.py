@@ -12,6 +12,7 @@ import typer
 
 from docs import cli_reference
 from docs.cli_reference import BEGIN, END, Command, overview, read_commands, reference, with_overview
+from docs.figures import with_figures
 from edgeq.cli import app
 from tests.test_order import ROOT
 
@@ -39,6 +40,11 @@ def test_readme_names_every_command_in_its_generated_table(commands):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert with_overview(readme, commands) == readme, "run: make docs"
     assert [command.name for command in commands if f"`{command.name}`" not in readme] == []
+
+
+def test_readme_holds_the_figures_that_the_benchmarks_wrote():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_figures(readme) == readme, "run: make docs"
 
 
 def test_command_reference_is_what_the_commands_say(commands):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from edgeq.targets import Target
 
 FP16_MAX = 65504.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def write_int8(model: FloatModel, target: Target, folder: Path, ranges: Ranges, 
     graph = model.copy_graph()
     rewritten = rewrite_conv_transpose(graph) if target.rules.rewrite_conv_transpose else 0
     plan = make_plan(graph, choose(graph, target.rules, keep), ranges, target.rules)
+    if not any(choice.precision == "int8" for choice in plan.nodes):
+        _log.warning("no layer of %s runs in INT8 on %s; it computes in float: take fp32", model.name, target.name)
     insert_qdq(graph, plan, target.rules)
     facts = {"method": ranges.method, "ranges_digest": ranges.digest, "rewritten_conv_transpose": rewritten}
     return _write(model, graph, target, "int8", folder, facts | plan.summary())
