@@ -5,25 +5,43 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 import edgeq
 from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
     from edgeq.model_source import ModelRequest
+    from edgeq.verbs.report import Column
+
+
+class _Commands(typer.core.TyperGroup):
+    """Says in one line that a command was interrupted."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("error: interrupted", err=True)
+            raise typer.Exit(_INTERRUPTED) from None
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="edgeq",
     help="One calibration, every edge engine: INT8 vision models that carry the proof of what they cost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+_INTERRUPTED = 130
+_NAMED = 5
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.")
@@ -42,8 +60,8 @@ Labels = Annotated[
 ]
 ImagesDir = Annotated[Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")]
 Method = Annotated[str | None, typer.Option(help="minmax, percentile, entropy, mse or lp (the default).")]
-Number = Annotated[int, typer.Option(help="Most images to calibrate on, taken evenly spaced.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of the engine; by default one a physical core.")]
+Number = Annotated[int, typer.Option(min=1, help="Most images to calibrate on, taken evenly spaced.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine; by default one a physical core.")]
 RuntimeOption = Annotated[
     list[str] | None, typer.Option("--runtime", help="onnxruntime or openvino; repeat it for several.")
 ]
@@ -114,11 +132,9 @@ def export(
         )
         facts = file.artifact.quantization
         if file.artifact.precision == "int8":
-            kept = facts["float_nodes"]
-            typer.echo(
-                f"    {facts['int8_nodes']} layers in int8, {len(kept)} kept in float, ranges by {facts['method']}"
-                + "".join(f"\n    float: {name} ({reason})" for name, reason in kept.items())
-            )
+            typer.echo(f"    {facts['int8_nodes']} layers in int8, ranges by {facts['method']}")
+            for line in _float_layers(facts["float_nodes"]):
+                typer.echo(f"    {line}")
     if result.ranges_path is not None:
         typer.echo(f"ranges: {result.ranges_path}")
 
@@ -126,11 +142,11 @@ def export(
 @app.command()
 def calibrate(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="Zoo name, package.module:factory, or an .onnx file.")
+        str | None, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.")
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Argument(metavar="[IMAGES]", help="A folder, a text file of paths, or a COCO .json with --images."),
+        typer.Argument(metavar="IMAGES", help="A folder, a text file of paths, or a COCO .json with --images."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The ranges file to write.")] = Path("ranges.json"),
     method: Method = None,
@@ -146,16 +162,19 @@ def calibrate(
     weights: Weights = None,
     preset: PresetOption = None,
     size: Size = None,
-    labels: Labels = None,
     threads: Threads = None,
 ) -> None:
     """Collect the ranges of a model's activations on representative images, once for every target and method."""
+    if percentile is not None and method != "percentile":
+        raise typer.BadParameter("goes with --method percentile", param_hint="--percentile")
     options = {} if percentile is None else {"percentile": percentile}
     if earlier is not None:
         from edgeq.calibrators.ranges import Ranges
 
-        if model is not None:
-            raise typer.BadParameter("takes no MODEL and no IMAGES", param_hint="--from")
+        refused = {"MODEL": model, "--images": images, "--weights": weights, "--preset": preset, "--size": size}
+        for name, value in refused.items():
+            if value is not None:
+                raise typer.BadParameter(f"does not go with {name}: no model is run", param_hint="--from")
         ranges = Ranges.load(earlier)
         changed = ranges.with_method(method or ranges.method, **options)
         changed.save(out)
@@ -169,14 +188,14 @@ def calibrate(
     from edgeq.verbs.calibrate import calibrate as run
 
     found = list_images(source, images)
-    opened = open_model(_request(model, weights, preset, size, labels))
+    opened = open_model(_request(model, weights, preset, size, None))
     result = run(
         opened.model, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads
     )  # fmt: skip
-    resumed = f", {result.resumed} of them from an interrupted run" if result.resumed else ""
-    skipped = f", {len(result.skipped)} unreadable images skipped" if result.skipped else ""
+    resumed = f" ({result.resumed} of them in an interrupted run)" if result.resumed else ""
+    skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""
     typer.echo(
-        f"{out}: {len(result.ranges.tensors)} tensors by {result.ranges.method} over {result.images} images"
+        f"{out}: {len(result.ranges.tensors)} tensors by {result.ranges.method}; images counted: {result.images}"
         f"{resumed}{skipped}"
     )
 
@@ -192,7 +211,9 @@ def bench(
 ) -> None:
     """Measure latency, throughput, memory and cold start, artifacts interleaved so that their ratios hold."""
     from edgeq.verbs.bench import Sampling, bench_artifacts
+    from edgeq.verbs.report import TIMING
 
+    _require_writable(json_file)
     results = bench_artifacts(
         artifacts,
         runtime or (),
@@ -200,7 +221,7 @@ def bench(
         threads=threads,
         sampling=Sampling(min_s=seconds),
     )
-    _show(results, json_file)
+    _show(results, TIMING, json_file)
 
 
 @app.command("eval")
@@ -217,8 +238,11 @@ def evaluate(
     json_file: JsonFile = None,
 ) -> None:
     """Score detectors on a COCO data set: the twelve numbers, by class and by area."""
+    from edgeq.console import print_classes
     from edgeq.verbs.evaluate import evaluate_artifacts
+    from edgeq.verbs.report import SCORES
 
+    _require_writable(json_file)
     results = evaluate_artifacts(
         artifacts,
         annotations,
@@ -228,7 +252,9 @@ def evaluate(
         threads=threads,
         engine=engine,
     )
-    _show(results, json_file)
+    _show(results, SCORES, json_file)
+    if len(results) == 1:
+        print_classes(results[0])
 
 
 @app.command()
@@ -280,6 +306,17 @@ def demo(
     typer.echo(f"wrote {out / 'report.md'}")
 
 
+def _float_layers(reasons: Mapping[str, str]) -> list[str]:
+    """Returns a line for each reason why layers stay in float; the manifest names them all."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return [
+        f"{len(found)} in float, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
+        for reason, found in names.items()
+    ]
+
+
 def _request(
     model: str,
     weights: Path | None,
@@ -305,19 +342,33 @@ def _request(
     )
 
 
-def _show(results: Sequence[dict[str, Any]], json_file: Path | None) -> None:
-    """Prints results as the report's table, and writes them: one object for one artifact, a list for several."""
+def _require_writable(json_file: Path | None) -> None:
+    from edgeq.files import require_writable
+
+    if json_file is not None:
+        require_writable(json_file)
+
+
+def _show(results: Sequence[dict[str, Any]], columns: Sequence[Column], json_file: Path | None) -> None:
+    """Prints results as a table, and writes them: one object for one artifact, a list for several."""
     from edgeq.console import print_report
     from edgeq.files import write_json
     from edgeq.verbs.report import merge
 
-    print_report(merge(results))
+    print_report(merge(results), columns)
     if json_file is not None:
         write_json(json_file, results[0] if len(results) == 1 else list(results))
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to what stderr is at the moment: while a progress bar is drawn, it prints above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
 def _configure_logging() -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logger = logging.getLogger("edgeq")
     logger.handlers[:] = [handler]
@@ -337,13 +388,11 @@ def main() -> None:
     except EdgeqError as error:
         if _debug():
             raise
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
     except Exception as error:
         if _debug():
             raise
-        said = str(error).strip().splitlines()
-        typer.echo(
-            f"error: unexpected {type(error).__name__}: {said[0] if said else ''} (EDGEQ_DEBUG=1 shows where)", err=True
-        )
+        said = " ".join(str(error).split())
+        typer.echo(f"error: unexpected {type(error).__name__}: {said} (EDGEQ_DEBUG=1 shows where)", err=True)
         sys.exit(1)

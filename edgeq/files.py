@@ -44,6 +44,21 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def require_writable(target: Path) -> None:
+    """Checks that a file can be made at `target`, before long work goes into what it is to hold.
+
+    Raises:
+        InputError: it cannot.
+    """
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if target.is_dir():
+        raise InputError(f"{target}: is a folder; wanted the name of a file to write")
+    if not folder.is_dir():
+        raise InputError(f"{target}: cannot be written, {folder} is a file; choose another name")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{target}: cannot be written, {folder} is read-only; choose another name")
+
+
 def write_bytes(target: Path, content: bytes) -> None:
     """Writes `content` to `target`, whole or not at all."""
     with atomic_path(target) as temporary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from edgeq.export.graph import (
 )
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.files import read_json
-from edgeq.models.names import is_zoo_name, zoo_names
+from edgeq.models.names import CENTERNET_DEPTHS, is_zoo_name, zoo_names
 from edgeq.presets import Preset, load_preset
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _open_torch(request: ModelRequest) -> OpenedModel:
     size = request.size or _metadata_size(metadata)
     preset = load_preset(preset_name, size)
     size = (preset.preprocessing.height_px, preset.preprocessing.width_px)
-    if preset_name == "centernet" and (size[0] % _CENTERNET_STRIDE or size[1] % _CENTERNET_STRIDE):
+    if request.reference in CENTERNET_DEPTHS and any(side % _CENTERNET_STRIDE for side in size):
         raise InputError(f"--size {size[0]}x{size[1]}: CenterNet wants sides that are multiples of {_CENTERNET_STRIDE}")
 
     import torch
@@ -155,7 +156,7 @@ def _assemble(
 
 
 def _zoo_preset(reference: str) -> str:
-    if reference.startswith("centernet"):
+    if reference in CENTERNET_DEPTHS:
         return "centernet"
     if is_zoo_name(reference):
         return "imagenet"
@@ -171,19 +172,23 @@ def _output_names(module: torch.nn.Module) -> Sequence[str]:
 
 
 def _metadata_size(metadata: dict[str, str]) -> ImageSize | None:
-    return parse_size(metadata["input_size"]) if "input_size" in metadata else None
+    return parse_size(metadata["input_size"], "input_size of the weights") if "input_size" in metadata else None
 
 
-def parse_size(text: str) -> ImageSize:
+def parse_size(text: str, source: str = "--size") -> ImageSize:
     """Returns height and width of `HxW` or of one number for both.
+
+    Args:
+        text: What was written.
+        source: Where, for the error.
 
     Raises:
         InputError: the text has another form or a side is not positive.
     """
-    sides = text.lower().split("x")
-    if len(sides) not in (1, 2) or not all(side.isdigit() and int(side) > 0 for side in sides):
-        raise InputError(f"--size {text!r}: wanted height x width in pixels, for example 320x416")
-    return int(sides[0]), int(sides[-1])
+    match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", text.strip().lower())
+    if match is None:
+        raise InputError(f"{source} {text!r}: wanted height x width in pixels, for example 320x416")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def _static_size(graph: ir.Model) -> ImageSize:

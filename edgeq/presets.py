@@ -115,8 +115,8 @@ def _preprocessing(source: str, table: Mapping[str, Any], input_size: tuple[int,
         values |= dict(zip(_SIZES, input_size, strict=True))
     if not values.keys() >= set(_SIZES):
         raise InputError(
-            f"preset {source}: the model's input size is free; set height_px and width_px under [preprocessing] in a "
-            ".toml file"
+            f"preset {source}: the model's input size is free; give --size HxW, or height_px and width_px under "
+            "[preprocessing] of a .toml file"
         )
     return Preprocessing(**values)
 

@@ -10,7 +10,7 @@ Advance = Callable[[int], None]
 
 
 @contextlib.contextmanager
-def progress_bar(total: int, label: str, *, unit: str = "image", done: int = 0) -> Iterator[Advance]:
+def progress_bar(total: int, label: str, *, unit: str = "images") -> Iterator[Advance]:
     """Yields a function that moves the bar on by so many units.
 
     Nothing is drawn where stderr is not a terminal, so that logs and `--json` output stay clean.
@@ -18,8 +18,7 @@ def progress_bar(total: int, label: str, *, unit: str = "image", done: int = 0) 
     Args:
         total: Units in the whole job.
         label: What is being done.
-        unit: Name of one unit, for the rate.
-        done: Units that an earlier, interrupted run finished.
+        unit: Name of the units, for the rate; "%" shows neither count nor rate.
     """
     if not sys.stderr.isatty():
         yield lambda _count: None
@@ -31,6 +30,7 @@ def progress_bar(total: int, label: str, *, unit: str = "image", done: int = 0) 
         Progress,
         ProgressColumn,
         Task,
+        TaskProgressColumn,
         TextColumn,
         TimeRemainingColumn,
     )
@@ -41,7 +41,10 @@ def progress_bar(total: int, label: str, *, unit: str = "image", done: int = 0) 
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.1f} {unit}/s" if speed else f"- {unit}/s")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+    counted: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), RateColumn())
+    if unit == "%":
+        counted = (TaskProgressColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *counted, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=total, completed=done)
+        task = progress.add_task(label, total=total)
         yield lambda count: progress.advance(task, count)

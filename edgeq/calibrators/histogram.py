@@ -209,6 +209,11 @@ class HistogramBuilder:
         # Index `_CENTER` is bin 0. The side of a ReLU that stays empty never becomes resident memory.
         self._counts = np.zeros(2 * BINS_PER_SIDE - 1, np.int64)
 
+    @property
+    def non_finite(self) -> int:
+        """How many NaN and infinite values were left out so far."""
+        return self._non_finite
+
     def update(self, array: npt.ArrayLike) -> None:
         """Counts all values of an array of any shape; NaN and infinite values are only counted as such.
 

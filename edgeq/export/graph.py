@@ -90,7 +90,8 @@ def clean(model: ir.Model) -> None:
 
     1. Functions are inlined, what is computed from constants alone is a constant, constants are initializers, and
        initializers are not inputs.
-    2. Identity and Dropout nodes and everything unused are gone.
+    2. Identity and Dropout nodes and everything unused are gone, and so is documentation: an exporter's stack traces
+       name the folders of the machine it ran on.
     3. Every node and value has a name of its own, and shapes are inferred.
     """
     import onnx_ir as ir
@@ -106,6 +107,7 @@ def clean(model: ir.Model) -> None:
         passes.IdentityEliminationPass(),
         passes.RemoveUnusedNodesPass(),
         passes.RemoveUnusedOpsetsPass(),
+        passes.ClearMetadataAndDocStringPass(),
         passes.TopologicalSortPass(),
         passes.NameFixPass(),
     )(model)
@@ -223,12 +225,12 @@ def new_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
 def graph_digest(model: ir.Model) -> str:
     """Returns the SHA-256 that identifies a cleaned float graph: its inputs, outputs, layers and weights.
 
-    It does not depend on the opset or on documentation strings, so that ranges serve every file that is made from the
-    same model.
+    It depends neither on the opset nor on the batch size, so that ranges serve every file that is made from the same
+    model.
     """
     digest = hashlib.sha256()
     for spec in (*specs(model.graph.inputs), *specs(model.graph.outputs)):
-        digest.update(repr((spec.name, spec.dtype, spec.shape)).encode())
+        digest.update(repr((spec.name, spec.dtype, spec.shape[1:])).encode())
     for node in model.graph:
         weight = weight_of(node)
         if weight is None:

@@ -225,6 +225,7 @@ def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling) -> dict[str, An
     memory = row.process.ask(sampling.timeout_s, "report")
     return {
         "artifact": artifact.name,
+        "digest": artifact.digest,
         "target": artifact.target,
         "runtime": row.job.runtime,
         "precision": artifact.precision,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.topology import choose, observed_tensors
-from edgeq.files import read_json, write_json
+from edgeq.files import read_json, require_writable, sha256_file, write_json
 from edgeq.images import UnreadableImages, read_image
 from edgeq.preprocessing import preprocess
 from edgeq.progress import progress_bar
@@ -32,6 +34,8 @@ SENSIBLE_IMAGES = 32
 """Below this many images the tails of the ranges are luck; published practice is 100 to 500."""
 
 _log = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,9 @@ def calibrate(
     """Returns the ranges of a model over images, and writes them to `out`.
 
     One image is in flight: while the engine computes it, the previous one is counted and the next one is decoded. An
-    interrupted run leaves `<out>.partial` behind and the next run with the same model and pre-processing goes on from
-    there. The result does not depend on the order of the images, nor on where a run was interrupted.
+    interrupted run leaves `<out>.partial` behind, and the next run goes on from there if it takes the same images with
+    the same model and pre-processing. The result does not depend on the order of the images, nor on where a run was
+    interrupted.
 
     Args:
         model: The float model.
@@ -77,27 +82,36 @@ def calibrate(
         threads: CPU threads of the engine.
 
     Raises:
-        InputError: there are no images, or more than 5 % of them cannot be read.
+        InputError: there are no images, more than 5 % of them cannot be read, there is no such method or it does not
+            take such options, or `out` cannot be written.
         ModelError: an activation is NaN or infinite.
+        EngineError: the engine cannot run the graph.
     """
     chosen = evenly_spaced(images, num)
-    if len(chosen) < SENSIBLE_IMAGES:
-        _log.warning(
-            "only %d calibration images; the ranges will depend on which, take at least %d",
-            len(chosen),
-            SENSIBLE_IMAGES,
-        )
+    options = options or {}
+    _check_method(method, options)
+    if out is not None:
+        require_writable(out)
     collector = _Collector(model, out, threads)
+    collector.resume(chosen)
     unreadable = UnreadableImages(len(chosen))
     try:
         collector.run(chosen, unreadable)
+        ranges = collector.ranges(method, options)
+        if out is not None:
+            ranges.save(out)
+    except ModelError:
+        raise  # what was counted is of no use
     except BaseException:
         collector.save_partial()
         raise
-    ranges = collector.ranges(method, options or {})
-    if out is not None:
-        ranges.save(out)
-        collector.forget_partial()
+    collector.forget_partial()
+    if len(collector.done) < SENSIBLE_IMAGES:
+        _log.warning(
+            "calibrated on %s only: the ranges depend on which, take at least %d different ones",
+            _images(len(collector.done)),
+            SENSIBLE_IMAGES,
+        )
     return Calibration(ranges, len(collector.done), collector.resumed, unreadable.errors)
 
 
@@ -116,14 +130,23 @@ def calibrated_tensors(model: FloatModel) -> list[str]:
     return observed_tensors(model.graph, [choose(model.graph, each) for each in rules])
 
 
+def _check_method(method: str, options: Mapping[str, float]) -> None:
+    """Raises what the method would raise of its options, before an image is read."""
+    nothing = Provenance.of(model_digest="", preprocessing_digest="", image_digests=(), tool_version="")
+    Ranges.from_histograms({"": Histogram()}, nothing, method, **options)
+
+
 @dataclass(frozen=True)
 class _Prepared:
-    """An image on its way into the engine: its file's SHA-256 and the input array, or why it cannot be read."""
+    """An image on its way into the engine.
 
-    path: Path
-    digest: str = ""
-    array: np.ndarray | None = None
-    error: InputError | None = None
+    Attributes:
+        digest: SHA-256 of the file.
+        array: The model's input; `None` where the image has been counted already.
+    """
+
+    digest: str
+    array: np.ndarray | None
 
 
 class _Collector:
@@ -137,37 +160,48 @@ class _Collector:
         self._partial = None if out is None else out.with_name(out.name + ".partial")
         self._builders = {name: HistogramBuilder() for name in self._names}
         self._earlier: dict[str, Histogram] = {}
+        # An image is counted as a whole or not at all, also in what an interrupted run keeps.
+        self._counting = threading.Lock()
+        self._torn = False
         self.done: list[str] = []
         self.resumed = 0
-        self._resume()
 
     def run(self, images: Sequence[Path], unreadable: UnreadableImages) -> None:
-        seen = set(self.done)
+        earlier = frozenset(self.done)
+        seen = set(earlier)
         counting: Future[None] | None = None
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as counter:
-            with progress_bar(len(images), "calibrate", done=0) as advance:
-                for prepared in _ahead(reader, images, lambda path: _prepare(path, self._model)):
+            with progress_bar(len(images), "calibrate") as advance:
+                prepared = _ahead(reader, images, lambda path: _prepare(path, self._model, earlier))
+                for path, image in zip(images, prepared, strict=True):
                     advance(1)
-                    if prepared.error is not None or prepared.array is None:
-                        _log.warning("skipped: %s", prepared.error)
-                        unreadable.add(prepared.path, prepared.error or InputError(f"{prepared.path}: unreadable"))
-                        continue
-                    if prepared.digest in seen:
-                        continue
-                    seen.add(prepared.digest)
-                    arrays = self._observer.observe({self._input: prepared.array})
-                    if counting is not None:
-                        counting.result()
-                    counting = counter.submit(self._count, prepared.digest, arrays)
+                    if isinstance(image, InputError):
+                        _log.warning("skipped: %s", image)
+                        unreadable.add(path, image)
+                    elif image.array is not None and image.digest not in seen:
+                        seen.add(image.digest)
+                        arrays = self._observer.observe({self._input: image.array})
+                        if counting is not None:
+                            counting.result()
+                        counting = counter.submit(self._count, path, image.digest, arrays)
             if counting is not None:
                 counting.result()
 
-    def _count(self, digest: str, arrays: dict[str, np.ndarray]) -> None:
-        for name, array in arrays.items():
-            self._builders[name].update(array)
-        self.done.append(digest)
+    def _count(self, path: Path, digest: str, arrays: dict[str, np.ndarray]) -> None:
+        with self._counting:
+            self._torn = True
+            for name, array in arrays.items():
+                builder = self._builders[name]
+                builder.update(array)
+                if builder.non_finite:
+                    raise ModelError(
+                        f"tensor {name!r} holds {builder.non_finite} NaN or infinite values for {path}; the model or "
+                        "its pre-processing is broken, check it in FP32 first"
+                    )
+            self.done.append(digest)
+            self._torn = False
 
-    def ranges(self, method: str, options: dict[str, float]) -> Ranges:
+    def ranges(self, method: str, options: Mapping[str, float]) -> Ranges:
         if not self.done:
             raise InputError("no image could be used for calibration; give at least one readable image")
         provenance = Provenance.of(
@@ -176,22 +210,21 @@ class _Collector:
             image_digests=self.done,
             tool_version=edgeq.__version__,
         )
-        histograms = self._histograms()
-        for name, histogram in histograms.items():
-            if histogram.non_finite:
-                raise ModelError(
-                    f"tensor {name!r} held {histogram.non_finite} NaN or infinite values; the model or its "
-                    "pre-processing is broken, check it in FP32 first"
-                )
-        return Ranges.from_histograms(histograms, provenance, method, **options)
+        return Ranges.from_histograms(self._histograms(), provenance, method, **options)
 
     def save_partial(self) -> None:
         """Keeps what was counted so far."""
-        if self._partial is None or len(self.done) == self.resumed:
-            return
-        histograms = {name: histogram.to_json() for name, histogram in self._histograms().items()}
-        write_json(self._partial, {**self._identity(), "images": self.done, "histograms": histograms})
-        _log.warning("%d images are kept in %s; the same command goes on from there", len(self.done), self._partial)
+        with self._counting:
+            if self._partial is None or self._torn or len(self.done) == self.resumed:
+                return
+            histograms = {name: histogram.to_json() for name, histogram in self._histograms().items()}
+            kept = _images(len(self.done))
+            try:
+                write_json(self._partial, {**self._identity(), "images": self.done, "histograms": histograms})
+            except InputError as error:
+                _log.warning("the ranges of %s could not be kept: %s", kept, error)
+            else:
+                _log.warning("%s counted so far: kept in %s, the same command goes on from there", kept, self._partial)
 
     def _histograms(self) -> dict[str, Histogram]:
         counted = {name: builder.histogram() for name, builder in self._builders.items()}
@@ -200,6 +233,7 @@ class _Collector:
     def _identity(self) -> dict[str, Any]:
         return {
             "format": "edgeq-calibration-part",
+            "tool_version": edgeq.__version__,
             "model_digest": self._model.digest,
             "preprocessing_digest": self._model.preprocessing.digest,
             "tensors": self._names,
@@ -209,40 +243,52 @@ class _Collector:
         if self._partial is not None:
             self._partial.unlink(missing_ok=True)
 
-    def _resume(self) -> None:
+    def resume(self, images: Sequence[Path]) -> None:
+        """Takes over what an interrupted run has counted, if this run would count the same."""
         if self._partial is None or not self._partial.is_file():
             return
         try:
             part = read_json(self._partial, kind="the kept part of a calibration")
             if {key: part.get(key) for key in self._identity()} != self._identity():
-                raise MismatchError(f"{self._partial} belongs to another model, pre-processing or target")
+                raise MismatchError(f"{self._partial} belongs to another model, pre-processing or version of edgeq")
+            done = [str(digest) for digest in part["images"]]
+            if not set(done) <= set(_digests(images)):
+                raise MismatchError(f"{self._partial} has counted images that this run does not take")
             self._earlier = {name: Histogram.from_json(part["histograms"][name]) for name in self._names}
-            self.done = [str(digest) for digest in part["images"]]
+            self.done, self.resumed = done, len(done)
         except (EdgeqError, KeyError, TypeError, AttributeError) as error:
-            _log.warning("starting anew, the kept part of an earlier run cannot be used: %s", error)
-            self._earlier, self.done = {}, []
-        self.resumed = len(self.done)
+            _log.warning("starting anew, what an earlier run has kept cannot be used: %s", error)
 
 
-def _prepare(path: Path, model: FloatModel) -> _Prepared:
+def _digests(images: Sequence[Path]) -> Iterator[str]:
+    for path in images:
+        with contextlib.suppress(OSError):  # to be named when its turn comes
+            yield sha256_file(path)
+
+
+def _images(number: int) -> str:
+    return "1 image" if number == 1 else f"{number} images"
+
+
+def _prepare(path: Path, model: FloatModel, counted: frozenset[str]) -> _Prepared | InputError:
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        array, _ = preprocess(read_image(path), model.preprocessing)
+        digest = sha256_file(path)
+        array = None if digest in counted else preprocess(read_image(path), model.preprocessing)[0]
     except OSError as error:
-        return _Prepared(path, error=InputError(f"{path}: cannot be read ({error.strerror})"))
+        return InputError(f"{path}: cannot be read ({error.strerror})")
     except InputError as error:
-        return _Prepared(path, error=error)
-    return _Prepared(path, digest, array)
+        return error
+    return _Prepared(digest, array)
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, paths: Sequence[Path], work: Callable[[Path], _Prepared], depth: int = 2
-) -> Iterator[_Prepared]:
+    pool: ThreadPoolExecutor, paths: Sequence[Path], work: Callable[[Path], Result], depth: int = 2
+) -> Iterator[Result]:
     """Yields `work(path)` for every path in order, `depth` of them computed ahead."""
-    pending: list[Future[_Prepared]] = []
+    pending: deque[Future[Result]] = deque()
     for path in paths:
         pending.append(pool.submit(work, path))
         if len(pending) > depth:
-            yield pending.pop(0).result()
-    for future in pending:
-        yield future.result()
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
 from edgeq.detection.shapes import draw_shapes_dataset
 from edgeq.files import write_json, write_text
 from edgeq.model_source import ModelRequest
+from edgeq.runtimes import is_installed
 from edgeq.targets import get_target
 from edgeq.verbs.bench import Sampling, bench_artifacts
 from edgeq.verbs.evaluate import evaluate_artifacts
@@ -49,7 +49,7 @@ def run_demo(
         threads=threads,
     )
     paths = [file.artifact.path for file in exported.files]
-    runtimes = [name for name in target.runtimes if importlib.util.find_spec(name) is not None]
+    runtimes = [name for name in target.runtimes if is_installed(name)]
     say(f"3/4 measuring in {' and '.join(runtimes)}, in turns")
     timings = bench_artifacts(paths, runtimes, threads=threads, sampling=Sampling(min_s=seconds))
     say(f"4/4 scoring on {images} images")

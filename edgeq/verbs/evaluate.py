@@ -241,6 +241,7 @@ def _result(job: _Job, ground_truth: GroundTruth, engine: str) -> dict[str, Any]
     scores = evaluate(ground_truth, job.detections, image_ids, labels=job.artifact.labels, engine=engine)
     return {
         "artifact": job.artifact.name,
+        "digest": job.artifact.digest,
         "target": job.artifact.target,
         "runtime": job.runtime,
         "precision": job.artifact.precision,

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from edgeq.calibrators.ranges import FORMAT, Ranges
-from edgeq.detection.shapes import draw_shapes_dataset
-from edgeq.errors import InputError, ModelError
+from edgeq.detection import get_decoder
+from edgeq.detection.shapes import draw_image
+from edgeq.errors import EdgeqError, EngineError, InputError, ModelError
 from edgeq.export.artifact import Artifact
 from edgeq.export.onnx_writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+from edgeq.export.topology import choose
+from edgeq.files import require_writable
 from edgeq.images import list_images, read_image
 from edgeq.model_source import ModelRequest, OpenedModel, open_model
-from edgeq.preprocessing import preprocess
+from edgeq.preprocessing import Placement, preprocess
 from edgeq.runtimes import open_session
 from edgeq.targets import get_target
 from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate
@@ -29,6 +33,7 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
 """Largest allowed difference to the model's own outputs, as a share of the largest of them."""
 
 _COMPARED_IMAGES = 2
+_LOG_FATAL = 4
 
 _log = logging.getLogger(__name__)
 
@@ -118,8 +123,10 @@ def export_model(
         threads: CPU threads for calibration.
 
     Raises:
-        InputError: a precision is unknown, or `int8` is asked for without calibration.
-        ModelError: an exported file does not compute what the model computes.
+        InputError: a precision is unknown, `int8` is asked for without calibration, `keep` matches nothing, or the
+            folder cannot be written.
+        ModelError: the decoder does not know the model's outputs, or an exported file does not compute what the model
+            computes; that file is removed.
         MismatchError: the ranges belong to another model or other pre-processing.
     """
     unknown = [precision for precision in precisions if precision not in PRECISIONS]
@@ -128,7 +135,12 @@ def export_model(
     if "int8" in precisions and calibration is None:
         raise InputError("int8 needs ranges: give --calib with images, or with a ranges file of `edgeq calibrate`")
     target = get_target(target_name)
+    require_writable(out / "a file")
     opened = open_model(request)
+    choose(opened.model.graph, target.rules, keep)  # tells of a wrong `keep` before the long work
+    inputs, placement = _real_inputs(opened.model, calibration)
+    reference = _reference_outputs(opened, request, inputs)
+    _check_decoder(opened.model, reference, placement)
     ranges, ranges_path = _ranges(opened.model, calibration, out, threads) if "int8" in precisions else (None, None)
     writers: dict[str, Callable[[], Artifact]] = {
         "fp32": lambda: write_fp32(opened.model, target, out),
@@ -138,12 +150,16 @@ def export_model(
     }
     if "dynamic" in precisions and _has_convolutions(opened.model):
         _log.warning("dynamic measures ranges at every run and is slower than fp32 for convolutions; int8 is static")
-    inputs = _real_inputs(opened.model, calibration)
-    reference = _reference_outputs(opened, request, inputs)
     files = []
     for precision in dict.fromkeys(precisions):
         artifact = writers[precision]()
-        files.append(Exported(artifact, _compare(artifact, inputs, reference)))
+        try:
+            comparison = _compare(artifact, inputs, reference)
+        except EdgeqError:
+            artifact.path.unlink()
+            artifact.manifest_path.unlink()
+            raise
+        files.append(Exported(artifact, comparison))
     return ExportResult(opened.model, opened.folded.folded, opened.folded.left, tuple(files), ranges_path)
 
 
@@ -164,8 +180,10 @@ def _ranges(
     assert calibration is not None  # noqa: S101 - checked before the model is opened
     if is_ranges_file(calibration.source):
         ranges = Ranges.load(calibration.source)
-        method = calibration.method
-        return (ranges if method in (None, ranges.method) else ranges.with_method(str(method))), calibration.source
+        ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
+        if calibration.method not in (None, ranges.method):
+            ranges = ranges.with_method(str(calibration.method))
+        return ranges, calibration.source
     path = out / f"{model.name}.ranges.json"
     images = list_images(calibration.source, calibration.images_dir)
     method = calibration.method or DEFAULT_METHOD
@@ -181,22 +199,19 @@ def _has_convolutions(model: FloatModel) -> bool:
     return any(node.op_type == "Conv" for node in model.graph.graph)
 
 
-def _real_inputs(model: FloatModel, calibration: CalibrationSource | None) -> list[np.ndarray]:
-    """Returns a few pre-processed images `(1, 3, H, W)`: the user's, or drawn ones where none were given."""
-    if calibration is not None and not is_ranges_file(calibration.source):
-        paths = list_images(calibration.source, calibration.images_dir)
-        found = []
-        for path in paths:
-            try:
-                found.append(preprocess(read_image(path), model.preprocessing)[0])
-            except InputError:
-                continue  # calibration has named it already
-            if len(found) == _COMPARED_IMAGES:
-                return found
-    with tempfile.TemporaryDirectory() as folder:
-        annotations = draw_shapes_dataset(Path(folder) / "drawn", images=_COMPARED_IMAGES, seed=1)
-        paths = list_images(annotations, annotations.parent)
-        return [preprocess(read_image(path), model.preprocessing)[0] for path in paths]
+def _real_inputs(model: FloatModel, calibration: CalibrationSource | None) -> tuple[list[np.ndarray], Placement]:
+    """Returns inputs `(1, 3, H, W)` of a few images, the user's or drawn ones, and where the first lies in its own."""
+    images = itertools.chain(_users_images(calibration), (draw_image(1, i).pixels for i in itertools.count()))
+    prepared = [preprocess(image, model.preprocessing) for image in itertools.islice(images, _COMPARED_IMAGES)]
+    return [array for array, _ in prepared], prepared[0][1]
+
+
+def _users_images(calibration: CalibrationSource | None) -> Iterator[np.ndarray]:
+    if calibration is None or is_ranges_file(calibration.source):
+        return
+    for path in list_images(calibration.source, calibration.images_dir):
+        with contextlib.suppress(InputError):  # calibration names it
+            yield read_image(path)
 
 
 def _reference_outputs(
@@ -212,10 +227,26 @@ def _reference_outputs(
         return f"torch {torch.__version__}", outputs
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(request.reference, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _LOG_FATAL
     names = [value.name for value in opened.model.graph.graph.outputs]
-    feed = session.get_inputs()[0].name
-    return Path(request.reference).name, [session.run(names, {feed: array}) for array in inputs]
+    try:
+        session = onnxruntime.InferenceSession(request.reference, options, providers=["CPUExecutionProvider"])
+        feed = session.get_inputs()[0].name
+        return Path(request.reference).name, [session.run(names, {feed: array}) for array in inputs]
+    except Exception as error:
+        raise EngineError(
+            f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {error}"
+        ) from error
+
+
+def _check_decoder(model: FloatModel, reference: tuple[str, list[list[np.ndarray]]], placement: Placement) -> None:
+    """Raises what the decoder would raise of the model's outputs on the device."""
+    if model.postprocessing is None:
+        return
+    names = [str(value.name) for value in model.graph.graph.outputs]
+    outputs = dict(zip(names, reference[1][0], strict=True))
+    get_decoder(model.postprocessing.decoder)(outputs, model.postprocessing, placement)
 
 
 def _compare(artifact: Artifact, inputs: list[np.ndarray], reference: tuple[str, list[list[np.ndarray]]]) -> Comparison:
@@ -226,8 +257,13 @@ def _compare(artifact: Artifact, inputs: list[np.ndarray], reference: tuple[str,
             found = session.run({artifact.inputs[0].name: array})
             for spec, wanted in zip(artifact.outputs, outputs, strict=True):
                 got = found[spec.name].astype(np.float64)
-                difference = max(difference, float(np.abs(got - wanted).max()))
-                largest = max(largest, float(np.abs(wanted).max()))
+                if got.shape != wanted.shape:
+                    raise ModelError(
+                        f"{artifact.name}: output {spec.name!r} has the shape {got.shape}, that of {label} "
+                        f"{wanted.shape}; an output's shape must not depend on the image"
+                    )
+                difference = max(difference, float(np.abs(got - wanted).max(initial=0)))
+                largest = max(largest, float(np.abs(wanted).max(initial=0)))
                 cosine = min(cosine, _cosine(got, wanted.astype(np.float64)))
     comparison = Comparison(label, difference, largest, cosine, len(inputs))
     tolerance = TOLERANCE.get(artifact.precision)
@@ -235,7 +271,7 @@ def _compare(artifact: Artifact, inputs: list[np.ndarray], reference: tuple[str,
     if tolerance is not None and not difference <= tolerance * max(1.0, largest):
         raise ModelError(
             f"{artifact.name}: differs from {label} by {difference:.3g} where outputs reach {largest:.3g}, more than "
-            f"{tolerance:g} of them; do not use the file, and report the model"
+            f"{tolerance:g} of them; the file was removed, please report the model"
         )
     return comparison
 

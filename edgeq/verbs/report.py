@@ -2,39 +2,125 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgeq.errors import InputError
 from edgeq.files import read_json
+from edgeq.runtimes.latency import MAX_DRIFT
 
 _KIND = "a result of `edgeq bench --json` or `edgeq eval --json`"
+_NUMBERS = ("AP", "AP50", "AR_100", "size_bytes", "peak_rss_bytes", "ratio_to_fp32", "throughput_per_s")
 
-RowKey = tuple[str, str, str]
-"""Artifact, runtime, compute precision of the layers in float."""
+RowKey = tuple[str, str, str, str]
+"""Artifact, its digest, runtime, compute precision of the layers in float."""
 
 
 @dataclass
 class Row:
-    """One artifact in one runtime; `None` is what was not measured.
+    """One artifact in one runtime.
 
     Attributes:
         artifact: File name.
+        digest: SHA-256 of the file; empty where the result does not tell.
         runtime: Engine.
         compute: What the engine computed float layers in.
-        precision: Precision of the file.
-        scores: The numbers of `edgeq eval`.
-        timing: The numbers of `edgeq bench`.
+        scores: The result of `edgeq eval`; empty if it was not scored.
+        timing: The result of `edgeq bench`; empty if it was not timed.
     """
 
     artifact: str
+    digest: str
     runtime: str
     compute: str
-    precision: str
     scores: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def drifted(self) -> bool:
+        """Whether its latency was measured in no steady state."""
+        return self.timing.get("stable") is False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of figures.
+
+    Attributes:
+        title: Its heading, with the unit.
+        value: Row -> number, or `None` where it was not measured.
+        digits: Digits behind the point.
+        marks_drift: Whether `~` stands before a figure of a row that drifted.
+    """
+
+    title: str
+    value: Callable[[Row], float | None]
+    digits: int
+    marks_drift: bool = False
+
+    def text(self, row: Row) -> str:
+        """Returns the cell of a row; `-` where there is no number."""
+        value = self.value(row)
+        if value is None:
+            return "-"
+        return f"{'~' if self.marks_drift and row.drifted else ''}{value:.{self.digits}f}"
+
+
+def _score(name: str) -> Callable[[Row], float | None]:
+    return lambda row: row.scores.get(name)
+
+
+def _timing(name: str, factor: float = 1.0) -> Callable[[Row], float | None]:
+    def value(row: Row) -> float | None:
+        found = row.timing.get(name)
+        return None if found is None else found * factor
+
+    return value
+
+
+def _latency(name: str) -> Callable[[Row], float | None]:
+    return lambda row: row.timing.get("latency_ms", {}).get(name)
+
+
+def _cold_start_ms(row: Row) -> float | None:
+    parts = row.timing.get("cold_start_ms")
+    return sum(part for part in parts.values() if part is not None) if parts else None
+
+
+_AP, _AP50, _AR = Column("AP", _score("AP"), 4), Column("AP50", _score("AP50"), 4), Column("AR", _score("AR_100"), 4)
+_P50, _P90 = Column("p50 ms", _latency("p50"), 2, marks_drift=True), Column("p90 ms", _latency("p90"), 2)
+_SIZE = Column("size MB", _timing("size_bytes", 1e-6), 2)
+_MEMORY = Column("memory MB", _timing("peak_rss_bytes", 1e-6), 0)
+_RATIO = Column("time / FP32", _timing("ratio_to_fp32"), 2)
+
+REPORT = (_AP, _AP50, _AR, _P50, _P90, _SIZE, _MEMORY, _RATIO)
+"""Columns of `edgeq report`. Ratios are those of `edgeq bench`: they hold only within one interleaved run."""
+
+TIMING = (
+    _P50,
+    Column("spread ms", _latency("mad"), 2),
+    _P90,
+    Column("p99 ms", _latency("p99"), 2),
+    Column("cold start ms", _cold_start_ms, 0),
+    Column("runs / s", _timing("throughput_per_s"), 1),
+    _SIZE,
+    _MEMORY,
+    _RATIO,
+)
+"""Columns of `edgeq bench`; the rest of what it measures is in its JSON."""
+
+SCORES = (
+    _AP,
+    _AP50,
+    Column("AP75", _score("AP75"), 4),
+    Column("AP small", _score("AP_small"), 4),
+    Column("AP medium", _score("AP_medium"), 4),
+    Column("AP large", _score("AP_large"), 4),
+    _AR,
+)
+"""Columns of `edgeq eval`; the rest of what it measures is in its JSON."""
 
 
 def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
@@ -51,20 +137,34 @@ def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
                 raise InputError(f"{path}: is not {_KIND}")
             if "AP" not in entry and "latency_ms" not in entry:
                 raise InputError(f"{path}: holds neither AP nor latency_ms; wanted {_KIND}")
+            _check_figures(path, entry)
             results.append(entry)
+    if not results:
+        raise InputError(f"{', '.join(map(str, files)) or 'no file'}: holds no results; wanted {_KIND}")
     return results
+
+
+def _check_figures(path: Path, entry: Mapping[str, Any]) -> None:
+    for key in ("latency_ms", "cold_start_ms", "environment"):
+        if not isinstance(entry.get(key) or {}, dict):
+            raise InputError(f"{path}: {key} is {entry[key]!r}, wanted an object; is it {_KIND}?")
+    figures = {key: entry.get(key) for key in (*_NUMBERS, *(column for column in entry if column.startswith("AP_")))}
+    figures |= (entry.get("latency_ms") or {}) | (entry.get("cold_start_ms") or {})
+    for key, value in figures.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise InputError(f"{path}: {key} is {value!r}, wanted a number; is it {_KIND}?")
 
 
 def merge(results: Iterable[Mapping[str, Any]]) -> list[Row]:
     """Returns one row for each artifact, runtime and compute precision, in order of appearance.
 
-    What several files say of one row is taken from the last.
+    Files of the same name are told apart by their digests. What several results say of one row is taken from the last.
     """
     rows: dict[RowKey, Row] = {}
     for entry in results:
-        compute = str(entry.get("environment", {}).get("compute_precision", ""))
-        key = (str(entry["artifact"]), str(entry["runtime"]), compute)
-        row = rows.setdefault(key, Row(*key, precision=str(entry["precision"])))
+        compute = str((entry.get("environment") or {}).get("compute_precision", ""))
+        key = (str(entry["artifact"]), str(entry.get("digest", "")), str(entry["runtime"]), compute)
+        row = rows.setdefault(key, Row(*key))
         if "AP" in entry:
             row.scores = dict(entry)
         if "latency_ms" in entry:
@@ -72,55 +172,63 @@ def merge(results: Iterable[Mapping[str, Any]]) -> list[Row]:
     return list(rows.values())
 
 
-_WHERE = ("engine", "cpu", "system")
+def header(columns: Sequence[Column] = REPORT) -> tuple[str, ...]:
+    """Returns the titles of a table."""
+    return ("artifact", "runtime", *(column.title for column in columns))
 
-HEADER = ("artifact", "runtime", "AP", "AP50", "AR", "p50 ms", "p90 ms", "size MB", "memory MB", "time / FP32")
 
-
-def table(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """Returns the cells of the report's table under `HEADER`; what was not measured is `-`."""
+def table(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> list[tuple[str, ...]]:
+    """Returns the cells under `header(columns)`; what was not measured is `-`."""
+    digests: dict[str, set[str]] = {}
+    for row in rows:
+        digests.setdefault(row.artifact, set()).add(row.digest)
     cells = []
     for row in rows:
-        timing, latency = row.timing, row.timing.get("latency_ms", {})
-        mark = " (unstable)" if timing.get("stable") is False else ""
-        cells.append(
-            (
-                row.artifact,
-                row.runtime + (f" ({row.compute})" if row.compute not in ("", "f32") else ""),
-                _number(row.scores.get("AP"), 4),
-                _number(row.scores.get("AP50"), 4),
-                _number(row.scores.get("AR_100"), 4),
-                _number(latency.get("p50"), 2) + mark,
-                _number(latency.get("p90"), 2),
-                _number(timing.get("size_bytes"), 2, 1e-6),
-                _number(timing.get("peak_rss_bytes"), 0, 1e-6),
-                _number(timing.get("ratio_to_fp32"), 2),
-            )
-        )
+        ambiguous = len(digests[row.artifact]) > 1
+        artifact = f"{row.artifact} ({row.digest[:8]})" if ambiguous and row.digest else row.artifact
+        runtime = f"{row.runtime} ({row.compute})" if row.compute not in ("", "f32") else row.runtime
+        cells.append((artifact, runtime, *(column.text(row) for column in columns)))
     return cells
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """Returns the report: the table, and below it how every figure was obtained."""
-    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * 2 + "---:|" * (len(HEADER) - 2)]
-    lines += ["| " + " | ".join(row) + " |" for row in table(rows)]
+    lines = [_markdown_row(header()), "|" + "---|" * 2 + "---:|" * len(REPORT)]
+    lines += [_markdown_row(row) for row in table(rows)]
     return "\n".join([*lines, "", *provenance(rows)]) + "\n"
 
 
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
 def provenance(rows: Sequence[Row]) -> list[str]:
-    """Returns sentences on how the figures were obtained: measured or emulated, on what, with which versions."""
-    sentences: dict[str, None] = {}
+    """Returns sentences on how the figures were obtained: measured or emulated, with which engines, on what machine."""
+    engines: dict[tuple[str, str], dict[str, None]] = {}
     for row in rows:
-        for entry in (row.scores, row.timing):
-            if entry:
-                environment = entry.get("environment", {})
-                where = ", ".join(str(environment[key]) for key in _WHERE if environment.get(key))
-                python = f", Python {environment['python']}" if environment.get("python") else ""
-                threads = f", {environment['threads']} threads" if environment.get("threads") else ""
-                images = f"AP and AR over {entry['images']} images: " if "AP" in entry else "Latency, size and memory: "
-                sentences[f"{images}{entry.get('obtained', 'measured')} with {where}{python}{threads}."] = None
-    return list(sentences)
+        for what, entry in _results(row):
+            environment = entry.get("environment") or {}
+            threads = f" ({environment['threads']} threads)" if environment.get("threads") else ""
+            python = f"Python {environment['python']}" if environment.get("python") else None
+            facts = (environment.get("cpu"), environment.get("system"), python)
+            machine = ", ".join(str(fact) for fact in facts if fact)
+            key = f"{what}: {entry.get('obtained', 'measured')}", machine
+            engines.setdefault(key, {})[f"{environment.get('engine', row.runtime)}{threads}"] = None
+    sentences = [
+        f"{what} with {' and '.join(names)}{f' on {machine}' if machine else ''}."
+        for (what, machine), names in engines.items()
+    ]
+    if any(row.drifted for row in rows):
+        sentences.append(
+            f"~: a latency that drifted by more than {MAX_DRIFT:.0%} during the run; the ratios hold nonetheless."
+        )
+    return sentences
 
 
-def _number(value: Any, digits: int, factor: float = 1.0) -> str:
-    return "-" if value is None else f"{float(value) * factor:.{digits}f}"
+def _results(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields what was measured, as a sentence names it, and the result."""
+    if row.scores:
+        of = f" of {row.scores['annotations']}" if row.scores.get("annotations") else ""
+        yield f"AP and AR over {row.scores.get('images', '?')} images{of}", row.scores
+    if row.timing:
+        yield "Latency, size and memory", row.timing
