@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+
+from edgeq import cli
+from edgeq.detection.shapes import draw_shapes_dataset
 
 _DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -16,3 +23,74 @@ def shared_data() -> Path:
     if not (_DATA / "MANIFEST.md").is_file():
         pytest.skip(f"real data not found at {_DATA}; set EDGEQ_DATA to its folder")
     return _DATA
+
+
+class Drawn(NamedTuple):
+    """Forty drawn images with their annotations."""
+
+    annotations: Path
+    folder: Path
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory) -> Drawn:
+    """Drawn images; nothing may be added to their folder."""
+    folder = tmp_path_factory.mktemp("drawn") / "images"
+    return Drawn(draw_shapes_dataset(folder, images=40, seed=7), folder)
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory) -> Path:
+    """Weights of a CenterNet of six classes that exports in seconds; its BatchNorms have seen images."""
+    pytest.importorskip("torch")
+    from tests.small import save_small_centernet
+
+    return save_small_centernet(tmp_path_factory.mktemp("weights") / "small.safetensors", seed=0)
+
+
+@pytest.fixture(scope="session")
+def small_onnx(tmp_path_factory, small_weights) -> Path:
+    """The same model as an ONNX file of anybody's: its input is 64x96, its preset `centernet`."""
+    from edgeq.model_source import ModelRequest
+    from edgeq.verbs.export import export_model
+
+    folder = tmp_path_factory.mktemp("onnx")
+    request = ModelRequest("centernet_resnet18", weights=small_weights, size=(64, 96))
+    written = export_model(request, "x86", ["fp32"], folder).files[0].artifact.path
+    return written.rename(folder / "small.onnx")
+
+
+class Outcome(NamedTuple):
+    """What a command left behind: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one line that a refusal may print."""
+        assert self.code == 1, self
+        (line,) = [line for line in self.err.splitlines() if not line.startswith("warning: ")]
+        assert line.startswith("error: "), self
+        assert "Traceback" not in self.err
+        return line.removeprefix("error: ")
+
+
+@pytest.fixture
+def edgeq(monkeypatch, capsys) -> Callable[..., Outcome]:
+    """Runs the command line in this process: `edgeq("calibrate", model, images)`."""
+    monkeypatch.delenv("EDGEQ_DEBUG", raising=False)
+    monkeypatch.setattr(logging.getLogger("edgeq"), "handlers", [])
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["edgeq", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return run
