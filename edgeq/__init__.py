@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeq.calibrators import Histogram, Ranges
+    from edgeq.calibrators import Histogram
+    from edgeq.calibrators.ranges import Ranges
     from edgeq.export.artifact import Artifact
     from edgeq.runtimes import Session, open_session
     from edgeq.targets import Target, get_target
@@ -23,7 +24,7 @@ __all__ = ["Artifact", "Histogram", "Ranges", "Session", "Target", "get_target",
 _HOME = {
     "Artifact": "edgeq.export.artifact",
     "Histogram": "edgeq.calibrators",
-    "Ranges": "edgeq.calibrators",
+    "Ranges": "edgeq.calibrators.ranges",
     "Session": "edgeq.runtimes",
     "Target": "edgeq.targets",
     "get_target": "edgeq.targets",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image  # noqa: TID253 - images are what is parametrized
+from PIL import Image
 
 from edgeq.errors import InputError
 from edgeq.images import UnreadableImages, list_images, read_image
