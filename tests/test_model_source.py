@@ -252,7 +252,7 @@ def test_an_operator_that_nothing_runs_is_one_error(tmp_path):
     text = "net (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = my.domain.Magic(x) }"
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17, "my.domain" : 1]> {text}')
     onnx.save(model, tmp_path / "magic.onnx")
-    with pytest.raises(EdgeqError, match="onnxruntime cannot run it, so nothing can be compared: .*Magic"):
+    with pytest.raises(EdgeqError, match=r"onnxruntime cannot run it, so nothing can be compared: .*Magic"):
         export_model(ModelRequest(str(tmp_path / "magic.onnx"), preset="imagenet"), "x86", ["fp32"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
