@@ -384,7 +384,7 @@ def main() -> None:
     """Runs the command line; an error is one line and exit code 1, with a traceback only under `EDGEQ_DEBUG=1`."""
     _configure_logging()
     try:
-        app()
+        app(prog_name="edgeq")
     except EdgeqError as error:
         if _debug():
             raise
