@@ -28,10 +28,10 @@ from edgeq.progress import progress_bar
 CATEGORIES = ("ellipse", "rectangle", "triangle", "star", "ring", "cross")
 
 _GENERATOR = "edgeq.detection.shapes"
-_VERSION = 1  # raise it with every change that moves a pixel or a box
+_VERSION = 2  # raise it with every change that moves a pixel or a box
 _SUBPIXELS = 4  # outlines are rounded to a quarter of a pixel and antialiased on that grid
-_SMALLEST, _LARGEST = 16, 320  # diameters in pixels before stretching
-_LEAST_VISIBLE = 0.7  # part of every shape that stays inside the image and in front of the others
+_SMALLEST, _LARGEST = 24, 320  # diameters in pixels before stretching
+_LEAST_VISIBLE = 0.85  # part of every shape that stays inside the image and in front of the others
 _LEAST_CONTRAST = 150  # sum over the three channels of |shape - background|
 
 FloatArray = NDArray[np.float32]
@@ -100,13 +100,13 @@ def draw_shapes_dataset(folder: Path, images: int, seed: int) -> Path:
 
 
 def draw_image(seed: int, index: int) -> DrawnImage:
-    """Returns image `index` of the set that `seed` names: 208 to 416 pixels a side, up to nine shapes."""
+    """Returns image `index` of the set that `seed` names: 208 to 336 pixels a side, up to twelve shapes."""
     rng = np.random.default_rng([seed, index])
-    height, width = (int(side) for side in rng.integers(208, 417, 2))
+    height, width = (int(side) for side in rng.integers(208, 337, 2))
     scene = _Scene(_background(rng, height, width))
     for _ in range(rng.integers(2, 12)):
         _draw_clutter(scene.canvas, rng)
-    for _ in range(rng.integers(3, 10)):
+    for _ in range(rng.integers(4, 13)):
         scene.place_shape(int(rng.integers(len(CATEGORIES))), rng)
     pixels = _photograph(scene.canvas, rng)
     boxes = [_tight_box(scene.instances == number) for number in range(1, len(scene.labels) + 1)]
@@ -222,7 +222,7 @@ class _Scene:
     def place_shape(self, label: int, rng: Generator) -> None:
         """Draws a shape somewhere where it hides little of the others, unless eight tries find no such place."""
         height, width = self.canvas.shape[:2]
-        limit = min(_LARGEST, 0.9 * min(height, width))
+        limit = min(_LARGEST, 0.8 * min(height, width))
         for _ in range(8):
             # Log-uniform, so that every octave of sizes is as frequent as the next.
             diameter = round(_SMALLEST * math.exp(rng.random() * math.log(limit / _SMALLEST)))
@@ -276,7 +276,7 @@ _OUTLINES: dict[str, Callable[[Generator], list[Outline]]] = {
 
 def _shape(kind: str, diameter: int, rng: Generator) -> list[GridOutline]:
     """Returns the outlines of a stretched and turned shape around the origin."""
-    stretch = math.exp((rng.random() - 0.5) * math.log(2.2))
+    stretch = math.exp((rng.random() - 0.5) * math.log(1.5))
     angle = rng.random() * 2 * math.pi
     cosine, sine, radius = math.cos(angle), math.sin(angle), diameter / 2
     outlines = []
@@ -347,9 +347,9 @@ def _photograph(canvas: FloatArray, rng: Generator) -> NDArray[np.uint8]:
     """Returns what a poor camera sees: blur, less contrast, another brightness, noise; `(H, W, 3)` uint8."""
     for _ in range(rng.integers(3)):
         canvas = _blur(_blur(canvas).swapaxes(0, 1)).swapaxes(0, 1)
-    contrast = np.float32(0.55 + 0.5 * rng.random())
+    contrast = np.float32(0.6 + 0.45 * rng.random())
     canvas = (canvas - 128) * contrast + 128 + int(rng.integers(-30, 31))
-    amplitude = int(rng.integers(0, 16))
+    amplitude = int(rng.integers(0, 13))
     # The sum of two uniform draws is close enough to a sensor's noise, and integers are the same everywhere.
     noise = rng.integers(-amplitude, amplitude + 1, (2, *canvas.shape), dtype=np.int8).sum(0, dtype=np.int16)
     pixels: NDArray[np.uint8] = np.rint(canvas + noise).clip(0, 255).astype(np.uint8)
