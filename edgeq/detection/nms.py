@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_CHUNK = 256  # boxes that are compared at once: few enough for the caches, many enough to need few steps
+
 
 def suppress_overlaps(
-    boxes: NDArray[np.float32],
-    scores: NDArray[np.float32],
+    boxes: NDArray[np.floating],
+    scores: NDArray[np.floating],
     classes: NDArray[np.int64],
     iou_threshold: float,
     max_detections: int,
@@ -22,21 +24,39 @@ def suppress_overlaps(
         boxes: `(N, 4)` left, top, right, bottom.
         scores: `(N,)`.
         classes: `(N,)`.
-        iou_threshold: Overlap in 0..1 from which on two boxes are taken for one object.
+        iou_threshold: Overlap in 0..1 above which two boxes are taken for one object.
         max_detections: How many to keep at most.
     """
-    remaining = np.argsort(-scores, kind="stable")
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    kept: list[int] = []
-    while remaining.size and len(kept) < max_detections:
-        best, remaining = remaining[0], remaining[1:]
-        kept.append(int(best))
-        rivals = np.flatnonzero(classes[remaining] == classes[best])
-        if not rivals.size:
-            continue
-        others = remaining[rivals]
-        overlap = np.minimum(boxes[others, 2:], boxes[best, 2:]) - np.maximum(boxes[others, :2], boxes[best, :2])
-        intersection = np.maximum(overlap, 0).prod(axis=1)
-        union = areas[others] + areas[best] - intersection
-        remaining = np.delete(remaining, rivals[intersection > iou_threshold * union])
-    return np.array(kept, np.int64)
+    order = np.argsort(-scores, kind="stable")
+    kept = np.empty(0, np.int64)
+    for start in range(0, len(order), _CHUNK):
+        chunk = order[start : start + _CHUNK]
+        gone = _overlaps(boxes, classes, kept, chunk, iou_threshold).any(axis=0)
+        chunk = chunk[~gone]
+        rivals = _overlaps(boxes, classes, chunk, chunk, iou_threshold)
+        gone = np.zeros(len(chunk), bool)
+        for index in range(len(chunk)):
+            if not gone[index]:
+                gone[index + 1 :] |= rivals[index, index + 1 :]
+        kept = np.concatenate([kept, chunk[~gone]])
+        if len(kept) >= max_detections:
+            break
+    return kept[:max_detections]
+
+
+def _overlaps(
+    boxes: NDArray[np.floating],
+    classes: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    iou_threshold: float,
+) -> NDArray[np.bool_]:
+    """Returns `(rows, columns)`: whether two boxes are of one class and their IoU is above the threshold."""
+    left, top, right, bottom = boxes[rows].T[:, :, None]
+    other_left, other_top, other_right, other_bottom = boxes[columns].T[:, None, :]
+    width = np.minimum(right, other_right) - np.maximum(left, other_left)
+    height = np.minimum(bottom, other_bottom) - np.maximum(top, other_top)
+    intersection = np.maximum(width, 0) * np.maximum(height, 0)
+    areas = (right - left) * (bottom - top) + (other_right - other_left) * (other_bottom - other_top)
+    above = intersection > iou_threshold * (areas - intersection)
+    return np.asarray(above & (classes[rows][:, None] == classes[columns]))

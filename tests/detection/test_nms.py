@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeq.detection import nms
 from edgeq.detection.nms import suppress_overlaps
 
 
@@ -16,9 +19,12 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
     return float(intersection / union) if union > 0 else 0.0
 
 
-@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("chunk", [1, 7, 256])
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 60), st.integers(1, 3), st.floats(0.1, 0.9), st.integers(1, 70))
-def test_agrees_with_the_definition(seed: int, count: int, classes: int, threshold: float, limit: int) -> None:
+def test_agrees_with_the_definition(
+    chunk: int, seed: int, count: int, classes: int, threshold: float, limit: int
+) -> None:
     rng = np.random.default_rng(seed)
     corners = rng.uniform(0, 40, (count, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(5, 40, (count, 2))], axis=1).astype(np.float32)
@@ -29,7 +35,8 @@ def test_agrees_with_the_definition(seed: int, count: int, classes: int, thresho
         rivals = [other for other in expected if labels[other] == labels[index]]
         if all(overlap(boxes[index], boxes[other]) <= threshold for other in rivals):
             expected.append(index)
-    assert suppress_overlaps(boxes, scores, labels, threshold, limit).tolist() == expected[:limit]
+    with mock.patch.object(nms, "_CHUNK", chunk):
+        assert suppress_overlaps(boxes, scores, labels, threshold, limit).tolist() == expected[:limit]
 
 
 def test_agrees_with_torchvision() -> None:
