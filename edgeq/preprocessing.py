@@ -185,7 +185,9 @@ def _sample(image: NDArray[np.uint8], rows: _Taps, columns: _Taps, spec: Preproc
     """Returns the normalised input, sampled bilinearly: first between rows, then between columns."""
     height, width = image.shape[:2]
     lines = image.reshape(height, width * 3)
-    low_weight, high_weight = (np.rint(weight * _ONE).astype(np.uint16)[:, None] for weight in rows[2:])
+    # Rounded on their own, the two could add up to more than one.
+    high_weight = np.rint(rows.high_weight * _ONE).astype(np.uint16)[:, None]
+    low_weight = np.rint((rows.low_weight + rows.high_weight) * _ONE).astype(np.uint16)[:, None] - high_weight
     blend = lines[rows.low] * low_weight
     blend += lines[rows.high] * high_weight
     if spec.fill:

@@ -51,13 +51,13 @@ def evaluate_artifacts(
     threads: int | None = None,
     engine: str = "pycocotools",
 ) -> list[dict[str, Any]]:
-    """Returns one result for each artifact and runtime, in this order.
+    """Returns one result for each artifact, runtime and compute precision, in this order.
 
-    A result is a JSON object with `artifact`, `target`, `runtime`, `precision`, `images` (how many were scored), the
-    twelve COCO numbers (`AP`, `AP50`, ..., null where there is no box to find), `per_class` (a list of `name`,
-    `category_id`, `boxes`, `ap`, `ap50`, `ar_100`), `skipped_images` (file names), `inference_images_per_s` (inference
-    alone), `eval_images_per_s` (everything from file to detections), `annotations`, `evaluator`, `environment` and
-    `obtained` ("measured").
+    A result is a JSON object with `artifact`, `digest`, `target`, `runtime`, `precision`, `images` (how many were
+    scored), the twelve COCO numbers (`AP`, `AP50`, ..., null where there is no box to find), `per_class` (a list of
+    `name`, `category_id`, `boxes`, `ap`, `ap50`, `ar_100`), `skipped_images` (file names), `inference_images_per_s`
+    (inference alone), `eval_images_per_s` (everything from file to detections), `annotations`, `evaluator`,
+    `environment` and `obtained` ("measured").
 
     Images are decoded and resized while the engine computes earlier ones; artifacts that share a pre-processing share
     this work.

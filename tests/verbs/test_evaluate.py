@@ -156,6 +156,14 @@ def test_artifacts_of_one_preprocessing_share_the_reading_and_keep_their_order(
         assert result["AP"] == pytest.approx(results[0]["AP"], abs=1e-6)
 
 
+@pytest.mark.skipif("openvino" not in RUNTIMES, reason="the extra `openvino` is not installed")
+def test_one_file_is_scored_in_several_compute_precisions(tmp_path: Path, squares: Path) -> None:
+    artifact = save_square_finder(tmp_path / "finder.onnx")
+    results = score(squares, artifact, runtimes=["openvino"], compute_precisions=["f32", "bf16"])
+    assert results[0]["environment"]["compute_precision"] == "f32"
+    assert [result["AP50"] for result in results] == pytest.approx([1, 1])
+
+
 def test_a_few_unreadable_images_are_named_and_skipped(
     tmp_path: Path, squares: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
