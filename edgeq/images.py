@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.errors import InputError
 from edgeq.files import read_json
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -100,6 +106,17 @@ class UnreadableImages:
                 f"{len(self.errors)} of {self._total} images cannot be read, more than {MAX_UNREADABLE:.0%}; "
                 f"the last one: {error}"
             ) from error
+
+
+def work_ahead(pool: Executor, items: Iterable[Item], work: Callable[[Item], Result], depth: int) -> Iterator[Result]:
+    """Yields `work(item)` of every item in order, `depth` of them computed ahead in the pool."""
+    pending: deque[Future[Result]] = deque()
+    for item in items:
+        pending.append(pool.submit(work, item))
+        if len(pending) > depth:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
 
 
 def _rgb(image: Any) -> NDArray[np.uint8]:

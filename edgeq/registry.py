@@ -43,9 +43,12 @@ def load_entry(kind: str, table: Mapping[str, str], name: str) -> Any:
     """
     if name in table:
         return load_object(kind, table[name])
-    registered = entry_points(group=f"edgeq.{kind}s")
-    for entry in registered:
+    for entry in entry_points(group=f"edgeq.{kind}s"):
         if entry.name == name:
             return entry.load()
-    known = ", ".join(sorted({*table, *(entry.name for entry in registered)}))
-    raise InputError(f"unknown {kind} {name!r}; known: {known}")
+    raise InputError(f"unknown {kind} {name!r}; known: {', '.join(registered(kind, table))}")
+
+
+def registered(kind: str, table: Mapping[str, str]) -> list[str]:
+    """Returns the sorted names that `load_entry` knows for a kind."""
+    return sorted({*table, *(entry.name for entry in entry_points(group=f"edgeq.{kind}s"))})

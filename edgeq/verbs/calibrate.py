@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -21,21 +20,22 @@ from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.topology import choose, observed_tensors
 from edgeq.files import read_json, require_writable, sha256_file, write_json
-from edgeq.images import UnreadableImages, read_image
+from edgeq.images import UnreadableImages, read_image, work_ahead
 from edgeq.preprocessing import preprocess
 from edgeq.progress import progress_bar
+from edgeq.registry import registered
 from edgeq.runtimes.observer import ActivationObserver
 from edgeq.targets import TARGETS, get_target
 
 DEFAULT_METHOD = "lp"
 """Least loss on the detectors of the benchmarks; see benchmarks/methods.md."""
 
+_AHEAD = 2
+
 SENSIBLE_IMAGES = 32
 """Below this many images the tails of the ranges are luck; published practice is 100 to 500."""
 
 _log = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def evenly_spaced(images: Sequence[Path], num: int) -> list[Path]:
 
 def calibrated_tensors(model: FloatModel) -> list[str]:
     """Returns the tensors that some registered target quantizes: one calibration serves them all."""
-    rules = [get_target(name).rules for name in TARGETS]
+    rules = [get_target(name).rules for name in registered("target", TARGETS)]
     return observed_tensors(model.graph, [choose(model.graph, each) for each in rules])
 
 
@@ -172,7 +172,7 @@ class _Collector:
         counting: Future[None] | None = None
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as counter:
             with progress_bar(len(images), "calibrate") as advance:
-                prepared = _ahead(reader, images, lambda path: _prepare(path, self._model, earlier))
+                prepared = work_ahead(reader, images, lambda path: _prepare(path, self._model, earlier), _AHEAD)
                 for path, image in zip(images, prepared, strict=True):
                     advance(1)
                     if isinstance(image, InputError):
@@ -279,16 +279,3 @@ def _prepare(path: Path, model: FloatModel, counted: frozenset[str]) -> _Prepare
     except InputError as error:
         return error
     return _Prepared(digest, array)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, paths: Sequence[Path], work: Callable[[Path], Result], depth: int = 2
-) -> Iterator[Result]:
-    """Yields `work(path)` for every path in order, `depth` of them computed ahead."""
-    pending: deque[Future[Result]] = deque()
-    for path in paths:
-        pending.append(pool.submit(work, path))
-        if len(pending) > depth:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()

@@ -7,11 +7,11 @@ import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from edgeq.detection.coco import (
 )
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing
-from edgeq.images import UnreadableImages, list_images, read_image
+from edgeq.images import UnreadableImages, list_images, read_image, work_ahead
 from edgeq.preprocessing import Placement, preprocess
 from edgeq.progress import progress_bar
 from edgeq.runtimes import Session, default_runtime, get_runtime, open_session
@@ -36,9 +36,6 @@ _WORKERS = 2
 _AHEAD = 4
 
 _log = logging.getLogger(__name__)
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def evaluate_artifacts(
@@ -147,7 +144,9 @@ def _run_group(
         runs = [_Run(job, stack.enter_context(session), pool) for job, session in zip(jobs, sessions, strict=True)]
         advance = stack.enter_context(progress_bar(len(ground_truth.images), "eval"))
         started = time.perf_counter()
-        prepared = _ahead(pool, ground_truth.images, lambda record: _prepare(images_dir, record, preprocessing))
+        prepared = work_ahead(
+            pool, ground_truth.images, lambda record: _prepare(images_dir, record, preprocessing), _AHEAD
+        )
         for record, image in zip(ground_truth.images, prepared, strict=True):
             if isinstance(image, InputError):
                 _log.warning("skipped: %s", image)
@@ -223,17 +222,6 @@ def _decode(job: _Job, outputs: dict[str, np.ndarray], placement: Placement) -> 
     if not (np.isfinite(detections.boxes).all() and np.isfinite(detections.scores).all()):
         raise ModelError(f"{job.artifact.name}: computed boxes or scores that are not finite numbers; it is broken")
     return detections
-
-
-def _ahead(pool: ThreadPoolExecutor, items: Sequence[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
-    """Yields `work(item)` of every item in order, a few of them computed ahead."""
-    pending: deque[Future[Result]] = deque()
-    for item in items:
-        pending.append(pool.submit(work, item))
-        if len(pending) > _AHEAD:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
 
 
 def _result(job: _Job, ground_truth: GroundTruth, engine: str) -> dict[str, Any]:
