@@ -52,7 +52,9 @@ def expected_error(histogram: Histogram, grid: Grid, power: float) -> float:
     """Returns the mean of `|x - quantized x| ** power` over the values, each standing at the centre of its bin."""
     filled = histogram.counts > 0
     values, counts = histogram.centers()[filled], histogram.counts[filled]
-    return float(np.average(np.abs(grid.quantize(values) - values) ** power, weights=counts))
+    # numpy squares fast, and is slow at any other power: for 2 and 4 all that is left to do is a square or nothing.
+    squares = (grid.quantize(values) - values) ** 2
+    return float(np.average(squares ** (power / 2), weights=counts))
 
 
 def _least_error(histogram: Histogram, power: float) -> Range:

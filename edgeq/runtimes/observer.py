@@ -45,6 +45,8 @@ class ActivationObserver:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = _LOG_FATAL
+        # Threads that spin between two runs would take the cores that count the last run's activations.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(
                 ir.to_proto(observed).SerializeToString(), options, providers=["CPUExecutionProvider"]

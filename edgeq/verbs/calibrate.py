@@ -28,7 +28,7 @@ from edgeq.runtimes.observer import ActivationObserver
 from edgeq.targets import TARGETS, get_target
 
 DEFAULT_METHOD = "lp"
-"""Least loss on the detectors of the benchmarks; see benchmarks/methods.md."""
+"""Least loss on the detectors of the benchmarks; see benchmarks/methods.py."""
 
 _AHEAD = 2
 
