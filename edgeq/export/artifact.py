@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from edgeq.errors import InputError, MismatchError
 from edgeq.files import read_json, sha256_file, sha256_json, write_json
 
@@ -15,15 +17,45 @@ MANIFEST_VERSION = 1
 
 Resize = Literal["center", "letterbox", "stretch", "crop"]
 ChannelOrder = Literal["rgb", "bgr"]
+Layout = Literal["NCHW", "NHWC"]
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output of a model: its name, numpy dtype name and shape (`None` = free dimension)."""
+    """An input or output of a model as its file holds it.
+
+    Attributes:
+        name: Its name in the file.
+        dtype: numpy's name of its type.
+        shape: Its shape in the file; `None` is a free dimension.
+        layout: Where a 4-D tensor has its channels: `NCHW` or `NHWC`.
+        scale: Step of an integer tensor that stands for real numbers: `real = (integer - zero_point) * scale`.
+        zero_point: The integer that stands for 0.0.
+    """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    layout: Layout = "NCHW"
+    scale: float | None = None
+    zero_point: int = 0
+
+    def encode(self, array: np.ndarray) -> np.ndarray:
+        """Returns what the file takes for real numbers, `(N, C, H, W)` where they are 4-D: C-contiguous."""
+        if self.layout == "NHWC" and array.ndim == 4:
+            array = array.transpose(0, 2, 3, 1)
+        if self.scale is not None:
+            limits = np.iinfo(self.dtype)
+            array = np.clip(np.rint(array / self.scale) + self.zero_point, limits.min, limits.max)
+        return np.ascontiguousarray(array, self.dtype)
+
+    def decode(self, array: np.ndarray) -> np.ndarray:
+        """Returns the real numbers of what the file gives, `(N, C, H, W)` where they are 4-D."""
+        if self.scale is not None:
+            array = (array.astype(np.float32) - self.zero_point) * np.float32(self.scale)
+        if self.layout == "NHWC" and array.ndim == 4:
+            array = array.transpose(0, 3, 1, 2)
+        return array
 
 
 @dataclass(frozen=True)
@@ -85,8 +117,8 @@ class Artifact:
 
     Attributes:
         path: The model file. The manifest lies beside it as `<path>.json` and stores only the file's name.
-        format: `onnx`, later `tflite` and `engine`.
-        precision: `fp32`, `fp16`, `int8`, `dynamic`, ...
+        format: `onnx` or `tflite`, later `engine`.
+        precision: `fp32`, `fp16`, `int8`, `int16x8`, `dynamic`.
         target: Name of the target whose rules it was written by.
         inputs: The model's inputs.
         outputs: The model's outputs.
@@ -191,4 +223,4 @@ def _parse(manifest: Path, document: Any) -> Artifact:
 
 
 def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(entry["name"], entry["dtype"], tuple(entry["shape"])) for entry in entries)
+    return tuple(TensorSpec(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)

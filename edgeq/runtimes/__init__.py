@@ -6,8 +6,6 @@ A runtime is one file in this folder and one line in `RUNTIMES`; third parties r
 
 from __future__ import annotations
 
-import importlib.util
-
 from edgeq.errors import InputError
 from edgeq.export.artifact import Artifact
 from edgeq.registry import load_entry
@@ -19,6 +17,7 @@ __all__ = ["RUNTIMES", "Session", "default_runtime", "get_runtime", "is_installe
 RUNTIMES: dict[str, str] = {
     "onnxruntime": "edgeq.runtimes.onnxruntime:OnnxRuntimeSession",
     "openvino": "edgeq.runtimes.openvino:OpenVinoSession",
+    "litert": "edgeq.runtimes.litert:LiteRtSession",
 }
 
 
@@ -56,7 +55,7 @@ def get_runtime(name: str) -> type[Session]:
 
 def is_installed(runtime: str) -> bool:
     """Returns whether the runtime's engine can be found, without importing it."""
-    return importlib.util.find_spec(get_runtime(runtime).package) is not None
+    return get_runtime(runtime).is_installed()
 
 
 def default_runtime(artifact: Artifact) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from types import TracebackType
@@ -51,6 +52,11 @@ class Session(ABC):
         self._open(compute_precision)
 
     @classmethod
+    def is_installed(cls) -> bool:
+        """Returns whether the engine can be found, without importing it."""
+        return importlib.util.find_spec(cls.package) is not None
+
+    @classmethod
     def import_engine(cls) -> Any:
         """Returns the engine's package.
 
@@ -64,7 +70,7 @@ class Session(ABC):
             if isinstance(error, ModuleNotFoundError) and error.name == cls.package:
                 raise MissingDependencyError(cls.package, cls.extra, f"The runtime {cls.runtime}") from error
             raise EngineError(
-                f"{cls.package} is installed but cannot be imported ({_first_line(error)}); install it again"
+                f"{cls.package} is installed but cannot be imported ({first_line(error)}); install it again"
             ) from error
 
     @abstractmethod
@@ -144,14 +150,14 @@ class Session(ABC):
     def _refused(self, error: Exception) -> EngineError:
         """Returns the error of a file that the engine cannot load."""
         return EngineError(
-            f"{self.artifact.path}: {self.runtime} cannot load it ({_first_line(error)}); export it again, or choose "
+            f"{self.artifact.path}: {self.runtime} cannot load it ({first_line(error)}); export it again, or choose "
             "another runtime"
         )
 
     def _failed(self, error: Exception) -> EngineError:
         """Returns the error of a run that the engine broke off."""
         return EngineError(
-            f"{self.artifact.path}: {self.runtime} failed while running it ({_first_line(error)}); try another runtime"
+            f"{self.artifact.path}: {self.runtime} failed while running it ({first_line(error)}); try another runtime"
         )
 
 
@@ -165,7 +171,7 @@ def _check(artifact: str, array: np.ndarray, spec: TensorSpec) -> None:
         raise InputError(f"{artifact}: input {spec.name!r} has shape {array.shape}, wanted {spec.shape}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Returns the first line of an engine's message that says something: OpenVINO begins with source positions."""
     lines = [line.strip() for line in str(error).splitlines()]
     telling = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]

@@ -1,0 +1,1 @@
+"""TFLite files: converting the float network, planning its precisions, writing and reading back."""

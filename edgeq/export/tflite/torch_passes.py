@@ -1,0 +1,195 @@
+"""Rewrites of a traced torch graph into what the TFLite converter and XNNPACK take; each computes the same function.
+
+All work on the ATen graph of `torch.export`, so that they serve any module, whatever its layers are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import fx
+
+_CONVOLUTIONS = ("aten::conv2d", "aten::conv_transpose2d")
+_NON_NEGATIVE = ("aten::relu", "aten::relu_", "aten::relu6", "aten::relu6_", "aten::sigmoid", "aten::sigmoid_")
+_KEEPS_SIGN = ("aten::max_pool2d", "aten::avg_pool2d", "aten::upsample_nearest2d", "aten::clone", "aten::dropout")
+
+
+def capture(module: torch.nn.Module, example: torch.Tensor) -> fx.GraphModule:
+    """Returns the ATen graph of a module in eval mode, with all rewrites of this file applied.
+
+    Args:
+        module: One image batch in, one tensor or a tuple of tensors out.
+        example: An input `(1, 3, H, W)`, float32.
+    """
+    import torch
+
+    graph_module = torch.export.export(module.eval(), (example,)).module()
+    assert isinstance(graph_module, torch.fx.GraphModule)  # noqa: S101 - `module()` of an unflattened program
+    for rewrite in (fold_batchnorm, pad_pools_with_zeros, simplify_conv_transposes):
+        rewrite(graph_module)
+    graph_module.graph.eliminate_dead_code()
+    graph_module.recompile()
+    return graph_module
+
+
+def fold_batchnorm(graph_module: fx.GraphModule) -> int:
+    """Folds each BatchNorm behind a convolution that nothing else reads, and returns how many were folded.
+
+    Left in front of a ConvTranspose's bias, BatchNorm reaches TFLite as a 4-D bias, and quantized files with one are
+    refused at load.
+    """
+    import torch
+
+    folded = 0
+    for node in list(graph_module.graph.nodes):
+        if _name(node) != "aten::batch_norm":
+            continue
+        conv = node.args[0]
+        arguments = _arguments(node)
+        if _name(conv) not in _CONVOLUTIONS or len(conv.users) != 1 or arguments["training"]:
+            continue
+        weight = _constant(graph_module, _arguments(conv)["weight"])
+        statistics = [_constant(graph_module, arguments[name]) for name in ("running_mean", "running_var")]
+        if weight is None or any(each is None for each in statistics):
+            continue
+        mean, variance = (each.double() for each in statistics if each is not None)
+        gamma, beta, bias = (
+            torch.as_tensor(default).double() if found is None else found.double()
+            for found, default in (
+                (_constant(graph_module, arguments["weight"]), 1.0),
+                (_constant(graph_module, arguments["bias"]), 0.0),
+                (_constant(graph_module, _arguments(conv)["bias"]), 0.0),
+            )
+        )
+        factor = gamma / torch.sqrt(variance + arguments["eps"])
+        _set_argument(graph_module, conv, "weight", _scale_channels(conv, weight.double(), factor).to(weight.dtype))
+        _set_argument(graph_module, conv, "bias", ((bias - mean) * factor + beta).to(weight.dtype))
+        node.replace_all_uses_with(conv)
+        graph_module.graph.erase_node(node)
+        folded += 1
+    return folded
+
+
+def pad_pools_with_zeros(graph_module: fx.GraphModule) -> int:
+    """Pads max-pools of non-negative maps with zeros beforehand, and returns how many.
+
+    A pool's own padding is minus infinity, which XNNPACK does not run and which no quantized range can hold.
+    """
+    import torch
+
+    rewritten = 0
+    for node in list(graph_module.graph.nodes):
+        if _name(node) != "aten::max_pool2d":
+            continue
+        arguments = _arguments(node)
+        vertical, horizontal = _pair(arguments["padding"])
+        if not (vertical or horizontal) or not _is_non_negative(node.args[0]):
+            continue
+        with graph_module.graph.inserting_before(node):
+            padded = graph_module.graph.call_function(
+                torch.ops.aten.constant_pad_nd.default,
+                (node.args[0], [horizontal, horizontal, vertical, vertical], 0.0),
+            )
+        node.args = (padded, arguments["kernel_size"], arguments["stride"], [0, 0], *node.args[4:])
+        rewritten += 1
+    return rewritten
+
+
+def simplify_conv_transposes(graph_module: fx.GraphModule) -> int:
+    """Writes output padding and dilation of transposed convolutions into their kernels, and returns how many.
+
+    A dilated kernel is a larger one with zeros between its taps; `n` more rows of output are the same as `n` rows of
+    zeros at the kernel's end. The converter takes neither as an attribute.
+    """
+    import torch
+
+    rewritten = 0
+    for node in graph_module.graph.nodes:
+        if _name(node) != "aten::conv_transpose2d":
+            continue
+        arguments = _arguments(node)
+        dilation, more = _pair(arguments["dilation"]), _pair(arguments["output_padding"])
+        weight = _constant(graph_module, arguments["weight"])
+        if weight is None or (dilation == (1, 1) and more == (0, 0)):
+            continue
+        size = [(length - 1) * step + 1 for length, step in zip(weight.shape[2:], dilation, strict=True)]
+        spread = weight.new_zeros(*weight.shape[:2], size[0] + more[0], size[1] + more[1])
+        spread[:, :, : size[0] : dilation[0], : size[1] : dilation[1]] = weight
+        _set_argument(graph_module, node, "weight", spread)
+        arguments = _arguments(node)
+        node.args = (*(arguments[name] for name in ("input", "weight", "bias", "stride", "padding")), [0, 0],
+                     arguments["groups"], [1, 1])  # fmt: skip
+        node.kwargs = {}
+        rewritten += 1
+    del torch
+    return rewritten
+
+
+def _name(node: Any) -> str:
+    """Returns an ATen operator's name without its overload; an empty string for everything else."""
+    schema = getattr(getattr(node, "target", None), "_schema", None)
+    return str(schema.name) if schema is not None else ""
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    """Returns all arguments by name, defaults included."""
+    schema = node.target._schema  # type: ignore[union-attr]  # only called on ATen operators
+    found = {argument.name: argument.default_value for argument in schema.arguments}
+    found.update(zip((argument.name for argument in schema.arguments), node.args, strict=False))
+    found.update(node.kwargs)
+    return found
+
+
+def _constant(graph_module: fx.GraphModule, node: Any) -> torch.Tensor | None:
+    if getattr(node, "op", None) != "get_attr":
+        return None
+    owner, _, leaf = node.target.rpartition(".")
+    value: torch.Tensor = getattr(graph_module.get_submodule(owner), leaf)
+    return value.detach()
+
+
+def _set_argument(graph_module: fx.GraphModule, node: fx.Node, name: str, value: torch.Tensor) -> None:
+    """Gives a node a constant of its own; another node may read the old one."""
+    import torch
+
+    index = 0
+    while hasattr(graph_module, f"edgeq_{name}_{index}"):
+        index += 1
+    target = f"edgeq_{name}_{index}"
+    graph_module.register_buffer(target, value.clone())
+    with graph_module.graph.inserting_before(node):
+        constant = graph_module.graph.get_attr(target)
+    constant.meta["val"] = torch.empty_like(value, device="meta")
+    schema = node.target._schema  # type: ignore[union-attr]  # only called on ATen operators
+    position = [argument.name for argument in schema.arguments].index(name)
+    arguments = list(node.args)
+    while len(arguments) <= position:
+        arguments.append(schema.arguments[len(arguments)].default_value)
+    arguments[position] = constant
+    node.args = tuple(arguments)
+
+
+def _scale_channels(conv: fx.Node, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Returns the weight times a factor `(out channels,)`."""
+    if _name(conv) == "aten::conv2d":  # (out, in / groups, kh, kw)
+        return weight * factor.reshape(-1, 1, 1, 1)
+    groups = int(_arguments(conv)["groups"])  # (in, out / groups, kh, kw)
+    grouped = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    return (grouped * factor.reshape(groups, 1, -1, 1, 1)).reshape(weight.shape)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    numbers = list(value) if isinstance(value, (list, tuple)) else [value]
+    return (int(numbers[0]), int(numbers[-1])) if numbers else (0, 0)
+
+
+def _is_non_negative(node: fx.Node) -> bool:
+    while _name(node) in _KEEPS_SIGN:
+        node = node.args[0]  # type: ignore[assignment]  # the first argument of these is a node
+    if _name(node) in ("aten::clamp", "aten::clamp_", "aten::hardtanh", "aten::hardtanh_"):
+        low = _arguments(node).get("min", _arguments(node).get("min_val"))
+        return isinstance(low, (int, float)) and low >= 0
+    return _name(node) in _NON_NEGATIVE
