@@ -104,10 +104,8 @@ def simplify_conv_transposes(graph_module: fx.GraphModule) -> int:
     A dilated kernel is a larger one with zeros between its taps; `n` more rows of output are the same as `n` rows of
     zeros at the kernel's end. The converter takes neither as an attribute.
     """
-    import torch
-
     rewritten = 0
-    for node in graph_module.graph.nodes:
+    for node in list(graph_module.graph.nodes):
         if _name(node) != "aten::conv_transpose2d":
             continue
         arguments = _arguments(node)
@@ -124,7 +122,6 @@ def simplify_conv_transposes(graph_module: fx.GraphModule) -> int:
                      arguments["groups"], [1, 1])  # fmt: skip
         node.kwargs = {}
         rewritten += 1
-    del torch
     return rewritten
 
 

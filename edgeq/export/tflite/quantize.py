@@ -1,0 +1,238 @@
+"""Carries out a plan on a float TFLite file with ai-edge-quantizer, reads the result back and checks every decision."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgeq.calibrators.ranges import Ranges
+from edgeq.errors import MismatchError, MissingDependencyError, ModelError
+from edgeq.export.tflite.graph import Graph, read_graph, rename_tensors
+from edgeq.export.tflite.plan import LAYERS, Choice, Precision, range_sources
+
+_STATIC = (Precision.INT8, Precision.INT16X8)
+_ACTIVATION_DTYPE = {Precision.INT8: "int8", Precision.INT16X8: "int16"}
+_SMALLEST_STEP = 1e-30
+_FLOAT32_EPSILON = 1e-6
+
+
+def quantize(
+    content: bytes,
+    choices: Mapping[int, Choice],
+    name: str,
+    *,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    integer_io: bool = False,
+    per_tensor: frozenset[str] = frozenset(),
+) -> bytes:
+    """Returns the quantized TFLite file.
+
+    Args:
+        content: A float file whose tensors have names of their own.
+        choices: Operator number -> precision; operators without one stay in float.
+        name: What to call the file in errors.
+        ranges: Tensor name -> low and high, for all that static operators read and write (`intervals`).
+        integer_io: Whether inputs and outputs that meet static operators are integers.
+        per_tensor: Kinds of operators whose weights get one scale instead of one for each channel.
+
+    Raises:
+        ModelError: the quantizer refuses the graph, or did something else than was decided.
+        MissingDependencyError: the extra `tflite` is not installed.
+    """
+    try:
+        from ai_edge_quantizer import qtyping, quantizer
+    except ImportError as error:
+        raise MissingDependencyError("ai-edge-quantizer", "tflite", "Quantizing TFLite files") from error
+    before = read_graph(content, name)
+    worker = quantizer.Quantizer(bytearray(content))
+    for choice in choices.values():
+        granularity = qtyping.QuantGranularity.TENSORWISE if choice.kind in per_tensor else None
+        _add_rule(worker, f"^{re.escape(choice.name)};", choice.kind, choice.precision, granularity)
+    if integer_io:
+        for side in ("INPUT", "OUTPUT"):
+            _add_rule(worker, ".*", side, _static_precision(choices), None)
+    statistics = None if ranges is None else _statistics(before, ranges)
+    try:
+        result = worker.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+        quantized = bytes(result.quantized_model)
+    # It raises plain ValueError, RuntimeError, KeyError and TypeError for graphs that it does not take.
+    except Exception as error:
+        raise ModelError(f"{name}: ai-edge-quantizer cannot quantize it: {error}") from error
+    quantized = rename_tensors(quantized, _end_names(before, read_graph(quantized, name)), name)
+    check(before, read_graph(quantized, name), choices, name, ranges=ranges, per_tensor=per_tensor)
+    return quantized
+
+
+def cast_to_float16(content: bytes, name: str) -> bytes:
+    """Returns a TFLite file whose weights are float16, turned into float32 when the file is loaded.
+
+    Raises:
+        ModelError: the quantizer refuses the graph.
+        MissingDependencyError: the extra `tflite` is not installed.
+    """
+    try:
+        from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
+    except ImportError as error:
+        raise MissingDependencyError("ai-edge-quantizer", "tflite", "Quantizing TFLite files") from error
+    worker = quantizer.Quantizer(bytearray(content))
+    weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+    worker.update_quantization_recipe(
+        ".*",
+        qtyping.TFLOperationName.ALL_SUPPORTED,
+        qtyping.OpQuantizationConfig(
+            weight_tensor_config=weights,
+            compute_precision=qtyping.ComputePrecision.FLOAT,
+            explicit_dequantize=True,
+        ),
+        algorithm_manager.AlgorithmName.FLOAT_CASTING,
+    )
+    try:
+        result = worker.quantize(enable_progress_bar=False, enable_progress_report=False)
+    except Exception as error:
+        raise ModelError(f"{name}: ai-edge-quantizer cannot halve its weights: {error}") from error
+    return bytes(result.quantized_model)
+
+
+def intervals(
+    graph: Graph, known: Mapping[str, tuple[Ranges, str]], choices: Mapping[int, Choice]
+) -> dict[str, tuple[float, float]]:
+    """Returns tensor name -> low and high for every tensor that a static operator reads or writes.
+
+    Args:
+        graph: The float graph.
+        known: Tensor name -> the ranges that hold it, and its name in them.
+        choices: The plan; int16x8 takes the widest values seen, for its steps are fine enough without clipping.
+
+    Raises:
+        MismatchError: a tensor has no range.
+    """
+    sources = range_sources(graph)
+    wanted = {
+        index: choice.precision
+        for number, choice in choices.items()
+        if choice.precision in _STATIC
+        for index in (*graph.activations(graph.operators[number]), *graph.operators[number].outputs)
+    }
+    found = {}
+    for index, precision in wanted.items():
+        name = graph.tensors[index].name
+        missing = [source for source in sources[name] if source not in known]
+        if missing:
+            raise MismatchError(
+                f"the ranges hold no interval for the TFLite tensor {missing[0]!r}; give --calib with images, so that "
+                "it can be observed"
+            )
+        parts = [_interval(*known[source], precision) for source in sources[name]]
+        found[name] = min(low for low, _ in parts), max(high for _, high in parts)
+    return found
+
+
+def check(
+    before: Graph,
+    after: Graph,
+    choices: Mapping[int, Choice],
+    name: str,
+    *,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    per_tensor: frozenset[str] = frozenset(),
+) -> None:
+    """Reads a quantized graph back, operator by operator.
+
+    Raises:
+        ModelError: an operator has not the precision that was decided, or a tensor not the scale of its range.
+    """
+    computed = {_base(after.tensors[index].name): operator for operator in after.operators
+                if operator.kind not in ("QUANTIZE", "DEQUANTIZE") for index in operator.outputs}  # fmt: skip
+    for operator in before.operators:
+        if operator.kind not in LAYERS and operator.index not in choices:
+            continue
+        output = before.tensors[operator.outputs[0]].name
+        if output not in computed:
+            raise ModelError(f"{name}: operator {output!r} is not in the quantized file; please report the model")
+        found = computed[output]
+        precision = choices[operator.index].precision if operator.index in choices else Precision.FLOAT
+        result = after.tensors[found.outputs[0]]
+        weight = after.tensors[found.inputs[1]] if operator.kind in LAYERS else None
+        problem = _problem(precision, result.dtype, None if weight is None else weight.dtype)
+        channelwise = weight is not None and weight.dtype == "int8" and operator.kind not in per_tensor
+        if problem is None and channelwise and weight is not None and len(weight.scales) < max(1, _channels(weight)):
+            problem = "its weights have one scale instead of one for each channel"
+        if problem is None and precision in _STATIC and ranges is not None:
+            problem = _wrong_scale(result.scales, ranges[output], precision)
+        if problem is not None:
+            raise ModelError(
+                f"{name}: {operator.kind} {output!r} was to be {precision.value}, but {problem}; please report the model"
+            )
+
+
+def _add_rule(worker: Any, scope: str, kind: str, precision: Precision, granularity: Any) -> None:
+    from ai_edge_quantizer import qtyping
+
+    names = qtyping.TFLOperationName
+    operation = names.CONV_2D_TRANSPOSE if kind == "TRANSPOSE_CONV" else names(kind)
+    options = {} if granularity is None else {"granularity": granularity}
+    if precision is Precision.DYNAMIC:
+        worker.add_dynamic_config(scope, operation, num_bits=8, **options)
+    elif precision in _STATIC:
+        bits = 8 if precision is Precision.INT8 else 16
+        worker.add_static_config(scope, operation, activation_num_bits=bits, weight_num_bits=8, **options)
+
+
+def _static_precision(choices: Mapping[int, Choice]) -> Precision:
+    return next((each.precision for each in choices.values() if each.precision in _STATIC), Precision.INT8)
+
+
+def _interval(ranges: Ranges, name: str, precision: Precision) -> tuple[float, float]:
+    if precision is Precision.INT16X8:
+        histogram = ranges.histograms[name]
+        return min(0.0, histogram.minimum), max(0.0, histogram.maximum)
+    return ranges.interval(name)
+
+
+def _statistics(graph: Graph, ranges: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, np.ndarray]]:
+    """Returns what the quantizer calls statistics: minimum and maximum with one dimension for each of the tensor's."""
+    ranks = {tensor.name: len(tensor.shape) for tensor in graph.tensors}
+    return {
+        name: {"min": np.full([1] * ranks[name], low, np.float32), "max": np.full([1] * ranks[name], high, np.float32)}
+        for name, (low, high) in ranges.items()
+    }
+
+
+def _end_names(before: Graph, after: Graph) -> dict[int, str]:
+    """Returns the names that give the ends of a quantized graph those of the float one."""
+    names = {}
+    taken = {tensor.name: tensor.index for tensor in after.tensors}
+    for old, new in zip((*before.inputs, *before.outputs), (*after.inputs, *after.outputs), strict=True):
+        wanted = before.tensors[old].name
+        if after.tensors[new].name != wanted:
+            names[taken[wanted]] = f"{wanted}_quantized"
+            names[new] = wanted
+    return names
+
+
+def _base(name: str) -> str:
+    return name.removesuffix("_quantized").removesuffix("_dequant")
+
+
+def _channels(weight: Any) -> int:
+    return int(weight.shape[weight.channel_axis]) if weight.shape else 1
+
+
+def _problem(precision: Precision, output: str, weight: str | None) -> str | None:
+    wanted = _ACTIVATION_DTYPE.get(precision, "float32")
+    if output != wanted:
+        return f"its output is {output}"
+    wanted = "float32" if precision is Precision.FLOAT else "int8"
+    return None if weight in (None, wanted) else f"its weight is {weight}"
+
+
+def _wrong_scale(scales: tuple[float, ...], interval: tuple[float, float], precision: Precision) -> str | None:
+    low, high = interval
+    wanted = (high - low) / 255 if precision is Precision.INT8 else max(high, -low) / 32767
+    wanted = wanted if wanted > _SMALLEST_STEP else 1.0
+    if len(scales) == 1 and abs(scales[0] / wanted - 1) < _FLOAT32_EPSILON:
+        return None
+    return f"its scale is {scales}, its range asks for {wanted:g}"

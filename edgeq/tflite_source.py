@@ -1,0 +1,144 @@
+"""The float32 TFLite file of an opened model, converted in a process of its own.
+
+The converter takes gigabytes and may die; here that costs one line. The process is `python -m edgeq.tflite_source`: one
+JSON object on stdin says what to convert, its stages come back on stdout line by line, and an error as the last line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+import edgeq.errors
+from edgeq.errors import EdgeqError, ModelError
+from edgeq.export.graph import read_onnx, save_onnx
+from edgeq.files import write_bytes
+from edgeq.model_source import ModelRequest, OpenedModel
+from edgeq.progress import progress_bar
+from edgeq.runtimes.child import safe_environment
+
+_STAGES = 13
+"""How many stages litert-torch reports."""
+
+_DONE = re.compile(rb"\[ DONE\]")
+_FAILED = "edgeq failed: "
+_KILLED = -9
+_STDERR_CHARACTERS = 300
+
+
+def convert(request: ModelRequest, opened: OpenedModel) -> bytes:
+    """Returns the float32 TFLite file of a model.
+
+    A torch model is converted from torch; an ONNX file from its graph, operator by operator.
+
+    Raises:
+        ModelError: the model has an operator that cannot be converted, or the converter died or ran out of memory.
+        MissingDependencyError: the extra `tflite` is not installed.
+    """
+    graph = opened.model.graph
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+        converted = Path(folder) / "model.tflite"
+        job: dict[str, Any] = {
+            "name": opened.model.name,
+            "reference": request.reference,
+            "weights": None if request.weights is None else str(request.weights),
+            "onnx": None,
+            "height_px": opened.model.preprocessing.height_px,
+            "width_px": opened.model.preprocessing.width_px,
+            "outputs": [str(value.name) for value in graph.graph.outputs],
+            "out": str(converted),
+        }
+        if opened.module is None:
+            job["onnx"] = str(Path(folder) / "model.onnx")
+            save_onnx(graph, Path(job["onnx"]))
+        _run(job)
+        return converted.read_bytes()
+
+
+def _run(job: dict[str, Any]) -> None:
+    with tempfile.TemporaryFile() as log:
+        with subprocess.Popen(
+            [sys.executable, "-m", "edgeq.tflite_source"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=safe_environment(),
+        ) as process:
+            assert process.stdin is not None and process.stdout is not None  # noqa: S101 - both are pipes
+            try:
+                last = _follow(process, job)
+            except BaseException:
+                process.kill()
+                raise
+        if last.startswith(_FAILED):
+            answer = json.loads(last.removeprefix(_FAILED))
+            error = getattr(edgeq.errors, answer["error"])
+            raise _restored(error, answer["message"])
+        if process.returncode == _KILLED:
+            raise ModelError(
+                f"{job['name']}: the TFLite converter was killed, most likely for want of memory; it needs about 3 GB "
+                "for a ResNet-50 detector, free some or take a smaller --size"
+            )
+        if process.returncode:
+            log.seek(0)
+            words = log.read().decode(errors="replace").strip()[-_STDERR_CHARACTERS:]
+            raise ModelError(
+                f"{job['name']}: the TFLite converter died (exit code {process.returncode}); it last wrote: "
+                + " | ".join(words.splitlines())
+            )
+
+
+def _follow(process: subprocess.Popen[bytes], job: dict[str, Any]) -> str:
+    """Returns the last line of the process after moving the progress bar on with each stage."""
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101 - both are pipes
+    process.stdin.write(json.dumps(job).encode())
+    process.stdin.close()
+    last = b""
+    with progress_bar(_STAGES, "convert", unit="%") as advance:
+        for line in process.stdout:
+            last = line.strip() or last
+            if _DONE.search(line):
+                advance(1)
+    return last.decode(errors="replace")
+
+
+def _restored(error: type[EdgeqError], message: str) -> EdgeqError:
+    """Returns an error of a class whose own constructor would ask for more than the message."""
+    restored = error.__new__(error, message)
+    restored.args = (message,)
+    return restored
+
+
+def main() -> NoReturn:
+    """Converts what stdin says."""
+    job = json.load(sys.stdin)
+    try:
+        write_bytes(Path(job["out"]), _converted(job))
+    except EdgeqError as error:
+        print(_FAILED + json.dumps({"error": type(error).__name__, "message": str(error)}), flush=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _converted(job: dict[str, Any]) -> bytes:
+    import torch
+
+    from edgeq.export.tflite.convert import convert_module
+    from edgeq.export.tflite.onnx_module import onnx_to_torch
+    from edgeq.models.zoo import load_model
+
+    if job["onnx"] is not None:
+        module = onnx_to_torch(read_onnx(Path(job["onnx"])))
+    else:
+        module = load_model(job["reference"], None if job["weights"] is None else Path(job["weights"]))
+    example = torch.zeros(1, 3, job["height_px"], job["width_px"])
+    return convert_module(module, example, job["outputs"], job["name"])
+
+
+if __name__ == "__main__":
+    main()
