@@ -43,6 +43,7 @@ def peak_rss_bytes() -> int:
 
 
 def _arrays(artifact: Artifact, images: Path) -> Iterator[np.ndarray]:
+    assert artifact.preprocessing is not None
     for path in list_images(images):
         yield preprocess(read_image(path), artifact.preprocessing)[0]
 
@@ -66,6 +67,7 @@ def _edgeq(artifact: Artifact, images: Path, out: Path, method: str = DEFAULT_ME
     from edgeq.export.graph import clean, read_onnx
     from edgeq.export.onnx_writer import FloatModel
 
+    assert artifact.preprocessing is not None
     graph = read_onnx(artifact.path)
     clean(graph)
     model = FloatModel("model", graph, artifact.preprocessing)

@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-from edgeq.verbs.report import REPORT, Column, Row, header, provenance, table
+from edgeq.verbs.report import REPORT, Column, Row, filled, header, provenance, table
 
 if TYPE_CHECKING:
     from edgeq.verbs.doctor import Diagnosis
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 # A pipe has no width; rich would fold tables at 80 columns.
 _PIPE_WIDTH = 1000
 _STYLES = {"ok": "green", "missing": "yellow", "warning": "yellow", "broken": "red"}
+
+_MAX_CLASSES = 100
+_NAMED = 5
+# Task -> what is counted of a class, and the titles of its scores.
+_CLASS_KEYS = {
+    "detection": ("boxes", {"ap": "AP", "ap50": "AP50", "ar_100": "AR"}),
+    "classification": ("images", {"top1": "top-1"}),
+}
 
 Cells = Sequence[Sequence[str]]
 
@@ -29,10 +37,8 @@ def print_report(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> Non
 
     A terminal that is too narrow gets each artifact's name on a line of its own.
     """
-    cells = table(rows, columns)
-    shown = [i for i in range(len(columns) + 2) if i < 2 or any(row[i] != "-" for row in cells)]
-    titles = [header(columns)[i] for i in shown]
-    cells = [tuple(row[i] for i in shown) for row in cells]
+    columns = filled(rows, columns)
+    titles, cells = header(columns), table(rows, columns)
     console = _console()
     layouts = (_one_line_a_row(titles, cells), _by_artifact(titles, cells, 2), _by_artifact(titles, cells, 1))
     fitting = (each for each in layouts if max(cell_len(line) for line in chain(*each)) <= console.width)
@@ -42,15 +48,19 @@ def print_report(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> Non
 
 
 def print_classes(scores: Mapping[str, Any]) -> None:
-    """Prints the scores of each class that the images hold, from a result of `edgeq eval`."""
-    keys = ("ap", "ap50", "ar_100")
-    cells = [
-        (entry["name"], str(entry["boxes"]), *(f"{entry[key]:.4f}" for key in keys))
-        for entry in scores["per_class"]
-        if entry["boxes"]
-    ]
-    top, *lines = _align([("class", "boxes", "AP", "AP50", "AR"), *cells], left=1)
-    _print_lines(_console(), [top], lines)
+    """Prints the scores of each class that the images hold, from a result of `edgeq eval`.
+
+    Hundreds of classes with an image or two each tell nothing; beyond 100 they are left to the JSON file.
+    """
+    counted, keys = _CLASS_KEYS[scores["task"]]
+    present = [entry for entry in scores["per_class"] if entry[counted]]
+    console = _console()
+    if len(present) > _MAX_CLASSES:
+        console.print(f"{len(present)} classes; --json FILE holds the scores of each", style="dim", soft_wrap=True)
+        return
+    cells = [(entry["name"], str(entry[counted]), *(f"{entry[key]:.4f}" for key in keys)) for entry in present]
+    top, *lines = _align([("class", counted, *keys.values()), *cells], left=1)
+    _print_lines(console, [top], lines)
 
 
 def _one_line_a_row(titles: Sequence[str], cells: Cells) -> tuple[list[str], list[str]]:
@@ -90,6 +100,17 @@ def _print_lines(console: Console, top: Sequence[str], lines: Sequence[str]) -> 
         console.print(line, style="bold", soft_wrap=True, markup=False)
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
+
+
+def float_layers(reasons: Mapping[str, str]) -> list[str]:
+    """Returns a line for each reason why layers stay in float; the manifest names them all."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return [
+        f"{len(found)} in float, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
+        for reason, found in names.items()
+    ]
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

@@ -53,6 +53,31 @@ def list_images(source: Path, images_dir: Path | None = None) -> list[Path]:
     return _list_text(source, images_dir)
 
 
+def existing_images(source: Path, folder: Path, names: list[str]) -> list[Path]:
+    """Returns the paths of images that a file names.
+
+    Single missing files are for the reader to count, but a wrong folder is told at once.
+
+    Args:
+        source: The file, for errors.
+        folder: Where its paths start from.
+        names: The paths that it holds.
+
+    Raises:
+        InputError: there are no names, or none of them is a file.
+    """
+    if not names:
+        raise InputError(f"{source}: names no images")
+    paths = [folder / name for name in names]
+    try:
+        found = any(path.is_file() for path in paths)
+    except (OSError, ValueError):  # a line too long for a file name, or with a null character
+        found = False
+    if not found:
+        raise InputError(f"{source}: none of its {len(paths)} images lies in {folder} (the first is {names[0][:80]!r})")
+    return paths
+
+
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Returns the image's pixels as `(H, W, 3)` uint8, RGB.
 
@@ -145,7 +170,7 @@ def _list_text(source: Path, images_dir: Path | None) -> list[Path]:
         raise InputError(
             f"{source}: is not a list of images; wanted a folder, a text file with one path a line or a COCO file"
         ) from None
-    return _existing(source, images_dir or source.parent, [line.strip() for line in lines if line.strip()])
+    return existing_images(source, images_dir or source.parent, [line.strip() for line in lines if line.strip()])
 
 
 def _list_coco(source: Path, images_dir: Path | None) -> list[Path]:
@@ -156,18 +181,4 @@ def _list_coco(source: Path, images_dir: Path | None) -> list[Path]:
         raise InputError(f"{source}: is not a COCO annotation file; wanted a list `images` with `file_name`s") from None
     if images_dir is None:
         raise InputError(f"{source}: is a COCO annotation file; say with --images DIR where its images are")
-    return _existing(source, images_dir, names)
-
-
-def _existing(source: Path, folder: Path, names: list[str]) -> list[Path]:
-    """Returns the paths; single missing files are for the reader to count, but a wrong folder is told at once."""
-    if not names:
-        raise InputError(f"{source}: names no images")
-    paths = [folder / name for name in names]
-    try:
-        found = any(path.is_file() for path in paths)
-    except (OSError, ValueError):  # a line too long for a file name, or with a null character
-        found = False
-    if not found:
-        raise InputError(f"{source}: none of its {len(paths)} images lies in {folder} (the first is {names[0][:80]!r})")
-    return paths
+    return existing_images(source, images_dir, names)

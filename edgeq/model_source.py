@@ -22,9 +22,8 @@ from edgeq.export.graph import (
     specs,
 )
 from edgeq.export.onnx_writer import FloatModel
-from edgeq.files import read_json
 from edgeq.models.names import CENTERNET_DEPTHS, is_zoo_name, zoo_names
-from edgeq.presets import Preset, load_preset
+from edgeq.presets import Preset, load_preset, parse_labels
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -150,7 +149,7 @@ def _assemble(
 ) -> OpenedModel:
     folded = fold_batchnorm(graph)
     infer_shapes(graph)
-    labels = preset.labels if request.labels is None else _parse_labels(request.labels)
+    labels = preset.labels if request.labels is None else parse_labels(request.labels)
     model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels)
     return OpenedModel(model, module, folded)
 
@@ -201,19 +200,3 @@ def _static_size(graph: ir.Model) -> ImageSize:
     if height is None or width is None:
         raise ModelError("the model's height and width are free; fix them with --size HxW")
     return height, width
-
-
-def _parse_labels(text: str) -> tuple[str, ...]:
-    path = Path(text)
-    if path.suffix == ".json":
-        document = read_json(path, kind="a COCO annotation file")
-        try:
-            categories = sorted(document["categories"], key=lambda category: category["id"])
-            return tuple(str(category["name"]) for category in categories)
-        except (KeyError, TypeError):
-            raise InputError(f"--labels {path}: has no list of categories with id and name") from None
-    if path.is_file():
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    if path.suffix:
-        raise InputError(f"--labels {path}: no such file; wanted a COCO JSON, a text file, or names with commas")
-    return tuple(name.strip() for name in text.split(",") if name.strip())

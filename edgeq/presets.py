@@ -16,8 +16,8 @@
     antialias = false
     crop_fraction = 0.875           # for crop
 
-    [postprocessing]                # left out for a model that is not a detector
-    decoder = "yolox"               # centernet, fastestdet, yolox or package.module:function
+    [postprocessing]                # left out for a model that is neither detector nor classifier
+    decoder = "yolox"               # centernet, fastestdet, yolox, classification or package.module:function
 
     [postprocessing.outputs]        # role in the decoder = output's name
     predictions = "output"
@@ -38,6 +38,7 @@ from typing import Any, get_args
 
 from edgeq.errors import InputError
 from edgeq.export.artifact import ChannelOrder, Postprocessing, Preprocessing, Resize
+from edgeq.files import read_json
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -56,7 +57,7 @@ class Preset:
 
     Attributes:
         preprocessing: From image to input.
-        postprocessing: From outputs to detections; `None` for a model that is not a detector.
+        postprocessing: From outputs to detections or class scores; `None` for any other model.
         labels: Class names by class index; empty where the preset names none.
     """
 
@@ -88,6 +89,30 @@ def load_preset(name_or_toml: str, input_size: tuple[int, int] | None = None) ->
         _postprocessing(name_or_toml, document),
         _labels(name_or_toml, document.get("labels", [])),
     )
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """Returns class names by class index.
+
+    Args:
+        text: A COCO JSON (its categories by ascending id), a text file with a name a line, or names with commas.
+
+    Raises:
+        InputError: the file is missing or has another form.
+    """
+    path = Path(text)
+    if path.suffix == ".json":
+        document = read_json(path, kind="a COCO annotation file")
+        try:
+            categories = sorted(document["categories"], key=lambda category: category["id"])
+            return tuple(str(category["name"]) for category in categories)
+        except (KeyError, TypeError):
+            raise InputError(f"--labels {path}: has no list of categories with id and name") from None
+    if path.is_file():
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    if path.suffix:
+        raise InputError(f"--labels {path}: no such file; wanted a COCO JSON, a text file, or names with commas")
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _read(name_or_toml: str) -> dict[str, Any]:

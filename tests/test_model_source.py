@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgeq.errors import EdgeqError, InputError, ModelError
+from edgeq.export.artifact import Postprocessing
 from edgeq.model_source import ModelRequest, open_model, parse_size
 from edgeq.models.names import zoo_names
 from edgeq.verbs.export import export_model
@@ -140,7 +141,7 @@ def test_a_factory_makes_a_model(factories):
     assert opened.model.name == "net"
     assert opened.folded.folded + sum(node.op_type == "BatchNormalization" for node in opened.model.graph.graph) <= 1
     assert [node.op_type for node in opened.model.graph.graph] == ["Conv"]
-    assert opened.model.postprocessing is None
+    assert opened.model.postprocessing == Postprocessing("classification")
 
 
 @pytest.mark.parametrize(

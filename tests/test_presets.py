@@ -22,7 +22,7 @@ def test_the_built_in_presets_are_those_of_their_papers() -> None:
     assert load_preset("imagenet", (224, 224)).preprocessing == Preprocessing(
         224, 224, "crop", "rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), antialias=True
     )
-    assert load_preset("imagenet", (224, 224)).postprocessing is None
+    assert load_preset("imagenet", (224, 224)).postprocessing == Postprocessing("classification")
 
 
 @pytest.mark.parametrize("name", ["centernet", "fastestdet", "yolox"])

@@ -91,6 +91,16 @@ class Preprocessing:
     crop_fraction: float = 0.875
 
     @property
+    def value_range(self) -> tuple[float, float]:
+        """The least and the largest value that a pixel of any channel can become."""
+        ends = [
+            (pixel * self.scale - mean) / std
+            for mean, std in zip(self.mean, self.std, strict=True)
+            for pixel in (0, 255)
+        ]
+        return min(ends), max(ends)
+
+    @property
     def digest(self) -> str:
         """SHA-256 over all fields; ranges remember it."""
         return sha256_json(dataclasses.asdict(self))
@@ -101,7 +111,7 @@ class Postprocessing:
     """How a model's outputs become detections or class scores.
 
     Attributes:
-        decoder: A name of `edgeq.detection.decoders.DECODERS`, or `package.module:function`.
+        decoder: A name of `edgeq.detection.decoders.DECODERS`, `classification`, or `package.module:function`.
         outputs: Role in the decoder -> output tensor's name, for example `{"heatmap": "hm"}`.
         options: Numbers the decoder takes (`stride`, `top_k`, `score_threshold`, ...).
     """
@@ -115,6 +125,8 @@ class Postprocessing:
 class Artifact:
     """An exported model file with everything that a runtime needs to score it.
 
+    A file of another tool has no manifest: what only that would tell is empty (see `edgeq.foreign`).
+
     Attributes:
         path: The model file. The manifest lies beside it as `<path>.json` and stores only the file's name.
         format: `onnx` or `tflite`, later `engine`.
@@ -122,8 +134,8 @@ class Artifact:
         target: Name of the target whose rules it was written by.
         inputs: The model's inputs.
         outputs: The model's outputs.
-        preprocessing: From image file to input.
-        postprocessing: From outputs to detections; `None` for a bare network.
+        preprocessing: From image file to input; `None` for a file of another tool without a preset.
+        postprocessing: From outputs to detections or class scores; `None` for a bare network.
         labels: Class names by class index.
         digest: SHA-256 of the file's bytes.
         source_digest: Digest of the float graph that it was made from.
@@ -137,7 +149,7 @@ class Artifact:
     target: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     postprocessing: Postprocessing | None = None
     labels: tuple[str, ...] = ()
     digest: str = ""
@@ -163,9 +175,12 @@ class Artifact:
     def save(self) -> Artifact:
         """Returns this artifact with the digest of the file as it lies on the disk, after writing the manifest."""
         stamped = dataclasses.replace(self, digest=sha256_file(self.path))
-        document = dataclasses.asdict(stamped) | {"path": self.path.name, "manifest_version": MANIFEST_VERSION}
-        write_json(self.manifest_path, document)
+        write_json(self.manifest_path, stamped.to_json())
         return stamped
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of its manifest."""
+        return dataclasses.asdict(self) | {"path": self.path.name, "manifest_version": MANIFEST_VERSION}
 
     @classmethod
     def load(cls, path: Path) -> Artifact:
@@ -180,7 +195,7 @@ class Artifact:
             raise InputError(f"{path}: no such file; expected a model file that `edgeq export` wrote")
         if not manifest.is_file():
             raise InputError(f"{path}: has no manifest beside it ({manifest.name}); write the file with `edgeq export`")
-        artifact = _parse(manifest, read_json(manifest, kind="an edgeq manifest"))
+        artifact = parse_manifest(manifest, read_json(manifest, kind="an edgeq manifest"))
         if not artifact.path.is_file():
             raise InputError(f"{manifest}: describes {artifact.path.name}, which is not beside it")
         found = sha256_file(artifact.path)
@@ -197,7 +212,16 @@ def manifest_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _parse(manifest: Path, document: Any) -> Artifact:
+def parse_manifest(manifest: Path, document: Any) -> Artifact:
+    """Returns the artifact that a manifest's content describes; the model file is not looked at.
+
+    Args:
+        manifest: Where the manifest lies; its model is beside it.
+        document: Its content.
+
+    Raises:
+        InputError: it is not one of ours.
+    """
     try:
         if document["manifest_version"] != MANIFEST_VERSION:
             raise InputError(
@@ -205,21 +229,22 @@ def _parse(manifest: Path, document: Any) -> Artifact:
                 "export the model again"
             )
         fields: dict[str, Any] = {entry.name: document[entry.name] for entry in dataclasses.fields(Artifact)}
-        preprocessing: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in fields["preprocessing"].items()
-        }
-        post = fields["postprocessing"]
+        preprocessing, post = fields["preprocessing"], fields["postprocessing"]
         fields |= {
             "path": manifest.with_name(Path(fields["path"]).name),
             "inputs": _specs(fields["inputs"]),
             "outputs": _specs(fields["outputs"]),
-            "preprocessing": Preprocessing(**preprocessing),
+            "preprocessing": Preprocessing(**_tuples(preprocessing)) if preprocessing is not None else None,
             "postprocessing": Postprocessing(**post) if post is not None else None,
             "labels": tuple(fields["labels"]),
         }
         return Artifact(**fields)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{manifest}: is not an edgeq manifest ({error!r}); export the model again") from error
+
+
+def _tuples(entries: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
 
 
 def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:

@@ -58,17 +58,20 @@ def is_installed(runtime: str) -> bool:
     return get_runtime(runtime).is_installed()
 
 
+_BY_FORMAT = {"onnx": ("onnxruntime", "openvino"), "tflite": ("litert",)}
+
+
 def default_runtime(artifact: Artifact) -> str:
-    """Returns the first runtime of the artifact's target that is installed.
+    """Returns the first runtime that is installed of the artifact's target, or of its format where it has no target.
 
     Raises:
         InputError: none of them is; the message names them.
     """
-    candidates = get_target(artifact.target).runtimes
+    candidates = get_target(artifact.target).runtimes if artifact.target else _BY_FORMAT[artifact.format]
     for name in candidates:
         if is_installed(name):
             return name
+    of = f"its target {artifact.target}" if artifact.target else f"{artifact.format} files"
     raise InputError(
-        f"{artifact.name}: none of the runtimes of its target {artifact.target} is installed "
-        f"({', '.join(candidates)}); run: edgeq doctor"
+        f"{artifact.name}: none of the runtimes of {of} is installed ({', '.join(candidates)}); run: edgeq doctor"
     )

@@ -6,9 +6,10 @@ numpy, the engine and this package, so it runs on a device behind ssh as it runs
 
 One JSON object a line comes in on stdin, and one goes out on stdout for each:
 
-    {"command": "open", "artifact": "net.onnx", "runtime": "openvino", "threads": 1, "compute_precision": null,
-     "cpus": [0]}
-        loads the file and runs it once -> cold_start_ms {start, import, load, first}, environment
+    {"command": "open", "artifact": "net.onnx", "manifest": null, "runtime": "openvino", "threads": 1,
+     "compute_precision": null, "cpus": [0]}
+        loads the file and runs it once -> cold_start_ms {start, import, load, first}, environment; `manifest` is the
+        content of a manifest where none lies beside the file
     {"command": "run", "untimed_runs": 1, "min_runs": 3, "min_s": 0.2, "max_s": 60.0}
         runs once, and on until both minima or the maximum are reached -> samples_ns
     {"command": "report"}
@@ -37,7 +38,7 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from edgeq.errors import EdgeqError, InputError
-from edgeq.export.artifact import Artifact, Preprocessing, TensorSpec
+from edgeq.export.artifact import Artifact, Preprocessing, TensorSpec, parse_manifest
 from edgeq.runtimes import get_runtime
 from edgeq.runtimes.base import Arrays, Session
 
@@ -83,7 +84,8 @@ class Runner:
         threads = _field(command, "threads", int, type(None))
         compute_precision = _field(command, "compute_precision", str, type(None))
         cpus = _field(command, "cpus", list, type(None))
-        artifact = Artifact.load(Path(_field(command, "artifact", str)))
+        path, manifest = Path(_field(command, "artifact", str)), _field(command, "manifest", dict, type(None))
+        artifact = Artifact.load(path) if manifest is None else parse_manifest(path, manifest)
         runtime = get_runtime(_field(command, "runtime", str))
         inputs = make_inputs(artifact)
         if cpus is not None:
@@ -149,24 +151,35 @@ class Runner:
 def make_inputs(artifact: Artifact) -> Arrays:
     """Returns input name -> random array as the manifest states it, the same ones in every process.
 
-    Inputs of the size that pre-processing makes images of hold noise of 0..255 pre-processed; other floats are standard
-    normal, integers 0 or 1 (valid as an index and as a mask). Free dimensions are 1.
+    Inputs of the size that pre-processing makes images of hold noise of 0..255 pre-processed. Other integers that stand
+    for real numbers, and 8-bit ones of four dimensions, take every value of their type; all others are 0 or 1 (valid as
+    an index and as a mask). Other floats are standard normal. Free dimensions are 1.
     """
     rng = np.random.default_rng(_INPUT_SEED)
     return {spec.name: _make_input(spec, artifact.preprocessing, rng) for spec in artifact.inputs}
 
 
-def _make_input(spec: TensorSpec, preprocessing: Preprocessing, rng: np.random.Generator) -> np.ndarray:
+def _make_input(spec: TensorSpec, preprocessing: Preprocessing | None, rng: np.random.Generator) -> np.ndarray:
     shape = tuple(1 if length is None else length for length in spec.shape)
     dtype = np.dtype(spec.dtype)
-    if not np.issubdtype(dtype, np.floating):
-        return rng.integers(0, 2, shape).astype(dtype)
-    if len(shape) == 4 and shape[1:] == (3, preprocessing.height_px, preprocessing.width_px):
-        pixels = rng.integers(0, 256, shape)
+    is_real = np.issubdtype(dtype, np.floating) or spec.scale is not None
+    if is_real and preprocessing is not None and (count := _count_images(spec, shape, preprocessing)) is not None:
+        pixels = rng.integers(0, 256, (count, 3, preprocessing.height_px, preprocessing.width_px))
         mean, std = (np.reshape(values, (3, 1, 1)) for values in (preprocessing.mean, preprocessing.std))
-        normalized: np.ndarray = (pixels * preprocessing.scale - mean) / std
-        return normalized.astype(dtype)
-    return rng.standard_normal(shape).astype(dtype)
+        return spec.encode((pixels * preprocessing.scale - mean) / std)
+    if np.issubdtype(dtype, np.floating):
+        return rng.standard_normal(shape).astype(dtype)
+    if spec.scale is not None or (dtype.itemsize == 1 and dtype != np.bool_ and len(shape) == 4):
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    return rng.integers(0, 2, shape).astype(dtype)
+
+
+def _count_images(spec: TensorSpec, shape: tuple[int, ...], preprocessing: Preprocessing) -> int | None:
+    """Returns how many images of the pre-processing's size an input takes; `None` if it takes something else."""
+    height, width = preprocessing.height_px, preprocessing.width_px
+    image = (3, height, width) if spec.layout == "NCHW" else (height, width, 3)
+    return shape[0] if shape[1:] == image else None
 
 
 def peak_rss_bytes() -> int | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from edgeq.errors import EngineError, InputError
 from edgeq.export.artifact import Artifact
+from edgeq.foreign import open_artifact
 from edgeq.machine import default_threads, read_machine
 from edgeq.progress import Advance, progress_bar
 from edgeq.runtimes import default_runtime, get_runtime
@@ -103,7 +104,7 @@ def bench_artifacts(
     """Returns one result for each artifact, runtime and compute precision, in this order; see `bench_jobs`.
 
     Args:
-        paths: Model files, or their manifests.
+        paths: Model files, or their manifests; `.onnx` and `.tflite` files need none.
         runtimes: Runtimes to run each in; by default the first of its target that is installed.
         compute_precisions: What float layers are computed in (`f32`, `bf16`, `f16`); by default f32 for an `fp32` file
             and the engine's choice for every other.
@@ -118,7 +119,7 @@ def bench_artifacts(
     """
     if not paths:
         raise InputError("no artifact to bench; name at least one file that `edgeq export` wrote")
-    artifacts = [Artifact.load(path) for path in paths]
+    artifacts = [open_artifact(path) for path in paths]
     for runtime in runtimes:
         get_runtime(runtime)
     jobs = [
@@ -169,6 +170,7 @@ def bench_jobs(
                 sampling.timeout_s,
                 "open",
                 artifact=str(job.artifact.path.resolve()),
+                manifest=None if job.artifact.manifest_path.is_file() else job.artifact.to_json(),
                 runtime=job.runtime,
                 threads=threads,
                 compute_precision=job.compute_precision,

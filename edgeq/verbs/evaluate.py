@@ -1,4 +1,4 @@
-"""`edgeq eval`: COCO scores of detectors, each in the engine that is to run it."""
+"""`edgeq eval`: scores of detectors and classifiers, each in the engine that is to run it."""
 
 from __future__ import annotations
 
@@ -7,71 +7,79 @@ import dataclasses
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgeq.detection import Decoder, Detections, get_decoder
-from edgeq.detection.coco import (
-    GroundTruth,
-    ImageRecord,
-    category_ids,
-    check_engine,
-    evaluate,
-    load_ground_truth,
-)
 from edgeq.errors import EdgeqError, InputError, ModelError
-from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing
-from edgeq.images import UnreadableImages, list_images, read_image, work_ahead
+from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.foreign import open_artifact
+from edgeq.images import UnreadableImages, read_image, work_ahead
 from edgeq.preprocessing import Placement, preprocess
+from edgeq.presets import preset_names
 from edgeq.progress import progress_bar
 from edgeq.runtimes import Session, default_runtime, get_runtime, open_session
+from edgeq.verbs.tasks import Task, task_of
 
 # Two threads keep images ready for the engine; more would only take its cores.
 _WORKERS = 2
 _AHEAD = 4
+# Share of the values of pre-processing that an integer input may cut off without a warning.
+_MAX_CLIPPED = 0.1
+# An 8-bit input has 255 steps; one that pre-processing uses fewer of is made for other values.
+_MIN_STEPS = 64
 
 _log = logging.getLogger(__name__)
 
 
 def evaluate_artifacts(
     paths: Sequence[Path],
-    annotations: Path,
+    annotations: Path | None,
     images_dir: Path,
     *,
     runtimes: Sequence[str] = (),
     compute_precisions: Sequence[str] = (),
     threads: int | None = None,
     engine: str = "pycocotools",
+    preset: str | None = None,
+    labels: str | None = None,
 ) -> list[dict[str, Any]]:
     """Returns one result for each artifact, runtime and compute precision, in this order.
 
-    A result is a JSON object with `artifact`, `digest`, `target`, `runtime`, `precision`, `images` (how many were
-    scored), the twelve COCO numbers (`AP`, `AP50`, ..., null where there is no box to find), `per_class` (a list of
-    `name`, `category_id`, `boxes`, `ap`, `ap50`, `ar_100`), `skipped_images` (file names), `inference_images_per_s`
-    (inference alone), `eval_images_per_s` (everything from file to detections), `annotations`, `evaluator`,
-    `environment` and `obtained` ("measured").
+    The decoder that the manifest or preset names decides the task. A result is a JSON object with `artifact`, `digest`,
+    `target`, `runtime`, `precision`, `task`, `images` (how many were scored), `skipped_images` (file names),
+    `inference_images_per_s` (inference alone), `eval_images_per_s` (everything from file to prediction), `annotations`
+    (name of the file or folder), `environment` and `obtained` ("measured"). To these come for
 
-    Images are decoded and resized while the engine computes earlier ones; artifacts that share a pre-processing share
-    this work.
+    - `detection`: the twelve COCO numbers (`AP`, `AP50`, ..., null where there is no box to find), `per_class` (a list
+      of `name`, `category_id`, `boxes`, `ap`, `ap50`, `ar_100`) and `evaluator`;
+    - `classification`: `top1`, `top5` (null for models of fewer than six classes) and `per_class` (a list of `name`,
+      `class_index`, `images`, `top1`).
+
+    Images are decoded, resized and put into the form of the model's input while the engine computes earlier ones;
+    artifacts that share a pre-processing share this work.
 
     Args:
         paths: Model files, or their manifests.
-        annotations: COCO annotation file.
+        annotations: COCO annotation file, or a classifier's labels (see
+            `edgeq.classification.load_labelled_images`); `None` where `images_dir` has one sub-folder a class.
         images_dir: Folder of its images.
         runtimes: Runtimes to run each in; by default the first of its target that is installed.
         compute_precisions: What float layers are computed in (`f32`, `bf16`, `f16`); by default f32 for an `fp32` file
             and the engine's choice for every other.
         threads: CPU threads of the engine; `None` leaves it to the engine.
         engine: COCO evaluator, see `edgeq.detection.coco.evaluate`.
+        preset: How files without a manifest are fed and decoded: a name or a TOML file.
+        labels: Class names for files without a manifest, see `edgeq.presets.parse_labels`.
 
     Raises:
-        InputError: a file, runtime or evaluator cannot be used, an artifact is no detector or detects what the
-            annotations do not know, or more than 5 % of the images cannot be read.
+        InputError: a file, runtime or evaluator cannot be used, an artifact names no decoder or knows other classes
+            than the annotations, its input is not described, or more than 5 % of the images cannot be read.
         MismatchError: a file is not the one that its manifest describes.
         ModelError: the decoder does not know the model's outputs.
         MissingDependencyError: the engine or evaluator is not installed.
@@ -79,82 +87,133 @@ def evaluate_artifacts(
     """
     if not paths:
         raise InputError("no artifact to score; name at least one file that `edgeq export` wrote")
-    check_engine(engine)
-    ground_truth = load_ground_truth(annotations)
-    list_images(annotations, images_dir)  # tells at once when the folder is the wrong one
     for runtime in runtimes:
         get_runtime(runtime)
     jobs = [
-        _job(artifact, runtime, compute, ground_truth)
-        for artifact in map(Artifact.load, paths)
-        for runtime in (runtimes or (default_runtime(artifact),))
+        _job(artifact, runtime or default_runtime(artifact), compute)
+        for artifact in (open_artifact(path, preset, labels) for path in paths)
+        for runtime in (runtimes or (None,))
         for compute in (compute_precisions or (None,))
     ]
+    task = _common_task(jobs)(annotations, images_dir, engine)
+    for job in jobs:
+        task.check(job.artifact)
     groups: dict[Preprocessing, list[_Job]] = {}
     for job in jobs:
-        groups.setdefault(job.artifact.preprocessing, []).append(job)
+        groups.setdefault(job.preprocessing, []).append(job)
     for preprocessing, group in groups.items():
-        _run_group(group, preprocessing, ground_truth, images_dir, threads)
-    return [_result(job, ground_truth, engine) for job in jobs]
+        _run_group(group, preprocessing, task, threads)
+    return [_result(job, task) for job in jobs]
 
 
 @dataclass
 class _Job:
-    """An artifact in a runtime, and what came of it."""
+    """An artifact in a runtime, and what came of it; predictions by the image's position in the task."""
 
     artifact: Artifact
+    preprocessing: Preprocessing
     postprocessing: Postprocessing
     runtime: str
     compute_precision: str | None
-    decoder: Decoder
     environment: dict[str, Any] = field(default_factory=dict)
-    detections: dict[int, Detections] = field(default_factory=dict)
+    predictions: dict[int, Any] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     inference_s: float = 0.0
     total_s: float = 0.0
 
+    @property
+    def input(self) -> TensorSpec:
+        (spec,) = self.artifact.inputs
+        return spec
 
-def _job(artifact: Artifact, runtime: str, compute: str | None, ground_truth: GroundTruth) -> _Job:
-    """Returns a job that was checked as far as possible before an image is read."""
+    @property
+    def encoding(self) -> TensorSpec:
+        """What of the input decides how real numbers go into it: jobs of the same encoding share arrays."""
+        return dataclasses.replace(self.input, name="", shape=())
+
+
+def _job(artifact: Artifact, runtime: str, compute: str | None) -> _Job:
+    """Returns a job that was checked as far as possible without the data set."""
+    if artifact.preprocessing is None:
+        raise InputError(
+            f"{artifact.path}: has no manifest beside it ({artifact.manifest_path.name}) that says how images go in "
+            f"and outputs are read; give --preset {', '.join(preset_names())} or a TOML file"
+        )
     if artifact.postprocessing is None:
         raise InputError(
-            f"{artifact.path}: its manifest names no decoder, so it cannot be scored as a detector; export it with a "
+            f"{artifact.path}: its manifest or preset names no decoder, so it cannot be scored; export it with a "
             "--preset that has one"
         )
     if len(artifact.inputs) != 1:
         names = ", ".join(spec.name for spec in artifact.inputs)
         raise InputError(f"{artifact.path}: takes {len(artifact.inputs)} inputs ({names}), wanted a single image")
-    category_ids(ground_truth, artifact.labels)
-    return _Job(artifact, artifact.postprocessing, runtime, compute, get_decoder(artifact.postprocessing.decoder))
+    job = _Job(artifact, artifact.preprocessing, artifact.postprocessing, runtime, compute)
+    _check_input(job)
+    return job
 
 
-def _run_group(
-    jobs: Sequence[_Job],
-    preprocessing: Preprocessing,
-    ground_truth: GroundTruth,
-    images_dir: Path,
-    threads: int | None,
-) -> None:
-    """Runs all images through jobs that take the same input."""
-    unreadable = UnreadableImages(len(ground_truth.images))
+def _check_input(job: _Job) -> None:
+    """Refuses integer inputs that nothing is known about, and warns of those that cannot hold the input's values."""
+    spec = job.input
+    if np.issubdtype(np.dtype(spec.dtype), np.floating):
+        return
+    if spec.scale is None:
+        raise InputError(
+            f"{job.artifact.path}: its input {spec.name!r} is {spec.dtype} without a scale, but pre-processing gives "
+            "real numbers; wanted scale and zero_point in its manifest, a float input, or for uint8 a preset that "
+            "leaves pixels as they are (scale = 1)"
+        )
+    limits = spec.decode(np.array([np.iinfo(spec.dtype).min, np.iinfo(spec.dtype).max]))
+    least, most = job.preprocessing.value_range
+    if (
+        max(limits[0] - least, most - limits[1]) > _MAX_CLIPPED * (most - least)
+        or most - least < _MIN_STEPS * spec.scale
+    ):
+        _log.warning(
+            "%s: its input holds %.3g to %.3g in steps of %.3g, but pre-processing gives %.3g to %.3g; is it the "
+            "right one?",
+            *(job.artifact.name, *limits, spec.scale, least, most),
+        )
+
+
+def _common_task(jobs: Sequence[_Job]) -> type[Task[Any]]:
+    """Returns the task of all jobs, which share one data set."""
+    first = task_of(jobs[0].postprocessing)
+    for job in jobs:
+        other = task_of(job.postprocessing)
+        if other is not first:
+            raise InputError(
+                f"{jobs[0].artifact.name} is for {first.name} and {job.artifact.name} for {other.name}; score them in "
+                "two commands, each with its own data"
+            )
+    return first
+
+
+def _run_group(jobs: Sequence[_Job], preprocessing: Preprocessing, task: Task[Any], threads: int | None) -> None:
+    """Runs all images through jobs that share a pre-processing."""
+    unreadable = UnreadableImages(len(task.paths))
     skipped: list[str] = []
+    encodings = {job.encoding for job in jobs}
+
+    def prepare(numbered: tuple[int, Path]) -> _Prepared | InputError:
+        return _prepare(task, *numbered, preprocessing, encodings)
+
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
         sessions = [open_session(job.artifact, job.runtime, threads, job.compute_precision) for job in jobs]
-        runs = [_Run(job, stack.enter_context(session), pool) for job, session in zip(jobs, sessions, strict=True)]
-        advance = stack.enter_context(progress_bar(len(ground_truth.images), "eval"))
+        runs = [
+            _Run(job, stack.enter_context(session), task, pool) for job, session in zip(jobs, sessions, strict=True)
+        ]
+        advance = stack.enter_context(progress_bar(len(task.paths), "eval"))
         started = time.perf_counter()
-        prepared = work_ahead(
-            pool, ground_truth.images, lambda record: _prepare(images_dir, record, preprocessing), _AHEAD
-        )
-        for record, image in zip(ground_truth.images, prepared, strict=True):
-            if isinstance(image, InputError):
-                _log.warning("skipped: %s", image)
-                unreadable.add(images_dir / record.file_name, image)
-                skipped.append(record.file_name)
+        for number, prepared in enumerate(work_ahead(pool, enumerate(task.paths), prepare, _AHEAD)):
+            if isinstance(prepared, InputError):
+                _log.warning("skipped: %s", prepared)
+                unreadable.add(task.paths[number], prepared)
+                skipped.append(task.paths[number].name)
             else:
                 for run in runs:
-                    run.submit(record.id, *image)
+                    run.submit(number, prepared)
             advance(1)
         for run in runs:
             run.finish()
@@ -164,22 +223,31 @@ def _run_group(
         job.total_s = total_s - sum(other.inference_s for other in jobs if other is not job)
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """An image as every job of a group takes it, and where it lies in the input."""
+
+    arrays: Mapping[TensorSpec, np.ndarray]
+    placement: Placement
+
+
 class _Run:
     """Infers in the calling thread and decodes in the pool."""
 
-    def __init__(self, job: _Job, session: Session, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, job: _Job, session: Session, task: Task[Any], pool: ThreadPoolExecutor) -> None:
         self._job = job
         self._session = session
+        self._task = task
         self._pool = pool
-        self._pending: deque[tuple[int, Future[Detections]]] = deque()
+        self._pending: deque[tuple[int, Future[Any]]] = deque()
         job.environment = session.environment()
 
-    def submit(self, image_id: int, array: np.ndarray, placement: Placement) -> None:
-        (spec,) = self._job.artifact.inputs
+    def submit(self, number: int, prepared: _Prepared) -> None:
+        inputs = {self._job.input.name: prepared.arrays[self._job.encoding]}
         started = time.perf_counter()
-        outputs = self._session.run({spec.name: array.astype(spec.dtype, copy=False)})
+        outputs = self._session.run(inputs)
         self._job.inference_s += time.perf_counter() - started
-        self._pending.append((image_id, self._pool.submit(_decode, self._job, outputs, placement)))
+        self._pending.append((number, self._pool.submit(_decode, self._job, self._task, outputs, prepared.placement)))
         if len(self._pending) > _AHEAD:
             self._collect()
 
@@ -188,59 +256,50 @@ class _Run:
             self._collect()
 
     def _collect(self) -> None:
-        image_id, future = self._pending.popleft()
-        self._job.detections[image_id] = future.result()
+        number, future = self._pending.popleft()
+        self._job.predictions[number] = future.result()
 
 
 def _prepare(
-    images_dir: Path, record: ImageRecord, preprocessing: Preprocessing
-) -> tuple[np.ndarray, Placement] | InputError:
-    path = images_dir / record.file_name
+    task: Task[Any], number: int, path: Path, preprocessing: Preprocessing, encodings: set[TensorSpec]
+) -> _Prepared | InputError:
     try:
-        image = read_image(path)
+        image: NDArray[np.uint8] = read_image(path)
     except InputError as error:
         return error
-    found, stated = (image.shape[1], image.shape[0]), (record.width_px, record.height_px)
-    if all(stated) and found != stated:
-        raise InputError(
-            f"{path}: has {found[0]}x{found[1]} pixels, its annotations were made on {stated[0]}x{stated[1]}; wanted "
-            "the images that the annotations belong to, neither resized nor rotated"
-        )
-    return preprocess(image, preprocessing)
+    task.check_image(number, image)
+    array, placement = preprocess(image, preprocessing)
+    return _Prepared({encoding: encoding.encode(array) for encoding in encodings}, placement)
 
 
-def _decode(job: _Job, outputs: dict[str, np.ndarray], placement: Placement) -> Detections:
+def _decode(job: _Job, task: Task[Any], outputs: dict[str, np.ndarray], placement: Placement) -> Any:
     name = job.postprocessing.decoder
+    real = {spec.name: spec.decode(outputs[spec.name]) for spec in job.artifact.outputs}
     try:
-        detections = job.decoder(outputs, job.postprocessing, placement)
+        return task.decode(real, job.postprocessing, placement)
+    except ModelError as error:
+        raise ModelError(f"{job.artifact.name}: {error}") from error
     except EdgeqError:
         raise
     except Exception as error:
         raise ModelError(f"{job.artifact.name}: decoder {name} failed on its outputs ({error!r})") from error
-    if not isinstance(detections, Detections):
-        raise ModelError(f"decoder {name}: returned {type(detections).__name__}, wanted edgeq.detection.Detections")
-    if not (np.isfinite(detections.boxes).all() and np.isfinite(detections.scores).all()):
-        raise ModelError(f"{job.artifact.name}: computed boxes or scores that are not finite numbers; it is broken")
-    return detections
 
 
-def _result(job: _Job, ground_truth: GroundTruth, engine: str) -> dict[str, Any]:
-    image_ids = sorted(job.detections)
-    scores = evaluate(ground_truth, job.detections, image_ids, labels=job.artifact.labels, engine=engine)
+def _result(job: _Job, task: Task[Any]) -> dict[str, Any]:
+    images = len(job.predictions)
     return {
         "artifact": job.artifact.name,
         "digest": job.artifact.digest,
         "target": job.artifact.target,
         "runtime": job.runtime,
         "precision": job.artifact.precision,
-        "images": len(image_ids),
-        **scores.numbers,
-        "per_class": [dataclasses.asdict(entry) for entry in scores.per_class],
+        "task": task.name,
+        "images": images,
+        **task.score(job.artifact, job.predictions),
         "skipped_images": job.skipped,
-        "inference_images_per_s": len(image_ids) / job.inference_s,
-        "eval_images_per_s": len(image_ids) / job.total_s,
-        "annotations": ground_truth.source.name,
-        "evaluator": engine,
+        "inference_images_per_s": images / job.inference_s,
+        "eval_images_per_s": images / job.total_s,
+        "annotations": task.source.name,
         "environment": job.environment,
         "obtained": "measured",
     }

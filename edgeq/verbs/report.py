@@ -12,7 +12,8 @@ from edgeq.files import read_json
 from edgeq.runtimes.latency import MAX_DRIFT
 
 _KIND = "a result of `edgeq bench --json` or `edgeq eval --json`"
-_NUMBERS = ("AP", "AP50", "AR_100", "size_bytes", "peak_rss_bytes", "ratio_to_fp32", "throughput_per_s")
+_MAIN_SCORES = ("AP", "top1")
+_NUMBERS = ("AP", "AP50", "AR_100", "top1", "top5", "size_bytes", "peak_rss_bytes", "ratio_to_fp32", "throughput_per_s")
 
 RowKey = tuple[str, str, str, str]
 """Artifact, its digest, runtime, compute precision of the layers in float."""
@@ -90,12 +91,13 @@ def _cold_start_ms(row: Row) -> float | None:
 
 
 _AP, _AP50, _AR = Column("AP", _score("AP"), 4), Column("AP50", _score("AP50"), 4), Column("AR", _score("AR_100"), 4)
+_TOP1, _TOP5 = Column("top-1", _score("top1"), 4), Column("top-5", _score("top5"), 4)
 _P50, _P90 = Column("p50 ms", _latency("p50"), 2, marks_drift=True), Column("p90 ms", _latency("p90"), 2)
 _SIZE = Column("size MB", _timing("size_bytes", 1e-6), 2)
 _MEMORY = Column("memory MB", _timing("peak_rss_bytes", 1e-6), 0)
 _RATIO = Column("time / FP32", _timing("ratio_to_fp32"), 2)
 
-REPORT = (_AP, _AP50, _AR, _P50, _P90, _SIZE, _MEMORY, _RATIO)
+REPORT = (_AP, _AP50, _AR, _TOP1, _TOP5, _P50, _P90, _SIZE, _MEMORY, _RATIO)
 """Columns of `edgeq report`. Ratios are those of `edgeq bench`: they hold only within one interleaved run."""
 
 TIMING = (
@@ -119,6 +121,8 @@ SCORES = (
     Column("AP medium", _score("AP_medium"), 4),
     Column("AP large", _score("AP_large"), 4),
     _AR,
+    _TOP1,
+    _TOP5,
 )
 """Columns of `edgeq eval`; the rest of what it measures is in its JSON."""
 
@@ -135,8 +139,8 @@ def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
         for entry in document if isinstance(document, list) else [document]:
             if not isinstance(entry, dict) or not {"artifact", "runtime", "precision"} <= entry.keys():
                 raise InputError(f"{path}: is not {_KIND}")
-            if "AP" not in entry and "latency_ms" not in entry:
-                raise InputError(f"{path}: holds neither AP nor latency_ms; wanted {_KIND}")
+            if not entry.keys() & {*_MAIN_SCORES, "latency_ms"}:
+                raise InputError(f"{path}: holds neither AP nor top1 nor latency_ms; wanted {_KIND}")
             _check_figures(path, entry)
             results.append(entry)
     if not results:
@@ -165,7 +169,7 @@ def merge(results: Iterable[Mapping[str, Any]]) -> list[Row]:
         compute = str((entry.get("environment") or {}).get("compute_precision", ""))
         key = (str(entry["artifact"]), str(entry.get("digest", "")), str(entry["runtime"]), compute)
         row = rows.setdefault(key, Row(*key))
-        if "AP" in entry:
+        if entry.keys() & set(_MAIN_SCORES):
             row.scores = dict(entry)
         if "latency_ms" in entry:
             row.timing = dict(entry)
@@ -191,10 +195,16 @@ def table(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> list[tuple
     return cells
 
 
+def filled(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> tuple[Column, ...]:
+    """Returns the columns in which at least one row has a figure."""
+    return tuple(column for column in columns if any(column.value(row) is not None for row in rows))
+
+
 def to_markdown(rows: Sequence[Row]) -> str:
-    """Returns the report: the table, and below it how every figure was obtained."""
-    lines = [_markdown_row(header()), "|" + "---|" * 2 + "---:|" * len(REPORT)]
-    lines += [_markdown_row(row) for row in table(rows)]
+    """Returns the report: the table without empty columns, and below it how every figure was obtained."""
+    columns = filled(rows)
+    lines = [_markdown_row(header(columns)), "|" + "---|" * 2 + "---:|" * len(columns)]
+    lines += [_markdown_row(row) for row in table(rows, columns)]
     return "\n".join([*lines, "", *provenance(rows)]) + "\n"
 
 
@@ -229,6 +239,7 @@ def _results(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields what was measured, as a sentence names it, and the result."""
     if row.scores:
         of = f" of {row.scores['annotations']}" if row.scores.get("annotations") else ""
-        yield f"AP and AR over {row.scores.get('images', '?')} images{of}", row.scores
+        numbers = "AP and AR" if "AP" in row.scores else "Accuracy"
+        yield f"{numbers} over {row.scores.get('images', '?')} images{of}", row.scores
     if row.timing:
         yield "Latency, size and memory", row.timing

@@ -1,0 +1,178 @@
+"""What `edgeq eval` can score: a task reads its data set, decodes a model's outputs, and turns them into numbers.
+
+The decoder that a manifest names decides the task: `classification` is one of its own, all others are detectors. A
+further task is a class here and a line in `_BY_DECODER`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq import classification
+from edgeq.detection import Detections, get_decoder
+from edgeq.detection.coco import category_ids, check_engine, evaluate, load_ground_truth
+from edgeq.errors import InputError, ModelError
+from edgeq.export.artifact import Artifact, Postprocessing
+from edgeq.images import list_images
+from edgeq.preprocessing import Placement
+
+Prediction = TypeVar("Prediction")
+
+
+class Task(ABC, Generic[Prediction]):
+    """A data set and how a model does on it. Images are known by their position in `paths`.
+
+    Attributes:
+        name: As results and tables print it.
+        source: Where the truth about the images comes from.
+        paths: The images, not opened yet.
+    """
+
+    name: ClassVar[str]
+    source: Path
+    paths: Sequence[Path]
+
+    @abstractmethod
+    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
+        """Reads the data set.
+
+        Args:
+            annotations: The file that tells the truth about the images.
+            images_dir: Folder of the images.
+            engine: COCO evaluator, for the task that has several.
+
+        Raises:
+            InputError: the data set cannot be used.
+            MissingDependencyError: the evaluator is not installed.
+        """
+
+    @abstractmethod
+    def check(self, artifact: Artifact) -> None:
+        """Raises what would keep an artifact from being scored, as far as that shows before an image is read."""
+
+    def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
+        """Raises `InputError` where an image `(H, W, 3)` is not the one that the data set is about."""
+
+    @staticmethod
+    @abstractmethod
+    def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Prediction:
+        """Returns what a model's outputs say about one image.
+
+        Raises:
+            ModelError: the outputs are not what the decoder wants, or no finite numbers.
+            InputError: the decoder is unknown, or `post` has an unknown role or option.
+        """
+
+    @abstractmethod
+    def score(self, artifact: Artifact, predictions: Mapping[int, Prediction]) -> dict[str, Any]:
+        """Returns the numbers and everything else that only this task's results hold, as JSON values."""
+
+
+class DetectionTask(Task[Detections]):
+    """COCO's twelve numbers for detectors."""
+
+    name = "detection"
+
+    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
+        if annotations is None:
+            raise InputError("detectors are scored on a COCO annotation file; give --annotations FILE")
+        check_engine(engine)
+        self._engine = engine
+        self._ground_truth = load_ground_truth(annotations)
+        self.source = annotations
+        self.paths = list_images(annotations, images_dir)
+
+    def check(self, artifact: Artifact) -> None:
+        """Raises where the annotations lack a class of the model, or its decoder is unknown."""
+        category_ids(self._ground_truth, artifact.labels)
+        get_decoder(_postprocessing(artifact).decoder)
+
+    def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
+        """Raises `InputError` where an image has another size than the annotations state."""
+        record = self._ground_truth.images[number]
+        found, stated = (image.shape[1], image.shape[0]), (record.width_px, record.height_px)
+        if all(stated) and found != stated:
+            raise InputError(
+                f"{self.paths[number]}: has {found[0]}x{found[1]} pixels, its annotations were made on {stated[0]}x"
+                f"{stated[1]}; wanted the images that the annotations belong to, neither resized nor rotated"
+            )
+
+    @staticmethod
+    def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Detections:
+        """Returns the boxes of one image, in its pixels."""
+        detections = get_decoder(post.decoder)(outputs, post, placement)
+        if not isinstance(detections, Detections):
+            raise ModelError(
+                f"decoder {post.decoder}: returned {type(detections).__name__}, wanted edgeq.detection.Detections"
+            )
+        if not (np.isfinite(detections.boxes).all() and np.isfinite(detections.scores).all()):
+            raise ModelError("computed boxes or scores that are not finite numbers; it is broken")
+        return detections
+
+    def score(self, artifact: Artifact, predictions: Mapping[int, Detections]) -> dict[str, Any]:
+        """Returns the twelve numbers by `SCORE_NAMES`, `per_class` and `evaluator`."""
+        ids = [record.id for record in self._ground_truth.images]
+        detections = {ids[number]: found for number, found in predictions.items()}
+        scores = evaluate(
+            self._ground_truth, detections, sorted(detections), labels=artifact.labels, engine=self._engine
+        )
+        per_class = [dataclasses.asdict(entry) for entry in scores.per_class]
+        return {**scores.numbers, "per_class": per_class, "evaluator": self._engine}
+
+
+class ClassificationTask(Task[NDArray[np.int64]]):
+    """Top-1 and top-5 accuracy for classifiers."""
+
+    name = "classification"
+
+    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
+        self._images = classification.load_labelled_images(annotations, images_dir)
+        self.source = self._images.source
+        self.paths = self._images.paths
+
+    def check(self, artifact: Artifact) -> None:
+        """Raises where the labels are not classes of the model."""
+        self._truth(artifact)
+
+    @staticmethod
+    def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> NDArray[np.int64]:
+        """Returns the best classes of one image, best first."""
+        scores = classification.decode(outputs, post)
+        if not np.isfinite(scores).all():
+            raise ModelError("computed scores that are not finite numbers; it is broken")
+        return classification.rank(scores)
+
+    def score(self, artifact: Artifact, predictions: Mapping[int, NDArray[np.int64]]) -> dict[str, Any]:
+        """Returns `top1`, `top5` and `per_class`."""
+        numbers = sorted(predictions)
+        scores = classification.score(
+            np.stack([predictions[number] for number in numbers]),
+            self._truth(artifact)[numbers],
+            classification.count_classes(artifact),
+            classification.class_names(artifact),
+        )
+        return dataclasses.asdict(scores)
+
+    def _truth(self, artifact: Artifact) -> NDArray[np.int64]:
+        classes, names = classification.count_classes(artifact), classification.class_names(artifact)
+        return classification.class_indices(self._images, classes, names)
+
+
+_BY_DECODER: dict[str, type[Task[Any]]] = {classification.DECODER: ClassificationTask}
+
+
+def task_of(post: Postprocessing) -> type[Task[Any]]:
+    """Returns the task of a model whose outputs are decoded like this."""
+    return _BY_DECODER.get(post.decoder, DetectionTask)
+
+
+def _postprocessing(artifact: Artifact) -> Postprocessing:
+    assert artifact.postprocessing is not None  # noqa: S101 - it names the decoder by which the task was chosen
+    return artifact.postprocessing
