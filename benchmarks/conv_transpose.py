@@ -11,7 +11,8 @@ from pathlib import Path
 from benchmarks.cases import RESULTS, case
 from edgeq.files import write_text
 from edgeq.verbs.bench import Job, Sampling, bench_jobs
-from edgeq.verbs.export import CalibrationSource, export_model
+from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.export import export_model
 from edgeq.verbs.report import merge, provenance
 
 

@@ -19,8 +19,9 @@ from edgeq.files import write_text
 from edgeq.images import list_images
 from edgeq.verbs.bench import Job, Sampling, bench_jobs
 from edgeq.verbs.calibrate import evenly_spaced
+from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.evaluate import evaluate_artifacts
-from edgeq.verbs.export import CalibrationSource, export_model
+from edgeq.verbs.export import export_model
 from edgeq.verbs.report import provenance
 
 HEADER = "| file | runtime | AP | AP50 | AP against FP32 | p50 ms | against NNCF | against FP32 | size MB |"

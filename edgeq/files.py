@@ -104,6 +104,11 @@ def sha256_file(source: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_bytes(content: bytes) -> str:
+    """Returns the hexadecimal SHA-256 of bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def sha256_json(document: Any) -> str:
     """Returns the hexadecimal SHA-256 of a JSON document, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

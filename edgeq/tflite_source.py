@@ -1,4 +1,4 @@
-"""The float32 TFLite file of an opened model, converted in a process of its own.
+"""A model as a float32 TFLite file: one that was given, or one converted in a process of its own.
 
 The converter takes gigabytes and may die; here that costs one line. The process is `python -m edgeq.tflite_source`: one
 JSON object on stdin says what to convert, its stages come back on stdout line by line, and an error as the last line.
@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import edgeq.errors
-from edgeq.errors import EdgeqError, ModelError
+from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.export.graph import read_onnx, save_onnx
+from edgeq.export.tflite.graph import Graph, read_graph, rename_tensors, require_builtin
+from edgeq.export.tflite.writer import TfliteModel
 from edgeq.files import write_bytes
 from edgeq.model_source import ModelRequest, OpenedModel
+from edgeq.presets import load_preset, parse_labels
 from edgeq.progress import progress_bar
 from edgeq.runtimes.child import safe_environment
 
@@ -31,8 +34,8 @@ _KILLED = -9
 _STDERR_CHARACTERS = 300
 
 
-def convert(request: ModelRequest, opened: OpenedModel) -> bytes:
-    """Returns the float32 TFLite file of a model.
+def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
+    """Returns a model as a float32 TFLite file.
 
     A torch model is converted from torch; an ONNX file from its graph, operator by operator.
 
@@ -40,16 +43,16 @@ def convert(request: ModelRequest, opened: OpenedModel) -> bytes:
         ModelError: the model has an operator that cannot be converted, or the converter died or ran out of memory.
         MissingDependencyError: the extra `tflite` is not installed.
     """
-    graph = opened.model.graph
+    graph, model = opened.model.graph, opened.model
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         converted = Path(folder) / "model.tflite"
         job: dict[str, Any] = {
-            "name": opened.model.name,
+            "name": model.name,
             "reference": request.reference,
             "weights": None if request.weights is None else str(request.weights),
             "onnx": None,
-            "height_px": opened.model.preprocessing.height_px,
-            "width_px": opened.model.preprocessing.width_px,
+            "height_px": model.preprocessing.height_px,
+            "width_px": model.preprocessing.width_px,
             "outputs": [str(value.name) for value in graph.graph.outputs],
             "out": str(converted),
         }
@@ -57,7 +60,62 @@ def convert(request: ModelRequest, opened: OpenedModel) -> bytes:
             job["onnx"] = str(Path(folder) / "model.onnx")
             save_onnx(graph, Path(job["onnx"]))
         _run(job)
-        return converted.read_bytes()
+        content = converted.read_bytes()
+    return TfliteModel(
+        model.name, content, model.preprocessing, model.postprocessing, model.labels, source_digest=model.digest
+    )
+
+
+def open_tflite(request: ModelRequest) -> TfliteModel:
+    """Returns the model of a float `.tflite` file, every tensor with a name of its own.
+
+    Raises:
+        InputError: the file is missing, damaged or not TFLite, or no preset says how it is fed.
+        ModelError: it is quantized already, has custom operators, or takes something else than one image.
+        MissingDependencyError: the extra `tflite` is not installed.
+    """
+    path = Path(request.reference)
+    if request.weights is not None:
+        raise InputError(f"--weights {request.weights}: a TFLite file holds its weights already; leave --weights away")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a TFLite model") from error
+    graph = read_graph(content, path.name)
+    require_builtin(graph, path.name)
+    shapes = [graph.tensors[index].shape for index in graph.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][0] != 1 or shapes[0][3] != 3:
+        raise ModelError(f"{path.name}: takes inputs of the shapes {shapes}; edgeq wants one image (1, H, W, 3)")
+    quantized = next((tensor for tensor in graph.tensors if tensor.scales), None)
+    if quantized is not None:
+        raise ModelError(
+            f"{path.name}: is quantized already (tensor {quantized.name!r} is {quantized.dtype}); export takes float "
+            "files, edgeq bench and edgeq eval take this one as it is"
+        )
+    if request.preset is None:
+        raise InputError(
+            f"{path.name}: how its input is prepared and its outputs are read must be declared; "
+            "give --preset centernet, yolox, fastestdet, imagenet or a TOML file"
+        )
+    preset = load_preset(request.preset, (shapes[0][1], shapes[0][2]))
+    labels = preset.labels if request.labels is None else parse_labels(request.labels)
+    named = rename_tensors(content, _unique_names(graph), path.name)
+    return TfliteModel(path.stem, named, preset.preprocessing, preset.postprocessing, labels)
+
+
+def _unique_names(graph: Graph) -> dict[int, str]:
+    """Returns new names for the tensors that share theirs, or have none; the ends keep theirs."""
+    ends = {*graph.inputs, *graph.outputs}
+    taken = {graph.tensors[index].name for index in ends}
+    names = {}
+    for tensor in graph.tensors:
+        if tensor.index in ends:
+            continue
+        name = tensor.name or "tensor"
+        if name in taken:
+            name = names[tensor.index] = f"{name}_{tensor.index}"
+        taken.add(name)
+    return names
 
 
 def _run(job: dict[str, Any]) -> None:

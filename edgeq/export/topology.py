@@ -135,6 +135,26 @@ def moves_values(node: ir.Node) -> bool:
     return node.op_type in MOVES_VALUES
 
 
+def nodes_matching(model: ir.Model, pattern: str) -> list[ir.Node]:
+    """Returns the nodes that an entry of `keep` means: by name, by regular expression over it, or by operator type.
+
+    Raises:
+        InputError: it is no regular expression, or matches nothing.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--keep {pattern!r}: is not a regular expression ({error})") from None
+    matched = [
+        node for node in model.graph
+        if pattern in (node.op_type, node.name) or expression.fullmatch(node.name or "")
+    ]  # fmt: skip
+    if not matched:
+        names = ", ".join(str(node.name) for node in list(model.graph)[:5])
+        raise InputError(f"--keep {pattern!r}: matches no node; names look like {names}")
+    return matched
+
+
 def activation_behind(node: ir.Node) -> ir.Value:
     """Returns the output of the ReLU or Clip that engines fuse into `node`, or the node's own output."""
     output = node.outputs[0]
@@ -197,21 +217,7 @@ def _origin(value: ir.Value) -> ir.Node | None:
 
 
 def _kept_nodes(model: ir.Model, keep: Sequence[str]) -> dict[int, str]:
-    kept: dict[int, str] = {}
-    for pattern in keep:
-        try:
-            expression = re.compile(pattern)
-        except re.error as error:
-            raise InputError(f"--keep {pattern!r}: is not a regular expression ({error})") from None
-        matched = [
-            node for node in model.graph
-            if pattern in (node.op_type, node.name) or expression.fullmatch(node.name or "")
-        ]  # fmt: skip
-        if not matched:
-            names = ", ".join(str(node.name) for node in list(model.graph)[:5])
-            raise InputError(f"--keep {pattern!r}: matches no node; names look like {names}")
-        kept.update({id(node): pattern for node in matched})
-    return kept
+    return {id(node): pattern for pattern in keep for node in nodes_matching(model, pattern)}
 
 
 def _head_nodes(model: ir.Model) -> frozenset[int]:

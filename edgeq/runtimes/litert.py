@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite) on the CPU: ai-edge-litert, or the older tflite-runtime or TensorFlow where that is there."""
+"""LiteRT (TensorFlow Lite) on the CPU, from ai-edge-litert or the older tflite-runtime or TensorFlow."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ class LiteRtSession(Session):
             per_channel = len(weight["quantization_parameters"]["scales"]) > 1
             if data["dtype"] == np.float32 and weight["dtype"] == np.int8 and per_channel:
                 raise EngineError(
-                    f"{self.artifact.path}: tflite-runtime computes dynamic INT8 with a scale for each channel wrongly, "
-                    "without an error; export it with --compat tflite-runtime, or run it with ai-edge-litert "
+                    f"{self.artifact.path}: tflite-runtime computes dynamic INT8 with a scale for each channel "
+                    "wrongly, without an error; export it with --compat tflite-runtime, or run it with ai-edge-litert "
                     "(pip install 'edgeq[litert]')"
                 )
 
@@ -127,8 +127,8 @@ def xnnpack_coverage(operators: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     What is not delegated runs in plain kernels, which are an order of magnitude slower and round differently.
 
     Args:
-        operators: `Interpreter._get_ops_details()`: the file's operators, and after them a `DELEGATE` for each partition
-            with what goes into it and what comes out.
+        operators: `Interpreter._get_ops_details()`: the file's operators, and after them a `DELEGATE` for each
+            partition with what goes into it and what comes out.
     """
     own = [operator for operator in operators if operator["op_name"] != "DELEGATE"]
     partitions = [operator for operator in operators if operator["op_name"] == "DELEGATE"]

@@ -13,6 +13,7 @@ from edgeq.targets.base import Rules, Target
 __all__ = ["TARGETS", "Rules", "Target", "get_target"]
 
 TARGETS: dict[str, str] = {
+    "arm": "edgeq.targets.arm:ARM",
     "x86": "edgeq.targets.x86:X86",
     "x86-ort": "edgeq.targets.x86:X86_ORT",
 }

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,13 +17,17 @@ import edgeq
 from edgeq.calibrators import Histogram, HistogramBuilder
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
+from edgeq.export.artifact import Preprocessing
 from edgeq.export.onnx_writer import FloatModel
+from edgeq.export.tflite.plan import observed_tensors as observed_in_tflite
+from edgeq.export.tflite.writer import TfliteModel
 from edgeq.export.topology import choose, observed_tensors
 from edgeq.files import read_json, require_writable, sha256_file, write_json
 from edgeq.images import UnreadableImages, read_image, work_ahead
 from edgeq.preprocessing import preprocess
 from edgeq.progress import progress_bar
 from edgeq.registry import registered
+from edgeq.runtimes.litert_observer import TfliteObserver
 from edgeq.runtimes.observer import ActivationObserver
 from edgeq.targets import TARGETS, get_target
 
@@ -56,10 +60,11 @@ class Calibration:
 
 
 def calibrate(
-    model: FloatModel,
+    model: FloatModel | TfliteModel,
     images: Sequence[Path],
     out: Path | None = None,
     *,
+    tensors: Sequence[str] | None = None,
     method: str = DEFAULT_METHOD,
     options: dict[str, float] | None = None,
     num: int = 512,
@@ -73,9 +78,10 @@ def calibrate(
     interrupted.
 
     Args:
-        model: The float model.
+        model: The float model, as an ONNX graph or a TFLite file.
         images: Image files; `num` of them are taken, evenly spaced. Copies of one image are counted once.
         out: Where to write the ranges.
+        tensors: Names of the tensors to observe; by default all that some target or precision quantizes.
         method: A name of `edgeq.calibrators.METHODS`; it can be changed later without the images.
         options: Options of the method.
         num: The most images to take.
@@ -92,7 +98,7 @@ def calibrate(
     _check_method(method, options)
     if out is not None:
         require_writable(out)
-    collector = _Collector(model, out, threads)
+    collector = _Collector(_observed(model, tensors, threads), out)
     collector.resume(chosen)
     unreadable = UnreadableImages(len(chosen))
     try:
@@ -125,9 +131,56 @@ def evenly_spaced(images: Sequence[Path], num: int) -> list[Path]:
 
 
 def calibrated_tensors(model: FloatModel) -> list[str]:
-    """Returns the tensors that some registered target quantizes: one calibration serves them all."""
+    """Returns the tensors that some registered target quantizes: one calibration serves them all.
+
+    The outputs are among them, for files whose outputs are integers.
+    """
     rules = [get_target(name).rules for name in registered("target", TARGETS)]
-    return observed_tensors(model.graph, [choose(model.graph, each) for each in rules])
+    observed = observed_tensors(model.graph, [choose(model.graph, each) for each in rules])
+    return list(dict.fromkeys([*observed, *(str(value.name) for value in model.graph.graph.outputs)]))
+
+
+class _Observed(Protocol):
+    """A float model in an engine that hands out its activations."""
+
+    digest: str
+    preprocessing: Preprocessing
+    names: list[str]
+
+    def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
+
+
+class _OnnxModel:
+    """A float ONNX graph in ONNX Runtime."""
+
+    def __init__(self, model: FloatModel, tensors: Sequence[str] | None, threads: int | None) -> None:
+        self.digest, self.preprocessing = model.digest, model.preprocessing
+        self.names = list(tensors) if tensors is not None else calibrated_tensors(model)
+        self._input = str(model.graph.graph.inputs[0].name)
+        self._observer = ActivationObserver(model.graph, self.names, threads)
+
+    def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+        return self._observer.observe({self._input: image})
+
+
+class _TfliteFile:
+    """A float TFLite file in LiteRT."""
+
+    def __init__(self, model: TfliteModel, tensors: Sequence[str] | None, threads: int | None) -> None:
+        self.digest, self.preprocessing = model.digest, model.preprocessing
+        self.names = list(tensors) if tensors is not None else observed_in_tflite(model.graph)
+        self._input = model.input
+        self._observer = TfliteObserver(model.content, self.names, threads)
+
+    def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+        return self._observer.observe(self._input.encode(image))
+
+
+def _observed(model: FloatModel | TfliteModel, tensors: Sequence[str] | None, threads: int | None) -> _Observed:
+    if isinstance(model, FloatModel):
+        return _OnnxModel(model, tensors, threads)
+    return _TfliteFile(model, tensors, threads)
 
 
 def _check_method(method: str, options: Mapping[str, float]) -> None:
@@ -152,11 +205,9 @@ class _Prepared:
 class _Collector:
     """Runs images through the float graph and counts what comes out."""
 
-    def __init__(self, model: FloatModel, out: Path | None, threads: int | None) -> None:
+    def __init__(self, model: _Observed, out: Path | None) -> None:
         self._model = model
-        self._names = calibrated_tensors(model)
-        self._observer = ActivationObserver(model.graph, self._names, threads)
-        self._input = str(model.graph.graph.inputs[0].name)
+        self._names = model.names
         self._partial = None if out is None else out.with_name(out.name + ".partial")
         self._builders = {name: HistogramBuilder() for name in self._names}
         self._earlier: dict[str, Histogram] = {}
@@ -172,7 +223,8 @@ class _Collector:
         counting: Future[None] | None = None
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as counter:
             with progress_bar(len(images), "calibrate") as advance:
-                prepared = work_ahead(reader, images, lambda path: _prepare(path, self._model, earlier), _AHEAD)
+                spec = self._model.preprocessing
+                prepared = work_ahead(reader, images, lambda path: _prepare(path, spec, earlier), _AHEAD)
                 for path, image in zip(images, prepared, strict=True):
                     advance(1)
                     if isinstance(image, InputError):
@@ -180,14 +232,14 @@ class _Collector:
                         unreadable.add(path, image)
                     elif image.array is not None and image.digest not in seen:
                         seen.add(image.digest)
-                        arrays = self._observer.observe({self._input: image.array})
+                        arrays = self._model.observe(image.array)
                         if counting is not None:
                             counting.result()
                         counting = counter.submit(self._count, path, image.digest, arrays)
             if counting is not None:
                 counting.result()
 
-    def _count(self, path: Path, digest: str, arrays: dict[str, np.ndarray]) -> None:
+    def _count(self, path: Path, digest: str, arrays: Mapping[str, np.ndarray]) -> None:
         with self._counting:
             self._torn = True
             for name, array in arrays.items():
@@ -270,10 +322,10 @@ def _images(number: int) -> str:
     return "1 image" if number == 1 else f"{number} images"
 
 
-def _prepare(path: Path, model: FloatModel, counted: frozenset[str]) -> _Prepared | InputError:
+def _prepare(path: Path, spec: Preprocessing, counted: frozenset[str]) -> _Prepared | InputError:
     try:
         digest = sha256_file(path)
-        array = None if digest in counted else preprocess(read_image(path), model.preprocessing)[0]
+        array = None if digest in counted else preprocess(read_image(path), spec)[0]
     except OSError as error:
         return InputError(f"{path}: cannot be read ({error.strerror})")
     except InputError as error:

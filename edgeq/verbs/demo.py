@@ -11,8 +11,9 @@ from edgeq.model_source import ModelRequest
 from edgeq.runtimes import is_installed
 from edgeq.targets import get_target
 from edgeq.verbs.bench import Sampling, bench_artifacts
+from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.evaluate import evaluate_artifacts
-from edgeq.verbs.export import CalibrationSource, export_model
+from edgeq.verbs.export import export_model
 from edgeq.verbs.report import Row, merge, to_markdown
 
 MODEL = "centernet_shapes"

@@ -15,13 +15,15 @@ import pytest
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.export.artifact import Artifact
+from edgeq.export.tflite.writer import Options
 from edgeq.files import sha256_file
 from edgeq.images import list_images, read_image
 from edgeq.model_source import ModelRequest
 from edgeq.preprocessing import preprocess
 from edgeq.runtimes import is_installed, open_session
 from edgeq.verbs import calibrate as calibrate_verb
-from edgeq.verbs.export import PRECISIONS, CalibrationSource, ExportResult, export_model
+from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.export import PRECISIONS, ExportResult, export_model
 from tests.test_order import ROOT
 
 RUNTIMES = [
@@ -51,7 +53,9 @@ def calibration(drawn) -> CalibrationSource:
 @pytest.fixture(scope="module")
 def exported(request_, calibration, tmp_path_factory) -> ExportResult:
     """Every precision, from torch, in one go."""
-    return export_model(request_, "x86", PRECISIONS, tmp_path_factory.mktemp("exported"), calibration=calibration)
+    return export_model(
+        request_, "x86", PRECISIONS["onnx"], tmp_path_factory.mktemp("exported"), calibration=calibration
+    )
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +230,7 @@ def test_a_toml_file_declares_how_a_model_is_used(foreign, tmp_path):
     artifact = export_model(request, "x86", ["fp32"], tmp_path / "out").files[0].artifact
     loaded = Artifact.load(artifact.path)
     assert loaded.labels == tuple("abcdef")
+    assert loaded.preprocessing is not None
     assert (loaded.preprocessing.resize, loaded.preprocessing.height_px, loaded.preprocessing.width_px) == (
         "stretch",
         64,
@@ -235,12 +240,20 @@ def test_a_toml_file_declares_how_a_model_is_used(foreign, tmp_path):
     assert loaded.postprocessing.options == {"top_k": 7}
 
 
-def test_an_onnx_file_with_batchnorm_comes_out_without(tmp_path):
+@pytest.fixture
+def bare_preset(tmp_path) -> str:
+    """A preset for networks that are neither detector nor classifier."""
+    path = tmp_path / "bare.toml"
+    path.write_text("[preprocessing]\nmean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n")
+    return str(path)
+
+
+def test_an_onnx_file_with_batchnorm_comes_out_without(bare_preset, tmp_path):
     onnx = pytest.importorskip("onnx")
     path = tmp_path / "bn.onnx"
     save_batchnorm_net(onnx, path)
     assert [node.op_type for node in onnx_nodes(path)].count("BatchNormalization") == 2
-    result = export_model(ModelRequest(str(path), preset="imagenet"), "x86", ["fp32"], tmp_path / "out")
+    result = export_model(ModelRequest(str(path), preset=bare_preset), "x86", ["fp32"], tmp_path / "out")
     assert (result.folded_batchnorm, result.unfolded_batchnorm) == (2, {})
     found = [node.op_type for node in onnx_nodes(result.files[0].artifact.path)]
     assert "BatchNormalization" not in found
@@ -292,17 +305,25 @@ def user_module(tmp_path, monkeypatch) -> str:
     return "users_nets"
 
 
-def test_a_factory_names_a_model(user_module, small_weights, tmp_path):
+def test_a_factory_names_a_model(user_module, bare_preset, tmp_path):
     pytest.importorskip("torch")
-    request = ModelRequest(f"{user_module}:net", preset="imagenet", size=(32, 48))
+    request = ModelRequest(f"{user_module}:net", preset=bare_preset, size=(32, 48))
     artifact = export_model(request, "x86", ["fp32"], tmp_path / "out").files[0].artifact
     assert artifact.name == "net.x86.fp32.onnx"
     assert [(spec.name, spec.shape) for spec in artifact.outputs] == [("output_0", (1, 4, 32, 48))]
 
 
-def test_a_file_that_computes_something_else_is_removed(user_module, small_weights, tmp_path):
-    request = ModelRequest(f"{user_module}:dishonest", preset="imagenet", size=(32, 48))
+def test_a_file_that_computes_something_else_is_removed(user_module, bare_preset, tmp_path):
+    request = ModelRequest(f"{user_module}:dishonest", preset=bare_preset, size=(32, 48))
     with pytest.raises(ModelError, match=r"differs from torch .* by 0\.5 where outputs reach"):
+        export_model(request, "x86", ["fp32"], tmp_path / "out")
+    assert names(tmp_path / "out") == []
+
+
+def test_a_classifiers_preset_wants_class_scores(user_module, tmp_path):
+    pytest.importorskip("torch")
+    request = ModelRequest(f"{user_module}:net", preset="imagenet", size=(32, 48))
+    with pytest.raises(ModelError, match=r"wanted scores \(1, classes\) .* found scores \(1, 4, 32, 48\)"):
         export_model(request, "x86", ["fp32"], tmp_path / "out")
     assert names(tmp_path / "out") == []
 
@@ -311,7 +332,9 @@ def test_what_is_kept_stays_in_float(foreign, ranges, exported, tmp_path):
     int8 = by_precision(exported)["int8"]
     convolutions = [node.name for node in onnx_nodes(by_precision(exported)["fp32"].path) if node.op_type == "Conv"]
     kept = [convolutions[0], "ConvTranspose"]
-    result = export_model(foreign, "x86", ["int8"], tmp_path, calibration=CalibrationSource(ranges), keep=kept)
+    result = export_model(
+        foreign, "x86", ["int8"], tmp_path, calibration=CalibrationSource(ranges), options=Options(kept)
+    )
     facts = result.files[0].artifact.quantization
     reasons = {name: reason for name, reason in facts["float_nodes"].items() if reason.startswith("kept")}
     assert sorted(set(reasons.values())) == [f"kept by {name!r}" for name in sorted(kept)]

@@ -162,7 +162,9 @@ def unpack(content: bytes, name: str) -> Any:
         complete = _is_complete(model)
     # A flatbuffer is offsets into itself: reading a damaged one trips over anything.
     except Exception as error:
-        raise InputError(f"{name}: is damaged or cut short ({type(error).__name__} while reading it); copy or export it again") from error
+        raise InputError(
+            f"{name}: is damaged or cut short ({type(error).__name__} while reading it); copy or export it again"
+        ) from error
     if model.version != _VERSION:
         raise InputError(f"{name}: is of version {model.version} of TFLite's schema, this edgeq reads {_VERSION}")
     if not complete:

@@ -34,8 +34,8 @@ def onnx_to_torch(model: ir.Model) -> torch.nn.Module:
     unknown = sorted({node.op_type for node in model.graph if node.op_type not in _OPERATIONS})
     if unknown:
         raise ModelError(
-            f"the operators {', '.join(unknown)} of the ONNX file cannot be converted to TFLite; convert from the torch "
-            "model, or replace them"
+            f"the operators {', '.join(unknown)} of the ONNX file cannot be converted to TFLite; convert from the "
+            "torch model, or replace them"
         )
     return _module_class()(model)
 
@@ -105,9 +105,8 @@ def _module_class() -> type[torch.nn.Module]:
 
 
 def _static_shape(value: ir.Value) -> tuple[int, ...] | None:
-    if value.shape is None or not all(isinstance(length, int) for length in value.shape):
-        return None
-    return tuple(int(length) for length in value.shape)  # type: ignore[call-overload]  # checked above
+    lengths = [] if value.shape is None else [length for length in value.shape if isinstance(length, int)]
+    return tuple(lengths) if value.shape is not None and len(lengths) == len(value.shape) else None
 
 
 def _function(name: str) -> Operation:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +14,8 @@ import numpy as np
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import MismatchError, MissingDependencyError, ModelError
 from edgeq.export.tflite.graph import Graph, read_graph, rename_tensors
-from edgeq.export.tflite.plan import LAYERS, Choice, Precision, range_sources
+from edgeq.export.tflite.plan import LAYERS, MOVES_VALUES, STATIC, Choice, Precision, tied
 
-_STATIC = (Precision.INT8, Precision.INT16X8)
 _ACTIVATION_DTYPE = {Precision.INT8: "int8", Precision.INT16X8: "int16"}
 _SMALLEST_STEP = 1e-30
 _FLOAT32_EPSILON = 1e-6
@@ -46,17 +48,19 @@ def quantize(
         from ai_edge_quantizer import qtyping, quantizer
     except ImportError as error:
         raise MissingDependencyError("ai-edge-quantizer", "tflite", "Quantizing TFLite files") from error
+    granularities = qtyping.QuantGranularity
     before = read_graph(content, name)
     worker = quantizer.Quantizer(bytearray(content))
     for choice in choices.values():
-        granularity = qtyping.QuantGranularity.TENSORWISE if choice.kind in per_tensor else None
+        granularity = granularities.TENSORWISE if choice.kind in per_tensor else granularities.CHANNELWISE
         _add_rule(worker, f"^{re.escape(choice.name)};", choice.kind, choice.precision, granularity)
     if integer_io:
         for side in ("INPUT", "OUTPUT"):
-            _add_rule(worker, ".*", side, _static_precision(choices), None)
+            _add_rule(worker, ".*", side, _static_precision(choices), granularities.CHANNELWISE)
     statistics = None if ranges is None else _statistics(before, ranges)
     try:
-        result = worker.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+        with _quiet():
+            result = worker.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
         quantized = bytes(result.quantized_model)
     # It raises plain ValueError, RuntimeError, KeyError and TypeError for graphs that it does not take.
     except Exception as error:
@@ -90,44 +94,60 @@ def cast_to_float16(content: bytes, name: str) -> bytes:
         algorithm_manager.AlgorithmName.FLOAT_CASTING,
     )
     try:
-        result = worker.quantize(enable_progress_bar=False, enable_progress_report=False)
+        with _quiet():
+            result = worker.quantize(enable_progress_bar=False, enable_progress_report=False)
     except Exception as error:
         raise ModelError(f"{name}: ai-edge-quantizer cannot halve its weights: {error}") from error
     return bytes(result.quantized_model)
 
 
 def intervals(
-    graph: Graph, known: Mapping[str, tuple[Ranges, str]], choices: Mapping[int, Choice]
+    graph: Graph, known: Mapping[str, tuple[Ranges, str]], choices: Mapping[int, Choice], integer_io: bool = False
 ) -> dict[str, tuple[float, float]]:
     """Returns tensor name -> low and high for every tensor that a static operator reads or writes.
+
+    Tensors that operators only move lie on one grid, the inputs of a CONCATENATION among them.
 
     Args:
         graph: The float graph.
         known: Tensor name -> the ranges that hold it, and its name in them.
         choices: The plan; int16x8 takes the widest values seen, for its steps are fine enough without clipping.
+        integer_io: Whether the graph's inputs and outputs are integers too.
 
     Raises:
         MismatchError: a tensor has no range.
     """
-    sources = range_sources(graph)
-    wanted = {
-        index: choice.precision
-        for number, choice in choices.items()
-        if choice.precision in _STATIC
-        for index in (*graph.activations(graph.operators[number]), *graph.operators[number].outputs)
-    }
+    static = {graph.operators[index]: choice.precision for index, choice in choices.items()
+              if choice.precision in STATIC}  # fmt: skip
+    wanted = {index: precision for operator, precision in static.items()
+              for index in (*graph.activations(operator), *operator.outputs)}  # fmt: skip
+    if integer_io:
+        wanted = dict.fromkeys((*graph.inputs, *graph.outputs), _static_precision(choices)) | wanted
     found = {}
-    for index, precision in wanted.items():
-        name = graph.tensors[index].name
-        missing = [source for source in sources[name] if source not in known]
-        if missing:
-            raise MismatchError(
-                f"the ranges hold no interval for the TFLite tensor {missing[0]!r}; give --calib with images, so that "
-                "it can be observed"
-            )
-        parts = [_interval(*known[source], precision) for source in sources[name]]
-        found[name] = min(low for low, _ in parts), max(high for _, high in parts)
+    for members in tied(graph, static.keys()):
+        joined = wanted.keys() & members
+        if not joined:
+            continue
+        observed = [index for index in sorted(members) if graph.tensors[index].name in known]
+        sources = [name for index in observed or sorted(members) for name in _sources(graph, index, known)]
+        parts = [_interval(*known[name], wanted[min(joined)]) for name in sources]
+        interval = min(low for low, _ in parts), max(high for _, high in parts)
+        found.update({graph.tensors[index].name: interval for index in joined})
     return found
+
+
+def _sources(graph: Graph, index: int, known: Mapping[str, tuple[Ranges, str]]) -> list[str]:
+    """Returns the tensors with ranges that hold all values of a tensor: itself, or what was moved into it."""
+    name = graph.tensors[index].name
+    if name in known:
+        return [name]
+    producer = graph.producer.get(index)
+    if producer is None or producer.kind not in MOVES_VALUES:
+        raise MismatchError(
+            f"the ranges hold no interval for the TFLite tensor {name!r}; give --calib with images, so that it can be "
+            "observed"
+        )
+    return [source for given in graph.activations(producer) for source in _sources(graph, given, known)]
 
 
 def check(
@@ -160,12 +180,21 @@ def check(
         channelwise = weight is not None and weight.dtype == "int8" and operator.kind not in per_tensor
         if problem is None and channelwise and weight is not None and len(weight.scales) < max(1, _channels(weight)):
             problem = "its weights have one scale instead of one for each channel"
-        if problem is None and precision in _STATIC and ranges is not None:
+        if problem is None and precision in STATIC and ranges is not None:
             problem = _wrong_scale(result.scales, ranges[output], precision)
         if problem is not None:
             raise ModelError(
-                f"{name}: {operator.kind} {output!r} was to be {precision.value}, but {problem}; please report the model"
+                f"{name}: {operator.kind} {output!r} was to be {precision.value}, but {problem}; please report the "
+                "model"
             )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the quantizer's bars and warnings off the user's terminal; it draws them whatever it is told."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _add_rule(worker: Any, scope: str, kind: str, precision: Precision, granularity: Any) -> None:
@@ -173,16 +202,17 @@ def _add_rule(worker: Any, scope: str, kind: str, precision: Precision, granular
 
     names = qtyping.TFLOperationName
     operation = names.CONV_2D_TRANSPOSE if kind == "TRANSPOSE_CONV" else names(kind)
-    options = {} if granularity is None else {"granularity": granularity}
     if precision is Precision.DYNAMIC:
-        worker.add_dynamic_config(scope, operation, num_bits=8, **options)
-    elif precision in _STATIC:
+        worker.add_dynamic_config(scope, operation, num_bits=8, granularity=granularity)
+    elif precision in STATIC:
         bits = 8 if precision is Precision.INT8 else 16
-        worker.add_static_config(scope, operation, activation_num_bits=bits, weight_num_bits=8, **options)
+        worker.add_static_config(
+            scope, operation, activation_num_bits=bits, weight_num_bits=8, weight_granularity=granularity
+        )
 
 
 def _static_precision(choices: Mapping[int, Choice]) -> Precision:
-    return next((each.precision for each in choices.values() if each.precision in _STATIC), Precision.INT8)
+    return next((each.precision for each in choices.values() if each.precision in STATIC), Precision.INT8)
 
 
 def _interval(ranges: Ranges, name: str, precision: Precision) -> tuple[float, float]:

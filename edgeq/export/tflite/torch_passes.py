@@ -5,7 +5,6 @@ All work on the ATen graph of `torch.export`, so that they serve any module, wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -1,0 +1,16 @@
+"""64-bit ARM CPUs (Raspberry Pi, phones, boards): TFLite files for LiteRT, and signed INT8 ONNX for ONNX Runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from edgeq.targets.base import Target
+from edgeq.targets.x86 import X86_ORT
+
+ARM = Target(
+    name="arm",
+    runtimes=("litert", "onnxruntime"),
+    formats=("tflite", "onnx"),
+    # ONNX Runtime's ARM kernels multiply signed by signed numbers (SDOT, SMMLA); elsewhere as on x86.
+    rules=dataclasses.replace(X86_ORT.rules, activation_dtype="int8"),
+)

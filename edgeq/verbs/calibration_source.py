@@ -1,0 +1,71 @@
+"""Where INT8 ranges come from: images, or a ranges file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeq.calibrators.ranges import FORMAT, Ranges
+from edgeq.errors import InputError
+from edgeq.export.onnx_writer import FloatModel
+from edgeq.export.tflite.writer import TfliteModel
+from edgeq.images import list_images, read_image
+from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate
+
+
+@dataclass(frozen=True)
+class CalibrationSource:
+    """Where INT8 ranges come from.
+
+    Attributes:
+        source: A ranges file, or images (a folder, a text file of paths, a COCO annotation file).
+        images_dir: Folder of a COCO file's images.
+        method: Calibration method; `None` keeps that of a ranges file.
+        num: The most images to take.
+    """
+
+    source: Path
+    images_dir: Path | None = None
+    method: str | None = None
+    num: int = 512
+
+    @property
+    def is_ranges_file(self) -> bool:
+        """Whether `source` is a ranges file of `edgeq calibrate` (and not, for example, a COCO annotation file)."""
+        if self.source.suffix != ".json" or not self.source.is_file():
+            return False
+        try:
+            document = json.loads(self.source.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(document, dict) and document.get("format") == FORMAT
+
+    def images(self) -> Iterator[np.ndarray]:
+        """Yields the images that can be read, `(H, W, 3)` uint8; none for a ranges file."""
+        if self.is_ranges_file:
+            return
+        for path in list_images(self.source, self.images_dir):
+            with contextlib.suppress(InputError):  # calibration names it
+                yield read_image(path)
+
+    def ranges(self, model: FloatModel | TfliteModel, out: Path, threads: int | None) -> tuple[Ranges, Path]:
+        """Returns a model's ranges and where they lie: the given file, or a new one in the folder `out`.
+
+        Raises:
+            MismatchError: the file belongs to another model or other pre-processing.
+        """
+        if self.is_ranges_file:
+            ranges = Ranges.load(self.source)
+            ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
+            if self.method not in (None, ranges.method):
+                ranges = ranges.with_method(str(self.method))
+            return ranges, self.source
+        path = out / f"{model.name}.ranges.json"
+        images = list_images(self.source, self.images_dir)
+        method = self.method or DEFAULT_METHOD
+        return calibrate(model, images, path, method=method, num=self.num, threads=threads).ranges, path
