@@ -278,6 +278,44 @@ def test_inputs_take_every_dtype_and_free_dimension(artifact):
     assert set(np.unique(inputs["tokens"])) <= {0, 1}
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_channel_last_and_quantized_inputs_are_pixels_too(artifact, dtype):
+    height, width = artifact.preprocessing.height_px, artifact.preprocessing.width_px
+    plain = TensorSpec("image", "float32", (2, 3, height, width))
+    spec = TensorSpec("image", dtype, (2, height, width, 3), "NHWC", *((0.02, 3) if dtype == "int8" else ()))
+    expected = make_inputs(dataclasses.replace(artifact, inputs=(plain,)))["image"]
+    found = make_inputs(dataclasses.replace(artifact, inputs=(spec,)))["image"]
+    assert (str(found.dtype), found.shape) == (dtype, spec.shape)
+    limits = (-131 * 0.02, 124 * 0.02)
+    np.testing.assert_allclose(
+        spec.decode(found), expected.clip(*limits) if dtype == "int8" else expected, atol=0.0101, rtol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "values"),
+    [
+        (TensorSpec("x", "uint8", (1, 64, 64, 3), "NHWC"), 256),
+        (TensorSpec("x", "int8", (1, 3000), scale=0.1), 256),
+        (TensorSpec("x", "uint8", (1, 3000)), 2),
+        (TensorSpec("x", "bool", (1, 3, 8, 8)), 2),
+    ],
+)
+def test_integers_of_files_that_nothing_is_known_about(artifact, spec, values):
+    bare = dataclasses.replace(artifact, inputs=(spec,), preprocessing=None)
+    found = make_inputs(bare)["x"]
+    assert (str(found.dtype), found.shape, len(np.unique(found))) == (spec.dtype, spec.shape, values)
+
+
+def test_a_file_without_a_manifest_is_described_by_the_command(artifact):
+    artifact.manifest_path.unlink()
+    with RunnerProcess("net") as process:
+        with pytest.raises(InputError, match="has no manifest beside it"):
+            opened(process, artifact.path)
+        opened(process, artifact.path, manifest=artifact.to_json())
+        assert len(process.ask(TIMEOUT_S, "run", **ONCE)["samples_ns"]) == 1
+
+
 def test_the_machine_is_told_by_the_process_that_runs(artifact):
     with RunnerProcess("net") as process:
         environment = opened(process, artifact.path)["environment"]
