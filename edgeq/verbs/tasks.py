@@ -158,7 +158,8 @@ class ClassificationTask(Task[NDArray[np.int64]]):
             classification.count_classes(artifact),
             classification.class_names(artifact),
         )
-        return dataclasses.asdict(scores)
+        per_class = [dataclasses.asdict(entry) for entry in scores.per_class]
+        return {"top1": scores.top1, "top5": scores.top5, "per_class": per_class}
 
     def _truth(self, artifact: Artifact) -> NDArray[np.int64]:
         classes, names = classification.count_classes(artifact), classification.class_names(artifact)
