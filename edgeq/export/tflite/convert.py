@@ -38,10 +38,12 @@ def convert_module(module: torch.nn.Module, example: torch.Tensor, output_names:
             import litert_torch
     except ImportError as error:
         raise MissingDependencyError("litert-torch", "tflite", "Writing TFLite files") from error
-    channel_last = _channel_last(capture(module, example))
     try:
+        channel_last = _channel_last(capture(module, example))
         model = litert_torch.convert(channel_last, (example.permute(0, 2, 3, 1).contiguous(),))
         content = bytes(model.model_content())
+    except ModelError:
+        raise
     # It raises what its parts raise: torch.export, JAX, and the MLIR passes plain ValueError.
     except Exception as error:
         raise ModelError(f"{name}: cannot be converted to TFLite: {_cause(error)}") from error

@@ -85,23 +85,25 @@ def pad_pools_with_zeros(graph_module: fx.GraphModule) -> int:
             continue
         arguments = _arguments(node)
         vertical, horizontal = _pair(arguments["padding"])
-        if not (vertical or horizontal) or not _is_non_negative(node.args[0]):
+        if not (vertical or horizontal or arguments["ceil_mode"]) or not _is_non_negative(node.args[0]):
             continue
+        below, right = _padding_at_the_end(node) if arguments["ceil_mode"] else (vertical, horizontal)
         with graph_module.graph.inserting_before(node):
             padded = graph_module.graph.call_function(
                 torch.ops.aten.constant_pad_nd.default,
-                (node.args[0], [horizontal, horizontal, vertical, vertical], 0.0),
+                (node.args[0], [horizontal, right, vertical, below], 0.0),
             )
-        node.args = (padded, arguments["kernel_size"], arguments["stride"], [0, 0], *node.args[4:])
+        node.args = (padded, arguments["kernel_size"], arguments["stride"], [0, 0], arguments["dilation"])
         rewritten += 1
     return rewritten
 
 
 def simplify_conv_transposes(graph_module: fx.GraphModule) -> int:
-    """Writes output padding and dilation of transposed convolutions into their kernels, and returns how many.
+    """Rewrites transposed convolutions that the converter refuses, and returns how many.
 
     A dilated kernel is a larger one with zeros between its taps; `n` more rows of output are the same as `n` rows of
-    zeros at the kernel's end. The converter takes neither as an attribute.
+    zeros at the kernel's end; padding cuts the output's edges. The converter takes no output padding or dilation, and
+    with a stride only the padding that TFLite calls SAME, or none.
     """
     rewritten = 0
     for node in list(graph_module.graph.nodes):
@@ -110,18 +112,43 @@ def simplify_conv_transposes(graph_module: fx.GraphModule) -> int:
         arguments = _arguments(node)
         dilation, more = _pair(arguments["dilation"]), _pair(arguments["output_padding"])
         weight = _constant(graph_module, arguments["weight"])
-        if weight is None or (dilation == (1, 1) and more == (0, 0)):
+        if weight is None:
             continue
-        size = [(length - 1) * step + 1 for length, step in zip(weight.shape[2:], dilation, strict=True)]
-        spread = weight.new_zeros(*weight.shape[:2], size[0] + more[0], size[1] + more[1])
-        spread[:, :, : size[0] : dilation[0], : size[1] : dilation[1]] = weight
-        _set_argument(graph_module, node, "weight", spread)
-        arguments = _arguments(node)
-        node.args = (*(arguments[name] for name in ("input", "weight", "bias", "stride", "padding")), [0, 0],
-                     arguments["groups"], [1, 1])  # fmt: skip
+        if dilation != (1, 1) or more != (0, 0):
+            size = [(length - 1) * step + 1 for length, step in zip(weight.shape[2:], dilation, strict=True)]
+            spread = weight.new_zeros(*weight.shape[:2], size[0] + more[0], size[1] + more[1])
+            spread[:, :, : size[0] : dilation[0], : size[1] : dilation[1]] = weight
+            _set_argument(graph_module, node, "weight", spread)
+            weight = spread
+        stride, padding = _pair(arguments["stride"]), _pair(arguments["padding"])
+        cuts = not _has_padding_of_tflite(tuple(weight.shape[2:]), stride, padding)
+        if node.args[1] is arguments["weight"] and not cuts:
+            continue
+        node.args = (node.args[0], node.args[1], arguments["bias"], list(stride), [0, 0] if cuts else list(padding),
+                     [0, 0], arguments["groups"], [1, 1])  # fmt: skip
         node.kwargs = {}
+        if cuts:
+            _cut_edges(graph_module, node, padding)
         rewritten += 1
     return rewritten
+
+
+def _has_padding_of_tflite(kernel: tuple[int, ...], stride: tuple[int, int], padding: tuple[int, int]) -> bool:
+    same = all(taps - step == 2 * cut for taps, step, cut in zip(kernel, stride, padding, strict=True))
+    return same or stride == (1, 1) or padding == (0, 0)
+
+
+def _cut_edges(graph_module: fx.GraphModule, node: fx.Node, edges: tuple[int, int]) -> None:
+    """Lets the readers of a 4-D map see it without so many rows and columns at either end."""
+    import torch
+
+    readers, result = list(node.users), node
+    for axis, edge in zip((2, 3), edges, strict=True):
+        if edge:
+            with graph_module.graph.inserting_after(result):
+                result = graph_module.graph.call_function(torch.ops.aten.slice.Tensor, (result, axis, edge, -edge))
+    for reader in readers:
+        reader.replace_input_with(node, result)
 
 
 def _name(node: Any) -> str:
@@ -180,6 +207,19 @@ def _scale_channels(conv: fx.Node, weight: torch.Tensor, factor: torch.Tensor) -
 def _pair(value: Any) -> tuple[int, int]:
     numbers = list(value) if isinstance(value, (list, tuple)) else [value]
     return (int(numbers[0]), int(numbers[-1])) if numbers else (0, 0)
+
+
+def _padding_at_the_end(pool: fx.Node) -> tuple[int, int]:
+    """Returns how many rows below and columns on the right the windows of a pool in ceil mode reach over, or leave."""
+    arguments = _arguments(pool)
+    kernel, before, dilation = (_pair(arguments[name]) for name in ("kernel_size", "padding", "dilation"))
+    stride = _pair(arguments["stride"] or arguments["kernel_size"])
+    given, made = pool.args[0].meta["val"].shape[-2:], pool.meta["val"].shape[-2:]  # type: ignore[union-attr]
+    below, right = (
+        (int(made[axis]) - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1 - int(given[axis]) - before[axis]
+        for axis in (0, 1)
+    )
+    return below, right
 
 
 def _is_non_negative(node: fx.Node) -> bool:

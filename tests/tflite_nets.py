@@ -1,0 +1,99 @@
+"""Small nets as TFLite files, each converted once, and a way to run them."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgeq.export.tflite.convert import convert_module
+from edgeq.export.tflite.writer import TfliteModel
+from edgeq.presets import load_preset
+from edgeq.runtimes.litert import quiet_stderr
+from tests.small import SIZE, small_centernet
+
+
+def require_converter() -> None:
+    """Skips what needs the extra `tflite`; where it is there, nothing may be skipped."""
+    for package in ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
+def convert(module: nn.Module, shape: Sequence[int], outputs: Sequence[str] = ("y",)) -> bytes:
+    """Returns a module as a float32 file; the packages that convert warn of their own ways."""
+    require_converter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return convert_module(module.eval(), torch.zeros(*shape), outputs, "net")
+
+
+@functools.cache
+def centernet() -> TfliteModel:
+    """The CenterNet of `tests.small`, seed 0."""
+    preset = load_preset("centernet", SIZE)
+    content = convert(small_centernet(0), (1, 3, *SIZE), ("hm", "wh", "reg"))
+    return TfliteModel("small", content, preset.preprocessing, preset.postprocessing)
+
+
+class Mobile(nn.Module):
+    """A classifier with depthwise layers, SiLU, a CONCATENATION and a fully connected layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.gated = nn.Conv2d(8, 8, 1)
+        self.left, self.right = nn.Conv2d(8, 6, 1), nn.Conv2d(8, 10, 3, padding=1)
+        self.last = nn.Conv2d(16, 12, 3, padding=1)
+        self.classes = nn.Linear(12, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.depthwise(torch.relu(self.stem(x))))
+        x = nn.functional.silu(self.gated(x))
+        x = torch.cat([torch.relu(self.left(x)), torch.relu(self.right(x))], 1)
+        found: torch.Tensor = self.classes(torch.relu(self.last(x)).mean((2, 3)))
+        return found
+
+
+def seeded(make: type[nn.Module], seed: int = 0) -> nn.Module:
+    """Returns a module with random weights that depend on the seed alone, in eval mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make().eval()
+
+
+@functools.cache
+def mobile() -> TfliteModel:
+    """`Mobile` at 16x16 with random weights."""
+    content = convert(seeded(Mobile), (1, 3, 16, 16), ("classes",))
+    return TfliteModel("mobile", content, load_preset("imagenet", (16, 16)).preprocessing)
+
+
+def run(content: bytes, *inputs: np.ndarray) -> list[np.ndarray]:
+    """Returns the outputs of a file for arrays as it takes them."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    with quiet_stderr():
+        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter.allocate_tensors()
+    for entry, array in zip(interpreter.get_input_details(), inputs, strict=True):
+        interpreter.set_tensor(entry["index"], array)
+    interpreter.invoke()
+    return [interpreter.get_tensor(entry["index"]) for entry in interpreter.get_output_details()]
+
+
+def channel_last(array: np.ndarray) -> np.ndarray:
+    """Returns `(N, H, W, C)` of `(N, C, H, W)`."""
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+
+
+def channel_first(array: np.ndarray) -> np.ndarray:
+    """Returns `(N, C, H, W)` of `(N, H, W, C)` where an array is 4-D."""
+    return array.transpose(0, 3, 1, 2) if array.ndim == 4 else array
