@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,12 +41,16 @@ app = typer.Typer(
 )
 
 _INTERRUPTED = 130
-_NAMED = 5
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.")
 ]
-Artifacts = Annotated[list[Path], typer.Argument(metavar="ARTIFACT...", help="Files that `edgeq export` wrote.")]
+Artifacts = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="ARTIFACT...", help="Files that `edgeq export` wrote, or .onnx and .tflite files of others."
+    ),
+]
 Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .safetensors or .pth.")]
 PresetOption = Annotated[
     str | None,
@@ -63,7 +67,7 @@ Method = Annotated[str | None, typer.Option(help="minmax, percentile, entropy, m
 Number = Annotated[int, typer.Option(min=1, help="Most images to calibrate on, taken evenly spaced.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine; by default one a physical core.")]
 RuntimeOption = Annotated[
-    list[str] | None, typer.Option("--runtime", help="onnxruntime or openvino; repeat it for several.")
+    list[str] | None, typer.Option("--runtime", help="onnxruntime, openvino or litert; repeat it for several.")
 ]
 Compute = Annotated[
     list[str] | None,
@@ -90,8 +94,14 @@ def root(
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("artifacts"),
-    target: Annotated[str, typer.Option(help="Device whose rules to follow: x86 or x86-ort.")] = "x86",
-    precision: Annotated[str, typer.Option(help="Any of fp32, fp16, int8, dynamic, with commas.")] = "fp32",
+    target: Annotated[str, typer.Option(help="Device whose rules to follow: x86, x86-ort or arm.")] = "x86",
+    precision: Annotated[
+        str, typer.Option(help="Any of fp32, fp16, int8, dynamic and, for TFLite, int16x8, with commas.")
+    ] = "fp32",
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="onnx or tflite; by default all that the target takes; repeatable."),
+    ] = None,
     weights: Weights = None,
     calib: Annotated[
         Path | None,
@@ -106,6 +116,12 @@ def export(
         list[str] | None,
         typer.Option(help="Keep in float: a node's name, a regular expression, or an operator type; repeatable."),
     ] = None,
+    integer_io: Annotated[
+        bool, typer.Option("--int8-io", help="TFLite: integers in and out of static files, for hardware without float.")
+    ] = False,
+    compat: Annotated[
+        str | None, typer.Option(help="TFLite: write what the old engine tflite-runtime computes right, too.")
+    ] = None,
     preset: PresetOption = None,
     size: Size = None,
     labels: Labels = None,
@@ -114,14 +130,24 @@ def export(
     threads: Threads = None,
 ) -> None:
     """Write a model's files for a target, each compared with the model and with a manifest beside it."""
-    from edgeq.verbs.export import CalibrationSource, export_model
+    from edgeq.console import describe_layers
+    from edgeq.export.tflite.writer import Options
+    from edgeq.verbs.calibration_source import CalibrationSource
+    from edgeq.verbs.export import export_model
 
     request = _request(model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch)
     calibration = None if calib is None else CalibrationSource(calib, images, method, num)
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
     result = export_model(
-        request, target, precisions, out, calibration=calibration, keep=keep or (), threads=threads
-    )  # fmt: skip
+        request,
+        target,
+        precisions,
+        out,
+        calibration=calibration,
+        formats=formats or (),
+        options=Options(tuple(keep or ()), integer_io, compat),
+        threads=threads,
+    )
     for file in result.files:
         size_mb = file.artifact.size_bytes / 1e6
         comparison = file.comparison
@@ -131,10 +157,8 @@ def export(
             f"(measured against {comparison.reference} on {comparison.images} images)"
         )
         facts = file.artifact.quantization
-        if file.artifact.precision == "int8":
-            typer.echo(f"    {facts['int8_nodes']} layers in int8, ranges by {facts['method']}")
-            for line in _float_layers(facts["float_nodes"]):
-                typer.echo(f"    {line}")
+        for line in describe_layers(facts):
+            typer.echo(f"    {line}")
     if result.ranges_path is not None:
         typer.echo(f"ranges: {result.ranges_path}")
 
@@ -227,8 +251,18 @@ def bench(
 @app.command("eval")
 def evaluate(
     artifacts: Artifacts,
-    annotations: Annotated[Path, typer.Option(help="COCO annotation file.")],
-    images: Annotated[Path, typer.Option(help="Folder of its images.")],
+    images: Annotated[Path, typer.Option(help="Folder of the images, or one with a sub-folder for each class.")],
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="COCO .json for detectors; for classifiers a .json or text file of image and class."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="For files without a manifest: how images go in and outputs are read (a name or .toml file)."
+        ),
+    ] = None,
+    labels: Labels = None,
     runtime: RuntimeOption = None,
     threads: Threads = None,
     compute: Compute = None,
@@ -237,7 +271,7 @@ def evaluate(
     ] = "pycocotools",
     json_file: JsonFile = None,
 ) -> None:
-    """Score detectors on a COCO data set: the twelve numbers, by class and by area."""
+    """Score detectors (COCO's twelve numbers) and classifiers (top-1, top-5) on a data set, overall and by class."""
     from edgeq.console import print_classes
     from edgeq.verbs.evaluate import evaluate_artifacts
     from edgeq.verbs.report import SCORES
@@ -251,8 +285,11 @@ def evaluate(
         compute_precisions=compute or (),
         threads=threads,
         engine=engine,
+        preset=preset,
+        labels=labels,
     )
     _show(results, SCORES, json_file)
+    typer.echo(f"task: {results[0]['task']}")
     if len(results) == 1:
         print_classes(results[0])
 
@@ -304,17 +341,6 @@ def demo(
 
     print_report(run_demo(out, images=images, seconds=seconds, threads=threads, say=typer.echo))
     typer.echo(f"wrote {out / 'report.md'}")
-
-
-def _float_layers(reasons: Mapping[str, str]) -> list[str]:
-    """Returns a line for each reason why layers stay in float; the manifest names them all."""
-    names: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        names.setdefault(reason, []).append(name)
-    return [
-        f"{len(found)} in float, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
-        for reason, found in names.items()
-    ]
 
 
 def _request(

@@ -102,15 +102,24 @@ def _print_lines(console: Console, top: Sequence[str], lines: Sequence[str]) -> 
         console.print(line, soft_wrap=True, markup=False)
 
 
-def float_layers(reasons: Mapping[str, str]) -> list[str]:
-    """Returns a line for each reason why layers stay in float; the manifest names them all."""
-    names: dict[str, list[str]] = {}
-    for name, reason in reasons.items():
-        names.setdefault(reason, []).append(name)
-    return [
-        f"{len(found)} in float, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
-        for reason, found in names.items()
-    ]
+def describe_layers(facts: Mapping[str, Any]) -> list[str]:
+    """Returns how many layers of a quantized file compute in INT8, and which do not for what reason.
+
+    Only some are named; the manifest names them all.
+    """
+    if "int8_nodes" not in facts:
+        return []
+    ranges = f", ranges by {facts['method']}" if "method" in facts else ""
+    lines = [f"{facts['int8_nodes']} layers in int8{ranges}"]
+    for form, key in (("with dynamic ranges", "dynamic_nodes"), ("in float", "float_nodes")):
+        names: dict[str, list[str]] = {}
+        for name, reason in facts.get(key, {}).items():
+            names.setdefault(reason, []).append(name)
+        lines += [
+            f"{len(found)} {form}, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
+            for reason, found in names.items()
+        ]
+    return lines
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

@@ -24,7 +24,9 @@ from edgeq.errors import InputError
 from edgeq.export.artifact import Artifact
 from edgeq.images import list_images
 from edgeq.model_source import ModelRequest
-from edgeq.verbs.export import CalibrationSource, export_model
+from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.export import export_model
+from tests.verbs.test_evaluate_classifiers import save_colour_finder
 
 COMMANDS = sorted(
     str(command.name or command.callback.__name__) for command in cli.app.registered_commands if command.callback
@@ -102,6 +104,7 @@ def test_without_a_command_it_shows_its_help(edgeq):
         ["bench", "a.onnx", "--seconds", "-1"],
         ["eval", "a.onnx"],
         ["eval", "a.onnx", "--annotations", "a.json"],
+        ["eval", "--images", "images"],
         ["report"],
         ["demo", "--images", "0"],
     ],
@@ -131,7 +134,10 @@ def test_models_that_cannot_be_opened(edgeq, work, small_onnx):
         ([small_onnx, "--preset", "yolox"], "decoder yolox: the model has no output 'output'"),
         ([small_onnx, "--preset", "centernet", "--size", "64by96"], "--size '64by96': wanted height x width"),
         ([small_onnx, "--preset", "centernet", "--size", "128"], "leave --size away"),
-        ([small_onnx, "--preset", "centernet", "--target", "toaster"], "unknown target 'toaster'; known: x86, x86-ort"),
+        (
+            [small_onnx, "--preset", "centernet", "--target", "toaster"],
+            "unknown target 'toaster'; known: arm, x86, x86-ort",
+        ),
         ([small_onnx, "--preset", "centernet", "--precision", "int4"], "--precision int4: known are fp32, fp16, int8"),
         ([small_onnx, "--preset", "centernet", "--precision", ","], "--precision (none): known are fp32"),
         ([small_onnx, "--preset", "centernet", "--precision", "int8"], "int8 needs ranges: give --calib"),
@@ -232,15 +238,16 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
     other["categories"] = [category | {"name": f"my {category['name']}"} for category in other["categories"]]
     (work / "other.json").write_text(json.dumps(other))
     before = contents(work)
+    data = ["--annotations", drawn.annotations, "--images", drawn.folder]
+    lonely = edgeq("eval", damaged["lonely"], *data, "--json", "out.json").error
+    assert "has no manifest beside it (small.x86.fp32.onnx.json) that says how" in lonely and "give --preset" in lonely
     for name, error in (
-        ("lonely", "has no manifest beside it (small.x86.fp32.onnx.json)"),
         ("changed", "is not the file that its manifest describes"),
         ("blank", "is not an edgeq manifest"),
         ("headless", "no such file; expected a model file that `edgeq export` wrote"),
         ("of tomorrow", "manifest version 99, this edgeq reads 1"),
     ):
         assert error in edgeq("bench", damaged[name], "--json", "out.json").error
-        data = ["--annotations", drawn.annotations, "--images", drawn.folder]
         assert error in edgeq("eval", damaged[name], *data, "--json", "out.json").error
     for arguments, error in (
         ([damaged["unknown decoder"], *data], "decoder yolox: the model has no output 'output'"),
@@ -250,7 +257,12 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
         ),
         ([whole, "--annotations", "none.json", "--images", drawn.folder], "none.json: no such file; expected a COCO"),
         ([whole, "--annotations", drawn.annotations, "--images", work], "none of its 40 images lies in"),
-        ([whole, *data, "--runtime", "abacus"], "unknown runtime 'abacus'; known: onnxruntime, openvino"),
+        ([whole, *data, "--runtime", "abacus"], "unknown runtime 'abacus'; known: litert, onnxruntime, openvino"),
+        ([whole, "--images", drawn.folder], "detectors are scored on a COCO annotation file; give --annotations FILE"),
+        ([whole, *data, "--preset", "imagenet"], "has a manifest that says how images go in and outputs are read"),
+        ([whole, *data, "--labels", "a,b"], "leave --preset and --labels away"),
+        ([damaged["lonely"], *data, "--preset", "resnet"], "unknown preset 'resnet'; known: centernet"),
+        ([damaged["lonely"], *data, "--preset", "imagenet"], "this is a COCO file, which is for detectors"),
         ([whole, *data, "--engine", "abacus"], "unknown COCO evaluator 'abacus'"),
         ([whole, *data, "--json", "lonely"], "lonely: is a folder; wanted the name of a file"),
     ):
@@ -380,6 +392,55 @@ def test_eval_of_one_artifact_shows_its_classes(edgeq, work, artifacts, drawn):
     assert sorted(line.split()[0] for line in lines[start + 1 :]) == sorted(
         ["ellipse", "rectangle", "triangle", "star", "ring", "cross"]
     )
+    assert "task: detection" in lines
+
+
+def test_eval_scores_a_classifier_that_has_no_manifest(edgeq, work, drawn):
+    artifact = save_colour_finder(work / "net.onnx")
+    artifact.manifest_path.unlink()
+    (work / "mine.toml").write_text(
+        "[preprocessing]\nresize = 'stretch'\n[postprocessing]\ndecoder = 'classification'\n"
+    )
+    names = [path.name for path in list_images(drawn.folder)[:4]]
+    (work / "labels.csv").write_text("".join(f"{name},{index}\n" for index, name in enumerate(names)))
+    data = ["--images", drawn.folder, "--annotations", "labels.csv", "--preset", "mine.toml"]
+    outcome = edgeq("eval", "net.onnx", *data, "--labels", "void,red,green,blue", "--json", "eval.json")
+    assert (outcome.code, outcome.err) == (0, "")
+    lines = outcome.out.splitlines()
+    assert lines[0].split() == ["artifact", "runtime", "top-1"]
+    assert lines[1].split()[:2] == ["net.onnx", "onnxruntime"]
+    assert lines[2].startswith("Accuracy over 4 images of labels.csv: measured with onnxruntime ")
+    assert lines[3:5] == ["task: classification", "class  images   top-1"]
+    assert [line.split()[:2] for line in lines[5:]] == [["void", "1"], ["red", "1"], ["green", "1"], ["blue", "1"]]
+    result = json.loads((work / "eval.json").read_text())
+    assert result["task"] == "classification"
+    assert result["top1"] == float(lines[1].split()[2])
+    assert edgeq("report", "eval.json").out.splitlines()[0].split() == ["artifact", "runtime", "top-1"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "arguments", "error"),
+    [
+        ("a.png,4", [], "a.png is of class 4, but the model tells 4 classes apart (0 to 3)"),
+        ("a.png,cat", [], "has a class 'cat', which the model does not know; wanted indices 0 to 3"),
+        ("a.png,cat", ["--labels", "w,x,y,z"], "wanted its names (w, x, y, z) or indices 0 to 3"),
+        ("a.png,1", ["--labels", "w,x"], "has 4 classes, but 2 labels"),
+        ("a.png,1", ["--labels", "none.txt"], "--labels none.txt: no such file"),
+        ("a.png;1", [], "line 1 is 'a.png;1'; wanted `path,class`"),
+        ("", [], "labels.csv: names no images"),
+        (None, [], "labels.csv: no such file; wanted a JSON object"),
+    ],
+)
+def test_labels_that_do_not_fit_a_classifier(edgeq, work, labels, arguments, error):
+    save_colour_finder(work / "net.onnx").manifest_path.unlink()
+    (work / "mine.toml").write_text("[postprocessing]\ndecoder = 'classification'\n")
+    (work / "a.png").touch()
+    if labels is not None:
+        (work / "labels.csv").write_text(labels)
+    before = contents(work)
+    data = ["--images", ".", "--annotations", "labels.csv", "--preset", "mine.toml", "--json", "out.json"]
+    assert error in edgeq("eval", "net.onnx", *data, *arguments).error
+    assert contents(work) == before
 
 
 # -- Real processes

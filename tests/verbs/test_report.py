@@ -194,6 +194,36 @@ def test_empty_columns_are_left_out(monkeypatch, capsys):
     assert to_markdown(merge([scored("a.onnx")])).startswith("| artifact | runtime | AP | AP50 | AR |\n")
 
 
+def recognised(artifact: str, **changes: Any) -> dict[str, Any]:
+    classes = [{"name": "cat", "class_index": 0, "images": 3, "top1": 2 / 3}]
+    classes.append({"name": "absent", "class_index": 1, "images": 0, "top1": None})
+    numbers = {"task": "classification", "top1": 0.7548, "top5": None, "per_class": classes}
+    entry = {"artifact": artifact, "digest": artifact, "runtime": "litert", "precision": "int8", "images": 10_000}
+    return {**entry, **numbers, "environment": ENVIRONMENT, **changes}
+
+
+def test_classifiers_have_columns_of_their_own(tmp_path, monkeypatch, capsys):
+    results = read_results([write(tmp_path / "eval.json", [recognised("a.tflite"), scored("b.onnx")])])
+    first, second = cells(results)
+    assert (first["top-1"], first["top-5"], first["AP"]) == ("0.7548", "-", "-")
+    assert (second["top-1"], second["AP"]) == ("-", "0.5803")
+    assert provenance(merge(results))[0].startswith("Accuracy over 10000 images: measured with")
+    assert to_markdown(merge(results[:1])).startswith("| artifact | runtime | top-1 |\n")
+    monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
+    console.print_report(merge(results[:1]), SCORES)
+    console.print_classes(recognised("a.tflite"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["artifact", "runtime", "top-1"]
+    assert lines[-2:] == [["class", "images", "top-1"], ["cat", "3", "0.6667"]]
+
+
+def test_hundreds_of_classes_are_left_to_the_json_file(monkeypatch, capsys):
+    monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
+    classes = [{"name": str(i), "class_index": i, "images": 1, "top1": 1.0} for i in range(101)]
+    console.print_classes(recognised("a.tflite", per_class=classes))
+    assert capsys.readouterr().out == "101 classes; --json FILE holds the scores of each\n"
+
+
 def test_names_are_printed_as_they_are(monkeypatch, capsys):
     monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
     console.print_report(merge([scored("[red]a.onnx")]))
@@ -226,6 +256,7 @@ def test_files_hold_one_result_or_a_list(tmp_path):
         ({"format": "edgeq-ranges"}, "is not a result of"),
         ({"artifact": "a", "runtime": "b", "precision": "c"}, "holds neither AP nor top1 nor latency_ms"),
         (scored("a.onnx", AP="0.5"), "AP is '0.5', wanted a number"),
+        (recognised("a.onnx", top5="all"), "top5 is 'all', wanted a number"),
         (scored("a.onnx", AP_small=[1]), r"AP_small is \[1\], wanted a number"),
         (timed("a.onnx", size_bytes=True), "size_bytes is True, wanted a number"),
         (timed("a.onnx", latency_ms=3), "latency_ms is 3, wanted an object"),
