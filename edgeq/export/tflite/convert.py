@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import torch
 
 INPUT = "image"
+
+_OPERATOR = re.compile(r"torch\.ops\.(\w+\.\w+)")
+_SHOWN_CHARACTERS = 300
 
 
 def convert_module(module: torch.nn.Module, example: torch.Tensor, output_names: Sequence[str], name: str) -> bytes:
@@ -87,8 +91,13 @@ def _names(content: bytes, output_names: Sequence[str], name: str) -> dict[int, 
 
 
 def _cause(error: BaseException) -> str:
-    """Returns what the converter tripped over: MLIR names the operator in a line with `error:`."""
+    """Returns what the converter tripped over, and in which operator.
+
+    MLIR names the operator in a line with `error:`; torch.fx quotes the code, whose last line calls the module's own.
+    """
     text = str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = next((line.partition("error: ")[2] for line in lines if "error: " in line), lines[0] if lines else "")
-    return f"{told[:300]}" if told else type(error).__name__
+    operators = _OPERATOR.findall(text)
+    place = f" (in the operator {operators[-1]})" if operators and operators[-1] not in told else ""
+    return f"{told[:_SHOWN_CHARACTERS] or type(error).__name__}{place}"

@@ -5,6 +5,7 @@ Every operator is written out as the ONNX specification defines it, for the stat
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     Operation = Callable[["_Node", Sequence[Any]], Tensor | Sequence[Tensor]]
 
 
+_WHOLE = 1e-3
+
+
 def onnx_to_torch(model: ir.Model) -> torch.nn.Module:
     """Returns a module that computes an ONNX graph: its inputs in order in, its outputs in order out.
 
@@ -31,13 +35,20 @@ def onnx_to_torch(model: ir.Model) -> torch.nn.Module:
     Raises:
         ModelError: the graph has operators that this cannot take; the message names them.
     """
-    unknown = sorted({node.op_type for node in model.graph if node.op_type not in _OPERATIONS})
+    unknown = sorted({_kind(node) for node in model.graph if _kind(node) not in _OPERATIONS})
     if unknown:
         raise ModelError(
             f"the operators {', '.join(unknown)} of the ONNX file cannot be converted to TFLite; convert from the "
             "torch model, or replace them"
         )
+    for node in model.graph:
+        if node.op_type != "Split" and any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+            raise ModelError(f"{node.op_type} {node.name!r}: only its first output can be converted to TFLite")
     return _module_class()(model)
+
+
+def _kind(node: ir.Node) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
 class _Node:
@@ -121,11 +132,28 @@ def _function(name: str) -> Operation:
     return operation
 
 
+def _extreme(name: str) -> Operation:
+    """Returns a minimum or maximum over any number of inputs."""
+
+    def operation(_node: _Node, inputs: Sequence[Any]) -> Tensor:
+        import torch
+
+        return functools.reduce(getattr(torch, name), inputs)  # type: ignore[no-any-return]
+
+    return operation
+
+
+def _require_axes(node: _Node, kernel: Sequence[int], known: Sequence[int] = (2,)) -> None:
+    if len(kernel) not in known:
+        raise ModelError(f"{node.op_type} {node.name!r}: {len(kernel)}-D windows cannot be converted to TFLite")
+
+
 def _conv(node: _Node, inputs: Sequence[Any]) -> Tensor:
     import torch
 
     x, weight, bias = (*inputs, None)[:3]
     kernel = list(weight.shape[2:])
+    _require_axes(node, kernel, (1, 2))
     stride, dilation = node.get("strides", [1] * len(kernel)), node.get("dilations", [1] * len(kernel))
     x, padding = _pad_windows(node, x, kernel, stride, dilation, 0.0)
     function = torch.nn.functional.conv1d if len(kernel) == 1 else torch.nn.functional.conv2d
@@ -136,6 +164,7 @@ def _conv_transpose(node: _Node, inputs: Sequence[Any]) -> Tensor:
     import torch
 
     x, weight, bias = (*inputs, None)[:3]
+    _require_axes(node, weight.shape[2:])
     stride, dilation = node.get("strides", [1, 1]), node.get("dilations", [1, 1])
     more, pads = node.get("output_padding", [0, 0]), node.get("pads", [0, 0, 0, 0])
     # What is cut at the end may be less than at the beginning: that is output padding.
@@ -150,6 +179,7 @@ def _max_pool(node: _Node, inputs: Sequence[Any]) -> Tensor:
     import torch
 
     kernel = node.get("kernel_shape")
+    _require_axes(node, kernel)
     stride, dilation = node.get("strides", [1, 1]), node.get("dilations", [1, 1])
     x, padding = _pad_windows(node, inputs[0], kernel, stride, dilation, -math.inf)
     return torch.nn.functional.max_pool2d(x, kernel, stride, padding, dilation, bool(node.get("ceil_mode", 0)))
@@ -159,6 +189,9 @@ def _average_pool(node: _Node, inputs: Sequence[Any]) -> Tensor:
     import torch
 
     kernel, stride = node.get("kernel_shape"), node.get("strides", [1, 1])
+    _require_axes(node, kernel)
+    if max(node.get("dilations", [1])) > 1:
+        raise ModelError(f"AveragePool {node.name!r}: dilated windows cannot be converted to TFLite")
     counts = bool(node.get("count_include_pad", 0))
     x, padding = _pad_windows(node, inputs[0], kernel, stride, [1, 1], 0.0 if counts else None)
     return torch.nn.functional.avg_pool2d(x, kernel, stride, padding, bool(node.get("ceil_mode", 0)), counts)
@@ -167,14 +200,15 @@ def _average_pool(node: _Node, inputs: Sequence[Any]) -> Tensor:
 def _pad_windows(
     node: _Node, x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], fill: float | None
 ) -> tuple[Tensor, list[int]]:
-    """Returns the input and its padding at both ends; uneven padding is put into the input with `fill`."""
+    """Returns the input and its padding at both ends; what torch's windows do not take is put into the input."""
     import torch
 
     begin, end = _window_pads(node, list(x.shape[2:]), kernel, stride, dilation)
-    if begin == end:
+    half = [((taps - 1) * spread + 1) // 2 for taps, spread in zip(kernel, dilation, strict=True)]
+    if begin == end and all(pad <= most for pad, most in zip(begin, half, strict=True)):
         return x, begin
     if fill is None:
-        raise ModelError(f"{node.op_type} {node.name!r}: its uneven padding cannot be converted to TFLite")
+        raise ModelError(f"{node.op_type} {node.name!r}: its padding {begin}, {end} cannot be converted to TFLite")
     pairs = [length for ends in zip(reversed(begin), reversed(end), strict=True) for length in ends]
     return torch.nn.functional.pad(x, pairs, value=fill), [0] * len(begin)
 
@@ -223,9 +257,13 @@ def _pad(node: _Node, inputs: Sequence[Any]) -> Tensor:
     fill = node.numbers(2) or [node.get("value", 0.0)]
     by_axis = {axis % inputs[0].ndim: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
     pairs = [length for axis in reversed(range(inputs[0].ndim)) for length in by_axis.get(axis, (0, 0))]
-    while len(pairs) > 2 and pairs[-2:] == [0, 0]:
+    # Reflecting, torch pads the last axes but two, all of them.
+    axes_kept = max(1, inputs[0].ndim - 2)
+    while len(pairs) > 2 * axes_kept and pairs[-2:] == [0, 0]:
         pairs = pairs[:-2]
-    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}[node.get("mode", "constant")]
+    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate"}.get(node.get("mode", "constant"))
+    if mode is None or (mode != "constant" and len(pairs) > 2 * axes_kept):
+        raise ModelError(f"Pad {node.name!r}: mode {node.get('mode')!r} by {pads} cannot be converted to TFLite")
     value = fill[0] if mode == "constant" else None
     return torch.nn.functional.pad(inputs[0], pairs, mode, value)
 
@@ -234,15 +272,49 @@ def _resize(node: _Node, inputs: Sequence[Any]) -> Tensor:
     import torch
 
     mode, place = node.get("mode", "nearest"), node.get("coordinate_transformation_mode", "half_pixel")
-    size = None if node.output_shape is None else list(node.output_shape[2:])
-    scale = None if size is None else [now / before for now, before in zip(size, inputs[0].shape[2:], strict=True)]
-    whole = scale is not None and all(factor == int(factor) for factor in scale)
-    if mode == "nearest" and whole and (place == "asymmetric" or node.get("nearest_mode") != "ceil"):
-        return torch.nn.functional.interpolate(inputs[0], size=size, mode="nearest")
-    if mode == "linear" and place in ("half_pixel", "pytorch_half_pixel", "align_corners") and size is not None:
+    if mode == "nearest" and _repeats(node, inputs[0].shape, place):
+        return torch.nn.functional.interpolate(inputs[0], size=_size(node), mode="nearest")
+    if mode == "linear" and _interpolates(node, inputs[0].shape, place):
         aligned = place == "align_corners"
-        return torch.nn.functional.interpolate(inputs[0], size=size, mode="bilinear", align_corners=aligned)
-    raise ModelError(f"Resize {node.name!r}: mode {mode!r} with {place!r} cannot be converted to TFLite")
+        return torch.nn.functional.interpolate(inputs[0], size=_size(node), mode="bilinear", align_corners=aligned)
+    raise ModelError(
+        f"Resize {node.name!r}: mode {mode!r} with {place!r} from {list(inputs[0].shape)} to {node.output_shape} "
+        "cannot be converted to TFLite"
+    )
+
+
+def _size(node: _Node) -> list[int]:
+    return list((node.output_shape or ())[2:])
+
+
+def _is_map(node: _Node, given: Sequence[int]) -> bool:
+    """Returns whether a Resize changes height and width only."""
+    made = node.output_shape
+    return made is not None and len(made) == 4 and tuple(made[:2]) == tuple(given[:2])
+
+
+def _repeats(node: _Node, given: Sequence[int], place: str) -> bool:
+    """Returns whether a nearest Resize repeats every row and column the same number of times."""
+    rounding = node.get("nearest_mode", "round_prefer_floor")
+    if not _is_map(node, given) or any(now % before for now, before in zip(_size(node), given[2:], strict=True)):
+        return False
+    if place == "asymmetric":
+        twice = all(now <= 2 * before for now, before in zip(_size(node), given[2:], strict=True))
+        return rounding == "floor" or (rounding == "round_prefer_floor" and twice)
+    return place in ("half_pixel", "pytorch_half_pixel") and rounding.startswith("round")
+
+
+def _interpolates(node: _Node, given: Sequence[int], place: str) -> bool:
+    """Returns whether a linear Resize places its points as torch does, by the ratio of the sizes."""
+    if not _is_map(node, given) or node.get("antialias", 0):
+        return False
+    if place == "align_corners":
+        return True
+    scales = (node.numbers(2) or [])[-2:]
+    whole = all(
+        abs(scale * before - now) < _WHOLE for scale, before, now in zip(scales, given[2:], _size(node), strict=False)
+    )
+    return whole and (place == "half_pixel" or (place == "pytorch_half_pixel" and min(_size(node)) > 1))
 
 
 def _slice(node: _Node, inputs: Sequence[Any]) -> Tensor:
@@ -274,7 +346,9 @@ def _reduce(name: str) -> Operation:
         import torch
 
         axes = node.numbers(1, "axes")
-        if axes is None:
+        if not axes:
+            if node.get("noop_with_empty_axes", 0):
+                return inputs[0]  # type: ignore[no-any-return]
             axes = list(range(inputs[0].ndim))
         found: Tensor = getattr(torch, name)(inputs[0], dim=axes, keepdim=bool(node.get("keepdims", 1)))
         return found
@@ -286,7 +360,7 @@ def _global_pool(name: str) -> Operation:
     def operation(_node: _Node, inputs: Sequence[Any]) -> Tensor:
         import torch
 
-        found: Tensor = getattr(torch, name)(inputs[0], dim=(2, 3), keepdim=True)
+        found: Tensor = getattr(torch, name)(inputs[0], dim=tuple(range(2, inputs[0].ndim)), keepdim=True)
         return found
 
     return operation
@@ -424,13 +498,14 @@ _OPERATIONS: dict[str, Operation] = {
     **{onnx: _function(torch_name) for onnx, torch_name in {
         "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Erf": "erf",
         "Abs": "abs", "Neg": "neg", "Reciprocal": "reciprocal", "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div",
-        "Pow": "pow", "MatMul": "matmul", "Min": "minimum", "Max": "maximum",
+        "Pow": "pow", "MatMul": "matmul",
     }.items()},
     "AveragePool": _average_pool, "BatchNormalization": _batch_norm, "Clip": _clip, "Concat": _concat, "Conv": _conv,
     "ConvTranspose": _conv_transpose, "DepthToSpace": _depth_to_space, "Dropout": _identity, "Expand": _expand,
     "Flatten": _flatten, "Gather": _gather, "Gelu": _gelu, "Gemm": _gemm, "GlobalAveragePool": _global_pool("mean"),
     "GlobalMaxPool": _global_pool("amax"), "HardSigmoid": _hard_sigmoid, "HardSwish": _hard_swish,
-    "Identity": _identity, "LayerNormalization": _layer_norm, "LeakyRelu": _leaky_relu, "MaxPool": _max_pool,
+    "Identity": _identity, "LayerNormalization": _layer_norm, "LeakyRelu": _leaky_relu, "Max": _extreme("maximum"),
+    "MaxPool": _max_pool, "Min": _extreme("minimum"),
     "PRelu": _prelu, "Pad": _pad, "ReduceMax": _reduce("amax"), "ReduceMean": _reduce("mean"),
     "ReduceMin": _reduce("amin"), "ReduceSum": _reduce("sum"), "Reshape": _reshape, "Resize": _resize,
     "Slice": _slice, "Softmax": _softmax, "Split": _split, "Squeeze": _squeeze, "Transpose": _transpose,
