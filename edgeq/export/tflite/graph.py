@@ -16,6 +16,7 @@ from edgeq.errors import InputError, MissingDependencyError, ModelError
 
 _IDENTIFIER = b"TFL3"
 _VERSION = 3
+_LEFT_OUT = -1
 
 _DTYPES = {
     "FLOAT32": "float32", "FLOAT16": "float16", "FLOAT64": "float64", "BOOL": "bool", "INT8": "int8", "UINT8": "uint8",
@@ -159,6 +160,7 @@ def unpack(content: bytes, name: str) -> Any:
         raise InputError(f"{name}: is not a TFLite file; wanted one that begins with its mark {_IDENTIFIER.decode()}")
     try:
         model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+        _check_numbers(model)
         complete = _is_complete(model)
     # A flatbuffer is offsets into itself: reading a damaged one trips over anything.
     except Exception as error:
@@ -236,6 +238,22 @@ def _tensor(index: int, tensor: Any, empty: set[int]) -> Tensor:
         _numbers(quantization.zeroPoint) if scales else (),
         int(quantization.quantizedDimension) if scales else 0,
     )
+
+
+def _check_numbers(model: Any) -> None:
+    """Raises `IndexError` where the main subgraph refers to tensors, operators or buffers that are not there."""
+    subgraph = model.subgraphs[0]
+    for operator in subgraph.operators:
+        if not 0 <= operator.opcodeIndex < len(model.operatorCodes):
+            raise IndexError(operator.opcodeIndex)
+    given = [index for operator in subgraph.operators for index in _numbers(operator.inputs) if index != _LEFT_OUT]
+    made = [index for operator in subgraph.operators for index in _numbers(operator.outputs)]
+    for index in (*given, *made, *_numbers(subgraph.inputs), *_numbers(subgraph.outputs)):
+        if not 0 <= index < len(subgraph.tensors):
+            raise IndexError(index)
+    for tensor in subgraph.tensors:
+        if not 0 <= tensor.buffer < len(model.buffers):
+            raise IndexError(tensor.buffer)
 
 
 def _is_complete(model: Any) -> bool:
