@@ -43,7 +43,7 @@ app = typer.Typer(
 _INTERRUPTED = 130
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.")
+    str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.")
 ]
 Artifacts = Annotated[
     list[Path],
@@ -166,7 +166,8 @@ def export(
 @app.command()
 def calibrate(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.")
+        str | None,
+        typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file."),
     ] = None,
     source: Annotated[
         Path | None,
@@ -208,13 +209,15 @@ def calibrate(
         raise typer.BadParameter("give MODEL and IMAGES, or --from FILE")
     from edgeq.images import list_images
     from edgeq.model_source import open_model
+    from edgeq.tflite_source import open_tflite
     from edgeq.verbs.calibrate import DEFAULT_METHOD
     from edgeq.verbs.calibrate import calibrate as run
 
     found = list_images(source, images)
-    opened = open_model(_request(model, weights, preset, size, None))
+    request = _request(model, weights, preset, size, None)
+    opened = open_tflite(request) if model.endswith(".tflite") else open_model(request).model
     result = run(
-        opened.model, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads
+        opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads
     )  # fmt: skip
     resumed = f" ({result.resumed} of them in an interrupted run)" if result.resumed else ""
     skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""

@@ -89,7 +89,7 @@ def open_model(request: ModelRequest) -> OpenedModel:
         opened = _open_torch(request)
     else:
         raise InputError(
-            f"unknown model {request.reference!r}; wanted an .onnx file, package.module:factory, or one of: "
+            f"unknown model {request.reference!r}; wanted an .onnx or .tflite file, package.module:factory, or one of: "
             + ", ".join(zoo_names())
         )
     for name, reason in opened.folded.left.items():

@@ -42,8 +42,8 @@ LEVELS = (
     Level(frozenset({"runtimes"})),
     Level(frozenset({"classification", "detection", "images", "preprocessing", "presets"})),
     # The only place that imports torch on load: nothing that a device runs may reach it.
-    Level(frozenset({"models"}), only_for=frozenset({"model_source", "verbs", "benchmarks"})),
-    Level(frozenset({"foreign", "model_source"})),
+    Level(frozenset({"models"}), only_for=frozenset({"model_source", "tflite_source", "verbs", "benchmarks"})),
+    Level(frozenset({"foreign", "model_source", "tflite_source"})),
     Level(frozenset({"verbs"})),
     # edgeq/__init__.py: the public API, not for the modules behind it.
     Level(frozenset({"edgeq"})),

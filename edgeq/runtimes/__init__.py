@@ -6,13 +6,15 @@ A runtime is one file in this folder and one line in `RUNTIMES`; third parties r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgeq.errors import InputError
 from edgeq.export.artifact import Artifact
 from edgeq.registry import load_entry
 from edgeq.runtimes.base import Session
 from edgeq.targets import get_target
 
-__all__ = ["RUNTIMES", "Session", "default_runtime", "get_runtime", "is_installed", "open_session"]
+__all__ = ["RUNTIMES", "Session", "choose_runtimes", "default_runtime", "get_runtime", "is_installed", "open_session"]
 
 RUNTIMES: dict[str, str] = {
     "onnxruntime": "edgeq.runtimes.onnxruntime:OnnxRuntimeSession",
@@ -58,20 +60,36 @@ def is_installed(runtime: str) -> bool:
     return get_runtime(runtime).is_installed()
 
 
-_BY_FORMAT = {"onnx": ("onnxruntime", "openvino"), "tflite": ("litert",)}
+def choose_runtimes(artifact: Artifact, wished: Sequence[str] = ()) -> list[str]:
+    """Returns the runtimes to run an artifact in: those of the wished ones that read its format, or the default one.
+
+    Raises:
+        InputError: none of the wished ones reads it, there is none of that name, or none is installed by default.
+    """
+    if not wished:
+        return [default_runtime(artifact)]
+    readers = [name for name in wished if artifact.format in get_runtime(name).formats]
+    if not readers:
+        known = [name for name in RUNTIMES if artifact.format in get_runtime(name).formats]
+        raise InputError(
+            f"{artifact.name}: --runtime {', '.join(wished)} does not read {artifact.format} files; add --runtime "
+            f"{' or '.join(known)}"
+        )
+    return readers
 
 
 def default_runtime(artifact: Artifact) -> str:
-    """Returns the first runtime that is installed of the artifact's target, or of its format where it has no target.
+    """Returns the first runtime that is installed and reads the artifact, in its target's order where it has a target.
 
     Raises:
         InputError: none of them is; the message names them.
     """
-    candidates = get_target(artifact.target).runtimes if artifact.target else _BY_FORMAT[artifact.format]
+    ordered = get_target(artifact.target).runtimes if artifact.target else tuple(RUNTIMES)
+    candidates = [name for name in ordered if artifact.format in get_runtime(name).formats]
     for name in candidates:
         if is_installed(name):
             return name
-    of = f"its target {artifact.target}" if artifact.target else f"{artifact.format} files"
     raise InputError(
-        f"{artifact.name}: none of the runtimes of {of} is installed ({', '.join(candidates)}); run: edgeq doctor"
+        f"{artifact.name}: no runtime that reads {artifact.format} files is installed ({', '.join(candidates)}); run: "
+        "edgeq doctor"
     )

@@ -25,6 +25,7 @@ class Session(ABC):
         runtime: Name of the engine, as in `RUNTIMES`.
         package: Name of the engine's import package.
         extra: The extra of edgeq that brings it; `None` if the base install does.
+        formats: File formats that it reads.
         artifact: What was opened.
         threads: CPU threads asked for; `None` leaves it to the engine.
     """
@@ -32,6 +33,7 @@ class Session(ABC):
     runtime: ClassVar[str]
     package: ClassVar[str]
     extra: ClassVar[str | None]
+    formats: ClassVar[tuple[str, ...]] = ("onnx",)
 
     def __init__(self, artifact: Artifact, threads: int | None = None, compute_precision: str | None = None) -> None:
         """Opens the file.

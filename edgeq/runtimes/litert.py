@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgeq.errors import EngineError, InputError, MissingDependencyError
+from edgeq.errors import EngineError, InputError, MismatchError, MissingDependencyError
+from edgeq.export.artifact import TensorSpec
 from edgeq.runtimes.base import Arrays, Session, first_line
 
 
@@ -33,6 +34,12 @@ _PACKAGES = (
 )
 
 
+_WAY_OUT = (
+    "export it with --compat tflite-runtime, or run it with ai-edge-litert (pip install 'edgeq[litert]'); "
+    "tflite-runtime itself wants numpy<2"
+)
+
+
 class LiteRtSession(Session):
     """A TFLite file in the LiteRT interpreter, with XNNPACK as its default delegate.
 
@@ -43,6 +50,7 @@ class LiteRtSession(Session):
     runtime = "litert"
     package = "ai_edge_litert"
     extra = "litert"
+    formats = ("tflite",)
 
     @classmethod
     def is_installed(cls) -> bool:
@@ -72,17 +80,42 @@ class LiteRtSession(Session):
                 self._interpreter.allocate_tensors()
         # tflite-runtime fails with SystemError under numpy 2.
         except (RuntimeError, ValueError, SystemError) as error:
+            if self._is_tflite_runtime:
+                raise EngineError(
+                    f"{self.artifact.path}: tflite-runtime cannot load it ({first_line(error)}); {_WAY_OUT}"
+                ) from error
             raise self._refused(error) from error
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         self._require_tensors((entry["name"] for entry in inputs), (entry["name"] for entry in outputs))
         self._require_no_wrong_kernel()
+        self._require_described(self.artifact.inputs, inputs)
+        self._require_described(self.artifact.outputs, outputs)
         self._inputs = {entry["name"]: entry["index"] for entry in inputs}
         found = {entry["name"]: entry["index"] for entry in outputs}
         self._outputs = {spec.name: found[spec.name] for spec in self.artifact.outputs}
 
+    def _require_described(self, specs: Sequence[TensorSpec], entries: Sequence[Mapping[str, Any]]) -> None:
+        """Raises `MismatchError` where a tensor is of another type, or on another grid, than the manifest states."""
+        found = {entry["name"]: entry for entry in entries}
+        for spec in specs:
+            dtype = np.dtype(found[spec.name]["dtype"]).name
+            scale, zero_point = found[spec.name]["quantization"]
+            if dtype != spec.dtype or (spec.scale is not None and (np.float32(spec.scale), spec.zero_point) != (
+                np.float32(scale), zero_point
+            )):  # fmt: skip
+                raise MismatchError(
+                    f"{self.artifact.path}: its tensor {spec.name!r} is {dtype} with scale {scale} and zero point "
+                    f"{zero_point}, the manifest describes {spec.dtype} with {spec.scale} and {spec.zero_point}; "
+                    "export it again"
+                )
+
+    @property
+    def _is_tflite_runtime(self) -> bool:
+        return str(self._engine.__name__).startswith("tflite_runtime")
+
     def _require_no_wrong_kernel(self) -> None:
         """Refuses what tflite-runtime computes wrongly without an error (measured with 2.14: cosine -0.01 to float)."""
-        if "tflite_runtime" not in self._engine.__name__:
+        if not self._is_tflite_runtime:
             return
         tensors = {entry["index"]: entry for entry in self._interpreter.get_tensor_details()}
         for operator in self._interpreter._get_ops_details():
@@ -93,8 +126,7 @@ class LiteRtSession(Session):
             if data["dtype"] == np.float32 and weight["dtype"] == np.int8 and per_channel:
                 raise EngineError(
                     f"{self.artifact.path}: tflite-runtime computes dynamic INT8 with a scale for each channel "
-                    "wrongly, without an error; export it with --compat tflite-runtime, or run it with ai-edge-litert "
-                    "(pip install 'edgeq[litert]')"
+                    f"wrongly, without an error; {_WAY_OUT}"
                 )
 
     def _run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:

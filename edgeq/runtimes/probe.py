@@ -1,12 +1,13 @@
 """`python -m edgeq.runtimes.probe RUNTIME`: does an engine run here, and does it add up INT8 products exactly?
 
 One JSON line on stdout: `ok`, then either `environment` and `relative_error`, or `message`. A process of its own,
-because a broken engine may crash on import. The file it runs, one INT8 convolution, is part of the package; the script
-`tests/make_probe.py` writes it.
+because a broken engine may crash on import. The file it runs, one INT8 convolution as ONNX or TFLite, is part of the
+package; the script `tests/make_probe.py` writes it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -16,12 +17,12 @@ import numpy as np
 
 from edgeq.errors import EdgeqError
 from edgeq.export.artifact import Artifact, Preprocessing, TensorSpec
-from edgeq.runtimes import open_session
+from edgeq.runtimes import get_runtime, open_session
 
 # The largest input against the largest weights, 1.0 each: every output is the number of products, 16 channels of 3x3.
 INPUT = np.ones((1, 16, 6, 6), np.float32)
 EXPECTED = np.full((1, 16, 4, 4), 16 * 9, np.float32)
-ARTIFACT = Artifact(
+ONNX = Artifact(
     path=Path(__file__).parents[1] / "data" / "probe.onnx",
     format="onnx",
     precision="int8",
@@ -29,6 +30,14 @@ ARTIFACT = Artifact(
     inputs=(TensorSpec("input", "float32", INPUT.shape),),
     outputs=(TensorSpec("output", "float32", EXPECTED.shape),),
     preprocessing=Preprocessing(height_px=INPUT.shape[2], width_px=INPUT.shape[3]),
+)
+TFLITE = dataclasses.replace(
+    ONNX,
+    path=ONNX.path.with_suffix(".tflite"),
+    format="tflite",
+    target="arm",
+    inputs=(TensorSpec("input", "float32", (1, *INPUT.shape[2:], INPUT.shape[1]), "NHWC"),),
+    outputs=(TensorSpec("output", "float32", (1, *EXPECTED.shape[2:], EXPECTED.shape[1]), "NHWC"),),
 )
 
 
@@ -41,8 +50,9 @@ def probe(runtime: str) -> dict[str, Any]:
     Raises:
         EdgeqError: the engine is not installed, or does not run the file.
     """
-    with open_session(ARTIFACT, runtime, threads=1) as session:
-        output = session.run({"input": INPUT})["output"]
+    artifact = TFLITE if "tflite" in get_runtime(runtime).formats else ONNX
+    with open_session(artifact, runtime, threads=1) as session:
+        output = artifact.outputs[0].decode(session.run({"input": artifact.inputs[0].encode(INPUT)})["output"])
         return {
             "environment": session.environment(),
             "relative_error": float(np.abs(output / EXPECTED - 1).max()),

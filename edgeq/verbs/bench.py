@@ -19,7 +19,7 @@ from edgeq.export.artifact import Artifact
 from edgeq.foreign import open_artifact
 from edgeq.machine import default_threads, read_machine
 from edgeq.progress import Advance, progress_bar
-from edgeq.runtimes import default_runtime, get_runtime
+from edgeq.runtimes import choose_runtimes, get_runtime
 from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
 from edgeq.runtimes.latency import interleaved_ratio, summarize
 
@@ -125,7 +125,7 @@ def bench_artifacts(
     jobs = [
         Job(artifact, runtime, compute)
         for artifact in artifacts
-        for runtime in (runtimes or (default_runtime(artifact),))
+        for runtime in choose_runtimes(artifact, runtimes)
         for compute in (compute_precisions or (None,))
     ]
     return bench_jobs(jobs, threads=threads, cpus=cpus, sampling=sampling)

@@ -23,7 +23,7 @@ from edgeq.images import UnreadableImages, read_image, work_ahead
 from edgeq.preprocessing import Placement, preprocess
 from edgeq.presets import preset_names
 from edgeq.progress import progress_bar
-from edgeq.runtimes import Session, default_runtime, get_runtime, open_session
+from edgeq.runtimes import Session, choose_runtimes, get_runtime, open_session
 from edgeq.verbs.tasks import Task, task_of
 
 # Two threads keep images ready for the engine; more would only take its cores.
@@ -90,9 +90,9 @@ def evaluate_artifacts(
     for runtime in runtimes:
         get_runtime(runtime)
     jobs = [
-        _job(artifact, runtime or default_runtime(artifact), compute)
+        _job(artifact, runtime, compute)
         for artifact in (open_artifact(path, preset, labels) for path in paths)
-        for runtime in (runtimes or (None,))
+        for runtime in choose_runtimes(artifact, runtimes)
         for compute in (compute_precisions or (None,))
     ]
     task = _common_task(jobs)(annotations, images_dir, engine)

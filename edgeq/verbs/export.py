@@ -124,7 +124,7 @@ def _check_precisions(formats: Sequence[str], precisions: Sequence[str], calibra
     unknown = [precision for precision in precisions if precision not in known]
     if unknown or not precisions:
         raise InputError(
-            f"--precision {','.join(unknown) or '(none)'}: {' and '.join(formats)} know {', '.join(known)}"
+            f"--precision {','.join(unknown) or '(none)'}: known are {', '.join(known)} ({' and '.join(formats)})"
         )
     needing = [precision for precision in precisions if precision in _STATIC]
     if needing and calibration is None:

@@ -12,24 +12,28 @@ import numpy as np
 import pytest
 
 from edgeq.errors import InputError
+from edgeq.export.tflite.graph import read_graph
 from edgeq.machine import read_machine
 from edgeq.runtimes import RUNTIMES, is_installed
-from edgeq.runtimes.probe import ARTIFACT, EXPECTED, INPUT, probe
+from edgeq.runtimes.probe import EXPECTED, INPUT, ONNX, TFLITE, probe
+
+ENGINES = {"litert": "ai-edge-litert"}
 
 
 def test_the_shipped_file_is_what_the_script_builds():
     import onnx
 
-    from tests.make_probe import build
+    from tests.make_probe import build, build_tflite
 
     onnx.checker.check_model(build(), full_check=True)
-    assert onnx.load(ARTIFACT.path) == build()
+    assert onnx.load(ONNX.path) == build()
+    assert read_graph(TFLITE.path.read_bytes(), "probe") == read_graph(build_tflite(), "probe")
 
 
 def test_the_expected_result_is_that_of_the_reference():
     from onnx.reference import ReferenceEvaluator
 
-    outputs = cast(list[np.ndarray], ReferenceEvaluator(str(ARTIFACT.path)).run(None, {"input": INPUT}))
+    outputs = cast(list[np.ndarray], ReferenceEvaluator(str(ONNX.path)).run(None, {"input": INPUT}))
     np.testing.assert_allclose(outputs[0], EXPECTED, rtol=1e-6)
 
 
@@ -40,7 +44,7 @@ def test_engines_add_up_int8_products_exactly(runtime):
         pytest.skip("this CPU has no VNNI: U8S8 sums may saturate")
     result = probe(runtime)
     assert result["relative_error"] < 1 / 200
-    assert result["environment"]["engine"].startswith(runtime)
+    assert result["environment"]["engine"].startswith(ENGINES.get(runtime, runtime))
 
 
 @pytest.mark.skipif(not is_installed("openvino"), reason="openvino is not installed")

@@ -21,6 +21,7 @@ from tests.tiny import conv_net_outputs, save_conv_net
 ENGINES = [
     pytest.param(name, marks=pytest.mark.skipif(not is_installed(name), reason=f"{name} is not installed"))
     for name in RUNTIMES
+    if "onnx" in get_runtime(name).formats
 ]
 needs_openvino = pytest.mark.skipif(not is_installed("openvino"), reason="openvino is not installed")
 

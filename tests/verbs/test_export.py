@@ -90,7 +90,7 @@ def by_precision(result: ExportResult) -> dict[str, Artifact]:
 
 def test_every_precision_is_a_file_with_its_manifest(exported):
     folder = exported.files[0].artifact.path.parent
-    models = [f"small.x86.{precision}.onnx" for precision in PRECISIONS]
+    models = [f"small.x86.{precision}.onnx" for precision in PRECISIONS["onnx"]]
     assert names(folder) == sorted([*models, *(f"{name}.json" for name in models), "small.ranges.json"])
     for file in exported.files:
         loaded = Artifact.load(file.artifact.path)
@@ -374,7 +374,7 @@ def test_targets_write_their_own_files(foreign, ranges, image, tmp_path):
 
 def test_dynamic_warns_that_it_is_slow_for_convolutions(foreign, tmp_path, caplog):
     export_model(foreign, "x86", ["dynamic"], tmp_path)
-    assert "dynamic measures ranges at every run and is slower than fp32 for convolutions" in caplog.text
+    assert "a dynamic ONNX file measures ranges at every run and is slower than fp32 for convolutions" in caplog.text
 
 
 def test_each_precision_is_written_once(foreign, tmp_path):
@@ -387,9 +387,9 @@ def test_each_precision_is_written_once(foreign, tmp_path):
         ({"precisions": ["int9"]}, "--precision int9: known are fp32, fp16, int8, dynamic"),
         ({"precisions": []}, r"--precision \(none\): known are"),
         ({"precisions": ["fp32", "int8"], "calibration": None}, "int8 needs ranges: give --calib"),
-        ({"target_name": "abacus"}, "unknown target 'abacus'; known: x86, x86-ort"),
-        ({"keep": ["no such node"]}, "--keep 'no such node': matches no node; names look like"),
-        ({"keep": ["("]}, r"--keep '\(': is not a regular expression"),
+        ({"target_name": "abacus"}, "unknown target 'abacus'; known: arm, x86, x86-ort"),
+        ({"options": Options(["no such node"])}, "--keep 'no such node': matches no node; names look like"),
+        ({"options": Options(["("])}, r"--keep '\(': is not a regular expression"),
     ],
 )
 def test_wrong_options_are_told_before_anything_is_done(foreign, calibration, tmp_path, monkeypatch, options, message):
