@@ -9,6 +9,7 @@ import pytest
 from edgeq.errors import InputError
 from edgeq.export.tflite.graph import Graph, Operator, Tensor
 from edgeq.export.tflite.plan import (
+    NO_DYNAMIC,
     Precision,
     choose,
     choose_everywhere,
@@ -171,8 +172,8 @@ def test_a_concatenation_of_mixed_ranges_goes_apart(wide: float, apart: bool) ->
     assert found == ({4} if apart else set())
     choices = choose(JOINED, apart=found)
     assert choices[4].precision is (Precision.FLOAT if apart else Precision.INT8)
-    groups = [{JOINED.tensors[index].name for index in members} for members in
-              tied(JOINED, [JOINED.operators[i] for i, choice in choices.items() if choice.precision is Precision.INT8])]  # fmt: skip
+    static = [JOINED.operators[index] for index, choice in choices.items() if choice.precision is Precision.INT8]
+    groups = [{JOINED.tensors[index].name for index in members} for members in tied(JOINED, static)]
     assert ({"b", "p"} if apart else {"b", "p", "c", "j"}) in groups
     assert {"a"} in groups and {"image"} in groups
 
@@ -218,8 +219,8 @@ def test_one_precision_everywhere() -> None:
     found = graph(*BODY, conv("d", "b", "DEPTHWISE_CONV_2D"), ("p", "MAX_POOL_2D", ("d",)), conv("c", "p"),
                   ("up", "TRANSPOSE_CONV", ("shape", "w", "c")), ("y", "LOGISTIC", ("up",)))  # fmt: skip
 
-    def names(precision: Precision, **options: frozenset[str]) -> set[str]:
-        choices = choose_everywhere(found, precision, **options)
+    def names(precision: Precision, without: frozenset[str] = NO_DYNAMIC) -> set[str]:
+        choices = choose_everywhere(found, precision, without=without)
         assert {choice.precision for choice in choices.values()} == {precision}
         return {choice.name for choice in choices.values()}
 
