@@ -50,6 +50,8 @@ def quantize(
         raise MissingDependencyError("ai-edge-quantizer", "tflite", "Quantizing TFLite files") from error
     granularities = qtyping.QuantGranularity
     before = read_graph(content, name)
+    if not integer_io and all(choice.precision is Precision.FLOAT for choice in choices.values()):
+        return content  # the quantizer refuses to have nothing to do
     worker = quantizer.Quantizer(bytearray(content))
     for choice in choices.values():
         granularity = granularities.TENSORWISE if choice.kind in per_tensor else granularities.CHANNELWISE

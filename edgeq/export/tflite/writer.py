@@ -188,13 +188,13 @@ def _quantized(
     facts: dict[str, Any] = {}
     ranges = None
     if known is not None and precision in ("int8", "int16x8"):
-        ranges = intervals(model.graph, known.tensors, choices, options.integer_io)
-        apart = mixed_ranges(model.graph, choices, {name: max(high, -low) for name, (low, high) in ranges.items()})
+        # Steps of 16 bits are fine enough for what goes together in no 8.
+        apart = _apart(model, choices, known) if precision == "int8" else frozenset()
         if apart:
             names = ", ".join(choices[index].name for index in sorted(apart))
             _log.warning("mixed ranges: the inputs of %s do not go on one grid, it is computed in float", names)
             choices = choose(model.graph, options.keep, integer_heads=options.integer_io, apart=apart)
-            ranges = intervals(model.graph, known.tensors, choices, options.integer_io)
+        ranges = intervals(model.graph, known.tensors, choices, options.integer_io)
         sources = {id(used): used for used, _ in known.tensors.values()}.values()
         facts = {
             "method": ", ".join(sorted({used.method for used in sources})) if precision == "int8" else "minmax",
@@ -208,6 +208,13 @@ def _quantized(
         model.content, choices, model.name, ranges=ranges, integer_io=options.integer_io, per_tensor=per_tensor
     )
     return content, facts | _summary(model.graph, choices, options)
+
+
+def _apart(model: TfliteModel, choices: Mapping[int, Choice], known: Known) -> frozenset[int]:
+    """Returns the CONCATENATIONs whose inputs do not go on one grid, by the ranges that those have on their own."""
+    alone = {index: choice for index, choice in choices.items() if choice.kind != "CONCATENATION"}
+    widths = {name: max(high, -low) for name, (low, high) in intervals(model.graph, known.tensors, alone).items()}
+    return mixed_ranges(model.graph, choices, widths)
 
 
 def _summary(graph: Graph, choices: Mapping[int, Choice], options: Options) -> dict[str, Any]:
