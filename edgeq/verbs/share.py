@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
-from edgeq.export.graph import data_inputs
+from edgeq.export.graph import data_inputs, weight_of
 from edgeq.export.tflite.match import match_by_value
 from edgeq.export.tflite.plan import observed_tensors
 from edgeq.export.tflite.writer import Known, Options, TfliteModel, tensors_to_calibrate
@@ -107,15 +107,20 @@ def translate_keep(
         if pattern in own:
             kept.append(pattern)
             continue
-        names = []
+        names, lost = [], []
         for node in nodes_matching(model.graph, pattern):
             if data_inputs(node):
-                for value in (node.outputs[0], activation_behind(node)):
-                    names += produced.get(str(value.name), [])
+                values = (node.outputs[0], activation_behind(node))
+                found = [name for value in values for name in produced.get(str(value.name), [])]
+                names += found
+                if not found and weight_of(node) is not None:
+                    lost.append(str(node.name))
         if not names:
             raise InputError(
                 f"--keep {pattern!r}: the nodes that it matches have no counterpart in the TFLite file; name a TFLite "
                 f"operator by its output, like {sorted(own)[0]}"
             )
+        if lost:
+            _log.warning("--keep %r: no counterpart in the TFLite file for %s", pattern, ", ".join(lost))
         kept += dict.fromkeys(names)
     return kept
