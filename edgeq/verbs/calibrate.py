@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,9 +134,12 @@ def evenly_spaced(images: Sequence[Path], num: int) -> list[Path]:
 def calibrated_tensors(model: FloatModel) -> list[str]:
     """Returns the tensors that some registered target quantizes: one calibration serves them all.
 
-    The outputs are among them, for files whose outputs are integers.
+    What TFLite files need is among them: the outputs, for files whose outputs are integers, and what depthwise
+    convolutions read and write.
     """
-    rules = [get_target(name).rules for name in registered("target", TARGETS)]
+    targets = [get_target(name) for name in registered("target", TARGETS)]
+    rules = [target.rules for target in targets]
+    rules += [dataclasses.replace(each.rules, int8_depthwise=True) for each in targets if "tflite" in each.formats]
     observed = observed_tensors(model.graph, [choose(model.graph, each) for each in rules])
     return list(dict.fromkeys([*observed, *(str(value.name) for value in model.graph.graph.outputs)]))
 

@@ -85,6 +85,13 @@ def _latency(name: str) -> Callable[[Row], float | None]:
     return lambda row: row.timing.get("latency_ms", {}).get(name)
 
 
+def _xnnpack_percent(row: Row) -> float | None:
+    """Returns the share of a TFLite file's operators that XNNPACK ran: the others are an order of magnitude slower."""
+    environment = (row.timing or row.scores).get("environment") or {}
+    coverage = environment.get("xnnpack") or {}
+    return 100 * coverage["delegated"] / coverage["operators"] if coverage.get("operators") else None
+
+
 def _cold_start_ms(row: Row) -> float | None:
     parts = row.timing.get("cold_start_ms")
     return sum(part for part in parts.values() if part is not None) if parts else None
@@ -97,7 +104,9 @@ _SIZE = Column("size MB", _timing("size_bytes", 1e-6), 2)
 _MEMORY = Column("memory MB", _timing("peak_rss_bytes", 1e-6), 0)
 _RATIO = Column("time / FP32", _timing("ratio_to_fp32"), 2)
 
-REPORT = (_AP, _AP50, _AR, _TOP1, _TOP5, _P50, _P90, _SIZE, _MEMORY, _RATIO)
+_XNNPACK = Column("XNNPACK %", _xnnpack_percent, 0)
+
+REPORT = (_AP, _AP50, _AR, _TOP1, _TOP5, _P50, _P90, _SIZE, _MEMORY, _RATIO, _XNNPACK)
 """Columns of `edgeq report`. Ratios are those of `edgeq bench`: they hold only within one interleaved run."""
 
 TIMING = (
@@ -110,6 +119,7 @@ TIMING = (
     _SIZE,
     _MEMORY,
     _RATIO,
+    _XNNPACK,
 )
 """Columns of `edgeq bench`; the rest of what it measures is in its JSON."""
 
@@ -123,6 +133,7 @@ SCORES = (
     _AR,
     _TOP1,
     _TOP5,
+    _XNNPACK,
 )
 """Columns of `edgeq eval`; the rest of what it measures is in its JSON."""
 

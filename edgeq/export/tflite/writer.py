@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -187,7 +187,7 @@ def _quantized(
     choices = plan(model, precision, options)
     facts: dict[str, Any] = {}
     ranges = None
-    if known is not None and precision in ("int8", "int16x8"):
+    if known is not None and any(choice.precision in STATIC for choice in choices.values()):
         # Steps of 16 bits are fine enough for what goes together in no 8.
         apart = _apart(model, choices, known) if precision == "int8" else frozenset()
         if apart:
@@ -201,13 +201,24 @@ def _quantized(
             "ranges_digests": sorted(used.digest for used in sources),
             "matched_tensors": known.matched,
         }
-    if not any(choice.precision in (*STATIC, Precision.DYNAMIC) for choice in choices.values()):
-        _log.warning("no layer of %s has an INT8 form in TFLite; it computes in float: take fp32", model.name)
+    _warn(model.name, precision, {choice.precision for choice in choices.values()})
     per_tensor = frozenset({"FULLY_CONNECTED"}) if options.compat else frozenset()
     content = quantize(
         model.content, choices, model.name, ranges=ranges, integer_io=options.integer_io, per_tensor=per_tensor
     )
     return content, facts | _summary(model.graph, choices, options)
+
+
+def _warn(name: str, precision: str, found: Set[Precision]) -> None:
+    """Says where a file is not what its name promises."""
+    if precision == "int8" and Precision.DYNAMIC in found and not found & {*STATIC}:
+        _log.warning(
+            "no layer of %s goes with static ranges, because functions like SiLU stand behind them: its int8 file is "
+            "the dynamic one, smaller than fp32 but hardly faster",
+            name,
+        )
+    elif not found - {Precision.FLOAT}:
+        _log.warning("no layer of %s has an INT8 form in TFLite; it computes in float: take fp32", name)
 
 
 def _apart(model: TfliteModel, choices: Mapping[int, Choice], known: Known) -> frozenset[int]:
