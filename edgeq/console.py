@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from edgeq.verbs.report import REPORT, Column, Row, filled, header, provenance, table
@@ -133,7 +134,7 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
     for check in diagnosis.checks:
         style = _STYLES[check.state]
         remedy = f"\n{check.remedy}" if check.remedy else ""
-        drawn.add_row(f"[{style}]{check.state}[/{style}]", check.name, check.found + remedy)
+        drawn.add_row(f"[{style}]{check.state}[/{style}]", check.name, escape(check.found + remedy))
     console.print(drawn)
 
 

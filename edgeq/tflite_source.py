@@ -6,6 +6,7 @@ JSON object on stdin says what to convert, its stages come back on stdout line b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import subprocess
@@ -154,8 +155,9 @@ def _run(job: dict[str, Any]) -> None:
 def _follow(process: subprocess.Popen[bytes], job: dict[str, Any]) -> str:
     """Returns the last line of the process after moving the progress bar on with each stage."""
     assert process.stdin is not None and process.stdout is not None  # noqa: S101 - both are pipes
-    process.stdin.write(json.dumps(job).encode())
-    process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it died; its exit code says so
+        process.stdin.write(json.dumps(job).encode())
+        process.stdin.close()
     last = b""
     with progress_bar(_STAGES, "convert", unit="%") as advance:
         for line in process.stdout:

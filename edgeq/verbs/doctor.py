@@ -21,7 +21,7 @@ from edgeq.runtimes import RUNTIMES, is_installed
 from edgeq.runtimes.child import safe_environment
 
 # Extras that bring packages for a user's work; `dev` and `benchmarks` are for working on edgeq.
-_EXTRAS = ("export", "openvino", "faster")
+_EXTRAS = ("export", "openvino", "tflite", "litert", "faster")
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:>=(?P<version>[\d.]+))?")
 _EXTRA_MARKER = re.compile(r"extra == ['\"](?P<extra>\w+)['\"]")
 _TIMEOUT_S = 120
@@ -116,11 +116,14 @@ def _check_packages() -> Iterator[Check]:
         requirements = importlib.metadata.requires("edgeq") or []
     except importlib.metadata.PackageNotFoundError:  # run from a folder on a device: it holds what it needs
         return
+    seen: set[str] = set()
     for requirement in requirements:
         package, _, marker = requirement.partition(";")
         in_extra = _EXTRA_MARKER.search(marker)
         # The remaining markers are those of packages for old Pythons, which pip has dealt with.
-        if (in_extra and in_extra["extra"] in _EXTRAS) or not marker:
+        wanted = (in_extra and in_extra["extra"] in _EXTRAS) or not marker
+        if wanted and package not in seen:  # an extra lists those of the extras that it includes, too
+            seen.add(package)
             yield _check_package(package.strip(), in_extra["extra"] if in_extra else None)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import edgeq
+from edgeq.console import print_diagnosis
 from edgeq.machine import read_machine
 from edgeq.runtimes import RUNTIMES, is_installed
 from edgeq.verbs import doctor
@@ -197,3 +198,16 @@ def test_a_folder_on_a_device_has_no_metadata(only, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "requires", requires)
     assert only("_check_packages") == []
     assert isinstance(examine(), Diagnosis)
+
+
+def test_the_pip_line_is_printed_with_its_extra(capsys):
+    """rich would take the brackets of an extra for markup."""
+    check = Check("openvino", "missing", "not installed", "pip install 'edgeq[openvino]'")
+    print_diagnosis(Diagnosis("1", read_machine(), (check,)))
+    assert "pip install 'edgeq[openvino]'" in capsys.readouterr().out
+
+
+def test_a_package_of_several_extras_is_listed_once(monkeypatch):
+    lines = ['onnx; extra == "export"', 'onnx; extra == "tflite"', 'ai-edge-litert; extra == "litert"']
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _name: lines)
+    assert [check.name for check in doctor._check_packages()] == ["onnx", "ai-edge-litert"]
