@@ -116,7 +116,11 @@ def test_what_has_no_twin_and_no_images_is_told(pair: Pair, tmp_path: Path) -> N
 
 
 def test_keep_by_onnx_node_name_reaches_the_tflite_file(pair: Pair, tmp_path: Path) -> None:
-    node = next(node for node in pair.model.graph.graph if node.op_type == "Conv" and node.inputs[0].producer())
+    node = next(
+        node
+        for node in pair.model.graph.graph
+        if node.op_type == "Conv" and node.inputs[0] and node.inputs[0].producer()
+    )
     (kept,) = translate_keep(pair.model, pair.converted, pair.matched, [str(node.name)])
     assert pair.matched[kept] == activation_behind(node).name
     artifact = write(pair.converted, "arm", "dynamic", tmp_path, Options(keep=[kept]))
