@@ -1,6 +1,6 @@
 """Calibrates and quantizes with edgeq or a peer in a process of its own, and says what it took.
 
-`python -m benchmarks.peers TOOL MODEL.onnx IMAGES.txt OUT` prints one JSON line: seconds, peak memory and the memory
+`python -m benchmarks.peers TOOL MODEL IMAGES.txt OUT` prints one JSON line: seconds, peak memory and the memory
 before the work began. All tools read the same image files through the same pre-processing.
 """
 
@@ -54,11 +54,12 @@ def _arrays(artifact: Artifact, images: Path) -> Iterator[np.ndarray]:
 def _plain(artifact: Artifact, images: Path, out: Path) -> Work:
     from edgeq.runtimes import open_session
 
-    session = open_session(artifact, "onnxruntime", 2)
+    session = open_session(artifact, {"onnx": "onnxruntime", "tflite": "litert"}[artifact.format], 2)
+    (spec,) = artifact.inputs
 
     def work() -> None:
         for array in _arrays(artifact, images):
-            session.run({artifact.inputs[0].name: array})
+            session.run({spec.name: spec.encode(array)})
 
     return work
 
@@ -75,6 +76,33 @@ def _edgeq(artifact: Artifact, images: Path, out: Path, method: str = DEFAULT_ME
 
     def work() -> None:
         calibrate(model, paths, out, method=method, num=len(paths), threads=2)
+
+    return work
+
+
+def _edgeq_tflite(artifact: Artifact, images: Path, out: Path) -> Work:
+    from edgeq.export.tflite.writer import TfliteModel
+
+    assert artifact.preprocessing is not None
+    model = TfliteModel("model", artifact.path.read_bytes(), artifact.preprocessing)
+    paths = list_images(images)
+
+    def work() -> None:
+        calibrate(model, paths, out, num=len(paths), threads=2)
+
+    return work
+
+
+def _ai_edge_quantizer(artifact: Artifact, images: Path, out: Path) -> Work:
+    from ai_edge_quantizer import quantizer, recipe
+
+    worker = quantizer.Quantizer(str(artifact.path))
+    worker.load_quantization_recipe(recipe.static_wi8_ai8())
+    (spec,) = artifact.inputs
+
+    def work() -> None:
+        samples = [{spec.name: spec.encode(array)} for array in _arrays(artifact, images)]
+        worker.calibrate({"serving_default": samples}, num_threads=2)
 
     return work
 
@@ -123,6 +151,8 @@ def _tools() -> dict[str, Callable[[Artifact, Path, Path], Work]]:
         "plain": _plain,
         "edgeq": _edgeq,
         "edgeq-entropy": partial(_edgeq, method="entropy"),
+        "edgeq-tflite": _edgeq_tflite,
+        "ai-edge-quantizer": _ai_edge_quantizer,
         "nncf": _nncf,
         "ort-u8s8": partial(_quantize_static, **unsigned),
         "ort-u8s8-entropy": partial(_quantize_static, **entropy),

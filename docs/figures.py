@@ -11,7 +11,12 @@ from edgeq.files import write_text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-FIGURES = {"demo": "demo.md", "bccd": "x86_int8_centernet.md", "cost": "calibration_cost.md"}
+FIGURES = {
+    "demo": "demo.md",
+    "bccd": "x86_int8_centernet.md",
+    "cost": "calibration_cost.md",
+    "tflite": "centernet_tflite_study.md",
+}
 """Name of the marks in README.md -> file whose text, less its title, stands between them."""
 
 

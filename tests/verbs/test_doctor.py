@@ -81,7 +81,7 @@ def test_this_machine_runs_what_is_installed():
         if is_installed(runtime):
             check = checks[f"inference in {runtime}"]
             assert check.state == "ok"
-            assert importlib.metadata.version(runtime) in check.found
+            assert importlib.metadata.version({"litert": "ai-edge-litert"}.get(runtime, runtime)) in check.found
     assert checks["numpy"] == Check("numpy", "ok", importlib.metadata.version("numpy"))
     assert diagnosis.healthy
     document = diagnosis.to_json()
