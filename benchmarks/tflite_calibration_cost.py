@@ -54,8 +54,8 @@ def main() -> None:
     engines = ", ".join(f"{name} {version(name)}" for name in ("ai-edge-litert", "ai-edge-quantizer"))
     how = (
         f"Measured in fresh processes on {machine.cpu}, {machine.usable_cpus} CPUs, Python {machine.python}, "
-        f"{engines}; medians of {ROUNDS} rounds in turns, reading the images included. ai-edge-quantizer takes a moving "
-        "average of each image's extremes; edgeq counts every value."
+        f"{engines}; medians of {ROUNDS} rounds in turns, reading the images included. ai-edge-quantizer takes a "
+        "moving average of each image's extremes; edgeq counts every value."
     )
     text = "\n\n".join(["# Cost of calibration on a TFLite graph", "\n".join(table), how]) + "\n"
     write_text(RESULTS / "tflite_calibration_cost.md", text)
