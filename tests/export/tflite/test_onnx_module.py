@@ -14,7 +14,8 @@ import torch
 from edgeq.errors import ModelError
 from edgeq.export.graph import clean
 from edgeq.export.tflite.convert import convert_module
-from edgeq.export.tflite.onnx_module import _OPERATIONS, onnx_to_torch
+from edgeq.export.tflite.onnx_module import onnx_to_torch
+from edgeq.export.tflite.onnx_operations import OPERATIONS
 from tests import tflite_nets
 from tests.export import nets
 
@@ -211,7 +212,7 @@ def test_it_computes_what_onnx_runtime_computes(opset: int, line: str, weights: 
 def test_every_operation_has_a_case() -> None:
     named = {node.op_type for opset, line, weights in ALL for node in graph_of(opset, line, weights).graph}
     # `clean` removes these two.
-    assert named | {"Identity", "Dropout"} == {*_OPERATIONS}
+    assert named | {"Identity", "Dropout"} == {*OPERATIONS}
 
 
 def test_unknown_operators_are_all_named_at_once() -> None:
