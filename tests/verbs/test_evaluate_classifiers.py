@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from edgeq.errors import InputError, ModelError
 from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
 from edgeq.verbs.evaluate import evaluate_artifacts
+from tests.cifar import unpack_cifar
 from tests.golden import (
     CIFAR10_RESNET8_EVERY_FIFTH,
     CLASSIFICATION_TOLERANCE,
@@ -206,17 +206,10 @@ def test_a_preset_for_another_input_is_warned_of(
 
 
 @pytest.fixture(scope="module")
-def cifar10(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+def cifar10(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Every fifth of the 10,000 test images, and their labels."""
     folder = tmp_path_factory.mktemp("cifar10")
-    with np.load(shared_data / "classification" / "cifar10_test10k_jpeg.npz", allow_pickle=False) as archive:
-        content, offsets, truth = archive["jpg"], archive["offsets"], archive["y"]
-    chosen = range(0, len(truth), 5)
-    for index in chosen:
-        (folder / f"{index}.jpg").write_bytes(content[offsets[index] : offsets[index + 1]].tobytes())
-    labels = folder / "labels.csv"
-    labels.write_text("\n".join(f"{index}.jpg,{truth[index]}" for index in chosen))
-    yield folder, labels
+    return folder, unpack_cifar(shared_data, "cifar10_test10k_jpeg", folder, every=5)
 
 
 def test_the_official_float_and_int8_pair_of_mlperf_tiny(
