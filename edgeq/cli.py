@@ -94,7 +94,9 @@ def root(
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("artifacts"),
-    target: Annotated[str, typer.Option(help="Device whose rules to follow: x86, x86-ort or arm.")] = "x86",
+    target: Annotated[
+        str, typer.Option(help="Whose rules to follow: x86, x86-ort, arm, jetson-orin or jetson-orin-trt11.")
+    ] = "x86",
     precision: Annotated[
         str, typer.Option(help="Any of fp32, fp16, int8, dynamic and, for TFLite, int16x8, with commas.")
     ] = "fp32",
@@ -106,7 +108,8 @@ def export(
     calib: Annotated[
         Path | None,
         typer.Option(
-            help="Ranges for int8: a ranges file, or images (folder, list of paths, COCO .json with --images)."
+            help="Ranges for int8: a ranges file, images (folder, list of paths, COCO .json with --images), or a "
+            "calibration cache of TensorRT."
         ),
     ] = None,
     images: ImagesDir = None,
@@ -116,6 +119,9 @@ def export(
         list[str] | None,
         typer.Option(help="Keep in float: a node's name, a regular expression, or an operator type; repeatable."),
     ] = None,
+    int8_deconv: Annotated[
+        bool, typer.Option("--int8-deconv", help="jetson-orin: ConvTranspose in INT8 too, instead of FP16.")
+    ] = False,
     integer_io: Annotated[
         bool, typer.Option("--int8-io", help="TFLite: integers in and out of static files, for hardware without float.")
     ] = False,
@@ -146,6 +152,7 @@ def export(
         calibration=calibration,
         formats=formats or (),
         options=Options(tuple(keep or ()), integer_io, compat),
+        int8_deconv=int8_deconv,
         threads=threads,
     )
     for file in result.files:

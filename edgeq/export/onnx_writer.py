@@ -16,9 +16,13 @@ from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.export.conv_transpose import rewrite_conv_transpose
 from edgeq.export.dynamic import quantize_dynamically
 from edgeq.export.graph import graph_digest, new_initializer, save_onnx, specs
-from edgeq.export.plan import make_plan
+from edgeq.export.plan import QuantPlan, make_plan
 from edgeq.export.qdq import insert_qdq
+from edgeq.export.tensorrt.cache import DEFAULT_VERSION, ENTROPY, MINMAX, make_cache
+from edgeq.export.tensorrt.scales import implicit_scales
+from edgeq.export.tensorrt.strong_typing import FP16_MAX, to_fp16
 from edgeq.export.topology import choose
+from edgeq.files import sha256_bytes, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +31,6 @@ if TYPE_CHECKING:
 
     from edgeq.calibrators.ranges import Ranges
     from edgeq.targets import Target
-
-FP16_MAX = 65504.0
 
 _log = logging.getLogger(__name__)
 
@@ -69,12 +71,23 @@ def write_fp32(model: FloatModel, target: Target, folder: Path) -> Artifact:
 
 
 def write_fp16(model: FloatModel, target: Target, folder: Path) -> Artifact:
-    """Returns an artifact whose weights are stored in FP16 and cast to FP32 when the engine loads them.
+    """Returns the FP16 artifact, by `Rules.fp16`.
 
-    Half the size at the accuracy of FP16 weights; x86 engines compute in FP32 (or BF16), for they have no FP16 kernels
-    that are faster. Weights beyond FP16's range stay FP32 and are named in the manifest.
+    - `weights`: they are stored in FP16 and cast to FP32 when the engine loads them. Half the size at the accuracy of
+      FP16 weights; x86 engines compute in FP32 (or BF16), for they have no FP16 kernels that are faster. Weights beyond
+      FP16's range stay FP32 and are named in the manifest.
+    - `engine`: the FP32 graph; the engine is told to compute it in FP16.
+    - `graph`: every tensor is FP16.
+
+    Raises:
+        ModelError: a constant of an FP16 graph does not fit.
     """
     graph = model.copy_graph()
+    if target.rules.fp16 == "engine":
+        return _write(model, graph, target, "fp16", folder, {"fp16": "by the engine"})
+    if target.rules.fp16 == "graph":
+        to_fp16(graph)
+        return _write(model, graph, target, "fp16", folder, {"fp16": "in the graph"})
     kept = _halve_weights(graph)
     return _write(model, graph, target, "fp16", folder, {"weights_kept_in_fp32": kept})
 
@@ -98,9 +111,32 @@ def write_int8(model: FloatModel, target: Target, folder: Path, ranges: Ranges, 
     plan = make_plan(graph, choose(graph, target.rules, keep), ranges, target.rules)
     if not any(choice.precision == "int8" for choice in plan.nodes):
         _log.warning("no layer of %s runs in INT8 on %s; it computes in float: take fp32", model.name, target.name)
+    facts: dict[str, Any] = {"method": ranges.method, "ranges_digest": ranges.digest}
+    facts |= {"rewritten_conv_transpose": rewritten, **plan.summary()}
+    if target.rules.calibration_cache:
+        facts["calibration_cache"] = _write_cache(model, graph, plan, ranges, target, folder)
     insert_qdq(graph, plan, target.rules)
-    facts = {"method": ranges.method, "ranges_digest": ranges.digest, "rewritten_conv_transpose": rewritten}
-    return _write(model, graph, target, "int8", folder, facts | plan.summary())
+    if target.rules.fp16 == "graph":
+        to_fp16(graph)
+    return _write(model, graph, target, "int8", folder, facts)
+
+
+def _write_cache(
+    model: FloatModel, graph: ir.Model, plan: QuantPlan, ranges: Ranges, target: Target, folder: Path
+) -> dict[str, Any]:
+    """Writes TensorRT's calibration cache for the FP32 file, and returns what the INT8 file's manifest says of it."""
+    algorithm = MINMAX if ranges.method == "minmax" else ENTROPY
+    cache = make_cache(implicit_scales(graph, plan, ranges), algorithm=algorithm)
+    path = folder / f"{model.name}.{target.name}.int8.cache"
+    write_bytes(path, cache.render())
+    return {
+        "file": path.name,
+        "digest": sha256_bytes(cache.render()),
+        "float_file": f"{model.name}.{target.name}.fp32.onnx",
+        "algorithm": algorithm,
+        "tensorrt": DEFAULT_VERSION,
+        "tensors": len(cache.bits),
+    }
 
 
 def write_dynamic(model: FloatModel, target: Target, folder: Path, keep: Sequence[str] = ()) -> Artifact:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import MismatchError
@@ -46,11 +46,13 @@ class QuantPlan:
         nodes: The choice for every node that could run in INT8.
         tensors: Tensor name -> its grid; each gets exactly one Q/DQ pair.
         notes: What a user should know, for example mixed ranges that were split.
+        tied: Tensor name -> grid of the tensors without a pair that lie on the grid of one with a pair.
     """
 
     nodes: tuple[NodeChoice, ...]
     tensors: Mapping[str, TensorGrid]
     notes: tuple[str, ...] = ()
+    tied: Mapping[str, TensorGrid] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """Returns what the manifest keeps: how many nodes run in INT8, and which stay in float for what reason."""
@@ -79,7 +81,15 @@ def make_plan(model: ir.Model, topology: Topology, ranges: Ranges, rules: Rules)
         grids.update(dict.fromkeys(members, _grid(members, ranges, rules)))
     for note in notes:
         _log.warning(note)
-    return QuantPlan(nodes, {name: grids[name] for name in tensors}, tuple(notes))
+    pairs = tensors if rules.pairs_before_moves else _read_by_int8(model, nodes, tensors)
+    tied = {name: grid for name, grid in grids.items() if name not in pairs}
+    return QuantPlan(nodes, {name: grids[name] for name in pairs}, tuple(notes), tied)
+
+
+def _read_by_int8(model: ir.Model, nodes: tuple[NodeChoice, ...], tensors: tuple[str, ...]) -> tuple[str, ...]:
+    int8 = {choice.name for choice in nodes if choice.precision == "int8"}
+    read = {value.name for node in model.graph if node.name in int8 for value in data_inputs(node)}
+    return tuple(name for name in tensors if name in read)
 
 
 def _grid(members: list[str], ranges: Ranges, rules: Rules) -> TensorGrid:

@@ -3,8 +3,9 @@
 Rules, by number:
 
 1. Every tensor of the plan gets one pair, and every reader of it reads the dequantized side.
-2. Weights of INT8 nodes are stored as int8 behind a DequantizeLinear: symmetric, -127..127, one scale an output channel
-   (ConvTranspose: one for the tensor where the target asks for it).
+2. Weights of INT8 nodes are stored as int8 behind a DequantizeLinear, or as float behind a QuantizeLinear and a
+   DequantizeLinear (`Rules.float_weights`): symmetric, -127..127, one scale an output channel (ConvTranspose: one for
+   the tensor where the target asks for it).
 3. Biases are stored as int32 with scale `input scale * weight scale` where the target wants it.
 """
 
@@ -85,7 +86,10 @@ def _quantize_layer(model: ir.Model, node: ir.Node, plan: QuantPlan, rules: Rule
         bias_scale = np.broadcast_to((np.float32(grid.scale) * scale).astype(np.float32), bias.shape)
         steps = np.rint(bias.astype(np.float64) / bias_scale).astype(np.int32)
         _dequantized_constant(model, node, 2, steps, np.ascontiguousarray(bias_scale), 0)
-    _dequantized_constant(model, node, 1, integers, scale, axis)
+    if rules.float_weights:
+        _quantized_constant(model, node, 1, scale, axis)
+    else:
+        _dequantized_constant(model, node, 1, integers, scale, axis)
 
 
 def weight_axis(node: ir.Node, weight: np.ndarray, rules: Rules) -> int | None:
@@ -96,6 +100,33 @@ def weight_axis(node: ir.Node, weight: np.ndarray, rules: Rules) -> int | None:
     if node.op_type == "Gemm":
         return 0 if "transB" in node.attributes and node.attributes["transB"].as_int() else 1
     return 0 if node.op_type == "Conv" else weight.ndim - 1
+
+
+def _quantized_constant(model: ir.Model, node: ir.Node, index: int, scale: np.ndarray, axis: int | None) -> None:
+    import onnx_ir as ir
+
+    value = node.inputs[index]
+    assert value is not None and value.name is not None  # noqa: S101 - the caller has read this input
+    shared = [use.node for use in value.uses() if use.node.op_type == "QuantizeLinear"]
+    if shared:  # two layers of one weight
+        (dequantize,) = (use.node for use in shared[0].outputs[0].uses())
+        node.replace_input_with(index, dequantize.outputs[0])
+        return
+    scales = new_initializer(model, f"{value.name}_scale", scale)
+    zeros = new_initializer(model, f"{value.name}_zero_point", np.zeros(scale.shape, np.int8))
+    attributes = {} if axis is None else {"axis": axis}
+    quantize = ir.node("QuantizeLinear", [value, scales, zeros], attributes, name=f"{value.name}_quantize")
+    integers = quantize.outputs[0]
+    dequantize = ir.node("DequantizeLinear", [integers, scales, zeros], attributes, name=f"{value.name}_dequantize")
+    result = dequantize.outputs[0]
+    integers.name, integers.shape, integers.type = (
+        f"{value.name}_quantized",
+        value.shape,
+        ir.TensorType(ir.DataType.INT8),
+    )
+    result.name, result.shape, result.type = f"{value.name}_dequantized", value.shape, value.type
+    model.graph.insert_before(node, [quantize, dequantize])
+    node.replace_input_with(index, result)
 
 
 def _dequantized_constant(

@@ -12,6 +12,9 @@ Rules, by number:
    a pair before them would spend its steps on the negative tail that they flatten. Where the engine runs nothing in
    INT8 without that pair, the layer stays in float.
 6. An operator that only moves values (`MOVES_VALUES`) is transparent: input and output share one range.
+7. Of the two inputs of a residual Add one may go without a pair (`Rules.residual_pairs`): the output of the layer that
+   the engine fuses with the Add. Where both inputs come straight from a layer, that is the deeper one; the other is the
+   projection of the identity.
 """
 
 from __future__ import annotations
@@ -174,7 +177,9 @@ def _float_reason(
     node: ir.Node, rules: Rules, kept: dict[int, str], heads: frozenset[int], quantized: set[int]
 ) -> str | None:
     """Returns why a node stays in float, an empty string for INT8, `None` for a node that is no candidate."""
-    if node.op_type not in rules.int8_ops or moves_values(node):
+    if node.op_type not in rules.int8_ops:
+        return f"the target leaves {node.op_type} in float" if weight_of(node) is not None else None
+    if moves_values(node):
         return None
     if not rules.int8_depthwise and _is_depthwise(node):
         return "depthwise convolution"
@@ -240,12 +245,38 @@ def _head_nodes(model: ir.Model) -> frozenset[int]:
     return frozenset(found)
 
 
+def _fused_branch(node: ir.Node, quantized: set[int], depths: dict[int, int]) -> ir.Value | None:
+    """Returns the input of a residual Add that the engine computes in one kernel with it (rule 7), or `None`."""
+    if node.op_type != "Add":
+        return None
+    direct = [
+        value for value in data_inputs(node)
+        if (producer := value.producer()) is not None
+        and id(producer) in quantized
+        and producer.op_type != "Add"
+        and len(value.uses()) == 1
+        and not value.is_graph_output()
+    ]  # fmt: skip
+    return max(direct, key=lambda value: depths[id(value.producer())], default=None)
+
+
+def _depths(model: ir.Model) -> dict[int, int]:
+    """Returns the identity of each node -> how many weighted layers stand on the longest way from an input to it."""
+    depths: dict[int, int] = {}
+    for node in model.graph:
+        before = [depths.get(id(value.producer()), 0) for value in data_inputs(node)]
+        depths[id(node)] = max(before, default=0) + (weight_of(node) is not None)
+    return depths
+
+
 def _tensors(model: ir.Model, rules: Rules, quantized: set[int]) -> tuple[str, ...]:
     wanted: set[int] = set()
+    depths = _depths(model)
     for node in model.graph:
         if id(node) not in quantized:
             continue
-        wanted.update(id(value) for value in data_inputs(node))
+        fused = _fused_branch(node, quantized, depths) if rules.residual_pairs == "identity" else None
+        wanted.update(id(value) for value in data_inputs(node) if value is not fused)
         if rules.output_pairs != "none":
             output = activation_behind(node)
             if not output.is_graph_output() and not _feeds_function(output):

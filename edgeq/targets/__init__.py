@@ -14,6 +14,8 @@ __all__ = ["TARGETS", "Rules", "Target", "get_target"]
 
 TARGETS: dict[str, str] = {
     "arm": "edgeq.targets.arm:ARM",
+    "jetson-orin": "edgeq.targets.jetson:JETSON_ORIN",
+    "jetson-orin-trt11": "edgeq.targets.jetson:JETSON_ORIN_TRT11",
     "x86": "edgeq.targets.x86:X86",
     "x86-ort": "edgeq.targets.x86:X86_ORT",
 }

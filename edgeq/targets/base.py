@@ -20,9 +20,19 @@ class Rules:
         output_pairs: What a layer's output needs for the engine to run it in INT8. `none`: nothing, its inputs decide.
             `fused`: a Q/DQ pair behind it or its ReLU, even where only float nodes read it; a layer before another
             function (SiLU, GELU) goes without. `required`: the same, and a layer before another function stays float.
+        residual_pairs: Which inputs of a residual Add get a Q/DQ pair. `both`, or `identity`: not the output of the
+            layer that the engine fuses with the Add.
+        pairs_before_moves: Whether a tensor that is only moved (pooled, joined, reshaped) on its way to an INT8 layer
+            has a pair too; otherwise the pair stands directly before the layer, and the engine moves it.
+        float_weights: Whether weights are float behind a QuantizeLinear and a DequantizeLinear; otherwise they are int8
+            behind a DequantizeLinear.
         quantize_bias: Whether biases are int32 behind a DequantizeLinear; otherwise they stay float.
         per_channel_conv_transpose: Whether ConvTranspose weights have a scale for each output channel.
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
+        fp16: What makes an `fp16` file. `weights`: they are stored in FP16 and cast when the file is loaded. `engine`:
+            nothing, the engine computes an FP32 file in FP16. `graph`: every tensor, and every scale of an `int8` file.
+        dynamic: Whether the engines take dynamic INT8 files.
+        calibration_cache: Whether an `int8` file comes with TensorRT's calibration cache and the FP32 file for it.
     """
 
     opset: int
@@ -31,9 +41,15 @@ class Rules:
     symmetric_activations: bool
     int8_depthwise: bool
     output_pairs: Literal["none", "fused", "required"]
+    residual_pairs: Literal["both", "identity"]
+    pairs_before_moves: bool
+    float_weights: bool
     quantize_bias: bool
     per_channel_conv_transpose: bool
     rewrite_conv_transpose: bool
+    fp16: Literal["weights", "engine", "graph"]
+    dynamic: bool
+    calibration_cache: bool
 
 
 @dataclass(frozen=True)

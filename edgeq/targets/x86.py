@@ -19,9 +19,15 @@ X86 = Target(
         # YOLOX-nano: AP .33 of .33 in FP32 without, .26 with; 3 % slower in OpenVINO, the same in ONNX Runtime.
         int8_depthwise=False,
         output_pairs="fused",
+        residual_pairs="both",
+        pairs_before_moves=True,
+        float_weights=False,
         quantize_bias=True,
         per_channel_conv_transpose=True,
         rewrite_conv_transpose=False,
+        fp16="weights",
+        dynamic=True,
+        calibration_cache=False,
     ),
 )
 

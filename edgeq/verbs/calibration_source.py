@@ -1,4 +1,4 @@
-"""Where INT8 ranges come from: images, or a ranges file."""
+"""Where INT8 ranges come from: images, a ranges file, or a calibration cache of TensorRT."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from edgeq.calibrators.ranges import FORMAT, Ranges
 from edgeq.errors import InputError
 from edgeq.export.onnx_writer import FloatModel
+from edgeq.export.tensorrt.cache import parse_cache
 from edgeq.export.tflite.writer import TfliteModel
 from edgeq.images import list_images, read_image
 from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate
@@ -23,7 +24,7 @@ class CalibrationSource:
     """Where INT8 ranges come from.
 
     Attributes:
-        source: A ranges file, or images (a folder, a text file of paths, a COCO annotation file).
+        source: A ranges file, a calibration cache, or images (a folder, a text file of paths, a COCO annotation file).
         images_dir: Folder of a COCO file's images.
         method: Calibration method; `None` keeps that of a ranges file.
         num: The most images to take.
@@ -45,9 +46,14 @@ class CalibrationSource:
             return False
         return isinstance(document, dict) and document.get("format") == FORMAT
 
+    @property
+    def is_cache(self) -> bool:
+        """Whether `source` is a calibration cache of TensorRT."""
+        return self.source.suffix == ".cache" and self.source.is_file()
+
     def images(self) -> Iterator[np.ndarray]:
-        """Yields the images that can be read, `(H, W, 3)` uint8; none for a ranges file."""
-        if self.is_ranges_file:
+        """Yields the images that can be read, `(H, W, 3)` uint8; none for a ranges file or a cache."""
+        if self.is_ranges_file or self.is_cache:
             return
         for path in list_images(self.source, self.images_dir):
             with contextlib.suppress(InputError):  # calibration names it
@@ -57,8 +63,17 @@ class CalibrationSource:
         """Returns a model's ranges and where they lie: the given file, or a new one in the folder `out`.
 
         Raises:
+            InputError: the file is broken, or a cache is to change its method.
             MismatchError: the file belongs to another model or other pre-processing.
         """
+        if self.is_cache:
+            if self.method is not None:
+                raise InputError(
+                    f"{self.source}: holds ranges alone, --method {self.method} needs images; leave it away"
+                )
+            cache = parse_cache(self.source.read_bytes(), str(self.source))
+            digests = {"model_digest": model.digest, "preprocessing_digest": model.preprocessing.digest}
+            return cache.to_ranges(**digests), self.source
         if self.is_ranges_file:
             ranges = Ranges.load(self.source)
             ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)

@@ -72,6 +72,7 @@ def export_model(
     calibration: CalibrationSource | None = None,
     formats: Sequence[str] = (),
     options: Options | None = None,
+    int8_deconv: bool = False,
     threads: int | None = None,
 ) -> ExportResult:
     """Writes a model's files for one target and returns them with their comparisons.
@@ -79,11 +80,13 @@ def export_model(
     Args:
         request: The model.
         target_name: A name of `edgeq.targets.TARGETS`.
-        precisions: Any of `PRECISIONS`; each format writes those that it knows.
+        precisions: Any of `PRECISIONS`; each format writes those that it knows. Where an INT8 file comes with a
+            calibration cache, the FP32 file that the cache is for is written too.
         out: Folder for the files.
         calibration: Where the ranges for `int8` and `int16x8` come from.
         formats: Which of the target's formats to write; by default all.
         options: What stays in float, and how TFLite files are written.
+        int8_deconv: Whether ConvTranspose runs in INT8 where the target by itself leaves it in float.
         threads: CPU threads for calibration.
 
     Raises:
@@ -94,11 +97,15 @@ def export_model(
         MismatchError: the ranges belong to another model or other pre-processing.
     """
     target = get_target(target_name)
+    if int8_deconv:
+        target = _with_int8_deconv(target)
     options = options or Options()
     is_tflite = request.reference.endswith(".tflite")
     formats = formats or (("tflite",) if is_tflite else target.formats)
     _check_formats(target, formats, is_tflite, options)
-    _check_precisions(formats, precisions, calibration)
+    _check_precisions(target, formats, precisions, calibration)
+    if target.rules.calibration_cache and "int8" in precisions and "fp32" not in precisions:
+        precisions = ("fp32", *precisions)
     require_writable(out / "a file")
     export = _Export(request, target, tuple(dict.fromkeys(precisions)), out, calibration, options, threads)
     return export.from_tflite() if is_tflite else export.from_graph(formats)
@@ -119,12 +126,29 @@ def _check_formats(target: Target, formats: Sequence[str], is_tflite: bool, opti
         raise InputError("--int8-io and --compat are for TFLite files; choose --target arm")
 
 
-def _check_precisions(formats: Sequence[str], precisions: Sequence[str], calibration: CalibrationSource | None) -> None:
+def _with_int8_deconv(target: Target) -> Target:
+    rules = target.rules
+    if "ConvTranspose" in rules.int8_ops:
+        raise InputError(f"--int8-deconv: the target {target.name} runs ConvTranspose in INT8 by itself; leave it away")
+    rules = dataclasses.replace(rules, int8_ops=rules.int8_ops | {"ConvTranspose"})
+    return dataclasses.replace(target, rules=rules)
+
+
+def _check_precisions(
+    target: Target, formats: Sequence[str], precisions: Sequence[str], calibration: CalibrationSource | None
+) -> None:
     known = list(dict.fromkeys(precision for name in formats for precision in PRECISIONS[name]))
     unknown = [precision for precision in precisions if precision not in known]
     if unknown or not precisions:
         raise InputError(
             f"--precision {','.join(unknown) or '(none)'}: known are {', '.join(known)} ({' and '.join(formats)})"
+        )
+    if "dynamic" in precisions and not target.rules.dynamic:
+        raise InputError(f"--precision dynamic: the engines of {target.name} take no dynamic INT8 files; choose int8")
+    if calibration is not None and calibration.is_cache and not target.rules.symmetric_activations:
+        raise InputError(
+            f"{calibration.source}: a calibration cache holds symmetric ranges alone, which cost {target.name} half "
+            "its steps; calibrate on images"
         )
     needing = [precision for precision in precisions if precision in _STATIC]
     if needing and calibration is None:
@@ -239,6 +263,9 @@ def _compared(artifact: Artifact, inputs: list[np.ndarray], reference: Reference
     except EdgeqError:
         artifact.path.unlink()
         artifact.manifest_path.unlink()
+        cache = artifact.quantization.get("calibration_cache")
+        if cache is not None:
+            artifact.path.with_name(cache["file"]).unlink()
         raise
 
 

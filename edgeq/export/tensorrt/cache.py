@@ -14,7 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeq.errors import InputError
+from edgeq.calibrators.grid import Range
+from edgeq.calibrators.ranges import Provenance, Ranges
+from edgeq.errors import InputError, MismatchError
+from edgeq.files import sha256_bytes
 
 DEFAULT_VERSION = "10.3.0"
 """TensorRT of JetPack 6.1 and 6.2. The board writes its own version over it."""
@@ -52,6 +55,22 @@ class CalibrationCache:
         """Returns tensor name -> the magnitude that becomes 127; without tensors whose scale is zero or infinite."""
         return {name: 127 * scale for name, scale in self.scales().items() if 0 < scale < np.inf}
 
+    def to_ranges(self, *, model_digest: str, preprocessing_digest: str) -> Ranges:
+        """Returns the thresholds as symmetric ranges of the method `calibration-cache`.
+
+        A cache does not tell what it was made of: the digests are those of the model and the pre-processing that the
+        ranges are to be used with, and the provenance names the cache where others name images and edgeq's version.
+
+        Raises:
+            MismatchError: there is no finite range in it.
+        """
+        tensors = {name: Range(-limit, limit, limit) for name, limit in self.thresholds().items()}
+        if not tensors:
+            raise MismatchError("the calibration cache holds no finite range; calibrate again")
+        header = f"TRT-{self.version}-{self.algorithm}"
+        provenance = Provenance(model_digest, preprocessing_digest, 0, sha256_bytes(self.render()), header)
+        return Ranges("calibration-cache", {}, provenance, tensors, {})
+
     def restamped(self, version: str) -> CalibrationCache:
         """Returns the same scales under the header of another TensorRT, which takes no cache but its own.
 
@@ -83,13 +102,13 @@ def header_version(version: str) -> int:
 
 
 def make_cache(
-    thresholds: Mapping[str, float], *, algorithm: str = ENTROPY, version: str = DEFAULT_VERSION
+    scales: Mapping[str, float], *, algorithm: str = ENTROPY, version: str = DEFAULT_VERSION
 ) -> CalibrationCache:
     """Returns the cache of symmetric ranges.
 
     Args:
-        thresholds: Tensor name -> the magnitude that becomes 127. Scales stay within the normal float32 numbers: a zero
-            or an infinity would switch the layer to float without a word.
+        scales: Tensor name -> threshold / 127. They stay within the normal float32 numbers: a zero or an infinity would
+            switch layers to float without a word.
         algorithm: What the header names; TensorRT takes a cache only in the calibrator of this algorithm.
         version: TensorRT's version for the header.
 
@@ -97,13 +116,12 @@ def make_cache(
         InputError: `version` is none, or a name cannot stand in a line.
     """
     bits = {}
-    for name, threshold in thresholds.items():
+    for name, scale in scales.items():
         if not name or "\n" in name:
             raise InputError(
                 f"tensor {name!r}: such a name cannot stand in a calibration cache; rename it in the model"
             )
-        scale = np.float32(np.clip(threshold / 127, _FLOAT32.tiny, _FLOAT32.max))
-        bits[name] = int(scale.view(np.uint32))
+        bits[name] = int(np.float32(np.clip(scale, _FLOAT32.tiny, _FLOAT32.max)).view(np.uint32))
     return CalibrationCache(header_version(version), algorithm, bits)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeq.errors import InputError
+from edgeq.errors import InputError, MismatchError
 from edgeq.export.tensorrt.cache import CalibrationCache, header_version, make_cache, parse_cache
 
 ODD = "v0.7_3d-unet_odd-header.cache"
@@ -49,7 +49,7 @@ def test_zero_and_infinity_are_read_and_are_no_ranges(shared_data):
     ],
 )
 def test_scales_have_the_bits_that_tensorrt_writes(threshold, line):
-    assert make_cache({"x": threshold}).render() == b"TRT-100300-EntropyCalibration2\n" + line
+    assert make_cache({"x": threshold / 127}).render() == b"TRT-100300-EntropyCalibration2\n" + line
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"
 
 @given(st.dictionaries(names, st.floats(1e-30, 1e30), max_size=8))
 def test_written_thresholds_come_back_whatever_the_names(thresholds):
-    cache = make_cache(thresholds)
+    cache = make_cache({name: threshold / 127 for name, threshold in thresholds.items()})
     assert parse_cache(cache.render(), "a.cache") == cache
     found = cache.thresholds()
     assert list(found) == list(thresholds)
@@ -96,9 +96,9 @@ def test_any_scales_survive(bits, version):
     assert parse_cache(cache.render(), "a.cache") == cache
 
 
-@pytest.mark.parametrize("threshold", [0.0, 1e-50, 1e60, float("inf")])
-def test_neither_zero_nor_infinity_is_written(threshold):
-    (scale,) = make_cache({"x": threshold}).scales().values()
+@pytest.mark.parametrize("scale", [0.0, 1e-50, 1e60, float("inf")])
+def test_neither_zero_nor_infinity_is_written(scale):
+    (scale,) = make_cache({"x": scale}).scales().values()
     assert 0 < scale < np.inf
 
 
@@ -130,3 +130,19 @@ def test_a_name_that_fits_in_no_line_is_refused(name):
 def test_a_broken_line_is_named_with_its_content(content, reason):
     with pytest.raises(InputError, match=f"^a.cache: .*{reason}"):
         parse_cache(content, "a.cache")
+
+
+def test_a_cache_becomes_ranges_that_say_where_they_come_from():
+    cache = parse_cache(b"TRT-8601-EntropyCalibration2\nx: 3c010204\ndead: 0\nmask: 7f800000\n", "a.cache")
+    ranges = cache.to_ranges(model_digest="m", preprocessing_digest="p")
+    assert list(ranges.tensors) == ["x"]
+    assert ranges.threshold("x") == pytest.approx(1, rel=1e-7)
+    assert ranges.interval("x") == (-ranges.threshold("x"), ranges.threshold("x"))
+    assert (ranges.method, ranges.provenance.tool_version) == ("calibration-cache", "TRT-8601-EntropyCalibration2")
+    ranges.check(model_digest="m", preprocessing_digest="p")
+
+
+def test_a_cache_without_a_finite_range_is_none():
+    cache = parse_cache(b"TRT-8601-EntropyCalibration2\ndead: 0\n", "a.cache")
+    with pytest.raises(MismatchError, match="holds no finite range"):
+        cache.to_ranges(model_digest="m", preprocessing_digest="p")

@@ -1,0 +1,44 @@
+"""Jetson Orin: `jetson-orin` for TensorRT 8.5 to 10 (weak typing), `jetson-orin-trt11` for 11 (strong typing alone)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from edgeq.targets.base import Rules, Target
+
+JETSON_ORIN = Target(
+    name="jetson-orin",
+    runtimes=("tensorrt", "onnxruntime"),
+    formats=("onnx",),
+    rules=Rules(
+        # The newest that TensorRT 8.6 reads.
+        opset=17,
+        # INT8 deconvolutions can be slower than FP16 ones, and a Q behind them fails to fuse in some versions 8:
+        # `--int8-deconv` adds ConvTranspose.
+        int8_ops=frozenset({"Conv", "Gemm", "MatMul", "Add"}),
+        # The parser takes no zero point but zero.
+        activation_dtype="int8",
+        symmetric_activations=True,
+        int8_depthwise=False,
+        output_pairs="none",
+        residual_pairs="identity",
+        pairs_before_moves=False,
+        # Every version folds Q and DQ of a float weight; int8 weights behind a DQ alone are documented from 10 on.
+        float_weights=True,
+        quantize_bias=False,
+        # TensorRT's kernels want a scale for each input channel, ONNX's tools write one for each output channel.
+        per_channel_conv_transpose=False,
+        rewrite_conv_transpose=False,
+        fp16="engine",
+        dynamic=False,
+        calibration_cache=True,
+    ),
+)
+
+# TensorRT 11 computes every tensor in the type that the file gives it: FP32 scales would make all layers between FP32.
+JETSON_ORIN_TRT11 = dataclasses.replace(
+    JETSON_ORIN,
+    name="jetson-orin-trt11",
+    # The first whose QuantizeLinear takes FP16 scales.
+    rules=dataclasses.replace(JETSON_ORIN.rules, opset=19, fp16="graph", calibration_cache=False),
+)

@@ -1,0 +1,155 @@
+"""`edgeq export --target jetson-orin`: the files of both routes, and ranges from a cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgeq.errors import InputError, MismatchError
+from edgeq.export.artifact import Artifact
+from edgeq.export.tensorrt.cache import make_cache, parse_cache
+from edgeq.files import sha256_file, write_bytes
+from edgeq.model_source import ModelRequest
+from edgeq.targets import get_target
+from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.export import ExportResult, export_model
+
+
+def request_for(weights: Path, target: str) -> ModelRequest:
+    return ModelRequest(
+        "centernet_resnet18", weights=weights, size=(64, 96), opset=get_target(target).rules.opset
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def calibration(drawn) -> CalibrationSource:
+    return CalibrationSource(drawn.annotations, drawn.folder)
+
+
+@pytest.fixture(scope="module")
+def exported(small_weights, calibration, tmp_path_factory) -> ExportResult:
+    folder = tmp_path_factory.mktemp("jetson")
+    return export_model(
+        request_for(small_weights, "jetson-orin"), "jetson-orin", ("fp16", "int8"), folder, calibration=calibration
+    )
+
+
+def by_precision(result: ExportResult) -> dict[str, Artifact]:
+    return {file.artifact.precision: file.artifact for file in result.files}
+
+
+def initializers(path: Path) -> dict[str, np.ndarray]:
+    return {value.name: onnx.numpy_helper.to_array(value) for value in onnx.load(path).graph.initializer}
+
+
+def test_int8_brings_the_cache_and_the_float_file_that_the_cache_is_for(exported):
+    artifacts = by_precision(exported)
+    assert list(artifacts) == ["fp32", "fp16", "int8"]
+    facts = artifacts["int8"].quantization["calibration_cache"]
+    assert facts["float_file"] == artifacts["fp32"].name
+    path = artifacts["int8"].path.with_name(facts["file"])
+    assert facts["digest"] == sha256_file(path)
+    cache = parse_cache(path.read_bytes(), path.name)
+    assert (cache.version, cache.algorithm) == (100300, "EntropyCalibration2")
+    assert facts["tensors"] == len(cache.bits)
+    # Every activation that the explicit file quantizes is a tensor of the float file with the very same scale.
+    graph = onnx.load(artifacts["int8"].path).graph
+    scales = initializers(artifacts["int8"].path)
+    activations = {
+        node.input[0]: node.input[1]
+        for node in graph.node
+        if node.op_type == "QuantizeLinear" and node.input[0] not in scales
+    }
+    assert len(activations) > 15
+    assert {name: float(scales[scale]) for name, scale in activations.items()}.items() <= cache.scales().items()
+    tensors = {name for node in onnx.load(artifacts["fp32"].path).graph.node for name in (*node.input, *node.output)}
+    assert set(cache.bits) <= tensors
+
+
+def test_header_follows_the_method(small_weights, drawn, tmp_path):
+    result = export_model(
+        request_for(small_weights, "jetson-orin"), "jetson-orin", ("int8",), tmp_path,
+        calibration=CalibrationSource(drawn.annotations, drawn.folder, method="minmax"),
+    )  # fmt: skip
+    facts = by_precision(result)["int8"].quantization["calibration_cache"]
+    assert facts["algorithm"] == "MinMaxCalibration"
+    assert (tmp_path / facts["file"]).read_bytes().startswith(b"TRT-100300-MinMaxCalibration\n")
+
+
+def test_fp16_is_left_to_the_engine(exported):
+    artifacts = by_precision(exported)
+    for name, array in initializers(artifacts["fp32"].path).items():
+        np.testing.assert_array_equal(initializers(artifacts["fp16"].path)[name], array)
+
+
+def test_deconvolutions_and_heads_stay_float_and_biases_with_them(exported):
+    facts = by_precision(exported)["int8"].quantization
+    assert sorted(set(facts["float_nodes"].values())) == [
+        "last convolution of a head", "the target leaves ConvTranspose in float"
+    ]  # fmt: skip
+    graph = onnx.load(by_precision(exported)["int8"].path).graph
+    assert {value.data_type for value in graph.initializer} == {onnx.TensorProto.FLOAT, onnx.TensorProto.INT8}
+
+
+def test_deconvolutions_on_demand(small_weights, exported, tmp_path):
+    assert exported.ranges_path is not None
+    source = CalibrationSource(exported.ranges_path)
+    request = request_for(small_weights, "jetson-orin")
+    result = export_model(request, "jetson-orin", ("int8",), tmp_path, calibration=source, int8_deconv=True)
+    facts = by_precision(result)["int8"].quantization
+    assert set(facts["float_nodes"].values()) == {"last convolution of a head"}
+    with pytest.raises(InputError, match="runs ConvTranspose in INT8 by itself"):
+        export_model(request, "x86", ("int8",), tmp_path, calibration=source, int8_deconv=True)
+
+
+def test_a_cache_gives_the_file_that_its_ranges_gave(small_weights, exported, tmp_path):
+    written = by_precision(exported)["int8"]
+    cache = written.path.with_name(written.quantization["calibration_cache"]["file"])
+    request = request_for(small_weights, "jetson-orin")
+    result = export_model(request, "jetson-orin", ("int8",), tmp_path, calibration=CalibrationSource(cache))
+    again = by_precision(result)["int8"]
+    assert again.quantization["method"] == "calibration-cache"
+    found, wanted = initializers(again.path), initializers(written.path)
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_allclose(found[name], array, rtol=2e-7)
+
+
+def test_a_cache_of_another_model_or_for_another_use_is_refused(small_weights, tmp_path):
+    request = request_for(small_weights, "jetson-orin")
+    cache = tmp_path / "other.cache"
+    write_bytes(cache, make_cache({"elsewhere": 0.1}).render())
+    out = tmp_path / "out"
+    with pytest.raises(MismatchError, match="the ranges hold no interval for tensor"):
+        export_model(request, "jetson-orin", ("int8",), out, calibration=CalibrationSource(cache))
+    assert [path for path in out.iterdir() if ".int8." in path.name] == []
+    with pytest.raises(InputError, match="--method mse needs images"):
+        export_model(request, "jetson-orin", ("int8",), out, calibration=CalibrationSource(cache, method="mse"))
+    with pytest.raises(InputError, match="holds symmetric ranges alone"):
+        export_model(request, "x86", ("int8",), out, calibration=CalibrationSource(cache))
+
+
+def test_dynamic_files_are_refused_before_anything_is_written(small_weights, tmp_path):
+    with pytest.raises(InputError, match="jetson-orin take no dynamic INT8 files"):
+        export_model(request_for(small_weights, "jetson-orin"), "jetson-orin", ("dynamic",), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensorrt_11_gets_fp16_throughout(small_weights, exported, tmp_path):
+    assert exported.ranges_path is not None
+    target = "jetson-orin-trt11"
+    result = export_model(
+        request_for(small_weights, target), target, ("fp32", "fp16", "int8"), tmp_path,
+        calibration=CalibrationSource(exported.ranges_path),
+    )  # fmt: skip
+    artifacts = by_precision(result)
+    assert not list(tmp_path.glob("*.cache"))
+    assert {spec.dtype for spec in (*artifacts["int8"].inputs, *artifacts["int8"].outputs)} == {"float32"}
+    for precision in ("fp16", "int8"):
+        assert all(array.dtype != np.float32 for array in initializers(artifacts[precision].path).values())
+    cosines = {file.artifact.precision: file.comparison.cosine for file in result.files}
+    assert cosines["fp16"] > 0.99999
+    assert cosines["int8"] > 0.95  # random weights: .988 with FP32 scales
