@@ -136,7 +136,7 @@ def test_models_that_cannot_be_opened(edgeq, work, small_onnx):
         ([small_onnx, "--preset", "centernet", "--size", "128"], "leave --size away"),
         (
             [small_onnx, "--preset", "centernet", "--target", "toaster"],
-            "unknown target 'toaster'; known: arm, x86, x86-ort",
+            "unknown target 'toaster'; known: arm, jetson-orin, jetson-orin-trt11, x86, x86-ort",
         ),
         ([small_onnx, "--preset", "centernet", "--precision", "int4"], "--precision int4: known are fp32, fp16, int8"),
         ([small_onnx, "--preset", "centernet", "--precision", ","], "--precision (none): known are fp32"),
