@@ -387,7 +387,7 @@ def test_each_precision_is_written_once(foreign, tmp_path):
         ({"precisions": ["int9"]}, "--precision int9: known are fp32, fp16, int8, dynamic"),
         ({"precisions": []}, r"--precision \(none\): known are"),
         ({"precisions": ["fp32", "int8"], "calibration": None}, "int8 needs ranges: give --calib"),
-        ({"target_name": "abacus"}, "unknown target 'abacus'; known: arm, jetson-orin, jetson-orin-trt11, x86, x86-ort"),
+        ({"target_name": "abacus"}, r"unknown target 'abacus'; known: arm, jetson-orin, .*x86-ort"),
         ({"options": Options(["no such node"])}, "--keep 'no such node': matches no node; names look like"),
         ({"options": Options(["("])}, r"--keep '\(': is not a regular expression"),
     ],
