@@ -16,6 +16,7 @@ from rich.table import Table
 from edgeq.verbs.report import REPORT, Column, Row, filled, header, provenance, table
 
 if TYPE_CHECKING:
+    from edgeq.verbs.check import FileCheck
     from edgeq.verbs.doctor import Diagnosis
 
 # A pipe has no width; rich would fold tables at 80 columns.
@@ -121,6 +122,22 @@ def describe_layers(facts: Mapping[str, Any]) -> list[str]:
             for reason, found in names.items()
         ]
     return lines
+
+
+def print_check(result: FileCheck) -> None:
+    """Prints what `edgeq check` found: a line for each finding, and how many layers run in INT8."""
+    console = _console()
+    checked = result.checked
+    for finding in checked.findings:
+        console.print(f"{finding.rule} {finding.severity}: {finding.sentence}", soft_wrap=True, markup=False)
+    errors, advice = len(checked.errors), len(checked.findings) - len(checked.errors)
+    floats = f" ({', '.join(checked.float_layers[:_NAMED])}{', ...' if len(checked.float_layers) > _NAMED else ''})"
+    console.print(
+        f"{result.path.name}, TensorRT {result.tensorrt}: errors {errors}, advice {advice}; weighted layers in int8 "
+        f"{len(checked.int8_layers)}, in float {len(checked.float_layers)}{floats if checked.float_layers else ''}",
+        soft_wrap=True,
+        markup=False,
+    )
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

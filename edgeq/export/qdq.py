@@ -2,7 +2,8 @@
 
 Rules, by number:
 
-1. Every tensor of the plan gets one pair, and every reader of it reads the dequantized side.
+1. Every tensor of the plan gets one pair, and every reader of it reads the dequantized side; layers that stay in float
+   go on reading the tensor itself where the target wants it (`Rules.shared_pairs`).
 2. Weights of INT8 nodes are stored as int8 behind a DequantizeLinear, or as float behind a QuantizeLinear and a
    DequantizeLinear (`Rules.float_weights`): symmetric, -127..127, one scale an output channel (ConvTranspose: one for
    the tensor where the target asks for it).
@@ -11,6 +12,7 @@ Rules, by number:
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,7 +41,8 @@ def insert_qdq(model: ir.Model, plan: QuantPlan, rules: Rules) -> None:
     for node in walk(model):
         if node.name in int8_nodes and weight_of(node) is not None:
             _quantize_layer(model, node, plan, rules)
-    _insert_pairs(model, plan)
+    floats = {choice.name for choice in plan.nodes if choice.precision == "float"}
+    _insert_pairs(model, plan, floats if rules.shared_pairs == "int8" else set())
 
 
 def quantize_weight(weight: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -150,17 +153,22 @@ def _dequantized_constant(
         del model.graph.initializers[old.name]
 
 
-def _insert_pairs(model: ir.Model, plan: QuantPlan) -> None:
+def _insert_pairs(model: ir.Model, plan: QuantPlan, apart: Set[str]) -> None:
+    """Inserts the pairs of activations; nodes named in `apart` go on reading what they read."""
     shared: dict[TensorGrid, tuple[ir.Value, ir.Value]] = {}
     values = {value.name: value for value in model.graph.inputs}
     for node in model.graph:
         values.update({value.name: value for value in node.outputs})
     for name, grid in plan.tensors.items():
-        _insert_pair(model, values[name], grid, shared)
+        _insert_pair(model, values[name], grid, shared, apart)
 
 
 def _insert_pair(
-    model: ir.Model, value: ir.Value, grid: TensorGrid, shared: dict[TensorGrid, tuple[ir.Value, ir.Value]]
+    model: ir.Model,
+    value: ir.Value,
+    grid: TensorGrid,
+    shared: dict[TensorGrid, tuple[ir.Value, ir.Value]],
+    apart: Set[str],
 ) -> None:
     import onnx_ir as ir
 
@@ -168,7 +176,7 @@ def _insert_pair(
         scale = new_initializer(model, f"{value.name}_scale", np.array(grid.scale, np.float32))
         zero = new_initializer(model, f"{value.name}_zero_point", np.array(grid.zero_point, grid.dtype))
         shared[grid] = (scale, zero)
-    uses = list(value.uses())
+    uses = [use for use in value.uses() if use.node.name not in apart]
     quantize = ir.node("QuantizeLinear", [value, *shared[grid]], name=f"{value.name}_quantize")
     dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *shared[grid]], name=f"{value.name}_dequantize")
     integer = ir.TensorType(ir.DataType.UINT8 if grid.dtype == "uint8" else ir.DataType.INT8)

@@ -24,6 +24,8 @@ class Rules:
             layer that the engine fuses with the Add.
         pairs_before_moves: Whether a tensor that is only moved (pooled, joined, reshaped) on its way to an INT8 layer
             has a pair too; otherwise the pair stands directly before the layer, and the engine moves it.
+        shared_pairs: Who reads the dequantized side of a tensor with a pair: `all` its readers, or `int8`: all but the
+            weighted layers that stay in float.
         float_weights: Whether weights are float behind a QuantizeLinear and a DequantizeLinear; otherwise they are int8
             behind a DequantizeLinear.
         quantize_bias: Whether biases are int32 behind a DequantizeLinear; otherwise they stay float.
@@ -43,6 +45,7 @@ class Rules:
     output_pairs: Literal["none", "fused", "required"]
     residual_pairs: Literal["both", "identity"]
     pairs_before_moves: bool
+    shared_pairs: Literal["all", "int8"]
     float_weights: bool
     quantize_bias: bool
     per_channel_conv_transpose: bool

@@ -23,6 +23,7 @@ JETSON_ORIN = Target(
         output_pairs="none",
         residual_pairs="identity",
         pairs_before_moves=False,
+        shared_pairs="int8",
         # Every version folds Q and DQ of a float weight; int8 weights behind a DQ alone are documented from 10 on.
         float_weights=True,
         quantize_bias=False,

@@ -21,6 +21,7 @@ X86 = Target(
         output_pairs="fused",
         residual_pairs="both",
         pairs_before_moves=True,
+        shared_pairs="all",
         float_weights=False,
         quantize_bias=True,
         per_channel_conv_transpose=True,

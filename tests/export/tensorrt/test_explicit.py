@@ -84,6 +84,17 @@ def test_a_branch_that_somebody_else_reads_keeps_its_pair():
     assert {"s", "b"} & set(choose(model, JETSON).tensors) == {"b"}
 
 
+def test_layers_in_float_read_the_tensor_itself():
+    text = """g (float[1,8,8,8] x) => (float[1,8,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, w1) r = Relu(a)
+        d = Conv<pads=[1,1,1,1], group=8>(r, dw) e = Conv<pads=[1,1,1,1]>(r, w2) f = Add(d, e) z = Relu(f)
+        y = Conv(z, w3) }"""
+    weights = WEIGHTS | {"dw": nets.normal(6, 8, 1, 3, 3), "w3": nets.normal(7, 8, 8, 1, 1)}
+    model, x = nets.graph(text, weights), nets.normal(9, 1, 8, 8, 8)
+    result, _ = quantized(model, x, JETSON)
+    readers = {str(node.inputs[1].name): str(node.inputs[0].name) for node in result.graph if node.op_type == "Conv"}  # type: ignore[union-attr]
+    assert (readers["dw"], readers["w2_dequantized"]) == ("r", "r_dequantized")
+
+
 def test_layers_that_share_a_weight_share_its_pair():
     text = """g (float[1,8,8,8] x) => (float[1,2,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, w1) r = Relu(a)
         b = Conv<pads=[1,1,1,1]>(r, w1) q = Relu(b) y = Conv(q, hm_w) }"""

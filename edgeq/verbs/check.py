@@ -1,0 +1,64 @@
+"""`edgeq check`: a Q/DQ file against the rules of the engine that is to build it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import InputError
+from edgeq.export.artifact import Artifact
+from edgeq.export.graph import read_onnx
+from edgeq.export.tensorrt.cache import DEFAULT_VERSION
+from edgeq.export.tensorrt.check import STRONG_TYPING_ONLY, Checked, check_graph, parse_version
+from edgeq.registry import registered
+from edgeq.targets import TARGETS, get_target
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """A checked file.
+
+    Attributes:
+        path: The ONNX file.
+        target: The target's name.
+        tensorrt: The version of TensorRT whose rules were taken.
+        checked: What was found.
+    """
+
+    path: Path
+    target: str
+    tensorrt: str
+    checked: Checked
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of a JSON file."""
+        return {"file": self.path.name, "target": self.target, "tensorrt": self.tensorrt} | dataclasses.asdict(
+            self.checked
+        )
+
+
+def check_file(path: Path, target_name: str, tensorrt: str | None = None) -> FileCheck:
+    """Returns what TensorRT would refuse or run badly of a file.
+
+    Args:
+        path: An ONNX file of any tool, or the manifest of one of ours.
+        target_name: A target whose first runtime is TensorRT.
+        tensorrt: TensorRT's version; by default that of JetPack 6.2, or 11.0 for a strongly typed target.
+
+    Raises:
+        InputError: the file, the target or the version cannot be used.
+        ModelError: the file holds no graph.
+    """
+    target = get_target(target_name)
+    if target.runtimes[0] != "tensorrt":
+        known = [name for name in registered("target", TARGETS) if get_target(name).runtimes[0] == "tensorrt"]
+        raise InputError(f"--target {target_name}: its engines take any Q/DQ file; rules to check are of {known}")
+    strongly_typed = target.rules.fp16 == "graph"
+    chosen = tensorrt or (f"{STRONG_TYPING_ONLY}.0" if strongly_typed else DEFAULT_VERSION)
+    version = parse_version(chosen)
+    if path.suffix == ".json":
+        path = Artifact.load(path).path
+    checked = check_graph(read_onnx(path), version, strongly_typed=strongly_typed)
+    return FileCheck(path, target_name, chosen, checked)

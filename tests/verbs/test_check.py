@@ -1,0 +1,71 @@
+"""`edgeq check`: what it prints, what it writes, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+BODY = """<ir_version: 8, opset_import: ["" : {opset}]> net (float[1,4] x) => (float[1,4] y)
+    <float s = {{0.5}}, int8 z = {{{zero}}}> {{
+    [first] q = QuantizeLinear(x, s, z) [second] d = DequantizeLinear(q, s, z)
+    [third] r = QuantizeLinear({source}, s, z)
+    [fourth] y = DequantizeLinear(r, s, z) }}"""
+
+
+def save(path: Path, *, opset: int = 17, zero: int = 0, source: str = "d") -> Path:
+    onnx.save(onnx.parser.parse_model(BODY.format(opset=opset, zero=zero, source=source)), path)
+    return path
+
+
+def test_advice_is_printed_and_no_error(edgeq, tmp_path):
+    done = edgeq("check", save(tmp_path / "net.onnx"), "--json", tmp_path / "found.json")
+    assert done.code == 0
+    assert done.out.splitlines() == [
+        "T11 advice: QuantizeLinear third quantizes anew what second has dequantized; wanted one pair",
+        "net.onnx, TensorRT 10.3.0: errors 0, advice 1; weighted layers in int8 0, in float 0",
+    ]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["file"], found["target"], found["tensorrt"]) == ("net.onnx", "jetson-orin", "10.3.0")
+    assert [(entry["rule"], entry["severity"], entry["node"]) for entry in found["findings"]] == [
+        ("T11", "advice", "third")
+    ]
+
+
+def test_errors_are_printed_and_exit_code_1(edgeq, tmp_path):
+    done = edgeq("check", save(tmp_path / "net.onnx", opset=18, zero=3), "--tensorrt", "8.6.1")
+    assert done.code == 1
+    assert done.out.splitlines()[:2] == [
+        "T1 error: opset 18, and TensorRT 8.6 reads up to 17",
+        "T3 error: QuantizeLinear first has the zero point 3; wanted zero, a symmetric grid",
+    ]
+    assert done.err == ""
+
+
+def test_strong_typing_is_the_targets(edgeq, tmp_path):
+    path = save(tmp_path / "net.onnx", opset=19)
+    assert "T14" not in edgeq("check", path).out
+    assert "T14 error" in edgeq("check", path, "--target", "jetson-orin-trt11").out
+    assert "T14 error" in edgeq("check", path, "--tensorrt", "11.4").out
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--target", "x86"], "rules to check are of ['jetson-orin', 'jetson-orin-trt11']"),
+        (["--tensorrt", "new"], "--tensorrt new: wanted a version"),
+        (["--json", "/proc/none/found.json"], "cannot be written"),
+    ],
+)
+def test_wrong_options_are_one_line(edgeq, tmp_path, options, reason):
+    assert reason in edgeq("check", save(tmp_path / "net.onnx"), *options).error
+
+
+def test_what_is_no_model_is_one_line(edgeq, tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(np.arange(100, dtype=np.uint8).tobytes())
+    assert "is not a valid ONNX model" in edgeq("check", path).error
+    assert "no such file" in edgeq("check", tmp_path / "none.onnx").error
