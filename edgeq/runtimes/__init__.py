@@ -20,6 +20,7 @@ RUNTIMES: dict[str, str] = {
     "onnxruntime": "edgeq.runtimes.onnxruntime:OnnxRuntimeSession",
     "openvino": "edgeq.runtimes.openvino:OpenVinoSession",
     "litert": "edgeq.runtimes.litert:LiteRtSession",
+    "tensorrt": "edgeq.runtimes.tensorrt.session:TensorRtSession",
 }
 
 

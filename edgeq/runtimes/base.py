@@ -7,7 +7,7 @@ import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,18 @@ from edgeq.export.artifact import Artifact, TensorSpec
 from edgeq.machine import read_machine
 
 Arrays = dict[str, np.ndarray]
+
+
+class DeviceTimes(NamedTuple):
+    """Times of one run on a device beside the CPU, in milliseconds.
+
+    Attributes:
+        compute_ms: The device's own time for the network, without copies, by its clock.
+        enqueue_ms: The CPU's time to hand the work over; where it comes near `compute_ms`, the CPU sets the pace.
+    """
+
+    compute_ms: float
+    enqueue_ms: float
 
 
 class Session(ABC):
@@ -28,12 +40,14 @@ class Session(ABC):
         formats: File formats that it reads.
         artifact: What was opened.
         threads: CPU threads asked for; `None` leaves it to the engine.
+        device_times: Of the last run; `None` for engines on the CPU.
     """
 
     runtime: ClassVar[str]
     package: ClassVar[str]
     extra: ClassVar[str | None]
     formats: ClassVar[tuple[str, ...]] = ("onnx",)
+    device_times: DeviceTimes | None = None
 
     def __init__(self, artifact: Artifact, threads: int | None = None, compute_precision: str | None = None) -> None:
         """Opens the file.

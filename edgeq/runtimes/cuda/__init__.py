@@ -1,0 +1,56 @@
+"""CUDA memory, streams and events behind one small interface, over whichever Python binding a device has.
+
+A binding is one file in this folder and one line in `BINDINGS`. `EDGEQ_CUDA=NAME` forces one, in child processes too.
+"""
+
+from __future__ import annotations
+
+import os
+
+from edgeq.errors import EngineError, InputError
+from edgeq.registry import load_object
+from edgeq.runtimes.cuda.base import Buffer, Cuda, DeviceFacts
+
+__all__ = ["BINDINGS", "Buffer", "Cuda", "DeviceFacts", "open_cuda"]
+
+# In the order they are tried.
+BINDINGS: dict[str, str] = {
+    "pycuda": "edgeq.runtimes.cuda.pycuda:PyCuda",
+    "cudart": "edgeq.runtimes.cuda.cudart:CudaRuntime",
+    "torch": "edgeq.runtimes.cuda.torch:TorchCuda",
+}
+
+_ENVIRONMENT = "EDGEQ_CUDA"
+
+
+def open_cuda(binding: str | None = None) -> Cuda:
+    """Returns the device through a CUDA binding.
+
+    Args:
+        binding: A name of `BINDINGS`; by default that of the environment variable `EDGEQ_CUDA`, or else the first one
+            that works.
+
+    Raises:
+        InputError: there is no binding of that name.
+        EngineError: the named binding, or every one, is missing or finds no device.
+    """
+    wished = binding or os.environ.get(_ENVIRONMENT)
+    if wished:
+        if wished not in BINDINGS:
+            raise InputError(f"CUDA binding {wished!r}: wanted one of {', '.join(BINDINGS)}")
+        return _load(wished)()
+    reasons = []
+    for name in BINDINGS:
+        try:
+            return _load(name)()
+        except EngineError as error:
+            reasons.append(f"{name}: {error}")
+    raise EngineError(
+        f"no CUDA binding works here ({'; '.join(reasons)}); on a Jetson install CUDA's runtime (sudo apt install "
+        "nvidia-cuda) or run: pip install pycuda"
+    )
+
+
+def _load(name: str) -> type[Cuda]:
+    binding: type[Cuda] = load_object("CUDA binding", BINDINGS[name])
+    return binding

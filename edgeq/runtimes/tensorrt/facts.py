@@ -1,0 +1,128 @@
+"""What an engine was built by and for. Engines run only where the same versions meet the same GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgeq.errors import InputError, MismatchError
+from edgeq.export.artifact import Artifact
+from edgeq.runtimes.cuda import Cuda
+from edgeq.runtimes.tensorrt.library import short_version
+
+_KEY = "build"
+_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What an engine is bound to, and what decides its speed.
+
+    Attributes:
+        tensorrt: Version of TensorRT.
+        cuda: Version of the CUDA runtime.
+        gpu: Name of the GPU.
+        compute_capability: `major.minor` of the GPU.
+        power_mode: The board's power mode as `nvpmodel -q` says it; `None` where there is no such program.
+    """
+
+    tensorrt: str
+    cuda: str
+    gpu: str
+    compute_capability: str
+    power_mode: str | None = None
+
+
+@dataclass(frozen=True)
+class BuildFacts:
+    """How an engine was built; its manifest holds this.
+
+    Attributes:
+        platform: By and for what.
+        route: `explicit` (Q/DQ nodes), `implicit` (scales by tensor) or `float`.
+        strongly_typed: Whether the network's types decided, and no flags.
+        scales_from: Where implicit scales came from: `cache`, `ranges` or `images`; `None` for other routes.
+        built_from: File name -> SHA-256 of everything that went in.
+        dla_core: The DLA core it was built for; `None` for the GPU.
+        missing_scales: Tensors that TensorRT found no scale for, which keeps their layers out of INT8.
+        float_layers: Layers that were kept out of INT8 on request.
+        layers: Precision -> number of layers, as the engine inspector tells them; empty where it does not.
+    """
+
+    platform: Platform
+    route: str
+    strongly_typed: bool
+    scales_from: str | None = None
+    built_from: Mapping[str, str] = field(default_factory=dict)
+    dla_core: int | None = None
+    missing_scales: tuple[str, ...] = ()
+    float_layers: tuple[str, ...] = ()
+    layers: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the entry of `Artifact.quantization` that holds it."""
+        return {_KEY: dataclasses.asdict(self)}
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> BuildFacts:
+        """Returns how an engine was built, from its manifest.
+
+        Raises:
+            InputError: the manifest does not tell.
+        """
+        try:
+            stored = dict(artifact.quantization[_KEY])
+            stored |= {name: tuple(stored[name]) for name in ("missing_scales", "float_layers")}
+            return cls(**stored | {"platform": Platform(**stored["platform"])})
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{artifact.path}: its manifest does not say what it was built by ({error!r}); build it on this device "
+                "with `edgeq build`"
+            ) from error
+
+
+def read_platform(trt: Any, cuda: Cuda) -> Platform:
+    """Returns the facts about this device."""
+    facts = cuda.facts()
+    return Platform(str(trt.__version__), facts.cuda, facts.gpu, facts.compute_capability, read_power_mode())
+
+
+def read_power_mode() -> str | None:
+    """Returns the board's power mode (`MAXN`, `15W`, ...), or `None` where nothing tells."""
+    try:
+        done = subprocess.run(
+            ["nvpmodel", "-q"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    names = [line.partition(":")[2].strip() for line in done.stdout.splitlines() if "Power Mode:" in line]
+    return names[0] if names and names[0] else None
+
+
+def check_platform(artifact: Artifact, built: Platform, here: Platform) -> None:
+    """Checks that an engine may run here.
+
+    Raises:
+        MismatchError: it was built by another TensorRT or for another GPU.
+    """
+    differences = [
+        f"{label} {was}, here is {now}"
+        for label, was, now in (
+            ("TensorRT", short_version(built.tensorrt), short_version(here.tensorrt)),
+            ("compute capability", built.compute_capability, here.compute_capability),
+            ("the GPU", built.gpu, here.gpu),
+        )
+        if was != now
+    ]
+    if differences:
+        raise MismatchError(
+            f"{artifact.path}: was built by or for {'; '.join(differences)}; rebuild on this device with `edgeq build`"
+        )

@@ -1,0 +1,655 @@
+"""What the objects of `tests/trt_double.py` do.
+
+`"Class.method"` or `"Class.property"` -> function of the generator, the object itself and the arguments by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+BEHAVIOUR: dict[str, Callable[..., Any]] = {}
+
+_MAGIC = b"TRTDOUBLE"
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# Folded away: no layer of an engine.
+_FOLDED = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity", "Cast", "Constant"})
+_MS = {"Int8": 0.5, "Half": 1.0, "Float": 2.0}
+_ALGORITHMS = {
+    "IInt8EntropyCalibrator2": "EntropyCalibration2",
+    "IInt8MinMaxCalibrator": "MinMaxCalibration",
+}
+_TIMING_MAGIC = b"TIMING-"
+
+
+@dataclass
+class Faults:
+    """What goes wrong on purpose.
+
+    Attributes:
+        unsupported: Operator types that the parser does not take.
+        build_error: What the builder logs before it returns None.
+        context_memory: Whether there is no memory for an execution context.
+        no_int8: Whether the builder finds no INT8 kernel.
+        refuse_cache: Whether the builder refuses every calibration cache.
+        distort: Relative error of outputs, by the route the engine was built by.
+        slower: Factor on the time of an engine, by its route.
+        execution_error: What a context logs before it refuses to run.
+        dla_cores: DLA cores of the board.
+    """
+
+    unsupported: frozenset[str] = frozenset()
+    build_error: str | None = None
+    context_memory: bool = False
+    no_int8: bool = False
+    refuse_cache: bool = False
+    distort: dict[str, float] = field(default_factory=dict)
+    slower: dict[str, float] = field(default_factory=dict)
+    execution_error: str | None = None
+    dla_cores: int = 0
+
+
+def _does(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        BEHAVIOUR[name] = function
+        return function
+
+    return register
+
+
+# -- Builder and configuration
+
+
+@_does("Builder.__init__")
+def _builder(g: Any, this: Any, logger: Any) -> None:
+    this.state["logger"] = logger
+
+
+@_does("Builder.num_DLA_cores")
+def _dla_cores(g: Any, this: Any) -> int:
+    return int(g.faults.dla_cores)
+
+
+@_does("Builder.create_network")
+def _create_network(g: Any, this: Any, flags: int = 0) -> Any:
+    known = g.contract["enums"]["NetworkDefinitionCreationFlag"]
+    assert flags < 1 << (max(known.values()) + 1), f"flags {flags} of another version"
+    strong = "STRONGLY_TYPED" in known and bool(flags >> known["STRONGLY_TYPED"] & 1)
+    explicit = g.major > 8 or bool(flags >> known["EXPLICIT_BATCH"] & 1)
+    return g.make(
+        "INetworkDefinition", strong=strong or g.major >= 11, explicit=explicit, layers=[], inputs=[], outputs=[]
+    )
+
+
+@_does("Builder.create_builder_config")
+def _create_config(g: Any, this: Any) -> Any:
+    flags = g.module.BuilderFlag
+    return g.make("IBuilderConfig", set={flags.TF32}, profiles=[], pools={}, logger=this.state["logger"])
+
+
+@_does("Builder.create_optimization_profile")
+def _create_profile(g: Any, this: Any) -> Any:
+    return g.make("IOptimizationProfile", shapes={})
+
+
+@_does("IOptimizationProfile.set_shape")
+def _set_shape(g: Any, this: Any, input: str, min: Any, opt: Any, max: Any) -> None:
+    this.state["shapes"][input] = (tuple(min), tuple(opt), tuple(max))
+
+
+@_does("IBuilderConfig.set_flag")
+def _set_flag(g: Any, this: Any, flag: Any) -> None:
+    this.state["set"].add(flag)
+
+
+@_does("IBuilderConfig.clear_flag")
+def _clear_flag(g: Any, this: Any, flag: Any) -> None:
+    this.state["set"].discard(flag)
+
+
+@_does("IBuilderConfig.get_flag")
+def _get_flag(g: Any, this: Any, flag: Any) -> bool:
+    return flag in this.state["set"]
+
+
+@_does("IBuilderConfig.set_memory_pool_limit")
+def _set_pool(g: Any, this: Any, pool: Any, pool_size: int) -> None:
+    this.state["pools"][pool.name] = pool_size
+
+
+@_does("IBuilderConfig.add_optimization_profile")
+def _add_profile(g: Any, this: Any, profile: Any) -> int:
+    this.state["profiles"].append(profile)
+    return len(this.state["profiles"]) - 1
+
+
+@_does("IBuilderConfig.set_calibration_profile")
+def _set_calibration_profile(g: Any, this: Any, profile: Any) -> bool:
+    this.state["calibration_profile"] = profile
+    return True
+
+
+@_does("IBuilderConfig.create_timing_cache")
+def _create_timing_cache(g: Any, this: Any, serialized_timing_cache: Any) -> Any:
+    return g.make("ITimingCache", content=bytes(serialized_timing_cache))
+
+
+@_does("IBuilderConfig.set_timing_cache")
+def _set_timing_cache(g: Any, this: Any, cache: Any, ignore_mismatch: bool) -> bool:
+    content = cache.state["content"]
+    if content and content != _TIMING_MAGIC + g.version.encode() and not ignore_mismatch:
+        return False
+    this.state["timing_cache"] = cache
+    return True
+
+
+@_does("IBuilderConfig.get_timing_cache")
+def _get_timing_cache(g: Any, this: Any) -> Any:
+    return this.state["timing_cache"]
+
+
+@_does("ITimingCache.serialize")
+def _serialize_timing(g: Any, this: Any) -> Any:
+    return g.module.IHostMemory(this.state["content"])
+
+
+# -- Network and parser
+
+
+@_does("INetworkDefinition.num_layers")
+def _num_layers(g: Any, this: Any) -> int:
+    return len(this.state["layers"])
+
+
+@_does("INetworkDefinition.num_inputs")
+def _num_inputs(g: Any, this: Any) -> int:
+    return len(this.state["inputs"])
+
+
+@_does("INetworkDefinition.get_layer")
+def _get_layer(g: Any, this: Any, index: int) -> Any:
+    return this.state["layers"][index]
+
+
+@_does("INetworkDefinition.get_input")
+def _get_input(g: Any, this: Any, index: int) -> Any:
+    return this.state["inputs"][index]
+
+
+@_does("ILayer.num_outputs")
+def _num_outputs(g: Any, this: Any) -> int:
+    return len(this.state["outputs"])
+
+
+@_does("ILayer.get_output")
+def _get_output(g: Any, this: Any, index: int) -> Any:
+    return this.state["outputs"][index]
+
+
+@_does("ILayer.set_output_type")
+def _set_output_type(g: Any, this: Any, index: int, dtype: Any) -> None:
+    g._deprecated("ILayer.set_output_type")
+    this.state["output_type"] = dtype
+
+
+@_does("ITensor.set_dynamic_range")
+def _set_dynamic_range(g: Any, this: Any, min: float, max: float) -> bool:
+    g._deprecated("ITensor.set_dynamic_range")
+    this.state["range"] = (min, max)
+    return bool(min < max)
+
+
+@_does("OnnxParser.__init__")
+def _parser(g: Any, this: Any, network: Any, logger: Any) -> None:
+    this.state.update(network=network, logger=logger, errors=[])
+
+
+@_does("OnnxParser.num_errors")
+def _num_errors(g: Any, this: Any) -> int:
+    return len(this.state["errors"])
+
+
+@_does("OnnxParser.get_error")
+def _get_error(g: Any, this: Any, index: int) -> Any:
+    return this.state["errors"][index]
+
+
+for _name in ("node", "node_name", "node_operator", "desc"):
+    BEHAVIOUR[f"ParserError.{_name}"] = lambda g, this, name=_name: this.state[name]
+
+
+@_does("OnnxParser.parse")
+def _parse(g: Any, this: Any, model: Any, path: str | None = None) -> bool:
+    import onnx
+
+    def fail(node: int, name: str, kind: str, desc: str) -> bool:
+        error = g.make("ParserError", node=node, node_name=name, node_operator=kind, desc=desc)
+        this.state["errors"].append(error)
+        g.log(this.state["logger"], "ERROR", desc)
+        return False
+
+    network = this.state["network"]
+    if not network.state["explicit"]:
+        return fail(0, "", "", "the network must be created with EXPLICIT_BATCH")
+    try:
+        graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(bytes(model))).graph
+    except Exception:
+        return fail(0, "", "", "Failed to parse the ONNX model")
+    if not graph.node:  # protobuf skips what it does not know
+        return fail(0, "", "", "Failed to parse the ONNX model")
+    for index, node in enumerate(graph.node):
+        if node.op_type in g.faults.unsupported or node.domain not in ("", "ai.onnx"):
+            fail(index, node.name, node.op_type, f"No importer registered for op: {node.op_type}")
+    if this.state["errors"]:
+        return False
+    onnx_types = {1: "FLOAT", 3: "INT8", 6: "INT32", 7: "INT64" if g.major > 8 else "INT32", 9: "BOOL", 10: "HALF"}
+    types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
+
+    def tensor(name: str) -> Any:
+        kind = onnx_types.get(types.get(name, 1), "FLOAT")
+        return g.make("ITensor", name=name, dtype=getattr(g.module.DataType, kind))
+
+    weights = {initializer.name for initializer in graph.initializer}
+    network.state["inputs"] = [tensor(value.name) for value in graph.input if value.name not in weights]
+    network.state["layers"] = [
+        g.make(
+            "ILayer",
+            name=node.name or f"{node.op_type}_{index}",
+            metadata=f"[ONNX Layer: {node.name}]" if g.major > 8 else "",
+            node=node,
+            outputs=[tensor(name) for name in node.output],
+        )
+        for index, node in enumerate(graph.node)
+    ]
+    network.state.update(onnx=bytes(model), graph=graph)
+    return True
+
+
+# -- The build
+
+
+@_does("Builder.build_serialized_network")
+def _build(g: Any, this: Any, network: Any, config: Any, kernel_text: Any = None) -> Any:
+    logger = this.state["logger"]
+    try:
+        header = _plan(g, network, config)
+    except _BuildError as error:
+        g.log(logger, "ERROR", str(error))
+        return None
+    if "timing_cache" in config.state:
+        config.state["timing_cache"].state["content"] = _TIMING_MAGIC + g.version.encode()
+    text = json.dumps(header).encode()
+    content = text + b"\0" + network.state["onnx"]
+    digest = hashlib.sha256(content).digest()
+    return g.module.IHostMemory(_MAGIC + digest + content)
+
+
+class _BuildError(Exception):
+    pass
+
+
+def _plan(g: Any, network: Any, config: Any) -> dict[str, Any]:
+    graph = network.state["graph"]
+    if not network.state["layers"]:
+        raise _BuildError("Network must have at least one output")
+    free = [v.name for v in graph.input if any(d.dim_param or not d.dim_value for d in v.type.tensor_type.shape.dim)]
+    if free and not config.state["profiles"]:
+        raise _BuildError(f"Network has dynamic or shape inputs, but no optimization profile has been defined: {free}")
+    explicit = any(node.op_type == "QuantizeLinear" for node in graph.node)
+    weak = not network.state["strong"]
+    if not weak and (g.flag(config, "INT8") or g.flag(config, "FP16")):
+        raise _BuildError("Precision flags are not allowed in a strongly typed network")
+    int8, half = g.flag(config, "INT8"), g.flag(config, "FP16")
+    if explicit and weak and not int8:
+        raise _BuildError("Int8 precision has been set for a layer or layer output, but int8 is not configured")
+    _show_progress(g, config)
+    if g.faults.build_error:
+        raise _BuildError(g.faults.build_error)
+    scales = {} if explicit or not int8 else _implicit_scales(g, network, config)
+    if config.state.get("default_device_type") == g.module.DeviceType.DLA:
+        if explicit and weak:
+            raise _BuildError("DLA does not support Q/DQ")
+        assert g.flag(config, "GPU_FALLBACK")
+    layers = []
+    for layer in network.state["layers"]:
+        node = layer.state["node"]
+        if node.op_type in _FOLDED:
+            continue
+        kind = "Half" if half or _is_half(layer) else "Float"
+        constrained = layer.state.get("precision") == g.module.DataType.HALF
+        if constrained:
+            assert g.flag(config, "OBEY_PRECISION_CONSTRAINTS")
+        if not g.faults.no_int8 and not constrained and _runs_int8(node, graph, explicit, scales):
+            kind = "Int8"
+        layers.append({"name": layer.state["name"], "op": node.op_type, "kind": kind})
+    route = "explicit" if explicit else "implicit" if int8 else "float"
+    return {
+        "version": g.version,
+        "gpu": g.board.facts.gpu,
+        "detailed": config.state.get("profiling_verbosity") == g.module.ProfilingVerbosity.DETAILED,
+        "layers": layers,
+        "route": route,
+        "profiles": {
+            name: shapes for profile in config.state["profiles"] for name, shapes in profile.state["shapes"].items()
+        },
+        "pools": config.state["pools"],
+        "flags": sorted(flag.name for flag in config.state["set"]),
+        "strong": not weak,
+        "dla_core": config.state.get("DLA_core"),
+    }
+
+
+def _is_half(layer: Any) -> bool:
+    return bool(layer.state["outputs"]) and layer.state["outputs"][0].state["dtype"].name == "HALF"
+
+
+def _runs_int8(node: Any, graph: Any, explicit: bool, scales: dict[str, float]) -> bool:
+    if node.op_type not in _WEIGHTED:
+        return False
+    if explicit:
+        dequantized = {name for other in graph.node if other.op_type == "DequantizeLinear" for name in other.output}
+        return node.input[0] in dequantized and node.input[1] in dequantized
+    return node.input[0] in scales and node.output[0] in scales
+
+
+def _show_progress(g: Any, config: Any) -> None:
+    monitor = config.state.get("progress_monitor")
+    if monitor is None:
+        return
+    monitor.phase_start("Building Engine", None, 2)
+    monitor.phase_start("Timing", "Building Engine", 3)
+    going = all(monitor.step_complete("Timing", step) for step in range(3))
+    monitor.phase_finish("Timing")
+    going = going and all(monitor.step_complete("Building Engine", step) for step in range(2))
+    monitor.phase_finish("Building Engine")
+    if not going:
+        raise _BuildError("The build was cancelled")
+
+
+def _implicit_scales(g: Any, network: Any, config: Any) -> dict[str, float]:
+    logger = config.state["logger"]
+    names = [tensor.state["name"] for tensor in network.state["inputs"]]
+    tensors = [t for layer in network.state["layers"] for t in layer.state["outputs"]] + network.state["inputs"]
+    ranges = {t.state["name"]: t.state["range"][1] / 127 for t in tensors if "range" in t.state}
+    calibrator = config.state.get("int8_calibrator")
+    if calibrator is not None:
+        ranges |= _calibrated(g, calibrator, names, [t.state["name"] for t in tensors], logger, network)
+    if not ranges:
+        raise _BuildError(
+            "Calibration failure occurred with no scaling factors detected. This could be due to no int8 calibrator or "
+            "insufficient custom scales for network layers."
+        )
+    for tensor in tensors:
+        if tensor.state["name"] not in ranges:
+            g.log(
+                logger,
+                "WARNING",
+                f"Missing scale and zero-point for tensor {tensor.state['name']}, expect fall back to non-int8 "
+                "implementation for any layer consuming or producing given tensor",
+            )
+    return ranges
+
+
+def _swallowed(what: str, call: Callable[[], Any]) -> Any:
+    """Calls back as pybind11's trampolines do: an exception is printed by C code, and is no more."""
+    try:
+        return call()
+    except Exception as error:
+        print(f"[ERROR] Exception caught in {what}(): {error}", file=sys.stderr)
+        return None
+
+
+def _calibrated(
+    g: Any, calibrator: Any, names: list[str], tensors: list[str], logger: Any, network: Any
+) -> dict[str, float]:
+    algorithm = next(name for cls, name in _ALGORITHMS.items() if isinstance(calibrator, getattr(g.module, cls)))
+    header = f"TRT-{_header_version(g.version)}-{algorithm}"
+    cache = _swallowed("read_calibration_cache", calibrator.read_calibration_cache)
+    if cache is not None and not isinstance(cache, bytes | bytearray | memoryview):
+        cache = None
+    lines = bytes(cache).decode().splitlines() if cache else []
+    if lines and lines[0] == header and not g.faults.refuse_cache:
+        pairs = (line.rpartition(": ") for line in lines[1:])
+        return {name: float(np.uint32(int(bits, 16)).view(np.float32)) for name, _, bits in pairs}
+    if lines:
+        g.log(logger, "ERROR", "Calibration table does not match calibrator algorithm type.")
+    size = calibrator.get_batch_size()
+    seen: list[np.ndarray] = []
+    while True:
+        pointers = _swallowed("get_batch", lambda: calibrator.get_batch(list(names)))
+        if not pointers:
+            break
+        assert len(pointers) == len(names), "TensorRT would read beyond the list"
+        if not all(isinstance(pointer, int | np.uint64) for pointer in pointers):
+            break
+        shape = [d.dim_value or size for d in network.state["graph"].input[0].type.tensor_type.shape.dim]
+        batch = g.board.at(int(pointers[0]), int(np.prod(shape)) * 4).view(np.float32).copy()
+        assert shape[0] == size and np.isfinite(batch).all()
+        seen.append(batch)
+    if not seen:
+        return {}
+    amax = max(float(np.abs(batch).max()) for batch in seen)
+    bits = int(np.float32(amax / 127).view(np.uint32))
+    content = bytearray((header + "\n" + "".join(f"{name}: {bits:x}\n" for name in tensors)).encode())
+    view = memoryview(content)
+    _swallowed("write_calibration_cache", lambda: calibrator.write_calibration_cache(view))
+    content[:] = b"\0" * len(content)  # the memory is valid only during the call
+    view.release()
+    return dict.fromkeys(tensors, amax / 127)
+
+
+def _header_version(version: str) -> int:
+    major, minor, patch = (int(number) for number in version.split(".")[:3])
+    return major * (10_000 if major >= 10 else 1_000) + minor * 100 + patch
+
+
+# -- Runtime
+
+
+@_does("Runtime.__init__")
+def _runtime(g: Any, this: Any, logger: Any) -> None:
+    this.state["logger"] = logger
+
+
+@_does("Runtime.deserialize_cuda_engine")
+def _deserialize(g: Any, this: Any, serialized_engine: Any) -> Any:
+    plan = bytes(serialized_engine)
+    digest, content = plan[len(_MAGIC) : len(_MAGIC) + 32], plan[len(_MAGIC) + 32 :]
+    if not plan.startswith(_MAGIC) or hashlib.sha256(content).digest() != digest:
+        g.log(this.state["logger"], "ERROR", "Serialization assertion plan->header.size == blobSize failed.")
+        return None
+    text, _, onnx = content.partition(b"\0")
+    header = json.loads(text)
+    if header["version"] != g.version:
+        g.log(
+            this.state["logger"],
+            "ERROR",
+            "The engine plan file is not compatible with this version of TensorRT, expecting library version "
+            f"{g.version} got {header['version']}, please rebuild.",
+        )
+        return None
+    if header["dla_core"] is not None:
+        assert this.state.get("DLA_core") == header["dla_core"]
+    return g.make("ICudaEngine", header=header, session=_session(onnx), logger=this.state["logger"])
+
+
+def _session(onnx: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+
+
+def _nodes(this: Any) -> list[Any]:
+    session = this.state["session"]
+    return [*session.get_inputs(), *session.get_outputs()]
+
+
+def _node(this: Any, name: str) -> Any:
+    return next(node for node in _nodes(this) if node.name == name)
+
+
+@_does("ICudaEngine.num_io_tensors")
+def _num_io(g: Any, this: Any) -> int:
+    return len(_nodes(this))
+
+
+@_does("ICudaEngine.get_tensor_name")
+def _tensor_name(g: Any, this: Any, index: int) -> str:
+    return str(_nodes(this)[index].name)
+
+
+@_does("ICudaEngine.get_tensor_mode")
+def _tensor_mode(g: Any, this: Any, name: str) -> Any:
+    inputs = [node.name for node in this.state["session"].get_inputs()]
+    return g.module.TensorIOMode.INPUT if name in inputs else g.module.TensorIOMode.OUTPUT
+
+
+@_does("ICudaEngine.get_tensor_dtype")
+def _tensor_dtype(g: Any, this: Any, name: str, profile_index: int = 0) -> Any:
+    names = {"tensor(float)": "FLOAT", "tensor(float16)": "HALF", "tensor(int64)": "INT64", "tensor(int32)": "INT32"}
+    return getattr(g.module.DataType, names[_node(this, name).type])
+
+
+@_does("ICudaEngine.get_tensor_location")
+def _tensor_location(g: Any, this: Any, name: str) -> Any:
+    return g.module.TensorLocation.DEVICE
+
+
+BEHAVIOUR["ICudaEngine.device_memory_size_v2"] = lambda g, this: 123_456
+BEHAVIOUR["ICudaEngine.device_memory_size"] = lambda g, this: (g._deprecated("device_memory_size"), 123_456)[1]
+
+
+@_does("ICudaEngine.create_execution_context")
+def _create_context(g: Any, this: Any, strategy: Any = None, runtime_config: Any = None) -> Any:
+    if g.faults.context_memory:
+        g.log(this.state["logger"], "ERROR", "Requested amount of GPU memory could not be allocated: out of memory")
+        return None
+    return g.make("IExecutionContext", engine=this, shapes={}, addresses={}, enqueue_emits_profile=True)
+
+
+@_does("IExecutionContext.set_input_shape")
+def _set_input_shape(g: Any, this: Any, name: str, shape: Any) -> bool:
+    engine = this.state["engine"]
+    static = _node(engine, name).shape
+    low, _, high = engine.state["header"]["profiles"].get(name, (static, static, static))
+    fits = len(shape) == len(low) and all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
+    if fits:
+        this.state["shapes"][name] = tuple(shape)
+    else:
+        g.log(engine.state["logger"], "ERROR", f"Set dimension {shape} for tensor {name} does not satisfy any profile")
+    return fits
+
+
+@_does("IExecutionContext.infer_shapes")
+def _infer_shapes(g: Any, this: Any) -> list[str]:
+    inputs = this.state["engine"].state["session"].get_inputs()
+    return [node.name for node in inputs if node.name not in this.state["shapes"]]
+
+
+@_does("IExecutionContext.get_tensor_shape")
+def _context_shape(g: Any, this: Any, name: str) -> Sequence[int]:
+    shapes = this.state["shapes"]
+    if name in shapes:
+        return tuple(shapes[name])
+    batch = next(iter(shapes.values()))[0]
+    return tuple(length if isinstance(length, int) else batch for length in _node(this.state["engine"], name).shape)
+
+
+@_does("IExecutionContext.set_tensor_address")
+def _set_address(g: Any, this: Any, name: str, memory: int) -> bool:
+    this.state["addresses"][name] = memory
+    return memory != 0
+
+
+@_does("IExecutionContext.execute_async_v3")
+def _execute(g: Any, this: Any, stream_handle: int) -> bool:
+    engine = this.state["engine"]
+    header, session = engine.state["header"], engine.state["session"]
+    addresses = this.state["addresses"]
+    missing = [node.name for node in _nodes(engine) if node.name not in addresses]
+    if missing:
+        g.log(engine.state["logger"], "ERROR", f"Address is not set for tensor {missing[0]}")
+        return False
+    if g.faults.execution_error:
+        g.log(engine.state["logger"], "ERROR", g.faults.execution_error)
+        return False
+    numpy_types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
+
+    def memory(node: Any) -> Any:
+        shape, dtype = _context_shape(g, this, node.name), np.dtype(numpy_types[node.type])
+        return g.board.at(addresses[node.name], int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
+
+    def work() -> None:
+        outputs = session.run(None, {node.name: memory(node).copy() for node in session.get_inputs()})
+        error = g.faults.distort.get(header["route"], 0.0)
+        for node, output in zip(session.get_outputs(), outputs, strict=True):
+            sign = np.where(np.arange(output.size) % 2, 1, -1).reshape(output.shape)
+            np.copyto(memory(node), (output + error * np.abs(output).max(initial=0) * sign).astype(output.dtype))
+        profiler = this.state.get("profiler")
+        for name, _, ms in _timed(header, g.faults):
+            g.board.clock_ms += ms
+            if profiler is not None and this.state["enqueue_emits_profile"]:
+                profiler.report_layer_time(name, ms)
+
+    g.board.enqueue(stream_handle, work)
+    if this.state.get("profiler") is not None:
+        g.board.flush(stream_handle)
+    return True
+
+
+def _timed(header: dict[str, Any], faults: Any) -> Iterator[tuple[str, dict[str, Any] | None, float]]:
+    """Yields name, layer and time of each kernel; a Reformat stands where types meet."""
+    factor = faults.slower.get(header["route"], 1.0)
+    before = "Float"
+    for layer in header["layers"]:
+        if layer["kind"] != before and layer["op"] in _WEIGHTED:
+            yield f"Reformatting CopyNode for Input Tensor 0 to {layer['name']}", None, 0.25 * factor
+            before = layer["kind"]
+        yield layer["name"], layer, _MS[layer["kind"]] * factor
+
+
+# -- Inspector
+
+
+@_does("ICudaEngine.create_engine_inspector")
+def _create_inspector(g: Any, this: Any) -> Any:
+    return g.make("EngineInspector", engine=this)
+
+
+@_does("EngineInspector.get_engine_information")
+def _information(g: Any, this: Any, format: Any) -> str:
+    header = this.state["engine"].state["header"]
+    if format != g.module.LayerInformationFormat.JSON:
+        return "Layers:"
+    kernels = list(_timed(header, g.faults))
+    if not header["detailed"]:
+        return json.dumps({"Layers": [name for name, _, _ in kernels], "Bindings": []})
+    known = not header["profiles"] or this.state.get("execution_context") is not None
+    layers = []
+    for name, layer, _ in kernels:
+        kind = layer["kind"] if layer else "Half"
+        text = f"Thirty-two wide channel vectorized row major {kind} format" if known else "N/A due to dynamic shapes"
+        entry: dict[str, Any] = {
+            "Name": name,
+            "LayerType": "Reformat"
+            if layer is None
+            else "CaskConvolution"
+            if layer["op"] in _WEIGHTED
+            else "PointWiseV2",
+            "Inputs": [{"Name": "in", "Dimensions": [1], "Format/Datatype": text}],
+            "Outputs": [{"Name": "out", "Dimensions": [1], "Format/Datatype": text}],
+        }
+        if layer and layer["op"] in _WEIGHTED:
+            entry["Weights"] = {"Type": kind, "Count": 100}
+        layers.append(entry)
+    return json.dumps({"Layers": layers, "Bindings": []})
