@@ -274,6 +274,10 @@ def evaluate(
     ] = None,
     labels: Labels = None,
     runtime: RuntimeOption = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option(metavar="TARGET", help="Compute as this target's engine would, without it: jetson-orin."),
+    ] = None,
     threads: Threads = None,
     compute: Compute = None,
     engine: Annotated[
@@ -292,6 +296,7 @@ def evaluate(
         annotations,
         images,
         runtimes=runtime or (),
+        simulate=simulate,
         compute_precisions=compute or (),
         threads=threads,
         engine=engine,

@@ -14,7 +14,16 @@ from edgeq.registry import load_entry
 from edgeq.runtimes.base import Session
 from edgeq.targets import get_target
 
-__all__ = ["RUNTIMES", "Session", "choose_runtimes", "default_runtime", "get_runtime", "is_installed", "open_session"]
+__all__ = [
+    "RUNTIMES",
+    "SIMULATED",
+    "Session",
+    "choose_runtimes",
+    "default_runtime",
+    "get_runtime",
+    "is_installed",
+    "open_session",
+]
 
 RUNTIMES: dict[str, str] = {
     "onnxruntime": "edgeq.runtimes.onnxruntime:OnnxRuntimeSession",
@@ -22,6 +31,11 @@ RUNTIMES: dict[str, str] = {
     "litert": "edgeq.runtimes.litert:LiteRtSession",
     "tensorrt": "edgeq.runtimes.tensorrt.session:TensorRtSession",
 }
+
+SIMULATED: dict[str, str] = {
+    "simulated-tensorrt": "edgeq.runtimes.simulated:SimulatedTensorRtSession",
+}
+"""Runtimes that answer what another engine should, and tell nothing of its speed; never chosen by default."""
 
 
 def open_session(
@@ -31,7 +45,7 @@ def open_session(
 
     Args:
         artifact: The model file with its manifest.
-        runtime: A name of `RUNTIMES` or of an entry point.
+        runtime: A name of `RUNTIMES`, `SIMULATED` or of an entry point.
         threads: CPU threads the engine may use; `None` leaves it to the engine.
         compute_precision: What float layers are computed in (`f32`, `bf16`, `f16`); `None` is f32 for an `fp32` file
             and the engine's choice for every other.
@@ -50,10 +64,24 @@ def get_runtime(name: str) -> type[Session]:
     Raises:
         InputError: there is none of that name.
     """
-    runtime = load_entry("runtime", RUNTIMES, name)
+    runtime = load_entry("runtime", RUNTIMES | SIMULATED, name)
     if not (isinstance(runtime, type) and issubclass(runtime, Session)):
         raise InputError(f"runtime {name!r}: its entry is {runtime!r}, wanted a class under edgeq.runtimes.Session")
     return runtime
+
+
+def simulation_of(target_name: str) -> str:
+    """Returns the name of the runtime that simulates a target's engine.
+
+    Raises:
+        InputError: there is no such target, or no simulation of its engine.
+    """
+    engine = get_target(target_name).runtimes[0]
+    name = f"simulated-{engine}"
+    if name not in SIMULATED:
+        engines = [each.removeprefix("simulated-") for each in SIMULATED]
+        raise InputError(f"--simulate {target_name}: its engine {engine} is not simulated, only {', '.join(engines)}")
+    return name
 
 
 def is_installed(runtime: str) -> bool:

@@ -33,14 +33,9 @@ class OnnxRuntimeSession(Session):
                 f"onnxruntime computes float layers in f32 only, not in {compute_precision!r}; use the openvino runtime"
             )
         self._engine = self.import_engine()
-        options = self._engine.SessionOptions()
-        options.intra_op_num_threads = self.threads or 0  # 0: one a physical core
-        options.inter_op_num_threads = 1
-        # Errors come back as exceptions; the log would say them a second time.
-        options.log_severity_level = _LOG_FATAL
         try:
             self._session = self._engine.InferenceSession(
-                str(self.artifact.path), options, providers=["CPUExecutionProvider"]
+                str(self.artifact.path), self._session_options(), providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             raise self._refused(error) from error
@@ -48,6 +43,14 @@ class OnnxRuntimeSession(Session):
             (node.name for node in self._session.get_inputs()), (node.name for node in self._session.get_outputs())
         )
         self._outputs = [spec.name for spec in self.artifact.outputs]
+
+    def _session_options(self) -> Any:
+        options = self._engine.SessionOptions()
+        options.intra_op_num_threads = self.threads or 0  # 0: one a physical core
+        options.inter_op_num_threads = 1
+        # Errors come back as exceptions; the log would say them a second time.
+        options.log_severity_level = _LOG_FATAL
+        return options
 
     def _run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         try:

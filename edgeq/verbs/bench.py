@@ -19,7 +19,7 @@ from edgeq.export.artifact import Artifact
 from edgeq.foreign import open_artifact
 from edgeq.machine import default_threads, read_machine
 from edgeq.progress import Advance, progress_bar
-from edgeq.runtimes import choose_runtimes, get_runtime
+from edgeq.runtimes import SIMULATED, choose_runtimes, get_runtime
 from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
 from edgeq.runtimes.latency import interleaved_ratio, summarize
 
@@ -122,6 +122,8 @@ def bench_artifacts(
     artifacts = [open_artifact(path) for path in paths]
     for runtime in runtimes:
         get_runtime(runtime)
+        if runtime in SIMULATED:
+            raise InputError(f"--runtime {runtime}: a simulation has no latency; run edgeq bench on the device")
     jobs = [
         Job(artifact, runtime, compute)
         for artifact in artifacts

@@ -23,7 +23,7 @@ from edgeq.images import UnreadableImages, read_image, work_ahead
 from edgeq.preprocessing import Placement, preprocess
 from edgeq.presets import preset_names
 from edgeq.progress import progress_bar
-from edgeq.runtimes import Session, choose_runtimes, get_runtime, open_session
+from edgeq.runtimes import SIMULATED, Session, choose_runtimes, get_runtime, open_session, simulation_of
 from edgeq.verbs.tasks import Task, task_of
 
 # Two threads keep images ready for the engine; more would only take its cores.
@@ -43,6 +43,7 @@ def evaluate_artifacts(
     images_dir: Path,
     *,
     runtimes: Sequence[str] = (),
+    simulate: str | None = None,
     compute_precisions: Sequence[str] = (),
     threads: int | None = None,
     engine: str = "pycocotools",
@@ -54,7 +55,8 @@ def evaluate_artifacts(
     The decoder that the manifest or preset names decides the task. A result is a JSON object with `artifact`, `digest`,
     `target`, `runtime`, `precision`, `task`, `images` (how many were scored), `skipped_images` (file names),
     `inference_images_per_s` (inference alone), `eval_images_per_s` (everything from file to prediction), `annotations`
-    (name of the file or folder), `environment` and `obtained` ("measured"). To these come for
+    (name of the file or folder), `environment` and `obtained` ("measured", or "simulated" and then without the two
+    speeds). To these come for
 
     - `detection`: the twelve COCO numbers (`AP`, `AP50`, ..., null where there is no box to find), `per_class` (a list
       of `name`, `category_id`, `boxes`, `ap`, `ap50`, `ar_100`) and `evaluator`;
@@ -70,6 +72,7 @@ def evaluate_artifacts(
             `edgeq.classification.load_labelled_images`); `None` where `images_dir` has one sub-folder a class.
         images_dir: Folder of its images.
         runtimes: Runtimes to run each in; by default the first of its target that is installed.
+        simulate: A target whose engine is simulated on the CPU, instead of runtimes.
         compute_precisions: What float layers are computed in (`f32`, `bf16`, `f16`); by default f32 for an `fp32` file
             and the engine's choice for every other.
         threads: CPU threads of the engine; `None` leaves it to the engine.
@@ -87,6 +90,10 @@ def evaluate_artifacts(
     """
     if not paths:
         raise InputError("no artifact to score; name at least one file that `edgeq export` wrote")
+    if simulate is not None:
+        if runtimes:
+            raise InputError(f"--simulate {simulate} does not go with --runtime: the simulation is one")
+        runtimes = (simulation_of(simulate),)
     for runtime in runtimes:
         get_runtime(runtime)
     jobs = [
@@ -287,6 +294,7 @@ def _decode(job: _Job, task: Task[Any], outputs: dict[str, np.ndarray], placemen
 
 def _result(job: _Job, task: Task[Any]) -> dict[str, Any]:
     images = len(job.predictions)
+    simulated = job.runtime in SIMULATED
     return {
         "artifact": job.artifact.name,
         "digest": job.artifact.digest,
@@ -297,9 +305,9 @@ def _result(job: _Job, task: Task[Any]) -> dict[str, Any]:
         "images": images,
         **task.score(job.artifact, job.predictions),
         "skipped_images": job.skipped,
-        "inference_images_per_s": images / job.inference_s,
-        "eval_images_per_s": images / job.total_s,
+        "inference_images_per_s": None if simulated else images / job.inference_s,
+        "eval_images_per_s": None if simulated else images / job.total_s,
         "annotations": task.source.name,
         "environment": job.environment,
-        "obtained": "measured",
+        "obtained": "simulated" if simulated else "measured",
     }

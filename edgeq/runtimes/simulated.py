@@ -1,0 +1,42 @@
+"""TensorRT's INT8 arithmetic on the CPU: what an engine built from a Q/DQ file should answer, without the board.
+
+ONNX Runtime without graph optimizations computes every QuantizeLinear as it is written (rounded half to even, cut off
+at -128 and 127) and every layer between in FP32, on the very integers that TensorRT's kernels sum up in int32. What
+differs on the board: layers that stay in float run in FP16, and the order of fusions. It tells nothing of the implicit
+route, where TensorRT picks the layers by speed, and nothing of speed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeq.errors import EngineError
+from edgeq.export.graph import read_onnx
+from edgeq.export.tensorrt.cache import DEFAULT_VERSION
+from edgeq.export.tensorrt.check import check_graph, parse_version
+from edgeq.runtimes.onnxruntime import OnnxRuntimeSession
+
+
+class SimulatedTensorRtSession(OnnxRuntimeSession):
+    """An ONNX file that TensorRT can read, computed on the CPU as its explicit route computes it."""
+
+    runtime = "simulated-tensorrt"
+
+    def _open(self, compute_precision: str | None) -> None:
+        errors = check_graph(read_onnx(self.artifact.path), parse_version(DEFAULT_VERSION)).errors
+        if errors:
+            more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
+            raise EngineError(
+                f"{self.artifact.path}: TensorRT would not compute it as it is written, so that a simulation would "
+                f"tell nothing: {errors[0].sentence}{more}; run: edgeq check {self.artifact.name}"
+            )
+        super()._open(compute_precision)
+
+    def _session_options(self) -> Any:
+        options = super()._session_options()
+        options.graph_optimization_level = self._engine.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return options
+
+    def _engine_environment(self) -> dict[str, Any]:
+        facts = super()._engine_environment()
+        return facts | {"engine": f"{facts['engine']} without graph optimizations in place of TensorRT"}
