@@ -36,8 +36,8 @@ THREADS = 2
 NEW, OLD = "ai-edge-litert", "tflite-runtime"
 LEGACY_PACKAGES = ("tflite-runtime==2.14.0", "numpy<2")
 SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_100", "AR_small", "AR_medium", "AR_large")
-# int16x8 takes seconds an image: three samples say enough.
-SAMPLING = Sampling(min_s=4.0, max_s=15.0, warmup_runs=1)
+# int16x8 takes seconds an image, and every round waits for it: few rounds, each long for the others.
+SAMPLING = Sampling(min_s=5.0, max_s=20.0, min_runs=30, warmup_runs=1, round_runs=1, round_s=1.0)
 
 Results = dict[str, Any]
 
