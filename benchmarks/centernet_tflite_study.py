@@ -143,13 +143,20 @@ def draw(scores: dict[str, list[Results]], timings: dict[str, list[Results]], pa
         seconds = [timing["latency_ms"]["p50"] / 1e3 for timing in timings[engine]]
         left.scatter(seconds, [row["AP"] for row in rows], marker=marker, color=color, label=engine, zorder=3)
         for x, row in zip(seconds, rows, strict=True):
-            above = 6 if engine == NEW else -14
-            left.annotate(row["precision"], (x, row["AP"]), textcoords="offset points", xytext=(4, above), fontsize=8)
+            # fp16 lies on fp32, and int16x8 at the right edge: their names stand to the left.
+            side, across = ("right", -5) if row["precision"] in ("fp16", "int16x8") else ("left", 5)
+            place = (across, 6 if engine == NEW else -14)
+            left.annotate(
+                row["precision"], (x, row["AP"]), textcoords="offset points", xytext=place, fontsize=8, ha=side
+            )
         places = [index + (0.2 if engine == OLD else -0.2) for index in range(len(rows))]
         ratios = [timing["ratio_to_first"] for timing in timings[engine]]
         right.bar(places, ratios, width=0.4, color=color, label=engine)
         for x, ratio in zip(places, ratios, strict=True):
             right.annotate(f"{ratio:.2f}", (x, ratio), ha="center", va="bottom", fontsize=8)
+    reference = next(iter(scores.values()))[0]["AP"]
+    left.axhspan(reference - 0.005, reference + 0.005, color="gray", alpha=0.12, label="within 0.005 of float32")
+    left.set_ylim(reference - 0.01, reference + 0.01)
     left.set(xscale="log", xlabel="seconds an image (log)", ylabel="AP (bccd, 87 images)", title="Accuracy and time")
     first = next(iter(scores.values()))
     right.set_xticks(range(len(first)), [row["precision"] for row in first])
