@@ -123,7 +123,7 @@ def speed_table(timings: dict[str, list[Results]]) -> list[str]:
 def speed_cells(timing: Results) -> list[str]:
     coverage = timing["environment"]["xnnpack"]
     return [
-        f"{timing['latency_ms']['p50'] / 1e3:.4f}",
+        f"{'' if timing['stable'] else '~'}{timing['latency_ms']['p50'] / 1e3:.4f}",
         f"{timing['ratio_to_first']:.2f}",
         f"{timing['size_bytes'] / 1e6:.2f}",
         f"{coverage['delegated']} of {coverage['operators']}",
