@@ -13,6 +13,7 @@ import typer
 import typer.core
 
 import edgeq
+from edgeq import cli_board
 from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ ModelArgument = Annotated[
 Artifacts = Annotated[
     list[Path],
     typer.Argument(
-        metavar="ARTIFACT...", help="Files that `edgeq export` wrote, or .onnx and .tflite files of others."
+        metavar="ARTIFACT...",
+        help="Files of `edgeq export` and engines of `edgeq build`, or .onnx and .tflite files of others.",
     ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .safetensors or .pth.")]
@@ -67,7 +69,8 @@ Method = Annotated[str | None, typer.Option(help="minmax, percentile, entropy, m
 Number = Annotated[int, typer.Option(min=1, help="Most images to calibrate on, taken evenly spaced.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine; by default one a physical core.")]
 RuntimeOption = Annotated[
-    list[str] | None, typer.Option("--runtime", help="onnxruntime, openvino or litert; repeat it for several.")
+    list[str] | None,
+    typer.Option("--runtime", help="onnxruntime, openvino, litert or tensorrt; repeat it for several."),
 ]
 Compute = Annotated[
     list[str] | None,
@@ -354,14 +357,23 @@ def report(
         typer.echo(f"wrote {out}")
 
 
+app.command()(cli_board.build)
+app.command()(cli_board.inspect)
+
+
 @app.command()
-def doctor(json_file: JsonFile = None) -> None:
+def doctor(
+    device_test: Annotated[
+        bool, typer.Option("--device-test", help="On a Jetson: build, inspect and run a small INT8 engine.")
+    ] = False,
+    json_file: JsonFile = None,
+) -> None:
     """Show what this machine can run, and the pip line for what it cannot."""
     from edgeq.console import print_diagnosis
     from edgeq.files import write_json
     from edgeq.verbs.doctor import examine
 
-    diagnosis = examine()
+    diagnosis = examine(device_test=device_test)
     print_diagnosis(diagnosis)
     if json_file is not None:
         write_json(json_file, diagnosis.to_json())

@@ -16,8 +16,10 @@ from rich.table import Table
 from edgeq.verbs.report import REPORT, Column, Row, filled, header, provenance, table
 
 if TYPE_CHECKING:
+    from edgeq.verbs.build import Built
     from edgeq.verbs.check import FileCheck
     from edgeq.verbs.doctor import Diagnosis
+    from edgeq.verbs.inspect_engine import EngineReport
 
 # A pipe has no width; rich would fold tables at 80 columns.
 _PIPE_WIDTH = 1000
@@ -138,6 +140,43 @@ def print_check(result: FileCheck) -> None:
         soft_wrap=True,
         markup=False,
     )
+
+
+def describe_engine(built: Built) -> list[str]:
+    """Returns what `edgeq build` made: size, memory, layers by precision, and what it was chosen from."""
+    facts, artifact = built.facts, built.artifact
+    layers = ", ".join(f"{count} {precision}" for precision, count in facts.layers.items())
+    lines = [
+        f"{artifact.path}  {artifact.size_bytes / 1e6:.2f} MB, {built.device_memory_bytes / 1e6:.1f} MB to run",
+        f"    {facts.route} route{f', scales from {facts.scales_from}' if facts.scales_from else ''}; layers: {layers}",
+    ]
+    for result in built.compared:
+        error = "" if result.relative_error is None else f"relative error {result.relative_error:.4f}, "
+        lines.append(f"    {result.route}: {error}time / explicit {result.ratio:.2f} (measured in turns)")
+    if facts.missing_scales:
+        lines.append(f"    tensors without a scale: {len(facts.missing_scales)}")
+    return lines
+
+
+def print_inspection(report: EngineReport) -> None:
+    """Prints the layers of an engine by precision with their share of the profiled time, and the slowest ones."""
+    console = _console()
+    platform, found = report.facts.platform, report.inspection
+    mode = f", power mode {platform.power_mode}" if platform.power_mode else ""
+    console.print(
+        f"{report.artifact.name}: TensorRT {platform.tensorrt}, {platform.gpu} ({platform.compute_capability}){mode}, "
+        f"{report.artifact.size_bytes / 1e6:.2f} MB, {report.device_memory_bytes / 1e6:.1f} MB to run",
+        soft_wrap=True,
+        markup=False,
+    )
+    rows = [(name, str(count), f"{100 * (found.share(name) or 0):.1f}") for name, count in found.counts.items()]
+    top, *lines = _align([("precision", "layers", "% of time"), *rows], left=1)
+    _print_lines(console, [top], lines)
+    slowest = sorted(found.layers, key=lambda layer: layer.ms or 0, reverse=True)[:_NAMED]
+    total = found.total_ms or 1.0
+    rows = [(layer.name, layer.precision, f"{100 * (layer.ms or 0) / total:.1f}") for layer in slowest]
+    top, *lines = _align([("slowest layers", "precision", "% of time"), *rows], left=2)
+    _print_lines(console, [top], lines)
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

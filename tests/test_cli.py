@@ -70,7 +70,7 @@ def test_every_command_explains_itself(command):
 
 
 def test_no_command_is_missing():
-    assert COMMANDS == ["bench", "calibrate", "demo", "doctor", "eval", "export", "report"]
+    assert COMMANDS == ["bench", "build", "calibrate", "check", "demo", "doctor", "eval", "export", "inspect", "report"]
 
 
 def test_version(edgeq):

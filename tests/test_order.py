@@ -47,7 +47,7 @@ LEVELS = (
     Level(frozenset({"verbs"})),
     # edgeq/__init__.py: the public API, not for the modules behind it.
     Level(frozenset({"edgeq"})),
-    Level(frozenset({"cli", "console", "__main__"})),
+    Level(frozenset({"cli", "cli_board", "console", "__main__"})),
     Level(frozenset({"benchmarks"})),
 )
 # The links of the repository's root are for reading. As import names they work only where the root is on the path.

@@ -11,7 +11,8 @@ One JSON object a line comes in on stdin, and one goes out on stdout for each:
         loads the file and runs it once -> cold_start_ms {start, import, load, first}, environment; `manifest` is the
         content of a manifest where none lies beside the file
     {"command": "run", "untimed_runs": 1, "min_runs": 3, "min_s": 0.2, "max_s": 60.0}
-        runs once, and on until both minima or the maximum are reached -> samples_ns
+        runs once, and on until both minima or the maximum are reached -> samples_ns; from engines on a device beside
+        the CPU also device_ns {compute, enqueue}, see `edgeq.runtimes.base.DeviceTimes`
     {"command": "report"}
         -> baseline_rss_bytes (peak before the file was loaded), peak_rss_bytes
     {"command": "quit"}
@@ -40,7 +41,7 @@ import numpy as np
 from edgeq.errors import EdgeqError, InputError
 from edgeq.export.artifact import Artifact, Preprocessing, TensorSpec, parse_manifest
 from edgeq.runtimes import get_runtime
-from edgeq.runtimes.base import Arrays, Session
+from edgeq.runtimes.base import Arrays, DeviceTimes, Session
 
 _INPUT_SEED = 0
 _EXIT_CUT_OFF = 130
@@ -120,6 +121,7 @@ class Runner:
         for _ in range(_field(command, "untimed_runs", int)):
             session.run(inputs)
         samples: list[int] = []
+        device: list[DeviceTimes] = []
         elapsed = 0
         clock = time.perf_counter_ns
         gc.disable()  # as timeit does: a collection in one sample is no part of an inference
@@ -129,10 +131,15 @@ class Runner:
                 outputs = session.run(inputs)
                 samples.append(clock() - before)
                 del outputs  # freed outside the timer
+                if session.device_times is not None:
+                    device.append(session.device_times)
                 elapsed += samples[-1]
         finally:
             gc.enable()
-        return {"samples_ns": samples}
+        if not device:
+            return {"samples_ns": samples}
+        compute, enqueue = ([round(ms * _NS_PER_MS) for ms in times] for times in zip(*device, strict=True))
+        return {"samples_ns": samples, "device_ns": {"compute": compute, "enqueue": enqueue}}
 
     def _report(self, _command: Mapping[str, Any]) -> dict[str, Any]:
         self._opened()

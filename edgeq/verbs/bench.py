@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeq.errors import EngineError, InputError
 from edgeq.export.artifact import Artifact
@@ -24,6 +24,7 @@ from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
 from edgeq.runtimes.latency import interleaved_ratio, summarize
 
 _NS_PER_S = 1e9
+_LAUNCH_BOUND = 0.8
 _UNTIMED = {"p50": None, "p90": None, "p99": None, "mean": None, "min": None, "max": None, "mad": None}
 
 
@@ -76,6 +77,8 @@ class _Row:
     process: RunnerProcess
     opened: dict[str, Any]
     rounds_ns: list[list[int]] = field(default_factory=list)
+    gpu_ns: list[int] = field(default_factory=list)
+    enqueue_ns: list[int] = field(default_factory=list)
 
     @property
     def emulated(self) -> bool:
@@ -148,7 +151,9 @@ def bench_jobs(
     `cold_start_ms` {`start`, `import`, `load`, `first`}, `ratio_to_first` (median over the rounds of this job's time
     over the first one's), `ratio_to_fp32` (the same over the model's FP32 file in the same runtime), `runs`,
     `drift`, `stable`, `obtained` ("measured", or "emulated" and then without times), `peak_rss_bytes`,
-    `baseline_rss_bytes` (the peak before the file was loaded), `environment` and `samples_ns`.
+    `baseline_rss_bytes` (the peak before the file was loaded), `environment` and `samples_ns`. Engines on a GPU add
+    `gpu_ms` (the GPU's own time for the network, without copies) and `enqueue_ms` (the CPU's to hand it over), with the
+    same statistics as `latency_ms`, and `launch_bound` (the CPU sets the pace).
 
     Args:
         jobs: What is run; the first is the one that ratios are taken to.
@@ -191,12 +196,23 @@ def _sample(rows: Sequence[_Row], sampling: Sampling) -> None:
         shown = 0
         while (done := min(row.progress(sampling) for row in rows)) < 1:
             for row in rows:
-                row.rounds_ns.append(_run(row, sampling, sampling.round_runs, sampling.round_s, untimed_runs=1))
+                turn = _run(row, sampling, sampling.round_runs, sampling.round_s, untimed_runs=1)
+                row.rounds_ns.append(turn.samples_ns)
+                row.gpu_ns += turn.gpu_ns
+                row.enqueue_ns += turn.enqueue_ns
             shown = _show(advance, shown, done)
         _show(advance, shown, 1)
 
 
-def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_runs: int = 0) -> list[int]:
+class _Turn(NamedTuple):
+    """Times of the runs of one turn; those of the device are empty for engines on the CPU."""
+
+    samples_ns: list[int]
+    gpu_ns: list[int]
+    enqueue_ns: list[int]
+
+
+def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_runs: int = 0) -> _Turn:
     """Returns the samples of one turn. The untimed run brings back the caches that the others took."""
     answer = row.process.ask(
         sampling.timeout_s + sampling.max_s,
@@ -207,11 +223,16 @@ def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_run
         max_s=sampling.max_s,
     )
     samples = answer.get("samples_ns")
-    if not (
-        isinstance(samples, list) and samples and all(isinstance(sample, int) and sample > 0 for sample in samples)
-    ):
+    if not (_are_times(samples) and samples and min(samples) > 0):
         raise EngineError(f"{row.job.artifact.name} in {row.job.runtime}: its process sent no samples")
-    return samples
+    device = answer.get("device_ns") or {"compute": [], "enqueue": []}
+    if not (isinstance(device, dict) and all(_are_times(device.get(name)) for name in ("compute", "enqueue"))):
+        raise EngineError(f"{row.job.artifact.name} in {row.job.runtime}: its process sent no times of the device")
+    return _Turn(samples, device["compute"], device["enqueue"])
+
+
+def _are_times(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(time, int) and time >= 0 for time in found)
 
 
 def _part(done: float, wanted: float) -> float:
@@ -237,8 +258,25 @@ def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling) -> dict[str, An
         **_times(row, rows),
         "peak_rss_bytes": memory["peak_rss_bytes"],
         "baseline_rss_bytes": memory["baseline_rss_bytes"],
+        **_device_times(row),
         "environment": row.opened["environment"],
         "samples_ns": row.samples_ns,
+    }
+
+
+def _device_times(row: _Row) -> dict[str, Any]:
+    """Returns the fields of engines on a GPU; none for others.
+
+    Where handing a run over takes most of the time that the GPU computes, the CPU sets the pace (trtexec warns of it at
+    the same share).
+    """
+    if not row.gpu_ns:
+        return {}
+    gpu, enqueue = summarize(row.gpu_ns), summarize(row.enqueue_ns)
+    return {
+        "gpu_ms": {name: getattr(gpu, name) for name in _UNTIMED},
+        "enqueue_ms": {name: getattr(enqueue, name) for name in _UNTIMED},
+        "launch_bound": enqueue.p50 > _LAUNCH_BOUND * gpu.p50,
     }
 
 

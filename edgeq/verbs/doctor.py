@@ -17,16 +17,21 @@ from typing import Any, Literal
 
 import edgeq
 from edgeq.machine import Machine, read_machine
-from edgeq.runtimes import RUNTIMES, is_installed
+from edgeq.runtimes import RUNTIMES, get_runtime, is_installed
 from edgeq.runtimes.child import safe_environment
+from edgeq.runtimes.tensorrt.selftest import CONVOLUTIONS
 
 # Extras that bring packages for a user's work; `dev` and `benchmarks` are for working on edgeq.
 _EXTRAS = ("export", "openvino", "tflite", "litert", "faster")
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:>=(?P<version>[\d.]+))?")
 _EXTRA_MARKER = re.compile(r"extra == ['\"](?P<extra>\w+)['\"]")
 _TIMEOUT_S = 120
+# Kernels are timed one by one while an engine is built; an Orin Nano takes about a minute for three layers.
+_DEVICE_TIMEOUT_S = 600
 # Half of what saturated sums are off by, and many steps more than rounding is.
 _MAX_RELATIVE_ERROR = 0.1
+# FP16 sums and rounding at the borders of steps; a wrong layer is off by tens of percents.
+_MAX_DEVICE_ERROR = 0.05
 
 # Instruction sets that multiply and add INT8, the strongest first.
 _INT8_INSTRUCTIONS = {
@@ -80,13 +85,18 @@ class Diagnosis:
         return dataclasses.asdict(self)
 
 
-def examine() -> Diagnosis:
-    """Returns what this machine can run."""
+def examine(*, device_test: bool = False) -> Diagnosis:
+    """Returns what this machine can run.
+
+    Args:
+        device_test: Whether to build and run a small INT8 engine of TensorRT, which takes a minute on a Jetson.
+    """
     machine = read_machine()
+    checks = (*_check_cpu(machine), *_check_packages(), *_check_torch(), *_check_engines())
     return Diagnosis(
         edgeq=edgeq.__version__,
         machine=machine,
-        checks=(*_check_cpu(machine), *_check_packages(), *_check_torch(), *_check_engines()),
+        checks=(*checks, _check_device()) if device_test else checks,
     )
 
 
@@ -169,10 +179,39 @@ def _check_torch() -> Iterator[Check]:
 
 
 def _check_engines() -> Iterator[Check]:
-    """Runs one INT8 convolution with a known result in every engine that is installed."""
+    """Runs one INT8 convolution with a known result in every engine that is installed and runs model files."""
     for runtime in RUNTIMES:
-        if is_installed(runtime):
+        if not is_installed(runtime):
+            continue
+        if get_runtime(runtime).formats == ("engine",):
+            found, remedy = "installed; it runs engines that are built on this device", "edgeq doctor --device-test"
+            yield Check(f"inference in {runtime}", "ok", found, remedy)
+        else:
             yield _check_engine(runtime)
+
+
+def _check_device() -> Check:
+    """Builds three INT8 convolutions in TensorRT, looks which kernels they got, and compares their output."""
+    name = "INT8 in TensorRT"
+    done = _run_python("-m", "edgeq.runtimes.tensorrt.selftest", timeout_s=_DEVICE_TIMEOUT_S)
+    try:
+        answer = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        return Check(name, "broken", f"its process ended with {_reason(done)}", "EDGEQ_DEBUG=1 shows its log")
+    if not answer["ok"]:
+        return Check(name, "broken", answer["message"])
+    device = f"TensorRT {answer['tensorrt']}, CUDA {answer['cuda']}, {answer['gpu']} ({answer['compute_capability']})"
+    layers = f"{answer['int8_layers']} of {CONVOLUTIONS} convolutions in INT8"
+    error = answer["relative_error"]
+    compared = (
+        "not compared, ONNX Runtime is not installed" if error is None else f"{100 * error:.2f} % off ONNX Runtime"
+    )
+    found = f"{device}: {layers}, {compared}"
+    if error is not None and not error <= _MAX_DEVICE_ERROR:
+        return Check(name, "broken", found, "engines compute wrong numbers here; update JetPack before using them")
+    if answer["int8_layers"] < CONVOLUTIONS:
+        return Check(name, "warning", found, "INT8 engines may be no faster than FP16 here; see edgeq inspect ENGINE")
+    return Check(name, "ok", found)
 
 
 def _check_engine(runtime: str) -> Check:
@@ -197,19 +236,19 @@ def _check_engine(runtime: str) -> Check:
     return Check(name, "ok", f"{engine} ran an INT8 convolution, its sums are exact")
 
 
-def _run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _run_python(*arguments: str, timeout_s: float = _TIMEOUT_S) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             env=safe_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(arguments, 1, "", f"no answer within {_TIMEOUT_S} s")
+        return subprocess.CompletedProcess(arguments, 1, "", f"no answer within {timeout_s:g} s")
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:

@@ -85,6 +85,11 @@ def _latency(name: str) -> Callable[[Row], float | None]:
     return lambda row: row.timing.get("latency_ms", {}).get(name)
 
 
+def _gpu_p50(row: Row) -> float | None:
+    p50: float | None = row.timing.get("gpu_ms", {}).get("p50")
+    return p50
+
+
 def _xnnpack_percent(row: Row) -> float | None:
     """Returns the share of a TFLite file's operators that XNNPACK ran: the others are an order of magnitude slower."""
     environment = (row.timing or row.scores).get("environment") or {}
@@ -100,13 +105,14 @@ def _cold_start_ms(row: Row) -> float | None:
 _AP, _AP50, _AR = Column("AP", _score("AP"), 4), Column("AP50", _score("AP50"), 4), Column("AR", _score("AR_100"), 4)
 _TOP1, _TOP5 = Column("top-1", _score("top1"), 4), Column("top-5", _score("top5"), 4)
 _P50, _P90 = Column("p50 ms", _latency("p50"), 2, marks_drift=True), Column("p90 ms", _latency("p90"), 2)
+_GPU = Column("GPU ms", _gpu_p50, 2)
 _SIZE = Column("size MB", _timing("size_bytes", 1e-6), 2)
 _MEMORY = Column("memory MB", _timing("peak_rss_bytes", 1e-6), 0)
 _RATIO = Column("time / FP32", _timing("ratio_to_fp32"), 2)
 
 _XNNPACK = Column("XNNPACK %", _xnnpack_percent, 0)
 
-REPORT = (_AP, _AP50, _AR, _TOP1, _TOP5, _P50, _P90, _SIZE, _MEMORY, _RATIO, _XNNPACK)
+REPORT = (_AP, _AP50, _AR, _TOP1, _TOP5, _P50, _P90, _GPU, _SIZE, _MEMORY, _RATIO, _XNNPACK)
 """Columns of `edgeq report`. Ratios are those of `edgeq bench`: they hold only within one interleaved run."""
 
 TIMING = (
@@ -114,6 +120,7 @@ TIMING = (
     Column("spread ms", _latency("mad"), 2),
     _P90,
     Column("p99 ms", _latency("p99"), 2),
+    _GPU,
     Column("cold start ms", _cold_start_ms, 0),
     Column("runs / s", _timing("throughput_per_s"), 1),
     _SIZE,
@@ -243,6 +250,11 @@ def provenance(rows: Sequence[Row]) -> list[str]:
         sentences.append(
             f"~: a latency that drifted by more than {MAX_DRIFT:.0%} during the run; the ratios hold nonetheless."
         )
+    sentences += [
+        f"{row.artifact}: launch bound, the CPU sets the pace; its GPU time is not what the network costs."
+        for row in rows
+        if row.timing.get("launch_bound")
+    ]
     return sentences
 
 

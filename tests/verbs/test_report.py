@@ -60,7 +60,7 @@ def cells(results: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def test_scores_and_times_of_an_artifact_meet_in_one_row():
     (row,) = cells([scored("net.x86.fp32.onnx"), timed("net.x86.fp32.onnx")])
-    assert (row.pop("top-1"), row.pop("top-5")) == ("-", "-")
+    assert {row.pop(title) for title in ("top-1", "top-5", "GPU ms", "XNNPACK %")} == {"-"}
     assert row == {
         "artifact": "net.x86.fp32.onnx",
         "runtime": "onnxruntime",
@@ -79,7 +79,7 @@ def test_what_was_not_measured_is_a_dash():
     first, second = cells([scored("a.onnx", AP=None), timed("b.onnx", peak_rss_bytes=None, ratio_to_fp32=None)])
     assert [title for title, cell in first.items() if cell != "-"] == ["artifact", "runtime", "AP50", "AR"]
     assert [title for title, cell in second.items() if cell == "-"] == [
-        "AP", "AP50", "AR", "top-1", "top-5", "memory MB", "time / FP32",
+        "AP", "AP50", "AR", "top-1", "top-5", "GPU ms", "memory MB", "time / FP32", "XNNPACK %",
     ]  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_emulated_artifacts_have_no_times():
     untimed = dict.fromkeys(("p50", "p90", "p99", "mean", "min", "max", "mad"))
     results = [timed("a.onnx", latency_ms=untimed, cold_start_ms=None, throughput_per_s=None, obtained="emulated")]
     assert cells(results)[0]["p50 ms"] == "-"
-    assert table(merge(results), TIMING)[0].count("-") == 6
+    assert table(merge(results), TIMING)[0].count("-") == 8
     assert provenance(merge(results)) == [
         "Latency, size and memory: emulated with onnxruntime 1.31.1 (2 threads) on A fast CPU, Linux 6, Python 3.11.7."
     ]
@@ -153,7 +153,7 @@ def test_provenance_names_engines_machine_and_data():
 def test_markdown_has_the_same_columns_in_every_row():
     lines = to_markdown(merge([scored("a|b.onnx"), timed("c.onnx")])).splitlines()
     end = lines.index("")
-    columns = len(REPORT) - 2  # no classifier
+    columns = len(REPORT) - 4  # no classifier, no GPU, no TFLite
     assert {len(re.split(r"(?<!\\)\|", line)) for line in lines[:end]} == {columns + 4}
     assert lines[1] == "|---|---|" + "---:|" * columns
     assert lines[2].startswith("| a\\|b.onnx | onnxruntime | 0.5803 |")

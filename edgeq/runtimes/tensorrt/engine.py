@@ -16,7 +16,13 @@ _SCALES_FROM = {FromCache: "cache", FromImages: "images", FromScales: "ranges"}
 
 
 def save_engine(
-    source: Artifact, path: Path, plan: Plan, options: BuildOptions, platform: Platform, built_from: Mapping[str, str]
+    source: Artifact,
+    path: Path,
+    plan: Plan,
+    options: BuildOptions,
+    platform: Platform,
+    built_from: Mapping[str, str],
+    layers: Mapping[str, int] | None = None,
 ) -> Artifact:
     """Returns the engine's artifact, after writing the plan and its manifest.
 
@@ -27,6 +33,7 @@ def save_engine(
         options: What it was built by.
         platform: What it was built on.
         built_from: File name -> SHA-256 of everything that went in.
+        layers: Precision -> number of layers, where they have been counted.
 
     Raises:
         InputError: it cannot be written.
@@ -41,13 +48,14 @@ def save_engine(
         dla_core=options.dla_core,
         missing_scales=plan.missing_scales,
         float_layers=plan.float_layers,
+        layers=dict(layers or {}),
     )
     write_bytes(path, plan.content)
     engine = dataclasses.replace(
         source,
         path=path,
         format="engine",
-        precision="int8" if options.int8 else source.precision,
+        precision="int8" if options.int8 else "fp16" if options.fp16 else "fp32",
         inputs=plan.inputs,
         outputs=tuple(_with_batch(spec, options.batch) for spec in source.outputs),
         quantization={**source.quantization, **facts.to_json()},

@@ -1,0 +1,88 @@
+"""The commands for boards with TensorRT: parse, call a verb, print. `edgeq.cli` registers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")]
+CudaOption = Annotated[
+    str | None, typer.Option(help="CUDA binding: pycuda, cudart or torch; by default the first that works.")
+]
+
+
+def build(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help=".onnx files that `edgeq export` wrote for a Jetson.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder for the engines; by default that of each file.")] = None,
+    route: Annotated[
+        Literal["explicit", "implicit", "both"] | None,
+        typer.Option(
+            help="To INT8: explicit by Q/DQ nodes, implicit by a scale for each tensor, or the better of both."
+        ),
+    ] = None,
+    calib: Annotated[
+        Path | None,
+        typer.Option(
+            help="Scales for --route implicit: a calibration cache, a ranges file or images; by default the cache that "
+            "was exported with the file."
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="TensorRT's own calibration on images: entropy or minmax.")] = "entropy",
+    num: Annotated[int, typer.Option(min=1, help="Most images to calibrate on, taken evenly spaced.")] = 512,
+    workspace: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="Most temporary memory of a layer, in MiB.")
+    ] = 1024,
+    dla: Annotated[
+        int | None, typer.Option(min=0, metavar="CORE", help="DLA core to build for; the GPU takes what it cannot run.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size, where the file leaves it free.")] = 1,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option("--timing-cache", metavar="FILE", help="Keep what was measured: later builds are faster."),
+    ] = None,
+    cuda: CudaOption = None,
+) -> None:
+    """Build TensorRT engines from exported files, on the board that is to run them."""
+    from edgeq.console import describe_engine
+    from edgeq.verbs.build import BuildRequest, build_engines
+
+    request = BuildRequest(
+        out=out,
+        route=route,
+        calibration=calib,
+        images_dir=images,
+        algorithm=method,
+        num=num,
+        workspace_bytes=workspace << 20,
+        dla_core=dla,
+        batch=batch,
+        timing_cache=timing_cache,
+        cuda=cuda,
+    )
+    for built in build_engines(files, request):
+        for line in describe_engine(built):
+            typer.echo(line)
+
+
+def inspect(
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="An engine that `edgeq build` wrote here.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Show what an engine consists of: layers by precision, Reformat layers, and their shares of the profiled time."""
+    from edgeq.console import print_inspection
+    from edgeq.files import require_writable, write_json
+    from edgeq.verbs.inspect_engine import inspect_engine
+
+    if json_file is not None:
+        require_writable(json_file)
+    report = inspect_engine(engine)
+    print_inspection(report)
+    if json_file is not None:
+        write_json(json_file, report.to_json())

@@ -1,0 +1,340 @@
+"""`edgeq build`: TensorRT engines, on the device that is to run them, by one route to INT8 or by the better of two.
+
+Explicit: from the Q/DQ nodes of the INT8 file. Implicit: from the float file and a scale for each tensor, which come
+from a calibration cache, from ranges, or from images on the device. From TensorRT 11 on there is only the first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from edgeq.calibrators.ranges import Ranges
+from edgeq.errors import InputError, MismatchError
+from edgeq.export.artifact import Artifact
+from edgeq.export.tensorrt.cache import ENTROPY, MINMAX, parse_cache
+from edgeq.files import require_writable, sha256_file, write_bytes
+from edgeq.foreign import open_artifact
+from edgeq.images import UnreadableImages, list_images, read_image
+from edgeq.preprocessing import preprocess
+from edgeq.runtimes.cuda import Cuda, open_cuda
+from edgeq.runtimes.runner import make_inputs
+from edgeq.runtimes.tensorrt.builder import (
+    DEFAULT_WORKSPACE_BYTES,
+    BuildOptions,
+    Calibration,
+    FromCache,
+    FromImages,
+    FromScales,
+    Plan,
+    build_plan,
+    can_calibrate,
+    has_qdq,
+)
+from edgeq.runtimes.tensorrt.engine import save_engine
+from edgeq.runtimes.tensorrt.facts import BuildFacts, Platform, read_platform
+from edgeq.runtimes.tensorrt.inspector import inspect_session
+from edgeq.runtimes.tensorrt.library import import_tensorrt
+from edgeq.runtimes.tensorrt.session import TensorRtSession
+from edgeq.targets import get_target
+from edgeq.verbs.calibrate import evenly_spaced
+from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.compare_engines import RouteResult, better, compare_engines
+
+Route = Literal["explicit", "implicit", "both", "float"]
+
+_ALGORITHMS = {"entropy": ENTROPY, "minmax": MINMAX}
+_LEVELS = 127
+# Images that two engines are compared on.
+_COMPARED_IMAGES = 8
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What a user asks for.
+
+    Attributes:
+        out: Folder for the engines; `None` is that of each ONNX file.
+        route: Way to INT8; `None` takes explicit for a Q/DQ file, implicit for a float file with `calibration`, and no
+            INT8 otherwise.
+        calibration: For the implicit route: a calibration cache, a ranges file, or images (folder, list of paths, COCO
+            file); `None` takes the cache that was exported beside the INT8 file.
+        images_dir: Folder of a COCO file's images.
+        algorithm: Of TensorRT's own calibration on images: `entropy` or `minmax`.
+        num: The most images to calibrate on.
+        workspace_bytes: The most temporary memory that a layer may take.
+        dla_core: A DLA core instead of the GPU.
+        batch: Size of a free batch dimension.
+        timing_cache: File of measured kernels.
+        cuda: CUDA binding.
+    """
+
+    out: Path | None = None
+    route: Literal["explicit", "implicit", "both"] | None = None
+    calibration: Path | None = None
+    images_dir: Path | None = None
+    algorithm: str = "entropy"
+    num: int = 512
+    workspace_bytes: int = DEFAULT_WORKSPACE_BYTES
+    dla_core: int | None = None
+    batch: int = 1
+    timing_cache: Path | None = None
+    cuda: str | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A built engine.
+
+    Attributes:
+        artifact: The engine.
+        facts: How it was built.
+        device_memory_bytes: Memory that running it takes, besides the weights.
+        compared: The engines it was chosen from, where there were two.
+    """
+
+    artifact: Artifact
+    facts: BuildFacts
+    device_memory_bytes: int
+    compared: tuple[RouteResult, ...] = ()
+
+
+def build_engines(paths: Sequence[Path], request: BuildRequest) -> list[Built]:
+    """Returns the engines of ONNX files, in their order; each is written with its manifest, or not at all.
+
+    Raises:
+        InputError: a file or an option cannot be used.
+        MismatchError: a calibration belongs to another model, or TensorRT does not know the route.
+        ModelError: TensorRT's parser does not take a file.
+        EngineError: TensorRT or CUDA are missing, or failed.
+    """
+    if not paths:
+        raise InputError("no file to build; name at least one .onnx file that `edgeq export` wrote")
+    if request.algorithm not in _ALGORITHMS:
+        raise InputError(f"--method {request.algorithm}: TensorRT's own calibrators are {', '.join(_ALGORITHMS)}")
+    artifacts = [open_artifact(path) for path in paths]
+    for artifact in artifacts:
+        if artifact.format != "onnx":
+            raise InputError(f"{artifact.path}: is of the format {artifact.format}; engines are built from .onnx files")
+    trt, cuda = import_tensorrt(), open_cuda(request.cuda)
+    board = _Board(trt, cuda, read_platform(trt, cuda))
+    return [_build(artifact, request, board) for artifact in artifacts]
+
+
+@dataclass(frozen=True)
+class _Board:
+    trt: Any
+    cuda: Cuda
+    platform: Platform
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One engine to build: its file, its options, and what goes into it."""
+
+    source: Artifact
+    options: BuildOptions
+    built_from: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """An engine in a temporary folder, opened once to see that it runs."""
+
+    job: _Job
+    plan: Plan
+    artifact: Artifact
+    layers: Mapping[str, int]
+    device_memory_bytes: int
+
+
+def _build(artifact: Artifact, request: BuildRequest, board: _Board) -> Built:
+    route = _route(artifact, request)
+    folder = request.out or artifact.path.parent
+    path = folder / f"{_stem(artifact, route)}.engine"
+    require_writable(path)
+    routes: tuple[Route, ...] = ("explicit", "implicit") if route == "both" else (route,)
+    jobs = [_job(artifact, each, request, board.trt) for each in routes]
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".build.") as temporary:
+        trials = [_try(job, Path(temporary) / f"{number}.engine", board) for number, job in enumerate(jobs)]
+        compared: tuple[RouteResult, ...] = ()
+        chosen = trials[0]
+        if len(trials) > 1:
+            engines = [trial.artifact for trial in trials]
+            inputs = _comparison_inputs(trials[0].artifact, request)
+            compared = compare_engines(engines, jobs[-1].source, inputs)
+            chosen = trials[better(compared)]
+    job, plan = chosen.job, chosen.plan
+    built = save_engine(job.source, path, plan, job.options, board.platform, job.built_from, chosen.layers)
+    if plan.cache is not None:
+        write_bytes(path.with_suffix(".cache"), plan.cache)
+    return Built(built, BuildFacts.of(built), chosen.device_memory_bytes, compared)
+
+
+def _route(artifact: Artifact, request: BuildRequest) -> Route:
+    explicit = has_qdq(artifact.path.read_bytes())
+    route: Route = request.route or ("explicit" if explicit else "implicit" if request.calibration else "float")
+    if route in ("explicit", "both") and not explicit:
+        raise InputError(
+            f"{artifact.path}: has no Q/DQ nodes, which --route {route} builds from; export it with --precision int8"
+        )
+    if route == "explicit" and request.calibration is not None:
+        raise InputError(
+            f"{artifact.path}: brings its scales in Q/DQ nodes; leave --calib away, or give --route implicit or both"
+        )
+    return route
+
+
+def _stem(artifact: Artifact, route: Route) -> str:
+    """Returns the engine's name: the file's, with `int8` where INT8 comes in only now."""
+    stem = artifact.path.name.removesuffix(".onnx")
+    head, _, precision = stem.rpartition(".")
+    if route == "implicit" and head and precision in ("fp32", "fp16"):
+        return f"{head}.int8"
+    return stem
+
+
+def _job(artifact: Artifact, route: Route, request: BuildRequest, trt: Any) -> _Job:
+    strong = artifact.target != "" and get_target(artifact.target).rules.fp16 == "graph"
+    if artifact.target and not strong and artifact.precision != "fp32" and not hasattr(trt.BuilderFlag, "FP16"):
+        raise MismatchError(
+            f"{artifact.path}: is written for TensorRT 8 to 10; TensorRT {trt.__version__} would compute its float "
+            "layers in FP32, export it with --target jetson-orin-trt11"
+        )
+    source = artifact
+    calibration: Calibration | None = None
+    built_from: dict[str, str] = {}
+    if route == "implicit":
+        if not can_calibrate(trt):
+            raise MismatchError(
+                f"{artifact.path}: TensorRT {trt.__version__} has no implicit quantization; build the Q/DQ file by "
+                "--route explicit"
+            )
+        source = _float_file(artifact)
+        calibration, built_from = _calibration(artifact, source, request)
+    options = BuildOptions(
+        int8=route != "float",
+        fp16=route != "float" or source.precision != "fp32",
+        calibration=calibration,
+        strongly_typed=strong,
+        float_layers=frozenset(artifact.quantization.get("float_nodes", ())),
+        workspace_bytes=request.workspace_bytes,
+        dla_core=request.dla_core,
+        batch=request.batch,
+        timing_cache=request.timing_cache,
+    )
+    return _Job(source, options, {source.name: sha256_file(source.path), **built_from})
+
+
+def _float_file(artifact: Artifact) -> Artifact:
+    """Returns the float file whose tensors implicit scales name."""
+    if not has_qdq(artifact.path.read_bytes()):
+        return artifact
+    name = artifact.quantization.get("calibration_cache", {}).get("float_file")
+    if name is None:
+        raise InputError(
+            f"{artifact.path}: --route implicit builds from a float file, and its manifest names none; export it with "
+            "--target jetson-orin, or build the float file with --calib"
+        )
+    path = artifact.path.with_name(Path(name).name)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; --route implicit builds from it, export with --precision fp32,int8 and copy both"
+        )
+    return Artifact.load(path)
+
+
+def _calibration(artifact: Artifact, source: Artifact, request: BuildRequest) -> tuple[Calibration, dict[str, str]]:
+    """Returns where implicit scales come from, and the digests of the files that hold them."""
+    path = request.calibration
+    if path is None:
+        stored = artifact.quantization.get("calibration_cache", {}).get("file")
+        path = artifact.path.with_name(Path(stored).name) if stored else None
+    if path is None:
+        raise InputError(
+            f"{artifact.path}: --route implicit needs scales; give --calib with a calibration cache, ranges or images"
+        )
+    given = CalibrationSource(path, request.images_dir)
+    if given.is_ranges_file:
+        ranges = Ranges.load(path)
+        if source.source_digest and source.preprocessing is not None:
+            ranges.check(model_digest=source.source_digest, preprocessing_digest=source.preprocessing.digest)
+        scales = {name: ranges.threshold(name) / _LEVELS for name in ranges.tensors}
+        return FromScales(scales), {path.name: sha256_file(path)}
+    if path.suffix == ".cache" or _begins_as_cache(path):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{path}: the calibration cache cannot be read ({error.strerror}); copy it beside the INT8 file, or "
+                "give --calib"
+            ) from error
+        return FromCache(parse_cache(content, str(path))), {path.name: sha256_file(path)}
+    images = evenly_spaced(list_images(path, request.images_dir), request.num)
+    if source.preprocessing is None:
+        raise InputError(f"{source.path}: its manifest does not say how images go in; export it with --preset")
+    _log.info("%s: TensorRT calibrates on %d images", source.name, len(images))
+    return FromImages(_inputs(images, source), _ALGORITHMS[request.algorithm]), {}
+
+
+def _begins_as_cache(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(4) == b"TRT-"
+
+
+def _inputs(images: Sequence[Path], source: Artifact) -> Iterator[np.ndarray]:
+    """Yields model inputs; as in every calibration, at most 5 % of the images may be unreadable."""
+    assert source.preprocessing is not None  # noqa: S101 - the callers have looked
+    unreadable = UnreadableImages(len(images))
+    for path in images:
+        try:
+            image = read_image(path)
+        except InputError as error:
+            _log.warning("skipped: %s", error)
+            unreadable.add(path, error)
+            continue
+        yield source.inputs[0].encode(preprocess(image, source.preprocessing)[0])
+
+
+def _try(job: _Job, path: Path, board: _Board) -> _Trial:
+    plan = build_plan(board.trt, board.cuda, job.source.path, job.source.inputs, job.options)
+    artifact = save_engine(job.source, path, plan, job.options, board.platform, job.built_from)
+    with contextlib.closing(TensorRtSession(artifact)) as session:
+        layers = inspect_session(session).counts
+        memory = session.device_memory_bytes
+    if plan.missing_scales:
+        _log.warning(
+            "%s: TensorRT found no scale for %d tensors, which keeps layers out of INT8: %s",
+            job.source.name,
+            len(plan.missing_scales),
+            ", ".join(plan.missing_scales[:5]) + (", ..." if len(plan.missing_scales) > 5 else ""),
+        )
+    if job.options.int8 and not layers.get("int8"):
+        _log.warning("%s: no layer of the engine runs in INT8 (%s)", job.source.name, layers)
+    return _Trial(job, plan, artifact, layers, memory)
+
+
+def _comparison_inputs(engine: Artifact, request: BuildRequest) -> list[dict[str, np.ndarray]]:
+    """Returns a few of the calibration's images, or noise where it has none."""
+    path = request.calibration
+    (spec, *others) = engine.inputs
+    batch = spec.shape[0]
+    if path is not None and engine.preprocessing is not None and not others and batch == 1 and path.suffix != ".cache":
+        source = CalibrationSource(path, request.images_dir)
+        if not source.is_ranges_file and not _begins_as_cache(path):
+            chosen = evenly_spaced(list_images(path, request.images_dir), _COMPARED_IMAGES)
+            return [{spec.name: array} for array in _inputs(chosen, engine)]
+    _log.warning("%s: the routes are compared on noise; give --calib with images to compare on those", engine.name)
+    return [make_inputs(engine)]
