@@ -40,6 +40,8 @@ class Faults:
         refuse_cache: Whether the builder refuses every calibration cache.
         distort: Relative error of outputs, by the route the engine was built by.
         slower: Factor on the time of an engine, by its route.
+        no_driver: Whether CUDA cannot be started: constructors then raise what pybind11 raises.
+        free_outputs: Whether the shapes of outputs depend on the data.
         execution_error: What a context logs before it refuses to run.
         dla_cores: DLA cores of the board.
     """
@@ -51,6 +53,8 @@ class Faults:
     refuse_cache: bool = False
     distort: dict[str, float] = field(default_factory=dict)
     slower: dict[str, float] = field(default_factory=dict)
+    no_driver: bool = False
+    free_outputs: bool = False
     execution_error: str | None = None
     dla_cores: int = 0
 
@@ -63,11 +67,18 @@ def _does(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return register
 
 
+def _start_cuda(g: Any, logger: Any) -> None:
+    if g.faults.no_driver:
+        g.log(logger, "ERROR", "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+
 # -- Builder and configuration
 
 
 @_does("Builder.__init__")
 def _builder(g: Any, this: Any, logger: Any) -> None:
+    _start_cuda(g, logger)
     this.state["logger"] = logger
 
 
@@ -192,10 +203,10 @@ def _get_output(g: Any, this: Any, index: int) -> Any:
     return this.state["outputs"][index]
 
 
-@_does("ILayer.set_output_type")
-def _set_output_type(g: Any, this: Any, index: int, dtype: Any) -> None:
-    g._deprecated("ILayer.set_output_type")
-    this.state["output_type"] = dtype
+@_does("ILayer.type")
+def _layer_type(g: Any, this: Any) -> Any:
+    names = {"Conv": "CONVOLUTION", "Constant": "CONSTANT", "Concat": "CONCATENATION", "Shape": "SHAPE"}
+    return g.make_enum("LayerType", names.get(this.state["node"].op_type, "ELEMENTWISE"))
 
 
 @_does("ITensor.set_dynamic_range")
@@ -454,6 +465,7 @@ def _header_version(version: str) -> int:
 
 @_does("Runtime.__init__")
 def _runtime(g: Any, this: Any, logger: Any) -> None:
+    _start_cuda(g, logger)
     this.state["logger"] = logger
 
 
@@ -561,6 +573,8 @@ def _context_shape(g: Any, this: Any, name: str) -> Sequence[int]:
     shapes = this.state["shapes"]
     if name in shapes:
         return tuple(shapes[name])
+    if g.faults.free_outputs:
+        return tuple(-1 for _ in _node(this.state["engine"], name).shape)
     batch = next(iter(shapes.values()))[0]
     return tuple(length if isinstance(length, int) else batch for length in _node(this.state["engine"], name).shape)
 

@@ -212,6 +212,11 @@ class Generator:
         made.state.update(state)
         return made
 
+    @staticmethod
+    def make_enum(owner: str, name: str) -> Any:
+        """Returns a member of an enumeration that the contract does not list."""
+        return _Enum(owner, name, 0)
+
     def log(self, logger: Any, severity: str, text: str) -> None:
         logger.log(getattr(self.enums["ILogger.Severity"], severity), text)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from edgeq.export.tensorrt.cache import CalibrationCache, header_version
 from edgeq.files import write_bytes
 from edgeq.runtimes.cuda import Cuda
 from edgeq.runtimes.tensorrt.calibrator import Feed, batch_spec, make_calibrator
-from edgeq.runtimes.tensorrt.library import Messages, make_logger
+from edgeq.runtimes.tensorrt.library import Messages, construct, make_logger
 from edgeq.runtimes.tensorrt.progress import make_progress_monitor
 
 DEFAULT_WORKSPACE_BYTES = 1 << 30
@@ -30,6 +30,8 @@ DEFAULT_WORKSPACE_BYTES = 1 << 30
 _MAX_PARSER_ERRORS = 5
 _Q_NODE = b"QuantizeLinear"
 _LEVELS = 127
+# Types of layers that have no precision of their own.
+_NO_COMPUTATION = frozenset({"CONSTANT", "CONCATENATION", "SHAPE"})
 
 _log = logging.getLogger(__name__)
 
@@ -187,11 +189,12 @@ class _Build:
     def run(self) -> Plan:
         """Returns the engine."""
         trt = self._trt
-        trt.init_libnvinfer_plugins(self._logger, "")
-        builder = self._made(trt.Builder(self._logger), "builder")
-        network = self._made(builder.create_network(self._creation_flags()), "network")
+        if hasattr(trt, "init_libnvinfer_plugins"):
+            trt.init_libnvinfer_plugins(self._logger, "")
+        builder = self._made(lambda: trt.Builder(self._logger), "builder")
+        network = self._made(lambda: builder.create_network(self._creation_flags()), "network")
         self._parse(network)
-        config = self._made(builder.create_builder_config(), "builder configuration")
+        config = self._made(builder.create_builder_config, "builder configuration")
         config.set_memory_pool_limit(pool=trt.MemoryPoolType.WORKSPACE, pool_size=int(self._options.workspace_bytes))
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         self._set_precisions(config)
@@ -221,13 +224,8 @@ class _Build:
             inputs=self._inputs,
         )
 
-    def _made(self, found: Any, what: str) -> Any:
-        if found is None:
-            raise EngineError(
-                f"TensorRT {self._trt.__version__} made no {what}; {self._messages.said()}; "
-                f"{self._messages.advice('check the GPU with: edgeq doctor --device-test')}"
-            )
-        return found
+    def _made(self, make: Callable[[], Any], what: str) -> Any:
+        return construct(make, what, self._messages)
 
     def _creation_flags(self) -> int:
         flags = self._trt.NetworkDefinitionCreationFlag
@@ -237,7 +235,7 @@ class _Build:
         return 1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
 
     def _parse(self, network: Any) -> None:
-        parser = self._trt.OnnxParser(network, self._logger)
+        parser = self._made(lambda: self._trt.OnnxParser(network, self._logger), "ONNX parser")
         if parser.parse(model=self._onnx.read_bytes(), path=str(self._onnx)):
             return
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
@@ -263,7 +261,7 @@ class _Build:
         """Returns the optimization profile of a network with a free batch dimension, or `None`."""
         if not self._dynamic:
             return None
-        profile = self._made(builder.create_optimization_profile(), "optimization profile")
+        profile = self._made(builder.create_optimization_profile, "optimization profile")
         for spec in self._inputs:
             profile.set_shape(input=spec.name, min=spec.shape, opt=spec.shape, max=spec.shape)
         if config.add_optimization_profile(profile) < 0:
@@ -297,16 +295,16 @@ class _Build:
         for layer in _layers(network):
             node = _onnx_node(layer)
             outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
-            if node in self._options.float_layers and outputs and all(output.dtype in floats for output in outputs):
+            computes = layer.type.name not in _NO_COMPUTATION and all(output.dtype in floats for output in outputs)
+            if node in self._options.float_layers and outputs and computes:
+                # Its output type is left alone: that of the network's outputs would change with it.
                 layer.precision = trt.DataType.HALF
-                for index in range(layer.num_outputs):
-                    layer.set_output_type(index, trt.DataType.HALF)
                 kept.append(node)
         if kept and hasattr(trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS"):
             config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
         if lost := self._options.float_layers.difference(kept):
             _log.warning("%s: TensorRT has no layers named %s to keep in float", self._onnx.name, _few(sorted(lost)))
-        return tuple(kept)
+        return tuple(dict.fromkeys(kept))
 
     def _set_calibration(self, network: Any, config: Any, profile: Any) -> Any:
         """Returns the calibrator, or `None` where none is needed; it has to live until the build is done."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 from edgeq.errors import EngineError
@@ -89,3 +90,28 @@ def make_logger(trt: Any, messages: Messages) -> Any:
             messages.add(str(getattr(severity, "name", severity)), msg)
 
     return Logger()
+
+
+def construct(make: Callable[[], Any], what: str, messages: Messages) -> Any:
+    """Returns an object of TensorRT's, which tells failure by None, or by pybind11's TypeError from a constructor.
+
+    Args:
+        make: Makes it.
+        what: What it is, for the error.
+        messages: What TensorRT says meanwhile.
+
+    Raises:
+        EngineError: TensorRT made none.
+    """
+    try:
+        made = make()
+    except TypeError as error:
+        if "nullptr" not in str(error):
+            raise
+        made = None
+    if made is None:
+        raise EngineError(
+            f"TensorRT made no {what}; {messages.said()}; "
+            f"{messages.advice('check driver and GPU with: edgeq doctor --device-test')}"
+        )
+    return made

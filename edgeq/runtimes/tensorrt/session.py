@@ -15,7 +15,7 @@ from edgeq.export.artifact import TensorSpec
 from edgeq.runtimes.base import Arrays, DeviceTimes, Session
 from edgeq.runtimes.cuda import Buffer, open_cuda
 from edgeq.runtimes.tensorrt.facts import BuildFacts, check_platform, read_platform
-from edgeq.runtimes.tensorrt.library import Messages, import_tensorrt, make_logger
+from edgeq.runtimes.tensorrt.library import Messages, construct, import_tensorrt, make_logger
 
 # TensorRT's names of types -> numpy's. bfloat16 and the 8- and 4-bit floats have none.
 _DTYPES = {
@@ -102,7 +102,7 @@ class TensorRtSession(Session):
         self._kept = what
 
     def _load(self) -> Any:
-        self._runtime = self._trt.Runtime(self._logger)
+        self._runtime = construct(lambda: self._trt.Runtime(self._logger), "runtime", self._messages)
         if self._facts.dla_core is not None:
             self._runtime.DLA_core = self._facts.dla_core
         engine = self._runtime.deserialize_cuda_engine(serialized_engine=self.artifact.path.read_bytes())
@@ -151,6 +151,11 @@ class TensorRtSession(Session):
             raise EngineError(f"{self.artifact.path}: TensorRT does not know the shapes of {', '.join(unknown)}")
         for spec in (*self.artifact.inputs, *self.artifact.outputs):
             shape = tuple(self._context.get_tensor_shape(spec.name))
+            if any(length < 0 for length in shape):
+                raise EngineError(
+                    f"{self.artifact.path}: the shape {shape} of its output {spec.name!r} depends on the data; export "
+                    "the model without its post-processing"
+                )
             buffer = Buffer(self._cuda, shape, spec.dtype, zero_copy=self._zero_copy)
             self._buffers[spec.name] = buffer
             if not self._context.set_tensor_address(spec.name, buffer.pointer):

@@ -249,3 +249,9 @@ def test_interrupting_a_build_ends_it(monkeypatch, trt, plain):
         return
     with pytest.raises(KeyboardInterrupt):
         build(trt, plain, fp16=True)
+
+
+def test_a_driver_that_does_not_start_is_told(trt, faults, plain):
+    faults.no_driver = True
+    with pytest.raises(EngineError, match=r"made no builder.*CUDA initialization failure with error: 35"):
+        build(trt, plain, fp16=True)

@@ -159,6 +159,18 @@ def test_a_run_that_fails_is_told_with_what_tensorrt_said(trt, engine, faults):
             session.run(image())
 
 
+def test_outputs_whose_shape_depends_on_the_data_are_refused(trt, engine, faults):
+    faults.free_outputs = True
+    with pytest.raises(EngineError, match="'result' depends on the data"):
+        open_session(engine, "tensorrt")
+
+
+def test_a_driver_that_does_not_start_is_told(trt, engine, faults):
+    faults.no_driver = True
+    with pytest.raises(EngineError, match=r"made no runtime.*failure with error: 35.*--device-test"):
+        open_session(engine, "tensorrt")
+
+
 def test_tensors_that_the_manifest_does_not_know_are_told(trt, engine):
     other = dataclasses.replace(engine.outputs[0], name="other")
     with pytest.raises(EngineError, match="no output 'other'"):
