@@ -13,6 +13,32 @@ CudaOption = Annotated[
 ]
 
 
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file of any tool.")],
+    target: Annotated[
+        str, typer.Option(help="Whose rules: jetson-orin, or jetson-orin-trt11 for strong typing.")
+    ] = "jetson-orin",
+    tensorrt: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help="TensorRT's version, 10.3 for example; by default the target's."),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Check a Q/DQ file against the rules of TensorRT; exit code 1 where it would be refused or computed otherwise."""
+    from edgeq.console import print_check
+    from edgeq.files import require_writable, write_json
+    from edgeq.verbs.check import check_file
+
+    if json_file is not None:
+        require_writable(json_file)
+    result = check_file(file, target, tensorrt)
+    print_check(result)
+    if json_file is not None:
+        write_json(json_file, result.to_json())
+    if result.checked.errors:
+        raise typer.Exit(1)
+
+
 def build(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help=".onnx files that `edgeq export` wrote for a Jetson.")
