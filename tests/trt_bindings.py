@@ -1,7 +1,8 @@
 """Run by `tests/runtimes/tensorrt/test_bindings.py` in a process of its own, over NVIDIA's real Python bindings.
 
 `python -m tests.trt_bindings VERSION`: prints what differs between the bindings and the contract, and what of our
-classes the bindings do not take, one line each. The libraries behind the bindings are empty: everything that they make is null.
+classes the bindings do not take, one line each. The libraries behind the bindings are empty: everything that they make
+is null.
 """
 
 from __future__ import annotations
