@@ -143,10 +143,13 @@ def _dequantized_constant(
     scales = new_initializer(model, f"{old.name}_scale", scale)
     zeros = new_initializer(model, f"{old.name}_zero_point", np.zeros(scale.shape, integers.dtype))
     attributes = {} if axis is None else {"axis": axis}
+    # The second layer of one weight or bias: its initializers got a number, and so do the node and its output.
+    number = str(quantized.name).removeprefix(f"{old.name}_quantized")
     # ir.node takes plain attribute values.
-    dequantize = ir.node("DequantizeLinear", [quantized, scales, zeros], attributes, name=f"{old.name}_dequantize")
+    name = f"{old.name}_dequantize{number}"
+    dequantize = ir.node("DequantizeLinear", [quantized, scales, zeros], attributes, name=name)
     result = dequantize.outputs[0]
-    result.name, result.shape, result.type = f"{old.name}_dequantized", ir.Shape(integers.shape), old.type
+    result.name, result.shape, result.type = f"{old.name}_dequantized{number}", ir.Shape(integers.shape), old.type
     model.graph.insert_before(node, dequantize)
     node.replace_input_with(index, result)
     if not old.uses():

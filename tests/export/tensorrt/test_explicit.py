@@ -95,13 +95,17 @@ def test_layers_in_float_read_the_tensor_itself():
     assert (readers["dw"], readers["w2_dequantized"]) == ("r", "r_dequantized")
 
 
-def test_layers_that_share_a_weight_share_its_pair():
-    text = """g (float[1,8,8,8] x) => (float[1,2,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, w1) r = Relu(a)
-        b = Conv<pads=[1,1,1,1]>(r, w1) q = Relu(b) y = Conv(q, hm_w) }"""
-    model, x = nets.graph(text, WEIGHTS), nets.normal(9, 1, 8, 8, 8)
-    result, _ = quantized(model, x, JETSON)
+@pytest.mark.parametrize("target", ["jetson-orin", "x86"])
+def test_layers_that_share_a_weight_and_a_bias(target):
+    text = """g (float[1,8,8,8] x) => (float[1,2,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, w1, b) r = Relu(a)
+        c = Conv<pads=[1,1,1,1]>(r, w1, b) q = Relu(c) y = Conv(q, hm_w) }"""
+    model, x = nets.graph(text, WEIGHTS | {"b": nets.normal(6, 8)}), nets.normal(9, 1, 8, 8, 8)
+    result, _ = quantized(model, x, get_target(target).rules)
     onnx.checker.check_model(ir.to_proto(result))
-    assert list(pairs(result)) == ["x", "w1", "r"]
+    want = nets.run(model, x)[0]
+    assert np.abs(nets.run(result, x)[0] - want).max() < 0.06 * np.abs(want).max()
+    if target == "jetson-orin":
+        assert list(pairs(result)) == ["x", "w1", "r"]
 
 
 CONCAT = """g (float[1,3,8,8] x) => (float[1,2,8,8] y) {
