@@ -1,0 +1,70 @@
+"""What AP should TensorRT's INT8 engine have on a Jetson Orin, beside FP32 and the x86 files of the same ranges?
+
+`python -m benchmarks.jetson_simulated` calibrates once, writes the files of `x86` and `jetson-orin` from the same
+ranges, and scores them; TensorRT's explicit route is simulated on the CPU. No latency: that is for the board to say.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import RESULTS, Case, case
+from edgeq.files import write_text
+from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.evaluate import evaluate_artifacts
+from edgeq.verbs.export import export_model
+from edgeq.verbs.report import merge, provenance
+
+CASES = ("centernet", "yolox")
+
+
+def run(subject: Case, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    calibration = CalibrationSource(subject.calibration, subject.calibration_images, num=subject.calibration_num)
+    exported = export_model(subject.request, "x86", ("fp32", "int8"), folder, calibration=calibration)
+    fp32, int8 = (file.artifact.path for file in exported.files)
+    assert exported.ranges_path is not None
+    ranges = CalibrationSource(exported.ranges_path)
+    written = export_model(subject.request, "jetson-orin", ("int8",), folder, calibration=ranges).files
+    # The cache's route starts from the FP32 file, which is written too.
+    jetson = next(file.artifact for file in written if file.artifact.precision == "int8")
+    scored: list[tuple[str, Path, dict[str, Any]]] = [
+        ("FP32", fp32, {"runtimes": ["onnxruntime"]}),
+        ("INT8 x86", int8, {"runtimes": ["openvino"]}),
+        ("INT8 x86", int8, {"runtimes": ["onnxruntime"]}),
+        ("INT8 jetson-orin", jetson.path, {"simulate": "jetson-orin"}),
+    ]
+    results = []
+    for _, path, how in scored:
+        results += evaluate_artifacts([path], subject.validation, subject.validation_images, threads=2, **how)
+    lines = [
+        f"| {subject.title} | computed by | AP | AP50 | AP against FP32 | obtained |",
+        "|---|---|---:|---:|---:|---|",
+    ]
+    for (title, _, _), result in zip(scored, results, strict=True):
+        loss = result["AP"] - results[0]["AP"]
+        engine = result["environment"]["engine"]
+        lines.append(
+            f"| {title} | {engine} | {result['AP']:.4f} | {result['AP50']:.4f} | {loss:+.4f} | {result['obtained']} |"
+        )
+    quantized = len(jetson.quantization.get("float_nodes", {}))
+    layers = jetson.quantization["int8_nodes"]
+    lines += ["", f"On `jetson-orin` {layers} layers are in INT8, {quantized} in FP16 on the board."]
+    return lines, results
+
+
+def main() -> None:
+    text, everything = ["# Simulated INT8 of TensorRT"], []
+    for name in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            lines, results = run(case(name), Path(folder))
+        text += ["", *lines]
+        everything += results
+    text += ["", *provenance(merge(everything))]
+    write_text(RESULTS / "jetson_simulated.md", "\n".join(text) + "\n")
+    print("\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
