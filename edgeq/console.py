@@ -123,6 +123,12 @@ def describe_layers(facts: Mapping[str, Any]) -> list[str]:
             f"{len(found)} {form}, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
             for reason, found in names.items()
         ]
+    if "calibration_cache" in facts:
+        cache = facts["calibration_cache"]
+        lines.append(
+            f"{cache['file']}: {cache['tensors']} scales for {cache['float_file']}, under the header of TensorRT "
+            f"{cache['tensorrt']}; edgeq build writes that of the board over it"
+        )
     return lines
 
 

@@ -104,6 +104,11 @@ def export_model(
     formats = formats or (("tflite",) if is_tflite else target.formats)
     _check_formats(target, formats, is_tflite, options)
     _check_precisions(target, formats, precisions, calibration)
+    if target.rules.fp16 == "graph" and request.opset < target.rules.opset:
+        raise InputError(
+            f"opset {request.opset}: Q/DQ nodes take FP16 scales from opset {target.rules.opset} on, and {target.name} "
+            "wants them; leave --opset away"
+        )
     if target.rules.calibration_cache and "int8" in precisions and "fp32" not in precisions:
         precisions = ("fp32", *precisions)
     require_writable(out / "a file")

@@ -122,9 +122,9 @@ def test_what_tensorrt_would_refuse_is_not_simulated(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def files(small_weights, drawn, tmp_path_factory) -> list[Path]:
+def files(small_onnx, drawn, tmp_path_factory) -> list[Path]:
     """The FP32 and the INT8 file of a small CenterNet for the board."""
-    request = ModelRequest("centernet_resnet18", weights=small_weights, size=(64, 96), opset=17)
+    request = ModelRequest(str(small_onnx), preset="centernet", opset=17)
     exported = export_model(
         request, "jetson-orin", ["int8"], tmp_path_factory.mktemp("jetson"),
         calibration=CalibrationSource(drawn.annotations, drawn.folder),

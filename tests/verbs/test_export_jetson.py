@@ -18,10 +18,8 @@ from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import ExportResult, export_model
 
 
-def request_for(weights: Path, target: str) -> ModelRequest:
-    return ModelRequest(
-        "centernet_resnet18", weights=weights, size=(64, 96), opset=get_target(target).rules.opset
-    )  # fmt: skip
+def request_for(model: Path, target: str) -> ModelRequest:
+    return ModelRequest(str(model), preset="centernet", opset=get_target(target).rules.opset)
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +28,10 @@ def calibration(drawn) -> CalibrationSource:
 
 
 @pytest.fixture(scope="module")
-def exported(small_weights, calibration, tmp_path_factory) -> ExportResult:
+def exported(small_onnx, calibration, tmp_path_factory) -> ExportResult:
     folder = tmp_path_factory.mktemp("jetson")
     return export_model(
-        request_for(small_weights, "jetson-orin"), "jetson-orin", ("fp16", "int8"), folder, calibration=calibration
+        request_for(small_onnx, "jetson-orin"), "jetson-orin", ("fp16", "int8"), folder, calibration=calibration
     )
 
 
@@ -69,9 +67,9 @@ def test_int8_brings_the_cache_and_the_float_file_that_the_cache_is_for(exported
     assert set(cache.bits) <= tensors
 
 
-def test_header_follows_the_method(small_weights, drawn, tmp_path):
+def test_header_follows_the_method(small_onnx, drawn, tmp_path):
     result = export_model(
-        request_for(small_weights, "jetson-orin"), "jetson-orin", ("int8",), tmp_path,
+        request_for(small_onnx, "jetson-orin"), "jetson-orin", ("int8",), tmp_path,
         calibration=CalibrationSource(drawn.annotations, drawn.folder, method="minmax"),
     )  # fmt: skip
     facts = by_precision(result)["int8"].quantization["calibration_cache"]
@@ -94,10 +92,10 @@ def test_deconvolutions_and_heads_stay_float_and_biases_with_them(exported):
     assert {value.data_type for value in graph.initializer} == {onnx.TensorProto.FLOAT, onnx.TensorProto.INT8}
 
 
-def test_deconvolutions_on_demand(small_weights, exported, tmp_path):
+def test_deconvolutions_on_demand(small_onnx, exported, tmp_path):
     assert exported.ranges_path is not None
     source = CalibrationSource(exported.ranges_path)
-    request = request_for(small_weights, "jetson-orin")
+    request = request_for(small_onnx, "jetson-orin")
     result = export_model(request, "jetson-orin", ("int8",), tmp_path, calibration=source, int8_deconv=True)
     facts = by_precision(result)["int8"].quantization
     assert set(facts["float_nodes"].values()) == {"last convolution of a head"}
@@ -105,10 +103,10 @@ def test_deconvolutions_on_demand(small_weights, exported, tmp_path):
         export_model(request, "x86", ("int8",), tmp_path, calibration=source, int8_deconv=True)
 
 
-def test_a_cache_gives_the_file_that_its_ranges_gave(small_weights, exported, tmp_path):
+def test_a_cache_gives_the_file_that_its_ranges_gave(small_onnx, exported, tmp_path):
     written = by_precision(exported)["int8"]
     cache = written.path.with_name(written.quantization["calibration_cache"]["file"])
-    request = request_for(small_weights, "jetson-orin")
+    request = request_for(small_onnx, "jetson-orin")
     result = export_model(request, "jetson-orin", ("int8",), tmp_path, calibration=CalibrationSource(cache))
     again = by_precision(result)["int8"]
     assert again.quantization["method"] == "calibration-cache"
@@ -118,8 +116,8 @@ def test_a_cache_gives_the_file_that_its_ranges_gave(small_weights, exported, tm
         np.testing.assert_allclose(found[name], array, rtol=2e-7)
 
 
-def test_a_cache_of_another_model_or_for_another_use_is_refused(small_weights, tmp_path):
-    request = request_for(small_weights, "jetson-orin")
+def test_a_cache_of_another_model_or_for_another_use_is_refused(small_onnx, tmp_path):
+    request = request_for(small_onnx, "jetson-orin")
     cache = tmp_path / "other.cache"
     write_bytes(cache, make_cache({"elsewhere": 0.1}).render())
     out = tmp_path / "out"
@@ -132,17 +130,17 @@ def test_a_cache_of_another_model_or_for_another_use_is_refused(small_weights, t
         export_model(request, "x86", ("int8",), out, calibration=CalibrationSource(cache))
 
 
-def test_dynamic_files_are_refused_before_anything_is_written(small_weights, tmp_path):
+def test_dynamic_files_are_refused_before_anything_is_written(small_onnx, tmp_path):
     with pytest.raises(InputError, match="jetson-orin take no dynamic INT8 files"):
-        export_model(request_for(small_weights, "jetson-orin"), "jetson-orin", ("dynamic",), tmp_path / "out")
+        export_model(request_for(small_onnx, "jetson-orin"), "jetson-orin", ("dynamic",), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_tensorrt_11_gets_fp16_throughout(small_weights, exported, tmp_path):
+def test_tensorrt_11_gets_fp16_throughout(small_onnx, exported, tmp_path):
     assert exported.ranges_path is not None
     target = "jetson-orin-trt11"
     result = export_model(
-        request_for(small_weights, target), target, ("fp32", "fp16", "int8"), tmp_path,
+        request_for(small_onnx, target), target, ("fp32", "fp16", "int8"), tmp_path,
         calibration=CalibrationSource(exported.ranges_path),
     )  # fmt: skip
     artifacts = by_precision(result)
@@ -153,3 +151,21 @@ def test_tensorrt_11_gets_fp16_throughout(small_weights, exported, tmp_path):
     cosines = {file.artifact.precision: file.comparison.cosine for file in result.files}
     assert cosines["fp16"] > 0.99999
     assert cosines["int8"] > 0.95  # random weights: .988 with FP32 scales
+
+
+def test_an_opset_without_fp16_scales_is_refused(small_onnx, tmp_path):
+    request = request_for(small_onnx, "jetson-orin")
+    with pytest.raises(InputError, match="opset 17: Q/DQ nodes take FP16 scales from opset 19 on"):
+        export_model(request, "jetson-orin-trt11", ("fp32",), tmp_path)
+
+
+def test_the_command_names_the_cache_and_what_the_board_does_with_it(edgeq, small_onnx, exported, tmp_path):
+    assert exported.ranges_path is not None
+    done = edgeq(
+        "export", small_onnx, "--preset", "centernet", "--target", "jetson-orin", "--precision", "int8",
+        "--calib", exported.ranges_path, "--int8-deconv", "--out", tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done
+    (line,) = [line for line in done.out.splitlines() if "small.jetson-orin.int8.cache" in line]
+    assert "scales for small.jetson-orin.fp32.onnx, under the header of TensorRT 10.3.0; edgeq build writes" in line
+    assert "the target leaves ConvTranspose in float" not in done.out
