@@ -28,6 +28,8 @@ class Board:
         allocated: Address -> array, of device memory and of page-locked host memory.
         host_addresses: Those of page-locked host memory.
         streams: Handle -> work that waits for `flush`.
+        capturing: Whether a stream is being captured.
+        launches: CUDA graphs launched.
     """
 
     def __init__(self) -> None:
@@ -37,6 +39,8 @@ class Board:
         self.allocated: dict[int, np.ndarray] = {}
         self.host_addresses: set[int] = set()
         self.streams: dict[int, list[Callable[[], object]]] = {}
+        self.capturing = False
+        self.launches = 0
         self._handles = itertools.count(7001)
 
     def allocate(self, nbytes: int, *, host: bool) -> np.ndarray:
@@ -135,5 +139,23 @@ class FakeCuda(Cuda):
         assert begin.at_ms is not None and end.at_ms is not None, "an event is waited for that was not reached"
         return float(end.at_ms - begin.at_ms)
 
+    def capture(self, stream: int, enqueue: Callable[[], None]) -> Any:
+        queue = self.board.streams[stream]
+        assert not queue, "work is left on the stream"
+        self.board.capturing = True
+        try:
+            enqueue()
+        finally:
+            self.board.capturing = False
+        graph = list(queue)
+        queue.clear()
+        return graph
+
+    def launch(self, graph: Any, stream: int) -> None:
+        self.board.launches += 1
+        for work in graph:
+            self.board.enqueue(stream, work)
+
     def synchronize(self, stream: int) -> None:
+        assert not self.board.capturing, "a stream is waited for that is being captured"
         self.board.flush(stream)

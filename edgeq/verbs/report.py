@@ -251,7 +251,7 @@ def provenance(rows: Sequence[Row]) -> list[str]:
             f"~: a latency that drifted by more than {MAX_DRIFT:.0%} during the run; the ratios hold nonetheless."
         )
     sentences += [
-        f"{row.artifact}: launch bound, the CPU sets the pace; its GPU time is not what the network costs."
+        f"{row.artifact}: launch bound, the CPU sets the pace; EDGEQ_CUDA_GRAPH=1 launches all kernels at once."
         for row in rows
         if row.timing.get("launch_bound")
     ]

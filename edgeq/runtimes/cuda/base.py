@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import DTypeLike
+
+from edgeq.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,25 @@ class Cuda(ABC):
         Raises:
             EngineError: something on it failed.
         """
+
+    def capture(self, stream: int, enqueue: Callable[[], None]) -> Any:
+        """Returns a CUDA graph of what `enqueue` puts onto a stream; nothing of it is run yet.
+
+        A graph is launched in one call, which helps where the CPU takes longer to hand over a network than the GPU to
+        compute it.
+
+        Raises:
+            EngineError: the binding has no graphs, or the work cannot be captured.
+        """
+        raise EngineError(f"the CUDA binding {self.name} offers no CUDA graphs; set EDGEQ_CUDA=cudart")
+
+    def launch(self, graph: Any, stream: int) -> None:
+        """Puts a captured graph onto a stream.
+
+        Raises:
+            EngineError: it cannot be launched.
+        """
+        raise EngineError(f"the CUDA binding {self.name} offers no CUDA graphs; set EDGEQ_CUDA=cudart")
 
 
 class Buffer:

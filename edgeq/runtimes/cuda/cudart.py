@@ -5,10 +5,11 @@ The calls and constants are those of NVIDIA's CUDA Runtime API reference; all of
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,17 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cudaEventRecord": (_Pointer, _Pointer),
     "cudaEventSynchronize": (_Pointer,),
     "cudaEventElapsedTime": (ctypes.POINTER(ctypes.c_float), _Pointer, _Pointer),
+    "cudaStreamBeginCapture": (_Pointer, ctypes.c_int),
+    "cudaStreamEndCapture": (_Pointer, _Out),
+    "cudaGraphInstantiateWithFlags": (_Out, _Pointer, ctypes.c_ulonglong),
+    "cudaGraphLaunch": (_Pointer, _Pointer),
+    "cudaGraphDestroy": (_Pointer,),
+    "cudaGraphExecDestroy": (_Pointer,),
 }
 _DEVICE = 0
 _HOST_ALLOC_MAPPED = 0x02
 _STREAM_NON_BLOCKING = 0x01
+_CAPTURE_THREAD_LOCAL = 1
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 _MEMORY_ALLOCATION = 2
@@ -129,7 +137,7 @@ class CudaRuntime(Cuda):
 
     def create_event(self) -> Any:
         """Returns an event."""
-        return _Event(self._pointer("cudaEventCreate"), self._library)
+        return _Owned(self._pointer("cudaEventCreate"), self._library.cudaEventDestroy)
 
     def record(self, event: Any, stream: int) -> None:
         """Puts the event onto a stream."""
@@ -145,6 +153,34 @@ class CudaRuntime(Cuda):
     def synchronize(self, stream: int) -> None:
         """Waits for everything on a stream."""
         self._call("cudaStreamSynchronize", stream)
+
+    def capture(self, stream: int, enqueue: Callable[[], None]) -> Any:
+        """Returns a CUDA graph of what `enqueue` puts onto a stream."""
+        self._call("cudaStreamBeginCapture", stream, _CAPTURE_THREAD_LOCAL)
+        try:
+            enqueue()
+        except EngineError:
+            with contextlib.suppress(EngineError):  # the stream has to leave the capture, which has failed
+                self._call("cudaGraphDestroy", self._pointer_after("cudaStreamEndCapture", stream))
+            raise
+        graph = self._pointer_after("cudaStreamEndCapture", stream)
+        try:
+            executable = self._pointer("cudaGraphInstantiateWithFlags", graph, 0)
+        finally:
+            self._call("cudaGraphDestroy", graph)
+        return _Owned(executable, self._library.cudaGraphExecDestroy)
+
+    def launch(self, graph: Any, stream: int) -> None:
+        """Puts a captured graph onto a stream."""
+        self._call("cudaGraphLaunch", graph.handle, stream)
+
+    def _pointer_after(self, name: str, argument: int) -> int:
+        """Returns the pointer that a function writes to its second argument."""
+        pointer = ctypes.c_void_p()
+        self._call(name, argument, ctypes.byref(pointer))
+        if pointer.value is None:
+            raise EngineError(f"{name} returned nothing")
+        return pointer.value
 
     def _pointer(self, name: str, *arguments: Any) -> int:
         """Returns the pointer that a function writes to its first argument."""
@@ -180,12 +216,12 @@ class CudaRuntime(Cuda):
         return name.value.decode(errors="replace")
 
 
-class _Event:
-    """An event that is destroyed with its last use."""
+class _Owned:
+    """An event or a graph, which is destroyed with its last use."""
 
-    def __init__(self, handle: int, library: Any) -> None:
+    def __init__(self, handle: int, destroy: Callable[[int], int]) -> None:
         self.handle = handle
-        weakref.finalize(self, library.cudaEventDestroy, handle).atexit = False
+        weakref.finalize(self, destroy, handle).atexit = False
 
 
 def _find_library() -> Any:

@@ -132,11 +132,9 @@ def profile_session(session: TensorRtSession, inputs: Arrays, runs: int = _RUNS)
         def report_layer_time(self, layer_name: str, ms: float) -> None:
             times.setdefault(layer_name, []).append(ms)
 
-    profiler = Profiler()
-    session.context.profiler = profiler
+    session.profile_by(Profiler())
     for _ in range(runs):
         session.run(inputs)
-    session.keep_alive(profiler)
     if not times:
         raise EngineError(f"{session.artifact.path}: TensorRT's profiler reported no layer")
     return Inspection(_timed(found.layers, times), runs)

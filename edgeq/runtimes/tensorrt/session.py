@@ -27,7 +27,7 @@ _DTYPES = {
     "BOOL": "bool",
     "UINT8": "uint8",
 }
-_ZERO_COPY = "EDGEQ_ZERO_COPY"
+_ZERO_COPY, _CUDA_GRAPH = "EDGEQ_ZERO_COPY", "EDGEQ_CUDA_GRAPH"
 _NS_PER_MS = 1e6
 
 Shapes = dict[str, tuple[int, ...]]
@@ -37,7 +37,8 @@ class TensorRtSession(Session):
     """An engine that `edgeq build` made on this device.
 
     Inputs and outputs lie in page-locked memory and are copied to and from the device on one stream of its own; with
-    `EDGEQ_ZERO_COPY=1` the GPU works in the host's memory, which on a Jetson is the same DRAM.
+    `EDGEQ_ZERO_COPY=1` the GPU works in the host's memory, which on a Jetson is the same DRAM. With
+    `EDGEQ_CUDA_GRAPH=1` all kernels are launched in one call.
     """
 
     runtime = "tensorrt"
@@ -59,10 +60,12 @@ class TensorRtSession(Session):
         self._trt = self.import_engine()
         self._cuda = open_cuda()
         self._zero_copy = os.environ.get(_ZERO_COPY) == "1"
+        self._wants_graph = os.environ.get(_CUDA_GRAPH) == "1"
+        self._graph: Any = None
         self._facts = BuildFacts.of(self.artifact)
         self._platform = read_platform(self._trt, self._cuda)
         check_platform(self.artifact, self._facts.platform, self._platform)
-        self._kept: Any = None
+        self._profiler: Any = None
         self._messages = Messages()
         self._logger = make_logger(self._trt, self._messages)
         self._engine = self._load()
@@ -94,12 +97,14 @@ class TensorRtSession(Session):
 
     @property
     def context(self) -> Any:
-        """TensorRT's execution context, for the profiler."""
+        """TensorRT's execution context, for the inspector."""
         return self._context
 
-    def keep_alive(self, what: Any) -> None:
-        """Holds on to what TensorRT points at until the context is gone."""
-        self._kept = what
+    def profile_by(self, profiler: Any) -> None:
+        """Sets TensorRT's profiler, from now on: it slows every run down, and takes kernels one by one, no graph."""
+        self._profiler = profiler  # the context does not keep it alive
+        self._wants_graph, self._graph = False, None
+        self._context.profiler = profiler
 
     def _load(self) -> Any:
         self._runtime = construct(lambda: self._trt.Runtime(self._logger), "runtime", self._messages)
@@ -173,18 +178,29 @@ class TensorRtSession(Session):
             self._buffers[name].upload(self._stream)
         self._cuda.record(begin, self._stream)
         started = time.perf_counter_ns()
-        enqueued = self._context.execute_async_v3(stream_handle=self._stream)
-        enqueue_ms = (time.perf_counter_ns() - started) / _NS_PER_MS
-        if not enqueued:
+        try:
+            if self._graph is None:
+                self._enqueue()
+            else:
+                self._cuda.launch(self._graph, self._stream)
+        except EngineError:
             with contextlib.suppress(EngineError):  # the copies that wait on the stream use the buffers
                 self._cuda.synchronize(self._stream)
-            raise self._failed(EngineError(self._messages.said()))
+            raise
+        enqueue_ms = (time.perf_counter_ns() - started) / _NS_PER_MS
         self._cuda.record(end, self._stream)
         for spec in self.artifact.outputs:
             self._buffers[spec.name].download(self._stream)
         self._cuda.synchronize(self._stream)
         self.device_times = DeviceTimes(self._cuda.elapsed_ms(begin, end), enqueue_ms)
+        if self._wants_graph and self._graph is None:
+            # Not before the first run, in which TensorRT does what it does but once.
+            self._graph = self._cuda.capture(self._stream, self._enqueue)
         return {spec.name: self._buffers[spec.name].host.copy() for spec in self.artifact.outputs}
+
+    def _enqueue(self) -> None:
+        if not self._context.execute_async_v3(stream_handle=self._stream):
+            raise self._failed(EngineError(self._messages.said()))
 
     def _engine_environment(self) -> dict[str, Any]:
         platform = self._platform
@@ -197,6 +213,7 @@ class TensorRtSession(Session):
             "cuda": f"{platform.cuda} through {self._cuda.name}",
             "power_mode": platform.power_mode,
             "zero_copy": self._zero_copy,
+            "cuda_graph": self._wants_graph,
             "route": self._facts.route,
             "dla_core": self._facts.dla_core,
             "device_memory_bytes": self.device_memory_bytes,
@@ -209,7 +226,7 @@ class TensorRtSession(Session):
         with contextlib.suppress(EngineError):  # after a failure on the device every call fails; the first one was told
             self._free_buffers()
         self._context = None
-        self._kept = None
+        self._profiler = None
         self._engine = None
         self._runtime = None
         with contextlib.suppress(EngineError):
@@ -218,7 +235,7 @@ class TensorRtSession(Session):
     def _free_buffers(self) -> None:
         for buffer in self._buffers.values():
             buffer.free()
-        self._buffers, self._shapes = {}, {}
+        self._buffers, self._shapes, self._graph = {}, {}, None
 
 
 def _fixed(spec: TensorSpec) -> tuple[int, ...]:

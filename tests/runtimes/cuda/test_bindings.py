@@ -22,7 +22,7 @@ from edgeq.runtimes.cuda.torch import TorchCuda
 SHIM = r"""
 #include <stdlib.h>
 #include <string.h>
-int live = 0, streams = 0, fail = 0, devices = 1, last_kind = 0;
+int live = 0, streams = 0, fail = 0, devices = 1, last_kind = 0, captures = 0, launches = 0;
 double now = 0;
 int cudaGetDeviceCount(int *n) { *n = devices; return 0; }
 int cudaSetDevice(int d) { return d != 0; }
@@ -45,6 +45,13 @@ int cudaEventDestroy(void *e) { free(e); live--; return 0; }
 int cudaEventRecord(void *e, void *s) { *(double *)e = now; now += 1.5; return 0; }
 int cudaEventSynchronize(void *e) { return 0; }
 int cudaEventElapsedTime(float *ms, void *a, void *b) { *ms = (float)(*(double *)b - *(double *)a); return 0; }
+int cudaStreamBeginCapture(void *s, int mode) { captures++; return mode != 1; }
+int cudaStreamEndCapture(void *s, void **g) { captures--; *g = malloc(1); live++; return 0; }
+int cudaGraphInstantiateWithFlags(void **e, void *g, unsigned long long flags) {
+  if (flags || fail) return 900; *e = malloc(1); live++; return 0; }
+int cudaGraphLaunch(void *e, void *s) { launches++; return !e || !s; }
+int cudaGraphDestroy(void *g) { free(g); live--; return 0; }
+int cudaGraphExecDestroy(void *e) { free(e); live--; return 0; }
 const char *cudaGetErrorString(int code) { return code == 2 ? "out of memory" : "an illegal memory access"; }
 int cuInit(unsigned flags) { return 0; }
 int cuDeviceGetName(char *name, int n, int d) { strncpy(name, "Orin", n); return 0; }
@@ -123,6 +130,32 @@ def test_cudart_tells_time_and_what_the_gpu_is(cudart):
     cudart.destroy_stream(stream)
     facts = cudart.facts()
     assert (facts.gpu, facts.compute_capability, facts.cuda) == ("Orin", "8.7", "12.6")
+
+
+def test_cudart_captures_and_launches_graphs(cudart, shim):
+    gc.collect()
+    before = variable(shim, "live").value
+    stream = cudart.create_stream()
+    inside = []
+    graph = cudart.capture(stream, lambda: inside.append(variable(shim, "captures").value))
+    assert inside == [1]
+    cudart.launch(graph, stream)
+    assert variable(shim, "launches").value == 1
+
+    def refuse():
+        raise EngineError("cannot be captured")
+
+    with pytest.raises(EngineError, match="cannot be captured"):
+        cudart.capture(stream, refuse)
+    variable(shim, "fail").value = 1
+    with pytest.raises(EngineError, match="error 900"):
+        cudart.capture(stream, lambda: None)
+    assert variable(shim, "captures").value == 0
+    variable(shim, "fail").value = 0
+    cudart.destroy_stream(stream)
+    del graph
+    gc.collect()
+    assert variable(shim, "live").value == before
 
 
 def test_cudart_checks_every_return(cudart, shim):
@@ -250,6 +283,8 @@ def test_pycuda_copies_there_and_back(pycuda):
     assert "synchronize" in pycuda
     buffer.free()
     assert "free" in pycuda
+    with pytest.raises(EngineError, match="pycuda offers no CUDA graphs; set EDGEQ_CUDA=cudart"):
+        cuda.capture(stream, lambda: None)
     shared = Buffer(cuda, (3,), np.float32, zero_copy=True)
     assert shared.pointer == shared.host.ctypes.data
     assert cuda.facts().gpu == "Orin"

@@ -63,6 +63,17 @@ def test_zero_copy_copies_nothing(engine, source, board, monkeypatch):
         assert session.environment()["zero_copy"] is True
 
 
+def test_a_cuda_graph_is_launched_from_the_second_run_on(engine, source, board, monkeypatch):
+    monkeypatch.setenv("EDGEQ_CUDA_GRAPH", "1")
+    with open_session(engine, "tensorrt") as session:
+        for seed in range(3):
+            np.testing.assert_array_equal(session.run(image(seed))["result"], reference(source, image(seed)))
+        assert session.device_times is not None and session.device_times.compute_ms > 1.5
+        assert session.environment()["cuda_graph"] is True
+    assert board.launches == 2
+    assert board.streams == {}
+
+
 def test_the_environment_says_what_decides_speed(engine, trt):
     with open_session(engine, "tensorrt") as session:
         environment = session.environment()
@@ -213,7 +224,8 @@ def test_the_inspector_counts_layers_by_precision(trt, engine):
     assert {layer.name for layer in found.layers} >= {"conv0", "conv1", "conv2", "activation0", "activation1"}
 
 
-def test_the_profiler_tells_the_share_of_reformats(trt, engine, source):
+def test_the_profiler_tells_the_share_of_reformats(trt, engine, source, monkeypatch):
+    monkeypatch.setenv("EDGEQ_CUDA_GRAPH", "1")  # a graph has no single kernels to time
     with contextlib.closing(TensorRtSession(engine)) as session:
         found = profile_session(session, image(), runs=3)
         np.testing.assert_array_equal(session.run(image())["result"], reference(source, image()))
