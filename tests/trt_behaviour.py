@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -278,7 +279,7 @@ def _parse(g: Any, this: Any, model: Any, path: str | None = None) -> bool:
         )
         for index, node in enumerate(graph.node)
     ]
-    network.state.update(onnx=bytes(model), graph=graph)
+    network.state.update(onnx=bytes(model), graph=graph, parser=weakref.ref(this))
     return True
 
 
@@ -307,6 +308,7 @@ class _BuildError(Exception):
 
 def _plan(g: Any, network: Any, config: Any) -> dict[str, Any]:
     graph = network.state["graph"]
+    assert network.state["parser"]() is not None, "the parser is gone, and the weights with it"
     if not network.state["layers"]:
         raise _BuildError("Network must have at least one output")
     free = [v.name for v in graph.input if any(d.dim_param or not d.dim_value for d in v.type.tensor_type.shape.dim)]

@@ -176,8 +176,8 @@ def _build(artifact: Artifact, request: BuildRequest, board: _Board) -> Built:
             chosen = trials[better(compared)]
     job, plan = chosen.job, chosen.plan
     built = save_engine(job.source, path, plan, job.options, board.platform, job.built_from, chosen.layers)
-    if plan.cache is not None:
-        write_bytes(path.with_suffix(".cache"), plan.cache)
+    if plan.cache is not None and isinstance(job.options.calibration, FromImages):
+        write_bytes(path.with_suffix(".calibrated.cache"), plan.cache)  # beside the cache that was exported
     return Built(built, BuildFacts.of(built), chosen.device_memory_bytes, compared)
 
 

@@ -119,7 +119,7 @@ def test_images_calibrate_on_the_board_as_the_model_takes_them(old_trt, pictured
     artifact, folder = pictured
     (built,) = build_engines([artifact.path], BuildRequest(calibration=folder, num=5, algorithm=algorithm))
     assert (built.facts.route, built.facts.scales_from) == ("implicit", "images")
-    cache = parse_cache(built.artifact.path.with_suffix(".cache").read_bytes(), "written")
+    cache = parse_cache(built.artifact.path.with_suffix(".calibrated.cache").read_bytes(), "written")
     # White is the brightest that this pre-processing can make of a pixel.
     assert 0 < cache.scales()["image"] * 127 <= (1 - 0.406) / 0.225 + 1e-6
 

@@ -176,6 +176,8 @@ class _Build:
         self._dynamic = any(None in spec.shape for spec in inputs)
         self._logger = make_logger(trt, messages)
         self._feed: Feed | None = None
+        self._parser: Any = None
+        self._timing_cache: Any = None
         weak = hasattr(trt.BuilderFlag, "INT8")
         self._strong = not weak or (
             options.strongly_typed and hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
@@ -236,6 +238,7 @@ class _Build:
 
     def _parse(self, network: Any) -> None:
         parser = self._made(lambda: self._trt.OnnxParser(network, self._logger), "ONNX parser")
+        self._parser = parser  # the network's weights lie in its memory
         if parser.parse(model=self._onnx.read_bytes(), path=str(self._onnx)):
             return
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
@@ -370,6 +373,7 @@ class _Build:
         for attempt in (content, b""):
             cache = config.create_timing_cache(serialized_timing_cache=attempt)
             if cache is not None and config.set_timing_cache(cache=cache, ignore_mismatch=False):
+                self._timing_cache = cache
                 if attempt != content:
                     _log.warning("%s: is a timing cache of another device or version; it is written anew", path)
                 return
