@@ -1,4 +1,4 @@
-"""What the objects of `tests/trt_double.py` do.
+"""What the objects of `tests/trt_double.py` do up to a built engine; `tests/trt_running.py` has the rest.
 
 `"Class.method"` or `"Class.property"` -> function of the generator, the object itself and the arguments by name.
 """
@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,10 @@ import numpy as np
 
 BEHAVIOUR: dict[str, Callable[..., Any]] = {}
 
-_MAGIC = b"TRTDOUBLE"
-_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+MAGIC = b"TRTDOUBLE"
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # Folded away: no layer of an engine.
 _FOLDED = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity", "Cast", "Constant"})
-_MS = {"Int8": 0.5, "Half": 1.0, "Float": 2.0}
 _ALGORITHMS = {
     "IInt8EntropyCalibrator2": "EntropyCalibration2",
     "IInt8MinMaxCalibrator": "MinMaxCalibration",
@@ -60,7 +59,7 @@ class Faults:
     dla_cores: int = 0
 
 
-def _does(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def does(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         BEHAVIOUR[name] = function
         return function
@@ -68,7 +67,7 @@ def _does(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return register
 
 
-def _start_cuda(g: Any, logger: Any) -> None:
+def start_cuda(g: Any, logger: Any) -> None:
     if g.faults.no_driver:
         g.log(logger, "ERROR", "CUDA initialization failure with error: 35")
         raise TypeError("pybind11::init(): factory function returned nullptr")
@@ -77,18 +76,18 @@ def _start_cuda(g: Any, logger: Any) -> None:
 # -- Builder and configuration
 
 
-@_does("Builder.__init__")
+@does("Builder.__init__")
 def _builder(g: Any, this: Any, logger: Any) -> None:
-    _start_cuda(g, logger)
+    start_cuda(g, logger)
     this.state["logger"] = logger
 
 
-@_does("Builder.num_DLA_cores")
+@does("Builder.num_DLA_cores")
 def _dla_cores(g: Any, this: Any) -> int:
     return int(g.faults.dla_cores)
 
 
-@_does("Builder.create_network")
+@does("Builder.create_network")
 def _create_network(g: Any, this: Any, flags: int = 0) -> Any:
     known = g.contract["enums"]["NetworkDefinitionCreationFlag"]
     assert flags < 1 << (max(known.values()) + 1), f"flags {flags} of another version"
@@ -99,60 +98,60 @@ def _create_network(g: Any, this: Any, flags: int = 0) -> Any:
     )
 
 
-@_does("Builder.create_builder_config")
+@does("Builder.create_builder_config")
 def _create_config(g: Any, this: Any) -> Any:
     flags = g.module.BuilderFlag
     return g.make("IBuilderConfig", set={flags.TF32}, profiles=[], pools={}, logger=this.state["logger"])
 
 
-@_does("Builder.create_optimization_profile")
+@does("Builder.create_optimization_profile")
 def _create_profile(g: Any, this: Any) -> Any:
     return g.make("IOptimizationProfile", shapes={})
 
 
-@_does("IOptimizationProfile.set_shape")
+@does("IOptimizationProfile.set_shape")
 def _set_shape(g: Any, this: Any, input: str, min: Any, opt: Any, max: Any) -> None:
     this.state["shapes"][input] = (tuple(min), tuple(opt), tuple(max))
 
 
-@_does("IBuilderConfig.set_flag")
+@does("IBuilderConfig.set_flag")
 def _set_flag(g: Any, this: Any, flag: Any) -> None:
     this.state["set"].add(flag)
 
 
-@_does("IBuilderConfig.clear_flag")
+@does("IBuilderConfig.clear_flag")
 def _clear_flag(g: Any, this: Any, flag: Any) -> None:
     this.state["set"].discard(flag)
 
 
-@_does("IBuilderConfig.get_flag")
+@does("IBuilderConfig.get_flag")
 def _get_flag(g: Any, this: Any, flag: Any) -> bool:
     return flag in this.state["set"]
 
 
-@_does("IBuilderConfig.set_memory_pool_limit")
+@does("IBuilderConfig.set_memory_pool_limit")
 def _set_pool(g: Any, this: Any, pool: Any, pool_size: int) -> None:
     this.state["pools"][pool.name] = pool_size
 
 
-@_does("IBuilderConfig.add_optimization_profile")
+@does("IBuilderConfig.add_optimization_profile")
 def _add_profile(g: Any, this: Any, profile: Any) -> int:
     this.state["profiles"].append(profile)
     return len(this.state["profiles"]) - 1
 
 
-@_does("IBuilderConfig.set_calibration_profile")
+@does("IBuilderConfig.set_calibration_profile")
 def _set_calibration_profile(g: Any, this: Any, profile: Any) -> bool:
     this.state["calibration_profile"] = profile
     return True
 
 
-@_does("IBuilderConfig.create_timing_cache")
+@does("IBuilderConfig.create_timing_cache")
 def _create_timing_cache(g: Any, this: Any, serialized_timing_cache: Any) -> Any:
     return g.make("ITimingCache", content=bytes(serialized_timing_cache))
 
 
-@_does("IBuilderConfig.set_timing_cache")
+@does("IBuilderConfig.set_timing_cache")
 def _set_timing_cache(g: Any, this: Any, cache: Any, ignore_mismatch: bool) -> bool:
     content = cache.state["content"]
     if content and content != _TIMING_MAGIC + g.version.encode() and not ignore_mismatch:
@@ -161,12 +160,12 @@ def _set_timing_cache(g: Any, this: Any, cache: Any, ignore_mismatch: bool) -> b
     return True
 
 
-@_does("IBuilderConfig.get_timing_cache")
+@does("IBuilderConfig.get_timing_cache")
 def _get_timing_cache(g: Any, this: Any) -> Any:
     return this.state["timing_cache"]
 
 
-@_does("ITimingCache.serialize")
+@does("ITimingCache.serialize")
 def _serialize_timing(g: Any, this: Any) -> Any:
     return g.module.IHostMemory(this.state["content"])
 
@@ -174,60 +173,60 @@ def _serialize_timing(g: Any, this: Any) -> Any:
 # -- Network and parser
 
 
-@_does("INetworkDefinition.num_layers")
+@does("INetworkDefinition.num_layers")
 def _num_layers(g: Any, this: Any) -> int:
     return len(this.state["layers"])
 
 
-@_does("INetworkDefinition.num_inputs")
+@does("INetworkDefinition.num_inputs")
 def _num_inputs(g: Any, this: Any) -> int:
     return len(this.state["inputs"])
 
 
-@_does("INetworkDefinition.get_layer")
+@does("INetworkDefinition.get_layer")
 def _get_layer(g: Any, this: Any, index: int) -> Any:
     return this.state["layers"][index]
 
 
-@_does("INetworkDefinition.get_input")
+@does("INetworkDefinition.get_input")
 def _get_input(g: Any, this: Any, index: int) -> Any:
     return this.state["inputs"][index]
 
 
-@_does("ILayer.num_outputs")
+@does("ILayer.num_outputs")
 def _num_outputs(g: Any, this: Any) -> int:
     return len(this.state["outputs"])
 
 
-@_does("ILayer.get_output")
+@does("ILayer.get_output")
 def _get_output(g: Any, this: Any, index: int) -> Any:
     return this.state["outputs"][index]
 
 
-@_does("ILayer.type")
+@does("ILayer.type")
 def _layer_type(g: Any, this: Any) -> Any:
     names = {"Conv": "CONVOLUTION", "Constant": "CONSTANT", "Concat": "CONCATENATION", "Shape": "SHAPE"}
     return g.make_enum("LayerType", names.get(this.state["node"].op_type, "ELEMENTWISE"))
 
 
-@_does("ITensor.set_dynamic_range")
+@does("ITensor.set_dynamic_range")
 def _set_dynamic_range(g: Any, this: Any, min: float, max: float) -> bool:
     g._deprecated("ITensor.set_dynamic_range")
     this.state["range"] = (min, max)
     return bool(min < max)
 
 
-@_does("OnnxParser.__init__")
+@does("OnnxParser.__init__")
 def _parser(g: Any, this: Any, network: Any, logger: Any) -> None:
     this.state.update(network=network, logger=logger, errors=[])
 
 
-@_does("OnnxParser.num_errors")
+@does("OnnxParser.num_errors")
 def _num_errors(g: Any, this: Any) -> int:
     return len(this.state["errors"])
 
 
-@_does("OnnxParser.get_error")
+@does("OnnxParser.get_error")
 def _get_error(g: Any, this: Any, index: int) -> Any:
     return this.state["errors"][index]
 
@@ -236,7 +235,7 @@ for _name in ("node", "node_name", "node_operator", "desc"):
     BEHAVIOUR[f"ParserError.{_name}"] = lambda g, this, name=_name: this.state[name]
 
 
-@_does("OnnxParser.parse")
+@does("OnnxParser.parse")
 def _parse(g: Any, this: Any, model: Any, path: str | None = None) -> bool:
     import onnx
 
@@ -286,7 +285,7 @@ def _parse(g: Any, this: Any, model: Any, path: str | None = None) -> bool:
 # -- The build
 
 
-@_does("Builder.build_serialized_network")
+@does("Builder.build_serialized_network")
 def _build(g: Any, this: Any, network: Any, config: Any, kernel_text: Any = None) -> Any:
     logger = this.state["logger"]
     try:
@@ -299,7 +298,7 @@ def _build(g: Any, this: Any, network: Any, config: Any, kernel_text: Any = None
     text = json.dumps(header).encode()
     content = text + b"\0" + network.state["onnx"]
     digest = hashlib.sha256(content).digest()
-    return g.module.IHostMemory(_MAGIC + digest + content)
+    return g.module.IHostMemory(MAGIC + digest + content)
 
 
 class _BuildError(Exception):
@@ -363,7 +362,7 @@ def _is_half(layer: Any) -> bool:
 
 
 def _runs_int8(node: Any, graph: Any, explicit: bool, scales: dict[str, float]) -> bool:
-    if node.op_type not in _WEIGHTED:
+    if node.op_type not in WEIGHTED:
         return False
     if explicit:
         dequantized = {name for other in graph.node if other.op_type == "DequantizeLinear" for name in other.output}
@@ -460,212 +459,3 @@ def _calibrated(
 def _header_version(version: str) -> int:
     major, minor, patch = (int(number) for number in version.split(".")[:3])
     return major * (10_000 if major >= 10 else 1_000) + minor * 100 + patch
-
-
-# -- Runtime
-
-
-@_does("Runtime.__init__")
-def _runtime(g: Any, this: Any, logger: Any) -> None:
-    _start_cuda(g, logger)
-    this.state["logger"] = logger
-
-
-@_does("Runtime.deserialize_cuda_engine")
-def _deserialize(g: Any, this: Any, serialized_engine: Any) -> Any:
-    plan = bytes(serialized_engine)
-    digest, content = plan[len(_MAGIC) : len(_MAGIC) + 32], plan[len(_MAGIC) + 32 :]
-    if not plan.startswith(_MAGIC) or hashlib.sha256(content).digest() != digest:
-        g.log(this.state["logger"], "ERROR", "Serialization assertion plan->header.size == blobSize failed.")
-        return None
-    text, _, onnx = content.partition(b"\0")
-    header = json.loads(text)
-    if header["version"] != g.version:
-        g.log(
-            this.state["logger"],
-            "ERROR",
-            "The engine plan file is not compatible with this version of TensorRT, expecting library version "
-            f"{g.version} got {header['version']}, please rebuild.",
-        )
-        return None
-    if header["dla_core"] is not None:
-        assert this.state.get("DLA_core") == header["dla_core"]
-    return g.make("ICudaEngine", header=header, session=_session(onnx), logger=this.state["logger"])
-
-
-def _session(onnx: bytes) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-
-
-def _nodes(this: Any) -> list[Any]:
-    session = this.state["session"]
-    return [*session.get_inputs(), *session.get_outputs()]
-
-
-def _node(this: Any, name: str) -> Any:
-    return next(node for node in _nodes(this) if node.name == name)
-
-
-@_does("ICudaEngine.num_io_tensors")
-def _num_io(g: Any, this: Any) -> int:
-    return len(_nodes(this))
-
-
-@_does("ICudaEngine.get_tensor_name")
-def _tensor_name(g: Any, this: Any, index: int) -> str:
-    return str(_nodes(this)[index].name)
-
-
-@_does("ICudaEngine.get_tensor_mode")
-def _tensor_mode(g: Any, this: Any, name: str) -> Any:
-    inputs = [node.name for node in this.state["session"].get_inputs()]
-    return g.module.TensorIOMode.INPUT if name in inputs else g.module.TensorIOMode.OUTPUT
-
-
-@_does("ICudaEngine.get_tensor_dtype")
-def _tensor_dtype(g: Any, this: Any, name: str, profile_index: int = 0) -> Any:
-    names = {"tensor(float)": "FLOAT", "tensor(float16)": "HALF", "tensor(int64)": "INT64", "tensor(int32)": "INT32"}
-    return getattr(g.module.DataType, names[_node(this, name).type])
-
-
-@_does("ICudaEngine.get_tensor_location")
-def _tensor_location(g: Any, this: Any, name: str) -> Any:
-    return g.module.TensorLocation.DEVICE
-
-
-BEHAVIOUR["ICudaEngine.device_memory_size_v2"] = lambda g, this: 123_456
-BEHAVIOUR["ICudaEngine.device_memory_size"] = lambda g, this: (g._deprecated("device_memory_size"), 123_456)[1]
-
-
-@_does("ICudaEngine.create_execution_context")
-def _create_context(g: Any, this: Any, strategy: Any = None, runtime_config: Any = None) -> Any:
-    if g.faults.context_memory:
-        g.log(this.state["logger"], "ERROR", "Requested amount of GPU memory could not be allocated: out of memory")
-        return None
-    return g.make("IExecutionContext", engine=this, shapes={}, addresses={}, enqueue_emits_profile=True)
-
-
-@_does("IExecutionContext.set_input_shape")
-def _set_input_shape(g: Any, this: Any, name: str, shape: Any) -> bool:
-    engine = this.state["engine"]
-    static = _node(engine, name).shape
-    low, _, high = engine.state["header"]["profiles"].get(name, (static, static, static))
-    fits = len(shape) == len(low) and all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
-    if fits:
-        this.state["shapes"][name] = tuple(shape)
-    else:
-        g.log(engine.state["logger"], "ERROR", f"Set dimension {shape} for tensor {name} does not satisfy any profile")
-    return fits
-
-
-@_does("IExecutionContext.infer_shapes")
-def _infer_shapes(g: Any, this: Any) -> list[str]:
-    inputs = this.state["engine"].state["session"].get_inputs()
-    return [node.name for node in inputs if node.name not in this.state["shapes"]]
-
-
-@_does("IExecutionContext.get_tensor_shape")
-def _context_shape(g: Any, this: Any, name: str) -> Sequence[int]:
-    shapes = this.state["shapes"]
-    if name in shapes:
-        return tuple(shapes[name])
-    if g.faults.free_outputs:
-        return tuple(-1 for _ in _node(this.state["engine"], name).shape)
-    batch = next(iter(shapes.values()))[0]
-    return tuple(length if isinstance(length, int) else batch for length in _node(this.state["engine"], name).shape)
-
-
-@_does("IExecutionContext.set_tensor_address")
-def _set_address(g: Any, this: Any, name: str, memory: int) -> bool:
-    this.state["addresses"][name] = memory
-    return memory != 0
-
-
-@_does("IExecutionContext.execute_async_v3")
-def _execute(g: Any, this: Any, stream_handle: int) -> bool:
-    engine = this.state["engine"]
-    header, session = engine.state["header"], engine.state["session"]
-    addresses = this.state["addresses"]
-    missing = [node.name for node in _nodes(engine) if node.name not in addresses]
-    if missing:
-        g.log(engine.state["logger"], "ERROR", f"Address is not set for tensor {missing[0]}")
-        return False
-    if g.faults.execution_error:
-        g.log(engine.state["logger"], "ERROR", g.faults.execution_error)
-        return False
-    numpy_types = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64}
-
-    def memory(node: Any) -> Any:
-        shape, dtype = _context_shape(g, this, node.name), np.dtype(numpy_types[node.type])
-        return g.board.at(addresses[node.name], int(np.prod(shape)) * dtype.itemsize).view(dtype).reshape(shape)
-
-    def work() -> None:
-        outputs = session.run(None, {node.name: memory(node).copy() for node in session.get_inputs()})
-        error = g.faults.distort.get(header["route"], 0.0)
-        for node, output in zip(session.get_outputs(), outputs, strict=True):
-            sign = np.where(np.arange(output.size) % 2, 1, -1).reshape(output.shape)
-            np.copyto(memory(node), (output + error * np.abs(output).max(initial=0) * sign).astype(output.dtype))
-        profiler = this.state.get("profiler")
-        for name, _, ms in _timed(header, g.faults):
-            g.board.clock_ms += ms
-            if profiler is not None and this.state["enqueue_emits_profile"]:
-                profiler.report_layer_time(name, ms)
-
-    g.board.enqueue(stream_handle, work)
-    if this.state.get("profiler") is not None:
-        g.board.flush(stream_handle)
-    return True
-
-
-def _timed(header: dict[str, Any], faults: Any) -> Iterator[tuple[str, dict[str, Any] | None, float]]:
-    """Yields name, layer and time of each kernel; a Reformat stands where types meet."""
-    factor = faults.slower.get(header["route"], 1.0)
-    before = "Float"
-    for layer in header["layers"]:
-        if layer["kind"] != before and layer["op"] in _WEIGHTED:
-            yield f"Reformatting CopyNode for Input Tensor 0 to {layer['name']}", None, 0.25 * factor
-            before = layer["kind"]
-        yield layer["name"], layer, _MS[layer["kind"]] * factor
-
-
-# -- Inspector
-
-
-@_does("ICudaEngine.create_engine_inspector")
-def _create_inspector(g: Any, this: Any) -> Any:
-    return g.make("EngineInspector", engine=this)
-
-
-@_does("EngineInspector.get_engine_information")
-def _information(g: Any, this: Any, format: Any) -> str:
-    header = this.state["engine"].state["header"]
-    if format != g.module.LayerInformationFormat.JSON:
-        return "Layers:"
-    kernels = list(_timed(header, g.faults))
-    if not header["detailed"]:
-        return json.dumps({"Layers": [name for name, _, _ in kernels], "Bindings": []})
-    known = not header["profiles"] or this.state.get("execution_context") is not None
-    layers = []
-    for name, layer, _ in kernels:
-        kind = layer["kind"] if layer else "Half"
-        text = f"Thirty-two wide channel vectorized row major {kind} format" if known else "N/A due to dynamic shapes"
-        entry: dict[str, Any] = {
-            "Name": name,
-            "LayerType": "Reformat"
-            if layer is None
-            else "CaskConvolution"
-            if layer["op"] in _WEIGHTED
-            else "PointWiseV2",
-            "Inputs": [{"Name": "in", "Dimensions": [1], "Format/Datatype": text}],
-            "Outputs": [{"Name": "out", "Dimensions": [1], "Format/Datatype": text}],
-        }
-        if layer and layer["op"] in _WEIGHTED:
-            entry["Weights"] = {"Type": kind, "Count": 100}
-        layers.append(entry)
-    return json.dumps({"Layers": layers, "Bindings": []})

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from tests.fake_cuda import Board
-from tests.trt_behaviour import BEHAVIOUR, Faults
+from tests.trt_behaviour import Faults
+from tests.trt_running import BEHAVIOUR
 
 CONTRACT: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "trt_api_contract.json").read_text())
 VERSIONS = ("8.6.1", "10.3.0", "10.16.1.11", "11.4.0.106")
