@@ -380,7 +380,7 @@ def _one_pair(node: ir.Node) -> Iterator[Finding]:
             elif not _same(_scale_of(node), _scale_of(reader)):
                 yield _finding("T11", "error", node, f"and {reader.name} have different scales; wanted one")
         others = [each for each in _readers(node.inputs[0]) if each.op_type == _Q and each is not node]
-        if others and node.name < min(str(each.name) for each in others):  # type: ignore[operator]
+        if others and str(node.name) < min(str(each.name) for each in others):
             yield _finding("T11", "advice", node, f"and {others[0].name} quantize one tensor; wanted one pair for all")
         again = node.inputs[0].producer()
         if again is not None and again.op_type == _DQ:
