@@ -16,6 +16,7 @@ FIGURES = {
     "bccd": "x86_int8_centernet.md",
     "cost": "calibration_cost.md",
     "tflite": "centernet_tflite_study.md",
+    "jetson": "jetson_simulated.md",
 }
 """Name of the marks in README.md -> file whose text, less its title, stands between them."""
 
