@@ -81,7 +81,9 @@ class CudaRuntime(Cuda):
         self._library = _find_library() if library is None else library
         self._driver = driver
         for name, arguments in _SIGNATURES.items():
-            function = getattr(self._library, name)
+            function = getattr(self._library, name, None)
+            if function is None:
+                raise EngineError(f"CUDA's runtime library lacks {name}; wanted CUDA 11.4 or newer")
             function.argtypes, function.restype = arguments, ctypes.c_int
         self._library.cudaGetErrorString.argtypes = (ctypes.c_int,)
         self._library.cudaGetErrorString.restype = ctypes.c_char_p

@@ -78,11 +78,15 @@ class TensorRtSession(Session):
                 "and the desktop), or export a smaller input"
             )
         self._stream = self._cuda.create_stream()
-        self._events = (self._cuda.create_event(), self._cuda.create_event())
         self._buffers: dict[str, Buffer] = {}
         self._shapes: Shapes = {}
-        if all(length is not None for spec in self.artifact.inputs for length in spec.shape):
-            self._prepare({spec.name: _fixed(spec) for spec in self.artifact.inputs})
+        try:
+            self._events = (self._cuda.create_event(), self._cuda.create_event())
+            if all(length is not None for spec in self.artifact.inputs for length in spec.shape):
+                self._prepare({spec.name: _fixed(spec) for spec in self.artifact.inputs})
+        except EngineError:
+            self.close()
+            raise
 
     @property
     def device_memory_bytes(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import shutil
 import subprocess
 import sys
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -179,6 +181,11 @@ def test_cudart_without_a_gpu_is_told(shim):
         variable(shim, "devices").value = 1
 
 
+def test_an_old_cudart_is_told():
+    with pytest.raises(EngineError, match=r"lacks cudaGetDeviceCount; wanted CUDA 11\.4"):
+        CudaRuntime(types.SimpleNamespace())
+
+
 @pytest.fixture
 def pycuda(monkeypatch):
     """A pretended pycuda, with the names and signatures of its documentation."""
@@ -297,6 +304,76 @@ def test_torch_is_used_only_where_it_is_loaded(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     with pytest.raises(EngineError, match="not imported"):
         TorchCuda()
+
+
+def test_torch_copies_there_and_back(monkeypatch):
+    """Real tensors, but on the CPU: only `torch.cuda` is pretended."""
+    torch = pytest.importorskip("torch")
+
+    class Stream:
+        def __init__(self, device):
+            self.cuda_stream = 4711
+
+        def synchronize(self):
+            pass
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, stream):
+            assert isinstance(stream, Stream)
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, other):
+            return 2.5
+
+    def empty(nbytes, *, dtype, device=None, pin_memory=False):
+        if nbytes > 1 << 20:
+            raise RuntimeError("CUDA out of memory.\nTried to allocate")
+        return torch.empty(nbytes, dtype=dtype)
+
+    cuda_part = types.SimpleNamespace(
+        is_available=lambda: True,
+        synchronize=lambda device: None,
+        stream=contextlib.nullcontext,
+        Stream=Stream,
+        Event=Event,
+        get_device_capability=lambda device: (8, 7),
+        get_device_name=lambda device: "Orin",
+    )
+    pretended: Any = types.SimpleNamespace(
+        uint8=torch.uint8,
+        from_numpy=torch.from_numpy,
+        empty=empty,
+        device=lambda kind, index: torch.device("cpu"),
+        version=types.SimpleNamespace(cuda="12.6.1"),
+        cuda=cuda_part,
+    )
+    monkeypatch.setitem(sys.modules, "torch", pretended)
+    cuda = open_cuda("torch")
+    assert (cuda.facts().gpu, cuda.facts().cuda) == ("Orin", "12.6")
+    stream = cuda.create_stream()
+    assert stream == 4711
+    buffer = Buffer(cuda, (2, 3), np.float16)
+    wanted = np.arange(6, dtype=np.float16).reshape(2, 3)
+    np.copyto(buffer.host, wanted)
+    buffer.upload(stream)
+    buffer.host[:] = 0
+    buffer.download(stream)
+    cuda.synchronize(stream)
+    np.testing.assert_array_equal(buffer.host, wanted)
+    event = cuda.create_event()
+    cuda.record(event, stream)
+    assert cuda.elapsed_ms(event, event) == 2.5
+    buffer.free()
+    cuda.destroy_stream(stream)
+    with pytest.raises(EngineError, match="no zero copy"):
+        Buffer(cuda, (1,), np.float32, zero_copy=True)
+    with pytest.raises(EngineError, match=r"allocating 16\.8 MB on the device failed \(CUDA out of memory"):
+        cuda.allocate(1 << 24)
 
 
 @pytest.mark.gpu

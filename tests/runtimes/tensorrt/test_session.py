@@ -158,9 +158,11 @@ def test_too_little_memory_is_told(trt, engine, faults):
 
 
 def test_no_memory_for_buffers_is_told(trt, engine, board):
-    board.capacity_bytes = 1000
+    board.capacity_bytes = 400_000  # three of the four arrays of 128 KiB
     with pytest.raises(EngineError, match="out of memory"):
         open_session(engine, "tensorrt")
+    assert board.device_bytes == 0
+    assert board.streams == {}
 
 
 def test_a_run_that_fails_is_told_with_what_tensorrt_said(trt, engine, faults):
