@@ -246,7 +246,11 @@ def bench(
     seconds: Annotated[float, typer.Option(min=0.0, help="Measured seconds of each artifact, at least.")] = 3.0,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure latency, throughput, memory and cold start, artifacts interleaved so that their ratios hold."""
+    """Measure latency, throughput, memory and cold start, artifacts interleaved so that their ratios hold.
+
+    For TensorRT engines the environment decides: EDGEQ_CUDA=pycuda, cudart or torch forces a CUDA binding,
+    EDGEQ_ZERO_COPY=1 lets the GPU work in the host's memory, EDGEQ_CUDA_GRAPH=1 launches all kernels in one call.
+    """
     from edgeq.verbs.bench import Sampling, bench_artifacts
     from edgeq.verbs.report import TIMING
 
