@@ -6,7 +6,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -166,7 +166,8 @@ def check(
     Raises:
         ModelError: an operator has not the precision that was decided, or a tensor not the scale of its range.
     """
-    computed = {_base(after.tensors[index].name): operator for operator in after.operators
+    known = {tensor.name for tensor in before.tensors}
+    computed = {_base(after.tensors[index].name, known): operator for operator in after.operators
                 if operator.kind not in ("QUANTIZE", "DEQUANTIZE") for index in operator.outputs}  # fmt: skip
     for operator in before.operators:
         if operator.kind not in LAYERS and operator.index not in choices:
@@ -245,8 +246,9 @@ def _end_names(before: Graph, after: Graph) -> dict[int, str]:
     return names
 
 
-def _base(name: str) -> str:
-    return name.removesuffix("_quantized").removesuffix("_dequant")
+def _base(name: str, known: Set[str]) -> str:
+    """Returns the float graph's name of a tensor that the quantizer may have renamed."""
+    return name if name in known else name.removesuffix("_quantized").removesuffix("_dequant")
 
 
 def _channels(weight: Any) -> int:
