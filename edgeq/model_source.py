@@ -22,7 +22,7 @@ from edgeq.export.graph import (
     specs,
 )
 from edgeq.export.onnx_writer import FloatModel
-from edgeq.models.names import CENTERNET_DEPTHS, is_zoo_name, zoo_names
+from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
 from edgeq.presets import Preset, load_preset, parse_labels
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     if request.preset is None:
         raise InputError(
             f"{path.name}: how its input is prepared and its outputs are read must be declared; "
-            "give --preset centernet, yolox, fastestdet, imagenet or a TOML file"
+            "give --preset centernet, yolox, fastestdet, imagenet, cifar10 or a TOML file"
         )
     preset = load_preset(request.preset, size)
     return _assemble(request, path.stem, graph, None, preset)
@@ -157,11 +157,13 @@ def _assemble(
 def _zoo_preset(reference: str) -> str:
     if reference in CENTERNET_DEPTHS:
         return "centernet"
+    if reference in CIFAR_DEPTHS:
+        return "cifar10"
     if is_zoo_name(reference):
         return "imagenet"
     raise InputError(
         f"{reference}: how its input is prepared must be declared; "
-        "give --preset centernet, yolox, imagenet or a TOML file"
+        "give --preset centernet, yolox, imagenet, cifar10 or a TOML file"
     )
 
 

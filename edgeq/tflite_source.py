@@ -96,7 +96,7 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
     if request.preset is None:
         raise InputError(
             f"{path.name}: how its input is prepared and its outputs are read must be declared; "
-            "give --preset centernet, yolox, fastestdet, imagenet or a TOML file"
+            "give --preset centernet, yolox, fastestdet, imagenet, cifar10 or a TOML file"
         )
     preset = load_preset(request.preset, (shapes[0][1], shapes[0][2]))
     labels = preset.labels if request.labels is None else parse_labels(request.labels)

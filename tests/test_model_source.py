@@ -85,7 +85,7 @@ def test_weights_can_tell_size_and_labels(small_weights, tmp_path):
         ({"reference": "centernet_resnet50"}, ModelError, "does not fit centernet_resnet50"),
         ({"reference": "resnet18"}, ModelError, "does not fit resnet18"),
         ({"weights": Path("none.safetensors")}, InputError, r"none\.safetensors: no such file; expected weights"),
-        ({"preset": "none"}, InputError, "unknown preset 'none'; known: centernet, fastestdet, imagenet, yolox"),
+        ({"preset": "none"}, InputError, "unknown preset 'none'; known: centernet, cifar10, fastestdet, imagenet"),
         ({"preset": "none.toml"}, InputError, r"none\.toml: no such file; expected a preset"),
     ],
 )

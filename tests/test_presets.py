@@ -11,7 +11,7 @@ from edgeq.presets import load_preset, preset_names
 
 
 def test_the_built_in_presets_are_those_of_their_papers() -> None:
-    assert preset_names() == ["centernet", "fastestdet", "imagenet", "yolox"]
+    assert preset_names() == ["centernet", "cifar10", "fastestdet", "imagenet", "yolox"]
     assert load_preset("centernet", (320, 416)).preprocessing == Preprocessing(
         320, 416, "center", "bgr", 1 / 255, (0.408, 0.447, 0.470), (0.289, 0.274, 0.278)
     )
@@ -22,6 +22,11 @@ def test_the_built_in_presets_are_those_of_their_papers() -> None:
     assert load_preset("imagenet", (224, 224)).preprocessing == Preprocessing(
         224, 224, "crop", "rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), antialias=True
     )
+    cifar10 = load_preset("cifar10")
+    assert cifar10.preprocessing == Preprocessing(
+        32, 32, "stretch", "rgb", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    )
+    assert (cifar10.postprocessing, len(cifar10.labels)) == (Postprocessing("classification"), 10)
     assert load_preset("imagenet", (224, 224)).postprocessing == Postprocessing("classification")
 
 

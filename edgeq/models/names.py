@@ -17,12 +17,15 @@ CENTERNET_DEPTHS = {
 CLASSIFIERS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 """Names in `torchvision.models`."""
 
+CIFAR_DEPTHS = {f"cifar_resnet{depth}": depth for depth in (20, 32, 44, 56, 110)}
+"""Name -> depth of the ResNets for CIFAR-10."""
+
 
 def zoo_names() -> list[str]:
     """Returns the names that `edgeq.models.zoo.load_model` knows, detectors first."""
-    return [*CENTERNET_DEPTHS, *CLASSIFIERS]
+    return [*CENTERNET_DEPTHS, *CLASSIFIERS, *CIFAR_DEPTHS]
 
 
 def is_zoo_name(name: str) -> bool:
     """Says whether `name` is one of `zoo_names()`."""
-    return name in CENTERNET_DEPTHS or name in CLASSIFIERS
+    return name in zoo_names()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.models.centernet import CenterNet
-from edgeq.models.names import CENTERNET_DEPTHS, CLASSIFIERS, SHAPES, zoo_names
+from edgeq.models.cifar_resnet import CifarResNet
+from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, CLASSIFIERS, SHAPES, zoo_names
 from edgeq.registry import load_object
 
 _log = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _build(reference: str, state: Mapping[str, Tensor]) -> nn.Module:
     if reference in CENTERNET_DEPTHS:
         return CenterNet(CENTERNET_DEPTHS[reference], **_centernet_sizes(state))
+    if reference in CIFAR_DEPTHS:
+        return CifarResNet(CIFAR_DEPTHS[reference], len(state.get("linear.bias", range(10))))
     if reference in CLASSIFIERS:
         import torchvision
 

@@ -1,0 +1,48 @@
+"""The ResNets for CIFAR-10: their layers are those of the paper, and INT8 keeps what real ones have learnt."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edgeq.model_source import ModelRequest
+from edgeq.models.cifar_resnet import CifarResNet
+from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.evaluate import evaluate_artifacts
+from edgeq.verbs.export import export_model
+from tests.cifar import unpack_cifar
+from tests.golden import CIFAR_RESNETS
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
+def test_parameters_are_those_of_the_papers_table_6(depth, millions):
+    assert sum(each.numel() for each in CifarResNet(depth).parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
+
+
+def test_a_shortcut_takes_every_other_pixel_and_fills_channels_with_zeros():
+    block = CifarResNet(20).layer2[0].eval()
+    for parameter in block.parameters():
+        torch.nn.init.zeros_(parameter)  # the branch gives nothing
+    x = torch.rand(1, 16, 8, 8)
+    with torch.no_grad():
+        y = block(x)
+    assert torch.equal(y[:, 8:24], x[:, :, ::2, ::2])
+    assert not y[:, :8].any() and not y[:, 24:].any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CIFAR_RESNETS)
+def test_int8_keeps_top_1_within_three_tenths_of_a_point(shared_data, tmp_path, name):
+    calibration = unpack_cifar(shared_data, "cifar10_train5k_jpeg_calib", tmp_path / "train", every=10)
+    test = unpack_cifar(shared_data, "cifar10_test10k_jpeg", tmp_path / "test", every=1)
+    request = ModelRequest(f"cifar_{name}", shared_data / "weights" / f"{name}_cifar10.safetensors")
+    images = CalibrationSource(calibration.parent)
+    files = export_model(request, "x86", ("fp32", "int8"), tmp_path / "out", calibration=images).files
+    results = evaluate_artifacts(
+        [file.artifact.path for file in files], test, test.parent, runtimes=["onnxruntime", "openvino"]
+    )
+    for result in results:
+        if result["precision"] == "fp32":
+            assert result["top1"] == pytest.approx(CIFAR_RESNETS[name], abs=0.0005)
+        else:
+            assert result["top1"] >= CIFAR_RESNETS[name] - 0.003
