@@ -80,7 +80,7 @@ def test_the_digest_does_not_depend_on_how_a_number_is_written(tmp_path: Path) -
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'yolov99'.*centernet, fastestdet, imagenet, yolox"):
+    with pytest.raises(InputError, match=r"'yolov99'.*centernet, cifar10, fastestdet, imagenet, yolox"):
         load_preset("yolov99", (8, 8))
 
 
