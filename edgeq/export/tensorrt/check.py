@@ -19,6 +19,8 @@ placing Q/DQ layers.
 - T12 (error): ConvTranspose has one scale for the weight; engines and exporters disagree about the channel's axis.
 - T13 (advice): no input of a Concat is quantized on a grid that is many times coarser than its own.
 - T14 (error): under strong typing scales are FP16; FP32 ones make every layer between them FP32.
+- T15 (advice): normalisations and Softmax read floats.
+- T16 (advice): an attention in INT8 has all the pairs, the shape and the scale that the fused kernel wants, or none.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import numpy as np
 from edgeq.errors import InputError
 from edgeq.export.graph import WEIGHTED_OPS, constant, infer_shapes, opset_of
 from edgeq.export.plan import MAX_RANGE_RATIO
+from edgeq.export.tensorrt.check_attention import attention, normalization
 from edgeq.export.topology import moves_values
 
 if TYPE_CHECKING:
@@ -71,7 +74,7 @@ class Finding:
     """A rule that a graph breaks.
 
     Attributes:
-        rule: Its number, `T1` to `T14`.
+        rule: Its number, `T1` to `T16`.
         severity: `error` or `advice`.
         node: Name of the node; empty for the whole graph.
         sentence: What was found and what is wanted.
@@ -148,7 +151,7 @@ class _Checker:
         yield from self._opset()
         rules: tuple[Callable[[ir.Node], Iterator[Finding]], ...] = (
             _operator, self._zero_point, _scale, _axis, _bias, _both_inputs, _before_activation, _residual,
-            _concat_scales, _one_pair, _conv_transpose, _mixed_ranges, self._strong_scale,
+            _concat_scales, _one_pair, _conv_transpose, _mixed_ranges, self._strong_scale, _normalization, _attention,
         )  # fmt: skip
         for rule in rules:
             for node in self._nodes:
@@ -389,6 +392,14 @@ def _one_pair(node: ir.Node) -> Iterator[Finding]:
 
 def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
     return first is None or second is None or np.array_equal(first.ravel(), second.ravel())
+
+
+def _normalization(node: ir.Node) -> Iterator[Finding]:
+    yield from (_finding("T15", "advice", node, said) for said in normalization(node, _is_quantized))
+
+
+def _attention(node: ir.Node) -> Iterator[Finding]:
+    yield from (_finding("T16", "advice", node, said) for said in attention(node, _is_quantized))
 
 
 def _conv_transpose(node: ir.Node) -> Iterator[Finding]:
