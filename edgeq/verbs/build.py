@@ -271,7 +271,7 @@ def _calibration(artifact: Artifact, source: Artifact, request: BuildRequest) ->
             ranges.check(model_digest=source.source_digest, preprocessing_digest=source.preprocessing.digest)
         scales = {name: ranges.threshold(name) / _LEVELS for name in ranges.tensors}
         return FromScales(scales), {path.name: sha256_file(path)}
-    if path.suffix == ".cache" or _begins_as_cache(path):
+    if given.is_cache or path.suffix == ".cache":
         try:
             content = path.read_bytes()
         except OSError as error:
@@ -285,13 +285,6 @@ def _calibration(artifact: Artifact, source: Artifact, request: BuildRequest) ->
         raise InputError(f"{source.path}: its manifest does not say how images go in; export it with --preset")
     _log.info("%s: TensorRT calibrates on %d images", source.name, len(images))
     return FromImages(_inputs(images, source), _ALGORITHMS[request.algorithm]), {}
-
-
-def _begins_as_cache(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return stream.read(4) == b"TRT-"
 
 
 def _inputs(images: Sequence[Path], source: Artifact) -> Iterator[np.ndarray]:
@@ -331,9 +324,9 @@ def _comparison_inputs(engine: Artifact, request: BuildRequest) -> list[dict[str
     path = request.calibration
     (spec, *others) = engine.inputs
     batch = spec.shape[0]
-    if path is not None and engine.preprocessing is not None and not others and batch == 1 and path.suffix != ".cache":
+    if path is not None and engine.preprocessing is not None and not others and batch == 1:
         source = CalibrationSource(path, request.images_dir)
-        if not source.is_ranges_file and not _begins_as_cache(path):
+        if not source.is_ranges_file and not source.is_cache:
             chosen = evenly_spaced(list_images(path, request.images_dir), _COMPARED_IMAGES)
             return [{spec.name: array} for array in _inputs(chosen, engine)]
     _log.warning("%s: the routes are compared on noise; give --calib with images to compare on those", engine.name)

@@ -18,6 +18,8 @@ from edgeq.export.tflite.writer import TfliteModel
 from edgeq.images import list_images, read_image
 from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate
 
+_CACHE_MARK = b"TRT-"
+
 
 @dataclass(frozen=True)
 class CalibrationSource:
@@ -48,8 +50,11 @@ class CalibrationSource:
 
     @property
     def is_cache(self) -> bool:
-        """Whether `source` is a calibration cache of TensorRT."""
-        return self.source.suffix == ".cache" and self.source.is_file()
+        """Whether `source` is a calibration cache of TensorRT, by its name or by how it begins."""
+        if not self.source.is_file():
+            return False
+        with self.source.open("rb") as stream:
+            return self.source.suffix == ".cache" or stream.read(len(_CACHE_MARK)) == _CACHE_MARK
 
     def images(self) -> Iterator[np.ndarray]:
         """Yields the images that can be read, `(H, W, 3)` uint8; none for a ranges file or a cache."""

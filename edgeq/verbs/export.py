@@ -15,7 +15,7 @@ from edgeq.errors import EdgeqError, InputError
 from edgeq.export.artifact import Artifact, Postprocessing
 from edgeq.export.onnx_writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
 from edgeq.export.tflite import writer as tflite_writer
-from edgeq.export.tflite.writer import COMPATIBLE, Known, Options, TfliteModel
+from edgeq.export.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
 from edgeq.export.topology import choose
 from edgeq.files import require_writable
 from edgeq.model_source import ModelRequest, open_model
@@ -30,8 +30,6 @@ from edgeq.verbs.tasks import task_of
 
 PRECISIONS = {"onnx": ("fp32", "fp16", "int8", "dynamic"), "tflite": tflite_writer.PRECISIONS}
 """File format -> the precisions that it is written in."""
-
-_STATIC = ("int8", "int16x8")
 
 _log = logging.getLogger(__name__)
 
@@ -155,7 +153,7 @@ def _check_precisions(
             f"{calibration.source}: a calibration cache holds symmetric ranges alone, which cost {target.name} half "
             "its steps; calibrate on images"
         )
-    needing = [precision for precision in precisions if precision in _STATIC]
+    needing = [precision for precision in precisions if precision in STATIC_PRECISIONS]
     if needing and calibration is None:
         raise InputError(
             f"{needing[0]} needs ranges: give --calib with images, or with a ranges file of `edgeq calibrate`"
@@ -205,7 +203,7 @@ class _Export:
         return ExportResult(model, 0, {}, tuple(files), path)
 
     def _ranges(self, model: FloatModel | TfliteModel) -> tuple[Ranges | None, Path | None]:
-        if self.calibration is None or not any(precision in _STATIC for precision in self.precisions):
+        if self.calibration is None or not any(precision in STATIC_PRECISIONS for precision in self.precisions):
             return None, None
         return self.calibration.ranges(model, self.out, self.threads)
 

@@ -52,7 +52,7 @@ def match_tensors(
 def collect_ranges(
     converted: TfliteModel,
     matched: Mapping[str, str],
-    ranges: Ranges | None,
+    ranges: Ranges,
     source: CalibrationSource | None,
     precisions: Sequence[str],
     options: Options,
@@ -72,12 +72,10 @@ def collect_ranges(
         threads: CPU threads for calibration.
     """
     needed = tensors_to_calibrate(converted, precisions, options)
-    known = {}
-    if ranges is not None:
-        known = {name: (ranges, matched[name]) for name in needed if matched.get(name) in ranges.tensors}
+    known = {name: (ranges, matched[name]) for name in needed if matched.get(name) in ranges.tensors}
     shared = len(known)
     rest = [name for name in needed if name not in known]
-    if rest and ranges is not None and source is not None and not source.is_ranges_file:
+    if rest and source is not None and not source.is_ranges_file:
         images = list_images(source.source, source.images_dir)
         path = out / f"{converted.name}.tflite.ranges.json"
         own = calibrate(

@@ -44,15 +44,13 @@ def quantize(
         ModelError: the quantizer refuses the graph, or did something else than was decided.
         MissingDependencyError: the extra `tflite` is not installed.
     """
-    try:
-        from ai_edge_quantizer import qtyping, quantizer
-    except ImportError as error:
-        raise MissingDependencyError("ai-edge-quantizer", "tflite", "Quantizing TFLite files") from error
-    granularities = qtyping.QuantGranularity
     before = read_graph(content, name)
     if not integer_io and all(choice.precision is Precision.FLOAT for choice in choices.values()):
         return content  # the quantizer refuses to have nothing to do
-    worker = quantizer.Quantizer(bytearray(content))
+    worker = _open(content)
+    from ai_edge_quantizer import qtyping
+
+    granularities = qtyping.QuantGranularity
     for choice in choices.values():
         granularity = granularities.TENSORWISE if choice.kind in per_tensor else granularities.CHANNELWISE
         _add_rule(worker, f"^{re.escape(choice.name)};", choice.kind, choice.precision, granularity)
@@ -60,13 +58,7 @@ def quantize(
         for side in ("INPUT", "OUTPUT"):
             _add_rule(worker, ".*", side, _static_precision(choices), granularities.CHANNELWISE)
     statistics = None if ranges is None else _statistics(before, ranges)
-    try:
-        with _quiet():
-            result = worker.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
-        quantized = bytes(result.quantized_model)
-    # It raises plain ValueError, RuntimeError, KeyError and TypeError for graphs that it does not take.
-    except Exception as error:
-        raise ModelError(f"{name}: ai-edge-quantizer cannot quantize it: {error}") from error
+    quantized = _run(worker, statistics, name)
     quantized = rename_tensors(quantized, _end_names(before, read_graph(quantized, name)), name)
     check(before, read_graph(quantized, name), choices, name, ranges=ranges, per_tensor=per_tensor)
     return quantized
@@ -79,11 +71,9 @@ def cast_to_float16(content: bytes, name: str) -> bytes:
         ModelError: the quantizer refuses the graph.
         MissingDependencyError: the extra `tflite` is not installed.
     """
-    try:
-        from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
-    except ImportError as error:
-        raise MissingDependencyError("ai-edge-quantizer", "tflite", "Quantizing TFLite files") from error
-    worker = quantizer.Quantizer(bytearray(content))
+    worker = _open(content)
+    from ai_edge_quantizer import algorithm_manager, qtyping
+
     weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
     worker.update_quantization_recipe(
         ".*",
@@ -95,12 +85,7 @@ def cast_to_float16(content: bytes, name: str) -> bytes:
         ),
         algorithm_manager.AlgorithmName.FLOAT_CASTING,
     )
-    try:
-        with _quiet():
-            result = worker.quantize(enable_progress_bar=False, enable_progress_report=False)
-    except Exception as error:
-        raise ModelError(f"{name}: ai-edge-quantizer cannot halve its weights: {error}") from error
-    return bytes(result.quantized_model)
+    return _run(worker, None, name)
 
 
 def intervals(
@@ -190,6 +175,26 @@ def check(
                 f"{name}: {operator.kind} {output!r} was to be {precision.value}, but {problem}; please report the "
                 "model"
             )
+
+
+def _open(content: bytes) -> Any:
+    """Returns ai-edge-quantizer's `Quantizer` of a file."""
+    try:
+        from ai_edge_quantizer import quantizer
+    except ImportError as error:
+        raise MissingDependencyError("ai-edge-quantizer", "tflite", "Quantizing TFLite files") from error
+    return quantizer.Quantizer(bytearray(content))
+
+
+def _run(worker: Any, statistics: Mapping[str, Mapping[str, np.ndarray]] | None, name: str) -> bytes:
+    """Returns what a `Quantizer` makes of its file by the rules that it was given."""
+    try:
+        with _quiet():
+            result = worker.quantize(statistics, enable_progress_bar=False, enable_progress_report=False)
+        return bytes(result.quantized_model)
+    # It raises plain ValueError, RuntimeError, KeyError and TypeError for graphs that it does not take.
+    except Exception as error:
+        raise ModelError(f"{name}: ai-edge-quantizer cannot quantize it: {error}") from error
 
 
 @contextlib.contextmanager

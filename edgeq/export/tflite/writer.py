@@ -31,6 +31,9 @@ from edgeq.files import sha256_bytes, write_bytes
 
 PRECISIONS = ("fp32", "fp16", "int8", "int16x8", "dynamic")
 
+STATIC_PRECISIONS = ("int8", "int16x8")
+"""Precisions that need ranges."""
+
 COMPATIBLE = ("tflite-runtime",)
 """Engines that need files of their own."""
 
@@ -125,7 +128,7 @@ def tensors_to_calibrate(model: TfliteModel, precisions: Sequence[str], options:
     """Returns the tensors whose ranges the files of these precisions need, in graph order."""
     needed: set[str] = set()
     for precision in precisions:
-        if precision in ("int8", "int16x8"):
+        if precision in STATIC_PRECISIONS:
             needed.update(needed_tensors(model.graph, plan(model, precision, options), options.integer_io))
     return [tensor.name for tensor in model.graph.tensors if tensor.name in needed]
 
