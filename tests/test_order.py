@@ -40,10 +40,11 @@ LEVELS = (
     Level(frozenset({"calibrators", "targets"}), mixed=False),
     Level(frozenset({"export"})),
     Level(frozenset({"runtimes"})),
-    Level(frozenset({"classification", "detection", "images", "preprocessing", "presets"})),
+    Level(frozenset({"classification", "detection", "embedding", "images", "preprocessing", "presets"})),
     # The only place that imports torch on load: nothing that a device runs may reach it.
     Level(frozenset({"models"}), only_for=frozenset({"model_source", "tflite_source", "verbs", "benchmarks"})),
     Level(frozenset({"foreign", "model_source", "tflite_source"})),
+    Level(frozenset({"devices"})),
     Level(frozenset({"verbs"})),
     # edgeq/__init__.py: the public API, not for the modules behind it.
     Level(frozenset({"edgeq"})),
