@@ -16,7 +16,7 @@ import numpy as np
 from edgeq.errors import EngineError, InputError
 from edgeq.export.artifact import Artifact, Layout, Preprocessing, TensorSpec, manifest_path
 from edgeq.files import sha256_file
-from edgeq.presets import load_preset, parse_labels
+from edgeq.presets import load_preset, parse_labels, require_channels
 from edgeq.runtimes import get_runtime
 from edgeq.runtimes.base import first_line
 from edgeq.runtimes.litert import quiet_stderr
@@ -58,7 +58,10 @@ def open_artifact(path: Path, preset: str | None = None, labels: str | None = No
     artifact = _describe(path)
     if preset is None:
         return artifact
-    declared = load_preset(preset, _input_size(artifact))
+    channels, size = _input_image(artifact)
+    declared = load_preset(preset, size)
+    if channels is not None:
+        require_channels(str(path), channels, preset, declared.preprocessing)
     return dataclasses.replace(
         artifact,
         inputs=tuple(_with_pixels(spec, declared.preprocessing) for spec in artifact.inputs),
@@ -95,19 +98,19 @@ def _describe(path: Path) -> Artifact:
     )
 
 
-def _input_size(artifact: Artifact) -> tuple[int, int] | None:
-    """Returns height and width of a model's image; `None` where they are free."""
+def _input_image(artifact: Artifact) -> tuple[int | None, tuple[int, int] | None]:
+    """Returns how many channels a model's image has, and its height and width; `None` where they are free."""
     images = [spec for spec in artifact.inputs if len(spec.shape) == 4]
     if len(artifact.inputs) != 1 or not images:
         shapes = ", ".join(f"{spec.name} {spec.shape}" for spec in artifact.inputs)
         raise InputError(
-            f"{artifact.path}: has the inputs {shapes}; wanted a single image (N, 3, H, W) or (N, H, W, 3)"
+            f"{artifact.path}: has the inputs {shapes}; wanted a single image (N, C, H, W) or (N, H, W, C)"
         )
     (spec,) = images
     channels, height, width = spec.shape[1:] if spec.layout == "NCHW" else (spec.shape[3], *spec.shape[1:3])
-    if channels not in (3, None):
-        raise InputError(f"{artifact.path}: its input {spec.name!r} has {channels} channels; wanted an image of 3")
-    return None if height is None or width is None else (height, width)
+    if channels not in (1, 3, None):
+        raise InputError(f"{artifact.path}: its input {spec.name!r} has {channels} channels; wanted an image of 3 or 1")
+    return channels, None if height is None or width is None else (height, width)
 
 
 def _with_pixels(spec: TensorSpec, preprocessing: Preprocessing) -> TensorSpec:

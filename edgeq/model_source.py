@@ -23,7 +23,8 @@ from edgeq.export.graph import (
 )
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
-from edgeq.presets import Preset, load_preset, parse_labels
+from edgeq.models.vit_configs import VITS, VitConfig
+from edgeq.presets import Preset, load_preset, parse_labels, preset_names, require_channels
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -109,33 +110,43 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     clean(graph)
     graph = convert_opset(graph, request.opset)
     clean(graph)
-    size = _static_size(graph)
+    channels, size = _static_image(graph)
     if request.preset is None:
         raise InputError(
             f"{path.name}: how its input is prepared and its outputs are read must be declared; "
-            "give --preset centernet, yolox, fastestdet, imagenet, cifar10 or a TOML file"
+            f"give --preset {', '.join(preset_names())} or a TOML file"
         )
     preset = load_preset(request.preset, size)
+    require_channels(path.name, channels, request.preset, preset.preprocessing)
     return _assemble(request, path.stem, graph, None, preset)
 
 
 def _open_torch(request: ModelRequest) -> OpenedModel:
     from edgeq.export.torch_export import export_torch
+    from edgeq.models.outputs import tensor_outputs
+    from edgeq.models.vit import VisionTransformer
     from edgeq.models.zoo import load_model, read_metadata, shipped_weights
 
     weights = request.weights or shipped_weights(request.reference)
     metadata = read_metadata(weights) if weights is not None else {}
     module = load_model(request.reference, request.weights)
     preset_name = request.preset or _zoo_preset(request.reference)
-    size = request.size or _metadata_size(metadata)
-    preset = load_preset(preset_name, size)
+    vit = module.config if isinstance(module, VisionTransformer) else None
+    own_size = None if vit is None else (vit.image_px, vit.image_px)
+    preset = load_preset(preset_name, request.size or _metadata_size(metadata) or own_size)
     size = (preset.preprocessing.height_px, preset.preprocessing.width_px)
     if request.reference in CENTERNET_DEPTHS and any(side % _CENTERNET_STRIDE for side in size):
         raise InputError(f"--size {size[0]}x{size[1]}: CenterNet wants sides that are multiples of {_CENTERNET_STRIDE}")
+    if vit is not None:
+        _check_patches(request.reference, vit, size)
+    if is_zoo_name(request.reference):
+        require_channels(request.reference, 3 if vit is None else vit.channels, preset_name, preset.preprocessing)
 
     import torch
 
-    example = torch.zeros(1, 3, *size)
+    example = torch.zeros(1, preset.preprocessing.channels, *size)
+    if not is_zoo_name(request.reference):
+        module = tensor_outputs(module, example)
     names = _output_names(module)
     graph = export_torch(module, example, names, opset=request.opset, dynamic_batch=request.dynamic_batch)
     if not preset.labels and "labels" in metadata:
@@ -154,16 +165,28 @@ def _assemble(
     return OpenedModel(model, module, folded)
 
 
+def _check_patches(reference: str, config: VitConfig, size: ImageSize) -> None:
+    if size != (config.image_px, config.image_px):
+        patches = (size[0] // config.patch_px) * (size[1] // config.patch_px)
+        raise InputError(
+            f"an input of {size[0]}x{size[1]} is {patches} patches of {config.patch_px}x{config.patch_px} pixels, and "
+            f"the position table of {reference} has {config.patches}: only {config.image_px}x{config.image_px} fits "
+            "it; leave --size away"
+        )
+
+
 def _zoo_preset(reference: str) -> str:
     if reference in CENTERNET_DEPTHS:
         return "centernet"
     if reference in CIFAR_DEPTHS:
         return "cifar10"
+    if reference in VITS:
+        return VITS[reference].preset
     if is_zoo_name(reference):
         return "imagenet"
     raise InputError(
         f"{reference}: how its input is prepared must be declared; "
-        "give --preset centernet, yolox, imagenet, cifar10 or a TOML file"
+        f"give --preset {', '.join(preset_names())} or a TOML file"
     )
 
 
@@ -192,13 +215,16 @@ def parse_size(text: str, source: str = "--size") -> ImageSize:
     return int(match[1]), int(match[2] or match[1])
 
 
-def _static_size(graph: ir.Model) -> ImageSize:
+def _static_image(graph: ir.Model) -> tuple[int, ImageSize]:
+    """Returns how many channels the graph's image has, and its size."""
     inputs = specs(graph.graph.inputs)
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[1] != 3:
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[1] not in (1, 3):
         raise ModelError(
-            f"the model's inputs are {[(spec.name, spec.shape) for spec in inputs]}; edgeq wants one image (N, 3, H, W)"
+            f"the model's inputs are {[(spec.name, spec.shape) for spec in inputs]}; edgeq wants one image "
+            "(N, 3, H, W), or (N, 1, H, W) of gray ones"
         )
-    height, width = inputs[0].shape[2:]
+    channels, height, width = inputs[0].shape[1:]
     if height is None or width is None:
         raise ModelError("the model's height and width are free; fix them with --size HxW")
-    return height, width
+    assert channels is not None  # noqa: S101 - checked above
+    return channels, (height, width)

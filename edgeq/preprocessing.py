@@ -17,6 +17,7 @@ from edgeq.export.artifact import Preprocessing
 
 FloatArray = NDArray[np.float32]
 
+_LUMINANCE = (19595, 38470, 7471)  # 0.299, 0.587 and 0.114 of 65536, as Pillow's mode "L" has them
 _ONE = 256  # weights between two rows are multiples of 1/256, so that a weighted sum of pixels fits 16 bits
 
 
@@ -63,13 +64,15 @@ class Placement:
 
 
 def preprocess(image: NDArray[np.uint8], spec: Preprocessing) -> tuple[FloatArray, Placement]:
-    """Returns the input `(1, 3, height_px, width_px)`, float32 and C-contiguous, and where the image lies in it.
+    """Returns the input `(1, channels, height_px, width_px)`, float32, C-contiguous, and where the image lies in it.
 
     Args:
         image: `(H, W, 3)` uint8, RGB.
         spec: What the model was trained on.
     """
     height, width = image.shape[:2]
+    if spec.channel_order == "gray":
+        image = _luminance(image)
     if spec.resize == "center" and not spec.antialias:
         placement = _center(width, height, spec)
         columns = _warp_taps(placement.scale_x, placement.offset_x, width, spec.width_px)
@@ -81,6 +84,13 @@ def preprocess(image: NDArray[np.uint8], spec: Preprocessing) -> tuple[FloatArra
     columns = _resize_taps(frame.left, frame.width, width, spec.width_px)
     rows = _resize_taps(frame.top, frame.height, height, spec.height_px)
     return _sample(image, rows, columns, spec), placement
+
+
+def _luminance(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns `(H, W, 1)`; where an image is gray already, its pixels as they are."""
+    red, green, blue = (image[:, :, channel] * np.uint32(weight) for channel, weight in enumerate(_LUMINANCE))
+    luminance: NDArray[np.uint8] = ((red + green + blue + np.uint32(1 << 15)) >> np.uint32(16)).astype(np.uint8)
+    return luminance[:, :, None]
 
 
 class _Frame(NamedTuple):
@@ -183,8 +193,8 @@ def _resize_taps(start: int, resized: int, size: int, count: int) -> _Taps:
 
 def _sample(image: NDArray[np.uint8], rows: _Taps, columns: _Taps, spec: Preprocessing) -> FloatArray:
     """Returns the normalised input, sampled bilinearly: first between rows, then between columns."""
-    height, width = image.shape[:2]
-    lines = image.reshape(height, width * 3)
+    height, width, channels = image.shape
+    lines = image.reshape(height, width * channels)
     # Rounded on their own, the two could add up to more than one.
     high_weight = np.rint(rows.high_weight * _ONE).astype(np.uint16)[:, None]
     low_weight = np.rint((rows.low_weight + rows.high_weight) * _ONE).astype(np.uint16)[:, None] - high_weight
@@ -194,15 +204,15 @@ def _sample(image: NDArray[np.uint8], rows: _Taps, columns: _Taps, spec: Preproc
         blend += np.rint((_ONE - low_weight - high_weight) * np.float64(spec.fill)).astype(np.uint16)
 
     factor, shift = _affine(spec)
-    batch = np.empty((1, 3, spec.height_px, spec.width_px), np.float32)
+    batch = np.empty((1, spec.channels, spec.height_px, spec.width_px), np.float32)
     high = np.empty((spec.height_px, spec.width_px), np.float32)
     for channel, source in enumerate(_channels(spec)):
         plane = batch[0, channel]
         gain = factor[channel] / _ONE
         # An image row is R, G, B, R, G, B, ...: taking by 3 * column + channel splits the channels on the way.
-        low_pixels = blend.take(columns.low * 3 + source, axis=1, mode="clip")
+        low_pixels = blend.take(columns.low * channels + source, axis=1, mode="clip")
         np.multiply(low_pixels, (columns.low_weight * gain).astype(np.float32), out=plane)
-        high_pixels = blend.take(columns.high * 3 + source, axis=1, mode="clip")
+        high_pixels = blend.take(columns.high * channels + source, axis=1, mode="clip")
         np.multiply(high_pixels, (columns.high_weight * gain).astype(np.float32), out=high)
         plane += high
         fill = (1 - columns.low_weight - columns.high_weight) * spec.fill * factor[channel]
@@ -211,18 +221,20 @@ def _sample(image: NDArray[np.uint8], rows: _Taps, columns: _Taps, spec: Preproc
 
 
 def _resize_antialiased(image: NDArray[np.uint8], frame: _Frame, spec: Preprocessing) -> NDArray[np.uint8]:
-    """Returns the frame's part of the input, `(height_px, width_px, 3)`, and fill around it."""
+    """Returns the frame's part of the input, `(height_px, width_px, channels)`, and fill around it."""
     from PIL import Image
 
-    resized = Image.fromarray(image).resize((frame.width, frame.height), Image.Resampling.BILINEAR)
-    canvas = Image.new("RGB", (spec.width_px, spec.height_px), (round(spec.fill),) * 3)
+    # Pillow knows gray images as two-dimensional arrays only.
+    source = Image.fromarray(image[:, :, 0] if spec.channels == 1 else image)
+    resized = source.resize((frame.width, frame.height), Image.Resampling.BILINEAR)
+    canvas = Image.new(source.mode, (spec.width_px, spec.height_px), (round(spec.fill),) * spec.channels)
     canvas.paste(resized, (frame.left, frame.top))
-    return np.asarray(canvas)
+    return np.asarray(canvas).reshape(spec.height_px, spec.width_px, spec.channels)
 
 
 def _normalise(pixels: NDArray[np.uint8], spec: Preprocessing) -> FloatArray:
     factor, shift = _affine(spec)
-    batch = np.empty((1, 3, spec.height_px, spec.width_px), np.float32)
+    batch = np.empty((1, spec.channels, spec.height_px, spec.width_px), np.float32)
     for channel, source in enumerate(_channels(spec)):
         plane = batch[0, channel]
         np.multiply(pixels[:, :, source], np.float32(factor[channel]), out=plane)
@@ -231,10 +243,11 @@ def _normalise(pixels: NDArray[np.uint8], spec: Preprocessing) -> FloatArray:
 
 
 def _affine(spec: Preprocessing) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns factor and shift `(3,)` that do in one step what scale, mean and std say."""
+    """Returns factor and shift `(channels,)` that do in one step what scale, mean and std say."""
     std = np.array(spec.std)
     return spec.scale / std, -np.array(spec.mean) / std
 
 
-def _channels(spec: Preprocessing) -> tuple[int, int, int]:
-    return (0, 1, 2) if spec.channel_order == "rgb" else (2, 1, 0)
+def _channels(spec: Preprocessing) -> tuple[int, ...]:
+    """Returns which channel of the image goes into each of the input."""
+    return {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "gray": (0,)}[spec.channel_order]

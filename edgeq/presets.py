@@ -8,16 +8,16 @@
     height_px = 416                 # both sizes are needed only where the model's input has a free height or width
     width_px = 416
     resize = "letterbox"            # center, letterbox, stretch or crop
-    channel_order = "bgr"           # rgb or bgr
+    channel_order = "bgr"           # rgb, bgr, or gray for models of one channel
     scale = 0.00392156862745098     # pixels 0..255 become (pixel * scale - mean) / std
-    mean = [0.0, 0.0, 0.0]
+    mean = [0.0, 0.0, 0.0]          # for gray one number: [0.0]
     std = [1.0, 1.0, 1.0]
     fill = 114                      # 0..255, outside the image
     antialias = false
     crop_fraction = 0.875           # for crop
 
-    [postprocessing]                # left out for a model that is neither detector nor classifier
-    decoder = "yolox"               # centernet, fastestdet, yolox, classification or package.module:function
+    [postprocessing]                # left out for a model that is not to be scored
+    decoder = "yolox"               # centernet, fastestdet, yolox, classification, embedding or a.module:function
 
     [postprocessing.outputs]        # role in the decoder = output's name
     predictions = "output"
@@ -47,7 +47,7 @@ else:
 
 _DATA = files("edgeq") / "data"
 _CHOICES = {"resize": get_args(Resize), "channel_order": get_args(ChannelOrder)}
-_TRIPLES = ("mean", "std")
+_BY_CHANNEL = ("mean", "std")
 _SIZES = ("height_px", "width_px")
 
 
@@ -89,6 +89,27 @@ def load_preset(name_or_toml: str, input_size: tuple[int, int] | None = None) ->
         _postprocessing(name_or_toml, document),
         _labels(name_or_toml, document.get("labels", [])),
     )
+
+
+def require_channels(source: str, channels: int, name_or_toml: str, preprocessing: Preprocessing) -> None:
+    """Checks that a model takes images of as many channels as a preset makes.
+
+    Args:
+        source: The model, for the error.
+        channels: How many channels its input has.
+        name_or_toml: The preset, for the error.
+        preprocessing: What the preset declares.
+
+    Raises:
+        InputError: it takes another number.
+    """
+    if channels != preprocessing.channels:
+        wanted = "gray" if channels == 1 else "rgb or bgr"
+        raise InputError(
+            f"{source}: takes images of {channels} {'channel' if channels == 1 else 'channels'}, and preset "
+            f"{name_or_toml} makes {preprocessing.channels} (channel_order {preprocessing.channel_order}); give a "
+            f"--preset whose channel_order is {wanted}"
+        )
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
@@ -135,7 +156,8 @@ def _read(name_or_toml: str) -> dict[str, Any]:
 
 def _preprocessing(source: str, table: Mapping[str, Any], input_size: tuple[int, int] | None) -> Preprocessing:
     _require_keys(source, "preprocessing.", table, {field.name for field in dataclasses.fields(Preprocessing)})
-    values = {key: _value(source, key, value) for key, value in table.items()}
+    channels = 1 if table.get("channel_order") == "gray" else 3
+    values = {key: _value(source, key, value, channels) for key, value in table.items()}
     if input_size is not None:
         values |= dict(zip(_SIZES, input_size, strict=True))
     if not values.keys() >= set(_SIZES):
@@ -146,12 +168,13 @@ def _preprocessing(source: str, table: Mapping[str, Any], input_size: tuple[int,
     return Preprocessing(**values)
 
 
-def _value(source: str, key: str, value: Any) -> Any:
+def _value(source: str, key: str, value: Any, channels: int) -> Any:
     """Returns a value of [preprocessing] in the type of its field."""
     if key in _CHOICES:
         valid, wanted = value in _CHOICES[key], f"one of {', '.join(_CHOICES[key])}"
-    elif key in _TRIPLES:
-        valid, wanted = isinstance(value, list) and len(value) == 3 and all(map(_is_number, value)), "three numbers"
+    elif key in _BY_CHANNEL:
+        valid = isinstance(value, list) and len(value) == channels and all(map(_is_number, value))
+        wanted = "three numbers" if channels == 3 else "one number for gray images: [0.5]"
         valid = valid and (key != "std" or all(part > 0 for part in value))
         value = tuple(map(float, value)) if valid else value
     elif key == "antialias":

@@ -22,7 +22,8 @@ from edgeq.export.tflite.graph import Graph, read_graph, rename_tensors, require
 from edgeq.export.tflite.writer import TfliteModel
 from edgeq.files import write_bytes
 from edgeq.model_source import ModelRequest, OpenedModel
-from edgeq.presets import load_preset, parse_labels
+from edgeq.models.names import is_zoo_name
+from edgeq.presets import load_preset, parse_labels, preset_names, require_channels
 from edgeq.progress import progress_bar
 from edgeq.runtimes.child import safe_environment
 
@@ -52,6 +53,7 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
             "reference": request.reference,
             "weights": None if request.weights is None else str(request.weights),
             "onnx": None,
+            "channels": model.preprocessing.channels,
             "height_px": model.preprocessing.height_px,
             "width_px": model.preprocessing.width_px,
             "outputs": [str(value.name) for value in graph.graph.outputs],
@@ -85,8 +87,8 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
     graph = read_graph(content, path.name)
     require_builtin(graph, path.name)
     shapes = [graph.tensors[index].shape for index in graph.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][0] != 1 or shapes[0][3] != 3:
-        raise ModelError(f"{path.name}: takes inputs of the shapes {shapes}; edgeq wants one image (1, H, W, 3)")
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][0] != 1 or shapes[0][3] not in (1, 3):
+        raise ModelError(f"{path.name}: takes inputs of the shapes {shapes}; edgeq wants one image (1, H, W, 3 or 1)")
     quantized = next((tensor for tensor in graph.tensors if tensor.scales), None)
     if quantized is not None:
         raise ModelError(
@@ -96,9 +98,10 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
     if request.preset is None:
         raise InputError(
             f"{path.name}: how its input is prepared and its outputs are read must be declared; "
-            "give --preset centernet, yolox, fastestdet, imagenet, cifar10 or a TOML file"
+            f"give --preset {', '.join(preset_names())} or a TOML file"
         )
     preset = load_preset(request.preset, (shapes[0][1], shapes[0][2]))
+    require_channels(path.name, shapes[0][3], request.preset, preset.preprocessing)
     labels = preset.labels if request.labels is None else parse_labels(request.labels)
     named = rename_tensors(content, _unique_names(graph), path.name)
     return TfliteModel(path.stem, named, preset.preprocessing, preset.postprocessing, labels)
@@ -190,13 +193,16 @@ def _converted(job: dict[str, Any]) -> bytes:
 
     from edgeq.export.tflite.convert import convert_module
     from edgeq.export.tflite.onnx_module import onnx_to_torch
+    from edgeq.models.outputs import tensor_outputs
     from edgeq.models.zoo import load_model
 
+    example = torch.zeros(1, job["channels"], job["height_px"], job["width_px"])
     if job["onnx"] is not None:
         module = onnx_to_torch(read_onnx(Path(job["onnx"])))
     else:
         module = load_model(job["reference"], None if job["weights"] is None else Path(job["weights"]))
-    example = torch.zeros(1, 3, job["height_px"], job["width_px"])
+        if not is_zoo_name(job["reference"]):
+            module = tensor_outputs(module, example)
     return convert_module(module, example, job["outputs"], job["name"])
 
 

@@ -16,7 +16,7 @@ from edgeq.files import read_json, sha256_file, sha256_json, write_json
 MANIFEST_VERSION = 1
 
 Resize = Literal["center", "letterbox", "stretch", "crop"]
-ChannelOrder = Literal["rgb", "bgr"]
+ChannelOrder = Literal["rgb", "bgr", "gray"]
 Layout = Literal["NCHW", "NHWC"]
 
 
@@ -60,7 +60,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image file becomes a model input of shape `(1, 3, height_px, width_px)`, float32.
+    """How an image file becomes a model input of shape `(1, channels, height_px, width_px)`, float32.
 
     Pixels `p` in 0..255 become `(p * scale - mean) / std`, channel by channel in `channel_order`.
 
@@ -69,14 +69,17 @@ class Preprocessing:
         width_px: Width of the model's input.
         resize: `center` scales to fit and centres (CenterNet's affine warp), `letterbox` scales to fit in the top left
             corner (YOLOX), `stretch` ignores the aspect ratio, `crop` scales the short side and cuts the centre.
-        channel_order: Order of the three channels.
+        channel_order: Order of the three channels, or `gray` for one: luminance as ITU-R BT.601 weighs it.
         scale: Factor on the 0..255 pixel values.
-        mean: Subtracted after scaling, in `channel_order`.
-        std: Divisor after the subtraction, in `channel_order`.
+        mean: Subtracted after scaling: a number a channel, in `channel_order`; by default zeros.
+        std: Divisor after the subtraction: a number a channel, in `channel_order`; by default ones.
         fill: Pixel value in 0..255 of what lies outside the image.
         antialias: Whether shrinking averages over the source pixels (Pillow, torchvision) or samples bilinearly
             between four of them (OpenCV's `INTER_LINEAR`).
         crop_fraction: For `crop`: the model's input size over the length the short side is scaled to (224/256).
+
+    Raises:
+        ValueError: `mean` or `std` has another number of entries than there are channels.
     """
 
     height_px: int
@@ -84,11 +87,24 @@ class Preprocessing:
     resize: Resize = "center"
     channel_order: ChannelOrder = "rgb"
     scale: float = 1.0 / 255.0
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     fill: float = 0.0
     antialias: bool = False
     crop_fraction: float = 0.875
+
+    def __post_init__(self) -> None:
+        # The defaults are filled in, so that a pre-processing has one digest however it was written.
+        for name, default in (("mean", 0.0), ("std", 1.0)):
+            given = getattr(self, name)
+            if given and len(given) != self.channels:
+                raise ValueError(f"{name} is {given}, wanted {self.channels} numbers for {self.channel_order} images")
+            object.__setattr__(self, name, given or (default,) * self.channels)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the model's input: 1 for gray, otherwise 3."""
+        return 1 if self.channel_order == "gray" else 3
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -108,10 +124,11 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """How a model's outputs become detections or class scores.
+    """How a model's outputs become detections, class scores or an embedding.
 
     Attributes:
-        decoder: A name of `edgeq.detection.decoders.DECODERS`, `classification`, or `package.module:function`.
+        decoder: A name of `edgeq.detection.decoders.DECODERS`, `classification`, `embedding`, or
+            `package.module:function`.
         outputs: Role in the decoder -> output tensor's name, for example `{"heatmap": "hm"}`.
         options: Numbers the decoder takes (`stride`, `top_k`, `score_threshold`, ...).
     """
@@ -239,7 +256,7 @@ def parse_manifest(manifest: Path, document: Any) -> Artifact:
             "labels": tuple(fields["labels"]),
         }
         return Artifact(**fields)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{manifest}: is not an edgeq manifest ({error!r}); export the model again") from error
 
 

@@ -156,7 +156,7 @@ def make_static(model: ir.Model, batch: int = 1) -> None:
 
 
 def set_input_size(model: ir.Model, height_px: int, width_px: int) -> None:
-    """Gives free height and width of the image input `(N, 3, H, W)` a value, in place.
+    """Gives free height and width of the image input `(N, C, H, W)` a value, in place.
 
     Raises:
         ModelError: the model is fixed to another size.
@@ -165,7 +165,7 @@ def set_input_size(model: ir.Model, height_px: int, width_px: int) -> None:
 
     value = model.graph.inputs[0]
     if value.shape is None or len(value.shape) != 4:
-        raise ModelError(f"input {value.name!r} has shape {value.shape}, wanted an image batch (N, 3, H, W)")
+        raise ModelError(f"input {value.name!r} has shape {value.shape}, wanted an image batch (N, 3 or 1, H, W)")
     for found, wanted in zip(value.shape[2:], (height_px, width_px), strict=True):
         if isinstance(found, int) and found != wanted:
             raise ModelError(f"the model is fixed to {value.shape}; leave --size away or export the model anew")

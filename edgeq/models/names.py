@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from edgeq.models.vit_configs import VITS
+
 SHAPES = "centernet_shapes"
 """The detector whose trained weights ship with the package."""
 
@@ -23,7 +25,7 @@ CIFAR_DEPTHS = {f"cifar_resnet{depth}": depth for depth in (20, 32, 44, 56, 110)
 
 def zoo_names() -> list[str]:
     """Returns the names that `edgeq.models.zoo.load_model` knows, detectors first."""
-    return [*CENTERNET_DEPTHS, *CLASSIFIERS, *CIFAR_DEPTHS]
+    return [*CENTERNET_DEPTHS, *CLASSIFIERS, *CIFAR_DEPTHS, *VITS]
 
 
 def is_zoo_name(name: str) -> bool:

@@ -14,6 +14,9 @@ from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.models.centernet import CenterNet
 from edgeq.models.cifar_resnet import CifarResNet
 from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, CLASSIFIERS, SHAPES, zoo_names
+from edgeq.models.vit import VisionTransformer
+from edgeq.models.vit_configs import VITS
+from edgeq.models.vit_weights import fit_config, translate_weights
 from edgeq.registry import load_object
 
 _log = logging.getLogger(__name__)
@@ -25,8 +28,9 @@ _SHOWN_KEYS = 3
 def load_model(reference: str, weights: Path | None = None) -> nn.Module:
     """Returns a model in eval mode, in float32 on the CPU.
 
-    The number of classes and a CenterNet's widths follow from the weights. `centernet_shapes` has weights of its own;
-    other zoo models without weights are initialised at random (the same each time), which a warning in the log says.
+    The number of classes, a CenterNet's widths and all sizes of a vision transformer except width and heads follow from
+    the weights. `centernet_shapes` has weights of its own; other zoo models without weights are initialised at random
+    (the same each time), which a warning in the log says.
 
     Args:
         reference: A name of `edgeq.models.names.zoo_names()`, or `package.module:factory`; the factory is called
@@ -39,6 +43,8 @@ def load_model(reference: str, weights: Path | None = None) -> nn.Module:
     """
     weights = weights or shipped_weights(reference)
     state = {} if weights is None else read_weights(weights)
+    if reference in VITS:
+        state = translate_weights(state, VITS[reference].key_names)
     # A forked generator: building a model leaves the caller's random numbers alone.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_RANDOM_SEED)
@@ -46,7 +52,7 @@ def load_model(reference: str, weights: Path | None = None) -> nn.Module:
     if weights is not None:
         _load_state(model, state, reference, weights)
     elif ":" not in reference:
-        _log.warning("%s has random weights: its speed is real, its detections are not; give --weights FILE", reference)
+        _log.warning("%s has random weights: its speed is real, its outputs are not; give --weights FILE", reference)
     return model.float().eval()
 
 
@@ -102,6 +108,8 @@ def _build(reference: str, state: Mapping[str, Tensor]) -> nn.Module:
         return CenterNet(CENTERNET_DEPTHS[reference], **_centernet_sizes(state))
     if reference in CIFAR_DEPTHS:
         return CifarResNet(CIFAR_DEPTHS[reference], len(state.get("linear.bias", range(10))))
+    if reference in VITS:
+        return VisionTransformer(fit_config(VITS[reference].config, state))
     if reference in CLASSIFIERS:
         import torchvision
 

@@ -171,8 +171,8 @@ def _make_input(spec: TensorSpec, preprocessing: Preprocessing | None, rng: np.r
     dtype = np.dtype(spec.dtype)
     is_real = np.issubdtype(dtype, np.floating) or spec.scale is not None
     if is_real and preprocessing is not None and (count := _count_images(spec, shape, preprocessing)) is not None:
-        pixels = rng.integers(0, 256, (count, 3, preprocessing.height_px, preprocessing.width_px))
-        mean, std = (np.reshape(values, (3, 1, 1)) for values in (preprocessing.mean, preprocessing.std))
+        pixels = rng.integers(0, 256, (count, preprocessing.channels, preprocessing.height_px, preprocessing.width_px))
+        mean, std = (np.reshape(values, (-1, 1, 1)) for values in (preprocessing.mean, preprocessing.std))
         return spec.encode((pixels * preprocessing.scale - mean) / std)
     if np.issubdtype(dtype, np.floating):
         return rng.standard_normal(shape).astype(dtype)
@@ -184,8 +184,8 @@ def _make_input(spec: TensorSpec, preprocessing: Preprocessing | None, rng: np.r
 
 def _count_images(spec: TensorSpec, shape: tuple[int, ...], preprocessing: Preprocessing) -> int | None:
     """Returns how many images of the pre-processing's size an input takes; `None` if it takes something else."""
-    height, width = preprocessing.height_px, preprocessing.width_px
-    image = (3, height, width) if spec.layout == "NCHW" else (height, width, 3)
+    channels, height, width = preprocessing.channels, preprocessing.height_px, preprocessing.width_px
+    image = (channels, height, width) if spec.layout == "NCHW" else (height, width, channels)
     return shape[0] if shape[1:] == image else None
 
 
