@@ -271,7 +271,7 @@ def evaluate(
     images: Annotated[Path, typer.Option(help="Folder of the images, or one with a sub-folder for each class.")],
     annotations: Annotated[
         Path | None,
-        typer.Option(help="COCO .json for detectors; for classifiers a .json or text file of image and class."),
+        typer.Option(help="COCO .json for detectors; otherwise a .json or text file of image and class."),
     ] = None,
     preset: Annotated[
         str | None,
@@ -287,12 +287,16 @@ def evaluate(
     ] = None,
     threads: Threads = None,
     compute: Compute = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Float model to compare embeddings with; by default the fp32 file among ARTIFACT..."),
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="COCO evaluator: pycocotools, or faster (extra `faster`).")
     ] = "pycocotools",
     json_file: JsonFile = None,
 ) -> None:
-    """Score detectors (COCO's twelve numbers) and classifiers (top-1, top-5) on a data set, overall and by class."""
+    """Score detectors (COCO's twelve numbers), classifiers (top-1, top-5) and embeddings (cosine, recall) on images."""
     from edgeq.console import print_classes
     from edgeq.verbs.evaluate import evaluate_artifacts
     from edgeq.verbs.report import SCORES
@@ -309,10 +313,11 @@ def evaluate(
         engine=engine,
         preset=preset,
         labels=labels,
+        reference=reference,
     )
     _show(results, SCORES, json_file)
     typer.echo(f"task: {results[0]['task']}")
-    if len(results) == 1:
+    if len(results) == 1 and "per_class" in results[0]:
         print_classes(results[0])
 
 

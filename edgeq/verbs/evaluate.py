@@ -1,4 +1,4 @@
-"""`edgeq eval`: scores of detectors and classifiers, each in the engine that is to run it."""
+"""`edgeq eval`: scores of detectors, classifiers and embeddings, each in the engine that is to run it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError, InputError, ModelError
-from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec, manifest_path
 from edgeq.foreign import open_artifact
 from edgeq.images import UnreadableImages, read_image, work_ahead
+from edgeq.predictions import pack_predictions
 from edgeq.preprocessing import Placement, preprocess
 from edgeq.presets import preset_names
 from edgeq.progress import progress_bar
@@ -49,19 +50,23 @@ def evaluate_artifacts(
     engine: str = "pycocotools",
     preset: str | None = None,
     labels: str | None = None,
+    reference: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Returns one result for each artifact, runtime and compute precision, in this order.
 
     The decoder that the manifest or preset names decides the task. A result is a JSON object with `artifact`, `digest`,
     `target`, `runtime`, `precision`, `task`, `images` (how many were scored), `skipped_images` (file names),
     `inference_images_per_s` (inference alone), `eval_images_per_s` (everything from file to prediction), `annotations`
-    (name of the file or folder), `environment` and `obtained` ("measured", or "simulated" and then without the two
-    speeds). To these come for
+    (name of the file or folder), `environment`, `obtained` ("measured", or "simulated" and then without the two
+    speeds) and `predictions` (what was found in each image and the truth, see `edgeq.predictions`). To these come for
 
     - `detection`: the twelve COCO numbers (`AP`, `AP50`, ..., null where there is no box to find), `per_class` (a list
       of `name`, `category_id`, `boxes`, `ap`, `ap50`, `ar_100`) and `evaluator`;
     - `classification`: `top1`, `top5` (null for models of fewer than six classes) and `per_class` (a list of `name`,
-      `class_index`, `images`, `top1`).
+      `class_index`, `images`, `top1`);
+    - `embedding`: the numbers of `edgeq.embedding.EmbeddingScores` (`cosine`, `recall_at_1`, ..., null where a search
+      of so many images returns all), `definition`, and `reference` (`artifact`, `digest` and `runtime` of the float
+      model that they are compared with).
 
     Images are decoded, resized and put into the form of the model's input while the engine computes earlier ones;
     artifacts that share a pre-processing share this work.
@@ -69,7 +74,8 @@ def evaluate_artifacts(
     Args:
         paths: Model files, or their manifests.
         annotations: COCO annotation file, or a classifier's labels (see
-            `edgeq.classification.load_labelled_images`); `None` where `images_dir` has one sub-folder a class.
+            `edgeq.classification.load_labelled_images`); `None` where `images_dir` has one sub-folder a class,
+            and for embeddings of images without classes.
         images_dir: Folder of its images.
         runtimes: Runtimes to run each in; by default the first of its target that is installed.
         simulate: A target whose engine is simulated on the CPU, instead of runtimes.
@@ -79,10 +85,14 @@ def evaluate_artifacts(
         engine: COCO evaluator, see `edgeq.detection.coco.evaluate`.
         preset: How files without a manifest are fed and decoded: a name or a TOML file.
         labels: Class names for files without a manifest, see `edgeq.presets.parse_labels`.
+        reference: The float model that embeddings are compared with, run once, in the first file's runtime if that
+            reads it; by default the `fp32` file among `paths` that was made from the same model, in the same runtime
+            if it is run there.
 
     Raises:
         InputError: a file, runtime or evaluator cannot be used, an artifact names no decoder or knows other classes
-            than the annotations, its input is not described, or more than 5 % of the images cannot be read.
+            than the annotations, its input is not described, there is no float model to compare with, or more than
+            5 % of the images cannot be read.
         MismatchError: a file is not the one that its manifest describes.
         ModelError: the decoder does not know the model's outputs.
         MissingDependencyError: the engine or evaluator is not installed.
@@ -102,18 +112,24 @@ def evaluate_artifacts(
         for runtime in choose_runtimes(artifact, runtimes)
         for compute in (compute_precisions or (None,))
     ]
-    task = _common_task(jobs)(annotations, images_dir, engine)
-    for job in jobs:
+    given = None if reference is None else _float_job(reference, preset, labels, jobs[0].runtime)
+    kind = _common_task(_each([*jobs, given]))
+    references = _references(jobs, kind, given)
+    task = kind(annotations, images_dir, engine)
+    for job in _each([*jobs, *references]):
         task.check(job.artifact)
+    for job, compared in zip(jobs, references, strict=True):
+        if compared is not None:
+            task.check_reference(job.artifact, compared.artifact)
     groups: dict[Preprocessing, list[_Job]] = {}
-    for job in jobs:
+    for job in _each([*jobs, *references]):
         groups.setdefault(job.preprocessing, []).append(job)
     for preprocessing, group in groups.items():
         _run_group(group, preprocessing, task, threads)
-    return [_result(job, task) for job in jobs]
+    return [_result(job, task, compared) for job, compared in zip(jobs, references, strict=True)]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     """An artifact in a runtime, and what came of it; predictions by the image's position in the task."""
 
@@ -132,6 +148,11 @@ class _Job:
     def input(self) -> TensorSpec:
         (spec,) = self.artifact.inputs
         return spec
+
+    @property
+    def is_float(self) -> bool:
+        """Whether an FP32 file is computed in FP32."""
+        return self.artifact.precision == "fp32" and self.compute_precision in (None, "f32")
 
     @property
     def encoding(self) -> TensorSpec:
@@ -194,6 +215,49 @@ def _common_task(jobs: Sequence[_Job]) -> type[Task[Any]]:
                 "two commands, each with its own data"
             )
     return first
+
+
+def _float_job(path: Path, preset: str | None, labels: str | None, runtime: str) -> _Job:
+    """Returns the job of `--reference`, in that runtime if it reads the file.
+
+    Preset and labels count where the file has no manifest.
+    """
+    described = path.suffix == ".json" or manifest_path(path).is_file()
+    artifact = open_artifact(path, *((None, None) if described else (preset, labels)))
+    reads = artifact.format in get_runtime(runtime).formats
+    return _job(artifact, runtime if reads else choose_runtimes(artifact)[0], None)
+
+
+def _references(jobs: Sequence[_Job], task: type[Task[Any]], given: _Job | None) -> list[_Job | None]:
+    """Returns the job that each is compared with: the given one, or the FP32 file of the same model among them."""
+    if not task.needs_reference:
+        if given is not None:
+            raise InputError(
+                f"--reference {given.artifact.name}: only embeddings are compared with one, and these files are for "
+                f"{task.name}"
+            )
+        return [None] * len(jobs)
+    if given is not None:
+        key = (given.artifact.digest, given.runtime)
+        same = (job for job in jobs if job.is_float and (job.artifact.digest, job.runtime) == key)
+        return [next(same, given)] * len(jobs)
+    return [_float_sibling(job, jobs) for job in jobs]
+
+
+def _float_sibling(job: _Job, jobs: Sequence[_Job]) -> _Job:
+    origin = job.artifact.source_digest
+    found = [other for other in jobs if other.is_float and origin and other.artifact.source_digest == origin]
+    if not found:
+        raise InputError(
+            f"{job.artifact.name}: its embeddings are scored against the float model's; name the fp32 file of the same "
+            "model too, or give --reference FILE"
+        )
+    return next((other for other in found if other.runtime == job.runtime), found[0])
+
+
+def _each(jobs: Sequence[_Job | None]) -> list[_Job]:
+    """Returns every job once, in order."""
+    return list(dict.fromkeys(job for job in jobs if job is not None))
 
 
 def _run_group(jobs: Sequence[_Job], preprocessing: Preprocessing, task: Task[Any], threads: int | None) -> None:
@@ -292,22 +356,30 @@ def _decode(job: _Job, task: Task[Any], outputs: dict[str, np.ndarray], placemen
         raise ModelError(f"{job.artifact.name}: decoder {name} failed on its outputs ({error!r})") from error
 
 
-def _result(job: _Job, task: Task[Any]) -> dict[str, Any]:
+def _result(job: _Job, task: Task[Any], reference: _Job | None) -> dict[str, Any]:
     images = len(job.predictions)
     simulated = job.runtime in SIMULATED
+    compared = reference.predictions if reference else {}
     return {
         "artifact": job.artifact.name,
         "digest": job.artifact.digest,
+        "source_digest": job.artifact.source_digest,
         "target": job.artifact.target,
         "runtime": job.runtime,
         "precision": job.artifact.precision,
         "task": task.name,
         "images": images,
-        **task.score(job.artifact, job.predictions),
+        **task.score(job.artifact, job.predictions, compared),
+        **({"reference": _name(reference)} if reference else {}),
         "skipped_images": job.skipped,
         "inference_images_per_s": None if simulated else images / job.inference_s,
         "eval_images_per_s": None if simulated else images / job.total_s,
         "annotations": task.source.name,
         "environment": job.environment,
         "obtained": "simulated" if simulated else "measured",
+        "predictions": pack_predictions(task.per_image(job.artifact, job.predictions, compared)),
     }
+
+
+def _name(job: _Job) -> dict[str, str]:
+    return {"artifact": job.artifact.name, "digest": job.artifact.digest, "runtime": job.runtime}

@@ -12,8 +12,11 @@ from edgeq.files import read_json
 from edgeq.runtimes.latency import MAX_DRIFT
 
 _KIND = "a result of `edgeq bench --json` or `edgeq eval --json`"
-_MAIN_SCORES = ("AP", "top1")
+# Main score of each task -> what a sentence calls its scores.
+_MAIN_SCORES = {"AP": "AP and AR", "top1": "Accuracy", "cosine": "Cosine and recall"}
 _NUMBERS = ("AP", "AP50", "AR_100", "top1", "top5", "size_bytes", "peak_rss_bytes", "ratio_to_fp32", "throughput_per_s")
+# Names of COCO's numbers and of those of embeddings start like this.
+_NUMBER_PREFIXES = ("AP_", "cosine", "recall_at_", "class_recall_at_", "self_")
 
 RowKey = tuple[str, str, str, str]
 """Artifact, its digest, runtime, compute precision of the layers in float."""
@@ -104,6 +107,10 @@ def _cold_start_ms(row: Row) -> float | None:
 
 _AP, _AP50, _AR = Column("AP", _score("AP"), 4), Column("AP50", _score("AP50"), 4), Column("AR", _score("AR_100"), 4)
 _TOP1, _TOP5 = Column("top-1", _score("top1"), 4), Column("top-5", _score("top5"), 4)
+_COSINE, _COSINE_MIN = Column("cosine", _score("cosine"), 4), Column("cosine min", _score("cosine_min"), 4)
+_RECALLS = tuple(Column(f"recall@{k}", _score(f"recall_at_{k}"), 4) for k in (1, 5, 10))
+_SELF_RECALLS = tuple(Column(f"self recall@{k}", _score(f"self_recall_at_{k}"), 4) for k in (1, 5, 10))
+_CLASS_RECALL = Column("class recall@1", _score("class_recall_at_1"), 4)
 _P50, _P90 = Column("p50 ms", _latency("p50"), 2, marks_drift=True), Column("p90 ms", _latency("p90"), 2)
 _GPU = Column("GPU ms", _gpu_p50, 2)
 _SIZE = Column("size MB", _timing("size_bytes", 1e-6), 2)
@@ -112,7 +119,10 @@ _RATIO = Column("time / FP32", _timing("ratio_to_fp32"), 2)
 
 _XNNPACK = Column("XNNPACK %", _xnnpack_percent, 0)
 
-REPORT = (_AP, _AP50, _AR, _TOP1, _TOP5, _P50, _P90, _GPU, _SIZE, _MEMORY, _RATIO, _XNNPACK)
+REPORT = (
+    *(_AP, _AP50, _AR, _TOP1, _TOP5, _COSINE, _COSINE_MIN, *_RECALLS, _SELF_RECALLS[0], _CLASS_RECALL),
+    *(_P50, _P90, _GPU, _SIZE, _MEMORY, _RATIO, _XNNPACK),
+)
 """Columns of `edgeq report`. Ratios are those of `edgeq bench`: they hold only within one interleaved run."""
 
 TIMING = (
@@ -140,6 +150,12 @@ SCORES = (
     _AR,
     _TOP1,
     _TOP5,
+    _COSINE,
+    Column("cosine p1", _score("cosine_p1"), 4),
+    _COSINE_MIN,
+    *_RECALLS,
+    *_SELF_RECALLS,
+    _CLASS_RECALL,
     _XNNPACK,
 )
 """Columns of `edgeq eval`; the rest of what it measures is in its JSON."""
@@ -158,7 +174,7 @@ def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
             if not isinstance(entry, dict) or not {"artifact", "runtime", "precision"} <= entry.keys():
                 raise InputError(f"{path}: is not {_KIND}")
             if not entry.keys() & {*_MAIN_SCORES, "latency_ms"}:
-                raise InputError(f"{path}: holds neither AP nor top1 nor latency_ms; wanted {_KIND}")
+                raise InputError(f"{path}: holds none of {', '.join(_MAIN_SCORES)} and latency_ms; wanted {_KIND}")
             _check_figures(path, entry)
             results.append(entry)
     if not results:
@@ -170,7 +186,9 @@ def _check_figures(path: Path, entry: Mapping[str, Any]) -> None:
     for key in ("latency_ms", "cold_start_ms", "environment"):
         if not isinstance(entry.get(key) or {}, dict):
             raise InputError(f"{path}: {key} is {entry[key]!r}, wanted an object; is it {_KIND}?")
-    figures = {key: entry.get(key) for key in (*_NUMBERS, *(column for column in entry if column.startswith("AP_")))}
+    figures = {
+        key: entry.get(key) for key in (*_NUMBERS, *(name for name in entry if name.startswith(_NUMBER_PREFIXES)))
+    }
     figures |= (entry.get("latency_ms") or {}) | (entry.get("cold_start_ms") or {})
     for key, value in figures.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
@@ -187,7 +205,7 @@ def merge(results: Iterable[Mapping[str, Any]]) -> list[Row]:
         compute = str((entry.get("environment") or {}).get("compute_precision", ""))
         key = (str(entry["artifact"]), str(entry.get("digest", "")), str(entry["runtime"]), compute)
         row = rows.setdefault(key, Row(*key))
-        if entry.keys() & set(_MAIN_SCORES):
+        if entry.keys() & _MAIN_SCORES.keys():
             row.scores = dict(entry)
         if "latency_ms" in entry:
             row.timing = dict(entry)
@@ -262,7 +280,7 @@ def _results(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields what was measured, as a sentence names it, and the result."""
     if row.scores:
         of = f" of {row.scores['annotations']}" if row.scores.get("annotations") else ""
-        numbers = "AP and AR" if "AP" in row.scores else "Accuracy"
+        numbers = next(name for key, name in _MAIN_SCORES.items() if key in row.scores)
         yield f"{numbers} over {row.scores.get('images', '?')} images{of}", row.scores
     if row.timing:
         yield "Latency, size and memory", row.timing

@@ -1,7 +1,7 @@
 """What `edgeq eval` can score: a task reads its data set, decodes a model's outputs, and turns them into numbers.
 
-The decoder that a manifest names decides the task: `classification` is one of its own, all others are detectors. A
-further task is a class here and a line in `_BY_DECODER`.
+The decoder that a manifest names decides the task: `classification` and `embedding` are of their own, all others are
+detectors. A further task is a class here and a line in `_BY_DECODER`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,19 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq import classification
+from edgeq import classification, embedding
 from edgeq.detection import Detections, get_decoder
 from edgeq.detection.coco import category_ids, check_engine, evaluate, load_ground_truth
 from edgeq.errors import InputError, ModelError
 from edgeq.export.artifact import Artifact, Postprocessing
 from edgeq.images import list_images
+from edgeq.predictions import (
+    ClassificationPredictions,
+    DetectionPredictions,
+    EmbeddingPredictions,
+    Predictions,
+    relative_names,
+)
 from edgeq.preprocessing import Placement
 
 Prediction = TypeVar("Prediction")
@@ -33,9 +40,11 @@ class Task(ABC, Generic[Prediction]):
         name: As results and tables print it.
         source: Where the truth about the images comes from.
         paths: The images, not opened yet.
+        needs_reference: Whether a model is scored against its float model's predictions.
     """
 
     name: ClassVar[str]
+    needs_reference: ClassVar[bool] = False
     source: Path
     paths: Sequence[Path]
 
@@ -57,6 +66,9 @@ class Task(ABC, Generic[Prediction]):
     def check(self, artifact: Artifact) -> None:
         """Raises what would keep an artifact from being scored, as far as that shows before an image is read."""
 
+    def check_reference(self, artifact: Artifact, reference: Artifact) -> None:
+        """Raises what would keep an artifact from being compared with its float model; for tasks that want one."""
+
     def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
         """Raises `InputError` where an image `(H, W, 3)` is not the one that the data set is about."""
 
@@ -71,8 +83,22 @@ class Task(ABC, Generic[Prediction]):
         """
 
     @abstractmethod
-    def score(self, artifact: Artifact, predictions: Mapping[int, Prediction]) -> dict[str, Any]:
-        """Returns the numbers and everything else that only this task's results hold, as JSON values."""
+    def score(
+        self, artifact: Artifact, predictions: Mapping[int, Prediction], reference: Mapping[int, Prediction]
+    ) -> dict[str, Any]:
+        """Returns the numbers and everything else that only this task's results hold, as JSON values.
+
+        Args:
+            artifact: The model.
+            predictions: What it says about each image that could be read.
+            reference: What the float model says about the same images; empty where `needs_reference` is false.
+        """
+
+    @abstractmethod
+    def per_image(
+        self, artifact: Artifact, predictions: Mapping[int, Prediction], reference: Mapping[int, Prediction]
+    ) -> Predictions:
+        """Returns what reports and gates need of each image; takes what `score` takes."""
 
 
 class DetectionTask(Task[Detections]):
@@ -116,7 +142,9 @@ class DetectionTask(Task[Detections]):
             raise ModelError("computed boxes or scores that are not finite numbers; it is broken")
         return detections
 
-    def score(self, artifact: Artifact, predictions: Mapping[int, Detections]) -> dict[str, Any]:
+    def score(
+        self, artifact: Artifact, predictions: Mapping[int, Detections], reference: Mapping[int, Detections]
+    ) -> dict[str, Any]:
         """Returns the twelve numbers by `SCORE_NAMES`, `per_class` and `evaluator`."""
         ids = [record.id for record in self._ground_truth.images]
         detections = {ids[number]: found for number, found in predictions.items()}
@@ -125,6 +153,14 @@ class DetectionTask(Task[Detections]):
         )
         per_class = [dataclasses.asdict(entry) for entry in scores.per_class]
         return {**scores.numbers, "per_class": per_class, "evaluator": self._engine}
+
+    def per_image(
+        self, artifact: Artifact, predictions: Mapping[int, Detections], reference: Mapping[int, Detections]
+    ) -> DetectionPredictions:
+        """Returns detections and annotated boxes."""
+        detections = {self._ground_truth.images[number].id: found for number, found in predictions.items()}
+        categories = category_ids(self._ground_truth, artifact.labels)
+        return DetectionPredictions.of(self._ground_truth, categories, detections)
 
 
 class ClassificationTask(Task[NDArray[np.int64]]):
@@ -136,6 +172,7 @@ class ClassificationTask(Task[NDArray[np.int64]]):
         self._images = classification.load_labelled_images(annotations, images_dir)
         self.source = self._images.source
         self.paths = self._images.paths
+        self._names = relative_names(self.paths, images_dir)
 
     def check(self, artifact: Artifact) -> None:
         """Raises where the labels are not classes of the model."""
@@ -149,7 +186,12 @@ class ClassificationTask(Task[NDArray[np.int64]]):
             raise ModelError("computed scores that are not finite numbers; it is broken")
         return classification.rank(scores)
 
-    def score(self, artifact: Artifact, predictions: Mapping[int, NDArray[np.int64]]) -> dict[str, Any]:
+    def score(
+        self,
+        artifact: Artifact,
+        predictions: Mapping[int, NDArray[np.int64]],
+        reference: Mapping[int, NDArray[np.int64]],
+    ) -> dict[str, Any]:
         """Returns `top1`, `top5` and `per_class`."""
         numbers = sorted(predictions)
         scores = classification.score(
@@ -161,12 +203,90 @@ class ClassificationTask(Task[NDArray[np.int64]]):
         per_class = [dataclasses.asdict(entry) for entry in scores.per_class]
         return {"top1": scores.top1, "top5": scores.top5, "per_class": per_class}
 
+    def per_image(
+        self,
+        artifact: Artifact,
+        predictions: Mapping[int, NDArray[np.int64]],
+        reference: Mapping[int, NDArray[np.int64]],
+    ) -> ClassificationPredictions:
+        """Returns ranked and true classes."""
+        numbers = sorted(predictions)
+        names = classification.class_names(artifact) or map(str, range(classification.count_classes(artifact)))
+        return ClassificationPredictions(
+            classes=tuple(names),
+            images=tuple(self._names[number] for number in numbers),
+            ranked=np.stack([predictions[number] for number in numbers]).astype(np.int32),
+            truth=self._truth(artifact)[numbers].astype(np.int32),
+        )
+
     def _truth(self, artifact: Artifact) -> NDArray[np.int64]:
         classes, names = classification.count_classes(artifact), classification.class_names(artifact)
         return classification.class_indices(self._images, classes, names)
 
 
-_BY_DECODER: dict[str, type[Task[Any]]] = {classification.DECODER: ClassificationTask}
+class EmbeddingTask(Task[embedding.Embeddings]):
+    """Cosine to the float model's embeddings, and recall of searches for the nearest image."""
+
+    name = "embedding"
+    needs_reference = True
+
+    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
+        images = embedding.load_searched_images(annotations, images_dir)
+        self.source, self.paths, self._classes = images.source, images.paths, images.classes
+        self._names = relative_names(self.paths, images_dir)
+
+    def check(self, artifact: Artifact) -> None:
+        """Raises where the model does not give one embedding."""
+        embedding.embedding_length(artifact)
+
+    def check_reference(self, artifact: Artifact, reference: Artifact) -> None:
+        """Raises `InputError` where the embeddings of the two are not of one length."""
+        found, wanted = embedding.embedding_length(artifact), embedding.embedding_length(reference)
+        if found != wanted:
+            raise InputError(
+                f"{artifact.name}: its embeddings have {found} numbers, and those of the float model {reference.name} "
+                f"{wanted}; wanted the float model that it was made from"
+            )
+
+    @staticmethod
+    def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> embedding.Embeddings:
+        """Returns the embedding of one image."""
+        return embedding.decode(outputs, post)
+
+    def score(
+        self,
+        artifact: Artifact,
+        predictions: Mapping[int, embedding.Embeddings],
+        reference: Mapping[int, embedding.Embeddings],
+    ) -> dict[str, Any]:
+        """Returns the numbers of `edgeq.embedding.EmbeddingScores` and their `definition`."""
+        numbers = sorted(predictions)
+        scores = embedding.score(
+            np.stack([predictions[number] for number in numbers]),
+            np.stack([reference[number] for number in numbers]),
+            None if self._classes is None else self._classes[numbers],
+        )
+        return {**scores.numbers(), "definition": embedding.DEFINITION}
+
+    def per_image(
+        self,
+        artifact: Artifact,
+        predictions: Mapping[int, embedding.Embeddings],
+        reference: Mapping[int, embedding.Embeddings],
+    ) -> EmbeddingPredictions:
+        """Returns the similarity of each image's embedding to the float model's."""
+        numbers = sorted(predictions)
+        found, wanted = (np.stack([each[number] for number in numbers]) for each in (predictions, reference))
+        return EmbeddingPredictions(
+            images=tuple(self._names[number] for number in numbers),
+            cosines=embedding.cosines(found, wanted).astype(np.float32),
+        )
+
+
+_BY_DECODER: dict[str, type[Task[Any]]] = {
+    classification.DECODER: ClassificationTask,
+    embedding.DECODER: EmbeddingTask,
+}
 
 
 def task_of(post: Postprocessing) -> type[Task[Any]]:

@@ -25,6 +25,8 @@ ENVIRONMENT = {
     "python": "3.11.7",
 }
 
+OF_EMBEDDINGS = ("cosine", "cosine min", "recall@1", "recall@5", "recall@10", "self recall@1", "class recall@1")
+
 
 def scored(artifact: str, **changes: Any) -> dict[str, Any]:
     numbers = {"AP": 0.5803, "AP50": 0.8724, "AP75": 0.65, "AP_small": None, "AR_100": 0.6824, "task": "detection"}
@@ -60,7 +62,7 @@ def cells(results: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def test_scores_and_times_of_an_artifact_meet_in_one_row():
     (row,) = cells([scored("net.x86.fp32.onnx"), timed("net.x86.fp32.onnx")])
-    assert {row.pop(title) for title in ("top-1", "top-5", "GPU ms", "XNNPACK %")} == {"-"}
+    assert {row.pop(title) for title in ("top-1", "top-5", *OF_EMBEDDINGS, "GPU ms", "XNNPACK %")} == {"-"}
     assert row == {
         "artifact": "net.x86.fp32.onnx",
         "runtime": "onnxruntime",
@@ -79,7 +81,7 @@ def test_what_was_not_measured_is_a_dash():
     first, second = cells([scored("a.onnx", AP=None), timed("b.onnx", peak_rss_bytes=None, ratio_to_fp32=None)])
     assert [title for title, cell in first.items() if cell != "-"] == ["artifact", "runtime", "AP50", "AR"]
     assert [title for title, cell in second.items() if cell == "-"] == [
-        "AP", "AP50", "AR", "top-1", "top-5", "GPU ms", "memory MB", "time / FP32", "XNNPACK %",
+        "AP", "AP50", "AR", "top-1", "top-5", *OF_EMBEDDINGS, "GPU ms", "memory MB", "time / FP32", "XNNPACK %",
     ]  # fmt: skip
 
 
@@ -153,7 +155,7 @@ def test_provenance_names_engines_machine_and_data():
 def test_markdown_has_the_same_columns_in_every_row():
     lines = to_markdown(merge([scored("a|b.onnx"), timed("c.onnx")])).splitlines()
     end = lines.index("")
-    columns = len(REPORT) - 4  # no classifier, no GPU, no TFLite
+    columns = len(REPORT) - 4 - len(OF_EMBEDDINGS)  # no classifier, no GPU, no TFLite
     assert {len(re.split(r"(?<!\\)\|", line)) for line in lines[:end]} == {columns + 4}
     assert lines[1] == "|---|---|" + "---:|" * columns
     assert lines[2].startswith("| a\\|b.onnx | onnxruntime | 0.5803 |")
@@ -217,6 +219,20 @@ def test_classifiers_have_columns_of_their_own(tmp_path, monkeypatch, capsys):
     assert lines[-2:] == [["class", "images", "top-1"], ["cat", "3", "0.6667"]]
 
 
+def embedded(artifact: str, **changes: Any) -> dict[str, Any]:
+    numbers = {"task": "embedding", "cosine": 0.9987, "cosine_min": 0.95, "recall_at_1": 0.9, "self_recall_at_1": 0.8}
+    entry = {"artifact": artifact, "digest": artifact, "runtime": "openvino", "precision": "int8", "images": 300}
+    return {**entry, **numbers, "recall_at_10": None, "environment": ENVIRONMENT, **changes}
+
+
+def test_embeddings_have_columns_of_their_own(tmp_path):
+    results = read_results([write(tmp_path / "eval.json", embedded("a.onnx"))])
+    assert to_markdown(merge(results)).startswith(
+        "| artifact | runtime | cosine | cosine min | recall@1 | self recall@1 |\n"
+    )
+    assert provenance(merge(results))[0].startswith("Cosine and recall over 300 images: measured with")
+
+
 def test_hundreds_of_classes_are_left_to_the_json_file(monkeypatch, capsys):
     monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
     classes = [{"name": str(i), "class_index": i, "images": 1, "top1": 1.0} for i in range(101)]
@@ -254,10 +270,11 @@ def test_files_hold_one_result_or_a_list(tmp_path):
         ("[]", "holds no results"),
         ([1], "is not a result of `edgeq bench --json` or"),
         ({"format": "edgeq-ranges"}, "is not a result of"),
-        ({"artifact": "a", "runtime": "b", "precision": "c"}, "holds neither AP nor top1 nor latency_ms"),
+        ({"artifact": "a", "runtime": "b", "precision": "c"}, "holds none of AP, top1, cosine and latency_ms"),
         (scored("a.onnx", AP="0.5"), "AP is '0.5', wanted a number"),
         (recognised("a.onnx", top5="all"), "top5 is 'all', wanted a number"),
         (scored("a.onnx", AP_small=[1]), r"AP_small is \[1\], wanted a number"),
+        (embedded("a.onnx", self_recall_at_1="1"), "self_recall_at_1 is '1', wanted a number"),
         (timed("a.onnx", size_bytes=True), "size_bytes is True, wanted a number"),
         (timed("a.onnx", latency_ms=3), "latency_ms is 3, wanted an object"),
         (timed("a.onnx", latency_ms={"p50": "3"}), "p50 is '3', wanted a number"),
