@@ -11,10 +11,21 @@ One JSON object a line comes in on stdin, and one goes out on stdout for each:
         loads the file and runs it once -> cold_start_ms {start, import, load, first}, environment; `manifest` is the
         content of a manifest where none lies beside the file
     {"command": "run", "untimed_runs": 1, "min_runs": 3, "min_s": 0.2, "max_s": 60.0}
-        runs once, and on until both minima or the maximum are reached -> samples_ns; from engines on a device beside
-        the CPU also device_ns {compute, enqueue}, see `edgeq.runtimes.base.DeviceTimes`
+        runs once, and on until both minima or the maximum are reached -> samples_ns, window_ns [begin, end] of the
+        timed runs by the monotonic clock, clock_mhz [before, after] of what computes and energy_j by RAPL (null where
+        the machine does not tell); from engines on a device beside the CPU also device_ns {compute, enqueue}, see
+        `edgeq.runtimes.base.DeviceTimes`
     {"command": "report"}
         -> baseline_rss_bytes (peak before the file was loaded), peak_rss_bytes
+    {"command": "call", "function": "package.module:function"}
+        -> result, what the function returns for the open session, as JSON values
+    {"command": "sense"}
+        -> sensors, see `edgeq.sensors.read_sensors`; load_average
+    {"command": "power", "seconds": 2.0}
+        -> kind, source, watts, see `edgeq.sensors.sampler.measure_power`
+    {"command": "watch", "leave_cpus": [0]} and {"command": "unwatch"}
+        begin and end a time series of the sensors -> entries, power, cpu_share, see `edgeq.sensors.sampler.Sampler`;
+        `leave_cpus` are those of the measurement, for this process to stay off
     {"command": "quit"}
         ends the process
 
@@ -40,8 +51,14 @@ import numpy as np
 
 from edgeq.errors import EdgeqError, InputError
 from edgeq.export.artifact import Artifact, Preprocessing, TensorSpec, parse_manifest
+from edgeq.registry import load_object
 from edgeq.runtimes import get_runtime
 from edgeq.runtimes.base import Arrays, DeviceTimes, Session
+from edgeq.runtimes.commands import field, parse_command
+from edgeq.runtimes.watcher import Watcher
+from edgeq.sensors import rapl
+from edgeq.sensors.cpu_clock import CpuClock
+from edgeq.sensors.jetson_gpu import GpuClock
 
 _INPUT_SEED = 0
 _EXIT_CUT_OFF = 130
@@ -55,24 +72,34 @@ class Runner:
 
     Args:
         start_ms: Age of the process when it could take its first command, or `None` if the system does not tell.
+        root: Folder that holds `proc` and `sys`, for sensors.
 
     Attributes:
         quitting: Whether the last command was to quit.
     """
 
-    def __init__(self, start_ms: float | None) -> None:
+    def __init__(self, start_ms: float | None, root: Path = Path("/")) -> None:
         self._start_ms = start_ms
+        self._root = root
         self._session: Session | None = None
         self._inputs: Arrays = {}
+        self._clock: CpuClock | GpuClock | None = None
         self._baseline_rss_bytes: int | None = None
         self.quitting = False
-        self._commands = {"open": self._open, "run": self._run, "report": self._report, "quit": self._quit}
+        self._commands = {
+            "open": self._open,
+            "run": self._run,
+            "report": self._report,
+            "call": self._call,
+            "quit": self._quit,
+            **Watcher(root).commands,
+        }
 
     def answer(self, line: bytes) -> dict[str, Any]:
         """Returns the answer to one line of input; errors that are the user's to act on are answers too."""
         try:
-            command = _parse(line)
-            name = _field(command, "command", str)
+            command = parse_command(line)
+            name = field(command, "command", str)
             if name not in self._commands:
                 raise InputError(f"unknown command {name!r}; wanted one of {', '.join(self._commands)}")
             return {"ok": True, **self._commands[name](command)}
@@ -82,12 +109,12 @@ class Runner:
     def _open(self, command: Mapping[str, Any]) -> dict[str, Any]:
         if self._session is not None:
             raise InputError("an artifact is open already; start another process for the next one")
-        threads = _field(command, "threads", int, type(None))
-        compute_precision = _field(command, "compute_precision", str, type(None))
-        cpus = _field(command, "cpus", list, type(None))
-        path, manifest = Path(_field(command, "artifact", str)), _field(command, "manifest", dict, type(None))
+        threads = field(command, "threads", int, type(None))
+        compute_precision = field(command, "compute_precision", str, type(None))
+        cpus = field(command, "cpus", list, type(None))
+        path, manifest = Path(field(command, "artifact", str)), field(command, "manifest", dict, type(None))
         artifact = Artifact.load(path) if manifest is None else parse_manifest(path, manifest)
-        runtime = get_runtime(_field(command, "runtime", str))
+        runtime = get_runtime(field(command, "runtime", str))
         inputs = make_inputs(artifact)
         if cpus is not None:
             _pin(cpus)
@@ -103,6 +130,7 @@ class Runner:
         finished = time.perf_counter_ns()
 
         self._session, self._inputs = session, inputs
+        self._clock = self._find_clock(session)
         return {
             "cold_start_ms": {
                 "start": self._start_ms,
@@ -113,17 +141,25 @@ class Runner:
             "environment": session.environment(),
         }
 
+    def _find_clock(self, session: Session) -> CpuClock | GpuClock:
+        """Returns the clock of what computes: a CPU that only hands runs over to a GPU slows down as it likes."""
+        if session.device_times is not None:
+            return GpuClock(self._root)
+        return CpuClock(self._root, os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None)
+
     def _run(self, command: Mapping[str, Any]) -> dict[str, Any]:
         session, inputs = self._opened(), self._inputs
-        min_runs = _field(command, "min_runs", int)
-        min_ns = _field(command, "min_s", float, int) * _NS_PER_S
-        max_ns = _field(command, "max_s", float, int) * _NS_PER_S
-        for _ in range(_field(command, "untimed_runs", int)):
+        min_runs = field(command, "min_runs", int)
+        min_ns = field(command, "min_s", float, int) * _NS_PER_S
+        max_ns = field(command, "max_s", float, int) * _NS_PER_S
+        for _ in range(field(command, "untimed_runs", int)):
             session.run(inputs)
         samples: list[int] = []
         device: list[DeviceTimes] = []
         elapsed = 0
         clock = time.perf_counter_ns
+        meters = self._read_meters()
+        begun_ns = time.monotonic_ns()
         gc.disable()  # as timeit does: a collection in one sample is no part of an inference
         try:
             while not samples or ((len(samples) < min_runs or elapsed < min_ns) and elapsed < max_ns):
@@ -136,14 +172,30 @@ class Runner:
                 elapsed += samples[-1]
         finally:
             gc.enable()
+        answer = {"samples_ns": samples, "window_ns": [begun_ns, time.monotonic_ns()], **self._differences(*meters)}
         if not device:
-            return {"samples_ns": samples}
+            return answer
         compute, enqueue = ([round(ms * _NS_PER_MS) for ms in times] for times in zip(*device, strict=True))
-        return {"samples_ns": samples, "device_ns": {"compute": compute, "enqueue": enqueue}}
+        return {**answer, "device_ns": {"compute": compute, "enqueue": enqueue}}
+
+    def _read_meters(self) -> tuple[float | None, dict[str, Any] | None]:
+        """Returns the clock and the energy counters, those last: the energy is that between two calls."""
+        mhz = self._clock.read_mhz() if self._clock is not None else None
+        return mhz, rapl.read(self._root)
+
+    def _differences(self, mhz: float | None, energy: dict[str, Any] | None) -> dict[str, Any]:
+        energy_j = rapl.joules(energy, rapl.read(self._root)) if energy is not None else None
+        after_mhz = self._clock.read_mhz() if self._clock is not None else None
+        return {"clock_mhz": None if mhz is None or after_mhz is None else [mhz, after_mhz], "energy_j": energy_j}
 
     def _report(self, _command: Mapping[str, Any]) -> dict[str, Any]:
         self._opened()
         return {"baseline_rss_bytes": self._baseline_rss_bytes, "peak_rss_bytes": peak_rss_bytes()}
+
+    def _call(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        # Work that needs more than an engine is named by who asks for it: this package knows nothing above it.
+        function = load_object("function", field(command, "function", str))
+        return {"result": function(self._opened())}
 
     def _quit(self, _command: Mapping[str, Any]) -> dict[str, Any]:
         self.quitting = True
@@ -226,24 +278,6 @@ def _pin(cpus: list[int]) -> None:
         raise InputError(f"cannot run on CPUs {cpus} ({error.strerror}); this machine has {os.cpu_count()}") from error
 
 
-def _parse(line: bytes) -> dict[str, Any]:
-    try:
-        command = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"a command that is not JSON ({error})") from error
-    if not isinstance(command, dict):
-        raise InputError(f"a command that is a {type(command).__name__}, wanted a JSON object")
-    return command
-
-
-def _field(command: Mapping[str, Any], name: str, *kinds: type) -> Any:
-    value = command.get(name)
-    if not isinstance(value, kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise InputError(f"field {name!r} of a command is {value!r}, wanted {wanted}")
-    return value
-
-
 def _read_commands(commands: queue.SimpleQueue[bytes]) -> None:
     """Feeds the queue; ends the process at the end of stdin, whatever it is doing."""
     while line := sys.stdin.buffer.readline(_MAX_COMMAND_BYTES):
@@ -258,9 +292,15 @@ def _claim_stdout() -> IO[bytes]:
     return answers
 
 
-def main() -> NoReturn:
-    """Answers commands until told to quit."""
-    runner = Runner(process_age_ms())
+def main(root: Path = Path("/")) -> NoReturn:
+    """Answers commands until told to quit.
+
+    Args:
+        root: Folder that holds `proc` and `sys`, for sensors.
+    """
+    runner = Runner(process_age_ms(), root)
+    # What ONNX Runtime sends home since 1.29 would run beside the measurement.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     answers = _claim_stdout()
     commands: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()

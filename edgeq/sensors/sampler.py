@@ -1,0 +1,129 @@
+"""A time series of a machine's sensors, taken beside a measurement by a process that does nothing else."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from edgeq.sensors import SENSORS, ina3221, rapl
+
+INTERVAL_S = 1.0
+# Energy is the integral of power: rails are read more often than what changes with heat.
+POWER_INTERVAL_S = 0.1
+
+_MAX_ENTRIES = 256
+_MAX_POWERS = 1 << 15
+_NS_PER_S = 1e9
+
+Entry = TypeVar("Entry")
+
+
+class Sampler:
+    """Reads all sensors once a second, and power rails ten times a second, in a thread of its own.
+
+    Args:
+        root: Folder that holds `sys`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._entries: _Series[dict[str, Any]] = _Series(_MAX_ENTRIES)
+        self._powers: _Series[tuple[int, float]] = _Series(_MAX_POWERS)
+        self._has_rails = ina3221.read(root) is not None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._begun_ns, self._begun_cpu_ns = time.monotonic_ns(), time.process_time_ns()
+        self._entries.add(self._read_all())
+        self._thread.start()
+
+    def stop(self) -> dict[str, Any]:
+        """Returns what was read, as JSON values, after a last reading.
+
+        `entries` is a list of objects with `monotonic_ns` and the brief of each kind that the machine has; `power` a
+        list of `[monotonic_ns, watts]` of the rails that feed all of it; `cpu_share` what the reading cost, as a share
+        of one CPU. Where a measurement takes long, every second entry is dropped, again and again.
+        """
+        self._stopping.set()
+        self._thread.join()
+        last = self._read_all()
+        elapsed_ns = time.monotonic_ns() - self._begun_ns
+        return {
+            "entries": [*self._entries.kept, last],
+            "power": [list(power) for power in self._powers.kept],
+            "cpu_share": (time.process_time_ns() - self._begun_cpu_ns) / max(1, elapsed_ns),
+        }
+
+    def _run(self) -> None:
+        interval_s = POWER_INTERVAL_S if self._has_rails else INTERVAL_S
+        began = time.monotonic()
+        next_entry, ticks = INTERVAL_S, 1
+        while not self._stopping.wait(max(0.0, began + ticks * interval_s - time.monotonic())):
+            elapsed_s = time.monotonic() - began
+            # A tick that a slow sensor missed is skipped, not made up for.
+            ticks = int(elapsed_s / interval_s) + 1
+            if elapsed_s >= next_entry:
+                self._entries.add(self._read_all())
+                next_entry = elapsed_s + INTERVAL_S
+            elif self._has_rails:
+                self._keep_power(ina3221.read(self._root))
+
+    def _read_all(self) -> dict[str, Any]:
+        entry: dict[str, Any] = {"monotonic_ns": time.monotonic_ns()}
+        for kind, sensor in SENSORS.items():
+            if sensor.brief is not None and (reading := sensor.read(self._root)) is not None:
+                entry[kind] = sensor.brief(reading)
+                if kind == "ina3221":
+                    self._keep_power(reading)
+        return entry
+
+    def _keep_power(self, rails: dict[str, Any] | None) -> None:
+        if rails is not None:
+            self._powers.add((time.monotonic_ns(), rails["total_watts"]))
+
+
+class _Series(Generic[Entry]):
+    """Entries in the order of time, never more than `limit`: beyond it only every second, fourth, ... is kept."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._stride = 1
+        self._count = 0
+        self.kept: list[Entry] = []
+
+    def add(self, entry: Entry) -> None:
+        if self._count % self._stride == 0:
+            self.kept.append(entry)
+            if len(self.kept) >= self._limit:
+                self.kept = self.kept[::2]
+                self._stride *= 2
+        self._count += 1
+
+
+def measure_power(root: Path, seconds: float) -> dict[str, Any]:
+    """Returns how the machine tells its power, and what it takes at the moment.
+
+    `kind` is `rails`, `rapl` or null, `source` names what is measured, `watts` is the mean over `seconds`, or null.
+    Rails go first: they feed the whole board, RAPL counts the CPU and its memory. Machines without either answer at
+    once.
+    """
+    rails = ina3221.read(root)
+    if rails is not None:
+        deadline = time.monotonic() + seconds
+        powers = []
+        while time.monotonic() < deadline:
+            if (reading := ina3221.read(root)) is not None:
+                powers.append(reading["total_watts"])
+            time.sleep(POWER_INTERVAL_S)
+        mean = sum(powers) / len(powers) if powers else None
+        return {"kind": "rails", "source": f"INA3221 {' + '.join(rails['total_of'])}", "watts": mean}
+    before = rapl.read(root)
+    if before is None:
+        return {"kind": None, "source": None, "watts": None}
+    began_ns = time.monotonic_ns()
+    time.sleep(seconds)
+    energy_j = rapl.joules(before, rapl.read(root))
+    elapsed_s = (time.monotonic_ns() - began_ns) / _NS_PER_S
+    watts = energy_j / elapsed_s if energy_j is not None and seconds > 0 else None
+    return {"kind": "rapl", "source": f"RAPL {' + '.join(before)}", "watts": watts}
