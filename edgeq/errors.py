@@ -4,6 +4,7 @@
     |-- InputError             a file, folder, image or option value that cannot be used
     |-- ModelError             a model that cannot be loaded, exported, folded or decoded
     |-- MismatchError          two things that do not belong together (ranges of another model, ...)
+    |-- DeviceError            a device cannot be reached, or does not do what it was asked
     |-- MissingDependencyError an optional package is needed; the message holds the pip line
     `-- EngineError            an engine refused or failed to run a file
 
@@ -29,6 +30,10 @@ class MismatchError(EdgeqError):
 
 class EngineError(EdgeqError):
     """An inference engine refused a file or failed while running it."""
+
+
+class DeviceError(EdgeqError):
+    """A device cannot be reached, or does not do what it was asked."""
 
 
 class MissingDependencyError(EdgeqError):

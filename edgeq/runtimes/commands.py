@@ -1,12 +1,38 @@
-"""The JSON objects that a runner is driven by."""
+"""The JSON objects that a runner is driven by, one a line, and how a process answers them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from typing import IO, Any, NoReturn
 
 from edgeq.errors import InputError
+
+_EXIT_CUT_OFF = 130
+_MAX_COMMAND_BYTES = 1 << 20
+
+
+def serve(answer: Callable[[bytes], Mapping[str, Any]], is_done: Callable[[], bool]) -> NoReturn:
+    """Answers each line of stdin by one on stdout until done, and ends the process.
+
+    The end of stdin ends it at once, whatever it is doing.
+
+    Args:
+        answer: A line -> what is answered, as JSON values.
+        is_done: Whether the answer was the last one.
+    """
+    answers = _claim_stdout()
+    commands: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
+    while not is_done():
+        answers.write(json.dumps(answer(commands.get())).encode() + b"\n")
+        answers.flush()
+    # No orderly shutdown: the reading thread holds stdin's lock, and some engines hang in their destructors.
+    os._exit(0)
 
 
 def parse_command(line: bytes) -> dict[str, Any]:
@@ -35,3 +61,17 @@ def field(command: Mapping[str, Any], name: str, *kinds: type) -> Any:
         wanted = " or ".join(kind.__name__ for kind in kinds)
         raise InputError(f"field {name!r} of a command is {value!r}, wanted {wanted}")
     return value
+
+
+def _read_commands(commands: queue.SimpleQueue[bytes]) -> None:
+    """Feeds the queue; ends the process at the end of stdin, whatever it is doing."""
+    while line := sys.stdin.buffer.readline(_MAX_COMMAND_BYTES):
+        commands.put(line)
+    os._exit(_EXIT_CUT_OFF)
+
+
+def _claim_stdout() -> IO[bytes]:
+    """Returns the real stdout for answers only, and sends everything else that is printed, by C code too, to stderr."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers

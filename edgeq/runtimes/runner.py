@@ -37,15 +37,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
-import queue
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -54,15 +51,13 @@ from edgeq.export.artifact import Artifact, Preprocessing, TensorSpec, parse_man
 from edgeq.registry import load_object
 from edgeq.runtimes import get_runtime
 from edgeq.runtimes.base import Arrays, DeviceTimes, Session
-from edgeq.runtimes.commands import field, parse_command
+from edgeq.runtimes.commands import field, parse_command, serve
 from edgeq.runtimes.watcher import Watcher
 from edgeq.sensors import rapl
 from edgeq.sensors.cpu_clock import CpuClock
 from edgeq.sensors.jetson_gpu import GpuClock
 
 _INPUT_SEED = 0
-_EXIT_CUT_OFF = 130
-_MAX_COMMAND_BYTES = 1 << 20
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1e6
 
@@ -278,20 +273,6 @@ def _pin(cpus: list[int]) -> None:
         raise InputError(f"cannot run on CPUs {cpus} ({error.strerror}); this machine has {os.cpu_count()}") from error
 
 
-def _read_commands(commands: queue.SimpleQueue[bytes]) -> None:
-    """Feeds the queue; ends the process at the end of stdin, whatever it is doing."""
-    while line := sys.stdin.buffer.readline(_MAX_COMMAND_BYTES):
-        commands.put(line)
-    os._exit(_EXIT_CUT_OFF)
-
-
-def _claim_stdout() -> IO[bytes]:
-    """Returns the real stdout for answers only, and sends everything else that is printed, by C code too, to stderr."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    return answers
-
-
 def main(root: Path = Path("/")) -> NoReturn:
     """Answers commands until told to quit.
 
@@ -301,14 +282,7 @@ def main(root: Path = Path("/")) -> NoReturn:
     runner = Runner(process_age_ms(), root)
     # What ONNX Runtime sends home since 1.29 would run beside the measurement.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    answers = _claim_stdout()
-    commands: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
-    while not runner.quitting:
-        answers.write(json.dumps(runner.answer(commands.get())).encode() + b"\n")
-        answers.flush()
-    # No orderly shutdown: the reading thread holds stdin's lock, and some engines hang in their destructors.
-    os._exit(0)
+    serve(runner.answer, lambda: runner.quitting)
 
 
 if __name__ == "__main__":
