@@ -15,13 +15,14 @@ import edgeq
 from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.export.conv_transpose import rewrite_conv_transpose
 from edgeq.export.dynamic import quantize_dynamically
+from edgeq.export.gemm import rewrite_linear
 from edgeq.export.graph import graph_digest, new_initializer, save_onnx, specs
 from edgeq.export.plan import QuantPlan, make_plan
 from edgeq.export.qdq import insert_qdq
 from edgeq.export.tensorrt.cache import DEFAULT_VERSION, ENTROPY, MINMAX, make_cache
 from edgeq.export.tensorrt.scales import implicit_scales
 from edgeq.export.tensorrt.strong_typing import FP16_MAX, to_fp16
-from edgeq.export.topology import choose
+from edgeq.export.topology import VitPlan, choose
 from edgeq.files import sha256_bytes, write_bytes
 
 if TYPE_CHECKING:
@@ -92,7 +93,14 @@ def write_fp16(model: FloatModel, target: Target, folder: Path) -> Artifact:
     return _write(model, graph, target, "fp16", folder, {"weights_kept_in_fp32": kept})
 
 
-def write_int8(model: FloatModel, target: Target, folder: Path, ranges: Ranges, keep: Sequence[str] = ()) -> Artifact:
+def write_int8(
+    model: FloatModel,
+    target: Target,
+    folder: Path,
+    ranges: Ranges,
+    keep: Sequence[str] = (),
+    vit_plan: VitPlan = "balanced",
+) -> Artifact:
     """Returns the static INT8 artifact, written by the target's rules.
 
     Args:
@@ -101,6 +109,7 @@ def write_int8(model: FloatModel, target: Target, folder: Path, ranges: Ranges, 
         folder: Where to write.
         ranges: Calibrated ranges of this model and its pre-processing.
         keep: Nodes that stay in float (`edgeq.export.topology.choose`).
+        vit_plan: What of a transformer runs in INT8 (the same).
 
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
@@ -108,7 +117,9 @@ def write_int8(model: FloatModel, target: Target, folder: Path, ranges: Ranges, 
     ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
     graph = model.copy_graph()
     rewritten = rewrite_conv_transpose(graph) if target.rules.rewrite_conv_transpose else 0
-    plan = make_plan(graph, choose(graph, target.rules, keep), ranges, target.rules)
+    if target.rules.rewrite_linear:
+        rewrite_linear(graph)
+    plan = make_plan(graph, choose(graph, target.rules, keep, vit_plan), ranges, target.rules)
     if not any(choice.precision == "int8" for choice in plan.nodes):
         _log.warning("no layer of %s runs in INT8 on %s; it computes in float: take fp32", model.name, target.name)
     facts: dict[str, Any] = {"method": ranges.method, "ranges_digest": ranges.digest}

@@ -7,7 +7,7 @@ Rules, by number:
    sizes and offsets are read as they are, and cost next to nothing.
 3. Nodes that `keep` names (by name, by regular expression over the whole name, or by operator type) stay in float.
 4. Every data input of an INT8 node gets a pair, shared by all its readers: one pair a tensor.
-5. Where the engine fuses a layer with the QuantizeLinear behind it (`Rules.output_pairs`), the layer's output gets
+5. Where the engine fuses a convolution with the QuantizeLinear behind it (`Rules.output_pairs`), its output gets
    a pair too, behind its ReLU or Clip, never between the two. Other functions (SiLU, GELU) stand between float layers:
    a pair before them would spend its steps on the negative tail that they flatten. Where the engine runs nothing in
    INT8 without that pair, the layer stays in float.
@@ -15,17 +15,24 @@ Rules, by number:
 7. Of the two inputs of a residual Add one may go without a pair (`Rules.residual_pairs`): the output of the layer that
    the engine fuses with the Add. Where both inputs come straight from a layer, that is the deeper one; the other is the
    projection of the identity.
+8. In a transformer (`edgeq.export.transformer`) linear layers run in INT8 and give floats; the residual stream stays in
+   float, and with it what is read from it (LayerNorm), Softmax, and the patch embedding: an eighth bit more or less is
+   lost in every block that the stream runs through. The plan decides about the rest:
+   - `balanced`: the products of activations in an attention stay in float;
+   - `fast`: they run in INT8 where the engines have a kernel (`Rules.int8_attention`);
+   - `safe`: as `balanced`, and `SAFE_FLOATS` stay in float.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgeq.errors import InputError
 from edgeq.export.graph import constant, data_inputs, weight_of
+from edgeq.export.transformer import Transformer, find_transformer, matching_nodes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -41,6 +48,16 @@ MOVES_VALUES = frozenset(
 """Operators whose outputs hold no value that their inputs do not hold (or zero, which every grid holds)."""
 
 _FUNCTIONS = frozenset({"Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu", "Softplus", "Elu", "Mish"})
+
+_LINEAR = frozenset({"Gemm", "MatMul"})
+
+VitPlan = Literal["fast", "balanced", "safe"]
+
+FUSED_HEADS, FUSED_TOKENS = (16, 32, 64), 512
+"""Sizes of heads, and most tokens, that TensorRT's fused INT8 attention takes."""
+
+SAFE_FLOATS = ("vit.fc2", "vit.projection")
+"""What `--vit-plan safe` keeps beside all that `balanced` does: the layers that write into the residual stream."""
 
 _BEHIND_HEADS = MOVES_VALUES | {
     "Sigmoid",
@@ -85,23 +102,31 @@ class Topology:
         return frozenset(choice.name for choice in self.nodes if choice.precision == "int8")
 
 
-def choose(model: ir.Model, rules: Rules, keep: Sequence[str] = ()) -> Topology:
+def choose(model: ir.Model, rules: Rules, keep: Sequence[str] = (), vit_plan: VitPlan = "balanced") -> Topology:
     """Returns what is quantized in a cleaned, BatchNorm-free graph.
 
     Args:
         model: The float graph.
         rules: The target's rules.
-        keep: What stays in float: names, regular expressions or operator types.
+        keep: What stays in float: names, regular expressions, operator types, or parts of a transformer
+            (`edgeq.export.transformer.matching_nodes`).
+        vit_plan: What of a transformer runs in INT8 (rule 8).
 
     Raises:
         InputError: a `keep` entry matches nothing or is not a regular expression.
     """
+    transformer = find_transformer(model)
     kept = _kept_nodes(model, keep)
+    if vit_plan == "safe" and transformer.blocks:
+        kept = _kept_nodes(model, SAFE_FLOATS) | kept
     heads = _head_nodes(model)
+    products = _attention_reasons(model, transformer, rules, vit_plan)
     choices: dict[str, NodeChoice] = {}
     quantized_layers: set[int] = set()
     for node in model.graph:
-        reason = _float_reason(node, rules, kept, heads, quantized_layers)
+        reason = _transformer_reason(node, transformer, products, vit_plan)
+        if not reason:
+            reason = _float_reason(node, rules, kept, heads, quantized_layers, is_product=reason == "")
         if reason is None:
             continue
         name = node.name or ""
@@ -144,6 +169,8 @@ def nodes_matching(model: ir.Model, pattern: str) -> list[ir.Node]:
     Raises:
         InputError: it is no regular expression, or matches nothing.
     """
+    if (parts := matching_nodes(model, pattern)) is not None:
+        return parts
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -173,8 +200,67 @@ def _feeds_function(value: ir.Value) -> bool:
     return any(use.node.op_type in _FUNCTIONS for use in value.uses())
 
 
+def _transformer_reason(
+    node: ir.Node, transformer: Transformer, products: Mapping[int, str], vit_plan: VitPlan
+) -> str | None:
+    """Returns why a node of a transformer stays in float (rule 8), an empty string for an INT8 product of activations.
+
+    `None` leaves the choice to the rules for all graphs.
+    """
+    role = transformer.roles.get(node.name or "")
+    if role is not None and role.part == "residual":
+        return "the residual stream of a transformer"
+    if role is not None and role.part in ("logits", "context") and node.op_type == "MatMul":
+        return products.get(role.block, "")
+    if transformer.blocks and vit_plan != "fast" and _embeds_patches(node):
+        return "the patch embedding, which begins the residual stream"
+    return None
+
+
+def _attention_reasons(model: ir.Model, transformer: Transformer, rules: Rules, vit_plan: VitPlan) -> dict[int, str]:
+    """Returns block -> why the products of its attention stay in float; both of them run in INT8 or none."""
+    if vit_plan != "fast":
+        return dict.fromkeys(range(transformer.blocks), "an attention's product, which --vit-plan fast quantizes")
+    if rules.int8_attention == "none":
+        return dict.fromkeys(range(transformer.blocks), "the target has no INT8 kernel for a product of activations")
+    reasons: dict[int, str] = {}
+    if rules.int8_attention == "fused":
+        for node in model.graph:
+            role = transformer.roles.get(node.name or "")
+            if role is not None and node.op_type == "MatMul" and (reason := _unfused(node, role.part)):
+                reasons.setdefault(role.block, reason)
+    return reasons
+
+
+def _unfused(node: ir.Node, part: str) -> str | None:
+    """Returns what keeps a product from TensorRT's fused INT8 attention (its developer guide), or `None`."""
+    if part == "logits":
+        if any(use.node.op_type in ("Mul", "Div") for use in node.outputs[0].uses()):
+            return "its logits are scaled behind the product, and TensorRT fuses a scale before it alone"
+        lengths = node.inputs[0].shape if node.inputs[0] is not None else None
+        head, tokens = (None, None) if lengths is None else (lengths[-1], lengths[-2])
+        if head not in FUSED_HEADS:
+            return f"its heads are of size {head}; TensorRT fuses INT8 attention for {', '.join(map(str, FUSED_HEADS))}"
+        if not isinstance(tokens, int) or tokens > FUSED_TOKENS:
+            return f"it goes over {tokens} tokens; TensorRT fuses INT8 attention up to {FUSED_TOKENS}"
+    return None
+
+
+def _embeds_patches(node: ir.Node) -> bool:
+    """Says whether a convolution cuts an image into patches: its kernels do not overlap."""
+    if node.op_type != "Conv" or "strides" not in node.attributes or "kernel_shape" not in node.attributes:
+        return False
+    strides = list(node.attributes["strides"].as_ints())
+    return strides == list(node.attributes["kernel_shape"].as_ints()) and max(strides) > 1
+
+
 def _float_reason(
-    node: ir.Node, rules: Rules, kept: dict[int, str], heads: frozenset[int], quantized: set[int]
+    node: ir.Node,
+    rules: Rules,
+    kept: dict[int, str],
+    heads: frozenset[int],
+    quantized: set[int],
+    is_product: bool = False,
 ) -> str | None:
     """Returns why a node stays in float, an empty string for INT8, `None` for a node that is no candidate."""
     if node.op_type not in rules.int8_ops:
@@ -186,13 +272,13 @@ def _float_reason(
     if node.op_type == "Add":
         if not _is_residual(node, quantized):
             return None
-    elif weight_of(node) is None:
+    elif weight_of(node) is None and not is_product:
         return "its weight is not a constant"
     if id(node) in kept:
         return f"kept by {kept[id(node)]!r}"
     if id(node) in heads:
         return "last convolution of a head"
-    if rules.output_pairs == "required" and _feeds_function(activation_behind(node)):
+    if rules.output_pairs == "required" and node.op_type not in _LINEAR and _feeds_function(activation_behind(node)):
         return "a function that is no ReLU stands behind it, so the engine would run it in float"
     return ""
 
@@ -277,7 +363,7 @@ def _tensors(model: ir.Model, rules: Rules, quantized: set[int]) -> tuple[str, .
             continue
         fused = _fused_branch(node, quantized, depths) if rules.residual_pairs == "identity" else None
         wanted.update(id(value) for value in data_inputs(node) if value is not fused)
-        if rules.output_pairs != "none":
+        if rules.output_pairs != "none" and node.op_type not in _LINEAR:
             output = activation_behind(node)
             if not output.is_graph_output() and not _feeds_function(output):
                 wanted.add(id(output))

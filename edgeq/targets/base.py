@@ -17,7 +17,8 @@ class Rules:
         symmetric_activations: Whether the grid of a signed tensor is symmetric around zero.
         int8_depthwise: Whether depthwise convolutions run in INT8. Their channels share one activation scale but no
             sum, so that channels of small range lose most, and engines gain little by them.
-        output_pairs: What a layer's output needs for the engine to run it in INT8. `none`: nothing, its inputs decide.
+        output_pairs: What a convolution's output needs for the engine to run it in INT8. `none`: nothing, its inputs
+            decide.
             `fused`: a Q/DQ pair behind it or its ReLU, even where only float nodes read it; a layer before another
             function (SiLU, GELU) goes without. `required`: the same, and a layer before another function stays float.
         residual_pairs: Which inputs of a residual Add get a Q/DQ pair. `both`, or `identity`: not the output of the
@@ -31,6 +32,9 @@ class Rules:
         quantize_bias: Whether biases are int32 behind a DequantizeLinear; otherwise they stay float.
         per_channel_conv_transpose: Whether ConvTranspose weights have a scale for each output channel.
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
+        rewrite_linear: Whether a MatMul by a constant matrix becomes a Gemm.
+        int8_attention: Which products of activations in an attention the engines have INT8 kernels for: `none`, `any`,
+            or `fused`: where heads, tokens and scales are what TensorRT's fused kernel takes.
         fp16: What makes an `fp16` file. `weights`: they are stored in FP16 and cast when the file is loaded. `engine`:
             nothing, the engine computes an FP32 file in FP16. `graph`: every tensor, and every scale of an `int8` file.
         dynamic: Whether the engines take dynamic INT8 files.
@@ -50,6 +54,8 @@ class Rules:
     quantize_bias: bool
     per_channel_conv_transpose: bool
     rewrite_conv_transpose: bool
+    rewrite_linear: bool
+    int8_attention: Literal["none", "any", "fused"]
     fp16: Literal["weights", "engine", "graph"]
     dynamic: bool
     calibration_cache: bool

@@ -30,6 +30,8 @@ JETSON_ORIN = Target(
         # TensorRT's kernels want a scale for each input channel, ONNX's tools write one for each output channel.
         per_channel_conv_transpose=False,
         rewrite_conv_transpose=False,
+        rewrite_linear=False,
+        int8_attention="fused",
         fp16="engine",
         dynamic=False,
         calibration_cache=True,

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeq.export.graph import constant
+from edgeq.export.topology import FUSED_HEADS, FUSED_TOKENS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_HEAD_SIZES = (16, 32, 64)
-_MAX_TOKENS = 512
 _NORMALIZATIONS = ("LayerNormalization", "GroupNormalization", "InstanceNormalization")
 _BETWEEN = ("Mul", "Div", "Add", "Where", "Cast")
 _PAIR = ("QuantizeLinear", "DequantizeLinear")
@@ -60,11 +59,11 @@ def attention(node: ir.Node, is_quantized: IsQuantized) -> Iterator[str]:
     if found.scaled_behind:
         yield "reads logits that are scaled behind the first product; wanted the scale on the queries before it"
     head, tokens = _lengths(first)
-    if head is not None and head not in _HEAD_SIZES:
-        sizes = ", ".join(map(str, _HEAD_SIZES))
+    if head is not None and head not in FUSED_HEADS:
+        sizes = ", ".join(map(str, FUSED_HEADS))
         yield f"belongs to heads of size {head}; INT8 is fused for {sizes} only: leave it in FP16"
-    if tokens is not None and tokens > _MAX_TOKENS:
-        yield f"goes over {tokens} tokens; INT8 is fused up to {_MAX_TOKENS}: leave it in FP16"
+    if tokens is not None and tokens > FUSED_TOKENS:
+        yield f"goes over {tokens} tokens; INT8 is fused up to {FUSED_TOKENS}: leave it in FP16"
 
 
 def _attention_around(softmax: ir.Node) -> _Attention | None:
