@@ -2,13 +2,14 @@
 
 Each artifact runs in a fresh process. All are opened first, one after another, and then timed in turns, in short rounds
 (A B C A B C ...), while the others sleep: what slows the machine for longer than a round slows all of them, so that
-their ratios hold where their times do not.
+their ratios hold where their times do not. One more process reads the machine's sensors beside them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +22,15 @@ from edgeq.machine import default_threads, read_machine
 from edgeq.progress import Advance, progress_bar
 from edgeq.runtimes import SIMULATED, choose_runtimes, get_runtime
 from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
-from edgeq.runtimes.latency import interleaved_ratio, summarize
+from edgeq.runtimes.latency import clock_reasons, drift_reasons, interleaved_ratio, summarize
+from edgeq.verbs.surroundings import Observations, Observer, Window
 
+_STAGES = "edgeq.verbs.stages:time_stages"
 _NS_PER_S = 1e9
 _LAUNCH_BOUND = 0.8
 _UNTIMED = {"p50": None, "p90": None, "p99": None, "mean": None, "min": None, "max": None, "mad": None}
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Sampling:
         round_runs: Samples of an artifact in one round, at least.
         round_s: Sum of the samples of an artifact in one round, at least.
         timeout_s: How long a process may be silent beyond the time it was asked to run for.
+        idle_s: Seconds over which idle power is measured before engines load, on machines that tell their power.
     """
 
     warmup_runs: int = 10
@@ -67,6 +73,7 @@ class Sampling:
     round_runs: int = 3
     round_s: float = 0.2
     timeout_s: float = 300.0
+    idle_s: float = 2.0
 
 
 @dataclass
@@ -77,6 +84,8 @@ class _Row:
     process: RunnerProcess
     opened: dict[str, Any]
     rounds_ns: list[list[int]] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
+    clocks_mhz: list[float] = field(default_factory=list)
     gpu_ns: list[int] = field(default_factory=list)
     enqueue_ns: list[int] = field(default_factory=list)
 
@@ -87,6 +96,12 @@ class _Row:
     @property
     def samples_ns(self) -> list[int]:
         return list(itertools.chain.from_iterable(self.rounds_ns))
+
+    @property
+    def images(self) -> int:
+        """How many images the timed runs took: `make_inputs` fills a free batch dimension with one."""
+        shape = self.job.artifact.inputs[0].shape
+        return len(self.samples_ns) * ((shape[0] if shape else None) or 1)
 
     def progress(self, sampling: Sampling) -> float:
         """Returns how much of the sampling is done, in [0, 1]."""
@@ -111,7 +126,7 @@ def bench_artifacts(
         runtimes: Runtimes to run each in; by default the first of its target that is installed.
         compute_precisions: What float layers are computed in (`f32`, `bf16`, `f16`); by default f32 for an `fp32` file
             and the engine's choice for every other.
-        threads: CPU threads of each engine; by default the physical cores that this process may use.
+        threads: CPU threads of each engine; by default the physical cores, or `cpus`, that this process may use.
         cpus: CPUs that each process is pinned to; by default all.
         sampling: How long is measured.
 
@@ -146,18 +161,22 @@ def bench_jobs(
 ) -> list[dict[str, Any]]:
     """Returns one result for each job, in their order, from one interleaved run.
 
-    A result is a JSON object with `artifact`, `target`, `runtime`, `precision`, `size_bytes`, `latency_ms` {`p50`,
-    `p90`, `p99`, `mean`, `min`, `max`, `mad`; null where the samples do not suffice}, `throughput_per_s`,
-    `cold_start_ms` {`start`, `import`, `load`, `first`}, `ratio_to_first` (median over the rounds of this job's time
-    over the first one's), `ratio_to_fp32` (the same over the model's FP32 file in the same runtime), `runs`,
-    `drift`, `stable`, `obtained` ("measured", or "emulated" and then without times), `peak_rss_bytes`,
-    `baseline_rss_bytes` (the peak before the file was loaded), `environment` and `samples_ns`. Engines on a GPU add
-    `gpu_ms` (the GPU's own time for the network, without copies) and `enqueue_ms` (the CPU's to hand it over), with the
-    same statistics as `latency_ms`, and `launch_bound` (the CPU sets the pace).
+    A result is a JSON object with `artifact`, `digest`, `source_digest`, `target`, `runtime`, `precision`,
+    `size_bytes`, `latency_ms` {`p50`, `p90`, `p99`, `mean`, `min`, `max`, `mad`; null where the samples do not
+    suffice}, `throughput_per_s`, `cold_start_ms` {`start`, `import`, `load`, `first`}, `ratio_to_first` (median over
+    the rounds of this job's time over the first one's), `ratio_to_fp32` (the same over the model's FP32 file in the
+    same runtime), `runs`, `drift`, `stable`, `unstable_reasons` (sentences; it is stable where there is none),
+    `obtained` ("measured", or "emulated" and then without times), `preprocess_ms` and `postprocess_ms` (see
+    `edgeq.verbs.stages.time_stages`), `energy` (see `edgeq.verbs.surroundings.Observations.energy`), `peak_rss_bytes`,
+    `baseline_rss_bytes` (the peak before the file was loaded), `environment`, `sensors` {`before`, `after`, `series`,
+    `sampler_cpu_share`} or null, `load_average` {`before`, `after`}, `samples_ns` and `round_runs` (how many of these
+    belong to each round). Engines on a GPU add `gpu_ms` (the GPU's own time for the network, without copies) and
+    `enqueue_ms` (the CPU's to hand it over), with the same statistics as `latency_ms`, and `launch_bound` (the CPU sets
+    the pace).
 
     Args:
         jobs: What is run; the first is the one that ratios are taken to.
-        threads: CPU threads of each engine; by default the physical cores that this process may use.
+        threads: CPU threads of each engine; by default the physical cores, or `cpus`, that this process may use.
         cpus: CPUs that each process is pinned to; by default all.
         sampling: How long is measured.
         runner: Argument list that starts `edgeq.runtimes.runner`.
@@ -166,10 +185,13 @@ def bench_jobs(
         EdgeqError: see `bench_artifacts`.
     """
     sampling = sampling or Sampling()
-    threads = threads if threads is not None else default_threads(read_machine())
+    if threads is None:
+        threads = default_threads(read_machine())
+        threads = min(threads, len(cpus)) if cpus else threads
     if threads < 1:
         raise InputError(f"--threads {threads}: wanted at least 1")
     with contextlib.ExitStack() as processes:
+        observer = processes.enter_context(Observer(runner, sampling.idle_s))
         rows = []
         for job in jobs:
             process = processes.enter_context(RunnerProcess(f"{job.artifact.name} in {job.runtime}", runner))
@@ -185,29 +207,37 @@ def bench_jobs(
             )
             rows.append(_Row(job, process, opened))
         if not any(row.emulated for row in rows):
-            _sample(rows, sampling)
-        return [_result(row, rows, sampling) for row in rows]
+            _sample(rows, sampling, observer, cpus or ())
+        return [_result(row, rows, sampling, observer.observations) for row in rows]
 
 
-def _sample(rows: Sequence[_Row], sampling: Sampling) -> None:
+def _sample(rows: Sequence[_Row], sampling: Sampling, observer: Observer, cpus: Sequence[int]) -> None:
     with progress_bar(100, "bench", unit="%") as advance:
         for row in rows:
             _run(row, sampling, sampling.warmup_runs, sampling.warmup_s)
         shown = 0
-        while (done := min(row.progress(sampling) for row in rows)) < 1:
-            for row in rows:
-                turn = _run(row, sampling, sampling.round_runs, sampling.round_s, untimed_runs=1)
-                row.rounds_ns.append(turn.samples_ns)
-                row.gpu_ns += turn.gpu_ns
-                row.enqueue_ns += turn.enqueue_ns
-            shown = _show(advance, shown, done)
+        with observer.watching(cpus):
+            while (done := min(row.progress(sampling) for row in rows)) < 1:
+                for row in rows:
+                    turn = _run(row, sampling, sampling.round_runs, sampling.round_s, untimed_runs=1)
+                    row.rounds_ns.append(turn.samples_ns)
+                    row.windows.append(turn.window)
+                    row.clocks_mhz += turn.clocks_mhz
+                    row.gpu_ns += turn.gpu_ns
+                    row.enqueue_ns += turn.enqueue_ns
+                shown = _show(advance, shown, done)
         _show(advance, shown, 1)
 
 
 class _Turn(NamedTuple):
-    """Times of the runs of one turn; those of the device are empty for engines on the CPU."""
+    """Times of the runs of one turn; those of the device are empty for engines on the CPU.
+
+    Clocks are those before and after it, of what computes, where the machine tells them.
+    """
 
     samples_ns: list[int]
+    window: Window
+    clocks_mhz: list[float]
     gpu_ns: list[int]
     enqueue_ns: list[int]
 
@@ -228,11 +258,18 @@ def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_run
     device = answer.get("device_ns") or {"compute": [], "enqueue": []}
     if not (isinstance(device, dict) and all(_are_times(device.get(name)) for name in ("compute", "enqueue"))):
         raise EngineError(f"{row.job.artifact.name} in {row.job.runtime}: its process sent no times of the device")
-    return _Turn(samples, device["compute"], device["enqueue"])
+    window, clocks, energy_j = answer.get("window_ns"), answer.get("clock_mhz") or [], answer.get("energy_j")
+    if not (_are_times(window) and len(window) == 2 and _are_numbers(clocks) and _are_numbers([energy_j or 0])):
+        raise EngineError(f"{row.job.artifact.name} in {row.job.runtime}: its process sent no clocks or energy")
+    return _Turn(samples, Window(*window, energy_j), clocks, device["compute"], device["enqueue"])
 
 
 def _are_times(found: Any) -> bool:
     return isinstance(found, list) and all(isinstance(time, int) and time >= 0 for time in found)
+
+
+def _are_numbers(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(number, int | float) and number >= 0 for number in found)
 
 
 def _part(done: float, wanted: float) -> float:
@@ -245,23 +282,39 @@ def _show(advance: Advance, shown: int, done: float) -> int:
     return percent
 
 
-def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling) -> dict[str, Any]:
+def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling, observed: Observations) -> dict[str, Any]:
     artifact = row.job.artifact
     memory = row.process.ask(sampling.timeout_s, "report")
     return {
         "artifact": artifact.name,
         "digest": artifact.digest,
+        "source_digest": artifact.source_digest,
         "target": artifact.target,
         "runtime": row.job.runtime,
         "precision": artifact.precision,
         "size_bytes": artifact.size_bytes,
-        **_times(row, rows),
+        **_times(row, rows, observed),
+        **_stages(row, sampling),
+        "energy": observed.energy(row.windows, row.images),
         "peak_rss_bytes": memory["peak_rss_bytes"],
         "baseline_rss_bytes": memory["baseline_rss_bytes"],
         **_device_times(row),
         "environment": row.opened["environment"],
+        "sensors": observed.sensors(),
+        "load_average": observed.load_average(),
+        "round_runs": [len(samples) for samples in row.rounds_ns],
         "samples_ns": row.samples_ns,
     }
+
+
+def _stages(row: _Row, sampling: Sampling) -> dict[str, Any]:
+    """Returns the times of pre- and post-processing, which come after memory was read: they take some themselves."""
+    if row.emulated:
+        return {"preprocess_ms": None, "postprocess_ms": None}
+    stages = row.process.ask(sampling.timeout_s, "call", function=_STAGES)["result"]
+    if stages["problem"]:
+        _log.warning("%s: pre- or post-processing was not timed (%s)", row.job.artifact.name, stages["problem"])
+    return {name: stages[name] for name in ("preprocess_ms", "postprocess_ms")}
 
 
 def _device_times(row: _Row) -> dict[str, Any]:
@@ -280,7 +333,7 @@ def _device_times(row: _Row) -> dict[str, Any]:
     }
 
 
-def _times(row: _Row, rows: Sequence[_Row]) -> dict[str, Any]:
+def _times(row: _Row, rows: Sequence[_Row], observed: Observations) -> dict[str, Any]:
     """Returns the fields that hold times; all null where the CPU is emulated, because they would describe the host."""
     if row.emulated:
         return {
@@ -292,9 +345,11 @@ def _times(row: _Row, rows: Sequence[_Row]) -> dict[str, Any]:
             "runs": 0,
             "drift": None,
             "stable": None,
+            "unstable_reasons": [],
             "obtained": "emulated",
         }
     latency = summarize(row.samples_ns)
+    reasons = _unstable_reasons(row, latency.drift, observed)
     return {
         "latency_ms": {name: getattr(latency, name) for name in _UNTIMED},
         "throughput_per_s": latency.throughput_per_s,
@@ -303,9 +358,23 @@ def _times(row: _Row, rows: Sequence[_Row]) -> dict[str, Any]:
         "ratio_to_fp32": _ratio_to_fp32(row, rows),
         "runs": latency.runs,
         "drift": latency.drift,
-        "stable": latency.stable,
+        "stable": not reasons,
+        "unstable_reasons": reasons,
         "obtained": "measured",
     }
+
+
+def _unstable_reasons(row: _Row, drift: float, observed: Observations) -> list[str]:
+    """Returns why an artifact was timed in no steady state; nothing if it was.
+
+    Clocks are those of its own turns; throttling anywhere in the interleaved run concerns all artifacts.
+    """
+    on_gpu = bool(row.gpu_ns)
+    clock = clock_reasons(row.clocks_mhz, "GPU" if on_gpu else "CPU")
+    governors = observed.governors()
+    if clock and governors and not on_gpu:
+        clock = [f"{clock[0]} (governor {', '.join(governors)})"]
+    return [*drift_reasons(drift), *clock, *observed.troubles(gpu=on_gpu)]
 
 
 def _ratio_to_fp32(row: _Row, rows: Sequence[_Row]) -> float | None:

@@ -18,19 +18,24 @@ _NUMBERS = ("AP", "AP50", "AR_100", "top1", "top5", "size_bytes", "peak_rss_byte
 # Names of COCO's numbers and of those of embeddings start like this.
 _NUMBER_PREFIXES = ("AP_", "cosine", "recall_at_", "class_recall_at_", "self_")
 
-RowKey = tuple[str, str, str, str]
-"""Artifact, its digest, runtime, compute precision of the layers in float."""
+LOCAL = "local"
+"""Name of the machine that commands run on; results that name no device are from there."""
+
+RowKey = tuple[str, str, str, str, str, str]
+"""Artifact, its digest, runtime, compute precision of the layers in float, engine with its version, device."""
 
 
 @dataclass
 class Row:
-    """One artifact in one runtime.
+    """One artifact in one version of an engine on one device.
 
     Attributes:
         artifact: File name.
         digest: SHA-256 of the file; empty where the result does not tell.
-        runtime: Engine.
+        runtime: Name of the runtime.
         compute: What the engine computed float layers in.
+        engine: The engine with its version; empty where the result does not tell.
+        device: Name of the device.
         scores: The result of `edgeq eval`; empty if it was not scored.
         timing: The result of `edgeq bench`; empty if it was not timed.
     """
@@ -39,8 +44,31 @@ class Row:
     digest: str
     runtime: str
     compute: str
+    engine: str = ""
+    device: str = LOCAL
     scores: dict[str, Any] = field(default_factory=dict)
     timing: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def precision(self) -> str:
+        """Precision of the file, as its manifest states it."""
+        return str((self.scores or self.timing).get("precision", ""))
+
+    @property
+    def target(self) -> str:
+        """Target that the file was written for."""
+        return str((self.scores or self.timing).get("target") or "")
+
+    @property
+    def model(self) -> str:
+        """What the files of one model have in common: the digest of its float graph, or else the name's first part."""
+        found = self.scores.get("source_digest") or self.timing.get("source_digest")
+        return str(found or self.artifact.split(f".{self.target}.")[0])
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it is an FP32 file, computed in FP32: what others are compared with."""
+        return self.precision == "fp32" and self.compute in ("", "f32")
 
     @property
     def drifted(self) -> bool:
@@ -196,14 +224,18 @@ def _check_figures(path: Path, entry: Mapping[str, Any]) -> None:
 
 
 def merge(results: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Returns one row for each artifact, runtime and compute precision, in order of appearance.
+    """Returns one row for each artifact, runtime, compute precision, engine version and device, as they appear.
 
     Files of the same name are told apart by their digests. What several results say of one row is taken from the last.
     """
     rows: dict[RowKey, Row] = {}
     for entry in results:
-        compute = str((entry.get("environment") or {}).get("compute_precision", ""))
-        key = (str(entry["artifact"]), str(entry.get("digest", "")), str(entry["runtime"]), compute)
+        environment = entry.get("environment") or {}
+        key = (
+            *(str(entry["artifact"]), str(entry.get("digest", "")), str(entry["runtime"])),
+            *(str(environment.get("compute_precision", "")), str(environment.get("engine", ""))),
+            str(entry.get("device") or LOCAL),
+        )
         row = rows.setdefault(key, Row(*key))
         if entry.keys() & _MAIN_SCORES.keys():
             row.scores = dict(entry)
@@ -218,15 +250,24 @@ def header(columns: Sequence[Column] = REPORT) -> tuple[str, ...]:
 
 
 def table(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> list[tuple[str, ...]]:
-    """Returns the cells under `header(columns)`; what was not measured is `-`."""
+    """Returns the cells under `header(columns)`; what was not measured is `-`.
+
+    Digests and versions of engines stand where names do not tell rows apart, devices where there are others than this.
+    """
     digests: dict[str, set[str]] = {}
+    engines: dict[tuple[str, str, str], set[str]] = {}
     for row in rows:
         digests.setdefault(row.artifact, set()).add(row.digest)
+        engines.setdefault((row.artifact, row.runtime, row.device), set()).add(row.engine)
+    remote = any(row.device != LOCAL for row in rows)
     cells = []
     for row in rows:
         ambiguous = len(digests[row.artifact]) > 1
         artifact = f"{row.artifact} ({row.digest[:8]})" if ambiguous and row.digest else row.artifact
-        runtime = f"{row.runtime} ({row.compute})" if row.compute not in ("", "f32") else row.runtime
+        versions = engines[row.artifact, row.runtime, row.device]
+        runtime = row.engine if len(versions) > 1 and row.engine else row.runtime
+        runtime += f" ({row.compute})" if row.compute not in ("", "f32") else ""
+        runtime += f" on {row.device}" if remote else ""
         cells.append((artifact, runtime, *(column.text(row) for column in columns)))
     return cells
 
