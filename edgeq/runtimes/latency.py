@@ -13,8 +13,10 @@ from edgeq.errors import InputError
 # The fewest queries from which MLPerf Inference lets a percentile be stated (early stopping, 99 % confidence).
 MIN_SAMPLES_P90 = 64
 MIN_SAMPLES_P99 = 662
-# Drift between the first and the last third of a run beyond which its numbers describe no steady state.
+# Beyond these a run's numbers describe no steady state: drift between its first and its last third, and how far its
+# slowest clock was below its fastest.
 MAX_DRIFT = 0.05
+MAX_CLOCK_CHANGE = 0.05
 
 _NS_PER_MS = 1e6
 _NS_PER_S = 1e9
@@ -48,11 +50,6 @@ class Latency:
     throughput_per_s: float
     drift: float
 
-    @property
-    def stable(self) -> bool:
-        """Whether the run was a steady state: it drifted by no more than 5 %."""
-        return abs(self.drift) <= MAX_DRIFT
-
 
 def summarize(samples_ns: Sequence[int]) -> Latency:
     """Returns the statistics of samples in nanoseconds, given in the order they were taken.
@@ -78,6 +75,26 @@ def summarize(samples_ns: Sequence[int]) -> Latency:
         throughput_per_s=len(samples) * _NS_PER_S / float(samples.sum()),
         drift=float(np.median(samples[-third:]) / np.median(samples[:third])) - 1,
     )
+
+
+def drift_reasons(drift: float) -> list[str]:
+    """Returns why a run that drifted like this was no steady state; nothing if it was."""
+    return [f"latency drifted by {drift:+.1%}"] if abs(drift) > MAX_DRIFT else []
+
+
+def clock_reasons(clocks_mhz: Sequence[float], name: str) -> list[str]:
+    """Returns why a run at these clocks was no steady state; nothing if it was.
+
+    Args:
+        clocks_mhz: Clocks in the course of the run.
+        name: What they are the clock of ("CPU").
+    """
+    if not clocks_mhz:
+        return []
+    slowest, fastest = min(clocks_mhz), max(clocks_mhz)
+    if fastest - slowest <= MAX_CLOCK_CHANGE * fastest:
+        return []
+    return [f"{name} clock moved between {slowest:.0f} and {fastest:.0f} MHz"]
 
 
 def interleaved_ratio(rounds_ns: Sequence[Sequence[int]], reference_ns: Sequence[Sequence[int]]) -> float:

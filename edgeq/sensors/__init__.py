@@ -54,16 +54,16 @@ def read_load_average(root: Path = Path("/")) -> list[float] | None:
     return loads if len(loads) == 3 and all(0 <= load < 1e6 for load in loads) else None
 
 
-def find_troubles(entries: list[dict[str, Any]], *, gpu: bool) -> list[str]:
+def find_troubles(entries: list[dict[str, Any]], *, on_gpu: bool) -> list[str]:
     """Returns what throttled in the course of a series, for people.
 
     Args:
         entries: Briefs by kind, in the order of time; see `edgeq.sensors.sampler`.
-        gpu: Whether what ran was on a GPU.
+        on_gpu: Whether to look at what slows runs on a GPU only, or at the rest.
     """
     found: list[str] = []
     for kind, sensor in SENSORS.items():
         briefs = [entry[kind] for entry in entries if kind in entry]
-        if briefs and (gpu or not sensor.on_gpu):
+        if briefs and sensor.on_gpu == on_gpu:
             found += sensor.troubles(briefs)
     return found

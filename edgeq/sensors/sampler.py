@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from edgeq.sensors import SENSORS, ina3221, rapl
+from edgeq.sensors import SENSORS, find_troubles, ina3221, rapl
 
 INTERVAL_S = 1.0
 # Energy is the integral of power: rails are read more often than what changes with heat.
@@ -41,17 +41,20 @@ class Sampler:
     def stop(self) -> dict[str, Any]:
         """Returns what was read, as JSON values, after a last reading.
 
-        `entries` is a list of objects with `monotonic_ns` and the brief of each kind that the machine has; `power` a
-        list of `[monotonic_ns, watts]` of the rails that feed all of it; `cpu_share` what the reading cost, as a share
-        of one CPU. Where a measurement takes long, every second entry is dropped, again and again.
+        `entries` is a list of objects with `t_s`, seconds since the first one by the monotonic clock, and the brief of
+        each kind that the machine has; `power` a list of `[monotonic_ns, watts]` of the rails that feed all of it;
+        `troubles` and `gpu_troubles` what throttled in between; `cpu_share` what the reading cost, as a share of one
+        CPU. Where a measurement takes long, every second entry is dropped, again and again.
         """
         self._stopping.set()
         self._thread.join()
-        last = self._read_all()
+        entries = [*self._entries.kept, self._read_all()]
         elapsed_ns = time.monotonic_ns() - self._begun_ns
         return {
-            "entries": [*self._entries.kept, last],
+            "entries": entries,
             "power": [list(power) for power in self._powers.kept],
+            "troubles": find_troubles(entries, on_gpu=False),
+            "gpu_troubles": find_troubles(entries, on_gpu=True),
             "cpu_share": (time.process_time_ns() - self._begun_cpu_ns) / max(1, elapsed_ns),
         }
 
@@ -70,7 +73,7 @@ class Sampler:
                 self._keep_power(ina3221.read(self._root))
 
     def _read_all(self) -> dict[str, Any]:
-        entry: dict[str, Any] = {"monotonic_ns": time.monotonic_ns()}
+        entry: dict[str, Any] = {"t_s": round((time.monotonic_ns() - self._begun_ns) / _NS_PER_S, 3)}
         for kind, sensor in SENSORS.items():
             if sensor.brief is not None and (reading := sensor.read(self._root)) is not None:
                 entry[kind] = sensor.brief(reading)

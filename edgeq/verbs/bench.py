@@ -13,9 +13,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
-from edgeq.errors import EngineError, InputError
+from edgeq.errors import EdgeqError, EngineError, InputError
 from edgeq.export.artifact import Artifact
 from edgeq.foreign import open_artifact
 from edgeq.machine import default_threads, read_machine
@@ -261,14 +261,14 @@ def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_run
     window, clocks, energy_j = answer.get("window_ns"), answer.get("clock_mhz") or [], answer.get("energy_j")
     if not (_are_times(window) and len(window) == 2 and _are_numbers(clocks) and _are_numbers([energy_j or 0])):
         raise EngineError(f"{row.job.artifact.name} in {row.job.runtime}: its process sent no clocks or energy")
-    return _Turn(samples, Window(*window, energy_j), clocks, device["compute"], device["enqueue"])
+    return _Turn(samples, Window(window[0], window[1], energy_j), clocks, device["compute"], device["enqueue"])
 
 
-def _are_times(found: Any) -> bool:
+def _are_times(found: Any) -> TypeGuard[list[int]]:
     return isinstance(found, list) and all(isinstance(time, int) and time >= 0 for time in found)
 
 
-def _are_numbers(found: Any) -> bool:
+def _are_numbers(found: Any) -> TypeGuard[list[float]]:
     return isinstance(found, list) and all(isinstance(number, int | float) and number >= 0 for number in found)
 
 
@@ -311,10 +311,13 @@ def _stages(row: _Row, sampling: Sampling) -> dict[str, Any]:
     """Returns the times of pre- and post-processing, which come after memory was read: they take some themselves."""
     if row.emulated:
         return {"preprocess_ms": None, "postprocess_ms": None}
-    stages = row.process.ask(sampling.timeout_s, "call", function=_STAGES)["result"]
+    try:
+        stages = row.process.ask(sampling.timeout_s, "call", function=_STAGES)["result"]
+    except EdgeqError as error:  # the latency is measured already
+        stages = {"problem": str(error)}
     if stages["problem"]:
         _log.warning("%s: pre- or post-processing was not timed (%s)", row.job.artifact.name, stages["problem"])
-    return {name: stages[name] for name in ("preprocess_ms", "postprocess_ms")}
+    return {name: stages.get(name) for name in ("preprocess_ms", "postprocess_ms")}
 
 
 def _device_times(row: _Row) -> dict[str, Any]:

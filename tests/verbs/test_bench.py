@@ -160,7 +160,7 @@ def test_ctrl_c_ends_all_processes(artifact):
         "bench_artifacts([path, path], ['onnxruntime'], sampling=Sampling(min_s=300, max_s=300, round_s=300))\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) as parent:
-        runners = wait_for_children(parent.pid, 2)
+        runners = wait_for_children(parent.pid, 3)  # one of them watches the sensors
         parent.send_signal(signal.SIGINT)
         assert parent.stderr
         assert b"KeyboardInterrupt" in parent.stderr.read()
