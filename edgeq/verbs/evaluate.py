@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import logging
-import time
-from collections import deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeq.errors import EdgeqError, InputError, ModelError
-from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec, manifest_path
+from edgeq.errors import InputError
+from edgeq.export.artifact import Artifact, manifest_path
 from edgeq.foreign import open_artifact
-from edgeq.images import UnreadableImages, read_image, work_ahead
 from edgeq.predictions import pack_predictions
-from edgeq.preprocessing import Placement, preprocess
 from edgeq.presets import preset_names
-from edgeq.progress import progress_bar
-from edgeq.runtimes import SIMULATED, Session, choose_runtimes, get_runtime, open_session, simulation_of
+from edgeq.runtimes import SIMULATED, get_runtime, simulation_of
+from edgeq.verbs.place import HERE, Place
+from edgeq.verbs.predict import Job
 from edgeq.verbs.tasks import Task, task_of
 
-# Two threads keep images ready for the engine; more would only take its cores.
-_WORKERS = 2
-_AHEAD = 4
 # Share of the values of pre-processing that an integer input may cut off without a warning.
 _MAX_CLIPPED = 0.1
 # An 8-bit input has 255 steps; one that pre-processing uses fewer of is made for other values.
@@ -51,6 +40,7 @@ def evaluate_artifacts(
     preset: str | None = None,
     labels: str | None = None,
     reference: Path | None = None,
+    place: Place = HERE,
 ) -> list[dict[str, Any]]:
     """Returns one result for each artifact, runtime and compute precision, in this order.
 
@@ -67,9 +57,6 @@ def evaluate_artifacts(
     - `embedding`: the numbers of `edgeq.embedding.EmbeddingScores` (`cosine`, `recall_at_1`, ..., null where a search
       of so many images returns all), `definition`, and `reference` (`artifact`, `digest` and `runtime` of the float
       model that they are compared with).
-
-    Images are decoded, resized and put into the form of the model's input while the engine computes earlier ones;
-    artifacts that share a pre-processing share this work.
 
     Args:
         paths: Model files, or their manifests.
@@ -88,6 +75,7 @@ def evaluate_artifacts(
         reference: The float model that embeddings are compared with, run once, in the first file's runtime if that
             reads it; by default the `fp32` file among `paths` that was made from the same model, in the same runtime
             if it is run there.
+        place: Where the files are run; scores are computed here.
 
     Raises:
         InputError: a file, runtime or evaluator cannot be used, an artifact names no decoder or knows other classes
@@ -109,10 +97,10 @@ def evaluate_artifacts(
     jobs = [
         _job(artifact, runtime, compute)
         for artifact in (open_artifact(path, preset, labels) for path in paths)
-        for runtime in choose_runtimes(artifact, runtimes)
+        for runtime in place.choose_runtimes(artifact, runtimes)
         for compute in (compute_precisions or (None,))
     ]
-    given = None if reference is None else _float_job(reference, preset, labels, jobs[0].runtime)
+    given = None if reference is None else _float_job(reference, preset, labels, jobs[0].runtime, place)
     kind = _common_task(_each([*jobs, given]))
     references = _references(jobs, kind, given)
     task = kind(annotations, images_dir, engine)
@@ -121,46 +109,11 @@ def evaluate_artifacts(
     for job, compared in zip(jobs, references, strict=True):
         if compared is not None:
             task.check_reference(job.artifact, compared.artifact)
-    groups: dict[Preprocessing, list[_Job]] = {}
-    for job in _each([*jobs, *references]):
-        groups.setdefault(job.preprocessing, []).append(job)
-    for preprocessing, group in groups.items():
-        _run_group(group, preprocessing, task, threads)
+    place.predict(_each([*jobs, *references]), task, threads)
     return [_result(job, task, compared) for job, compared in zip(jobs, references, strict=True)]
 
 
-@dataclass(eq=False)
-class _Job:
-    """An artifact in a runtime, and what came of it; predictions by the image's position in the task."""
-
-    artifact: Artifact
-    preprocessing: Preprocessing
-    postprocessing: Postprocessing
-    runtime: str
-    compute_precision: str | None
-    environment: dict[str, Any] = field(default_factory=dict)
-    predictions: dict[int, Any] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-    inference_s: float = 0.0
-    total_s: float = 0.0
-
-    @property
-    def input(self) -> TensorSpec:
-        (spec,) = self.artifact.inputs
-        return spec
-
-    @property
-    def is_float(self) -> bool:
-        """Whether an FP32 file is computed in FP32."""
-        return self.artifact.precision == "fp32" and self.compute_precision in (None, "f32")
-
-    @property
-    def encoding(self) -> TensorSpec:
-        """What of the input decides how real numbers go into it: jobs of the same encoding share arrays."""
-        return dataclasses.replace(self.input, name="", shape=())
-
-
-def _job(artifact: Artifact, runtime: str, compute: str | None) -> _Job:
+def _job(artifact: Artifact, runtime: str, compute: str | None) -> Job:
     """Returns a job that was checked as far as possible without the data set."""
     if artifact.preprocessing is None:
         raise InputError(
@@ -175,12 +128,12 @@ def _job(artifact: Artifact, runtime: str, compute: str | None) -> _Job:
     if len(artifact.inputs) != 1:
         names = ", ".join(spec.name for spec in artifact.inputs)
         raise InputError(f"{artifact.path}: takes {len(artifact.inputs)} inputs ({names}), wanted a single image")
-    job = _Job(artifact, artifact.preprocessing, artifact.postprocessing, runtime, compute)
+    job = Job(artifact, artifact.preprocessing, artifact.postprocessing, runtime, compute)
     _check_input(job)
     return job
 
 
-def _check_input(job: _Job) -> None:
+def _check_input(job: Job) -> None:
     """Refuses integer inputs that nothing is known about, and warns of those that cannot hold the input's values."""
     spec = job.input
     if np.issubdtype(np.dtype(spec.dtype), np.floating):
@@ -204,7 +157,7 @@ def _check_input(job: _Job) -> None:
         )
 
 
-def _common_task(jobs: Sequence[_Job]) -> type[Task[Any]]:
+def _common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
     """Returns the task of all jobs, which share one data set."""
     first = task_of(jobs[0].postprocessing)
     for job in jobs:
@@ -217,7 +170,7 @@ def _common_task(jobs: Sequence[_Job]) -> type[Task[Any]]:
     return first
 
 
-def _float_job(path: Path, preset: str | None, labels: str | None, runtime: str) -> _Job:
+def _float_job(path: Path, preset: str | None, labels: str | None, runtime: str, place: Place) -> Job:
     """Returns the job of `--reference`, in that runtime if it reads the file.
 
     Preset and labels count where the file has no manifest.
@@ -225,10 +178,10 @@ def _float_job(path: Path, preset: str | None, labels: str | None, runtime: str)
     described = path.suffix == ".json" or manifest_path(path).is_file()
     artifact = open_artifact(path, *((None, None) if described else (preset, labels)))
     reads = artifact.format in get_runtime(runtime).formats
-    return _job(artifact, runtime if reads else choose_runtimes(artifact)[0], None)
+    return _job(artifact, runtime if reads else place.choose_runtimes(artifact, ())[0], None)
 
 
-def _references(jobs: Sequence[_Job], task: type[Task[Any]], given: _Job | None) -> list[_Job | None]:
+def _references(jobs: Sequence[Job], task: type[Task[Any]], given: Job | None) -> list[Job | None]:
     """Returns the job that each is compared with: the given one, or the FP32 file of the same model among them."""
     if not task.needs_reference:
         if given is not None:
@@ -244,7 +197,7 @@ def _references(jobs: Sequence[_Job], task: type[Task[Any]], given: _Job | None)
     return [_float_sibling(job, jobs) for job in jobs]
 
 
-def _float_sibling(job: _Job, jobs: Sequence[_Job]) -> _Job:
+def _float_sibling(job: Job, jobs: Sequence[Job]) -> Job:
     origin = job.artifact.source_digest
     found = [other for other in jobs if other.is_float and origin and other.artifact.source_digest == origin]
     if not found:
@@ -255,108 +208,12 @@ def _float_sibling(job: _Job, jobs: Sequence[_Job]) -> _Job:
     return next((other for other in found if other.runtime == job.runtime), found[0])
 
 
-def _each(jobs: Sequence[_Job | None]) -> list[_Job]:
+def _each(jobs: Sequence[Job | None]) -> list[Job]:
     """Returns every job once, in order."""
     return list(dict.fromkeys(job for job in jobs if job is not None))
 
 
-def _run_group(jobs: Sequence[_Job], preprocessing: Preprocessing, task: Task[Any], threads: int | None) -> None:
-    """Runs all images through jobs that share a pre-processing."""
-    unreadable = UnreadableImages(len(task.paths))
-    skipped: list[str] = []
-    encodings = {job.encoding for job in jobs}
-
-    def prepare(numbered: tuple[int, Path]) -> _Prepared | InputError:
-        return _prepare(task, *numbered, preprocessing, encodings)
-
-    with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
-        sessions = [open_session(job.artifact, job.runtime, threads, job.compute_precision) for job in jobs]
-        runs = [
-            _Run(job, stack.enter_context(session), task, pool) for job, session in zip(jobs, sessions, strict=True)
-        ]
-        advance = stack.enter_context(progress_bar(len(task.paths), "eval"))
-        started = time.perf_counter()
-        for number, prepared in enumerate(work_ahead(pool, enumerate(task.paths), prepare, _AHEAD)):
-            if isinstance(prepared, InputError):
-                _log.warning("skipped: %s", prepared)
-                unreadable.add(task.paths[number], prepared)
-                skipped.append(task.paths[number].name)
-            else:
-                for run in runs:
-                    run.submit(number, prepared)
-            advance(1)
-        for run in runs:
-            run.finish()
-        total_s = time.perf_counter() - started
-    for job in jobs:
-        job.skipped = skipped
-        job.total_s = total_s - sum(other.inference_s for other in jobs if other is not job)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """An image as every job of a group takes it, and where it lies in the input."""
-
-    arrays: Mapping[TensorSpec, np.ndarray]
-    placement: Placement
-
-
-class _Run:
-    """Infers in the calling thread and decodes in the pool."""
-
-    def __init__(self, job: _Job, session: Session, task: Task[Any], pool: ThreadPoolExecutor) -> None:
-        self._job = job
-        self._session = session
-        self._task = task
-        self._pool = pool
-        self._pending: deque[tuple[int, Future[Any]]] = deque()
-        job.environment = session.environment()
-
-    def submit(self, number: int, prepared: _Prepared) -> None:
-        inputs = {self._job.input.name: prepared.arrays[self._job.encoding]}
-        started = time.perf_counter()
-        outputs = self._session.run(inputs)
-        self._job.inference_s += time.perf_counter() - started
-        self._pending.append((number, self._pool.submit(_decode, self._job, self._task, outputs, prepared.placement)))
-        if len(self._pending) > _AHEAD:
-            self._collect()
-
-    def finish(self) -> None:
-        while self._pending:
-            self._collect()
-
-    def _collect(self) -> None:
-        number, future = self._pending.popleft()
-        self._job.predictions[number] = future.result()
-
-
-def _prepare(
-    task: Task[Any], number: int, path: Path, preprocessing: Preprocessing, encodings: set[TensorSpec]
-) -> _Prepared | InputError:
-    try:
-        image: NDArray[np.uint8] = read_image(path)
-    except InputError as error:
-        return error
-    task.check_image(number, image)
-    array, placement = preprocess(image, preprocessing)
-    return _Prepared({encoding: encoding.encode(array) for encoding in encodings}, placement)
-
-
-def _decode(job: _Job, task: Task[Any], outputs: dict[str, np.ndarray], placement: Placement) -> Any:
-    name = job.postprocessing.decoder
-    real = {spec.name: spec.decode(outputs[spec.name]) for spec in job.artifact.outputs}
-    try:
-        return task.decode(real, job.postprocessing, placement)
-    except ModelError as error:
-        raise ModelError(f"{job.artifact.name}: {error}") from error
-    except EdgeqError:
-        raise
-    except Exception as error:
-        raise ModelError(f"{job.artifact.name}: decoder {name} failed on its outputs ({error!r})") from error
-
-
-def _result(job: _Job, task: Task[Any], reference: _Job | None) -> dict[str, Any]:
+def _result(job: Job, task: Task[Any], reference: Job | None) -> dict[str, Any]:
     images = len(job.predictions)
     simulated = job.runtime in SIMULATED
     compared = reference.predictions if reference else {}
@@ -381,5 +238,5 @@ def _result(job: _Job, task: Task[Any], reference: _Job | None) -> dict[str, Any
     }
 
 
-def _name(job: _Job) -> dict[str, str]:
+def _name(job: Job) -> dict[str, str]:
     return {"artifact": job.artifact.name, "digest": job.artifact.digest, "runtime": job.runtime}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import edgeq.verbs.evaluate
+import edgeq.verbs.predict
 from edgeq.detection import Detections
 from edgeq.detection.coco import SCORE_NAMES
 from edgeq.errors import InputError, ModelError
@@ -140,7 +140,7 @@ def test_artifacts_of_one_preprocessing_share_the_reading_and_keep_their_order(
         read.append(path)
         return read_image(path)
 
-    monkeypatch.setattr(edgeq.verbs.evaluate, "read_image", count)
+    monkeypatch.setattr(edgeq.verbs.predict, "read_image", count)
     turned = Preprocessing(64, 64, resize="center", channel_order="bgr")
     artifacts = [
         save_square_finder(tmp_path / "a.onnx"),
@@ -233,7 +233,7 @@ def test_wrong_arguments_are_told_before_an_image_is_read(
     def refuse(path: Path) -> np.ndarray:
         raise AssertionError(f"{path} was read")
 
-    monkeypatch.setattr(edgeq.verbs.evaluate, "read_image", refuse)
+    monkeypatch.setattr(edgeq.verbs.predict, "read_image", refuse)
     artifact = save_square_finder(tmp_path / "finder.onnx")
     with pytest.raises(InputError, match="unknown COCO evaluator"):
         score(squares, artifact, engine="fast")

@@ -1,0 +1,36 @@
+"""Where files are run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from edgeq.export.artifact import Artifact
+from edgeq.runtimes import choose_runtimes
+from edgeq.verbs.predict import Job, predict
+from edgeq.verbs.tasks import Task
+
+
+class Place(Protocol):
+    """A machine that files are run on: this one, or a device behind ssh."""
+
+    def choose_runtimes(self, artifact: Artifact, wished: Sequence[str]) -> list[str]:
+        """Returns the runtimes to run an artifact in there, see `edgeq.runtimes.choose_runtimes`."""
+
+    def predict(self, jobs: Sequence[Job], task: Task[Any], threads: int | None) -> None:
+        """Runs all images of a task through all jobs there, see `edgeq.verbs.predict.predict`."""
+
+
+class Here:
+    """This machine."""
+
+    def choose_runtimes(self, artifact: Artifact, wished: Sequence[str]) -> list[str]:
+        """Returns those of the wished runtimes that read it, or the first of its target that is installed."""
+        return choose_runtimes(artifact, wished)
+
+    def predict(self, jobs: Sequence[Job], task: Task[Any], threads: int | None) -> None:
+        """Runs the images in this process."""
+        predict(jobs, task, threads)
+
+
+HERE = Here()

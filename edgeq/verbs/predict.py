@@ -1,0 +1,225 @@
+"""What models say about images: read, pre-processed, inferred and decoded, here or on a device.
+
+Images are decoded, resized and put into the form of the model's input while the engine computes earlier ones; artifacts
+that share a pre-processing share this work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.errors import EdgeqError, InputError, ModelError
+from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.images import UnreadableImages, read_image, work_ahead
+from edgeq.preprocessing import Placement, preprocess
+from edgeq.progress import progress_bar
+from edgeq.runtimes import Session, open_session
+from edgeq.verbs.tasks import Task
+
+# Two threads keep images ready for the engine; more would only take its cores.
+_WORKERS = 2
+_AHEAD = 4
+
+_log = logging.getLogger(__name__)
+
+OnUnreadable = Callable[[int, InputError], None]
+"""Told the position of an image that is skipped, and why."""
+
+
+@dataclass(eq=False)
+class Job:
+    """An artifact in a runtime, and what came of it.
+
+    Attributes:
+        artifact: What is run.
+        preprocessing: From image to input.
+        postprocessing: From outputs to prediction.
+        runtime: The runtime that runs it.
+        compute_precision: What float layers are computed in, see `edgeq.runtimes.open_session`.
+        environment: The session's, see `edgeq.runtimes.Session.environment`.
+        predictions: By the image's position in the task.
+        skipped: File names of images that could not be read.
+        inference_s: Time of the engine alone, over all images.
+        total_s: Time from files to predictions, over all images.
+    """
+
+    artifact: Artifact
+    preprocessing: Preprocessing
+    postprocessing: Postprocessing
+    runtime: str
+    compute_precision: str | None
+    environment: dict[str, Any] = field(default_factory=dict)
+    predictions: dict[int, Any] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    inference_s: float = 0.0
+    total_s: float = 0.0
+
+    @property
+    def input(self) -> TensorSpec:
+        """The one input, which takes the image."""
+        (spec,) = self.artifact.inputs
+        return spec
+
+    @property
+    def is_float(self) -> bool:
+        """Whether an FP32 file is computed in FP32."""
+        return self.artifact.precision == "fp32" and self.compute_precision in (None, "f32")
+
+    @property
+    def encoding(self) -> TensorSpec:
+        """What of the input decides how real numbers go into it: jobs of the same encoding share arrays."""
+        return dataclasses.replace(self.input, name="", shape=())
+
+    def add(self, number: int, prediction: Any, inference_s: float) -> None:
+        """Takes what was found in an image, and how long the engine took."""
+        self.predictions[number] = prediction
+        self.inference_s += inference_s
+
+
+def predict(jobs: Sequence[Job], task: Task[Any], threads: int | None) -> None:
+    """Runs all images of a task through all jobs, on this machine.
+
+    Args:
+        jobs: What is run; predictions, times and skipped images are added to them.
+        task: The images.
+        threads: CPU threads of the engine; `None` leaves it to the engine.
+
+    Raises:
+        InputError: more than 5 % of the images cannot be read.
+        EdgeqError: an engine or decoder fails.
+    """
+    groups: dict[Preprocessing, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.preprocessing, []).append(job)
+    for group in groups.values():
+        unreadable = SkippedImages(task.paths)
+        predict_group(group, task, threads, unreadable.add)
+        for job in group:
+            job.skipped = unreadable.names
+
+
+class SkippedImages:
+    """Warns of images that cannot be read, and refuses to go on without too many of them.
+
+    Args:
+        paths: All images of the task.
+
+    Attributes:
+        names: File names of those that were skipped.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._unreadable = UnreadableImages(len(paths))
+        self.names: list[str] = []
+
+    def add(self, number: int, error: InputError) -> None:
+        """Takes the position of an image and why it is skipped; raises `InputError` where they are too many."""
+        _log.warning("skipped: %s", error)
+        self._unreadable.add(self._paths[number], error)
+        self.names.append(self._paths[number].name)
+
+
+def predict_group(jobs: Sequence[Job], task: Task[Any], threads: int | None, on_unreadable: OnUnreadable) -> None:
+    """Runs all images of a task through jobs that share a pre-processing; `total_s` is added at the end."""
+    preprocessing = jobs[0].preprocessing
+    encodings = {job.encoding for job in jobs}
+
+    def prepare(numbered: tuple[int, Path]) -> _Prepared | InputError:
+        return _prepare(task, *numbered, preprocessing, encodings)
+
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
+        sessions = [open_session(job.artifact, job.runtime, threads, job.compute_precision) for job in jobs]
+        runs = [
+            _Run(job, stack.enter_context(session), task, pool) for job, session in zip(jobs, sessions, strict=True)
+        ]
+        advance = stack.enter_context(progress_bar(len(task.paths), "eval"))
+        started = time.perf_counter()
+        for number, prepared in enumerate(work_ahead(pool, enumerate(task.paths), prepare, _AHEAD)):
+            if isinstance(prepared, InputError):
+                on_unreadable(number, prepared)
+            else:
+                for run in runs:
+                    run.submit(number, prepared)
+            advance(1)
+        for run in runs:
+            run.finish()
+        total_s = time.perf_counter() - started
+    for job in jobs:
+        job.total_s += total_s - sum(other.inference_s for other in jobs if other is not job)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An image as every job of a group takes it, and where it lies in the input."""
+
+    arrays: Mapping[TensorSpec, np.ndarray]
+    placement: Placement
+
+
+class _Run:
+    """Infers in the calling thread and decodes in the pool."""
+
+    def __init__(self, job: Job, session: Session, task: Task[Any], pool: ThreadPoolExecutor) -> None:
+        self._job = job
+        self._session = session
+        self._task = task
+        self._pool = pool
+        self._pending: deque[tuple[int, float, Future[Any]]] = deque()
+        job.environment = session.environment()
+
+    def submit(self, number: int, prepared: _Prepared) -> None:
+        inputs = {self._job.input.name: prepared.arrays[self._job.encoding]}
+        started = time.perf_counter()
+        outputs = self._session.run(inputs)
+        inference_s = time.perf_counter() - started
+        decoding = self._pool.submit(_decode, self._job, self._task, outputs, prepared.placement)
+        self._pending.append((number, inference_s, decoding))
+        if len(self._pending) > _AHEAD:
+            self._collect()
+
+    def finish(self) -> None:
+        while self._pending:
+            self._collect()
+
+    def _collect(self) -> None:
+        number, inference_s, decoding = self._pending.popleft()
+        self._job.add(number, decoding.result(), inference_s)
+
+
+def _prepare(
+    task: Task[Any], number: int, path: Path, preprocessing: Preprocessing, encodings: set[TensorSpec]
+) -> _Prepared | InputError:
+    try:
+        image: NDArray[np.uint8] = read_image(path)
+    except InputError as error:
+        return error
+    task.check_image(number, image)
+    array, placement = preprocess(image, preprocessing)
+    return _Prepared({encoding: encoding.encode(array) for encoding in encodings}, placement)
+
+
+def _decode(job: Job, task: Task[Any], outputs: dict[str, np.ndarray], placement: Placement) -> Any:
+    name = job.postprocessing.decoder
+    real = {spec.name: spec.decode(outputs[spec.name]) for spec in job.artifact.outputs}
+    try:
+        return task.decode(real, job.postprocessing, placement)
+    except ModelError as error:
+        raise ModelError(f"{job.artifact.name}: {error}") from error
+    except EdgeqError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{job.artifact.name}: decoder {name} failed on its outputs ({error!r})") from error
