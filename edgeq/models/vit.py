@@ -46,7 +46,7 @@ class VisionTransformer(nn.Module):
             images: `(N, channels, image_px, image_px)`, normalised.
         """
         patches = self.patch_embed(images)
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], 1) + self.pos_embed
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], 1) + self.pos_embed
         tokens = self.blocks(self.norm_pre(tokens))
         outputs: Tensor = self.head(self.norm(tokens[:, 0]))
         return outputs
