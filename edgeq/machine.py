@@ -6,8 +6,12 @@ import contextlib
 import math
 import os
 import platform
+import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
+
+from edgeq.errors import InputError
 
 # Instruction sets that INT8, BF16 or FP16 kernels are chosen by, as Linux spells them, weakest first.
 _FEATURES = (
@@ -52,6 +56,21 @@ _ARM_PARTS = {
 }
 
 
+# Where the kernel tells an Arm process what its CPU has (arch/arm64/include/uapi/asm/hwcap.h): entry of the auxiliary
+# vector, bit, name in /proc/cpuinfo. Emulators answer here for the CPU they emulate, in /proc/cpuinfo for the host's.
+_AT_HWCAP, _AT_HWCAP2 = 16, 26
+_ARM_HWCAPS = (
+    (_AT_HWCAP, 1, "asimd"),
+    (_AT_HWCAP, 10, "asimdhp"),
+    (_AT_HWCAP, 20, "asimddp"),
+    (_AT_HWCAP, 22, "sve"),
+    (_AT_HWCAP2, 1, "sve2"),
+    (_AT_HWCAP2, 13, "i8mm"),
+    (_AT_HWCAP2, 14, "bf16"),
+    (_AT_HWCAP2, 23, "sme"),
+)
+
+
 @dataclass(frozen=True)
 class Machine:
     """Facts about a machine that decide speed and, between instruction sets, results.
@@ -93,7 +112,7 @@ def read_machine(root: Path = Path("/")) -> Machine:
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         cpu=_cpu_model(records),
-        cpu_features=_cpu_features(records),
+        cpu_features=_arm_features(root) or _cpu_features(records),
         physical_cores=_physical_cores(records),
         usable_cpus=_usable_cpus(root),
         memory_bytes=_memory_bytes(root),
@@ -108,6 +127,22 @@ def default_threads(machine: Machine) -> int:
     Two hyper-threads of a core share its multiplier units, which is why engines count cores, not logical CPUs.
     """
     return min(machine.usable_cpus, machine.physical_cores or machine.usable_cpus)
+
+
+def parse_cpus(text: str) -> list[int]:
+    """Returns the CPUs that a list like `0,2-3` names, as `taskset --cpu-list` takes it.
+
+    Raises:
+        InputError: it is no such list.
+    """
+    cpus: set[int] = set()
+    for part in text.split(","):
+        found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if first > last:
+            raise InputError(f"--cpus {text}: wanted numbers and ranges of CPUs with commas, for example 0,2-3")
+        cpus |= set(range(first, last + 1))
+    return sorted(cpus)
 
 
 def _cpu_records(root: Path) -> list[dict[str, str]]:
@@ -139,6 +174,19 @@ def _cpu_features(records: list[dict[str, str]]) -> tuple[str, ...]:
     ]
     common = set.intersection(*per_core) if per_core else set()
     return tuple(name for name in _FEATURES if name in common)
+
+
+def _arm_features(root: Path) -> tuple[str, ...]:
+    """Returns the features of every core of a 64-bit Arm CPU; nothing where this process is none of one."""
+    if platform.machine() != "aarch64":
+        return ()
+    try:
+        content = (root / "proc/self/auxv").read_bytes()
+    except OSError:
+        return ()
+    vector = dict(struct.iter_unpack("=QQ", content[: len(content) // 16 * 16]))
+    found = {name for entry, bit, name in _ARM_HWCAPS if vector.get(entry, 0) >> bit & 1}
+    return tuple(name for name in _FEATURES if name in found)
 
 
 def _physical_cores(records: list[dict[str, str]]) -> int | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import struct
 
 import pytest
 
-from edgeq.machine import default_threads, read_machine
+from edgeq.errors import InputError
+from edgeq.machine import default_threads, parse_cpus, read_machine
 
 XEON = """processor\t: {cpu}
 vendor_id\t: GenuineIntel
@@ -105,3 +107,50 @@ def test_this_machine_agrees_with_the_standard_library():
     assert machine.architecture == platform.machine()
     assert machine.python == platform.python_version()
     assert 1 <= machine.usable_cpus <= (os.cpu_count() or 1)
+
+
+def auxv(hwcap: int, hwcap2: int) -> bytes:
+    """The auxiliary vector of a 64-bit process: AT_PAGESZ, AT_HWCAP, AT_HWCAP2, AT_NULL."""
+    return struct.pack("=8Q", 6, 4096, 16, hwcap, 26, hwcap2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("hwcap", "hwcap2", "features"),
+    [
+        (0x8FF, 0x0, ("asimd",)),  # Cortex-A72
+        (0x119FFF, 0x0, ("asimd", "asimdhp", "asimddp")),  # Cortex-A76
+        (
+            1 << 1 | 1 << 10 | 1 << 20 | 1 << 22,
+            1 << 1 | 1 << 13 | 1 << 14,
+            ("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2"),
+        ),
+    ],
+)
+def test_an_arm_process_asks_the_kernel_what_its_cpu_has(tmp_path, monkeypatch, hwcap, hwcap2, features):
+    """An emulated one finds the host's features in /proc/cpuinfo."""
+    write(tmp_path, "proc/cpuinfo", XEON.format(cpu=0, core=0, vnni="avx512_vnni"))
+    (tmp_path / "proc/self").mkdir()
+    (tmp_path / "proc/self/auxv").write_bytes(auxv(hwcap, hwcap2))
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert read_machine(tmp_path).cpu_features == features
+
+
+def test_the_auxiliary_vector_of_another_cpu_says_nothing(tmp_path, monkeypatch):
+    write(tmp_path, "proc/cpuinfo", XEON.format(cpu=0, core=0, vnni="avx512_vnni"))
+    (tmp_path / "proc/self").mkdir()
+    (tmp_path / "proc/self/auxv").write_bytes(auxv(0xFFFFFFFF, 0xFFFFFFFF)[:-5])
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert "asimd" not in read_machine(tmp_path).cpu_features
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"), [("0", [0]), ("0,1", [0, 1]), ("2-4, 0", [0, 2, 3, 4]), ("3-3", [3]), ("1,1", [1])]
+)
+def test_lists_of_cpus(text, cpus):
+    assert parse_cpus(text) == cpus
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,", "3-1", "-1", "1-", "0x1", "1.5", "99999", "0;1"])
+def test_lists_of_cpus_that_are_none(text):
+    with pytest.raises(InputError, match="wanted numbers and ranges of CPUs"):
+        parse_cpus(text)

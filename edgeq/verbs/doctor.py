@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import edgeq
@@ -20,6 +21,7 @@ from edgeq.machine import Machine, read_machine
 from edgeq.runtimes import RUNTIMES, get_runtime, is_installed
 from edgeq.runtimes.child import safe_environment
 from edgeq.runtimes.tensorrt.selftest import CONVOLUTIONS
+from edgeq.sensors import rapl, read_sensors
 
 # Extras that bring packages for a user's work; `dev` and `benchmarks` are for working on edgeq.
 _EXTRAS = ("export", "openvino", "tflite", "litert", "faster")
@@ -50,7 +52,7 @@ class Check:
 
     Attributes:
         name: What was looked at.
-        state: `ok`, `missing` (an optional package), `warning` (works, with a drawback), `broken`.
+        state: `ok`, `missing` (something optional), `warning` (works, with a drawback), `broken`.
         found: What was found.
         remedy: What to do about it; `None` where nothing has to be done.
     """
@@ -92,7 +94,7 @@ def examine(*, device_test: bool = False) -> Diagnosis:
         device_test: Whether to build and run a small INT8 engine of TensorRT, which takes a minute on a Jetson.
     """
     machine = read_machine()
-    checks = (*_check_cpu(machine), *_check_packages(), *_check_torch(), *_check_engines())
+    checks = (*_check_cpu(machine), _check_sensors(), *_check_packages(), *_check_torch(), *_check_engines())
     return Diagnosis(
         edgeq=edgeq.__version__,
         machine=machine,
@@ -118,6 +120,20 @@ def _check_cpu(machine: Machine) -> Iterator[Check]:
             f"an {machine.architecture} process on an x86 CPU",
             "scores hold, times do not: edgeq bench gives none here",
         )
+
+
+def _check_sensors(root: Path = Path("/")) -> Check:
+    """Looks for what `edgeq bench` can tell beside latencies."""
+    name = "sensors"
+    readings = read_sensors(root)
+    found = [kind.removesuffix("_c").replace("_", " ") for kind, reading in readings.items() if reading is not None]
+    if rapl.is_locked(root):
+        locked = "rapl, which root alone may read"
+        remedy = "for J per image: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+        return Check(name, "warning", ", ".join([*found, locked]), remedy)
+    if not found:
+        return Check(name, "missing", "none; latencies come without clocks, temperatures and energy here")
+    return Check(name, "ok", ", ".join(found))
 
 
 def _check_packages() -> Iterator[Check]:

@@ -306,15 +306,20 @@ def provenance(rows: Sequence[Row]) -> list[str]:
         for (what, machine), names in engines.items()
     ]
     if any(row.drifted for row in rows):
-        sentences.append(
-            f"~: a latency that drifted by more than {MAX_DRIFT:.0%} during the run; the ratios hold nonetheless."
-        )
+        sentences.append("~: timed in no steady state, so that another run may differ; ratios within one run hold.")
+        sentences += [f"~ {row.artifact} in {row.runtime}: {_unstable(row)}." for row in rows if row.drifted]
     sentences += [
         f"{row.artifact}: launch bound, the CPU sets the pace; EDGEQ_CUDA_GRAPH=1 launches all kernels at once."
         for row in rows
         if row.timing.get("launch_bound")
     ]
     return sentences
+
+
+def _unstable(row: Row) -> str:
+    """Returns why a row is marked; results of before there were sensors know of drift only."""
+    reasons = row.timing.get("unstable_reasons") or [f"latency drifted by more than {MAX_DRIFT:.0%}"]
+    return ", ".join(map(str, reasons))
 
 
 def _results(row: Row) -> Iterator[tuple[str, Mapping[str, Any]]]:

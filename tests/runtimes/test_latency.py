@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.errors import InputError
-from edgeq.runtimes.latency import interleaved_ratio, summarize
+from edgeq.runtimes.latency import clock_reasons, drift_reasons, interleaved_ratio, summarize
 
 MS = 1_000_000
 
@@ -48,14 +48,28 @@ def test_a_run_that_drifts_by_more_than_five_percent_is_not_stable(last, stable)
     samples = [100_000] * 30 + [100_000] * 30 + [round(100_000 * last)] * 30
     latency = summarize(samples)
     assert latency.drift == pytest.approx(last - 1)
-    assert latency.stable is stable
+    assert drift_reasons(latency.drift) == ([] if stable else [f"latency drifted by {last - 1:+.1%}"])
+
+
+@pytest.mark.parametrize(
+    ("clocks", "reasons"),
+    [
+        ([], []),
+        ([2400.0], []),
+        ([2400.0, 2290.0, 2400.0], []),
+        ([2400.0, 2270.0, 2400.0], ["CPU clock moved between 2270 and 2400 MHz"]),
+        ([1000.0, 2000.0], ["CPU clock moved between 1000 and 2000 MHz"]),
+    ],
+)
+def test_a_clock_that_moves_by_more_than_five_percent_is_a_reason(clocks, reasons):
+    assert clock_reasons(clocks, "CPU") == reasons
 
 
 def test_single_outliers_move_neither_spread_nor_stability():
     calm = [MS + offset for offset in range(-50, 50)] * 3
     disturbed = [*calm[:-1], 900 * MS]
     assert summarize(disturbed).mad == pytest.approx(summarize(calm).mad, rel=0.02)
-    assert summarize(disturbed).stable
+    assert drift_reasons(summarize(disturbed).drift) == []
 
 
 def test_no_samples_are_refused():

@@ -17,6 +17,7 @@ from edgeq.machine import read_machine
 from edgeq.runtimes import RUNTIMES, is_installed
 from edgeq.verbs import doctor
 from edgeq.verbs.doctor import Check, Diagnosis, examine
+from tests.boards import x86_laptop
 
 
 def install(folder: Path, name: str, version: str, code: str, requires: str | None = None) -> None:
@@ -52,7 +53,7 @@ def only(monkeypatch):
         for part in ("_check_cpu", "_check_packages", "_check_torch", "_check_engines"):
             if part not in parts:
                 monkeypatch.setattr(doctor, part, lambda *_machine: ())
-        return list(examine().checks)
+        return [check for check in examine().checks if check.name != "sensors"]
 
     return examine_only
 
@@ -211,3 +212,21 @@ def test_a_package_of_several_extras_is_listed_once(monkeypatch):
     lines = ['onnx; extra == "export"', 'onnx; extra == "tflite"', 'ai-edge-litert; extra == "litert"']
     monkeypatch.setattr(importlib.metadata, "requires", lambda _name: lines)
     assert [check.name for check in doctor._check_packages()] == ["onnx", "ai-edge-litert"]
+
+
+def test_the_sensors_that_are_found(tmp_path):
+    found = doctor._check_sensors(tmp_path)
+    assert (found.state, found.remedy) == ("missing", None)
+    assert found.found.startswith("none; latencies come without")
+
+    x86_laptop(tmp_path)
+    found = doctor._check_sensors(tmp_path)
+    assert (found.state, found.found) == ("ok", "cpu clock, temperature, cooling, x86 throttle, rapl")
+
+    for counter in (tmp_path / "sys/class/powercap").glob("*/energy_uj"):
+        counter.unlink()
+        counter.mkdir()  # fails to be read for root, too
+    found = doctor._check_sensors(tmp_path)
+    assert found.state == "warning"
+    assert found.found.endswith("x86 throttle, rapl, which root alone may read")
+    assert found.remedy and "chmod" in found.remedy

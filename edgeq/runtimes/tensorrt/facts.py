@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from edgeq.errors import InputError, MismatchError
 from edgeq.export.artifact import Artifact
 from edgeq.runtimes.cuda import Cuda
 from edgeq.runtimes.tensorrt.library import short_version
+from edgeq.sensors import power_mode
 
 _KEY = "build"
-_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -87,24 +87,7 @@ class BuildFacts:
 def read_platform(trt: Any, cuda: Cuda) -> Platform:
     """Returns the facts about this device."""
     facts = cuda.facts()
-    return Platform(str(trt.__version__), facts.cuda, facts.gpu, facts.compute_capability, read_power_mode())
-
-
-def read_power_mode() -> str | None:
-    """Returns the board's power mode (`MAXN`, `15W`, ...), or `None` where nothing tells."""
-    try:
-        done = subprocess.run(
-            ["nvpmodel", "-q"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    names = [line.partition(":")[2].strip() for line in done.stdout.splitlines() if "Power Mode:" in line]
-    return names[0] if names and names[0] else None
+    return Platform(str(trt.__version__), facts.cuda, facts.gpu, facts.compute_capability, power_mode.read(Path("/")))
 
 
 def check_platform(artifact: Artifact, built: Platform, here: Platform) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import stat
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from edgeq.export.artifact import Artifact
 from edgeq.runtimes import choose_runtimes, open_session
 from edgeq.runtimes.cuda import DeviceFacts
 from edgeq.runtimes.tensorrt.builder import BuildOptions
-from edgeq.runtimes.tensorrt.facts import read_power_mode
 from edgeq.runtimes.tensorrt.inspector import inspect_session, profile_session
 from edgeq.runtimes.tensorrt.session import TensorRtSession
 from tests.trt_fixtures import image, install, make_engine, reference, save_net
@@ -203,15 +201,6 @@ def test_no_tensorrt_is_told(board, monkeypatch, trt10, source):
     monkeypatch.setitem(__import__("sys").modules, "tensorrt", None)
     with pytest.raises(EngineError, match=r"cannot be imported.*JetPack.*--system-site-packages"):
         open_session(engine, "tensorrt")
-
-
-def test_the_power_mode_comes_from_nvpmodel(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert read_power_mode() is None
-    program = tmp_path / "nvpmodel"
-    program.write_text("#!/bin/sh\necho 'NV Power Mode: MAXN_SUPER'\necho 2\n")
-    program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    assert read_power_mode() == "MAXN_SUPER"
 
 
 # -- Inspector and profiler
