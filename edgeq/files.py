@@ -44,6 +44,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def cache_folder() -> Path:
+    """Returns the folder for what can be made again: `$XDG_CACHE_HOME/edgeq`, or `~/.cache/edgeq`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeq"
+
+
 def require_writable(target: Path) -> None:
     """Checks that a file can be made at `target`, before long work goes into what it is to hold.
 
