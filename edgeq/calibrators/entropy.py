@@ -16,31 +16,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeq.calibrators.grid import SMALLEST_AMAX, Floats, Range
+from edgeq.calibrators.grid import SMALLEST_AMAX, Floats, Range, check_bits
 from edgeq.calibrators.histogram import Histogram
 
 _BINS = 2048
 _FIRST_CANDIDATE = 128
-_SYMMETRIC_LEVELS = 128
-_ASYMMETRIC_LEVELS = 256
 # Divergences that differ by less are equal: it covers the rounding of sums over the counts.
 _TIE = 1e-12
 
 
-def entropy(histogram: Histogram) -> Range:
+def entropy(histogram: Histogram, *, bits: int = 8) -> Range:
     """Returns the range of least divergence.
 
     The threshold comes from 128 levels for `|x|`, as for TensorRT's int8. The asymmetric form is the range from minimum
     to maximum, cut at a threshold of its own on both sides. For that one `|x|` gets as many of the 256 levels as the
-    longer side holds: 256 after a ReLU, 128 for a symmetric tensor.
+    longer side holds: 256 after a ReLU, 128 for a symmetric tensor. Fewer bits have fewer levels.
+
+    Raises:
+        InputError: the bits are not 2 to 8.
     """
+    bits = check_bits(bits)
     if histogram.amax < SMALLEST_AMAX:
         return Range.unknown()
     bins = _magnitude_bins(histogram)
     low, high = min(histogram.minimum, 0.0), max(histogram.maximum, 0.0)
-    levels = round(_ASYMMETRIC_LEVELS * histogram.amax / (high - low))
+    levels = round(2**bits * histogram.amax / (high - low))
     clip = _threshold(bins, levels) * histogram.amax
-    return Range(max(low, -clip), min(high, clip), _threshold(bins, _SYMMETRIC_LEVELS) * histogram.amax)
+    return Range(max(low, -clip), min(high, clip), _threshold(bins, 2 ** (bits - 1)) * histogram.amax)
 
 
 def _magnitude_bins(histogram: Histogram) -> Floats:

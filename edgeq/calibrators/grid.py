@@ -1,4 +1,4 @@
-"""`Range`: what a calibration method answers. `Grid`: the 8-bit numbers that a range becomes."""
+"""`Range`: what a calibration method answers. `Grid`: the numbers of 8 bits, or fewer, that a range becomes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.errors import InputError
+
 Floats = npt.NDArray[np.float64]
 
 # Below it, scales and their products with weight scales would leave the normal float32 numbers.
 SMALLEST_AMAX = 2.0**-100
+
+MIN_BITS, MAX_BITS = 2, 8
+"""Fewer bits leave a symmetric grid nothing but zero; no engine of ours has more."""
+
+
+def check_bits(bits: int) -> int:
+    """Returns the number of bits of a grid.
+
+    Raises:
+        InputError: it is no whole number from 2 to 8.
+    """
+    if bits not in range(MIN_BITS, MAX_BITS + 1):
+        raise InputError(f"{bits!r} bits: wanted a whole number from {MIN_BITS} to {MAX_BITS}")
+    return int(bits)
 
 
 @dataclass(frozen=True)
@@ -62,15 +78,23 @@ class Grid:
     qmax: int
 
     @classmethod
-    def symmetric(cls, threshold: float) -> Grid:
-        """Returns the grid of int8 without -128: zero point 0, ends at plus and minus the threshold."""
-        return cls(threshold / 127, 0, -127, 127)
+    def symmetric(cls, threshold: float, bits: int = 8) -> Grid:
+        """Returns the grid of int8 without -128: zero point 0, ends at plus and minus the threshold.
+
+        With fewer bits it is the same of that many, `-(2**(bits - 1) - 1)` to its opposite.
+        """
+        most = 2 ** (bits - 1) - 1
+        return cls(threshold / most, 0, -most, most)
 
     @classmethod
-    def asymmetric(cls, low: float, high: float) -> Grid:
-        """Returns the grid of uint8: 256 levels over `low..high`, moved by up to half a step so that it holds 0."""
-        scale = (high - low) / 255
-        return cls(scale, round(-low / scale), 0, 255)
+    def asymmetric(cls, low: float, high: float, bits: int = 8) -> Grid:
+        """Returns the grid of uint8: 256 levels over `low..high`, moved by up to half a step so that it holds 0.
+
+        With fewer bits it has `2**bits` levels.
+        """
+        most = 2**bits - 1
+        scale = (high - low) / most
+        return cls(scale, round(-low / scale), 0, most)
 
     def quantize(self, values: Floats) -> Floats:
         """Returns the grid's number for each value, halves rounded to even, outliers clipped; same shape."""

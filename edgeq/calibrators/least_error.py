@@ -13,7 +13,7 @@ from functools import partial
 
 import numpy as np
 
-from edgeq.calibrators.grid import SMALLEST_AMAX, Floats, Grid, Range
+from edgeq.calibrators.grid import SMALLEST_AMAX, Floats, Grid, Range, check_bits
 from edgeq.calibrators.histogram import Histogram
 from edgeq.calibrators.minmax import minmax
 from edgeq.errors import InputError
@@ -28,24 +28,29 @@ _ROUNDS = 2
 _COARSER = 2
 
 
-def mse(histogram: Histogram) -> Range:
-    """Returns the range whose grids have the least expected squared error; never a worse one than min-max."""
-    return _least_error(histogram, 2.0)
+def mse(histogram: Histogram, *, bits: int = 8) -> Range:
+    """Returns the range whose grids of so many bits have the least expected squared error; never worse than min-max.
+
+    Raises:
+        InputError: the bits are not 2 to 8.
+    """
+    return _least_error(histogram, 2.0, bits)
 
 
-def lp(histogram: Histogram, *, power: float = 4.0) -> Range:
+def lp(histogram: Histogram, *, power: float = 4.0, bits: int = 8) -> Range:
     """Returns the range whose grids have the least expected `|error| ** power`; never a worse one than min-max.
 
     Args:
         histogram: The tensor's values.
         power: From 1 up; 2 is `mse`, and the higher it is the closer the range comes to min-max.
+        bits: Bits of the grids.
 
     Raises:
-        InputError: the power is below 1 or not finite.
+        InputError: the power is below 1 or not finite, or the bits are not 2 to 8.
     """
     if not 1 <= power < math.inf:
         raise InputError(f"power {power}: method lp wants a number from 1 up")
-    return _least_error(histogram, power)
+    return _least_error(histogram, power, bits)
 
 
 def expected_error(histogram: Histogram, grid: Grid, power: float) -> float:
@@ -57,21 +62,27 @@ def expected_error(histogram: Histogram, grid: Grid, power: float) -> float:
     return float(np.average(squares ** (power / 2), weights=counts))
 
 
-def _least_error(histogram: Histogram, power: float) -> Range:
+def _least_error(histogram: Histogram, power: float, bits: int) -> Range:
+    bits = check_bits(bits)
     if histogram.amax < SMALLEST_AMAX:
         return Range.unknown()
     extremes = minmax(histogram)
     coarse = histogram.coarsened(histogram.exponent + _COARSER)
 
     error = partial(expected_error, power=power)
-    threshold = _best_end(coarse, error, Grid.symmetric, extremes.threshold)
+    symmetric, asymmetric = partial(Grid.symmetric, bits=bits), partial(Grid.asymmetric, bits=bits)
+    threshold = _best_end(coarse, error, symmetric, extremes.threshold)
     low, high = max(extremes.low, -threshold), min(extremes.high, threshold)
     for _ in range(_ROUNDS if low < 0 < high else 1):
         if extremes.high > 0:
-            high = _best_end(coarse, error, partial(Grid.asymmetric, low), extremes.high)
+            high = _best_end(coarse, error, partial(asymmetric, low), extremes.high)
         if extremes.low < 0:
-            low = _best_end(coarse, error, partial(Grid.asymmetric, high=high), extremes.low)
-    return _better(histogram, error, Range(low, high, threshold), extremes)
+            low = _best_end(coarse, error, partial(asymmetric, high=high), extremes.low)
+    found = Range(low, high, threshold)
+    # The better one form by form, measured in the bins as they are.
+    ends = min((found, extremes), key=lambda one: error(histogram, asymmetric(one.low, one.high)))
+    threshold = min(found.threshold, extremes.threshold, key=lambda end: error(histogram, symmetric(end)))
+    return Range(ends.low, ends.high, threshold)
 
 
 Error = Callable[[Histogram, Grid], float]
@@ -85,10 +96,3 @@ def _best_end(histogram: Histogram, error: Error, grid_with_end: Callable[[float
         if refinement < _REFINEMENTS:
             ends = np.linspace(ends[max(best - 1, 0)], ends[min(best + 1, len(ends) - 1)], _REFINED_POINTS)
     return float(ends[best])
-
-
-def _better(histogram: Histogram, error: Error, found: Range, extremes: Range) -> Range:
-    """Returns the better of two ranges, form by form, measured in the bins as they are."""
-    ends = min((found, extremes), key=lambda one: error(histogram, Grid.asymmetric(one.low, one.high)))
-    threshold = min(found.threshold, extremes.threshold, key=lambda end: error(histogram, Grid.symmetric(end)))
-    return Range(ends.low, ends.high, threshold)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.calibrators import get_method
+from edgeq.calibrators.candidates import Choice
 from edgeq.calibrators.grid import Range
 from edgeq.calibrators.histogram import Histogram
 from edgeq.errors import InputError, MismatchError
@@ -63,6 +64,7 @@ class Ranges:
         provenance: What the histograms were collected from.
         tensors: Tensor name -> range.
         histograms: Tensor name -> histogram, for the same names.
+        choices: Tensor name -> why it has its range, where method `best` chose it.
     """
 
     method: str
@@ -70,6 +72,7 @@ class Ranges:
     provenance: Provenance
     tensors: Mapping[str, Range]
     histograms: Mapping[str, Histogram]
+    choices: Mapping[str, Choice] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_histograms(
@@ -167,6 +170,7 @@ class Ranges:
         return self.tensors[name]
 
     def _to_json(self) -> dict[str, Any]:
+        choices = {name: _render_choice(self.choices[name]) for name in sorted(self.choices)}
         return {
             "format": FORMAT,
             "version": _VERSION,
@@ -174,6 +178,8 @@ class Ranges:
             "options": dict(sorted(self.options.items())),
             "provenance": dataclasses.asdict(self.provenance),
             "tensors": {name: dataclasses.asdict(self.tensors[name]) for name in sorted(self.tensors)},
+            # A file of another method has no such section, and neither had those of earlier versions.
+            **({"choices": choices} if choices else {}),
             "histograms": {name: self.histograms[name].to_json() for name in sorted(self.histograms)},
         }
 
@@ -203,7 +209,8 @@ def _parse(document: Any) -> Ranges:
     method, options = document["method"], document["options"]
     if not isinstance(method, str) or not isinstance(options, dict):
         raise InputError(f"method {method!r} with options {options!r} is none")
-    return Ranges(method, options, provenance, tensors, histograms)
+    choices = {name: _parse_choice(name, entry) for name, entry in document.get("choices", {}).items()}
+    return Ranges(method, options, provenance, tensors, histograms, choices)
 
 
 def _parse_range(name: str, entry: Any) -> Range:
@@ -221,3 +228,20 @@ def _parse_histogram(name: str, entry: Any) -> Histogram:
         return Histogram.from_json(entry)
     except InputError as error:
         raise InputError(f"tensor {name!r}: {error}") from error
+
+
+def _render_choice(choice: Choice) -> dict[str, Any]:
+    """Returns the choice as JSON, without what a tensor that fell back does not have."""
+    return {key: value for key, value in dataclasses.asdict(choice).items() if value}
+
+
+def _parse_choice(name: str, entry: Any) -> Choice:
+    try:
+        layers = tuple(str(layer) for layer in entry.get("layers", ()))
+        errors = [
+            {str(candidate): float(error) for candidate, error in entry.get(key, {}).items()}
+            for key in ("asymmetric_errors", "symmetric_errors")
+        ]
+        return Choice(str(entry["asymmetric"]), str(entry["symmetric"]), layers, *errors)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"tensor {name!r}: {entry!r} is no choice of method best ({error})") from error
