@@ -68,7 +68,7 @@ class FloatModel:
 
 def write_fp32(model: FloatModel, target: Target, folder: Path) -> Artifact:
     """Returns the FP32 artifact, written to `folder`."""
-    return _write(model, model.copy_graph(), target, "fp32", folder, {})
+    return write_artifact(model, model.copy_graph(), target, "fp32", folder, {})
 
 
 def write_fp16(model: FloatModel, target: Target, folder: Path) -> Artifact:
@@ -85,12 +85,12 @@ def write_fp16(model: FloatModel, target: Target, folder: Path) -> Artifact:
     """
     graph = model.copy_graph()
     if target.rules.fp16 == "engine":
-        return _write(model, graph, target, "fp16", folder, {"fp16": "by the engine"})
+        return write_artifact(model, graph, target, "fp16", folder, {"fp16": "by the engine"})
     if target.rules.fp16 == "graph":
         to_fp16(graph)
-        return _write(model, graph, target, "fp16", folder, {"fp16": "in the graph"})
+        return write_artifact(model, graph, target, "fp16", folder, {"fp16": "in the graph"})
     kept = _halve_weights(graph)
-    return _write(model, graph, target, "fp16", folder, {"weights_kept_in_fp32": kept})
+    return write_artifact(model, graph, target, "fp16", folder, {"weights_kept_in_fp32": kept})
 
 
 def write_int8(
@@ -114,6 +114,22 @@ def write_int8(
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
     """
+    graph, plan, facts = plan_int8(model, target, ranges, keep, vit_plan)
+    if target.rules.calibration_cache:
+        facts["calibration_cache"] = _write_cache(model, graph, plan, ranges, target, folder)
+    insert_qdq(graph, plan, target.rules)
+    if target.rules.fp16 == "graph":
+        to_fp16(graph)
+    return write_artifact(model, graph, target, "int8", folder, facts)
+
+
+def plan_int8(
+    model: FloatModel, target: Target, ranges: Ranges, keep: Sequence[str] = (), vit_plan: VitPlan = "balanced"
+) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
+    """Returns a copy of the float graph as the target wants it, the plan for it, and what the manifest says of both.
+
+    The arguments are those of `write_int8`, and so is the error.
+    """
     ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
     graph = model.copy_graph()
     rewritten = rewrite_conv_transpose(graph) if target.rules.rewrite_conv_transpose else 0
@@ -123,13 +139,7 @@ def write_int8(
     if not any(choice.precision == "int8" for choice in plan.nodes):
         _log.warning("no layer of %s runs in INT8 on %s; it computes in float: take fp32", model.name, target.name)
     facts: dict[str, Any] = {"method": ranges.method, "ranges_digest": ranges.digest}
-    facts |= {"rewritten_conv_transpose": rewritten, **plan.summary()}
-    if target.rules.calibration_cache:
-        facts["calibration_cache"] = _write_cache(model, graph, plan, ranges, target, folder)
-    insert_qdq(graph, plan, target.rules)
-    if target.rules.fp16 == "graph":
-        to_fp16(graph)
-    return _write(model, graph, target, "int8", folder, facts)
+    return graph, plan, facts | {"rewritten_conv_transpose": rewritten, **plan.summary()}
 
 
 def _write_cache(
@@ -154,12 +164,22 @@ def write_dynamic(model: FloatModel, target: Target, folder: Path, keep: Sequenc
     """Returns the dynamic INT8 artifact: int8 weights, ranges of activations measured anew at every run."""
     graph = model.copy_graph()
     count = quantize_dynamically(graph, choose(graph, target.rules, keep))
-    return _write(model, graph, target, "dynamic", folder, {"int8_nodes": count})
+    return write_artifact(model, graph, target, "dynamic", folder, {"int8_nodes": count})
 
 
-def _write(
+def write_artifact(
     model: FloatModel, graph: ir.Model, target: Target, precision: str, folder: Path, quantization: Mapping[str, Any]
 ) -> Artifact:
+    """Writes a graph that was made of a model, with its manifest, and returns it.
+
+    Args:
+        model: Where the graph comes from.
+        graph: What to write.
+        target: Whose rules it follows.
+        precision: As the file's name and the manifest have it.
+        folder: Where to.
+        quantization: What the manifest says of it.
+    """
     path = folder / f"{model.name}.{target.name}.{precision}.onnx"
     graph.producer_name, graph.producer_version = "edgeq", edgeq.__version__
     save_onnx(graph, path)

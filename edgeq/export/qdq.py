@@ -45,20 +45,22 @@ def insert_qdq(model: ir.Model, plan: QuantPlan, rules: Rules) -> None:
     _insert_pairs(model, plan, floats if rules.shared_pairs == "int8" else set())
 
 
-def quantize_weight(weight: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
+def quantize_weight(weight: np.ndarray, axis: int | None, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
     """Returns the int8 weight in -127..127 and its float32 scale, of shape `(channels,)` or `()`.
 
     Args:
         weight: Float weight.
         axis: Axis of the output channels, or `None` for one scale.
+        bits: From 2 to 8; fewer take less of int8, 6 for example -31..31.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
     largest = np.abs(weight).max(axis=others)
-    scale = np.where(largest > 0, largest / 127, 1.0).astype(np.float32)
-    return _round_to_int8(weight, scale, axis), scale
+    scale = np.where(largest > 0, largest / (2 ** (bits - 1) - 1), 1.0).astype(np.float32)
+    return round_to_int8(weight, scale, axis), scale
 
 
-def _round_to_int8(weight: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
+def round_to_int8(weight: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
+    """Returns the nearest int8 multiples of `scale`, which has an entry for each index of `axis`, in -127..127."""
     steps = np.asarray(weight, np.float64) / _along(scale.astype(np.float64), weight.ndim, axis)
     integers: np.ndarray = np.clip(np.rint(steps), -127, 127).astype(np.int8)
     return integers
@@ -85,7 +87,7 @@ def _quantize_layer(model: ir.Model, node: ir.Node, plan: QuantPlan, rules: Rule
         floor = np.abs(bias.astype(np.float64)) / (grid.scale * _INT32_ROOM)
         widened = np.maximum(scale, floor.max() if axis is None else floor).astype(np.float32)
         if np.any(widened > scale):
-            scale, integers = widened, _round_to_int8(weight, widened, axis)
+            scale, integers = widened, round_to_int8(weight, widened, axis)
         bias_scale = np.broadcast_to((np.float32(grid.scale) * scale).astype(np.float32), bias.shape)
         steps = np.rint(bias.astype(np.float64) / bias_scale).astype(np.int32)
         _dequantized_constant(model, node, 2, steps, np.ascontiguousarray(bias_scale), 0)

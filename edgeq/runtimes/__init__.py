@@ -33,6 +33,7 @@ RUNTIMES: dict[str, str] = {
 }
 
 SIMULATED: dict[str, str] = {
+    "simulated-narrow": "edgeq.runtimes.simulated:SimulatedNarrowSession",
     "simulated-tensorrt": "edgeq.runtimes.simulated:SimulatedTensorRtSession",
 }
 """Runtimes that answer what another engine should, and tell nothing of its speed; never chosen by default."""
@@ -79,7 +80,7 @@ def simulation_of(target_name: str) -> str:
     engine = get_target(target_name).runtimes[0]
     name = f"simulated-{engine}"
     if name not in SIMULATED:
-        engines = [each.removeprefix("simulated-") for each in SIMULATED]
+        engines = [each for each in RUNTIMES if f"simulated-{each}" in SIMULATED]
         raise InputError(f"--simulate {target_name}: its engine {engine} is not simulated, only {', '.join(engines)}")
     return name
 
@@ -92,9 +93,13 @@ def is_installed(runtime: str) -> bool:
 def choose_runtimes(artifact: Artifact, wished: Sequence[str] = ()) -> list[str]:
     """Returns the runtimes to run an artifact in: those of the wished ones that read its format, or the default one.
 
+    A file of fewer than 8 bits has one, whatever is wished: `simulated-narrow`, so that nothing calls it measured.
+
     Raises:
         InputError: none of the wished ones reads it, there is none of that name, or none is installed by default.
     """
+    if "simulated_bits" in artifact.quantization:
+        return ["simulated-narrow"]
     if not wished:
         return [default_runtime(artifact)]
     readers = [name for name in wished if artifact.format in get_runtime(name).formats]

@@ -1,9 +1,12 @@
-"""TensorRT's INT8 arithmetic on the CPU: what an engine built from a Q/DQ file should answer, without the board.
+"""Arithmetic that the engine at hand does not have: TensorRT's INT8 without the board, and integers of fewer bits.
 
-ONNX Runtime without graph optimizations computes every QuantizeLinear as it is written (rounded half to even, cut off
-at -128 and 127) and every layer between in FP32, on the very integers that TensorRT's kernels sum up in int32. What
-differs on the board: layers that stay in float run in FP16, and the order of fusions. It tells nothing of the implicit
-route, where TensorRT picks the layers by speed, and nothing of speed.
+`simulated-tensorrt` answers what an engine built from a Q/DQ file should. ONNX Runtime without graph optimizations
+computes every QuantizeLinear as it is written (rounded half to even, cut off at -128 and 127) and every layer between
+in FP32, on the very integers that TensorRT's kernels sum up in int32. What differs on the board: layers that stay in
+float run in FP16, and the order of fusions. It tells nothing of the implicit route, where TensorRT picks the layers by
+speed, and nothing of speed.
+
+`simulated-narrow` computes the files of `edgeq.export.narrow` in the same way.
 """
 
 from __future__ import annotations
@@ -17,10 +20,33 @@ from edgeq.export.tensorrt.check import check_graph, parse_version
 from edgeq.runtimes.onnxruntime import OnnxRuntimeSession
 
 
-class SimulatedTensorRtSession(OnnxRuntimeSession):
+class _Unoptimized(OnnxRuntimeSession):
+    """An ONNX file computed node by node, as it is written."""
+
+    _stands_for: str
+
+    def _session_options(self) -> Any:
+        options = super()._session_options()
+        options.graph_optimization_level = self._engine.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return options
+
+    def _engine_environment(self) -> dict[str, Any]:
+        facts = super()._engine_environment()
+        return facts | {"engine": f"{facts['engine']} without graph optimizations in place of {self._stands_for}"}
+
+
+class SimulatedNarrowSession(_Unoptimized):
+    """A file of `edgeq.export.narrow.simulate`: fewer bits than 8, for which no engine of ours has kernels."""
+
+    runtime = "simulated-narrow"
+    _stands_for = "kernels for so few bits"
+
+
+class SimulatedTensorRtSession(_Unoptimized):
     """An ONNX file that TensorRT can read, computed on the CPU as its explicit route computes it."""
 
     runtime = "simulated-tensorrt"
+    _stands_for = "TensorRT"
 
     def _open(self, compute_precision: str | None) -> None:
         errors = check_graph(read_onnx(self.artifact.path), parse_version(DEFAULT_VERSION)).errors
@@ -31,12 +57,3 @@ class SimulatedTensorRtSession(OnnxRuntimeSession):
                 f"tell nothing: {errors[0].sentence}{more}; run: edgeq check {self.artifact.name}"
             )
         super()._open(compute_precision)
-
-    def _session_options(self) -> Any:
-        options = super()._session_options()
-        options.graph_optimization_level = self._engine.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return options
-
-    def _engine_environment(self) -> dict[str, Any]:
-        facts = super()._engine_environment()
-        return facts | {"engine": f"{facts['engine']} without graph optimizations in place of TensorRT"}
