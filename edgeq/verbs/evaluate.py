@@ -47,8 +47,9 @@ def evaluate_artifacts(
     The decoder that the manifest or preset names decides the task. A result is a JSON object with `artifact`, `digest`,
     `target`, `runtime`, `precision`, `task`, `images` (how many were scored), `skipped_images` (file names),
     `inference_images_per_s` (inference alone), `eval_images_per_s` (everything from file to prediction), `annotations`
-    (name of the file or folder), `environment`, `obtained` ("measured", or "simulated" and then without the two
-    speeds) and `predictions` (what was found in each image and the truth, see `edgeq.predictions`). To these come for
+    (name of the file or folder), `environment`, `obtained` ("measured", or "simulated" or "emulated" and then without
+    the two speeds) and `predictions` (what was found in each image and the truth, see `edgeq.predictions`). To these
+    come for
 
     - `detection`: the twelve COCO numbers (`AP`, `AP50`, ..., null where there is no box to find), `per_class` (a list
       of `name`, `category_id`, `boxes`, `ap`, `ap50`, `ar_100`) and `evaluator`;
@@ -215,7 +216,7 @@ def _each(jobs: Sequence[Job | None]) -> list[Job]:
 
 def _result(job: Job, task: Task[Any], reference: Job | None) -> dict[str, Any]:
     images = len(job.predictions)
-    simulated = job.runtime in SIMULATED
+    obtained = _obtained(job)
     compared = reference.predictions if reference else {}
     return {
         "artifact": job.artifact.name,
@@ -229,13 +230,19 @@ def _result(job: Job, task: Task[Any], reference: Job | None) -> dict[str, Any]:
         **task.score(job.artifact, job.predictions, compared),
         **({"reference": _name(reference)} if reference else {}),
         "skipped_images": job.skipped,
-        "inference_images_per_s": None if simulated else images / job.inference_s,
-        "eval_images_per_s": None if simulated else images / job.total_s,
+        "inference_images_per_s": images / job.inference_s if obtained == "measured" else None,
+        "eval_images_per_s": images / job.total_s if obtained == "measured" else None,
         "annotations": task.source.name,
         "environment": job.environment,
-        "obtained": "simulated" if simulated else "measured",
+        "obtained": obtained,
         "predictions": pack_predictions(task.per_image(job.artifact, job.predictions, compared)),
     }
+
+
+def _obtained(job: Job) -> str:
+    if job.runtime in SIMULATED:
+        return "simulated"
+    return "emulated" if job.environment.get("emulated") else "measured"
 
 
 def _name(job: Job) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -16,6 +17,7 @@ from edgeq.detection.coco import SCORE_NAMES
 from edgeq.errors import InputError, ModelError
 from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
 from edgeq.images import read_image
+from edgeq.machine import read_machine
 from edgeq.presets import load_preset
 from edgeq.verbs.evaluate import evaluate_artifacts
 from tests.golden import (
@@ -129,6 +131,18 @@ def test_a_model_that_finds_everything_scores_full_marks(tmp_path: Path, squares
     assert result["environment"]["engine"].startswith(runtime)
     assert 0 < result["eval_images_per_s"] <= result["inference_images_per_s"]
     json.dumps(result, allow_nan=False)
+
+
+def test_an_emulated_cpu_gives_scores_and_no_speeds(
+    tmp_path: Path, squares: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulated = dataclasses.replace(read_machine(), emulated=True)
+    monkeypatch.setattr("edgeq.runtimes.base.read_machine", lambda: emulated)
+    (result,) = score(squares, save_square_finder(tmp_path / "finder.onnx"), runtimes=["onnxruntime"], threads=1)
+    assert result["AP50"] == pytest.approx(1)
+    assert (result["obtained"], result["eval_images_per_s"], result["inference_images_per_s"]) == (
+        "emulated", None, None,
+    )  # fmt: skip
 
 
 def test_artifacts_of_one_preprocessing_share_the_reading_and_keep_their_order(
