@@ -57,7 +57,7 @@ Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .s
 PresetOption = Annotated[
     str | None,
     typer.Option(
-        help="How images go in and outputs are read: centernet, yolox, fastestdet, imagenet, cifar10, or a .toml file."
+        help="How images go in and outputs are read: a preset (centernet, yolox, imagenet, clip, ...) or a .toml file."
     ),
 ]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, where the model leaves it open.")]

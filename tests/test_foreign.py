@@ -65,6 +65,17 @@ def test_free_dimensions_other_types_and_the_layout_are_read(tmp_path):
         open_artifact(tmp_path / "net.onnx", "imagenet")
 
 
+@pytest.mark.parametrize("shape", ["1,1,28,28", "N,28,28,1"])
+def test_a_gray_file_takes_a_gray_preset_and_no_other(tmp_path, shape):
+    onnx = pytest.importorskip("onnx")
+    text = f"net (float[{shape}] image) => (float[{shape}] y) {{ y = Relu(image) }}"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}'), tmp_path / "net.onnx")
+    preprocessing = open_artifact(tmp_path / "net.onnx", "fashionmnist").preprocessing
+    assert preprocessing == Preprocessing(28, 28, "stretch", "gray", mean=(0.5,), std=(0.5,))
+    with pytest.raises(InputError, match=r"net\.onnx: takes images of 1 channel, and preset imagenet makes 3"):
+        open_artifact(tmp_path / "net.onnx", "imagenet")
+
+
 def test_a_tflite_file_tells_its_tensors_and_what_its_integers_mean(resnet8):
     artifact = open_artifact(resnet8)
     assert artifact.inputs == (TensorSpec("input_1_int8", "int8", (1, 32, 32, 3), "NHWC", 1.0, -128),)

@@ -85,7 +85,11 @@ def test_weights_can_tell_size_and_labels(small_weights, tmp_path):
         ({"reference": "centernet_resnet50"}, ModelError, "does not fit centernet_resnet50"),
         ({"reference": "resnet18"}, ModelError, "does not fit resnet18"),
         ({"weights": Path("none.safetensors")}, InputError, r"none\.safetensors: no such file; expected weights"),
-        ({"preset": "none"}, InputError, "unknown preset 'none'; known: centernet, cifar10, fastestdet, imagenet"),
+        (
+            {"preset": "none"},
+            InputError,
+            "unknown preset 'none'; known: centernet, cifar10, clip, fashionmnist, fastest",
+        ),
         ({"preset": "none.toml"}, InputError, r"none\.toml: no such file; expected a preset"),
     ],
 )
@@ -123,6 +127,20 @@ def two_inputs():
             return a + b
     return Net()
 
+class Returning(torch.nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.conv, self.wrap = torch.nn.Conv2d(3, 2, 1), wrap
+
+    def forward(self, x):
+        return self.wrap(self.conv(x).mean((2, 3)))
+
+def embeds():
+    return Returning(lambda x: {"last_hidden_state": x * 2, "image_embeds": x})
+
+def text():
+    return Returning(lambda x: {"text": "no tensor"})
+
 constant = 3
 """
 
@@ -144,6 +162,11 @@ def test_a_factory_makes_a_model(factories):
     assert opened.model.postprocessing == Postprocessing("classification")
 
 
+def test_a_factory_whose_model_returns_a_dict_gives_the_output_that_the_preset_names(factories):
+    opened = open_model(ModelRequest(f"{factories}:embeds", preset="clip", size=(16, 24)))
+    assert [value.name for value in opened.model.graph.graph.outputs] == ["embedding"]
+
+
 @pytest.mark.parametrize(
     ("name", "preset", "message"),
     [
@@ -153,6 +176,7 @@ def test_a_factory_makes_a_model(factories):
         (":broken", "imagenet", r"users_factories:broken\(\) failed: RuntimeError: no weights today"),
         (":number", "imagenet", r"users_factories:number\(\) returned an object of type int; wanted a torch.nn.Module"),
         (":constant", "imagenet", "users_factories:constant is an object of type int; wanted a function"),
+        (":text", "imagenet", r"Returning returns an object of type dict \(text\); wanted a tensor"),
         (":two_inputs", "imagenet", "cannot be exported to ONNX for an input of shape"),
         (":", "imagenet", "wanted the form package.module:attribute"),
     ],
@@ -163,7 +187,7 @@ def test_what_is_no_factory_is_told(factories, name, preset, message):
 
 
 def test_an_onnx_file_needs_a_preset(foreign):
-    with pytest.raises(InputError, match=r"small\.onnx: how its input is prepared .* give --preset centernet, yolox"):
+    with pytest.raises(InputError, match=r"small\.onnx: how its input is prepared .* give --preset centernet, .*yolox"):
         open_model(dataclasses.replace(foreign, preset=None))
 
 
@@ -224,15 +248,46 @@ def test_free_height_and_width_are_given_by_size(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "net (float[1,1,8,8] x) => (float[1,1,8,8] y) { y = Relu(x) }",
+        "net (float[1,4,8,8] x) => (float[1,4,8,8] y) { y = Relu(x) }",
         "net (float[1,8] x) => (float[1,8] y) { y = Relu(x) }",
         "net (float[1,3,8,8] a, float[1,3,8,8] b) => (float[1,3,8,8] y) { y = Add(a, b) }",
     ],
-    ids=["gray", "no image", "two images"],
+    ids=["four channels", "no image", "two images"],
 )
 def test_models_of_something_else_than_one_image_are_refused(tmp_path, text):
     with pytest.raises(ModelError, match=r"edgeq wants one image \(N, 3, H, W\)"):
         open_model(save_net(tmp_path / "other.onnx", text))
+
+
+def test_a_gray_graph_wants_a_gray_preset(tmp_path):
+    request = save_net(tmp_path / "gray.onnx", "net (float[1,1,H,W] x) => (float[1,1,H,W] y) { y = Relu(x) }")
+    request = dataclasses.replace(request, size=(28, 28))
+    model = open_model(dataclasses.replace(request, preset="fashionmnist")).model
+    assert (model.preprocessing.channels, tuple(model.graph.graph.inputs[0].shape or ())) == (1, (1, 1, 28, 28))
+    with pytest.raises(InputError, match=r"^gray\.onnx: takes images of 1 channel, and preset imagenet makes 3 "):
+        open_model(request)
+    colour = dataclasses.replace(save_net(tmp_path / "free.onnx", FREE, w=WEIGHT), size=(28, 28), preset="fashionmnist")
+    with pytest.raises(InputError, match=r"takes images of 3 channels, and preset fashionmnist makes 1 .*rgb or bgr$"):
+        open_model(colour)
+
+
+@pytest.mark.parametrize(
+    ("reference", "changes", "message"),
+    [
+        ("resnet18", {"preset": "fashionmnist"}, "^resnet18: takes images of 3 channels, and preset fashionmnist"),
+        ("vit_fashionmnist", {"preset": "cifar10"}, "^vit_fashionmnist: takes images of 1 channel, and preset cifar10"),
+        (
+            "vit_fashionmnist",
+            {"size": (32, 32)},
+            "^an input of 32x32 is 64 patches of 4x4 pixels, and the position table of vit_fashionmnist has 49: only "
+            "28x28 fits it; leave --size away$",
+        ),
+        ("vit_fashionmnist", {"size": (14, 56)}, "14x56 is 42 patches .* only 28x28 fits it"),
+    ],
+)
+def test_images_that_a_zoo_model_cannot_take_are_told(reference, changes, message):
+    with pytest.raises(InputError, match=message):
+        open_model(ModelRequest(reference, **changes))
 
 
 def test_a_batchnorm_that_cannot_be_folded_is_named_with_the_reason(tmp_path, caplog):

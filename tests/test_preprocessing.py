@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edgeq.export.artifact import Preprocessing
+from edgeq.images import read_image
 from edgeq.preprocessing import Placement, preprocess
 
 # Weights between rows are rounded to 1/256, which moves a value by half a level at the most.
@@ -181,6 +183,45 @@ def test_normalisation_goes_by_the_channel_order_of_the_model(order: str, antial
     values = (10, 20, 30) if order == "rgb" else (30, 20, 10)
     expected = [(value / 255 - mean[index]) / std[index] for index, value in enumerate(values)]
     np.testing.assert_allclose(array[0].reshape(3, -1).T, np.broadcast_to(expected, (36, 3)), atol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_gray_is_pillows_luminance_exactly(seed: int) -> None:
+    from PIL import Image
+
+    image = random_image(9, 13, seed)
+    array, _ = preprocess(image, plain(9, 13, resize="stretch", channel_order="gray"))
+    assert array.shape == (1, 1, 9, 13) and array.dtype == np.float32 and array.flags.c_contiguous
+    np.testing.assert_array_equal(array[0, 0], np.asarray(Image.fromarray(image).convert("L")))
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("resize", ["center", "letterbox", "stretch", "crop"])
+def test_gray_is_resized_as_each_channel_of_a_gray_image_in_rgb(resize: str, antialias: bool) -> None:
+    image = np.repeat(random_image(19, 30)[:, :, :1], 3, axis=2)
+    fields = {"resize": resize, "antialias": antialias, "fill": 114, "mean": (0.5,), "std": (0.25,)}
+    gray, placement = preprocess(image, Preprocessing(16, 24, channel_order="gray", **fields))  # type: ignore[arg-type]
+    fields |= {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    colour, expected = preprocess(image, Preprocessing(16, 24, **fields))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(gray, colour[:, :1])
+    assert placement == expected
+
+
+def test_a_gray_file_comes_out_as_it_is(tmp_path: Path) -> None:
+    from PIL import Image
+
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(levels).save(tmp_path / "gray.png")
+    array, _ = preprocess(read_image(tmp_path / "gray.png"), plain(16, 16, resize="stretch", channel_order="gray"))
+    np.testing.assert_array_equal(array[0, 0], levels)
+
+
+def test_mean_and_std_have_a_number_a_channel() -> None:
+    with pytest.raises(ValueError, match=r"mean is \(0\.5, 0\.5, 0\.5\), wanted 1 numbers for gray images"):
+        Preprocessing(8, 8, channel_order="gray", mean=(0.5,) * 3)
+    with pytest.raises(ValueError, match=r"std is \(0\.5,\), wanted 3 numbers for bgr images"):
+        Preprocessing(8, 8, channel_order="bgr", std=(0.5,))
 
 
 @pytest.mark.parametrize("antialias", [False, True])

@@ -11,7 +11,7 @@ from edgeq.presets import load_preset, preset_names
 
 
 def test_the_built_in_presets_are_those_of_their_papers() -> None:
-    assert preset_names() == ["centernet", "cifar10", "fastestdet", "imagenet", "yolox"]
+    assert preset_names() == ["centernet", "cifar10", "clip", "fashionmnist", "fastestdet", "imagenet", "yolox"]
     assert load_preset("centernet", (320, 416)).preprocessing == Preprocessing(
         320, 416, "center", "bgr", 1 / 255, (0.408, 0.447, 0.470), (0.289, 0.274, 0.278)
     )
@@ -28,6 +28,20 @@ def test_the_built_in_presets_are_those_of_their_papers() -> None:
     )
     assert (cifar10.postprocessing, len(cifar10.labels)) == (Postprocessing("classification"), 10)
     assert load_preset("imagenet", (224, 224)).postprocessing == Postprocessing("classification")
+    fashionmnist = load_preset("fashionmnist")
+    assert fashionmnist.preprocessing == Preprocessing(28, 28, "stretch", "gray", 1 / 255, (0.5,), (0.5,))
+    assert (fashionmnist.postprocessing, len(fashionmnist.labels)) == (Postprocessing("classification"), 10)
+    clip = load_preset("clip", (224, 224))
+    assert clip.postprocessing == Postprocessing("embedding", {"embedding": "embedding"})
+    assert clip.preprocessing == Preprocessing(
+        224,
+        224,
+        "crop",
+        mean=(0.48145466, 0.4578275, 0.40821073),
+        std=(0.26862954, 0.26130258, 0.27577711),
+        antialias=True,
+        crop_fraction=1.0,
+    )
 
 
 @pytest.mark.parametrize("name", ["centernet", "fastestdet", "yolox"])
@@ -79,8 +93,24 @@ def test_the_digest_does_not_depend_on_how_a_number_is_written(tmp_path: Path) -
     assert len(digests) == 1
 
 
+def test_ranges_of_earlier_versions_still_belong_to_their_preprocessing() -> None:
+    digests = {name: load_preset(name, (64, 64)).preprocessing.digest[:12] for name in ("imagenet", "yolox")}
+    assert digests == {"imagenet": "807d65baaeb6", "yolox": "4233667565ef"}
+
+
+def test_a_gray_preset_has_one_mean_and_one_std(tmp_path: Path) -> None:
+    path = tmp_path / "gray.toml"
+    path.write_text("[preprocessing]\nchannel_order = 'gray'\n")
+    plain = load_preset(str(path), (8, 8)).preprocessing
+    assert (plain.channels, plain.mean, plain.std, plain.value_range) == (1, (0.0,), (1.0,), (0.0, 1.0))
+    path.write_text("[preprocessing]\nchannel_order = 'gray'\nmean = [0.5]\nstd = [0.25]\n")
+    assert load_preset(str(path), (8, 8)).preprocessing.value_range == (-2.0, 2.0)
+
+
 def test_an_unknown_preset_names_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"'yolov99'.*centernet, cifar10, fastestdet, imagenet, yolox"):
+    with pytest.raises(
+        InputError, match=r"'yolov99'.*centernet, cifar10, clip, fashionmnist, fastestdet, imagenet, yolox"
+    ):
         load_preset("yolov99", (8, 8))
 
 
@@ -98,9 +128,10 @@ def test_a_free_input_size_asks_for_one() -> None:
         ("preprocessing = 3", "wanted a table"),
         ("[preprocessing]\nresise = 'center'", "unknown key preprocessing.resise; known: .*resize"),
         ("[preprocessing]\nresize = 'zoom'", "one of center, letterbox, stretch, crop"),
-        ("[preprocessing]\nchannel_order = 'gbr'", "one of rgb, bgr"),
+        ("[preprocessing]\nchannel_order = 'gbr'", "one of rgb, bgr, gray"),
         ("[preprocessing]\nmean = [1, 2]", "three numbers"),
         ("[preprocessing]\nstd = [1, 0, 1]", "three numbers"),
+        ("[preprocessing]\nchannel_order = 'gray'\nmean = [0.5, 0.5, 0.5]", "wanted one number for gray"),
         ("[preprocessing]\nscale = 'one'", "wanted a number"),
         ("[preprocessing]\nscale = nan", "wanted a number"),
         ("[preprocessing]\nfill = 300", "a number from 0 to 255"),

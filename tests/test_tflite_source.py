@@ -136,9 +136,17 @@ def test_quantized_files_are_refused(tmp_path: Path, shared_data: Path, name: st
 
 
 def test_another_input_is_refused(tmp_path: Path) -> None:
-    content = tflite_nets.convert(torch.nn.Conv2d(1, 2, 1), (1, 1, 6, 6))
-    with pytest.raises(ModelError, match=r"takes inputs of the shapes \[\(1, 6, 6, 1\)\]; edgeq wants one image"):
+    content = tflite_nets.convert(torch.nn.Conv2d(4, 2, 1), (1, 4, 6, 6))
+    with pytest.raises(ModelError, match=r"takes inputs of the shapes \[\(1, 6, 6, 4\)\]; edgeq wants one image"):
         open_tflite(given(tmp_path, content))
+
+
+def test_a_gray_file_wants_a_gray_preset(tmp_path: Path) -> None:
+    request = given(tmp_path, tflite_nets.convert(torch.nn.Conv2d(1, 2, 1), (1, 1, 6, 8)))
+    model = open_tflite(dataclasses.replace(request, preset="fashionmnist"))
+    assert (model.preprocessing.channels, model.input.shape) == (1, (1, 6, 8, 1))
+    with pytest.raises(InputError, match=r"takes images of 1 channel, and preset centernet makes 3 "):
+        open_tflite(request)
 
 
 def test_wrong_requests_are_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -205,13 +206,22 @@ def _read_pickled_tensors(path: Path) -> Any:
     from pickle import UnpicklingError
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # what torch warns of is refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         if "global" not in str(error).lower():
             raise _unreadable(path, error) from error
         raise InputError(
             f"{path}: holds Python objects besides tensors, and loading those can run any code, so edgeq does not; "
             "save model.state_dict() alone where the file comes from, best as .safetensors"
+        ) from error
+    except RuntimeError as error:
+        if "TorchScript" not in str(error):
+            raise _unreadable(path, error) from error
+        raise InputError(
+            f"{path}: is a TorchScript archive, which holds code besides tensors; open it where you trust it, with "
+            "torch.jit.load, and save its state_dict() alone, best as .safetensors"
         ) from error
     # A damaged file makes torch's reader trip over anything: RuntimeError, EOFError, KeyError, ...
     except Exception as error:

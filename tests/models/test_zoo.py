@@ -173,6 +173,13 @@ def test_a_plain_pickle_of_objects_is_never_run(tmp_path):
         load_model("centernet_resnet18", tmp_path / "w.pth")
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.*deprecated")
+def test_a_torchscript_archive_is_told_what_it_is(tmp_path):
+    torch.jit.trace(torch.nn.Linear(2, 3), torch.zeros(1, 2)).save(tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"w\.pt: is a TorchScript archive, .* save its state_dict\(\) alone"):
+        load_model("clip_vit_b_32", tmp_path / "w.pt")
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.parametrize("kept", [0, 5, 100, -10_000, -1])
 def test_truncated_files_are_refused(tiny, tmp_path, suffix, kept):

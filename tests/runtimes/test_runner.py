@@ -292,6 +292,15 @@ def test_channel_last_and_quantized_inputs_are_pixels_too(artifact, dtype):
     )
 
 
+def test_gray_inputs_are_pixels_of_one_channel(artifact):
+    gray = Preprocessing(8, 12, channel_order="gray", mean=(0.5,), std=(0.5,))
+    specs = (TensorSpec("a", "float32", (None, 1, 8, 12)), TensorSpec("b", "float32", (1, 8, 12, 1), "NHWC"))
+    for array in make_inputs(dataclasses.replace(artifact, inputs=specs, preprocessing=gray)).values():
+        pixels = (array * 0.5 + 0.5) * 255
+        assert np.abs(pixels - pixels.round()).max() < 1e-3
+        assert len(np.unique(pixels.round())) > 50
+
+
 @pytest.mark.parametrize(
     ("spec", "values"),
     [

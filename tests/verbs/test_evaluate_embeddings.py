@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.image_sets import unpack_cifar
 from edgeq.errors import InputError, ModelError
 from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
 from edgeq.verbs.evaluate import evaluate_artifacts
-from tests.cifar import unpack_cifar
 
 SIDE_PX = 4
 
