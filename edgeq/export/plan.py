@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ def make_plan(model: ir.Model, topology: Topology, ranges: Ranges, rules: Rules)
     notes: list[str] = []
     nodes, tensors = _split_mixed_ranges(model, topology, ranges, notes)
     grids: dict[str, TensorGrid] = {}
-    for members in _tie(model, tensors, ranges):
+    for members in tie(model, tensors, ranges):
         grids.update(dict.fromkeys(members, _grid(members, ranges, rules)))
     for note in notes:
         _log.warning(note)
@@ -117,7 +117,7 @@ def _positive(step: float) -> float:
     return step if step > 1e-30 else 1.0
 
 
-def _tie(model: ir.Model, tensors: tuple[str, ...], ranges: Ranges) -> list[list[str]]:
+def tie(model: ir.Model, tensors: Collection[str], ranges: Ranges) -> list[list[str]]:
     """Returns groups of tensors that hold the same values or must lie on one grid; each holds a planned tensor.
 
     Tensors without a pair belong to a group too: where a pass has put new tensors before an observed one, its range is

@@ -140,14 +140,15 @@ def bench_artifacts(
     artifacts = [open_artifact(path) for path in paths]
     for runtime in runtimes:
         get_runtime(runtime)
-        if runtime in SIMULATED:
-            raise InputError(f"--runtime {runtime}: a simulation has no latency; run edgeq bench on the device")
     jobs = [
         Job(artifact, runtime, compute)
         for artifact in artifacts
         for runtime in choose_runtimes(artifact, runtimes)
         for compute in (compute_precisions or (None,))
     ]
+    for job in jobs:
+        if job.runtime in SIMULATED:
+            raise InputError(f"--runtime {job.runtime}: a simulation has no latency; run edgeq bench on the device")
     return bench_jobs(jobs, threads=threads, cpus=cpus, sampling=sampling)
 
 

@@ -1,4 +1,7 @@
-"""`edgeq calibrate`: one pass over representative images, for every target and every method."""
+"""`edgeq calibrate`: one pass over representative images, for every target and every method.
+
+Method `best` takes a second look at a few of them (`edgeq.verbs.search`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 
 import edgeq
-from edgeq.calibrators import Histogram, HistogramBuilder
+from edgeq.calibrators import BEST, Histogram, HistogramBuilder
+from edgeq.calibrators.grid import check_bits
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.export.artifact import Preprocessing
@@ -31,6 +35,7 @@ from edgeq.registry import registered
 from edgeq.runtimes.litert_observer import TfliteObserver
 from edgeq.runtimes.observer import ActivationObserver
 from edgeq.targets import TARGETS, get_target
+from edgeq.verbs.search import HELD_OUT, Search, part_images
 
 DEFAULT_METHOD = "lp"
 """Least loss on the detectors of the benchmarks; see benchmarks/methods.py."""
@@ -83,14 +88,15 @@ def calibrate(
         images: Image files; `num` of them are taken, evenly spaced. Copies of one image are counted once.
         out: Where to write the ranges.
         tensors: Names of the tensors to observe; by default all that some target or precision quantizes.
-        method: A name of `edgeq.calibrators.METHODS`; it can be changed later without the images.
-        options: Options of the method.
+        method: A name of `edgeq.calibrators.METHODS`, or `best`, which measures the layers of an ONNX graph on held-out
+            images (`edgeq.verbs.search`). It can be changed later without the images, to any but `best`.
+        options: Options of the method; of `best` they are `bits` (8) and `held_out` (32 images).
         num: The most images to take.
         threads: CPU threads of the engine.
 
     Raises:
         InputError: there are no images, more than 5 % of them cannot be read, there is no such method or it does not
-            take such options, or `out` cannot be written.
+            take such options, `best` has no ONNX graph or a single image, or `out` cannot be written.
         ModelError: an activation is NaN or infinite.
         EngineError: the engine cannot run the graph.
     """
@@ -99,12 +105,20 @@ def calibrate(
     _check_method(method, options)
     if out is not None:
         require_writable(out)
+    counted, held_out = chosen, list[Path]()
+    if method == BEST:
+        if not isinstance(model, FloatModel):
+            raise InputError(f"method {BEST} measures the layers of an ONNX graph, not of a TFLite file; choose lp")
+        counted, held_out = _part(chosen, int(options.get("held_out", HELD_OUT)))
     collector = _Collector(_observed(model, tensors, threads), out)
-    collector.resume(chosen)
+    collector.resume(counted)
     unreadable = UnreadableImages(len(chosen))
     try:
-        collector.run(chosen, unreadable)
-        ranges = collector.ranges(method, options)
+        collector.run(counted, unreadable)
+        if isinstance(model, FloatModel) and method == BEST:
+            ranges = _search(model, collector, held_out, unreadable, options, threads)
+        else:
+            ranges = collector.ranges(method, options)
         if out is not None:
             ranges.save(out)
     except ModelError:
@@ -113,13 +127,53 @@ def calibrate(
         collector.save_partial()
         raise
     collector.forget_partial()
-    if len(collector.done) < SENSIBLE_IMAGES:
+    if ranges.provenance.images < SENSIBLE_IMAGES:
         _log.warning(
             "calibrated on %s only: the ranges depend on which, take at least %d different ones",
-            _images(len(collector.done)),
+            _images(ranges.provenance.images),
             SENSIBLE_IMAGES,
         )
-    return Calibration(ranges, len(collector.done), collector.resumed, unreadable.errors)
+    return Calibration(ranges, ranges.provenance.images, collector.resumed, unreadable.errors)
+
+
+def _part(images: Sequence[Path], num: int) -> tuple[list[Path], list[Path]]:
+    """Returns the images to count and those to hold out, the latter ordered by content; no copies of these."""
+    digests = dict(_digests(images))
+    paths = {digest: path for path, digest in digests.items()}
+    held_out = part_images(paths, num)[1]
+    return [path for path in images if digests.get(path) not in held_out], [paths[digest] for digest in held_out]
+
+
+def _search(
+    model: FloatModel,
+    counted: _Collector,
+    images: Sequence[Path],
+    unreadable: UnreadableImages,
+    options: Mapping[str, float],
+    threads: int | None,
+) -> Ranges:
+    """Returns the ranges of method `best`.
+
+    Args:
+        model: The float model.
+        counted: What the other images have shown.
+        images: The held-out images, in an order that depends on nothing but their content.
+        unreadable: Where images that cannot be read are named.
+        options: `bits`.
+        threads: CPU threads.
+    """
+    bits = check_bits(int(options.get("bits", 8)))
+    search = Search(model.graph, counted.histograms(), bits, threads)
+    held_out = _Collector(_OnnxModel(model, counted.names, threads, search.tensors), None, search.add)
+    held_out.run(images, unreadable, label="search")
+    if not held_out.done:
+        raise InputError(f"no image could be used to measure layers on, of {_images(len(images))} held out")
+    choices = search.choose()
+    both = held_out.histograms()
+    histograms = {name: histogram + both[name] for name, histogram in counted.histograms().items()}
+    found = {"bits": bits, "held_out": len(held_out.done)}
+    provenance = counted.provenance(held_out.done)
+    return Ranges(BEST, found, provenance, search.ranges(choices, histograms), histograms, choices)
 
 
 def evenly_spaced(images: Sequence[Path], num: int) -> list[Path]:
@@ -156,13 +210,16 @@ class _Observed(Protocol):
 
 
 class _OnnxModel:
-    """A float ONNX graph in ONNX Runtime."""
+    """A float ONNX graph in ONNX Runtime; it hands out further tensors that are not counted."""
 
-    def __init__(self, model: FloatModel, tensors: Sequence[str] | None, threads: int | None) -> None:
+    def __init__(
+        self, model: FloatModel, tensors: Sequence[str] | None, threads: int | None, further: Sequence[str] = ()
+    ) -> None:
         self.digest, self.preprocessing = model.digest, model.preprocessing
         self.names = list(tensors) if tensors is not None else calibrated_tensors(model)
         self._input = str(model.graph.graph.inputs[0].name)
-        self._observer = ActivationObserver(model.graph, self.names, threads)
+        observed = list(dict.fromkeys([*self.names, *further]))
+        self._observer = ActivationObserver(model.graph, observed, threads)
 
     def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         return self._observer.observe({self._input: image})
@@ -189,6 +246,11 @@ def _observed(model: FloatModel | TfliteModel, tensors: Sequence[str] | None, th
 
 def _check_method(method: str, options: Mapping[str, float]) -> None:
     """Raises what the method would raise of its options, before an image is read."""
+    if method == BEST:
+        if unknown := sorted(options.keys() - {"bits", "held_out"}):
+            raise InputError(f"method {BEST!r} cannot take the options {unknown}; it takes bits and held_out")
+        check_bits(int(options.get("bits", 8)))
+        return
     nothing = Provenance.of(model_digest="", preprocessing_digest="", image_digests=(), tool_version="")
     Ranges.from_histograms({"": Histogram()}, nothing, method, **options)
 
@@ -207,13 +269,22 @@ class _Prepared:
 
 
 class _Collector:
-    """Runs images through the float graph and counts what comes out."""
+    """Runs images through the float graph and counts what comes out.
 
-    def __init__(self, model: _Observed, out: Path | None) -> None:
+    Args:
+        model: The float model.
+        out: The ranges file, beside which an interrupted run keeps what was counted.
+        then: What else to do with the activations of an image.
+    """
+
+    def __init__(
+        self, model: _Observed, out: Path | None, then: Callable[[Mapping[str, np.ndarray]], None] | None = None
+    ) -> None:
         self._model = model
-        self._names = model.names
+        self._then = then
+        self.names = model.names
         self._partial = None if out is None else out.with_name(out.name + ".partial")
-        self._builders = {name: HistogramBuilder() for name in self._names}
+        self._builders = {name: HistogramBuilder() for name in self.names}
         self._earlier: dict[str, Histogram] = {}
         # An image is counted as a whole or not at all, also in what an interrupted run keeps.
         self._counting = threading.Lock()
@@ -221,12 +292,12 @@ class _Collector:
         self.done: list[str] = []
         self.resumed = 0
 
-    def run(self, images: Sequence[Path], unreadable: UnreadableImages) -> None:
+    def run(self, images: Sequence[Path], unreadable: UnreadableImages, label: str = "calibrate") -> None:
         earlier = frozenset(self.done)
         seen = set(earlier)
         counting: Future[None] | None = None
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as counter:
-            with progress_bar(len(images), "calibrate") as advance:
+            with progress_bar(len(images), label) as advance:
                 spec = self._model.preprocessing
                 prepared = work_ahead(reader, images, lambda path: _prepare(path, spec, earlier), _AHEAD)
                 for path, image in zip(images, prepared, strict=True):
@@ -246,34 +317,39 @@ class _Collector:
     def _count(self, path: Path, digest: str, arrays: Mapping[str, np.ndarray]) -> None:
         with self._counting:
             self._torn = True
-            for name, array in arrays.items():
-                builder = self._builders[name]
-                builder.update(array)
+            for name, builder in self._builders.items():
+                builder.update(arrays[name])
                 if builder.non_finite:
                     raise ModelError(
                         f"tensor {name!r} holds {builder.non_finite} NaN or infinite values for {path}; the model or "
                         "its pre-processing is broken, check it in FP32 first"
                     )
+            if self._then is not None:
+                self._then(arrays)
             self.done.append(digest)
             self._torn = False
 
     def ranges(self, method: str, options: Mapping[str, float]) -> Ranges:
+        """Returns what a method finds in the counts."""
+        return Ranges.from_histograms(self.histograms(), self.provenance(), method, **options)
+
+    def provenance(self, further: Sequence[str] = ()) -> Provenance:
+        """Returns where the counts come from, with the digests of further images."""
         if not self.done:
             raise InputError("no image could be used for calibration; give at least one readable image")
-        provenance = Provenance.of(
+        return Provenance.of(
             model_digest=self._model.digest,
             preprocessing_digest=self._model.preprocessing.digest,
-            image_digests=self.done,
+            image_digests=[*self.done, *further],
             tool_version=edgeq.__version__,
         )
-        return Ranges.from_histograms(self._histograms(), provenance, method, **options)
 
     def save_partial(self) -> None:
         """Keeps what was counted so far."""
         with self._counting:
             if self._partial is None or self._torn or len(self.done) == self.resumed:
                 return
-            histograms = {name: histogram.to_json() for name, histogram in self._histograms().items()}
+            histograms = {name: histogram.to_json() for name, histogram in self.histograms().items()}
             kept = _images(len(self.done))
             try:
                 write_json(self._partial, {**self._identity(), "images": self.done, "histograms": histograms})
@@ -282,7 +358,8 @@ class _Collector:
             else:
                 _log.warning("%s counted so far: kept in %s, the same command goes on from there", kept, self._partial)
 
-    def _histograms(self) -> dict[str, Histogram]:
+    def histograms(self) -> dict[str, Histogram]:
+        """Returns what was counted, here and in an earlier, interrupted run."""
         counted = {name: builder.histogram() for name, builder in self._builders.items()}
         return {name: self._earlier.get(name, Histogram()) + histogram for name, histogram in counted.items()}
 
@@ -292,7 +369,7 @@ class _Collector:
             "tool_version": edgeq.__version__,
             "model_digest": self._model.digest,
             "preprocessing_digest": self._model.preprocessing.digest,
-            "tensors": self._names,
+            "tensors": self.names,
         }
 
     def forget_partial(self) -> None:
@@ -308,18 +385,18 @@ class _Collector:
             if {key: part.get(key) for key in self._identity()} != self._identity():
                 raise MismatchError(f"{self._partial} belongs to another model, pre-processing or version of edgeq")
             done = [str(digest) for digest in part["images"]]
-            if not set(done) <= set(_digests(images)):
+            if not set(done) <= set(dict(_digests(images)).values()):
                 raise MismatchError(f"{self._partial} has counted images that this run does not take")
-            self._earlier = {name: Histogram.from_json(part["histograms"][name]) for name in self._names}
+            self._earlier = {name: Histogram.from_json(part["histograms"][name]) for name in self.names}
             self.done, self.resumed = done, len(done)
         except (EdgeqError, KeyError, TypeError, AttributeError) as error:
             _log.warning("starting anew, what an earlier run has kept cannot be used: %s", error)
 
 
-def _digests(images: Sequence[Path]) -> Iterator[str]:
+def _digests(images: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     for path in images:
         with contextlib.suppress(OSError):  # to be named when its turn comes
-            yield sha256_file(path)
+            yield path, sha256_file(path)
 
 
 def _images(number: int) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeq.calibrators import BEST
+from edgeq.calibrators.candidates import FALLBACK
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.export.graph import data_inputs, weight_of
@@ -78,10 +80,11 @@ def collect_ranges(
     if rest and source is not None and not source.is_ranges_file:
         images = list_images(source.source, source.images_dir)
         path = out / f"{converted.name}.tflite.ranges.json"
+        # The layers of the TFLite file cannot be run one by one, as `best` would have it.
+        method, chosen = (FALLBACK, {}) if ranges.method == BEST else (ranges.method, dict(ranges.options))
         own = calibrate(
-            converted, images, path, tensors=rest, method=ranges.method, options=dict(ranges.options),
-            num=source.num, threads=threads,
-        ).ranges  # fmt: skip
+            converted, images, path, tensors=rest, method=method, options=chosen, num=source.num, threads=threads
+        ).ranges
         known |= {name: (own, name) for name in rest}
     _log.info("%d of %d TFLite tensors share the ranges of the ONNX graph", shared, len(needed))
     return Known(known, shared)
