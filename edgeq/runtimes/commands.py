@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import IO, Any, NoReturn
 
-from edgeq.errors import InputError
+from edgeq.errors import EdgeqError, InputError
 
 _EXIT_CUT_OFF = 130
 _MAX_COMMAND_BYTES = 1 << 20
@@ -33,6 +33,23 @@ def serve(answer: Callable[[bytes], Mapping[str, Any]], is_done: Callable[[], bo
         answers.flush()
     # No orderly shutdown: the reading thread holds stdin's lock, and some engines hang in their destructors.
     os._exit(0)
+
+
+def answer_by(commands: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]], line: bytes) -> dict[str, Any]:
+    """Returns the answer to a line: what the command that it names returns, or an error that is the user's to act on.
+
+    Args:
+        commands: Name -> function of the whole command.
+        line: The command.
+    """
+    try:
+        command = parse_command(line)
+        name = field(command, "command", str)
+        if name not in commands:
+            raise InputError(f"unknown command {name!r}; wanted one of {', '.join(commands)}")
+        return {"ok": True, **commands[name](command)}
+    except EdgeqError as error:
+        return {"ok": False, "error": type(error).__name__, "message": str(error)}
 
 
 def parse_command(line: bytes) -> dict[str, Any]:

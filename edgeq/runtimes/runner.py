@@ -46,12 +46,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from edgeq.errors import EdgeqError, InputError
+from edgeq.errors import InputError
 from edgeq.export.artifact import Artifact, Preprocessing, TensorSpec, parse_manifest
 from edgeq.registry import load_object
 from edgeq.runtimes import get_runtime
 from edgeq.runtimes.base import Arrays, DeviceTimes, Session
-from edgeq.runtimes.commands import field, parse_command, serve
+from edgeq.runtimes.commands import answer_by, field, serve
 from edgeq.runtimes.watcher import Watcher
 from edgeq.sensors import rapl
 from edgeq.sensors.cpu_clock import CpuClock
@@ -92,14 +92,7 @@ class Runner:
 
     def answer(self, line: bytes) -> dict[str, Any]:
         """Returns the answer to one line of input; errors that are the user's to act on are answers too."""
-        try:
-            command = parse_command(line)
-            name = field(command, "command", str)
-            if name not in self._commands:
-                raise InputError(f"unknown command {name!r}; wanted one of {', '.join(self._commands)}")
-            return {"ok": True, **self._commands[name](command)}
-        except EdgeqError as error:
-            return {"ok": False, "error": type(error).__name__, "message": str(error)}
+        return answer_by(self._commands, line)
 
     def _open(self, command: Mapping[str, Any]) -> dict[str, Any]:
         if self._session is not None:

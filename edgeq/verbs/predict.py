@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ from edgeq.images import UnreadableImages, read_image, work_ahead
 from edgeq.preprocessing import Placement, preprocess
 from edgeq.progress import progress_bar
 from edgeq.runtimes import Session, open_session
-from edgeq.verbs.tasks import Task
 
 # Two threads keep images ready for the engine; more would only take its cores.
 _WORKERS = 2
@@ -36,6 +35,20 @@ _log = logging.getLogger(__name__)
 
 OnUnreadable = Callable[[int, InputError], None]
 """Told the position of an image that is skipped, and why."""
+
+
+class Images(Protocol):
+    """Images, and how to read what a model says about them; every `edgeq.verbs.tasks.Task` is this and more."""
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """The images, not opened yet."""
+
+    def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
+        """Raises `InputError` where an image `(H, W, 3)` is not the one that is meant."""
+
+    def decode(self, outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Any:
+        """Returns what a model's outputs say about one image."""
 
 
 @dataclass(eq=False)
@@ -88,7 +101,7 @@ class Job:
         self.inference_s += inference_s
 
 
-def predict(jobs: Sequence[Job], task: Task[Any], threads: int | None) -> None:
+def predict(jobs: Sequence[Job], task: Images, threads: int | None) -> None:
     """Runs all images of a task through all jobs, on this machine.
 
     Args:
@@ -132,7 +145,7 @@ class SkippedImages:
         self.names.append(self._paths[number].name)
 
 
-def predict_group(jobs: Sequence[Job], task: Task[Any], threads: int | None, on_unreadable: OnUnreadable) -> None:
+def predict_group(jobs: Sequence[Job], task: Images, threads: int | None, on_unreadable: OnUnreadable) -> None:
     """Runs all images of a task through jobs that share a pre-processing; `total_s` is added at the end."""
     preprocessing = jobs[0].preprocessing
     encodings = {job.encoding for job in jobs}
@@ -173,7 +186,7 @@ class _Prepared:
 class _Run:
     """Infers in the calling thread and decodes in the pool."""
 
-    def __init__(self, job: Job, session: Session, task: Task[Any], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, job: Job, session: Session, task: Images, pool: ThreadPoolExecutor) -> None:
         self._job = job
         self._session = session
         self._task = task
@@ -201,7 +214,7 @@ class _Run:
 
 
 def _prepare(
-    task: Task[Any], number: int, path: Path, preprocessing: Preprocessing, encodings: set[TensorSpec]
+    task: Images, number: int, path: Path, preprocessing: Preprocessing, encodings: set[TensorSpec]
 ) -> _Prepared | InputError:
     try:
         image: NDArray[np.uint8] = read_image(path)
@@ -212,7 +225,7 @@ def _prepare(
     return _Prepared({encoding: encoding.encode(array) for encoding in encodings}, placement)
 
 
-def _decode(job: Job, task: Task[Any], outputs: dict[str, np.ndarray], placement: Placement) -> Any:
+def _decode(job: Job, task: Images, outputs: dict[str, np.ndarray], placement: Placement) -> Any:
     name = job.postprocessing.decoder
     real = {spec.name: spec.decode(outputs[spec.name]) for spec in job.artifact.outputs}
     try:

@@ -26,7 +26,8 @@ def sshd(tmp_path_factory) -> Iterator[Sshd]:
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory) -> Path:
     """The host's cache, so that an environment is assembled once for all tests."""
-    return tmp_path_factory.mktemp("host-cache")
+    folder: Path = tmp_path_factory.mktemp("host-cache")
+    return folder
 
 
 @pytest.fixture

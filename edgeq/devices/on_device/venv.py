@@ -27,10 +27,10 @@ def main() -> None:
             pip = ["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
             _run(str(temporary / "bin" / "python"), *pip, "--", *requirements)
             temporary.rename(target)
-        except (OSError, subprocess.CalledProcessError) as error:
-            answer = {
-                "error": _last_line(error.stderr) if isinstance(error, subprocess.CalledProcessError) else str(error)
-            }
+        except subprocess.CalledProcessError as error:
+            answer = {"error": (error.stderr.strip().splitlines() or [str(error)])[-1]}
+        except OSError as error:
+            answer = {"error": str(error)}
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     print(json.dumps(answer))
