@@ -31,7 +31,8 @@ class Sampler:
         self._root = root
         self._entries: _Series[dict[str, Any]] = _Series(_MAX_ENTRIES)
         self._powers: _Series[tuple[int, float]] = _Series(_MAX_POWERS)
-        self._has_rails = ina3221.read(root) is not None
+        rails = ina3221.read(root)
+        self._total_of = None if rails is None else rails["total_of"]
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._begun_ns, self._begun_cpu_ns = time.monotonic_ns(), time.process_time_ns()
@@ -59,7 +60,7 @@ class Sampler:
         }
 
     def _run(self) -> None:
-        interval_s = POWER_INTERVAL_S if self._has_rails else INTERVAL_S
+        interval_s = POWER_INTERVAL_S if self._total_of else INTERVAL_S
         began = time.monotonic()
         next_entry, ticks = INTERVAL_S, 1
         while not self._stopping.wait(max(0.0, began + ticks * interval_s - time.monotonic())):
@@ -69,7 +70,7 @@ class Sampler:
             if elapsed_s >= next_entry:
                 self._entries.add(self._read_all())
                 next_entry = elapsed_s + INTERVAL_S
-            elif self._has_rails:
+            elif self._total_of:
                 self._keep_power(ina3221.read(self._root))
 
     def _read_all(self) -> dict[str, Any]:
@@ -82,7 +83,8 @@ class Sampler:
         return entry
 
     def _keep_power(self, rails: dict[str, Any] | None) -> None:
-        if rails is not None:
+        # A rail that could not be read once would be missing in the sum.
+        if rails is not None and rails["total_of"] == self._total_of:
             self._powers.add((time.monotonic_ns(), rails["total_watts"]))
 
 
@@ -116,7 +118,8 @@ def measure_power(root: Path, seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         powers = []
         while time.monotonic() < deadline:
-            if (reading := ina3221.read(root)) is not None:
+            reading = ina3221.read(root)
+            if reading is not None and reading["total_of"] == rails["total_of"]:
                 powers.append(reading["total_watts"])
             time.sleep(POWER_INTERVAL_S)
         mean = sum(powers) / len(powers) if powers else None
