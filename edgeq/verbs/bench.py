@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
@@ -135,6 +135,17 @@ def bench_artifacts(
         MismatchError: a file is not the one that its manifest describes.
         EngineError: an engine refuses a file, or its process died, hung or answered nonsense.
     """
+    jobs = make_jobs(paths, runtimes, compute_precisions)
+    return bench_jobs(jobs, threads=threads, cpus=cpus, sampling=sampling)
+
+
+def make_jobs(
+    paths: Sequence[Path],
+    runtimes: Sequence[str],
+    compute_precisions: Sequence[str],
+    choose: Callable[[Artifact, Sequence[str]], list[str]] = choose_runtimes,
+) -> list[Job]:
+    """Returns what `bench_artifacts` runs; `choose` names the runtimes of an artifact where it is to run."""
     if not paths:
         raise InputError("no artifact to bench; name at least one file that `edgeq export` wrote")
     artifacts = [open_artifact(path) for path in paths]
@@ -143,13 +154,13 @@ def bench_artifacts(
     jobs = [
         Job(artifact, runtime, compute)
         for artifact in artifacts
-        for runtime in choose_runtimes(artifact, runtimes)
+        for runtime in choose(artifact, runtimes)
         for compute in (compute_precisions or (None,))
     ]
     for job in jobs:
         if job.runtime in SIMULATED:
             raise InputError(f"--runtime {job.runtime}: a simulation has no latency; run edgeq bench on the device")
-    return bench_jobs(jobs, threads=threads, cpus=cpus, sampling=sampling)
+    return jobs
 
 
 def bench_jobs(
@@ -159,6 +170,7 @@ def bench_jobs(
     cpus: Sequence[int] | None = None,
     sampling: Sampling | None = None,
     runner: Sequence[str] = LOCAL_RUNNER,
+    locate: Callable[[Artifact], str] | None = None,
 ) -> list[dict[str, Any]]:
     """Returns one result for each job, in their order, from one interleaved run.
 
@@ -181,6 +193,7 @@ def bench_jobs(
         cpus: CPUs that each process is pinned to; by default all.
         sampling: How long is measured.
         runner: Argument list that starts `edgeq.runtimes.runner`.
+        locate: Artifact -> path of its file for the runner; by default the one here.
 
     Raises:
         EdgeqError: see `bench_artifacts`.
@@ -199,8 +212,7 @@ def bench_jobs(
             opened = process.ask(
                 sampling.timeout_s,
                 "open",
-                artifact=str(job.artifact.path.resolve()),
-                manifest=None if job.artifact.manifest_path.is_file() else job.artifact.to_json(),
+                **_place(job.artifact, locate),
                 runtime=job.runtime,
                 threads=threads,
                 compute_precision=job.compute_precision,
@@ -210,6 +222,14 @@ def bench_jobs(
         if not any(row.emulated for row in rows):
             _sample(rows, sampling, observer, cpus or ())
         return [_result(row, rows, sampling, observer.observations) for row in rows]
+
+
+def _place(artifact: Artifact, locate: Callable[[Artifact], str] | None) -> dict[str, Any]:
+    """Returns where the runner finds a file, and its manifest where none lies beside it."""
+    if locate is not None:
+        return {"artifact": locate(artifact), "manifest": artifact.to_json()}
+    manifest = None if artifact.manifest_path.is_file() else artifact.to_json()
+    return {"artifact": str(artifact.path.resolve()), "manifest": manifest}
 
 
 def _sample(rows: Sequence[_Row], sampling: Sampling, observer: Observer, cpus: Sequence[int]) -> None:
