@@ -24,7 +24,7 @@ def weight_on_grid(weight: np.ndarray, axis: int, bits: int) -> np.ndarray:
     integers, scale = quantize_weight(weight, axis, bits)
     shape = [1] * weight.ndim
     shape[axis] = -1
-    return integers * scale.reshape(shape)
+    return np.asarray(integers * scale.reshape(shape))
 
 
 def torch_layer(kind: str, value: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -85,9 +85,9 @@ def test_one_side_of_a_product_at_a_time(side):
 
 
 def test_what_lies_on_the_grid_costs_nothing_but_the_weight():
-    weight = np.float32([[127, -64], [0, 127]]) / 127
+    weight = np.array([[127, -64], [0, 127]], np.float32) / 127
     model = graph("g (float[4,2] x) => (float[4,2] y) { y = MatMul(x, w) }", {"w": weight})
     grid = Grid.asymmetric(-127.5, 127.5)
-    value = np.float32([[1, -2], [3, 100], [-100, 7], [0, 0]])
+    value = np.array([[1, -2], [3, 100], [-100, 7], [0, 0]], np.float32)
     found, _ = LayerError(only_node(model), 0, 18).measure(value, None, [grid])
     assert found[0] < 1e-6

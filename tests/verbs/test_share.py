@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,6 +94,17 @@ def scales_of_onnx(path: Path) -> dict[str, tuple[float, int]]:
         node.input[0]: (float(values[node.input[1]]), int(values[node.input[2]]))
         for node in graph.node if node.op_type == "QuantizeLinear"
     }  # fmt: skip
+
+
+def test_with_method_best_what_has_no_twin_falls_back(pair: Pair, drawn, tmp_path: Path) -> None:
+    ranges = dataclasses.replace(pair.ranges, method="best", options={"bits": 8, "held_out": 2})
+    less = {name: twin for name, twin in pair.matched.items() if name != "conv_2d_5"}
+    source = CalibrationSource(drawn.annotations, drawn.folder, num=8, method="best")
+    known = collect_ranges(pair.converted, less, ranges, source, ["int8"], Options(), tmp_path, 1)
+    own, name = known.tensors["conv_2d_5"]
+    assert (own.method, name) == ("lp", "conv_2d_5")
+    with pytest.raises(InputError, match="method best measures the layers of an ONNX graph, not of a TFLite file"):
+        calibrate(pair.converted, list_images(drawn.folder), method="best")
 
 
 def test_what_has_no_twin_is_collected_from_the_images(pair: Pair, drawn, tmp_path: Path) -> None:
