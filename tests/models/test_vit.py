@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.image_sets import unpack_fashionmnist
 from edgeq.errors import ModelError
+from edgeq.export.graph import save_onnx
 from edgeq.model_source import ModelRequest, open_model
 from edgeq.models.vit import VisionTransformer
 from edgeq.models.vit_configs import VITS
@@ -205,11 +206,22 @@ def test_parameters_are_as_many_as_published(name, millions):
 
 
 def test_attention_and_normalisation_stay_what_engines_know():
-    opened = open_model(ModelRequest("vit_fashionmnist", dynamic_batch=True))
+    opened = open_model(ModelRequest("vit_fashionmnist"))
     kinds = collections.Counter(node.op_type for node in opened.model.graph.graph)
     assert (kinds["LayerNormalization"], kinds["Softmax"], kinds["Conv"]) == (13, 6, 1)
-    # The batch is free, and still no shape of a token's parts is computed at run time.
-    assert kinds["Shape"] <= 1
+    assert kinds["Shape"] == 0
+
+
+def test_a_free_batch_gives_what_single_images_give(tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    opened = open_model(ModelRequest("vit_fashionmnist", dynamic_batch=True))
+    save_onnx(opened.model.graph, tmp_path / "free.onnx")
+    session = ort.InferenceSession(str(tmp_path / "free.onnx"), providers=["CPUExecutionProvider"])
+    batch = images(28, channels=1, count=3)
+    (found,) = session.run(None, {"image": batch.numpy()})
+    with torch.inference_mode():
+        expected = torch.cat([opened.module(image[None]) for image in batch])
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
