@@ -217,10 +217,11 @@ def test_a_free_batch_gives_what_single_images_give(tmp_path):
     opened = open_model(ModelRequest("vit_fashionmnist", dynamic_batch=True))
     save_onnx(opened.model.graph, tmp_path / "free.onnx")
     session = ort.InferenceSession(str(tmp_path / "free.onnx"), providers=["CPUExecutionProvider"])
-    batch = images(28, channels=1, count=3)
+    batch, module = images(28, channels=1, count=3), opened.module
+    assert module is not None
     (found,) = session.run(None, {"image": batch.numpy()})
     with torch.inference_mode():
-        expected = torch.cat([opened.module(image[None]) for image in batch])
+        expected = torch.cat([module(image[None]) for image in batch])
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
