@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ SCORE_NAMES = (
 _IOU50, _IOU75 = 0, 5
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 _MAX_1, _MAX_10, _MAX_100 = range(3)
+
+_SILENCING = threading.Lock()
 
 
 class ImageRecord(NamedTuple):
@@ -335,8 +338,8 @@ def _index(coco_class: Any, ground_truth: GroundTruth, annotations: list[dict[st
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """Keeps pycocotools' prints out of stdout, which belongs to the results."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    """Keeps pycocotools' prints out of stdout, which belongs to the results; one thread at a time, as stdout is one."""
+    with _SILENCING, contextlib.redirect_stdout(io.StringIO()):
         yield
 
 

@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.resources
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -108,6 +108,10 @@ class RemoteDevice:
         variables = [f"PYTHONPATH={':'.join(paths)}", "PYTHONUNBUFFERED=1", "ORT_DISABLE_TELEMETRY=1"]
         self._prefix = ["sh", "-c", _ENTER, "sh", ours, "env", *variables, python]
 
+    def close(self) -> None:
+        """Ends the connection, from another thread too."""
+        self._connection.close()
+
     def python(self, *arguments: str) -> list[str]:
         """Returns the argument list that runs the device's Python with edgeq and its engines; after `prepare`."""
         assert self._prefix is not None  # noqa: S101 - as documented
@@ -124,11 +128,23 @@ class RemoteDevice:
             raise DeviceError(f"{self.device.name}: has {str(threads)[:80]!r} cores, wanted a number")
         return threads
 
-    def push(self, paths: Sequence[Path]) -> dict[Path, str]:
-        """Returns where each of these files lies on the device, after sending those that were not there."""
-        files = {path: SentFile.of(path) for path in paths}
-        self._store.push_files(files.values())
-        return {path: self._store.path_of(file) for path, file in files.items()}
+    def push(self, files: Iterable[SentFile]) -> None:
+        """Sends the files that are not there yet; `path_of` says where each lies then.
+
+        Raises:
+            DeviceError: the device has not enough space, or a file did not arrive as it was.
+        """
+        self._store.push_files(files)
+
+    def path_of(self, file: SentFile) -> str:
+        """Returns the absolute path of a file there."""
+        return self._store.path_of(file)
+
+    @property
+    def identity(self) -> list[str]:
+        """What runs files there: the digests of edgeq and of its environment, after `prepare`."""
+        assert self._prefix is not None  # noqa: S101 - as documented
+        return self._prefix
 
     def _assemble(self, packages: Sequence[str]) -> Environment:
         facts, cache = self._facts, cache_folder()

@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import IO, Any, cast
 
-from edgeq.errors import EdgeqError, EngineError, InputError, MismatchError
+from edgeq.errors import EdgeqError, EngineError, InputError, MismatchError, ModelError
 
 LOCAL_RUNNER = (sys.executable, "-m", "edgeq.runtimes.runner")
 
-_ERRORS: dict[str, type[EdgeqError]] = {error.__name__: error for error in (EngineError, InputError, MismatchError)}
+_ERRORS: dict[str, type[EdgeqError]] = {
+    error.__name__: error for error in (EngineError, InputError, MismatchError, ModelError)
+}
 # What a runner may answer in one line: 100,000 samples take a hundredth of it.
 _MAX_ANSWER_BYTES = 64 << 20
 _STDERR_LINES = 5
@@ -114,10 +116,10 @@ class RunnerProcess:
 
     def _parse(self, line: bytes) -> dict[str, Any]:
         try:
-            answer = json.loads(line)
+            answer = json.loads(line, parse_constant=_refuse)
             if isinstance(answer["ok"], bool):
-                return dict(answer)
-        except (ValueError, KeyError, TypeError):
+                return cast(dict[str, Any], printable(answer) if b"\\u" in line else answer)
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass
         raise EngineError(
             f"{self._name}: its process answered {line[:80]!r}, wanted a JSON object; {self._last_words()}"
@@ -132,8 +134,19 @@ class RunnerProcess:
 
     def _last_words(self) -> str:
         self._logging.join(0.2)  # what it wrote last may be on the way
-        words = " | ".join(self._log)
+        words = printable(" | ".join(self._log))
         return f"it last wrote: {words}" if words else "it wrote nothing to stderr"
+
+
+def printable(value: Any) -> Any:
+    """Returns a JSON value without the characters in its texts that would drive a terminal."""
+    if isinstance(value, str):
+        return "".join(character for character in value if character.isprintable() or character in "\n\t")
+    if isinstance(value, list):
+        return [printable(each) for each in value]
+    if isinstance(value, dict):
+        return {printable(key): printable(each) for key, each in value.items()}
+    return value
 
 
 def safe_environment() -> dict[str, str]:
@@ -143,6 +156,10 @@ def safe_environment() -> dict[str, str]:
     3.10 ignores the setting.
     """
     return os.environ | {"PYTHONSAFEPATH": "1"}
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _start(target: Callable[..., None], *arguments: Any) -> threading.Thread:

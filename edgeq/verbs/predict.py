@@ -128,21 +128,23 @@ class SkippedImages:
 
     Args:
         paths: All images of the task.
-
-    Attributes:
-        names: File names of those that were skipped.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._unreadable = UnreadableImages(len(paths))
-        self.names: list[str] = []
+        self._numbers: list[int] = []
+
+    @property
+    def names(self) -> list[str]:
+        """File names of the skipped images, in the task's order."""
+        return [self._paths[number].name for number in sorted(self._numbers)]
 
     def add(self, number: int, error: InputError) -> None:
         """Takes the position of an image and why it is skipped; raises `InputError` where they are too many."""
         _log.warning("skipped: %s", error)
         self._unreadable.add(self._paths[number], error)
-        self.names.append(self._paths[number].name)
+        self._numbers.append(number)
 
 
 def predict_group(jobs: Sequence[Job], task: Images, threads: int | None, on_unreadable: OnUnreadable) -> None:
