@@ -30,7 +30,7 @@ class Sampler:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._entries: _Series[dict[str, Any]] = _Series(_MAX_ENTRIES)
-        self._powers: _Series[tuple[int, float]] = _Series(_MAX_POWERS)
+        self._powers: _Series[tuple[int, int, float]] = _Series(_MAX_POWERS)
         rails = ina3221.read(root)
         self._total_of = None if rails is None else rails["total_of"]
         self._stopping = threading.Event()
@@ -43,9 +43,10 @@ class Sampler:
         """Returns what was read, as JSON values, after a last reading.
 
         `entries` is a list of objects with `t_s`, seconds since the first one by the monotonic clock, and the brief of
-        each kind that the machine has; `power` a list of `[monotonic_ns, watts]` of the rails that feed all of it;
-        `troubles` and `gpu_troubles` what throttled in between; `cpu_share` what the reading cost, as a share of one
-        CPU. Where a measurement takes long, every second entry is dropped, again and again.
+        each kind that the machine has; `power` a list of `[begin_ns, end_ns, watts]` of the rails that feed all of it,
+        with the monotonic times between which they were read; `troubles` and `gpu_troubles` what throttled in between;
+        `cpu_share` what the reading cost, as a share of one CPU. Where a measurement takes long, every second entry is
+        dropped, again and again.
         """
         self._stopping.set()
         self._thread.join()
@@ -61,31 +62,35 @@ class Sampler:
 
     def _run(self) -> None:
         interval_s = POWER_INTERVAL_S if self._total_of else INTERVAL_S
+        ticks_per_entry = max(1, round(INTERVAL_S / interval_s))
         began = time.monotonic()
-        next_entry, ticks = INTERVAL_S, 1
-        while not self._stopping.wait(max(0.0, began + ticks * interval_s - time.monotonic())):
-            elapsed_s = time.monotonic() - began
-            # A tick that a slow sensor missed is skipped, not made up for.
-            ticks = int(elapsed_s / interval_s) + 1
-            if elapsed_s >= next_entry:
+        tick, entries = 1, 0
+        while not self._stopping.wait(max(0.0, began + tick * interval_s - time.monotonic())):
+            if tick // ticks_per_entry > entries:
                 self._entries.add(self._read_all())
-                next_entry = elapsed_s + INTERVAL_S
-            elif self._total_of:
-                self._keep_power(ina3221.read(self._root))
+                entries = tick // ticks_per_entry
+            else:
+                self._read_rails()
+            # Ticks that a slow sensor took are skipped, not made up for.
+            tick = max(tick, int((time.monotonic() - began) / interval_s)) + 1
 
     def _read_all(self) -> dict[str, Any]:
         entry: dict[str, Any] = {"t_s": round((time.monotonic_ns() - self._begun_ns) / _NS_PER_S, 3)}
         for kind, sensor in SENSORS.items():
-            if sensor.brief is not None and (reading := sensor.read(self._root)) is not None:
+            if sensor.brief is None:
+                continue
+            reading = self._read_rails() if kind == "ina3221" else sensor.read(self._root)
+            if reading is not None:
                 entry[kind] = sensor.brief(reading)
-                if kind == "ina3221":
-                    self._keep_power(reading)
         return entry
 
-    def _keep_power(self, rails: dict[str, Any] | None) -> None:
+    def _read_rails(self) -> dict[str, Any] | None:
+        begin_ns = time.monotonic_ns()
+        rails = ina3221.read(self._root)
         # A rail that could not be read once would be missing in the sum.
         if rails is not None and rails["total_of"] == self._total_of:
-            self._powers.add((time.monotonic_ns(), rails["total_watts"]))
+            self._powers.add((begin_ns, time.monotonic_ns(), rails["total_watts"]))
+        return rails
 
 
 class _Series(Generic[Entry]):

