@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from edgeq.verbs.report import REPORT, Column, Row, filled, header, provenance, table
+from edgeq.verbs.report import LOCAL, REPORT, Column, Row, filled, header, provenance, table
 
 if TYPE_CHECKING:
     from edgeq.verbs.build import Built
     from edgeq.verbs.check import FileCheck
     from edgeq.verbs.doctor import Diagnosis
+    from edgeq.verbs.gate import Gate
     from edgeq.verbs.inspect_engine import EngineReport
 
 # A pipe has no width; rich would fold tables at 80 columns.
@@ -111,8 +112,11 @@ def describe_layers(facts: Mapping[str, Any]) -> list[str]:
 
     Only some are named; the manifest names them all.
     """
+    islands = [f"{name} ({reason})" for name, reason in facts.get("fp16_islands", {}).items()]
+    kept = f"{len(islands)} layers in FP32, for FP16 cannot compute them: {'; '.join(islands[:_NAMED])}"
+    audit = [f"{kept}{'; ...' if len(islands) > _NAMED else ''}"] if islands else []
     if "int8_nodes" not in facts:
-        return []
+        return audit
     ranges = f", ranges by {facts['method']}" if "method" in facts else ""
     lines = [f"{facts['int8_nodes']} layers in int8{ranges}"]
     for form, key in (("with dynamic ranges", "dynamic_nodes"), ("in float", "float_nodes")):
@@ -129,7 +133,7 @@ def describe_layers(facts: Mapping[str, Any]) -> list[str]:
             f"{cache['file']}: {cache['tensors']} scales for {cache['float_file']}, under the header of TensorRT "
             f"{cache['tensorrt']}; edgeq build writes that of the board over it"
         )
-    return lines
+    return lines + audit
 
 
 def print_check(result: FileCheck) -> None:
@@ -183,6 +187,25 @@ def print_inspection(report: EngineReport) -> None:
     rows = [(layer.name, layer.precision, f"{100 * (layer.ms or 0) / total:.1f}") for layer in slowest]
     top, *lines = _align([("slowest layers", "precision", "% of time"), *rows], left=2)
     _print_lines(console, [top], lines)
+
+
+def print_gate(gate: Gate) -> None:
+    """Prints a line for each limit of each artifact, and below them whether all of them hold."""
+    console = _console()
+    rows = [("verdict", "artifact", "runtime", "limit", "allowed", "figure", "95 % interval")]
+    for each in gate.verdicts:
+        figures = [
+            "-" if value is None else f"{value:.2f}" for value in (each.allowed, each.figure, each.low, each.high)
+        ]
+        interval = "-" if each.high is None else f"{figures[2]} to {figures[3]}"
+        runtime = each.runtime if each.device == LOCAL else f"{each.runtime} on {each.device}"
+        rows.append((each.verdict, each.artifact, runtime, each.limit, figures[0], figures[1], interval))
+    top, *lines = _align(rows, left=4)
+    noted = [f"{line}  {each.note}" for line, each in zip(lines, gate.verdicts, strict=True)]
+    _print_lines(console, [top], noted)
+    doubtful = sum(each.verdict == "not proved" for each in gate.verdicts)
+    doubt = f"; within its limit, but not proved: {doubtful}" if doubtful else ""
+    console.print(f"gate: {'passed' if gate.passed else 'failed'}{doubt}", soft_wrap=True, markup=False)
 
 
 def print_diagnosis(diagnosis: Diagnosis) -> None:

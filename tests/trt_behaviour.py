@@ -209,6 +209,11 @@ def _layer_type(g: Any, this: Any) -> Any:
     return g.make_enum("LayerType", names.get(this.state["node"].op_type, "ELEMENTWISE"))
 
 
+@does("ILayer.set_output_type")
+def _set_output_type(g: Any, this: Any, index: int, dtype: Any) -> None:
+    this.state["output_types"] = this.state.get("output_types", {}) | {index: dtype}
+
+
 @does("ITensor.set_dynamic_range")
 def _set_dynamic_range(g: Any, this: Any, min: float, max: float) -> bool:
     g._deprecated("ITensor.set_dynamic_range")
@@ -262,9 +267,11 @@ def _parse(g: Any, this: Any, model: Any, path: str | None = None) -> bool:
     onnx_types = {1: "FLOAT", 3: "INT8", 6: "INT32", 7: "INT64" if g.major > 8 else "INT32", 9: "BOOL", 10: "HALF"}
     types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
 
+    ends = {value.name for value in graph.output}
+
     def tensor(name: str) -> Any:
         kind = onnx_types.get(types.get(name, 1), "FLOAT")
-        return g.make("ITensor", name=name, dtype=getattr(g.module.DataType, kind))
+        return g.make("ITensor", name=name, dtype=getattr(g.module.DataType, kind), is_network_output=name in ends)
 
     weights = {initializer.name for initializer in graph.initializer}
     network.state["inputs"] = [tensor(value.name) for value in graph.input if value.name not in weights]
@@ -334,7 +341,12 @@ def _plan(g: Any, network: Any, config: Any) -> dict[str, Any]:
         if node.op_type in _FOLDED:
             continue
         kind = "Half" if half or _is_half(layer) else "Float"
-        constrained = layer.state.get("precision") == g.module.DataType.HALF
+        constrained = layer.state.get("precision") is not None
+        if constrained and layer.state["precision"] == g.module.DataType.FLOAT:
+            inner = not layer.state["outputs"][0].state["is_network_output"]
+            # Without a type of its own, what it hands on may be FP16 again.
+            assert layer.state.get("output_types", {}) == ({0: g.module.DataType.FLOAT} if inner else {})
+            kind = "Float"
         if constrained:
             assert g.flag(config, "OBEY_PRECISION_CONSTRAINTS")
         if not g.faults.no_int8 and not constrained and _runs_int8(node, graph, explicit, scales):

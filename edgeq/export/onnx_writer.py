@@ -15,6 +15,7 @@ import edgeq
 from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.export.conv_transpose import rewrite_conv_transpose
 from edgeq.export.dynamic import quantize_dynamically
+from edgeq.export.fp16_audit import audit_fp16
 from edgeq.export.gemm import rewrite_linear
 from edgeq.export.graph import graph_digest, new_initializer, save_onnx, specs
 from edgeq.export.plan import QuantPlan, make_plan
@@ -71,7 +72,7 @@ def write_fp32(model: FloatModel, target: Target, folder: Path) -> Artifact:
     return write_artifact(model, model.copy_graph(), target, "fp32", folder, {})
 
 
-def write_fp16(model: FloatModel, target: Target, folder: Path) -> Artifact:
+def write_fp16(model: FloatModel, target: Target, folder: Path, ranges: Ranges | None = None) -> Artifact:
     """Returns the FP16 artifact, by `Rules.fp16`.
 
     - `weights`: they are stored in FP16 and cast to FP32 when the engine loads them. Half the size at the accuracy of
@@ -80,15 +81,27 @@ def write_fp16(model: FloatModel, target: Target, folder: Path) -> Artifact:
     - `engine`: the FP32 graph; the engine is told to compute it in FP16.
     - `graph`: every tensor is FP16.
 
+    Where tensors are to be FP16, the nodes that FP16 cannot compute stay FP32, and the manifest names them.
+
+    Args:
+        model: The float model.
+        target: Whose rules to follow.
+        folder: Where to write.
+        ranges: What calibration saw of this model; `None` leaves the tensors unaudited.
+
     Raises:
         ModelError: a constant of an FP16 graph does not fit.
+        MismatchError: the ranges were collected for another model or other pre-processing.
     """
     graph = model.copy_graph()
-    if target.rules.fp16 == "engine":
-        return write_artifact(model, graph, target, "fp16", folder, {"fp16": "by the engine"})
-    if target.rules.fp16 == "graph":
-        to_fp16(graph)
-        return write_artifact(model, graph, target, "fp16", folder, {"fp16": "in the graph"})
+    if target.rules.fp16 != "weights":
+        if ranges is not None:
+            ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
+        islands = _fp16_islands(graph, ranges)
+        if target.rules.fp16 == "graph":
+            to_fp16(graph, islands.get("fp16_islands", ()))
+        where = "in the graph" if target.rules.fp16 == "graph" else "by the engine"
+        return write_artifact(model, graph, target, "fp16", folder, {"fp16": where, **islands})
     kept = _halve_weights(graph)
     return write_artifact(model, graph, target, "fp16", folder, {"weights_kept_in_fp32": kept})
 
@@ -117,10 +130,18 @@ def write_int8(
     graph, plan, facts = plan_int8(model, target, ranges, keep, vit_plan)
     if target.rules.calibration_cache:
         facts["calibration_cache"] = _write_cache(model, graph, plan, ranges, target, folder)
+    if target.rules.fp16 != "weights":
+        facts |= _fp16_islands(graph, ranges)
     insert_qdq(graph, plan, target.rules)
     if target.rules.fp16 == "graph":
-        to_fp16(graph)
+        to_fp16(graph, facts["fp16_islands"])
     return write_artifact(model, graph, target, "int8", folder, facts)
+
+
+def _fp16_islands(graph: ir.Model, ranges: Ranges | None) -> dict[str, Any]:
+    """Returns what the manifest says of the nodes that FP16 cannot compute; nothing without ranges."""
+    islands = audit_fp16(graph, ranges)
+    return {} if ranges is None else {"fp16_islands": islands}
 
 
 def plan_int8(

@@ -228,6 +228,7 @@ def _job(artifact: Artifact, route: Route, request: BuildRequest, trt: Any) -> _
         calibration=calibration,
         strongly_typed=strong,
         float_layers=frozenset(artifact.quantization.get("float_nodes", ())),
+        fp32_layers=frozenset(artifact.quantization.get("fp16_islands", ())),
         workspace_bytes=request.workspace_bytes,
         dla_core=request.dla_core,
         batch=request.batch,

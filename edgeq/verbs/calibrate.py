@@ -23,6 +23,7 @@ from edgeq.calibrators.grid import check_bits
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.export.artifact import Preprocessing
+from edgeq.export.fp16_audit import audited_tensors
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.tflite.plan import observed_tensors as observed_in_tflite
 from edgeq.export.tflite.writer import TfliteModel
@@ -186,7 +187,7 @@ def evenly_spaced(images: Sequence[Path], num: int) -> list[Path]:
 
 
 def calibrated_tensors(model: FloatModel) -> list[str]:
-    """Returns the tensors that some registered target quantizes: one calibration serves them all.
+    """Returns the tensors that some registered target quantizes or audits for FP16: one calibration serves them all.
 
     What TFLite files need is among them: the outputs, for files whose outputs are integers, and what depthwise
     convolutions read and write.
@@ -195,7 +196,8 @@ def calibrated_tensors(model: FloatModel) -> list[str]:
     rules = [target.rules for target in targets]
     rules += [dataclasses.replace(each.rules, int8_depthwise=True) for each in targets if "tflite" in each.formats]
     observed = observed_tensors(model.graph, [choose(model.graph, each) for each in rules])
-    return list(dict.fromkeys([*observed, *(str(value.name) for value in model.graph.graph.outputs)]))
+    outputs = (str(value.name) for value in model.graph.graph.outputs)
+    return list(dict.fromkeys([*observed, *audited_tensors(model.graph), *outputs]))
 
 
 class _Observed(Protocol):

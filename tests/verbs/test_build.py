@@ -86,6 +86,13 @@ def test_a_float_file_becomes_a_float_engine(old_trt, exported, tmp_path):
     assert set(built.facts.layers) == {"fp16", "reformat"}
 
 
+def test_layers_that_fp16_cannot_compute_are_built_in_fp32(old_trt, exported):
+    artifact = Artifact.load(exported["fp16"])
+    dataclasses.replace(artifact, quantization={"fp16_islands": {"conv1": "it overflows"}}).save()
+    (built,) = build_engines([exported["fp16"]], BuildRequest())
+    assert built.facts.layers["fp32"] == 1
+
+
 def test_the_implicit_route_takes_the_exported_cache_and_keeps_the_plans_float_layers(old_trt, exported, caplog):
     caplog.set_level(logging.INFO, "edgeq")
     (built,) = build_engines([exported["int8"]], BuildRequest(route="implicit"))

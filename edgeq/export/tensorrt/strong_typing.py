@@ -6,10 +6,13 @@ Rules, by number:
 2. The graph's inputs and outputs stay float32, behind a Cast, so that FP32 and FP16 files are fed alike.
 3. Scales are rounded up: rounded down, the largest values would be cut off; and never to zero.
 4. What an operator wants in float32 (the scales of a Resize) stays so.
+5. Islands compute in float32: their constants stay so, and Casts stand where other nodes begin. A QuantizeLinear behind
+   an island, and a DequantizeLinear that only islands read, belong to it: between them and the rest are integers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,8 +29,12 @@ FP16_MAX = float(np.finfo(np.float16).max)
 _FLOAT32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
 
 
-def to_fp16(model: ir.Model) -> None:
+def to_fp16(model: ir.Model, islands: Collection[str] = ()) -> None:
     """Makes a float32 graph, with or without Q/DQ pairs, a float16 one, in place.
+
+    Args:
+        model: The graph.
+        islands: Names of nodes that stay float32 (`edgeq.export.fp16_audit`).
 
     Raises:
         ModelError: a constant does not fit into float16, or an operator computes in float32 alone.
@@ -37,24 +44,45 @@ def to_fp16(model: ir.Model) -> None:
     for node in walk(model):
         if node.op_type == "NonMaxSuppression":
             raise ModelError(f"{node.name}: NonMaxSuppression takes float32 alone; export the model without it")
-    _halve_constants(model)
-    for node in model.graph:
+    kept = _with_pairs(model, islands)
+    _halve_constants(model, kept)
+    for node in walk(model):
+        if node in kept:
+            continue
         for output in node.outputs:
             if output.dtype == ir.DataType.FLOAT:
                 output.type = ir.TensorType(ir.DataType.FLOAT16)
         if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
             node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT16)
-    _cast_ends(model)
+    _cast_borders(model, kept)
+    _cast_outputs(model)
 
 
-def _halve_constants(model: ir.Model) -> None:
+def _with_pairs(model: ir.Model, islands: Collection[str]) -> set[ir.Node]:
+    """Returns the nodes of the islands with their Q/DQ nodes (rule 5)."""
+    kept = {node for node in model.graph if node.name in islands}
+    for node in walk(model):
+        if node.op_type == "QuantizeLinear" and node.inputs[0] is not None and node.inputs[0].producer() in kept:
+            kept.add(node)
+    for node in reversed(list(model.graph)):
+        readers = [use.node for use in node.outputs[0].uses()]
+        if node.op_type == "DequantizeLinear" and readers and all(reader in kept for reader in readers):
+            kept.add(node)
+    return kept
+
+
+def _halve_constants(model: ir.Model, kept: Collection[ir.Node]) -> None:
     import onnx_ir as ir
 
     for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT:
             continue
-        uses = [use for use in value.uses() if use.idx not in _FLOAT32_INPUTS.get(use.node.op_type, ())]
+        uses = [
+            use
+            for use in value.uses()
+            if use.node not in kept and use.idx not in _FLOAT32_INPUTS.get(use.node.op_type, ())
+        ]
         if not uses:
             continue
         is_scale = any(use.idx == 1 and use.node.op_type in ("QuantizeLinear", "DequantizeLinear") for use in uses)
@@ -83,19 +111,45 @@ def _rounded_up(scale: np.ndarray) -> np.ndarray:
     return above
 
 
-def _cast_ends(model: ir.Model) -> None:
+def _cast_borders(model: ir.Model, kept: Collection[ir.Node]) -> None:
+    """Puts one Cast behind each input and each island's output that others read, and before what islands read."""
     import onnx_ir as ir
 
-    for value in model.graph.inputs:
-        if value.dtype != ir.DataType.FLOAT:
+    values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    for value in values:
+        if value.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
             continue
-        uses = list(value.uses())
-        cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT16}, name=f"{value.name}_to_fp16")
-        result = cast.outputs[0]
-        result.name, result.shape, result.type = f"{value.name}_fp16", value.shape, ir.TensorType(ir.DataType.FLOAT16)
+        is_float = value.dtype == ir.DataType.FLOAT
+        others = [
+            use
+            for use in value.uses()
+            if (use.node in kept) != is_float and use.idx not in _FLOAT32_INPUTS.get(use.node.op_type, ())
+        ]
+        if others:
+            result = _cast(model, value, ir.DataType.FLOAT16 if is_float else ir.DataType.FLOAT)
+            for use in others:
+                use.node.replace_input_with(use.idx, result)
+
+
+def _cast(model: ir.Model, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """Returns a value in another type; the node stands directly behind what makes it."""
+    import onnx_ir as ir
+
+    suffix = "fp16" if dtype == ir.DataType.FLOAT16 else "fp32"
+    cast = ir.node("Cast", [value], {"to": dtype}, name=f"{value.name}_to_{suffix}")
+    (result,) = cast.outputs
+    result.name, result.shape, result.type = f"{value.name}_{suffix}", value.shape, ir.TensorType(dtype)
+    producer = value.producer()
+    if producer is None:
         model.graph.insert_before(next(iter(model.graph)), cast)
-        for use in uses:
-            use.node.replace_input_with(use.idx, result)
+    else:
+        model.graph.insert_after(producer, cast)
+    return result
+
+
+def _cast_outputs(model: ir.Model) -> None:
+    import onnx_ir as ir
+
     for index, value in enumerate(model.graph.outputs):
         if value.dtype != ir.DataType.FLOAT16:
             continue

@@ -84,6 +84,7 @@ class BuildOptions:
         calibration: Where implicit scales come from; `None` for Q/DQ nodes and for engines without INT8.
         strongly_typed: Whether the file is written for strong typing.
         float_layers: Layers that stay out of INT8; for implicit INT8 only.
+        fp32_layers: Layers that FP16 cannot compute; strongly typed files tell by themselves.
         workspace_bytes: The most temporary memory that a layer may take.
         dla_core: A DLA core instead of the GPU, which takes over what the DLA cannot run.
         batch: Size of a free batch dimension.
@@ -95,6 +96,7 @@ class BuildOptions:
     calibration: Calibration | None = None
     strongly_typed: bool = False
     float_layers: frozenset[str] = frozenset()
+    fp32_layers: frozenset[str] = frozenset()
     workspace_bytes: int = DEFAULT_WORKSPACE_BYTES
     dla_core: int | None = None
     batch: int = 1
@@ -203,6 +205,7 @@ class _Build:
         profile = self._add_profile(builder, config)
         self._set_dla(builder, config)
         float_layers = self._keep_in_float(network, config)
+        self._keep_in_fp32(network, config)  # last: it overrules FP16
         calibrator = self._set_calibration(network, config, profile)  # config does not keep it alive
         self._load_timing_cache(config)
         with make_progress_monitor(trt, config, f"build {self._onnx.name}") as monitor:
@@ -290,24 +293,46 @@ class _Build:
 
     def _keep_in_float(self, network: Any, config: Any) -> tuple[str, ...]:
         """Asks for FP16 in the layers that stay out of INT8, and returns their names."""
-        if self._options.calibration is None or not self._options.float_layers:
+        if self._options.calibration is None:
             return ()
-        trt = self._trt
-        floats = (trt.DataType.FLOAT, trt.DataType.HALF)
-        kept = []
+        found = self._computing(network, self._options.float_layers)
+        for layer in found:
+            # Its output type is left alone: that of the network's outputs would change with it.
+            layer.precision = self._trt.DataType.HALF
+        return self._obeyed(config, self._options.float_layers, found, "float")
+
+    def _keep_in_fp32(self, network: Any, config: Any) -> None:
+        """Asks for FP32 in the layers that FP16 cannot compute, and in what they hand on."""
+        if self._strong or not self._options.fp16:
+            return
+        found = self._computing(network, self._options.fp32_layers)
+        for layer in found:
+            layer.precision = self._trt.DataType.FLOAT
+            for index in range(layer.num_outputs):
+                if not layer.get_output(index).is_network_output:  # those are FP32 anyway
+                    layer.set_output_type(index=index, dtype=self._trt.DataType.FLOAT)
+        self._obeyed(config, self._options.fp32_layers, found, "FP32")
+
+    def _computing(self, network: Any, nodes: frozenset[str]) -> list[Any]:
+        """Returns the layers of some ONNX nodes that compute float tensors."""
+        floats = (self._trt.DataType.FLOAT, self._trt.DataType.HALF)
+        found = []
         for layer in _layers(network):
-            node = _onnx_node(layer)
             outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
             computes = layer.type.name not in _NO_COMPUTATION and all(output.dtype in floats for output in outputs)
-            if node in self._options.float_layers and outputs and computes:
-                # Its output type is left alone: that of the network's outputs would change with it.
-                layer.precision = trt.DataType.HALF
-                kept.append(node)
-        if kept and hasattr(trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS"):
-            config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
-        if lost := self._options.float_layers.difference(kept):
-            _log.warning("%s: TensorRT has no layers named %s to keep in float", self._onnx.name, _few(sorted(lost)))
-        return tuple(dict.fromkeys(kept))
+            if _onnx_node(layer) in nodes and outputs and computes:
+                found.append(layer)
+        return found
+
+    def _obeyed(self, config: Any, wanted: frozenset[str], found: list[Any], precision: str) -> tuple[str, ...]:
+        """Makes TensorRT keep the precisions of layers, and returns the names of their nodes."""
+        kept = tuple(dict.fromkeys(_onnx_node(layer) for layer in found))
+        if kept and hasattr(self._trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS"):
+            config.set_flag(self._trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
+        if lost := wanted.difference(kept):
+            names = _few(sorted(lost))
+            _log.warning("%s: TensorRT has no layers named %s to keep in %s", self._onnx.name, names, precision)
+        return kept
 
     def _set_calibration(self, network: Any, config: Any, profile: Any) -> Any:
         """Returns the calibrator, or `None` where none is needed; it has to live until the build is done."""

@@ -175,6 +175,17 @@ def test_layers_stay_in_float_on_request(old_trt, plain, caplog):
     assert "no layers named unknown" in caplog.text
 
 
+def test_what_fp16_cannot_compute_stays_fp32_with_its_output(old_trt, plain, qdq, caplog):
+    layers = frozenset({"conv1", "conv2"})
+    assert [kinds(build(old_trt, plain, fp16=True, fp32_layers=layers))[f"conv{index}"] for index in range(3)] == [
+        "Half", "Float", "Float",
+    ]  # fmt: skip
+    mixed = build(old_trt, qdq, int8=True, fp16=True, fp32_layers=frozenset({"conv1", "gone"}))
+    assert kinds(mixed)["conv1"] == "Float"
+    assert "no layers named gone to keep in FP32" in caplog.text
+    assert set(kinds(build(old_trt, plain, fp32_layers=layers)).values()) == {"Float"}  # FP32 has no islands
+
+
 def test_a_dla_core_takes_scales_and_no_qdq(old_trt, faults, plain, qdq):
     options = {"int8": True, "fp16": True}
     with pytest.raises(InputError, match="finds 0 DLA cores"):
