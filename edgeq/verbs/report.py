@@ -133,6 +133,11 @@ def _cold_start_ms(row: Row) -> float | None:
     return sum(part for part in parts.values() if part is not None) if parts else None
 
 
+def _joules(row: Row) -> float | None:
+    joules: float | None = (row.timing.get("energy") or {}).get("j_per_image")
+    return joules
+
+
 _AP, _AP50, _AR = Column("AP", _score("AP"), 4), Column("AP50", _score("AP50"), 4), Column("AR", _score("AR_100"), 4)
 _TOP1, _TOP5 = Column("top-1", _score("top1"), 4), Column("top-5", _score("top5"), 4)
 _COSINE, _COSINE_MIN = Column("cosine", _score("cosine"), 4), Column("cosine min", _score("cosine_min"), 4)
@@ -144,12 +149,13 @@ _GPU = Column("GPU ms", _gpu_p50, 2)
 _SIZE = Column("size MB", _timing("size_bytes", 1e-6), 2)
 _MEMORY = Column("memory MB", _timing("peak_rss_bytes", 1e-6), 0)
 _RATIO = Column("time / FP32", _timing("ratio_to_fp32"), 2)
+_JOULES = Column("J / image", _joules, 3)
 
 _XNNPACK = Column("XNNPACK %", _xnnpack_percent, 0)
 
 REPORT = (
     *(_AP, _AP50, _AR, _TOP1, _TOP5, _COSINE, _COSINE_MIN, *_RECALLS, _SELF_RECALLS[0], _CLASS_RECALL),
-    *(_P50, _P90, _GPU, _SIZE, _MEMORY, _RATIO, _XNNPACK),
+    *(_P50, _P90, _GPU, _SIZE, _MEMORY, _RATIO, _JOULES, _XNNPACK),
 )
 """Columns of `edgeq report`. Ratios are those of `edgeq bench`: they hold only within one interleaved run."""
 
@@ -164,6 +170,7 @@ TIMING = (
     _SIZE,
     _MEMORY,
     _RATIO,
+    _JOULES,
     _XNNPACK,
 )
 """Columns of `edgeq bench`; the rest of what it measures is in its JSON."""
@@ -211,13 +218,14 @@ def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def _check_figures(path: Path, entry: Mapping[str, Any]) -> None:
-    for key in ("latency_ms", "cold_start_ms", "environment"):
+    for key in ("latency_ms", "cold_start_ms", "environment", "energy", "gpu_ms"):
         if not isinstance(entry.get(key) or {}, dict):
             raise InputError(f"{path}: {key} is {entry[key]!r}, wanted an object; is it {_KIND}?")
     figures = {
         key: entry.get(key) for key in (*_NUMBERS, *(name for name in entry if name.startswith(_NUMBER_PREFIXES)))
     }
     figures |= (entry.get("latency_ms") or {}) | (entry.get("cold_start_ms") or {})
+    figures["energy.j_per_image"] = (entry.get("energy") or {}).get("j_per_image")
     for key, value in figures.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise InputError(f"{path}: {key} is {value!r}, wanted a number; is it {_KIND}?")
@@ -277,9 +285,9 @@ def filled(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> tuple[Col
     return tuple(column for column in columns if any(column.value(row) is not None for row in rows))
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
+def to_markdown(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> str:
     """Returns the report: the table without empty columns, and below it how every figure was obtained."""
-    columns = filled(rows)
+    columns = filled(rows, columns)
     lines = [_markdown_row(header(columns)), "|" + "---|" * 2 + "---:|" * len(columns)]
     lines += [_markdown_row(row) for row in table(rows, columns)]
     return "\n".join([*lines, "", *provenance(rows)]) + "\n"
@@ -305,6 +313,7 @@ def provenance(rows: Sequence[Row]) -> list[str]:
         f"{what} with {' and '.join(names)}{f' on {machine}' if machine else ''}."
         for (what, machine), names in engines.items()
     ]
+    sentences += _energy_sources(rows)
     if any(row.drifted for row in rows):
         sentences.append("~: timed in no steady state, so that another run may differ; ratios within one run hold.")
         sentences += [f"~ {row.artifact} in {row.runtime}: {_unstable(row)}." for row in rows if row.drifted]
@@ -314,6 +323,22 @@ def provenance(rows: Sequence[Row]) -> list[str]:
         if row.timing.get("launch_bound")
     ]
     return sentences
+
+
+def _energy_sources(rows: Sequence[Row]) -> list[str]:
+    """Returns a sentence for each way that energy was measured in, with what of it the idle machine takes, too."""
+    idle: dict[str, list[str]] = {}
+    for row in rows:
+        if energy := row.timing.get("energy"):
+            share = energy.get("idle_share")
+            shares = idle.setdefault(str(energy.get("source")), [])
+            if share is not None:
+                shares.append(f"{row.artifact} in {row.runtime} {share:.0%}")
+    return [
+        f"J / image: {source} over the timed runs, the idle machine's share included"
+        + (f": {', '.join(shares)}." if shares else ".")
+        for source, shares in idle.items()
+    ]
 
 
 def _unstable(row: Row) -> str:

@@ -208,3 +208,14 @@ def test_what_cannot_be_done_is_refused(artifact, options, message):
 def test_nothing_to_bench_is_refused():
     with pytest.raises(InputError, match="no artifact to bench"):
         bench_artifacts([])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot pin processes")
+def test_the_command_pins_to_the_cpus_it_is_given(edgeq, artifact, tmp_path):
+    cpu, file = max(os.sched_getaffinity(0)), tmp_path / "bench.json"
+    command = ["bench", artifact.path, "--runtime", "onnxruntime", "--seconds", "0.01", "--cpus"]
+    assert edgeq(*command, cpu, "--json", file).code == 0
+    environment = json.loads(file.read_text())["environment"]
+    assert (environment["usable_cpus"], environment["threads"]) == (1, 1)
+    assert "--cpus one: wanted numbers and ranges of CPUs" in edgeq(*command, "one").error
+    assert "cannot run on CPUs [4000]" in edgeq(*command, "4000").error

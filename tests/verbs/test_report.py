@@ -62,7 +62,7 @@ def cells(results: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def test_scores_and_times_of_an_artifact_meet_in_one_row():
     (row,) = cells([scored("net.x86.fp32.onnx"), timed("net.x86.fp32.onnx")])
-    assert {row.pop(title) for title in ("top-1", "top-5", *OF_EMBEDDINGS, "GPU ms", "XNNPACK %")} == {"-"}
+    assert {row.pop(title) for title in ("top-1", "top-5", *OF_EMBEDDINGS, "GPU ms", "J / image", "XNNPACK %")} == {"-"}
     assert row == {
         "artifact": "net.x86.fp32.onnx",
         "runtime": "onnxruntime",
@@ -81,7 +81,8 @@ def test_what_was_not_measured_is_a_dash():
     first, second = cells([scored("a.onnx", AP=None), timed("b.onnx", peak_rss_bytes=None, ratio_to_fp32=None)])
     assert [title for title, cell in first.items() if cell != "-"] == ["artifact", "runtime", "AP50", "AR"]
     assert [title for title, cell in second.items() if cell == "-"] == [
-        "AP", "AP50", "AR", "top-1", "top-5", *OF_EMBEDDINGS, "GPU ms", "memory MB", "time / FP32", "XNNPACK %",
+        "AP", "AP50", "AR", "top-1", "top-5", *OF_EMBEDDINGS, "GPU ms", "memory MB", "time / FP32", "J / image",
+        "XNNPACK %",
     ]  # fmt: skip
 
 
@@ -89,7 +90,7 @@ def test_emulated_artifacts_have_no_times():
     untimed = dict.fromkeys(("p50", "p90", "p99", "mean", "min", "max", "mad"))
     results = [timed("a.onnx", latency_ms=untimed, cold_start_ms=None, throughput_per_s=None, obtained="emulated")]
     assert cells(results)[0]["p50 ms"] == "-"
-    assert table(merge(results), TIMING)[0].count("-") == 8
+    assert table(merge(results), TIMING)[0].count("-") == 9
     assert provenance(merge(results)) == [
         "Latency, size and memory: emulated with onnxruntime 1.31.1 (2 threads) on A fast CPU, Linux 6, Python 3.11.7."
     ]
@@ -137,6 +138,18 @@ def test_an_unstable_run_is_marked_and_explained():
     assert not any(sentence.startswith("~") for sentence in provenance(rows[1:]))
 
 
+def test_energy_says_how_it_was_measured_and_what_is_idle():
+    energy = {"j_per_image": 0.25, "idle_share": 0.412, "source": "RAPL package-0", "window_s": 3.0}
+    results = [
+        timed("a.onnx", energy=energy),
+        timed("b.onnx", energy={**energy, "idle_share": None}),
+        timed("c.onnx", energy=None),
+    ]
+    assert provenance(merge(results))[-1] == (
+        "J / image: RAPL package-0 over the timed runs, the idle machine's share included: a.onnx in onnxruntime 41%."
+    )
+
+
 def test_results_of_before_there_were_sensors_know_of_drift_only():
     rows = merge([timed("a.onnx", stable=False)])
     assert provenance(rows)[-1] == "~ a.onnx in onnxruntime: latency drifted by more than 5%."
@@ -164,7 +177,7 @@ def test_provenance_names_engines_machine_and_data():
 def test_markdown_has_the_same_columns_in_every_row():
     lines = to_markdown(merge([scored("a|b.onnx"), timed("c.onnx")])).splitlines()
     end = lines.index("")
-    columns = len(REPORT) - 4 - len(OF_EMBEDDINGS)  # no classifier, no GPU, no TFLite
+    columns = len(REPORT) - 5 - len(OF_EMBEDDINGS)  # no classifier, no GPU, no TFLite, no energy
     assert {len(re.split(r"(?<!\\)\|", line)) for line in lines[:end]} == {columns + 4}
     assert lines[1] == "|---|---|" + "---:|" * columns
     assert lines[2].startswith("| a\\|b.onnx | onnxruntime | 0.5803 |")
