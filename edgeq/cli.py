@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 import typer.core
@@ -17,7 +17,9 @@ from edgeq import cli_board, cli_report
 from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
+    from edgeq.export.topology import VitPlan
     from edgeq.model_source import ModelRequest
+    from edgeq.verbs.remote import Outcome
     from edgeq.verbs.report import Column
 
 
@@ -82,6 +84,14 @@ Compute = Annotated[
     list[str] | None,
     typer.Option(help="What layers in float are computed in: f32 or bf16 (openvino); repeat it for several."),
 ]
+DeviceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where to run: local (the default), ssh://[user@]host[:port] or a name of devices.toml; repeatable.",
+    ),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")]
 
 
@@ -126,8 +136,18 @@ def export(
     num: Number = 512,
     keep: Annotated[
         list[str] | None,
-        typer.Option(help="Keep in float: a node's name, a regular expression, or an operator type; repeatable."),
+        typer.Option(
+            help="Keep in float: a node's name, a regular expression, an operator type, or of a transformer "
+            "vit.[BLOCKS.]PART (vit.fc2, vit.end.qk, vit.0-3); repeatable."
+        ),
     ] = None,
+    vit_plan: Annotated[
+        str,
+        typer.Option(
+            help="Transformers: fast (attention products in INT8 too), balanced, or safe (what writes into the "
+            "residual stream in float)."
+        ),
+    ] = "balanced",
     int8_deconv: Annotated[
         bool, typer.Option("--int8-deconv", help="jetson-orin: ConvTranspose in INT8 too, instead of FP16.")
     ] = False,
@@ -140,7 +160,7 @@ def export(
     preset: PresetOption = None,
     size: Size = None,
     labels: Labels = None,
-    opset: Annotated[int | None, typer.Option(min=17, max=21, help="ONNX opset; by default the target's.")] = None,
+    opset: Annotated[int | None, typer.Option(min=17, max=23, help="ONNX opset; by default the target's.")] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
     threads: Threads = None,
 ) -> None:
@@ -162,6 +182,7 @@ def export(
         formats=formats or (),
         options=Options(tuple(keep or ()), integer_io, compat),
         int8_deconv=int8_deconv,
+        vit_plan=cast("VitPlan", vit_plan),
         threads=threads,
     )
     for file in result.files:
@@ -253,6 +274,7 @@ def bench(
         str | None, typer.Option(metavar="LIST", help="CPUs to run on and no others, for example 0,2-3.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="Measured seconds of each artifact, at least.")] = 3.0,
+    device: DeviceOption = None,
     json_file: JsonFile = None,
 ) -> None:
     """Measure latency, throughput, memory and cold start, artifacts interleaved so that their ratios hold.
@@ -260,20 +282,24 @@ def bench(
     For TensorRT engines the environment decides: EDGEQ_CUDA=pycuda, cudart or torch forces a CUDA binding,
     EDGEQ_ZERO_COPY=1 lets the GPU work in the host's memory, EDGEQ_CUDA_GRAPH=1 launches all kernels in one call.
     """
+    from edgeq.devices.config import find_devices
     from edgeq.machine import parse_cpus
-    from edgeq.verbs.bench import Sampling, bench_artifacts
+    from edgeq.verbs.bench import Sampling
+    from edgeq.verbs.remote import bench_on_devices
     from edgeq.verbs.report import TIMING
 
     _require_writable(json_file)
-    results = bench_artifacts(
+    outcomes = bench_on_devices(
+        find_devices(device or ["local"]),
         artifacts,
         runtime or (),
         compute_precisions=compute or (),
         threads=threads,
         cpus=None if cpus is None else parse_cpus(cpus),
         sampling=Sampling(min_s=seconds),
+        on_results=lambda results: _write(results, json_file),
     )
-    _show(results, TIMING, json_file)
+    _show(outcomes, TIMING)
 
 
 @app.command("eval")
@@ -305,15 +331,18 @@ def evaluate(
     engine: Annotated[
         str, typer.Option(help="COCO evaluator: pycocotools, or faster (extra `faster`).")
     ] = "pycocotools",
+    device: DeviceOption = None,
     json_file: JsonFile = None,
 ) -> None:
     """Score detectors (COCO's twelve numbers), classifiers (top-1, top-5) and embeddings (cosine, recall) on images."""
     from edgeq.console import print_classes
-    from edgeq.verbs.evaluate import evaluate_artifacts
+    from edgeq.devices.config import find_devices
+    from edgeq.verbs.remote import evaluate_on_devices
     from edgeq.verbs.report import SCORES
 
     _require_writable(json_file)
-    results = evaluate_artifacts(
+    outcomes = evaluate_on_devices(
+        find_devices(device or ["local"]),
         artifacts,
         annotations,
         images,
@@ -325,9 +354,10 @@ def evaluate(
         preset=preset,
         labels=labels,
         reference=reference,
+        on_results=lambda results: _write(results, json_file),
     )
-    _show(results, SCORES, json_file)
-    typer.echo(f"task: {results[0]['task']}")
+    results = [result for outcome in outcomes for result in outcome.results]
+    _show(outcomes, SCORES, [f"task: {result['task']}" for result in results[:1]])
     if len(results) == 1 and "per_class" in results[0]:
         print_classes(results[0])
 
@@ -406,15 +436,28 @@ def _require_writable(json_file: Path | None) -> None:
         require_writable(json_file)
 
 
-def _show(results: Sequence[dict[str, Any]], columns: Sequence[Column], json_file: Path | None) -> None:
-    """Prints results as a table, and writes them: one object for one artifact, a list for several."""
-    from edgeq.console import print_report
+def _write(results: Sequence[dict[str, Any]], json_file: Path | None) -> None:
+    """Writes results: one object for one artifact, a list for several."""
     from edgeq.files import write_json
-    from edgeq.verbs.report import merge
 
-    print_report(merge(results), columns)
     if json_file is not None:
         write_json(json_file, results[0] if len(results) == 1 else list(results))
+
+
+def _show(outcomes: Sequence[Outcome], columns: Sequence[Column], lines: Sequence[str] = ()) -> None:
+    """Prints the results of all devices as a table, lines below it, and which devices failed, which is exit code 1."""
+    from edgeq.console import print_failures, print_report
+    from edgeq.verbs.report import merge
+
+    results = [result for outcome in outcomes for result in outcome.results]
+    if results:
+        print_report(merge(results), columns)
+    for line in lines:
+        typer.echo(line)
+    errors = {outcome.device: str(outcome.error) for outcome in outcomes if outcome.error}
+    if errors:
+        print_failures(errors)
+        raise typer.Exit(1)
 
 
 class _StderrHandler(logging.Handler):

@@ -13,6 +13,7 @@ Rules, by number:
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,8 +53,9 @@ def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray) -> None:
     add, bias = _bias_behind(node, weight.shape[1])
     last = node.outputs[0] if add is None else add.outputs[0]
     features, units = weight.shape
-    first, *inner = list(source.shape)[:-1]
-    rows = int(np.prod([first, *inner])) if isinstance(first, int) else None
+    first = source.shape[0]
+    inner = [length for length in list(source.shape)[1:-1] if isinstance(length, int)]
+    rows = first * math.prod(inner) if isinstance(first, int) else None
     nodes: list[ir.Node] = []
 
     def reshape(value: ir.Value, shape: list[int], suffix: str) -> ir.Value:
@@ -64,7 +66,7 @@ def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray) -> None:
         return result
 
     operand = source
-    if inner:
+    if len(source.shape) > 2:
         operand = reshape(source, [-1, features], "rows")
         operand.shape = ir.Shape([rows, features])
     inputs = [operand, node.inputs[1]]
@@ -74,8 +76,8 @@ def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray) -> None:
     nodes.append(gemm)
     result = gemm.outputs[0]
     result.name, result.shape, result.type = f"{node.name}_output", ir.Shape([rows, units]), last.type
-    if inner:
-        result = reshape(result, [-1, *(int(length) for length in inner), units], "back")  # type: ignore[arg-type]
+    if len(source.shape) > 2:
+        result = reshape(result, [-1, *inner, units], "back")
         result.shape = last.shape
     name = last.name
     model.graph.insert_before(node, nodes)

@@ -24,6 +24,7 @@ from edgeq.export.tensorrt.cache import DEFAULT_VERSION, ENTROPY, MINMAX, make_c
 from edgeq.export.tensorrt.scales import implicit_scales
 from edgeq.export.tensorrt.strong_typing import FP16_MAX, to_fp16
 from edgeq.export.topology import VitPlan, choose
+from edgeq.export.transformer import find_transformer
 from edgeq.files import sha256_bytes, write_bytes
 
 if TYPE_CHECKING:
@@ -157,6 +158,8 @@ def plan_int8(
     if target.rules.rewrite_linear:
         rewrite_linear(graph)
     plan = make_plan(graph, choose(graph, target.rules, keep, vit_plan), ranges, target.rules)
+    for name in find_transformer(graph).unknown:
+        _log.warning("%s belongs to an attention that edgeq does not know; its products stay in float", name)
     if not any(choice.precision == "int8" for choice in plan.nodes):
         _log.warning("no layer of %s runs in INT8 on %s; it computes in float: take fp32", model.name, target.name)
     facts: dict[str, Any] = {"method": ranges.method, "ranges_digest": ranges.digest}

@@ -116,9 +116,7 @@ def choose(model: ir.Model, rules: Rules, keep: Sequence[str] = (), vit_plan: Vi
         InputError: a `keep` entry matches nothing or is not a regular expression.
     """
     transformer = find_transformer(model)
-    kept = _kept_nodes(model, keep)
-    if vit_plan == "safe" and transformer.blocks:
-        kept = _kept_nodes(model, SAFE_FLOATS) | kept
+    kept = _kept_nodes(model, (*floats_of(model, vit_plan), *keep))
     heads = _head_nodes(model)
     products = _attention_reasons(model, transformer, rules, vit_plan)
     choices: dict[str, NodeChoice] = {}
@@ -136,6 +134,11 @@ def choose(model: ir.Model, rules: Rules, keep: Sequence[str] = (), vit_plan: Vi
             quantized_layers.add(id(node))
     tensors = _tensors(model, rules, quantized_layers)
     return Topology(tuple(choices.values()), tensors)
+
+
+def floats_of(model: ir.Model, vit_plan: VitPlan) -> tuple[str, ...]:
+    """Returns what a plan for transformers adds to `keep`; nothing for a model without attention."""
+    return SAFE_FLOATS if vit_plan == "safe" and find_transformer(model).blocks else ()
 
 
 def observed_tensors(model: ir.Model, topologies: Iterable[Topology]) -> list[str]:

@@ -27,7 +27,8 @@ from edgeq.export.fp16_audit import audited_tensors
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.tflite.plan import observed_tensors as observed_in_tflite
 from edgeq.export.tflite.writer import TfliteModel
-from edgeq.export.topology import choose, observed_tensors
+from edgeq.export.topology import VitPlan, choose, observed_tensors
+from edgeq.export.transformer import find_transformer
 from edgeq.files import read_json, require_writable, sha256_file, write_json
 from edgeq.images import UnreadableImages, read_image, work_ahead
 from edgeq.preprocessing import preprocess
@@ -195,7 +196,9 @@ def calibrated_tensors(model: FloatModel) -> list[str]:
     targets = [get_target(name) for name in registered("target", TARGETS)]
     rules = [target.rules for target in targets]
     rules += [dataclasses.replace(each.rules, int8_depthwise=True) for each in targets if "tflite" in each.formats]
-    observed = observed_tensors(model.graph, [choose(model.graph, each) for each in rules])
+    plans: tuple[VitPlan, ...] = ("balanced", "fast") if find_transformer(model.graph).blocks else ("balanced",)
+    chosen = [choose(model.graph, each, vit_plan=plan) for each in rules for plan in plans]
+    observed = observed_tensors(model.graph, chosen)
     outputs = (str(value.name) for value in model.graph.graph.outputs)
     return list(dict.fromkeys([*observed, *audited_tensors(model.graph), *outputs]))
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from edgeq.export.artifact import Artifact, Postprocessing
 from edgeq.export.onnx_writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
 from edgeq.export.tflite import writer as tflite_writer
 from edgeq.export.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
-from edgeq.export.topology import choose
+from edgeq.export.topology import VitPlan, choose, floats_of
 from edgeq.files import require_writable
 from edgeq.model_source import ModelRequest, open_model
 from edgeq.preprocessing import Placement
@@ -71,6 +72,7 @@ def export_model(
     formats: Sequence[str] = (),
     options: Options | None = None,
     int8_deconv: bool = False,
+    vit_plan: VitPlan = "balanced",
     threads: int | None = None,
 ) -> ExportResult:
     """Writes a model's files for one target and returns them with their comparisons.
@@ -85,6 +87,7 @@ def export_model(
         formats: Which of the target's formats to write; by default all.
         options: What stays in float, and how TFLite files are written.
         int8_deconv: Whether ConvTranspose runs in INT8 where the target by itself leaves it in float.
+        vit_plan: What of a transformer runs in INT8: `fast`, `balanced` or `safe` (`edgeq.export.topology`, rule 8).
         threads: CPU threads for calibration.
 
     Raises:
@@ -98,6 +101,8 @@ def export_model(
     if int8_deconv:
         target = _with_int8_deconv(target)
     options = options or Options()
+    if vit_plan not in get_args(VitPlan):
+        raise InputError(f"--vit-plan {vit_plan}: wanted one of {', '.join(get_args(VitPlan))}")
     is_tflite = request.reference.endswith(".tflite")
     formats = formats or (("tflite",) if is_tflite else target.formats)
     _check_formats(target, formats, is_tflite, options)
@@ -110,7 +115,7 @@ def export_model(
     if target.rules.calibration_cache and "int8" in precisions and "fp32" not in precisions:
         precisions = ("fp32", *precisions)
     require_writable(out / "a file")
-    export = _Export(request, target, tuple(dict.fromkeys(precisions)), out, calibration, options, threads)
+    export = _Export(request, target, tuple(dict.fromkeys(precisions)), out, calibration, options, vit_plan, threads)
     return export.from_tflite() if is_tflite else export.from_graph(formats)
 
 
@@ -170,6 +175,7 @@ class _Export:
     out: Path
     calibration: CalibrationSource | None
     options: Options
+    vit_plan: VitPlan
     threads: int | None
 
     def from_graph(self, formats: Sequence[str]) -> ExportResult:
@@ -177,7 +183,8 @@ class _Export:
         opened = open_model(self.request)
         model = opened.model
         if "onnx" in formats:
-            choose(model.graph, self.target.rules, self.options.keep)  # tells of a wrong `keep` before the long work
+            # Tells of a wrong `keep` before the long work.
+            choose(model.graph, self.target.rules, self.options.keep, self.vit_plan)
         inputs, placement = real_inputs(model.preprocessing, self.calibration)
         reference = reference_outputs(opened, self.request, inputs)
         _check_decoder([str(value.name) for value in model.graph.graph.outputs], model, reference, placement)
@@ -211,13 +218,12 @@ class _Export:
         self, model: FloatModel, converted: TfliteModel, ranges: Ranges | None, inputs: Sequence[np.ndarray]
     ) -> tuple[Options, Known | None]:
         """Returns how TFLite files are written, `keep` translated, and the ranges of their tensors."""
-        if ranges is None and not self.options.keep:
+        keep = (*self.options.keep, *floats_of(model.graph, self.vit_plan))
+        if ranges is None and not keep:
             return self.options, None
         names = calibrated_tensors(model) if ranges is None else list(ranges.tensors)
         matched = match_tensors(model, converted, names, inputs)
-        options = dataclasses.replace(
-            self.options, keep=translate_keep(model, converted, matched, self.options.keep)
-        )  # fmt: skip
+        options = dataclasses.replace(self.options, keep=translate_keep(model, converted, matched, keep))
         if ranges is None:
             return options, None
         known = collect_ranges(
@@ -232,7 +238,7 @@ class _Export:
         writers: dict[str, Callable[[], Artifact]] = {
             "fp32": lambda: write_fp32(model, self.target, self.out),
             "fp16": lambda: write_fp16(model, self.target, self.out),
-            "int8": lambda: write_int8(model, self.target, self.out, _known(ranges), keep),
+            "int8": lambda: write_int8(model, self.target, self.out, _known(ranges), keep, self.vit_plan),
             "dynamic": lambda: write_dynamic(model, self.target, self.out, keep),
         }
         chosen = [precision for precision in self.precisions if precision in writers]
