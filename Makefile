@@ -6,22 +6,28 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint check docs clean
+.PHONY: help demo test test-arm lint check docs clean
 
 help:
-	@echo 'make demo    the whole story on the shipped model: export, calibrate, quantize, run, score'
-	@echo 'make test    the tests'
-	@echo 'make lint    ruff and mypy'
-	@echo 'make check   lint and test (the documents and the wheel are among the tests)'
-	@echo 'make docs    rewrite the generated command reference: docs/cli.md and the table in README.md'
-	@echo 'make clean   remove the virtual environment, caches and build output'
+	@echo 'make demo      the whole story on the shipped model: export, calibrate, quantize, run, score'
+	@echo 'make test      the tests'
+	@echo 'make test-arm  the tests on an emulated aarch64 CPU; on x86 Linux with apt, without root'
+	@echo 'make lint      ruff and mypy'
+	@echo 'make check     lint and test (the documents and the wheel are among the tests)'
+	@echo 'make docs      rewrite the generated command reference: docs/cli.md and the table in README.md'
+	@echo 'make clean     remove the virtual environment, caches and build output'
 
 demo: $(VENV)/.use
 	$(BIN)/edgeq demo
 
 # A test file stays on one worker, so that it prepares its models and images once.
 test: $(VENV)/.develop
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m 'not arm'
+
+# Where aarch64 cannot be emulated the tests are skipped by name, and the first line says why.
+test-arm: $(VENV)/.develop
+	-$(BIN)/python -m tests.arm.emulator
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m arm -rs tests/arm
 
 lint: $(VENV)/.develop
 	$(BIN)/ruff check .

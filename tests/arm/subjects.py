@@ -1,0 +1,102 @@
+"""Models whose files run on both machines, with images to calibrate on and to score on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgeq.detection.shapes import draw_shapes_dataset
+from edgeq.export.artifact import Artifact
+from edgeq.files import read_json, write_json
+from edgeq.model_source import ModelRequest
+from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.export import export_model
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A detector with images to calibrate on and to score on.
+
+    Attributes:
+        title: What it is, for a table.
+        request: The model.
+        calibration: Images that ranges come from.
+        annotations: Annotations of the scored images; `None` where they are not of this model's task.
+        images: Folder of them.
+    """
+
+    title: str
+    request: ModelRequest
+    calibration: CalibrationSource
+    annotations: Path | None
+    images: Path
+
+    def export(self, file_format: str, folder: Path) -> dict[str, Artifact]:
+        """Returns precision -> file for ARM."""
+        written = export_model(
+            self.request, "arm", ("fp32", "int8"), folder, calibration=self.calibration, formats=(file_format,)
+        )
+        return {file.artifact.precision: file.artifact for file in written.files}
+
+
+def shapes(folder: Path, *, images: int) -> Subject:
+    """Returns the shipped detector with drawn images."""
+    calibration = draw_shapes_dataset(folder / "calibration", images=32, seed=71)
+    validation = draw_shapes_dataset(folder / "validation", images=images, seed=72)
+    return Subject(
+        f"centernet_shapes, {images} drawn images",
+        ModelRequest("centernet_shapes"),
+        CalibrationSource(calibration, calibration.parent),
+        validation,
+        validation.parent,
+    )
+
+
+def fastestdet(data: Path, folder: Path, *, images: int) -> Subject:
+    """Returns a trained FastestDet with the first COCO val2017 images that there are."""
+    return Subject(
+        f"FastestDet, {images} COCO val2017 images",
+        ModelRequest(str(data / "weights/fastestdet_coco_352.onnx"), preset="fastestdet"),
+        CalibrationSource(data / "coco/instances_train.json", data / "coco/train2017", num=64),
+        first_images(data / "coco/instances_val.json", images, folder),
+        data / "coco/val2017",
+    )
+
+
+def centernet(data: Path, folder: Path, *, images: int) -> Subject:
+    """Returns a trained CenterNet-R18 with microscope images."""
+    bccd = data / "bccd"
+    request = ModelRequest(
+        "centernet_resnet18",
+        data / "weights/centernet_r18_bccd.safetensors",
+        size=(320, 416),
+        labels=str(bccd / "instances_train.json"),
+    )
+    return Subject(
+        f"CenterNet-R18 on bccd, {images} validation images",
+        request,
+        CalibrationSource(bccd / "instances_train.json", bccd / "images", num=64),
+        first_images(bccd / "instances_val.json", images, folder),
+        bccd / "images",
+    )
+
+
+def first_images(annotations: Path, count: int, folder: Path) -> Path:
+    """Writes COCO annotations of the first images alone, and returns the file."""
+    document = read_json(annotations, kind="COCO annotations")
+    images = document["images"][:count]
+    ids = {image["id"] for image in images}
+    boxes = [box for box in document["annotations"] if box["image_id"] in ids]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "annotations.json", document | {"images": images, "annotations": boxes})
+    return folder / "annotations.json"
+
+
+def resnet(folder: Path, *, images: int) -> Subject:
+    """Returns a classifier with random weights, all of it in INT8, with drawn images."""
+    return replace(
+        shapes(folder, images=images),
+        title=f"cifar_resnet20 of random weights, {images} drawn images",
+        request=ModelRequest("cifar_resnet20"),
+        annotations=None,
+    )
