@@ -52,6 +52,14 @@ def print_report(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> Non
         console.print(sentence, style="dim", soft_wrap=True, markup=False)
 
 
+def print_failures(errors: Mapping[str, str]) -> None:
+    """Prints a row for each device that failed, with the reason."""
+    console = _console()
+    for device, error in errors.items():
+        reason = " ".join(error.removeprefix(f"{device}: ").split())
+        console.print(f"{device}  failed: {reason}", style="red", soft_wrap=True, markup=False)
+
+
 def print_classes(scores: Mapping[str, Any]) -> None:
     """Prints the scores of each class that the images hold, from a result of `edgeq eval`.
 

@@ -59,6 +59,7 @@ def bench_on_devices(
     *,
     compute_precisions: Sequence[str] = (),
     threads: int | None = None,
+    cpus: Sequence[int] | None = None,
     sampling: Sampling | None = None,
     on_results: OnResults = lambda _: None,
 ) -> list[Outcome]:
@@ -72,6 +73,7 @@ def bench_on_devices(
         runtimes: See `bench_artifacts`; by default those that the device states, or the first of the file's target.
         compute_precisions: See `bench_artifacts`.
         threads: CPU threads of each engine; by default what the device states, or one a physical core there.
+        cpus: CPUs that each process is pinned to; by default those that the device states, or all.
         sampling: How long is measured.
         on_results: Told the results so far, whenever a device is done.
 
@@ -82,7 +84,7 @@ def bench_on_devices(
     def work(device: Device, remote: RemoteDevice | None) -> Results:
         if remote is None:
             return bench_artifacts(
-                paths, runtimes, compute_precisions=compute_precisions, threads=threads, sampling=sampling
+                paths, runtimes, compute_precisions=compute_precisions, threads=threads, cpus=cpus, sampling=sampling
             )
         jobs = make_jobs(paths, runtimes, compute_precisions, remote.choose_runtimes)
         remote.prepare([job.runtime for job in jobs])
@@ -90,7 +92,7 @@ def bench_on_devices(
         return bench_jobs(
             jobs,
             threads=threads or remote.count_threads(),
-            cpus=device.cpus or None,
+            cpus=cpus or device.cpus or None,
             sampling=sampling,
             runner=remote.python(*LOCAL_RUNNER[1:]),
             locate=lambda artifact: sent[artifact.path],
