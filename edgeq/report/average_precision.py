@@ -62,7 +62,7 @@ def match(predictions: DetectionPredictions) -> Matches:
     return per_area
 
 
-def class_ap(matches: ClassMatches, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+def class_ap(matches: ClassMatches, weights: NDArray[np.signedinteger[Any]]) -> NDArray[np.float64]:
     """Returns the AP of a class `(10, B)` by IoU threshold, for `B` choices of the images.
 
     Args:
@@ -87,7 +87,7 @@ def mean_ap(per_class: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _interpolated(
-    matches: ClassMatches, threshold: int, weights: NDArray[np.int64], boxes: NDArray[np.int64]
+    matches: ClassMatches, threshold: int, weights: NDArray[np.signedinteger[Any]], boxes: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Returns the mean interpolated precision over the recall levels `(B,)` at one IoU threshold."""
     counted = np.flatnonzero(~matches.ignored[threshold])

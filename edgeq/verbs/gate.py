@@ -1,0 +1,238 @@
+"""`edgeq gate`: results against limits, for CI; every figure with what so few images or rounds can prove."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeq.errors import InputError
+from edgeq.report.comparison import CONFIDENCE, FEW, RESAMPLES, Comparison, Drop, compare
+from edgeq.runtimes.latency import interleaved_ratio
+from edgeq.verbs.report import Row
+
+PASSED, NOT_PROVED, FAILED, NOT_MEASURED = "passed", "not proved", "failed", "not measured"
+
+_SEED = 21
+# Fewer rounds than this say nothing about how the ratio varies.
+_MIN_ROUNDS = 5
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is allowed; `None` is not checked.
+
+    Attributes:
+        max_drop: Points by which the main score (AP, top-1, or an embedding's cosine from 1) may be below FP32.
+        per_class: Points by which the AP or top-1 of any class may be, classes of fewer than `few` left out.
+        small: Points by which the AP of small boxes may be.
+        latency_ratio: Largest time over that of FP32.
+        few: Boxes (images, for a classifier) from which a class is judged.
+        strict: Whether what is within its limit, but whose interval reaches past it, fails.
+    """
+
+    max_drop: float | None = None
+    per_class: float | None = None
+    small: float | None = None
+    latency_ratio: float | None = None
+    few: int = FEW
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One limit for one artifact in one engine.
+
+    Attributes:
+        artifact: File name.
+        runtime: Runtime.
+        engine: Engine with its version.
+        device: Device.
+        limit: Name of the limit, as on the command line.
+        allowed: Its value.
+        figure: What was measured: points below FP32, or the time over FP32's; `None` where nothing was.
+        low: Lower end of the 95 % interval of the figure; `None` without one.
+        high: Its upper end.
+        verdict: `passed`, `not proved` (within the limit, the interval reaches past it or there is none), `failed`, or
+            `not measured`.
+        note: What else there is to say: the worst class, what the interval is over, why there is none.
+        not_judged: Classes that are too rare to be judged, with how often they occur.
+    """
+
+    artifact: str
+    runtime: str
+    engine: str
+    device: str
+    limit: str
+    allowed: float
+    figure: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+    note: str
+    not_judged: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Verdicts on all artifacts that are no reference.
+
+    Attributes:
+        limits: What was asked.
+        verdicts: One for each artifact and limit that applies to its task.
+    """
+
+    limits: Limits
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed, and everything was measured and, where `strict`, proved."""
+        bad = {FAILED, NOT_MEASURED, *({NOT_PROVED} if self.limits.strict else ())}
+        return not any(each.verdict in bad for each in self.verdicts)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns `passed`, `limits` and `verdicts`, with how the intervals were made."""
+        return {
+            "passed": self.passed,
+            "limits": dataclasses.asdict(self.limits),
+            "interval": f"paired percentile bootstrap over images, {RESAMPLES} draws, {CONFIDENCE:.0%}",
+            "verdicts": [dataclasses.asdict(each) for each in self.verdicts],
+        }
+
+
+def check_limits(rows: Sequence[Row], limits: Limits) -> Gate:
+    """Returns how results do against limits.
+
+    The reference of a row is FP32 of the same model in the same runtime on the same device. A figure beyond its limit
+    fails. One within it, whose interval reaches past the limit, is `not proved`: so few images may hide a loss. What
+    was not measured does not pass.
+
+    Raises:
+        InputError: no limit is given, there is nothing but FP32, or predictions are damaged.
+    """
+    wanted = {name: getattr(limits, name) for name in ("max_drop", "per_class", "small", "latency_ratio")}
+    if all(value is None for value in wanted.values()):
+        raise InputError("no limit to check; give at least one of --max-drop, --per-class, --small and --latency-ratio")
+    compared = [each for each in compare(rows) if not each.row.is_float]
+    if not compared:
+        raise InputError(
+            f"nothing to judge among {', '.join(sorted({row.artifact for row in rows}))}; wanted results of a file "
+            "that is not FP32, beside those of FP32"
+        )
+    return Gate(limits, tuple(verdict for each in compared for verdict in _verdicts(each, limits)))
+
+
+def _verdicts(comparison: Comparison, limits: Limits) -> Iterator[Verdict]:
+    if limits.max_drop is not None:
+        yield _judge_drop(comparison, "max-drop", limits.max_drop, comparison.main, "no score of it and FP32")
+    if limits.per_class is not None and comparison.task in (None, "detection", "classification"):
+        yield _judge_classes(comparison, limits.per_class, limits.few)
+    if limits.small is not None and comparison.task in (None, "detection"):
+        yield _judge_drop(
+            comparison, "small", limits.small, comparison.area("small"), "no AP of small boxes of it and FP32"
+        )
+    if limits.latency_ratio is not None:
+        yield _judge_latency(comparison, limits.latency_ratio)
+
+
+def _judge_drop(comparison: Comparison, limit: str, allowed: float, drop: Drop | None, missing: str) -> Verdict:
+    if drop is None:
+        return _verdict(comparison, limit, allowed, None, None, None, f"{missing} in {_where(comparison.row)}")
+    counted = f"{drop.name} {drop.value:.4f}, FP32 {drop.reference:.4f}, {drop.support} images"
+    note = counted if drop.high is not None else f"{counted}; no interval: {comparison.without_interval}"
+    return _verdict(comparison, limit, allowed, drop.points, drop.low, drop.high, note)
+
+
+def _judge_classes(comparison: Comparison, allowed: float, few: int) -> Verdict:
+    drops = comparison.classes
+    judged = [drop for drop in drops if drop.support is None or drop.support >= few]
+    counted = "boxes" if comparison.task != "classification" else "images"
+    rare = tuple(f"{drop.name} ({drop.support})" for drop in drops if drop not in judged)
+    named = ", ".join(rare[:_NAMED]) + (", ..." if len(rare) > _NAMED else "")
+    left_out = (
+        f"; {len(rare)} of {len(drops)} classes have fewer than {few} {counted}, not judged: {named}" if rare else ""
+    )
+    if not judged:
+        note = f"no class of {few} {counted} or more with FP32 in {_where(comparison.row)}{left_out}"
+        return dataclasses.replace(_verdict(comparison, "per-class", allowed, None, None, None, note), not_judged=rare)
+    worst = judged[0]
+    # The interval is that of the class that lost most; the one that could have lost most may be another.
+    doubtful = max(judged, key=lambda drop: drop.points if drop.high is None else drop.high)
+    note = f"{worst.name} lost most, {worst.support} {counted}"
+    if doubtful is not worst and doubtful.high is not None and doubtful.high > allowed:
+        note += f"; {doubtful.name} may have lost {doubtful.high:.2f}"
+    verdict = _verdict(comparison, "per-class", allowed, worst.points, worst.low, worst.high, note + left_out)
+    verdict = dataclasses.replace(verdict, not_judged=rare)
+    if verdict.verdict == PASSED and doubtful.high is not None and doubtful.high > allowed:
+        return dataclasses.replace(verdict, verdict=NOT_PROVED)
+    return verdict
+
+
+def _judge_latency(comparison: Comparison, allowed: float) -> Verdict:
+    row = comparison.row
+    ratio = row.timing.get("ratio_to_fp32")
+    if ratio is None:
+        note = f"edgeq bench has not timed it in turns with FP32 in {_where(row)}"
+        return _verdict(comparison, "latency-ratio", allowed, None, None, None, note)
+    rounds = _paired_rounds(comparison)
+    unstable = "; the run was not stable" if row.drifted else ""
+    if rounds is None:
+        note = f"no interval: FP32 of the same run is not among the results{unstable}"
+        return _verdict(comparison, "latency-ratio", allowed, ratio, None, None, note)
+    rng = np.random.default_rng(_SEED)
+    drawn = np.median(rounds[rng.integers(0, len(rounds), (RESAMPLES, len(rounds)))], axis=1)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    note = f"{len(rounds)} rounds in turns{unstable}"
+    return _verdict(comparison, "latency-ratio", allowed, ratio, float(low), float(high), note)
+
+
+def _paired_rounds(comparison: Comparison) -> np.ndarray | None:
+    """Returns the ratio of each round `(rounds,)`; `None` where the results do not hold both files' rounds of a run."""
+    if comparison.reference is None:
+        return None
+    now, before = (_rounds(row) for row in (comparison.row, comparison.reference))
+    if len(now) != len(before) or len(now) < _MIN_ROUNDS:
+        return None
+    # Of another run, the rounds would not lead to the ratio that bench wrote.
+    if not np.isclose(interleaved_ratio(now, before), comparison.row.timing["ratio_to_fp32"], rtol=1e-9):
+        return None
+    return np.array([np.median(taken) / np.median(other) for taken, other in zip(now, before, strict=True)])
+
+
+def _rounds(row: Row) -> list[list[int]]:
+    samples, lengths = row.timing.get("samples_ns") or [], row.timing.get("round_runs") or []
+    if sum(lengths) != len(samples) or 0 in lengths:
+        return []
+    ends = np.cumsum(lengths)
+    return [samples[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+
+def _verdict(
+    comparison: Comparison,
+    limit: str,
+    allowed: float,
+    figure: float | None,
+    low: float | None,
+    high: float | None,
+    note: str,
+) -> Verdict:
+    row = comparison.row
+    if figure is None:
+        verdict = NOT_MEASURED
+    elif figure > allowed:
+        verdict = FAILED
+    else:
+        verdict = PASSED if high is not None and high <= allowed else NOT_PROVED
+    return Verdict(
+        *(row.artifact, row.runtime, row.engine, row.device, limit, allowed, figure, low, high, verdict, note)
+    )
+
+
+def _where(row: Row) -> str:
+    return f"{row.runtime} on {row.device}"
