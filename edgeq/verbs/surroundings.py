@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -160,7 +160,7 @@ class Observer:
         self._process.close()
 
     @contextlib.contextmanager
-    def watching(self, cpus: Sequence[int]) -> Any:
+    def watching(self, cpus: Sequence[int]) -> Iterator[None]:
         """Watches while the block runs.
 
         Args:

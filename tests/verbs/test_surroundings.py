@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeq.errors import EngineError
 from edgeq.export.artifact import Postprocessing
 from edgeq.runtimes.child import LOCAL_RUNNER
 from edgeq.verbs import bench
@@ -147,6 +148,20 @@ def test_a_watcher_that_dies_costs_the_sensors_only(jobs, tmp_path, caplog):
     assert result["latency_ms"]["p50"] > 0
     (record,) = [record for record in caplog.records if "no sensors from here on" in record.message]
     assert "out of juice" in record.message
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["{'clock_mhz': 'fast'}", "{'energy_j': -1}", "{'energy_j': [1]}", "{'window_ns': [1]}", "{'window_ns': 0}"],
+)
+def test_answers_of_another_form_are_an_error(jobs, tmp_path, answer):
+    double = (
+        "from edgeq.runtimes import runner",
+        "differences = runner.Runner._differences",
+        f"runner.Runner._differences = lambda self, *meters: {{**differences(self, *meters), **{answer}}}",
+    )
+    with pytest.raises(EngineError, match="its process sent no clocks or energy"):
+        bench_jobs(jobs[:1], threads=1, sampling=QUICK, runner=on_board(tmp_path, "pass", *double))
 
 
 def test_a_machine_without_sensors_has_none(jobs, tmp_path):
