@@ -2,8 +2,9 @@
 
 pycocotools matches detections with boxes image by image; only what follows, the curve over all images, depends on which
 images count. It is computed here for many choices at a time, equal to pycocotools to rounding: an image that is drawn
-twice counts like two copies of it. What makes it fast: the interpolated precision (the largest at a recall not below)
-changes only at true positives, so that everything between two of them is one sum.
+twice counts like two copies of it (of equal scores within an image, both copies of the first come before the second).
+What makes it fast: the interpolated precision (the largest at a recall not below) changes only at true positives, so
+that everything between two of them is one sum.
 """
 
 from __future__ import annotations
