@@ -3,8 +3,9 @@
 Rules, by number:
 
 1. A tensor whose observed magnitude comes within `SAFETY` of FP16's end, or a constant beyond it, is FP32: the node
-   that makes it and those that read it are an island. So is a tensor that was not observed and whose bound is beyond
-   it: a sum of weights times what was observed before them (`edgeq.export.magnitude`).
+   that makes it and those that read it are an island. In a graph with normalisations or softmaxes, so is a tensor that
+   was not observed and whose bound is beyond it: a sum of weights times what was observed before them
+   (`edgeq.export.magnitude`). A CNN's bounds are too far from what its sums become.
 2. So are logits of a Softmax where FP16 has steps above `MAX_LOGIT_STEP`: half a step is the error of a logit.
 3. A LayerNormalization adds up squares inside, which no calibration sees. Over `n` values between `low` and `high`
    their sum is at most `n (high - low)^2 / 4` (Popoviciu's inequality on variances); where that leaves FP16, the node
@@ -53,6 +54,8 @@ _TO_DEVIATION = frozenset({"Add", "Sqrt", "Reciprocal"})
 # A graph with one of these is observed more closely; a plain CNN has none, and costs nothing more.
 _DELICATE = _SOFTMAX | _SUMS_OF_SQUARES | _SQUARES | {"LayerNormalization"}
 
+_EVERY = 17
+
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +65,7 @@ def audited_tensors(model: ir.Model) -> list[str]:
     Those are the inputs of normalisations, softmaxes and sums, and squares; of what is only moved, the tensor before.
     The weights bound everything else.
     """
-    if not any(node.op_type in _DELICATE for node in model.graph):
+    if not _is_delicate(model):
         return []
     names: dict[str, None] = {}
     for node in model.graph:
@@ -72,6 +75,15 @@ def audited_tensors(model: ir.Model) -> list[str]:
             names[str(node.outputs[0].name)] = None
     constants = model.graph.initializers
     return [name for name in names if name not in constants]
+
+
+def thinned(array: np.ndarray) -> np.ndarray:
+    """Returns what an audit needs of a tensor that nothing else counts, `(values,)`: a fraction of its values.
+
+    Those are its extremes, and for its mean square a value in 17, which is a factor of no usual number of channels.
+    """
+    values = array.reshape(-1)
+    return np.concatenate([[values.min(), values.max()], values[::_EVERY]]) if values.size else values
 
 
 def audit_fp16(model: ir.Model, ranges: Ranges | None) -> dict[str, str]:
@@ -96,6 +108,7 @@ class _Audit:
 
     def __init__(self, model: ir.Model, ranges: Ranges) -> None:
         self._model = model
+        self._delicate = _is_delicate(model)
         self._magnitudes = Magnitudes(ranges.histograms)
         # Tensor that has to be FP32 -> why.
         self._wide: dict[ir.Value, str] = {}
@@ -140,7 +153,10 @@ class _Audit:
         observed = self._histogram(value) is not None
         if magnitude is None or magnitude <= FP16_MAX / (SAFETY if observed else 1):
             return None
-        verb = "reaches" if observed or constant(value) is not None else "may reach"
+        is_bound = not observed and constant(value) is None
+        if is_bound and not self._delicate:
+            return None
+        verb = "may reach" if is_bound else "reaches"
         return f"{origin(value).name} {verb} {magnitude:.3g}, FP16 ends at {FP16_MAX:.0f}"
 
     def _coarse_logits(self, node: ir.Node) -> str | None:
@@ -192,8 +208,15 @@ class _Audit:
                         waiting.append(other)
 
     def _fits(self, value: ir.Value) -> bool:
-        """Returns whether a tensor is known; had it not fitted, it would be FP32 already."""
-        return not _is_float(value) or value.is_graph_input() or self._magnitudes.of(value) is not None
+        """Returns whether a tensor was seen to fit, or its bound does; nothing is known of many beside an island."""
+        if not _is_float(value) or value.is_graph_input():
+            return True
+        magnitude = self._magnitudes.of(value)
+        return magnitude is not None and magnitude <= FP16_MAX
+
+
+def _is_delicate(model: ir.Model) -> bool:
+    return any(node.op_type in _DELICATE for node in model.graph)
 
 
 def _deviation(variance: ir.Value) -> Iterator[ir.Value]:

@@ -23,7 +23,7 @@ from edgeq.calibrators.grid import check_bits
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.export.artifact import Preprocessing
-from edgeq.export.fp16_audit import audited_tensors
+from edgeq.export.fp16_audit import audited_tensors, thinned
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.tflite.plan import observed_tensors as observed_in_tflite
 from edgeq.export.tflite.writer import TfliteModel
@@ -188,7 +188,12 @@ def evenly_spaced(images: Sequence[Path], num: int) -> list[Path]:
 
 
 def calibrated_tensors(model: FloatModel) -> list[str]:
-    """Returns the tensors that some registered target quantizes or audits for FP16: one calibration serves them all.
+    """Returns the tensors that some registered target quantizes, and those that are audited for FP16."""
+    return list(dict.fromkeys([*_quantized_tensors(model), *audited_tensors(model.graph)]))
+
+
+def _quantized_tensors(model: FloatModel) -> list[str]:
+    """Returns the tensors that some registered target quantizes: one calibration serves them all.
 
     What TFLite files need is among them: the outputs, for files whose outputs are integers, and what depthwise
     convolutions read and write.
@@ -200,7 +205,7 @@ def calibrated_tensors(model: FloatModel) -> list[str]:
     chosen = [choose(model.graph, each, vit_plan=plan) for each in rules for plan in plans]
     observed = observed_tensors(model.graph, chosen)
     outputs = (str(value.name) for value in model.graph.graph.outputs)
-    return list(dict.fromkeys([*observed, *audited_tensors(model.graph), *outputs]))
+    return list(dict.fromkeys([*observed, *outputs]))
 
 
 class _Observed(Protocol):
@@ -221,13 +226,17 @@ class _OnnxModel:
         self, model: FloatModel, tensors: Sequence[str] | None, threads: int | None, further: Sequence[str] = ()
     ) -> None:
         self.digest, self.preprocessing = model.digest, model.preprocessing
-        self.names = list(tensors) if tensors is not None else calibrated_tensors(model)
+        counted = list(tensors) if tensors is not None else _quantized_tensors(model)
+        audited = audited_tensors(model.graph) if tensors is None else []
+        self.names = list(dict.fromkeys([*counted, *audited]))
+        self._thinned = frozenset(audited).difference(counted, further)
         self._input = str(model.graph.graph.inputs[0].name)
         observed = list(dict.fromkeys([*self.names, *further]))
         self._observer = ActivationObserver(model.graph, observed, threads)
 
     def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
-        return self._observer.observe({self._input: image})
+        arrays = self._observer.observe({self._input: image})
+        return arrays | {name: thinned(arrays[name]) for name in self._thinned}
 
 
 class _TfliteFile:

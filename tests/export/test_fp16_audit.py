@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from edgeq.calibrators import Histogram
@@ -16,7 +18,7 @@ from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.console import describe_layers
 from edgeq.errors import MismatchError
 from edgeq.export.artifact import Artifact, Preprocessing
-from edgeq.export.fp16_audit import audit_fp16, audited_tensors
+from edgeq.export.fp16_audit import audit_fp16, audited_tensors, thinned
 from edgeq.export.graph import convert_opset, data_inputs, infer_shapes, read_onnx
 from edgeq.export.onnx_writer import FloatModel, write_fp16, write_int8
 from edgeq.export.tensorrt.strong_typing import to_fp16
@@ -80,7 +82,7 @@ def test_a_linear_layer_beyond_fp16_and_its_normalisation_stay_fp32():
 
 def test_a_linear_layer_that_nobody_observed_is_bounded_by_its_weights():
     model = nets.graph(
-        "g (float[1,8,16] x) => (float[1,8,4] y) { m = MatMul(x, up) t = Tanh(m) y = MatMul(t, w) }",
+        "g (float[1,8,16] x) => (float[1,8,4] y) { m = MatMul(x, up) t = Tanh(m) p = Softmax(t) y = MatMul(p, w) }",
         {"up": 3e4 * nets.positive(1, 16, 16), "w": nets.normal(2, 16, 4)},
     )
     x = nets.normal(9, 1, 8, 16)
@@ -195,6 +197,16 @@ def test_pairs_beside_an_island_belong_to_it():
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     assert [node.op_type for node in model.graph].count("Cast") == 2  # the graph's ends
     np.testing.assert_allclose(nets.run(model, x)[0], want, atol=0.06)
+
+
+@given(st.integers(1, 400), st.integers(0, 2**32 - 1))
+def test_a_thinned_tensor_keeps_its_extremes_and_about_its_mean_square(size, seed):
+    array = nets.normal(seed, 3, size)
+    few = thinned(array)
+    assert (few.min(), few.max(), few.dtype) == (array.min(), array.max(), array.dtype)
+    assert len(few) == 2 + -(-array.size // 17)
+    wide = thinned(nets.normal(seed, 500, 192) * np.linspace(0, 2, 192, dtype=np.float32))
+    assert (wide**2).mean() == pytest.approx(4 / 3, rel=0.2)
 
 
 def test_without_ranges_nothing_is_audited_which_the_log_says(caplog):
