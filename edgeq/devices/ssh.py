@@ -55,6 +55,7 @@ class Connection:
         self.device = device
         self._folder: Path | None = None
         self._master: subprocess.Popen[bytes] | None = None
+        self._said: _Collected | None = None
 
     def __enter__(self) -> Connection:
         if shutil.which("ssh") is None:
@@ -127,6 +128,9 @@ class Connection:
         if self._master is not None:
             _end(self._master)
             self._master = None
+        if self._said is not None:
+            self._said.finish()
+            self._said = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
@@ -134,7 +138,7 @@ class Connection:
     def _connect(self) -> None:
         waiting = remote_command(["sh", "-c", f"echo {_READY.decode()}; read line"])
         self._master = _start(self._ssh("yes", waiting))
-        said = _Collected(self._master.stderr, _MAX_ANSWER_BYTES, keep_last=True)
+        self._said = _Collected(self._master.stderr, _MAX_ANSWER_BYTES, keep_last=True)
         ready: queue.SimpleQueue[bool] = queue.SimpleQueue()
         threading.Thread(target=_await_ready, args=(self._master.stdout, ready), daemon=True).start()
         try:
@@ -144,7 +148,7 @@ class Connection:
         if not connected:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._master.wait(_CLOSE_S)
-            said_last = _one_line(said.finish()) or "ssh said nothing"
+            said_last = _one_line(self._said.finish()) or "ssh said nothing"
             raise DeviceError(f"{self.device.name}: cannot be reached: {said_last}; try: {self._hint()}")
 
     def _ssh(self, master: str, command: str) -> list[str]:
@@ -226,14 +230,13 @@ class _Collected:
 
     def finish(self) -> bytes:
         """Returns what came, at most a block more than the limit."""
+        # A command that a killed ssh left behind holds the pipe until the master ends.
         self._thread.join(_CLOSE_S)
-        if not self._thread.is_alive():
-            self._stream.close()
         return b"".join(self._blocks)
 
     def _read(self) -> None:
         size = 0
-        with contextlib.suppress(OSError, ValueError):
+        with self._stream:
             while block := os.read(self._stream.fileno(), 1 << 16):
                 if size <= self._max:
                     self._blocks.append(block)

@@ -47,12 +47,10 @@ class RunnerProcess:
             start_new_session=True,
         )
         self._stdin = cast(IO[bytes], self._process.stdin)
-        self._stdout = cast(IO[bytes], self._process.stdout)
-        self._stderr = cast(IO[bytes], self._process.stderr)
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._log: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
-        self._listening = _start(_queue_lines, self._stdout, self._answers)
-        self._logging = _start(_keep_lines, self._stderr, self._log)
+        self._listening = _start(_queue_lines, self._process.stdout, self._answers)
+        self._logging = _start(_keep_lines, self._process.stderr, self._log)
 
     @property
     def pid(self) -> int:
@@ -100,11 +98,9 @@ class RunnerProcess:
             if self._process.poll() is None:  # Ctrl-C while waiting
                 self._process.kill()
                 self._process.wait()
-        for thread, stream in ((self._listening, self._stdout), (self._logging, self._stderr)):
-            thread.join(_CLOSE_S)
+        for thread in (self._listening, self._logging):
             # Where something that it started (an ssh master) lives on and holds the pipe, the thread goes on reading.
-            if not thread.is_alive():
-                stream.close()
+            thread.join(_CLOSE_S)
 
     def __enter__(self) -> RunnerProcess:
         return self
@@ -169,12 +165,14 @@ def _start(target: Callable[..., None], *arguments: Any) -> threading.Thread:
 
 
 def _queue_lines(stream: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
-    while line := stream.readline(_MAX_ANSWER_BYTES):
-        lines.put(line)
+    with stream:
+        while line := stream.readline(_MAX_ANSWER_BYTES):
+            lines.put(line)
     lines.put(b"")
 
 
 def _keep_lines(stream: IO[bytes], lines: collections.deque[str]) -> None:
-    while line := stream.readline(_MAX_ANSWER_BYTES):
-        if text := line.decode(errors="replace").strip():
-            lines.append(text)
+    with stream:
+        while line := stream.readline(_MAX_ANSWER_BYTES):
+            if text := line.decode(errors="replace").strip():
+                lines.append(text)
