@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -437,11 +438,19 @@ def _require_writable(json_file: Path | None) -> None:
 
 
 def _write(results: Sequence[dict[str, Any]], json_file: Path | None) -> None:
-    """Writes results: one object for one artifact, a list for several."""
+    """Writes results with the command that made them: one object for one artifact, a list for several."""
     from edgeq.files import write_json
 
     if json_file is not None:
-        write_json(json_file, results[0] if len(results) == 1 else list(results))
+        made = {"edgeq": edgeq.__version__, "command": shlex.join(["edgeq", *sys.argv[1:]])}
+        # Packed predictions stay last, so that people can read what stands before them.
+        last = ("predictions", "samples_ns")
+        written = [
+            {**{key: value for key, value in result.items() if key not in last}, **made}
+            | {key: result[key] for key in last if key in result}
+            for result in results
+        ]
+        write_json(json_file, written[0] if len(written) == 1 else written)
 
 
 def _show(outcomes: Sequence[Outcome], columns: Sequence[Column], lines: Sequence[str] = ()) -> None:

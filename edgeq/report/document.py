@@ -76,7 +76,8 @@ class Entry:
         on_front: Whether nothing of the same model and device is both faster and better.
         machine: CPU or board, system and Python.
         threads: Threads of the engine.
-        commands: The commands that made the results, where these tell.
+        tools: Versions of edgeq that made the results, where these tell.
+        commands: The commands that made them.
     """
 
     number: int
@@ -121,6 +122,7 @@ class Entry:
     on_front: bool
     machine: str
     threads: int | None
+    tools: tuple[str, ...]
     commands: tuple[str, ...]
 
     @property
@@ -354,8 +356,13 @@ def _entry(comparison: Comparison, numbers: dict[int, int], model: str, on_front
         on_front=on_front,
         machine=", ".join(str(fact) for fact in (*facts, python) if fact),
         threads=environment.get("threads"),
-        commands=tuple(dict.fromkeys(str(each["command"]) for each in (scores, timing) if each.get("command"))),
+        tools=_said("edgeq", scores, timing),
+        commands=_said("command", scores, timing),
     )
+
+
+def _said(key: str, *results: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(each[key]) for each in results if each.get(key)))
 
 
 def _is_number(value: Any) -> bool:

@@ -98,7 +98,7 @@ def render(document: Document, images_dirs: Sequence[Path] = ()) -> str:
     environment.filters["breakable"] = _breakable
     style, script = ((_TEMPLATE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     columns, unmeasured = _overview(document)
-    return environment.get_template("report.html").render(
+    page: str = environment.get_template("report.html").render(
         document=document,
         title=_title(document),
         lede=_lede(document),
@@ -128,6 +128,7 @@ def render(document: Document, images_dirs: Sequence[Path] = ()) -> str:
         script=script,
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
     )
+    return page.lstrip()
 
 
 def _title(document: Document) -> str:
@@ -223,10 +224,12 @@ def _score_cell(entry: Entry, *, alone: bool) -> Cell:
 
 
 def _drop_cell(entry: Entry) -> Cell:
+    if entry.score is None:
+        return _missing()
     if entry.reference == entry.number:
         return Cell("reference", 0.0)
     if entry.drop is None:
-        return Cell("no FP32", None) if entry.score is not None else _missing()
+        return Cell("no FP32", None)
     note = "no interval" if entry.drop.low is None else _range(entry.drop.low, entry.drop.high or 0)
     return Cell(_signed(entry.drop.points), entry.drop.points, note)
 

@@ -71,7 +71,7 @@ def _csv_cells(entry: Entry, scores: list[str]) -> dict[str, Any]:
     fields = {each.name: getattr(entry, each.name) for each in dataclasses.fields(entry)}
     drop = fields.pop("drop")
     numbers: Mapping[str, float | None] = fields.pop("scores")
-    lists = {name: "; ".join(fields.pop(name)) for name in ("unstable_reasons", "commands")}
+    lists = {name: "; ".join(fields.pop(name)) for name in ("unstable_reasons", "tools", "commands")}
     points = (None, None, None) if drop is None else (drop.points, drop.low, drop.high)
     drops = dict(zip(("drop_points", "drop_low", "drop_high"), points, strict=True))
     return {**fields, **drops, **lists, **{name: numbers.get(name) for name in scores}}
