@@ -42,7 +42,7 @@ def write_outputs(artifact: Artifact, runtime: str, images: list[Path], out: Pat
             array, _ = preprocess(read_image(path), artifact.preprocessing)
             outputs = session.run({spec.name: spec.encode(array) for spec in artifact.inputs})
             arrays |= {f"{path.name}/{spec.name}": spec.decode(outputs[spec.name]) for spec in artifact.outputs}
-    np.savez(out, **arrays)
+    np.savez(out, allow_pickle=False, **arrays)
 
 
 def main() -> None:

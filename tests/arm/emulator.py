@@ -175,7 +175,7 @@ def _fetch(folder: Path) -> Path:
         f'Dir::State "{folder}";\nDir::State::status "{folder}/status";\n'
         f'Dir::Cache "{folder}";\nDir::Cache::archives "archives";\n'
     )
-    apt = ["apt-get", "-qq", "-c", settings]
+    apt = ["apt-get", "-qq", "-c", str(settings)]
     _run([*apt, "update"])
     _run([*apt, "install", "--yes", "--download-only", *_PACKAGES, f"{_QEMU}:amd64"])
     return folder / "archives"

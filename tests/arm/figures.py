@@ -1,6 +1,6 @@
 """How far is aarch64 from x86, model by model?
 
-`python -m tests.arm.figures` writes benchmarks/results/arm_emulated.md; it takes a quarter of an hour.
+`python -m tests.arm.figures` writes benchmarks/results/arm_emulated.md; it takes some minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgeq.verbs.report import merge, provenance
 from tests.arm.agreement import ROOT, Machine, compare, install_edgeq, on_both
 from tests.arm.either_side import BASIC
 from tests.arm.emulator import assemble_packages, set_up
-from tests.arm.subjects import Subject, centernet, fastestdet, resnet, shapes
+from tests.arm.subjects import Subject, fastestdet, resnet, shapes
 
 _IMAGES = 24
 _DATA = Path(os.environ.get("EDGEQ_DATA", ROOT.parent / "shared/data"))
@@ -81,7 +81,6 @@ def main() -> None:
             shapes(folder / "shapes", images=_IMAGES),
             resnet(folder / "resnet", images=_IMAGES),
             fastestdet(_DATA, folder / "fastestdet", images=_IMAGES),
-            centernet(_DATA, folder / "centernet", images=_IMAGES),
         ]
         text, results = _HEAD, list[dict[str, Any]]()
         for number, subject in enumerate(subjects):

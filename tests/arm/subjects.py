@@ -63,24 +63,6 @@ def fastestdet(data: Path, folder: Path, *, images: int) -> Subject:
     )
 
 
-def centernet(data: Path, folder: Path, *, images: int) -> Subject:
-    """Returns a trained CenterNet-R18 with microscope images."""
-    bccd = data / "bccd"
-    request = ModelRequest(
-        "centernet_resnet18",
-        data / "weights/centernet_r18_bccd.safetensors",
-        size=(320, 416),
-        labels=str(bccd / "instances_train.json"),
-    )
-    return Subject(
-        f"CenterNet-R18 on bccd, {images} validation images",
-        request,
-        CalibrationSource(bccd / "instances_train.json", bccd / "images", num=64),
-        first_images(bccd / "instances_val.json", images, folder),
-        bccd / "images",
-    )
-
-
 def first_images(annotations: Path, count: int, folder: Path) -> Path:
     """Writes COCO annotations of the first images alone, and returns the file."""
     document = read_json(annotations, kind="COCO annotations")
