@@ -8,10 +8,11 @@ without root.
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import shutil
-import subprocess
+import signal
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _TIMEOUT_S = 60.0
+_END_S = 5.0
 
 
 def find_browser() -> str | None:
@@ -63,16 +65,15 @@ class Browser:
             *(["--no-sandbox"] if os.geteuid() == 0 else []),  # it refuses to run as root otherwise
             "about:blank",
         ]
-        # The browser reads commands from descriptor 3 and answers on 4.
-        self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "sh", *arguments],
-            pass_fds=(to_browser, from_browser),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(to_browser)
-        os.close(from_browser)
+        # The browser reads commands from descriptor 3 and answers on 4. The pipes go by numbers above these first, so
+        # that neither lies in the other's way.
+        ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (to_browser, from_browser)]
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        moves = [(nothing, 0), (nothing, 1), (nothing, 2), (ends[0], 3), (ends[1], 4)]
+        actions = [(os.POSIX_SPAWN_DUP2, source, target) for source, target in moves]
+        self._pid = os.posix_spawnp(program, arguments, os.environ, file_actions=actions)
+        for end in (to_browser, from_browser, *ends, nothing):
+            os.close(end)
         self._received = b""
         self._number = 0
         self._session: str | None = None
@@ -90,11 +91,11 @@ class Browser:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self._commands)
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        deadline = time.monotonic() + _END_S
+        while os.waitpid(self._pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:
+                os.kill(self._pid, signal.SIGKILL)
+            time.sleep(0.02)
         os.close(self._answers)
         self._profile.cleanup()
 
@@ -169,7 +170,7 @@ class Browser:
         while b"\0" not in self._received:
             block = os.read(self._answers, 1 << 20)
             if not block:
-                raise BrowserError(f"the browser ended with exit code {self._process.wait()}")
+                raise BrowserError("the browser ended")
             self._received += block
         line, _, self._received = self._received.partition(b"\0")
         message: dict[str, Any] = json.loads(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def _copies(truth, detections, counts):
     """The images by ascending id, each as often as it is drawn, its copies next to each other."""
     records = {record.id: record for record in truth.images}
     drawn = [image for image, count in zip(sorted(records), counts, strict=True) for _ in range(count)]
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for number, image in enumerate(drawn):
         for entry in truth.annotations:
             if entry["image_id"] == image:
