@@ -54,7 +54,7 @@ def follow_channels(value: ir.Value) -> list[Reader]:
 
 def moved_from(value: ir.Value) -> ir.Value:
     """Returns the tensor that operators which only move values have made `value` from; `value` itself if none has."""
-    while (node := value.producer()) is not None and node.op_type in _MOVERS and node.inputs[0] is not None:
+    while (node := value.producer()) is not None and node.op_type in MOVERS and node.inputs[0] is not None:
         value = node.inputs[0]
     return value
 
@@ -76,18 +76,18 @@ def _follow(value: ir.Value, channels: np.ndarray | None) -> Iterator[Reader]:
     if value.is_graph_output():
         yield Reader(None, value, channels)
     for use in value.uses():
-        if use.node.op_type in _MOVERS and use.idx == 0:
-            moved = None if channels is None else _move(use.node, channels)
+        if use.node.op_type in MOVERS and use.idx == 0:
+            moved = None if channels is None else move(use.node, channels)
             for index, output in enumerate(use.node.outputs):
                 yield from _follow(output, None if moved is None else moved[index])
         elif use.node.op_type != "Shape":  # it reads no values
             yield Reader(use.node, value, channels)
 
 
-def _move(node: ir.Node, array: np.ndarray) -> list[np.ndarray] | None:
-    """Returns what a node makes of an array; `None` where that hangs on what is known only at run time."""
+def move(node: ir.Node, array: np.ndarray) -> list[np.ndarray] | None:
+    """Returns what a node of `MOVERS` makes of an array; `None` where that hangs on what is known at run time alone."""
     try:
-        moved = _MOVERS[node.op_type](node, array)
+        moved = MOVERS[node.op_type](node, array)
     except (ValueError, IndexError, _UnknownError):
         return None
     outputs = moved if isinstance(moved, list) else [moved]
@@ -175,7 +175,7 @@ def _split(node: ir.Node, array: np.ndarray) -> list[np.ndarray]:
     return np.split(array, np.cumsum(_ints(node, 1))[:-1], axis)
 
 
-_MOVERS: dict[str, Callable[[ir.Node, np.ndarray], np.ndarray | list[np.ndarray]]] = {
+MOVERS: dict[str, Callable[[ir.Node, np.ndarray], np.ndarray | list[np.ndarray]]] = {
     "Reshape": _reshape,
     "Transpose": _transpose,
     "Flatten": _flatten,

@@ -28,7 +28,7 @@ def rewrite_linear(model: ir.Model) -> int:
     """Rewrites every linear layer, in place, and returns how many.
 
     Args:
-        model: A cleaned graph with shapes; only the first dimension of an activation may be free.
+        model: A cleaned graph with shapes; one dimension of an activation may be free.
     """
     count = 0
     for node in walk(model):
@@ -42,7 +42,7 @@ def rewrite_linear(model: ir.Model) -> int:
 def _has_rows(value: ir.Value | None) -> bool:
     """Says whether a tensor can be taken apart into rows and put together again."""
     shape = value.shape if value is not None else None
-    return shape is not None and len(shape) > 1 and all(isinstance(length, int) for length in list(shape)[1:])
+    return shape is not None and len(shape) > 1 and sum(not isinstance(length, int) for length in shape) <= 1
 
 
 def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray) -> None:
@@ -53,9 +53,8 @@ def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray) -> None:
     add, bias = _bias_behind(node, weight.shape[1])
     last = node.outputs[0] if add is None else add.outputs[0]
     features, units = weight.shape
-    first = source.shape[0]
-    inner = [length for length in list(source.shape)[1:-1] if isinstance(length, int)]
-    rows = first * math.prod(inner) if isinstance(first, int) else None
+    leading = [length if isinstance(length, int) else -1 for length in list(source.shape)[:-1]]
+    rows = math.prod(leading) if min(leading) > 0 else None
     nodes: list[ir.Node] = []
 
     def reshape(value: ir.Value, shape: list[int], suffix: str) -> ir.Value:
@@ -66,7 +65,7 @@ def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray) -> None:
         return result
 
     operand = source
-    if len(source.shape) > 2:
+    if len(leading) > 1:
         operand = reshape(source, [-1, features], "rows")
         operand.shape = ir.Shape([rows, features])
     inputs = [operand, node.inputs[1]]
@@ -76,8 +75,8 @@ def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray) -> None:
     nodes.append(gemm)
     result = gemm.outputs[0]
     result.name, result.shape, result.type = f"{node.name}_output", ir.Shape([rows, units]), last.type
-    if len(source.shape) > 2:
-        result = reshape(result, [-1, *inner, units], "back")
+    if len(leading) > 1:
+        result = reshape(result, [*leading, units], "back")
         result.shape = last.shape
     name = last.name
     model.graph.insert_before(node, nodes)

@@ -172,16 +172,16 @@ def nodes_matching(model: ir.Model, pattern: str) -> list[ir.Node]:
     Raises:
         InputError: it is no regular expression, or matches nothing.
     """
-    if (parts := matching_nodes(model, pattern)) is not None:
-        return parts
     try:
         expression = re.compile(pattern)
     except re.error as error:
         raise InputError(f"--keep {pattern!r}: is not a regular expression ({error})") from None
-    matched = [
-        node for node in model.graph
-        if pattern in (node.op_type, node.name) or expression.fullmatch(node.name or "")
-    ]  # fmt: skip
+    matched = matching_nodes(model, pattern)
+    if matched is None:
+        matched = [
+            node for node in model.graph
+            if pattern in (node.op_type, node.name) or expression.fullmatch(node.name or "")
+        ]  # fmt: skip
     if not matched:
         names = ", ".join(str(node.name) for node in list(model.graph)[:5])
         raise InputError(f"--keep {pattern!r}: matches no node; names look like {names}")
