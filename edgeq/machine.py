@@ -156,14 +156,14 @@ def _cpu_records(root: Path) -> list[dict[str, str]]:
 
 
 def _cpu_model(records: list[dict[str, str]]) -> str:
-    for record in records:
-        if name := record.get("model name"):
-            return name
     parts = {
         record["CPU part"] for record in records if record.get("CPU implementer") == "0x41" and "CPU part" in record
     }
-    if parts:
+    if parts:  # before the name, which some Arm kernels give as no more than "ARMv8 Processor rev 4"
         return " + ".join(_ARM_PARTS.get(part, f"Arm part {part}") for part in sorted(parts))
+    for record in records:
+        if name := record.get("model name"):
+            return name
     return platform.processor() or "unknown"
 
 

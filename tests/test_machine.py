@@ -94,6 +94,12 @@ def test_a_containers_quota_bounds_the_usable_cpus(tmp_path, monkeypatch, quota,
     assert read_machine(tmp_path).usable_cpus == usable
 
 
+def test_an_arm_cpu_goes_by_its_part_not_by_a_general_name(tmp_path):
+    general = "processor\t: 0\nmodel name\t: ARMv8 Processor rev 4 (v8l)\nCPU implementer\t: 0x41\nCPU part\t: 0xd03\n"
+    write(tmp_path, "proc/cpuinfo", general)
+    assert read_machine(tmp_path).cpu == "Cortex-A53"
+
+
 def test_a_system_that_tells_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(platform, "processor", lambda: "")
     machine = read_machine(tmp_path)

@@ -26,8 +26,9 @@ from edgeq.files import sha256_json
 
 CACHE = Path(__file__).parents[2] / ".cache" / "arm"
 
-_RECIPE = 1
-_QEMU = "qemu-user-static"
+_RECIPE = 2
+# Up to Debian 12 the first holds programs without dependencies, since then links to those of the second.
+_QEMU = ("qemu-user-static", "qemu-user")
 _PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1", "libatomic1")
 # The engines decide the numbers, so that both machines take the same versions; the tests run there, too.
 _ENGINES = ("onnxruntime", "ai-edge-litert")
@@ -156,7 +157,7 @@ def set_up() -> Emulator:
 def _folder() -> Path:
     """Returns the folder of this recipe on this release of the distribution, whose packages it consists of."""
     release = Path("/etc/os-release").read_text() if Path("/etc/os-release").is_file() else ""
-    digest = sha256_json({"recipe": _RECIPE, "packages": [_QEMU, *_PACKAGES], "cpus": _CPUS, "release": release})
+    digest = sha256_json({"recipe": _RECIPE, "packages": [*_QEMU, *_PACKAGES], "cpus": _CPUS, "release": release})
     return CACHE / f"emulator-{digest[:16]}"
 
 
@@ -177,7 +178,8 @@ def _fetch(folder: Path) -> Path:
     )
     apt = ["apt-get", "-qq", "-c", str(settings)]
     _run([*apt, "update"])
-    _run([*apt, "install", "--yes", "--download-only", *_PACKAGES, f"{_QEMU}:amd64"])
+    _run([*apt, "install", "--yes", "--download-only", *_PACKAGES])
+    _run([*apt, "download", *(f"{name}:amd64" for name in _QEMU)], folder / "archives")
     return folder / "archives"
 
 
@@ -200,8 +202,8 @@ def _make_root(system: Path, root: Path, cpuinfo: str) -> None:
         (root / path.name).symlink_to(Path("..") / system.name / path.name)
 
 
-def _run(command: Sequence[str | Path]) -> str:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def _run(command: Sequence[str | Path], folder: Path | None = None) -> str:
+    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise EmulatorUnavailableError(f"{command[0]} failed: {words[-1]}")
