@@ -27,7 +27,7 @@ test: $(VENV)/.develop
 # Where aarch64 cannot be emulated the tests are skipped by name, and the first line says why.
 test-arm: $(VENV)/.develop
 	-$(BIN)/python -m tests.arm.emulator
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m arm -rs tests/arm
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m arm -rs tests/arm tests/devices
 
 lint: $(VENV)/.develop
 	$(BIN)/ruff check .

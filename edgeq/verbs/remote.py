@@ -240,7 +240,10 @@ class _Run:
                 answer = process.ask(_TIMEOUT_S, "next")
                 done = answer.get("done") is True
                 self._note_environment(answer.get("environment"))
-                for found in _list_of_objects(name, answer.get("found")):
+                entries = _list_of_objects(name, answer.get("found"))
+                if not entries and not done:
+                    raise DeviceError(f"{name}: the device tells of no image and goes on")
+                for found in entries:
                     position = found.get("position")
                     if type(position) is not int or position not in left:
                         raise DeviceError(
@@ -342,7 +345,7 @@ def _on_devices(devices: Sequence[Device], work: Work, on_results: OnResults) ->
 
 
 class _Opened:
-    """The devices that are connected at the moment, so that one thread can end what the others do."""
+    """The devices that are in use at the moment, so that one thread can end what the others do."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -382,6 +385,7 @@ def _work_on(device: Device, work: Work, opened: _Opened) -> Results:
         with labelled(LOCAL):
             results = work(device, None)
     else:
-        with labelled(device.name), named_errors(device.name), RemoteDevice(device) as remote, opened.noted(remote):
+        remote = RemoteDevice(device)
+        with labelled(device.name), named_errors(device.name), opened.noted(remote), remote:
             results = work(device, remote)
     return [{**result, "device": device.name} for result in results]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import platform
+import shlex
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeq.devices.remote import RemoteDevice
 from edgeq.devices.transfer import SentFile, SentFolder, Store
 from edgeq.errors import DeviceError, InputError
-from edgeq.verbs import remote as remote_verbs
+from edgeq.verbs.bench import Sampling
+from edgeq.verbs.remote import bench_on_devices
+from tests.arm.emulator import find
 from tests.devices.scene import Scene, draw_scene
 from tests.tiny import save_conv_net
 
@@ -213,30 +216,53 @@ def test_runtimes_of_a_device(loop, tmp_path):
 def test_a_device_that_fetches_its_own_packages(loop, tmp_path):
     net = save_conv_net(tmp_path / "net.onnx").path
     device = loop.device(env="venv", cache=str(tmp_path / "venv cache"))
-    (outcome,) = remote_verbs.bench_on_devices(
-        [device], [net], ["onnxruntime"], sampling=remote_verbs.Sampling(min_runs=5, min_s=0, warmup_s=0)
-    )
+    (outcome,) = bench_on_devices([device], [net], ["onnxruntime"], sampling=Sampling(min_runs=5, min_s=0, warmup_s=0))
     assert outcome.results[0]["runs"] >= 5
     assert list((tmp_path / "venv cache").glob("venv-*/bin/python"))
     assert _leftovers(tmp_path / "venv cache") == []
 
 
 @pytest.mark.device
-def test_a_device_of_another_architecture(edgeq, scene, tmp_path, monkeypatch):
+def test_a_board(edgeq, scene, tmp_path, monkeypatch):
     address = os.environ.get("EDGEQ_TEST_DEVICE")
     if not address:
         pytest.skip("set EDGEQ_TEST_DEVICE to the address of a board or an emulated one: ssh://user@host:port")
     monkeypatch.chdir(tmp_path)
-    options = ["--device", address, "--device", "local", "--json", "r.json"]
+    _check_agreement(edgeq, scene, address)
+
+
+@pytest.mark.arm
+def test_an_emulated_aarch64_device(loop, edgeq, scene, tmp_path, monkeypatch):
+    emulator = find()
+    if emulator is None:
+        pytest.skip("aarch64 is not emulated here; `make test-arm` sets it up")
+    root = emulator.folder / "neoverse-n1"
+    # Not `write_python`: the path of packages is what edgeq gives it. -S as there.
+    qemu = [emulator.qemu, "-cpu", "neoverse-n1", "-L", root, "-E", f"PYTHONPYCACHEPREFIX={tmp_path}/bytecode"]
+    command = shlex.join(map(str, [*qemu, root / "usr/bin/python3", "-S"]))
+    python = _wrapper(tmp_path / "python", f'exec {command} "$@"')
+    toml = loop.toml("arm").replace(loop.device().python, str(python))
+    (tmp_path / "devices.toml").write_text(toml)
+    monkeypatch.chdir(tmp_path)
+    there = _check_agreement(edgeq, scene, "arm")
+    assert there["environment"]["emulated"] is True
+
+
+def _check_agreement(edgeq, scene: Scene, device: str) -> dict[str, Any]:
+    """Returns a result of the device, after comparing it with this machine's."""
+    options = ["--device", device, "--device", "local", "--json", "r.json"]
     done = edgeq("bench", scene.artifact, "--runtime", "onnxruntime", "--seconds", 0, *options)
     assert done.code == 0, done
-    there, _ = json.loads(Path("r.json").read_text())
-    assert there["obtained"] in ("measured", "emulated")
+    there, here = json.loads(Path("r.json").read_text())
+    assert there["obtained"] == ("emulated" if there["environment"]["emulated"] else "measured")
+    assert (there["latency_ms"]["p50"] is None) == there["environment"]["emulated"]
     done = edgeq("eval", *scene.options, *options)
     assert done.code == 0, done
     there, here = json.loads(Path("r.json").read_text())
     assert there["AP"] == pytest.approx(here["AP"], abs=1e-3)
-    assert there["environment"]["architecture"] != platform.machine() or address
+    assert there["images"] == here["images"]
+    result: dict[str, Any] = there
+    return result
 
 
 def _folder(path: Path) -> Path:
