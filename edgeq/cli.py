@@ -149,6 +149,13 @@ def export(
             "residual stream in float)."
         ),
     ] = "balanced",
+    rescale: Annotated[
+        str | None,
+        typer.Option(
+            help="Transformers: rescale channels behind LayerNorm by what the images show, for outliers among them: "
+            "smooth (SmoothQuant) or unify (RepQ-ViT)."
+        ),
+    ] = None,
     int8_deconv: Annotated[
         bool, typer.Option("--int8-deconv", help="jetson-orin: ConvTranspose in INT8 too, instead of FP16.")
     ] = False,
@@ -184,6 +191,7 @@ def export(
         options=Options(tuple(keep or ()), integer_io, compat),
         int8_deconv=int8_deconv,
         vit_plan=cast("VitPlan", vit_plan),
+        rescale=rescale,
         threads=threads,
     )
     for file in result.files:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError, ModelError
+from edgeq.export.attention_scale import fold_attention_scale
 from edgeq.export.batchnorm import FoldReport, fold_batchnorm
+from edgeq.export.gelu import fuse_gelu
 from edgeq.export.graph import (
     clean,
     convert_opset,
@@ -21,6 +23,7 @@ from edgeq.export.graph import (
     set_input_size,
     specs,
 )
+from edgeq.export.layernorm import fold_layernorm_affine
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
 from edgeq.models.vit_configs import VITS, VitConfig
@@ -160,6 +163,10 @@ def _assemble(
 ) -> OpenedModel:
     folded = fold_batchnorm(graph)
     infer_shapes(graph)
+    fuse_gelu(graph)
+    for rewrite in (fold_attention_scale, fold_layernorm_affine):
+        for node, reason in rewrite(graph).left.items():
+            _log.debug("%s: %s is left as it is: %s", rewrite.__name__, node, reason)
     labels = preset.labels if request.labels is None else parse_labels(request.labels)
     model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels)
     return OpenedModel(model, module, folded)

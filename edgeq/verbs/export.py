@@ -15,22 +15,28 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import EdgeqError, InputError
 from edgeq.export.artifact import Artifact, Postprocessing
 from edgeq.export.onnx_writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+from edgeq.export.rescale import smooth_channels, unify_channels
 from edgeq.export.tflite import writer as tflite_writer
 from edgeq.export.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
 from edgeq.export.topology import VitPlan, choose, floats_of
 from edgeq.files import require_writable
+from edgeq.images import list_images
 from edgeq.model_source import ModelRequest, open_model
 from edgeq.preprocessing import Placement
 from edgeq.targets import Target, get_target
 from edgeq.tflite_source import convert, open_tflite
 from edgeq.verbs.calibrate import calibrated_tensors
 from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.channel_statistics import channel_statistics
 from edgeq.verbs.compare import Comparison, Reference, compare, real_inputs, reference_outputs, tflite_outputs
 from edgeq.verbs.share import collect_ranges, match_tensors, translate_keep
 from edgeq.verbs.tasks import task_of
 
 PRECISIONS = {"onnx": ("fp32", "fp16", "int8", "dynamic"), "tflite": tflite_writer.PRECISIONS}
 """File format -> the precisions that it is written in."""
+
+RESCALINGS = {"smooth": smooth_channels, "unify": unify_channels}
+"""What `--rescale` takes: SmoothQuant's way and RepQ-ViT's."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +79,7 @@ def export_model(
     options: Options | None = None,
     int8_deconv: bool = False,
     vit_plan: VitPlan = "balanced",
+    rescale: str | None = None,
     threads: int | None = None,
 ) -> ExportResult:
     """Writes a model's files for one target and returns them with their comparisons.
@@ -88,6 +95,8 @@ def export_model(
         options: What stays in float, and how TFLite files are written.
         int8_deconv: Whether ConvTranspose runs in INT8 where the target by itself leaves it in float.
         vit_plan: What of a transformer runs in INT8: `fast`, `balanced` or `safe` (`edgeq.export.topology`, rule 8).
+        rescale: How channels between LayerNorm and linear layers are rescaled first, a name of `RESCALINGS`; exact in
+            float. By default they are not: on the trained ViT of the benchmarks INT8 gains nothing by it.
         threads: CPU threads for calibration.
 
     Raises:
@@ -103,6 +112,8 @@ def export_model(
     options = options or Options()
     if vit_plan not in get_args(VitPlan):
         raise InputError(f"--vit-plan {vit_plan}: wanted one of {', '.join(get_args(VitPlan))}")
+    if rescale is not None and rescale not in RESCALINGS:
+        raise InputError(f"--rescale {rescale}: wanted one of {', '.join(RESCALINGS)}")
     is_tflite = request.reference.endswith(".tflite")
     formats = formats or (("tflite",) if is_tflite else target.formats)
     _check_formats(target, formats, is_tflite, options)
@@ -115,7 +126,9 @@ def export_model(
     if target.rules.calibration_cache and "int8" in precisions and "fp32" not in precisions:
         precisions = ("fp32", *precisions)
     require_writable(out / "a file")
-    export = _Export(request, target, tuple(dict.fromkeys(precisions)), out, calibration, options, vit_plan, threads)
+    export = _Export(
+        request, target, tuple(dict.fromkeys(precisions)), out, calibration, options, vit_plan, rescale, threads
+    )
     return export.from_tflite() if is_tflite else export.from_graph(formats)
 
 
@@ -176,12 +189,15 @@ class _Export:
     calibration: CalibrationSource | None
     options: Options
     vit_plan: VitPlan
+    rescale: str | None
     threads: int | None
 
     def from_graph(self, formats: Sequence[str]) -> ExportResult:
         """Writes the files of a torch model or an ONNX file."""
         opened = open_model(self.request)
         model = opened.model
+        if self.rescale is not None:
+            self._rescale_channels(model, self.rescale)
         if "onnx" in formats:
             # Tells of a wrong `keep` before the long work.
             choose(model.graph, self.target.rules, self.options.keep, self.vit_plan)
@@ -198,6 +214,16 @@ class _Export:
             files += self._write_onnx(model, ranges, inputs, reference)
         return ExportResult(model, opened.folded.folded, opened.folded.left, tuple(files), path)
 
+    def _rescale_channels(self, model: FloatModel, method: str) -> None:
+        source = self.calibration
+        if source is None or source.is_ranges_file or source.is_cache:
+            raise InputError(f"--rescale {method}: measures channels on images; give --calib with images")
+        statistics = channel_statistics(
+            model, list_images(source.source, source.images_dir), num=min(source.num, 128), threads=self.threads
+        )
+        if not RESCALINGS[method](model.graph, statistics).done:
+            _log.warning("--rescale %s: the model has no LayerNorm that linear layers alone read", method)
+
     def from_tflite(self) -> ExportResult:
         """Writes the files of a float TFLite file."""
         model = open_tflite(self.request)
@@ -210,7 +236,8 @@ class _Export:
         return ExportResult(model, 0, {}, tuple(files), path)
 
     def _ranges(self, model: FloatModel | TfliteModel) -> tuple[Ranges | None, Path | None]:
-        if self.calibration is None or not any(precision in STATIC_PRECISIONS for precision in self.precisions):
+        audited = "fp16" in self.precisions and self.target.rules.fp16 != "weights"
+        if self.calibration is None or not (audited or set(self.precisions) & set(STATIC_PRECISIONS)):
             return None, None
         return self.calibration.ranges(model, self.out, self.threads)
 
@@ -237,7 +264,7 @@ class _Export:
         keep = self.options.keep
         writers: dict[str, Callable[[], Artifact]] = {
             "fp32": lambda: write_fp32(model, self.target, self.out),
-            "fp16": lambda: write_fp16(model, self.target, self.out),
+            "fp16": lambda: write_fp16(model, self.target, self.out, ranges),
             "int8": lambda: write_int8(model, self.target, self.out, _known(ranges), keep, self.vit_plan),
             "dynamic": lambda: write_dynamic(model, self.target, self.out, keep),
         }
