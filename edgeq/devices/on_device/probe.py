@@ -40,4 +40,5 @@ def _has_glibc() -> bool:
     return "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
 
 
-main()
+if __name__ == "__main__":
+    main()

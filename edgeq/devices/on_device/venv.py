@@ -40,4 +40,5 @@ def _run(*command: str) -> None:
     subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
