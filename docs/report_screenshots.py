@@ -18,9 +18,12 @@ from edgeq.report.write import write_report
 
 FOLDER = Path(__file__).parent
 WIDE_PX, PHONE_PX = 1280, 390
-# How much of the page a picture shows: the overview with the plots below it.
-_WIDE_HEIGHT, _PHONE_HEIGHT = 1560, 844
+_WINDOW_HEIGHT = 844
+_MARGIN = 24
 _COLORS = 128
+# Down to where the wide picture reaches: the overview, and the plots below it where there are any.
+_LAST = "(document.querySelector('#tradeoff') || document.querySelector('#overview'))"
+_IMAGES = "(document.querySelector('#images') || document.querySelector('#overview'))"
 
 
 def take(runs: Sequence[Path], images: Sequence[Path], folder: Path) -> list[Path]:
@@ -36,17 +39,22 @@ def take(runs: Sequence[Path], images: Sequence[Path], folder: Path) -> list[Pat
         page = Path(name) / "report.html"
         write_report(read_runs(runs), page, images_dirs=images)
         shots = {}
-        for width, height in ((WIDE_PX, _WIDE_HEIGHT), (PHONE_PX, _PHONE_HEIGHT)):
+        for width in (WIDE_PX, PHONE_PX):
             for dark in (False, True):
-                browser.open(page, width, height, dark=dark)
+                browser.open(page, width, _WINDOW_HEIGHT, dark=dark)
+                height = (
+                    browser.run(f"Math.ceil({_LAST}.getBoundingClientRect().bottom)") + _MARGIN
+                    if width == WIDE_PX
+                    else _WINDOW_HEIGHT
+                )
                 wide = browser.run("document.documentElement.scrollWidth")
                 if wide != width:
                     raise SystemExit(f"the page is {wide} pixels wide in a window of {width}")
                 shots[width, dark] = Path(name) / f"{width}-{dark}.png"
                 browser.screenshot(shots[width, dark], (0, 0, width, height))
         # The images on which two files differ, at phone width.
-        browser.open(page, PHONE_PX, _PHONE_HEIGHT)
-        browser.run("document.querySelector('#images, #losses, #overview').scrollIntoView({ behavior: 'instant' })")
+        browser.open(page, PHONE_PX, _WINDOW_HEIGHT)
+        browser.run(f"{_IMAGES}.scrollIntoView({{ behavior: 'instant' }})")
         third = Path(name) / "images.png"
         browser.screenshot(third)
         if browser.complaints:

@@ -16,10 +16,12 @@ import pytest
 from PIL import Image
 
 from edgeq.errors import InputError
+from edgeq.predictions import EmbeddingPredictions, pack_predictions
 from edgeq.report.document import Document, build_document
 from edgeq.report.runs import Runs, read_runs
 from edgeq.verbs.report import merge
 from tests.report.made import make_detections, make_ground_truth, make_score, make_timing
+from tests.verbs.test_gate import classified
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -156,6 +158,25 @@ def test_a_report_of_scores_alone_has_no_plots_of_latency():
     assert Page(bare).open == []
     assert 'id="latency"' not in bare
     assert 'id="losses"' in bare
+
+
+def test_classifiers_and_embeddings_have_pages_too():
+    right = np.arange(60) % 7 != 0
+    classifiers = classified(np.ones(60, bool), right)
+    cosines = np.linspace(0.9, 1.0, 30, dtype=np.float32)
+    predictions = pack_predictions(EmbeddingPredictions(tuple(map(str, range(30))), cosines))
+    changes = {"task": "embedding", "artifact": "vit.x86.int8.onnx", "source_digest": "vit", "target": "x86"}
+    embedding = {**make_timing("int8", 4.0, **changes), "digest": "vit"}
+    score = {**embedding, "cosine": float(cosines.mean()), "recall_at_1": 0.9, "images": 30, "predictions": predictions}
+    del score["latency_ms"]
+    made = make_document([*classifiers, make_timing("fp32", 8.0, digest="fp32"), score, embedding])
+    drops = [entry.drop.points for entry in made.entries if entry.drop is not None]
+    assert drops == pytest.approx([100 * (1 - right.mean()), 5.0], abs=1e-4)
+    shown = render(made)
+    assert Page(shown).open == []
+    assert "top-1" in shown
+    assert "cosine" in shown
+    assert 'id="thresholds"' not in shown
 
 
 def test_results_of_earlier_versions_are_shown_without_intervals():
