@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 _CONVOLUTIONS = ("aten::conv2d", "aten::conv_transpose2d")
 _NON_NEGATIVE = ("aten::relu", "aten::relu_", "aten::relu6", "aten::relu6_", "aten::sigmoid", "aten::sigmoid_")
 _KEEPS_SIGN = ("aten::max_pool2d", "aten::avg_pool2d", "aten::upsample_nearest2d", "aten::clone", "aten::dropout")
+_LINEAR = ("aten::linear", "aten::matmul", "aten::mm")
+_MOVES = (
+    "aten::alias", "aten::chunk", "aten::clone", "aten::contiguous", "aten::detach", "aten::dropout", "aten::expand",
+    "aten::flatten", "aten::permute", "aten::reshape", "aten::select", "aten::slice", "aten::split",
+    "aten::split_with_sizes", "aten::squeeze", "aten::transpose", "aten::unbind", "aten::unflatten", "aten::unsqueeze",
+    "aten::view",
+)  # fmt: skip
+"""Operators that only move values of their first argument."""
 
 
 def capture(module: torch.nn.Module, example: torch.Tensor) -> fx.GraphModule:
@@ -27,7 +35,7 @@ def capture(module: torch.nn.Module, example: torch.Tensor) -> fx.GraphModule:
 
     graph_module = torch.export.export(module.eval(), (example,)).module()
     assert isinstance(graph_module, torch.fx.GraphModule)  # noqa: S101 - `module()` of an unflattened program
-    for rewrite in (fold_batchnorm, pad_pools_with_zeros, simplify_conv_transposes):
+    for rewrite in (fold_batchnorm, fold_layernorm_affine, pad_pools_with_zeros, simplify_conv_transposes):
         rewrite(graph_module)
     graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
@@ -70,6 +78,93 @@ def fold_batchnorm(graph_module: fx.GraphModule) -> int:
         graph_module.graph.erase_node(node)
         folded += 1
     return folded
+
+
+def fold_layernorm_affine(graph_module: fx.GraphModule) -> int:
+    """Folds the scale and shift of LayerNorms into the linear layers behind them, and returns of how many.
+
+    Those that `edgeq.export.layernorm` folds in the ONNX graph, so that both graphs still hold the same tensors: what
+    normalises over the last axis and is read by linear layers alone, also behind operators that only move values.
+    The converter folds some of them itself, but none behind the choice of a token.
+    """
+    import torch
+
+    folded = 0
+    for node in list(graph_module.graph.nodes):
+        if _name(node) != "aten::layer_norm":
+            continue
+        arguments = _arguments(node)
+        gamma, beta = (_constant(graph_module, arguments[name]) for name in ("weight", "bias"))
+        if gamma is None or gamma.ndim != 1:
+            continue
+        beta = torch.zeros_like(gamma) if beta is None else beta
+        if torch.any(gamma != 1) or torch.any(beta):
+            channels = torch.arange(float(gamma.numel())).expand(node.meta["val"].shape)
+            layers = _linears_behind(graph_module, node, channels)
+            if not layers:
+                continue
+            for layer in layers:
+                _absorb(graph_module, layer, gamma.double(), beta.double())
+            folded += 1
+        node.args, node.kwargs = (node.args[0], arguments["normalized_shape"], None, None, arguments["eps"]), {}
+    return folded
+
+
+def _linears_behind(graph_module: fx.GraphModule, node: fx.Node, channels: Any) -> list[fx.Node] | None:
+    """Returns the linear layers that read a tensor's channels whole and in order; `None` where anything else reads it.
+
+    Args:
+        graph_module: The graph.
+        node: Computes the tensor, or a list of tensors.
+        channels: Which channel each element comes from, in the tensor's shape. What moves the tensor is run on it.
+    """
+    import operator
+
+    layers: list[fx.Node] = []
+    for user in node.users:
+        if user.args[0] is node and (_name(user) in _MOVES or user.target is operator.getitem):
+            if len(user.all_input_nodes) > 1:
+                return None
+            move: Any = user.target
+            behind = _linears_behind(graph_module, user, move(channels, *user.args[1:], **user.kwargs))
+            if behind is None:
+                return None
+            layers += behind
+            continue
+        weight, _ = _weight_and_bias(graph_module, user)
+        if weight is None or user.args[0] is not node or channels.shape[-1] != weight.shape[1]:
+            return None
+        if (channels != channels.new_tensor(range(weight.shape[1]))).any():
+            return None
+        layers.append(user)
+    return layers
+
+
+def _weight_and_bias(graph_module: fx.GraphModule, node: fx.Node) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Returns the constant weight `(out, in)` and bias of a linear layer; `None` for what is not there."""
+    if _name(node) not in _LINEAR:
+        return None, None
+    if _name(node) == "aten::linear":
+        arguments = _arguments(node)
+        weight, bias = (_constant(graph_module, arguments[name]) for name in ("weight", "bias"))
+        return (weight, bias) if bias is not None or arguments["bias"] is None else (None, None)
+    weight = _constant(graph_module, node.args[1])
+    return (weight.T, None) if weight is not None and weight.ndim == 2 else (None, None)
+
+
+def _absorb(graph_module: fx.GraphModule, layer: fx.Node, gamma: torch.Tensor, beta: torch.Tensor) -> None:
+    """Lets a linear layer read `x` instead of `gamma * x + beta`, both `(in,)`, float64."""
+    import torch
+
+    weight, bias = _weight_and_bias(graph_module, layer)
+    assert weight is not None  # noqa: S101 - it was found as a linear layer
+    matrix, dtype = weight.double(), weight.dtype
+    shift = matrix @ beta + (0 if bias is None else bias.double())
+    # A product of matrices becomes a linear layer, too: it may need a bias now.
+    layer.target, layer.args, layer.kwargs = torch.ops.aten.linear.default, (layer.args[0], None), {}
+    _set_argument(graph_module, layer, "weight", (matrix * gamma).to(dtype))
+    if bias is not None or torch.any(shift):
+        _set_argument(graph_module, layer, "bias", shift.to(dtype))
 
 
 def pad_pools_with_zeros(graph_module: fx.GraphModule) -> int:
