@@ -56,6 +56,7 @@ class RemoteDevice:
         self._exit.enter_context(self._connection)
         try:
             self._facts = probe(self._connection)
+            self._connection.keep_watched(on_device("watch"))
         except BaseException:
             self._exit.close()
             raise

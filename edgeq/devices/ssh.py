@@ -29,6 +29,8 @@ Feed = Callable[[IO[bytes]], None]
 
 _CONNECT_S = 30
 _ALIVE_S = 15
+_BEAT_S = 10.0
+_SILENCE_S = 90.0
 _CLOSE_S = 5.0
 _READY = b"edgeq"
 _MAX_ANSWER_BYTES = 4 << 20
@@ -56,6 +58,7 @@ class Connection:
         self._folder: Path | None = None
         self._master: subprocess.Popen[bytes] | None = None
         self._said: _Collected | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Connection:
         if shutil.which("ssh") is None:
@@ -123,8 +126,25 @@ class Connection:
         answer = self.run(arguments, feed, timeout_s=timeout_s)
         return parse_answer(self.device.name, answer)
 
+    def keep_watched(self, script: str) -> None:
+        """Has the device end the connection by itself once it hears nothing for a while: the network may be gone.
+
+        Args:
+            script: Source of `edgeq/devices/on_device/watch.py`.
+        """
+        # `exec`, so that its parent is sshd and not the login shell.
+        command = self.command(["exec", self.device.python, "-c", script, str(_SILENCE_S)])
+        quiet = subprocess.DEVNULL
+        self._watch = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True
+        )
+        threading.Thread(target=_beat, args=(self._watch,), daemon=True).start()
+
     def close(self) -> None:
         """Ends the connection."""
+        if self._watch is not None:
+            _end(self._watch)
+            self._watch = None
         if self._master is not None:
             _end(self._master)
             self._master = None
@@ -264,6 +284,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _beat(process: subprocess.Popen[bytes]) -> None:
+    stdin = cast(IO[bytes], process.stdin)
+    with contextlib.suppress(OSError, ValueError):
+        while True:
+            try:
+                process.wait(_BEAT_S)
+                return
+            except subprocess.TimeoutExpired:
+                stdin.write(b"\n")
+                stdin.flush()
 
 
 def _feed(process: subprocess.Popen[bytes], feed: Feed | None) -> None:

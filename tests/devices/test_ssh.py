@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeq.detection import Detections
+from edgeq.devices import ssh
 from edgeq.devices.config import Device
-from edgeq.devices.probe import parse_facts
+from edgeq.devices.probe import on_device, parse_facts
 from edgeq.devices.ssh import Connection, parse_answer, remote_command
 from edgeq.errors import DeviceError, EdgeqError, InputError, MissingDependencyError
 from edgeq.verbs.journal import Entry
@@ -212,6 +215,27 @@ def test_no_socket_and_no_process_is_left(loop, monkeypatch, tmp_path):
     assert loop.masters() == []
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_device_that_hears_nothing_ends_by_itself(loop, monkeypatch):
+    monkeypatch.setattr(ssh, "_BEAT_S", 0.1)
+    monkeypatch.setattr(ssh, "_SILENCE_S", 2.0)
+    with Connection(loop.device()) as connection:
+        connection.keep_watched(on_device("watch"))
+        runner = subprocess.Popen(
+            connection.command(["sh", "-c", "cat # $0", str(loop.cache)]), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        pid = loop.wait_for("cat # $0")
+        time.sleep(4)
+        assert pid in loop.processes(), "it is heard"
+        os.kill(connection.pid, signal.SIGSTOP)  # as if the network were gone
+        try:
+            loop.assert_empty(timeout_s=30)
+        finally:
+            os.kill(connection.pid, signal.SIGCONT)
+        runner.communicate(timeout=20)
+        with pytest.raises(DeviceError, match="the connection is lost"):
+            connection.run(["true"], timeout_s=20)
 
 
 def _write(stdin, content):
