@@ -27,6 +27,8 @@ AREAS = ("all", "small", "medium", "large")
 _RECALL_LEVELS = np.linspace(0.0, 1.00, 101)
 _MAX_DETECTIONS = 100
 _NO_BOX = np.spacing(1)
+# Weights of detections held at once: 64 MiB of int32, however many images there are.
+_MAX_VALUES = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +75,9 @@ def class_ap(matches: ClassMatches, weights: NDArray[np.signedinteger[Any]]) -> 
     Returns:
         NaN where a choice holds no box of the class.
     """
-    boxes = matches.boxes @ weights
-    return np.stack([
-        _interpolated(matches, threshold, weights, boxes) for threshold in range(len(matches.hits))
-    ])  # fmt: skip
+    columns = max(1, _MAX_VALUES // max(1, len(matches.images)))
+    parts = [weights[:, start : start + columns] for start in range(0, weights.shape[1], columns)]
+    return np.concatenate([_class_ap(matches, part) for part in parts], axis=1)
 
 
 def mean_ap(per_class: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -85,6 +86,11 @@ def mean_ap(per_class: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         mean: NDArray[np.float64] = np.where(present, per_class, 0).sum(axis=0) / present.sum(axis=0)
     return mean
+
+
+def _class_ap(matches: ClassMatches, weights: NDArray[np.signedinteger[Any]]) -> NDArray[np.float64]:
+    boxes = matches.boxes @ weights
+    return np.stack([_interpolated(matches, threshold, weights, boxes) for threshold in range(len(matches.hits))])
 
 
 def _interpolated(

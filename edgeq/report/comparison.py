@@ -65,6 +65,7 @@ class Scored:
 
     def __init__(self, predictions: Predictions) -> None:
         self.predictions = predictions
+        self._per_class: dict[str, NDArray[np.float64]] = {}
 
     @functools.cached_property
     def matches(self) -> Matches:
@@ -73,11 +74,13 @@ class Scored:
             raise TypeError(f"predictions for {self.predictions.task} have no boxes")
         return match(self.predictions)
 
-    @functools.cache  # noqa: B019 - lives as long as the report that holds it
     def per_class(self, area: str) -> NDArray[np.float64]:
         """Returns the AP of each class `(classes, 1 + RESAMPLES)`: over all images, then over each draw of them."""
-        weights = draws(len(self.predictions.images))
-        return np.stack([class_ap(each, weights).mean(axis=0) for each in self.matches[area]])
+        if area not in self._per_class:
+            weights = draws(len(self.predictions.images))
+            classes = [class_ap(each, weights).mean(axis=0) for each in self.matches[area]]
+            self._per_class[area] = np.stack(classes)
+        return self._per_class[area]
 
 
 @functools.lru_cache(maxsize=8)

@@ -115,9 +115,9 @@ def plot_scores(curves: Sequence[tuple[Entry, Curve]], title: str) -> str:
         for position, (entry, curve) in enumerate(curves):
             color = _SERIES[series_number(entry)]
             # The first one, FP32, lies broad and pale beneath the others: often they are nearly the same.
-            broad = {} if position else {"linewidth": 5, "alpha": 0.4}
+            width, alpha = (1.4, 1.0) if position else (5.0, 0.4)
             label = f"{entry.number}  {entry.precision_name}, {entry.runtime}"
-            axes.plot(curve.curve.thresholds, curve.curve.f1, color=color, label=label, **{"linewidth": 1.4, **broad})
+            axes.plot(curve.curve.thresholds, curve.curve.f1, color=color, label=label, linewidth=width, alpha=alpha)
             best = curve.curve.best_threshold
             axes.plot([best, best], [0, curve.curve.best_f1], color=color, linewidth=1, linestyle=(0, (3, 2)))
             axes.plot([best], [curve.curve.best_f1], "o", color=color, markersize=6)

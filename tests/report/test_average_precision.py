@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgeq.detection.coco import GroundTruth, category_ids, evaluate, load_ground_truth
 from edgeq.detection.detections import Detections
 from edgeq.predictions import DetectionPredictions
+from edgeq.report import average_precision
 from edgeq.report.average_precision import AREAS, class_ap, match, mean_ap
 from tests.detection.test_coco import mlperf_detections
 from tests.report.made import make_detections, make_ground_truth, make_predictions
@@ -68,6 +69,15 @@ def _copies(truth, detections, counts):
     images = tuple(records[image]._replace(id=number) for number, image in enumerate(drawn))
     copied = dataclasses.replace(truth, images=images, annotations=tuple(annotations))
     return copied, {number: detections[image] for number, image in enumerate(drawn)}
+
+
+def test_draws_in_pieces_are_the_same(monkeypatch):
+    truth = make_ground_truth(8, 3)
+    (first, *_) = match(make_predictions(truth, make_detections(truth, 4, 6)))["all"]
+    weights = np.random.default_rng(0).integers(0, 3, (8, 50))
+    whole = class_ap(first, weights)
+    monkeypatch.setattr(average_precision, "_MAX_VALUES", 7 * len(first.images))
+    assert np.array_equal(class_ap(first, weights), whole, equal_nan=True)
 
 
 def test_a_draw_without_a_class_leaves_it_out_of_the_mean():
