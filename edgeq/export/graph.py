@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MIN_OPSET = 13
 """First opset whose QuantizeLinear has an axis, which per-channel weights need."""
+
+_SPLIT_CHANGED = 18
 
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -70,6 +73,8 @@ def convert_opset(model: ir.Model, opset: int) -> ir.Model:
 
     if opset_of(model) == opset:
         return model
+    if opset < _SPLIT_CHANGED <= opset_of(model):
+        _slice_instead_of_split(model)
     try:
         proto = onnx.version_converter.convert_version(ir.to_proto(model), opset)
         for node in proto.graph.node:
@@ -267,6 +272,33 @@ def save_onnx(model: ir.Model, path: Path) -> None:
         raise ModelError(f"{path.name}: the graph to write is not valid ONNX ({_first_line(error)})") from error
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _slice_instead_of_split(model: ir.Model) -> None:
+    """Replaces every Split of known lengths by Slices, in place: the converter knows no way down for opset 18's."""
+    import onnx_ir as ir
+
+    for node in walk(model):
+        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
+        source = node.inputs[0]
+        if node.op_type != "Split" or source is None:
+            continue
+        lengths = [output.shape[axis] for output in node.outputs if output.shape is not None]
+        ends = list(itertools.accumulate(length for length in lengths if isinstance(length, int)))
+        if len(ends) < len(node.outputs):
+            continue
+        for start, end, output in zip([0, *ends[:-1]], ends, list(node.outputs), strict=True):
+            window = [
+                new_initializer(model, f"{output.name}_{part}", np.array([number], np.int64))
+                for part, number in (("start", start), ("end", end), ("axis", axis))
+            ]
+            piece = ir.node("Slice", [source, *window], name=f"{output.name}_slice")
+            model.graph.insert_before(node, piece)
+            name, result = output.name, piece.outputs[0]
+            result.shape, result.type = output.shape, output.type
+            output.replace_all_uses_with(result, replace_graph_outputs=True)
+            output.name, result.name = f"{name}_split", name
+        model.graph.remove(node, safe=True)
 
 
 def _bypass_dropout(model: ir.Model) -> None:
