@@ -107,16 +107,34 @@ def _ai_edge_quantizer(artifact: Artifact, images: Path, out: Path) -> Work:
     return work
 
 
-def _nncf(artifact: Artifact, images: Path, out: Path) -> Work:
+def _nncf(artifact: Artifact, images: Path, out: Path, *, transformer: bool = False) -> Work:
     import nncf
     import openvino
 
     model = openvino.Core().read_model(artifact.path)
+    preset = {"model_type": nncf.ModelType.TRANSFORMER} if transformer else {}
 
     def work() -> None:
         arrays = list(_arrays(artifact, images))
-        quantized = nncf.quantize(model, nncf.Dataset(arrays), subset_size=len(arrays))
+        quantized = nncf.quantize(model, nncf.Dataset(arrays), subset_size=len(arrays), **preset)
         openvino.save_model(quantized, out, compress_to_fp16=False)
+
+    return work
+
+
+def _nncf_onnx(artifact: Artifact, images: Path, out: Path) -> Work:
+    import nncf
+    import onnx
+
+    model = onnx.load(artifact.path)
+
+    def work() -> None:
+        arrays = [{artifact.inputs[0].name: array} for array in _arrays(artifact, images)]
+        dataset = nncf.Dataset(arrays)
+        quantized = nncf.quantize(
+            model, dataset, subset_size=len(arrays), model_type=nncf.ModelType.TRANSFORMER
+        )  # fmt: skip
+        onnx.save(quantized, out)
 
     return work
 
@@ -154,6 +172,8 @@ def _tools() -> dict[str, Callable[[Artifact, Path, Path], Work]]:
         "edgeq-tflite": _edgeq_tflite,
         "ai-edge-quantizer": _ai_edge_quantizer,
         "nncf": _nncf,
+        "nncf-transformer": partial(_nncf, transformer=True),
+        "nncf-transformer-onnx": _nncf_onnx,
         "ort-u8s8": partial(_quantize_static, **unsigned),
         "ort-u8s8-entropy": partial(_quantize_static, **entropy),
         "ort-s8s8": _quantize_static,

@@ -1,0 +1,214 @@
+"""What does each step against the losses of an INT8 vision transformer bring?
+
+`python -m benchmarks.vit_accuracy` scores the trained Fashion-MNIST ViT on all 10,000 test images, calibrated on 512
+training images: first as plain quantizers write it, with a Q/DQ pair on every activation, then with one step after the
+other. INT8 runs in ONNX Runtime and OpenVINO; 6 and 4 bits, where the steps come apart, are simulated. Some 40 minutes
+on two cores; a second call goes on where one was interrupted (`--work`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cases import DATA, RESULTS
+from benchmarks.image_sets import unpack_fashionmnist
+from edgeq.calibrators.ranges import Ranges
+from edgeq.export.artifact import Artifact
+from edgeq.export.narrow import insert_narrow_qdq
+from edgeq.export.onnx_writer import FloatModel, plan_int8, write_artifact, write_fp32
+from edgeq.export.plan import make_plan
+from edgeq.export.qdq import insert_qdq
+from edgeq.export.rescale import smooth_channels, unify_channels
+from edgeq.export.topology import Topology, VitPlan, choose, moves_values, observed_tensors
+from edgeq.export.torch_export import export_torch
+from edgeq.files import write_json, write_text
+from edgeq.images import list_images
+from edgeq.model_source import ModelRequest, OpenedModel, open_model
+from edgeq.targets import get_target
+from edgeq.verbs.calibrate import calibrate
+from edgeq.verbs.channel_statistics import channel_statistics
+from edgeq.verbs.evaluate import evaluate_artifacts
+from edgeq.verbs.report import merge, provenance
+
+X86 = get_target("x86")
+REQUEST = ModelRequest("vit_fashionmnist", DATA / "weights" / "vit_d128_l6_fashionmnist.safetensors")
+BITS = ((8, 8), (6, 6), (4, 4))
+Results = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A row of the table.
+
+    Attributes:
+        title: What it is.
+        graph: Which float graph: `plain`, `folded`, `smooth` or `unify`.
+        method: Calibration method.
+        plan: A plan for transformers, or `everything`: a pair on every activation.
+    """
+
+    title: str
+    graph: str
+    method: str
+    plan: str
+
+
+STEPS = (
+    Step("min-max, everything in INT8", "plain", "minmax", "everything"),
+    Step("entropy, everything in INT8", "plain", "entropy", "everything"),
+    Step("+ LayerNorm folded into linear layers", "folded", "entropy", "everything"),
+    Step("+ channels rescaled (`--rescale smooth`)", "smooth", "entropy", "everything"),
+    Step("+ ranges by the layers' output error (`--method best`)", "smooth", "best", "everything"),
+    Step("+ selective precision (`--vit-plan balanced`)", "smooth", "best", "balanced"),
+    Step("the default: folded, lp, balanced", "folded", "lp", "balanced"),
+    Step("the default with `--rescale unify`", "unify", "lp", "balanced"),
+    Step("the default with `--vit-plan fast`", "folded", "lp", "fast"),
+    Step("the default with `--vit-plan safe`", "folded", "lp", "safe"),
+)
+
+
+def plain_model(opened: OpenedModel) -> FloatModel:
+    """Returns the model as torch exports it, without the rewrites for transformers."""
+    import torch
+
+    preprocessing = opened.model.preprocessing
+    example = torch.zeros(1, preprocessing.channels, preprocessing.height_px, preprocessing.width_px)
+    assert opened.module is not None
+    graph = export_torch(opened.module, example, ["scores"], opset=X86.rules.opset)
+    return dataclasses.replace(opened.model, graph=graph)
+
+
+def everything(model: FloatModel) -> Topology:
+    """Returns a topology with a pair on every activation that is computed."""
+    chosen = choose(model.graph, X86.rules, vit_plan="fast")
+    outputs = {value.name for value in model.graph.graph.outputs}
+    values = [*model.graph.graph.inputs]
+    values += [value for node in model.graph.graph if not moves_values(node) for value in node.outputs]
+    names = [str(value.name) for value in values if str(value.dtype) == "FLOAT" and value.name not in outputs]
+    return dataclasses.replace(chosen, tensors=tuple(dict.fromkeys([*names, *chosen.tensors])))
+
+
+def write(model: FloatModel, step: Step, ranges: Ranges, bits: tuple[int, int], folder: Path) -> Artifact:
+    """Returns the file of a step with so many bits for weights and activations."""
+    if step.plan == "everything":
+        graph = model.copy_graph()
+        facts: Results = {"method": ranges.method}
+        plan = make_plan(graph, everything(model), ranges, X86.rules)
+    else:
+        vit_plan: VitPlan = step.plan  # type: ignore[assignment]
+        graph, plan, facts = plan_int8(model, X86, ranges, vit_plan=vit_plan)
+    if bits == (8, 8):
+        insert_qdq(graph, plan, X86.rules)
+        return write_artifact(model, graph, X86, "int8", folder, facts)
+    insert_narrow_qdq(graph, plan, X86.rules, *bits)
+    return write_artifact(model, graph, X86, f"simulated-w{bits[0]}a{bits[1]}", folder, facts)
+
+
+class Study:
+    """The models, their ranges and the images, each made when it is first wanted."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+        self.train, self.test = work / "train", work / "test"
+        self.labels = self.test / "labels.csv"
+        if not self.labels.is_file():
+            unpack_fashionmnist(DATA, "fashionmnist_train2k_calib", self.train, every=1)
+            unpack_fashionmnist(DATA, "fashionmnist_test10k", self.test, every=1)
+        self._opened = open_model(REQUEST)
+        self._models: dict[str, FloatModel] = {}
+
+    def model(self, graph: str) -> FloatModel:
+        """Returns a float graph, by the name that a step gives it."""
+        if graph not in self._models:
+            self._models[graph] = self._make(graph)
+        return self._models[graph]
+
+    def _make(self, graph: str) -> FloatModel:
+        if graph == "plain":
+            return plain_model(self._opened)
+        folded = self._opened.model
+        if graph == "folded":
+            return folded
+        model = dataclasses.replace(folded, graph=folded.copy_graph())
+        statistics = channel_statistics(folded, list_images(self.train), num=128, threads=2)
+        {"smooth": smooth_channels, "unify": unify_channels}[graph](model.graph, statistics)
+        return model
+
+    def ranges(self, graph: str, method: str, bits: int) -> Ranges:
+        """Returns the ranges of every activation over 512 training images."""
+        model = self.model(graph)
+        searched = method == "best"
+        path = self._work / (f"{graph}.best{bits}.json" if searched else f"{graph}.json")
+        if not path.is_file():
+            tensors = observed_tensors(model.graph, [everything(model)])
+            options = {"method": "best", "options": {"bits": bits}} if searched else {"method": "lp"}
+            calibrate(model, list_images(self.train), path, tensors=tensors, num=512, threads=2, **options)
+        ranges = Ranges.load(path)
+        if searched:
+            return ranges
+        return ranges.with_method(method, **({} if method == "minmax" else {"bits": bits}))
+
+    def score(self, artifact: Artifact, runtimes: Sequence[str]) -> list[Results]:
+        """Returns top-1 on all test images, in every runtime."""
+        return evaluate_artifacts([artifact.path], self.labels, self.test, runtimes=runtimes, threads=2)
+
+
+def once(path: Path, work: Callable[[], Any]) -> Any:
+    """Returns what an earlier run has kept, or what `work` returns, which is kept."""
+    if not path.is_file():
+        write_json(path, {"results": work()})
+    return json.loads(path.read_text())["results"]
+
+
+def light(results: list[Results]) -> list[Results]:
+    """Returns results without what is said of each image."""
+    return [{key: value for key, value in each.items() if key not in ("predictions", "per_class")} for each in results]
+
+
+def run(study: Study, work: Path) -> str:
+    fp32 = once(work / "fp32.result.json", lambda: light(study.score(
+        write_fp32(study.model("folded"), X86, work / "fp32"), ["onnxruntime", "openvino"])))  # fmt: skip
+    titles = ["ONNX Runtime", "OpenVINO", *(f"W{weights}A{values} simulated" for weights, values in BITS[1:])]
+    lines = [
+        "# Fashion-MNIST ViT (6 blocks of 128), top-1 on 10,000 test images, calibrated on 512 training images",
+        "",
+        f"| INT8 and fewer bits, step by step | {' | '.join(titles)} |",
+        "|---|" + "---:|" * len(titles),
+        f"| FP32 | {fp32[0]['top1']:.4f} | {fp32[1]['top1']:.4f} | {fp32[0]['top1']:.4f} | {fp32[0]['top1']:.4f} |",
+    ]
+    everyone = [*fp32]
+    for number, step in enumerate(STEPS):
+        row = []
+        for bits in BITS:
+            name = f"{number}.w{bits[0]}a{bits[1]}"
+
+            def measure(step: Step = step, bits: tuple[int, int] = bits, name: str = name) -> list[Results]:
+                ranges = study.ranges(step.graph, step.method, bits[0])
+                artifact = write(study.model(step.graph), step, ranges, bits, work / name)
+                return light(study.score(artifact, ["onnxruntime", "openvino"] if bits == (8, 8) else []))
+
+            found = once(work / f"{name}.result.json", measure)
+            row += [f"{each['top1']:.4f}" for each in found]
+            everyone += found
+            print(step.title, name, row, flush=True)
+        lines.append(f"| {step.title} | {' | '.join(row)} |")
+    return "\n".join([*lines, "", *provenance(merge(everyone))]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--work", type=Path, default=Path("vit_accuracy"), help="folder for files and results")
+    work: Path = parser.parse_args().work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    text = run(Study(work), work)
+    write_text(RESULTS / "vit_accuracy.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
