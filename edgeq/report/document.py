@@ -331,7 +331,7 @@ def _entry(comparison: Comparison, numbers: dict[int, int], model: str, on_front
         score=scores.get(score_name) if score_name else None,
         reference=None if reference is None else numbers[id(reference)],
         drop=None if reference is row else comparison.main,
-        no_interval=comparison.without_interval if comparison.task else None,
+        no_interval=comparison.without_interval if comparison.task and reference is not row else None,
         scores={name: value for name, value in scores.items() if _is_number(value)},
         p50_ms=latency.get("p50"),
         p90_ms=latency.get("p90"),
