@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeq.errors import MismatchError
 from edgeq.export.graph import data_inputs
 from edgeq.export.topology import NodeChoice, Topology, moves_values
+from edgeq.export.transformer import find_transformer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -89,6 +90,11 @@ def make_plan(model: ir.Model, topology: Topology, ranges: Ranges, rules: Rules)
 def _read_by_int8(model: ir.Model, nodes: tuple[NodeChoice, ...], tensors: tuple[str, ...]) -> tuple[str, ...]:
     int8 = {choice.name for choice in nodes if choice.precision == "int8"}
     read = {value.name for node in model.graph if node.name in int8 for value in data_inputs(node)}
+    # TensorRT's fused attention wants a pair directly behind its second product, too.
+    roles = find_transformer(model).roles
+    for node in model.graph:
+        if node.name in int8 and (role := roles.get(node.name)) is not None and role.part == "context":
+            read.add(node.outputs[0].name)
     return tuple(name for name in tensors if name in read)
 
 

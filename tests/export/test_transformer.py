@@ -6,12 +6,24 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
+from edgeq.calibrators import Histogram
+from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError
+from edgeq.export.artifact import Preprocessing
+from edgeq.export.attention_scale import fold_attention_scale
 from edgeq.export.gemm import rewrite_linear
+from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.packed_projection import split_projections
-from edgeq.export.topology import VitPlan, choose, moves_values, nodes_matching
+from edgeq.export.plan import make_plan
+from edgeq.export.qdq import insert_qdq
+from edgeq.export.tensorrt.check import check_graph
+from edgeq.export.topology import VitPlan, choose, moves_values, nodes_matching, observed_tensors
+from edgeq.export.torch_export import export_torch
 from edgeq.export.transformer import find_transformer
+from edgeq.models.vit import VisionTransformer
+from edgeq.models.vit_configs import VitConfig
 from edgeq.targets import get_target
 from tests.export import encoders, nets
 
@@ -107,6 +119,24 @@ def test_nothing_that_is_normalised_or_added_up_is_quantized() -> None:
 def test_tensorrt_takes_heads_of_16_32_or_64_only() -> None:
     reasons = {choice.name: choice.reason for choice in choose(encoders.exported("deit", 18), ORIN, (), "fast").nodes}
     assert sum("heads are of size 8" in reason for reason in reasons.values()) == 2
+
+
+def test_tensorrt_gets_the_five_pairs_of_its_fused_attention() -> None:
+    config = VitConfig(32, 2, 2, 64, 4, image_px=16, outputs=5)
+    graph = export_torch(VisionTransformer(config).eval(), torch.zeros(1, 3, 16, 16), ["scores"], opset=17)
+    before = nets.copy(graph)
+    assert len(fold_attention_scale(graph).done) > 0
+    x = encoders.image()
+    np.testing.assert_allclose(nets.run(graph, x)[0], nets.run(before, x)[0], atol=1e-5)
+    model = FloatModel("vit", graph, Preprocessing(16, 16))
+    topology = choose(graph, ORIN, (), "fast")
+    histograms = {name: Histogram.of(nets.normal(1, 4096)) for name in observed_tensors(graph, [topology])}
+    provenance = Provenance.of(model_digest="", preprocessing_digest="", image_digests=(), tool_version="")
+    quantized = model.copy_graph()
+    ranges = Ranges.from_histograms(histograms, provenance, "minmax")
+    insert_qdq(quantized, make_plan(graph, topology, ranges, ORIN), ORIN)
+    assert [choice.precision for choice in topology.nodes if choice.op_type == "MatMul"].count("int8") >= 4
+    assert check_graph(quantized, (10, 3)).findings == ()
 
 
 def test_a_target_without_kernels_for_products_leaves_them_in_float() -> None:
