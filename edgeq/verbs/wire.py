@@ -1,7 +1,7 @@
 """A prediction as JSON: what a device says of an image, and what a journal keeps of it.
 
-Arrays are base64 of zlib and state dtype and shape: they arrive bit for bit, and their size is known, and bounded, before
-anything is unpacked.
+Arrays are base64 of zlib and state dtype and shape: they arrive bit for bit, and their size is known, and bounded,
+before anything is unpacked.
 """
 
 from __future__ import annotations
