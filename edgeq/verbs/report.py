@@ -21,6 +21,9 @@ _NUMBER_PREFIXES = ("AP_", "cosine", "recall_at_", "class_recall_at_", "self_")
 LOCAL = "local"
 """Name of the machine that commands run on; results that name no device are from there."""
 
+_SLOWER = 1.03
+"""Ratios of one run repeat to a few percent: below, a file is as fast as its float version."""
+
 RowKey = tuple[str, str, str, str, str, str]
 """Artifact, its digest, runtime, compute precision of the layers in float, engine with its version, device."""
 
@@ -321,6 +324,11 @@ def provenance(rows: Sequence[Row]) -> list[str]:
         f"{row.artifact}: launch bound, the CPU sets the pace; EDGEQ_CUDA_GRAPH=1 launches all kernels at once."
         for row in rows
         if row.timing.get("launch_bound")
+    ]
+    sentences += [
+        f"{row.artifact} is slower than its FP32 file in {row.runtime} on this machine: {ratio:.2f} of its time."
+        for row in rows
+        if (ratio := row.timing.get("ratio_to_fp32")) is not None and ratio > _SLOWER
     ]
     return sentences
 
