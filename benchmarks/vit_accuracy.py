@@ -238,8 +238,8 @@ def twin_sentence(study: Study) -> str:
     }
     said = " and ".join(f"{min(found):+.1f} to {max(found):+.1f} dB behind {what}" for what, found in gains.items())
     return (
-        "Twin uniform quantization (PTQ4ViT), which plain operators do not compute at the speed of one grid, would gain "
-        f"{said} at 8 bits: computed from the histograms, with the best single grid as reference."
+        "Twin uniform quantization (PTQ4ViT), which plain operators do not compute at the speed of one grid, would "
+        f"gain {said} at 8 bits: computed from the histograms, with the best single grid as reference."
     )
 
 
@@ -257,8 +257,8 @@ def run(study: Study, work: Path) -> str:
         f"| FP32 | {fp32[0]['top1']:.4f} | {fp32[1]['top1']:.4f} | {fp32[0]['top1']:.4f} | {fp32[0]['top1']:.4f} |",
         *score_steps(study, work, STEPS, "", everyone),
         "",
-        f"The same function with outlier channels, which large ViTs have: behind each LayerNorm {_OUTLIER_SHARE:.0%} of "
-        f"the channels made {_OUTLIER_FACTOR:.0f} times as large, and the weights that read them as much smaller.",
+        f"The same function with outlier channels, which large ViTs have: behind each LayerNorm {_OUTLIER_SHARE:.0%} "
+        f"of the channels made {_OUTLIER_FACTOR:.0f} times as large, and the weights that read them as much smaller.",
         "",
         f"| with outlier channels {head[0]}",
         head[1],
