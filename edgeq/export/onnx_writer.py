@@ -158,11 +158,14 @@ def plan_int8(
     if target.rules.rewrite_linear:
         rewrite_linear(graph)
     plan = make_plan(graph, choose(graph, target.rules, keep, vit_plan), ranges, target.rules)
-    for name in find_transformer(graph).unknown:
+    transformer = find_transformer(graph)
+    for name in transformer.unknown:
         _log.warning("%s belongs to an attention that edgeq does not know; its products stay in float", name)
     if not any(choice.precision == "int8" for choice in plan.nodes):
         _log.warning("no layer of %s runs in INT8 on %s; it computes in float: take fp32", model.name, target.name)
     facts: dict[str, Any] = {"method": ranges.method, "ranges_digest": ranges.digest}
+    if transformer.blocks:
+        facts["vit_plan"] = vit_plan
     return graph, plan, facts | {"rewritten_conv_transpose": rewritten, **plan.summary()}
 
 

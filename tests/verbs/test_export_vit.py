@@ -1,0 +1,172 @@
+"""Vision transformers through `edgeq export`: plans, parts kept in float, rescaled channels, attentions not known."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from edgeq.errors import InputError
+from edgeq.export.artifact import Artifact
+from edgeq.export.tflite.writer import Options
+from edgeq.export.topology import VitPlan
+from edgeq.model_source import ModelRequest
+from edgeq.models.vit import VisionTransformer
+from edgeq.models.vit_configs import VitConfig
+from edgeq.runtimes import open_session
+from edgeq.targets import get_target
+from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.export import ExportResult, export_model
+
+PRESET = """[preprocessing]
+height_px = 32
+width_px = 32
+resize = "stretch"
+[postprocessing]
+decoder = "classification"
+[postprocessing.outputs]
+scores = "scores"
+"""
+
+
+def small_vit() -> nn.Module:
+    """Returns an encoder whose normalisations have outlier channels, as trained ones do."""
+    torch.manual_seed(1)
+    model = VisionTransformer(VitConfig(64, 3, 4, 128, 8, image_px=32, outputs=7))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm1.weight"):
+                parameter[3] = 12.0
+    return model
+
+
+class _LinearAttention(nn.Module):
+    """Attends without a Softmax between two products that edgeq knows: the weights are squared."""
+
+    output_names = ("scores",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.patches, self.head = nn.Conv2d(3, 16, 8, 8), nn.Linear(16, 7)
+        self.q, self.k, self.v = (nn.Linear(16, 16) for _ in range(3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        weights = (self.q(x) @ self.k(x).transpose(1, 2)).softmax(-1).square()
+        scores: torch.Tensor = self.head((weights @ self.v(x)).mean(1))
+        return scores
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(12):
+        rng = np.random.default_rng(number)
+        Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    (folder / "preset.toml").write_text(PRESET)
+    return folder
+
+
+def export(
+    images: Path,
+    out: Path,
+    *,
+    vit_plan: VitPlan = "balanced",
+    keep: tuple[str, ...] = (),
+    rescale: str | None = None,
+    target: str = "x86",
+    precisions: tuple[str, ...] = ("fp32", "int8"),
+    factory: str = "small_vit",
+) -> ExportResult:
+    opset = get_target(target).rules.opset
+    request = ModelRequest(f"tests.verbs.test_export_vit:{factory}", preset=str(images / "preset.toml"), opset=opset)
+    return export_model(
+        request, target, precisions, out, calibration=CalibrationSource(images, method="minmax"),
+        options=Options(keep=keep), vit_plan=vit_plan, rescale=rescale,
+    )  # fmt: skip
+
+
+def cosine_by_engine(exported: ExportResult) -> dict[str, float]:
+    """Returns the cosine between the scores of INT8 and of FP32, centred, in each engine of x86."""
+    fp32, int8 = (file.artifact for file in exported.files)
+    found = {}
+    for runtime in ("onnxruntime", "openvino"):
+        one, other = (scores(artifact, runtime) for artifact in (fp32, int8))
+        found[runtime] = float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    return found
+
+
+def scores(artifact: Artifact, runtime: str) -> np.ndarray:
+    x = np.random.default_rng(0).uniform(0, 1, (1, 3, 32, 32)).astype(np.float32)
+    with open_session(artifact, runtime, 1, "f32") as session:
+        result = session.run({artifact.inputs[0].name: x})["scores"].ravel()
+    return np.asarray(result - result.mean())
+
+
+def test_the_plans_hold_their_accuracy_in_both_engines(images, tmp_path):
+    quantized = {}
+    for vit_plan in ("balanced", "fast", "safe"):
+        exported = export(images, tmp_path / vit_plan, vit_plan=vit_plan)
+        facts = exported.files[1].artifact.quantization
+        assert facts["vit_plan"] == vit_plan
+        quantized[vit_plan] = facts["int8_nodes"]
+        assert min(cosine_by_engine(exported).values()) > 0.99
+    assert quantized["fast"] == quantized["balanced"] + 3 * 2 + 1  # both products of three blocks, the patch embedding
+    assert quantized["safe"] == quantized["balanced"] - 3 * 2  # fc2 and projection
+
+
+def test_parts_can_be_kept_in_float(images, tmp_path):
+    exported = export(images, tmp_path, keep=("vit.end.fc1", "vit.qk"))
+    reasons = exported.files[1].artifact.quantization["float_nodes"]
+    kept = [reason for reason in reasons.values() if reason.startswith("kept")]
+    assert sorted(kept) == ["kept by 'vit.end.fc1'", *["kept by 'vit.qk'"] * 3]
+
+
+@pytest.mark.parametrize("rescale", ["smooth", "unify"])
+def test_rescaled_channels_leave_fp32_as_it_was(images, tmp_path, rescale):
+    plain, rescaled = export(images, tmp_path / "plain"), export(images, tmp_path / rescale, rescale=rescale)
+    one, other = (scores(each.files[0].artifact, "onnxruntime") for each in (plain, rescaled))
+    np.testing.assert_allclose(one, other, atol=1e-4)
+    assert min(cosine_by_engine(rescaled).values()) > 0.99
+    assert plain.files[0].artifact.source_digest != rescaled.files[0].artifact.source_digest
+
+
+def test_rescaling_wants_images(images, tmp_path):
+    ranges = export(images, tmp_path).ranges_path
+    assert ranges is not None
+    request = ModelRequest("tests.verbs.test_export_vit:small_vit", preset=str(images / "preset.toml"))
+    with pytest.raises(InputError, match="--rescale smooth: measures channels on images"):
+        export_model(
+            request, "x86", ("int8",), tmp_path, calibration=CalibrationSource(ranges), rescale="smooth"
+        )  # fmt: skip
+
+
+def test_an_attention_that_is_not_known_is_named_and_left_in_float(images, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        exported = export(images, tmp_path, factory="_LinearAttention")
+    assert "attention that edgeq does not know" in caplog.text
+    products = [name for name, reason in exported.files[1].artifact.quantization["float_nodes"].items()
+                if reason == "its weight is not a constant"]  # fmt: skip
+    assert len(products) == 2
+    assert min(cosine_by_engine(exported).values()) > 0.99
+
+
+def test_fp16_files_for_tensorrt_are_audited_with_ranges(images, tmp_path):
+    exported = export(images, tmp_path, target="jetson-orin-trt11", precisions=("fp16",))
+    assert exported.ranges_path is not None
+    assert exported.files[0].artifact.quantization["fp16_islands"] == {}
+
+
+def test_a_wrong_plan_is_told(images, tmp_path):
+    request = dataclasses.replace(ModelRequest("tests.verbs.test_export_vit:small_vit"), preset="imagenet")
+    with pytest.raises(InputError, match="--vit-plan quick: wanted one of fast, balanced, safe"):
+        export_model(request, "x86", ("fp32",), tmp_path, vit_plan="quick")  # type: ignore[arg-type]
