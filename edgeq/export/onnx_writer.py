@@ -18,11 +18,13 @@ from edgeq.export.dynamic import quantize_dynamically
 from edgeq.export.fp16_audit import audit_fp16
 from edgeq.export.gemm import rewrite_linear
 from edgeq.export.graph import graph_digest, new_initializer, save_onnx, specs
+from edgeq.export.packed_projection import split_projections
 from edgeq.export.plan import QuantPlan, make_plan
 from edgeq.export.qdq import insert_qdq
 from edgeq.export.tensorrt.cache import DEFAULT_VERSION, ENTROPY, MINMAX, make_cache
 from edgeq.export.tensorrt.scales import implicit_scales
 from edgeq.export.tensorrt.strong_typing import FP16_MAX, to_fp16
+from edgeq.export.token_selection import move_selections_up
 from edgeq.export.topology import VitPlan, choose
 from edgeq.export.transformer import find_transformer
 from edgeq.files import sha256_bytes, write_bytes
@@ -68,9 +70,21 @@ class FloatModel:
         return ir.from_proto(ir.to_proto(self.graph))
 
 
+def engine_graph(model: FloatModel, target: Target) -> ir.Model:
+    """Returns a copy of the float graph that computes the same with less work: every file of a target is made from it.
+
+    Tensors keep their names and values, or hold a part of what they held, so that the model's ranges are theirs.
+    """
+    graph = model.copy_graph()
+    move_selections_up(graph)
+    if target.rules.rewrite_linear and split_projections(graph).done:
+        move_selections_up(graph)
+    return graph
+
+
 def write_fp32(model: FloatModel, target: Target, folder: Path) -> Artifact:
     """Returns the FP32 artifact, written to `folder`."""
-    return write_artifact(model, model.copy_graph(), target, "fp32", folder, {})
+    return write_artifact(model, engine_graph(model, target), target, "fp32", folder, {})
 
 
 def write_fp16(model: FloatModel, target: Target, folder: Path, ranges: Ranges | None = None) -> Artifact:
@@ -94,7 +108,7 @@ def write_fp16(model: FloatModel, target: Target, folder: Path, ranges: Ranges |
         ModelError: a constant of an FP16 graph does not fit.
         MismatchError: the ranges were collected for another model or other pre-processing.
     """
-    graph = model.copy_graph()
+    graph = engine_graph(model, target)
     if target.rules.fp16 != "weights":
         if ranges is not None:
             ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
@@ -153,7 +167,7 @@ def plan_int8(
     The arguments are those of `write_int8`, and so is the error.
     """
     ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
-    graph = model.copy_graph()
+    graph = engine_graph(model, target)
     rewritten = rewrite_conv_transpose(graph) if target.rules.rewrite_conv_transpose else 0
     if target.rules.rewrite_linear:
         rewrite_linear(graph)
@@ -189,7 +203,7 @@ def _write_cache(
 
 def write_dynamic(model: FloatModel, target: Target, folder: Path, keep: Sequence[str] = ()) -> Artifact:
     """Returns the dynamic INT8 artifact: int8 weights, ranges of activations measured anew at every run."""
-    graph = model.copy_graph()
+    graph = engine_graph(model, target)
     count = quantize_dynamically(graph, choose(graph, target.rules, keep))
     return write_artifact(model, graph, target, "dynamic", folder, {"int8_nodes": count})
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+_COLUMNS = "_columns_"
+
+
 @dataclass(frozen=True)
 class _Piece:
     """A tensor that holds some columns of a layer's output.
@@ -70,6 +73,12 @@ def split_projections(model: ir.Model) -> RewriteReport:
     return RewriteReport(tuple(done), left)
 
 
+def whole_name(node: ir.Node) -> str:
+    """Returns a node's name; for a piece of a split layer the layer's, by which `keep` means the piece, too."""
+    name, _, first = (node.name or "").rpartition(_COLUMNS)
+    return name if name and first.isdecimal() else node.name or ""
+
+
 def _pieces(layer: Linear) -> list[_Piece] | str:
     """Returns the pieces of a layer's output, or why it cannot be split."""
     output = layer.output
@@ -79,7 +88,7 @@ def _pieces(layer: Linear) -> list[_Piece] | str:
     numbers = np.arange(int(np.prod(lengths)), dtype=np.int64).reshape(lengths)
     found = []
     for value, selected in _cuts(output, numbers):
-        piece = None if selected is None else _piece(value, selected, lengths[-1])
+        piece = None if selected is None else _piece(value, selected, lengths)
         if piece is None:
             return f"what reads it ({value.name}) does not take whole columns of it"
         found.append(piece)
@@ -102,11 +111,13 @@ def _cuts(value: ir.Value, numbers: np.ndarray) -> Iterator[tuple[ir.Value, np.n
                 yield output, selected
 
 
-def _piece(value: ir.Value, selected: np.ndarray, width: int) -> _Piece | None:
-    rows, columns = np.divmod(selected, width)
+def _piece(value: ir.Value, selected: np.ndarray, lengths: list[int]) -> _Piece | None:
+    rows, columns = np.divmod(selected, lengths[-1])
     first, count = int(columns.min()), int(columns.max()) - int(columns.min()) + 1
     own = rows * count + columns - first
-    if value.shape is None or not np.array_equal(np.sort(own, axis=None), np.arange(own.size)):
+    # Each element of some columns of all rows, once: a piece that leaves rows out (the class token's) is none.
+    whole = np.arange(int(np.prod(lengths[:-1])) * count)
+    if value.shape is None or not np.array_equal(np.sort(own, axis=None), whole):
         return None
     # What one step along each axis adds to the place in the piece's own output: the layout, if it is a regular one.
     axes = [axis for axis, length in enumerate(own.shape) if length > 1]
@@ -123,7 +134,7 @@ def _write(model: ir.Model, layer: Linear, piece: _Piece) -> None:
 
     source, value = layer.node.inputs[0], piece.value
     assert source is not None and layer.output.shape is not None and value.shape is not None  # noqa: S101 - a layer's
-    name = f"{layer.name}_{piece.columns.start}"
+    name = f"{layer.name}{_COLUMNS}{piece.columns.start}"
     rows = list(layer.output.shape)[:-1]
     units = piece.columns.stop - piece.columns.start
     nodes: list[ir.Node] = []

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeq.errors import InputError
 from edgeq.export.graph import constant, data_inputs, weight_of
+from edgeq.export.packed_projection import whole_name
 from edgeq.export.transformer import Transformer, find_transformer, matching_nodes
 
 if TYPE_CHECKING:
@@ -145,14 +146,21 @@ def observed_tensors(model: ir.Model, topologies: Iterable[Topology]) -> list[st
     """Returns the tensors whose values calibration has to see, in graph order.
 
     Those are the tensors with a pair, less those behind operators that only move values: they share the range of what
-    they move.
+    they move. The operands of a product of activations are observed as they are: queries, keys and values that come out
+    of one packed layer are apart in most files.
     """
+    topologies = list(topologies)
     wanted = {name for topology in topologies for name in topology.tensors}
-    found = [value.name for value in model.graph.inputs if value.name in wanted]
+    int8 = frozenset[str]().union(*(topology.int8_nodes for topology in topologies))
+    operands = {
+        value.name for node in model.graph if node.op_type == "MatMul" and node.name in int8 and weight_of(node) is None
+        for value in data_inputs(node)
+    }  # fmt: skip
+    found = [value for value in model.graph.inputs if value.name in wanted]
     for node in model.graph:
-        if not moves_values(node):
-            found += [value.name for value in node.outputs if value.name in wanted]
-    return [name for name in found if name is not None]
+        computed = frozenset[str]() if moves_values(node) else wanted
+        found += [value for value in node.outputs if value.name in operands | computed]
+    return [value.name for value in found if value.name is not None]
 
 
 def moves_values(node: ir.Node) -> bool:
@@ -180,7 +188,7 @@ def nodes_matching(model: ir.Model, pattern: str) -> list[ir.Node]:
     if matched is None:
         matched = [
             node for node in model.graph
-            if pattern in (node.op_type, node.name) or expression.fullmatch(node.name or "")
+            if pattern in (node.op_type, whole_name(node)) or expression.fullmatch(whole_name(node))
         ]  # fmt: skip
     if not matched:
         names = ", ".join(str(node.name) for node in list(model.graph)[:5])

@@ -165,18 +165,22 @@ def _finding(entry: Entry) -> str:
         return ""
     where = entry.engine if entry.device == LOCAL else f"{entry.engine} on {entry.device}"
     title = SCORE_TITLES.get(drop.name, drop.name)
+    beside = "level with" if round(drop.points, 2) == 0 else _side(drop.points)
     proof = ""
     if drop.low is not None and drop.high is not None:
-        proof = f" ({CONFIDENCE:.0%} interval: {_beside(drop.low)} to {_beside(drop.high)})"
+        proof = f" ({CONFIDENCE:.0%} interval: {_side(drop.low)} to {_side(drop.high)})"
     unstable = "; its run was not stable" if entry.stable is False else ""
     return (
         f"{entry.precision_name} in {where} takes {entry.ratio_to_fp32:.2f} of FP32's time; {title} "
-        f"{drop.value:.4f} is {_beside(drop.points)} FP32{proof}, over {entry.images} images{unstable}."
+        f"{drop.value:.4f} is {beside} FP32{proof}, over {entry.images} images{unstable}."
     )
 
 
-def _beside(points: float) -> str:
-    return f"{abs(points):.2f} points {'below' if points >= 0 else 'above'}"
+def _side(points: float) -> str:
+    """Returns how far below or above FP32; what rounds to zero is on no side."""
+    if round(points, 2) == 0:
+        return "0.00"
+    return f"{abs(points):.2f} points {'below' if points > 0 else 'above'}"
 
 
 def _overview(document: Document) -> tuple[list[Column], list[str]]:

@@ -13,7 +13,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from edgeq.files import sha256_bytes
-from edgeq.report.document import Curve, Entry, LatencySeries
+from edgeq.report.document import SCORE_TITLES, Curve, Entry, LatencySeries
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,6 +61,7 @@ _STYLE: Mapping[str, Any] = {
 _WIDTH, _HEIGHT = 4.7, 3.0
 _FEW_TICKS = 5
 _HEADROOM = 1.08
+_MARGIN = 0.1
 
 
 def series_number(entry: Entry) -> int:
@@ -100,10 +101,11 @@ def plot_tradeoff(entries: Sequence[Entry], title: str) -> str:
             for marker, runtime in zip(_MARKERS, runtimes, strict=False):
                 axes.plot([], [], marker, color=_MUTED, markersize=6, label=runtime)
             plot.figure.legend(loc="outside upper left", ncols=3, handletextpad=0.3, borderpad=0, labelcolor=_MUTED)
+        axes.margins(x=_MARGIN)  # for the numbers beside the marks
         spread = max(max(scores) - min(scores), 0.01)
         axes.set_ylim(min(scores) - 0.25 * spread, max(scores) + 0.3 * spread)
         axes.set_xlabel("p50 latency, ms" + (" (log)" if axes.get_xscale() == "log" else ""))
-        axes.set_ylabel(entries[0].score_name or "")
+        axes.set_ylabel(SCORE_TITLES.get(entries[0].score_name or "", ""))
         words = ", ".join(f"{entry.number}: {entry.p50_ms:.2f} ms, {entry.score:.4f}" for entry in entries)
         return plot.svg(f"{title}. {words}")
 

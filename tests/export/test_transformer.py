@@ -232,6 +232,17 @@ def test_a_packed_projection_with_a_batch_in_the_middle_is_left_and_named() -> N
     assert list(report.left.values()) == ["only the first axis of its output may be free"]
 
 
+def test_a_piece_without_all_rows_is_left() -> None:
+    text = """g (float[1,4,16] x) => (float[1,1,16] y) {
+        p = MatMul(x, packed) f = Slice(p, zero, one, axis) q, a, b = Split<axis=2>(f, sizes)
+        c0, k, v = Split<axis=2>(p, sizes) kt = Transpose<perm=[0,2,1]>(k) s = MatMul(q, kt)
+        w = Softmax<axis=-1>(s) c = MatMul(w, v) y = MatMul(c, wo) }"""
+    weights = {"packed": nets.normal(3, 16, 48), "wo": WEIGHTS["wo"], "sizes": np.array([16, 16, 16]),
+               "zero": np.array([0]), "one": np.array([1]), "axis": np.array([1])}  # fmt: skip
+    model = nets.graph(text, weights)
+    assert list(split_projections(model).left.values()) == ["what reads it (f) does not take whole columns of it"]
+
+
 def test_a_packed_projection_that_is_an_output_too_is_left() -> None:
     text = """g (float[1,4,16] x) => (float[1,4,16] y, float[1,4,48] p) {
         p = MatMul(x, packed) q, k, v = Split<axis=2>(p, sizes) kt = Transpose<perm=[0,2,1]>(k) s = MatMul(q, kt)

@@ -14,8 +14,10 @@ from torch import nn
 
 from edgeq.errors import InputError
 from edgeq.export.artifact import Artifact
+from edgeq.export.graph import infer_shapes, read_onnx
 from edgeq.export.tflite.writer import Options
 from edgeq.export.topology import VitPlan
+from edgeq.export.transformer import find_transformer
 from edgeq.model_source import ModelRequest
 from edgeq.models.vit import VisionTransformer
 from edgeq.models.vit_configs import VitConfig
@@ -128,7 +130,7 @@ def test_parts_can_be_kept_in_float(images, tmp_path):
     exported = export(images, tmp_path, keep=("vit.end.fc1", "vit.qk"))
     reasons = exported.files[1].artifact.quantization["float_nodes"]
     kept = [reason for reason in reasons.values() if reason.startswith("kept")]
-    assert sorted(kept) == ["kept by 'vit.end.fc1'", *["kept by 'vit.qk'"] * 3]
+    assert sorted(kept) == ["kept by 'vit.end.fc1'", *["kept by 'vit.qk'"] * 6]
 
 
 @pytest.mark.parametrize("rescale", ["smooth", "unify"])
@@ -170,3 +172,19 @@ def test_a_wrong_plan_is_told(images, tmp_path):
     request = dataclasses.replace(ModelRequest("tests.verbs.test_export_vit:small_vit"), preset="imagenet")
     with pytest.raises(InputError, match="--vit-plan quick: wanted one of fast, balanced, safe"):
         export_model(request, "x86", ("fp32",), tmp_path, vit_plan="quick")  # type: ignore[arg-type]
+
+
+def test_only_what_the_class_token_needs_is_computed_and_packed_layers_are_kept_by_their_name(images, tmp_path):
+    exported = export(images, tmp_path / "plain")
+    packed = [name for name, role in find_transformer(exported.model.graph).roles.items() if role.part == "qkv"]
+    graph = read_onnx(exported.files[0].artifact.path)
+    infer_shapes(graph)
+    roles = find_transformer(graph).roles
+    tokens: dict[str, list[int]] = {"q": [], "k": [], "fc1": []}
+    for node in graph.graph:
+        role = roles.get(str(node.name))
+        if role is not None and role.part in tokens:
+            tokens[role.part].append(node.outputs[0].shape[1])
+    assert tokens == {"q": [17, 17, 1], "k": [17, 17, 17], "fc1": [17, 17, 1]}
+    kept = export(images, tmp_path / "kept", keep=(packed[0],)).files[1].artifact.quantization["float_nodes"]
+    assert [reason for name, reason in kept.items() if name.startswith(packed[0])] == [f"kept by {packed[0]!r}"] * 3

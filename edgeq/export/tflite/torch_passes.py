@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgeq.export.tflite.torch_graph import arguments_of, constant_of, name_of, set_argument
+from edgeq.export.tflite.torch_linear import fold_attention_scale, fold_layernorm_affine
+
 if TYPE_CHECKING:
     import torch
     from torch import fx
@@ -14,18 +17,10 @@ if TYPE_CHECKING:
 _CONVOLUTIONS = ("aten::conv2d", "aten::conv_transpose2d")
 _NON_NEGATIVE = ("aten::relu", "aten::relu_", "aten::relu6", "aten::relu6_", "aten::sigmoid", "aten::sigmoid_")
 _KEEPS_SIGN = ("aten::max_pool2d", "aten::avg_pool2d", "aten::upsample_nearest2d", "aten::clone", "aten::dropout")
-_LINEAR = ("aten::linear", "aten::matmul", "aten::mm")
-_MOVES = (
-    "aten::alias", "aten::chunk", "aten::clone", "aten::contiguous", "aten::detach", "aten::dropout", "aten::expand",
-    "aten::flatten", "aten::permute", "aten::reshape", "aten::select", "aten::slice", "aten::split",
-    "aten::split_with_sizes", "aten::squeeze", "aten::transpose", "aten::unbind", "aten::unflatten", "aten::unsqueeze",
-    "aten::view",
-)  # fmt: skip
-"""Operators that only move values of their first argument."""
 
 
 def capture(module: torch.nn.Module, example: torch.Tensor) -> fx.GraphModule:
-    """Returns the ATen graph of a module in eval mode, with all rewrites of this file applied.
+    """Returns the ATen graph of a module in eval mode, with all rewrites of this file and of `torch_linear` applied.
 
     Args:
         module: One image batch in, one tensor or a tuple of tensors out.
@@ -35,7 +30,13 @@ def capture(module: torch.nn.Module, example: torch.Tensor) -> fx.GraphModule:
 
     graph_module = torch.export.export(module.eval(), (example,)).module()
     assert isinstance(graph_module, torch.fx.GraphModule)  # noqa: S101 - `module()` of an unflattened program
-    for rewrite in (fold_batchnorm, fold_layernorm_affine, pad_pools_with_zeros, simplify_conv_transposes):
+    for rewrite in (
+        fold_batchnorm,
+        fold_attention_scale,
+        fold_layernorm_affine,
+        pad_pools_with_zeros,
+        simplify_conv_transposes,
+    ):
         rewrite(graph_module)
     graph_module.graph.eliminate_dead_code()
     graph_module.recompile()
@@ -52,119 +53,32 @@ def fold_batchnorm(graph_module: fx.GraphModule) -> int:
 
     folded = 0
     for node in list(graph_module.graph.nodes):
-        if _name(node) != "aten::batch_norm":
+        if name_of(node) != "aten::batch_norm":
             continue
         conv = node.args[0]
-        arguments = _arguments(node)
-        if _name(conv) not in _CONVOLUTIONS or len(conv.users) != 1 or arguments["training"]:
+        arguments = arguments_of(node)
+        if name_of(conv) not in _CONVOLUTIONS or len(conv.users) != 1 or arguments["training"]:
             continue
-        weight = _constant(graph_module, _arguments(conv)["weight"])
-        statistics = [_constant(graph_module, arguments[name]) for name in ("running_mean", "running_var")]
+        weight = constant_of(graph_module, arguments_of(conv)["weight"])
+        statistics = [constant_of(graph_module, arguments[name]) for name in ("running_mean", "running_var")]
         if weight is None or any(each is None for each in statistics):
             continue
         mean, variance = (each.double() for each in statistics if each is not None)
         gamma, beta, bias = (
             torch.as_tensor(default).double() if found is None else found.double()
             for found, default in (
-                (_constant(graph_module, arguments["weight"]), 1.0),
-                (_constant(graph_module, arguments["bias"]), 0.0),
-                (_constant(graph_module, _arguments(conv)["bias"]), 0.0),
+                (constant_of(graph_module, arguments["weight"]), 1.0),
+                (constant_of(graph_module, arguments["bias"]), 0.0),
+                (constant_of(graph_module, arguments_of(conv)["bias"]), 0.0),
             )
         )
         factor = gamma / torch.sqrt(variance + arguments["eps"])
-        _set_argument(graph_module, conv, "weight", _scale_channels(conv, weight.double(), factor).to(weight.dtype))
-        _set_argument(graph_module, conv, "bias", ((bias - mean) * factor + beta).to(weight.dtype))
+        set_argument(graph_module, conv, "weight", _scale_channels(conv, weight.double(), factor).to(weight.dtype))
+        set_argument(graph_module, conv, "bias", ((bias - mean) * factor + beta).to(weight.dtype))
         node.replace_all_uses_with(conv)
         graph_module.graph.erase_node(node)
         folded += 1
     return folded
-
-
-def fold_layernorm_affine(graph_module: fx.GraphModule) -> int:
-    """Folds the scale and shift of LayerNorms into the linear layers behind them, and returns of how many.
-
-    Those that `edgeq.export.layernorm` folds in the ONNX graph, so that both graphs still hold the same tensors: what
-    normalises over the last axis and is read by linear layers alone, also behind operators that only move values.
-    The converter folds some of them itself, but none behind the choice of a token.
-    """
-    import torch
-
-    folded = 0
-    for node in list(graph_module.graph.nodes):
-        if _name(node) != "aten::layer_norm":
-            continue
-        arguments = _arguments(node)
-        gamma, beta = (_constant(graph_module, arguments[name]) for name in ("weight", "bias"))
-        if gamma is None or gamma.ndim != 1:
-            continue
-        beta = torch.zeros_like(gamma) if beta is None else beta
-        if torch.any(gamma != 1) or torch.any(beta):
-            channels = torch.arange(float(gamma.numel())).expand(node.meta["val"].shape)
-            layers = _linears_behind(graph_module, node, channels)
-            if not layers:
-                continue
-            for layer in layers:
-                _absorb(graph_module, layer, gamma.double(), beta.double())
-            folded += 1
-        node.args, node.kwargs = (node.args[0], arguments["normalized_shape"], None, None, arguments["eps"]), {}
-    return folded
-
-
-def _linears_behind(graph_module: fx.GraphModule, node: fx.Node, channels: Any) -> list[fx.Node] | None:
-    """Returns the linear layers that read a tensor's channels whole and in order; `None` where anything else reads it.
-
-    Args:
-        graph_module: The graph.
-        node: Computes the tensor, or a list of tensors.
-        channels: Which channel each element comes from, in the tensor's shape. What moves the tensor is run on it.
-    """
-    import operator
-
-    layers: list[fx.Node] = []
-    for user in node.users:
-        if user.args[0] is node and (_name(user) in _MOVES or user.target is operator.getitem):
-            if len(user.all_input_nodes) > 1:
-                return None
-            move: Any = user.target
-            behind = _linears_behind(graph_module, user, move(channels, *user.args[1:], **user.kwargs))
-            if behind is None:
-                return None
-            layers += behind
-            continue
-        weight, _ = _weight_and_bias(graph_module, user)
-        if weight is None or user.args[0] is not node or channels.shape[-1] != weight.shape[1]:
-            return None
-        if (channels != channels.new_tensor(range(weight.shape[1]))).any():
-            return None
-        layers.append(user)
-    return layers
-
-
-def _weight_and_bias(graph_module: fx.GraphModule, node: fx.Node) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Returns the constant weight `(out, in)` and bias of a linear layer; `None` for what is not there."""
-    if _name(node) not in _LINEAR:
-        return None, None
-    if _name(node) == "aten::linear":
-        arguments = _arguments(node)
-        weight, bias = (_constant(graph_module, arguments[name]) for name in ("weight", "bias"))
-        return (weight, bias) if bias is not None or arguments["bias"] is None else (None, None)
-    weight = _constant(graph_module, node.args[1])
-    return (weight.T, None) if weight is not None and weight.ndim == 2 else (None, None)
-
-
-def _absorb(graph_module: fx.GraphModule, layer: fx.Node, gamma: torch.Tensor, beta: torch.Tensor) -> None:
-    """Lets a linear layer read `x` instead of `gamma * x + beta`, both `(in,)`, float64."""
-    import torch
-
-    weight, bias = _weight_and_bias(graph_module, layer)
-    assert weight is not None  # noqa: S101 - it was found as a linear layer
-    matrix, dtype = weight.double(), weight.dtype
-    shift = matrix @ beta + (0 if bias is None else bias.double())
-    # A product of matrices becomes a linear layer, too: it may need a bias now.
-    layer.target, layer.args, layer.kwargs = torch.ops.aten.linear.default, (layer.args[0], None), {}
-    _set_argument(graph_module, layer, "weight", (matrix * gamma).to(dtype))
-    if bias is not None or torch.any(shift):
-        _set_argument(graph_module, layer, "bias", shift.to(dtype))
 
 
 def pad_pools_with_zeros(graph_module: fx.GraphModule) -> int:
@@ -176,9 +90,9 @@ def pad_pools_with_zeros(graph_module: fx.GraphModule) -> int:
 
     rewritten = 0
     for node in list(graph_module.graph.nodes):
-        if _name(node) != "aten::max_pool2d":
+        if name_of(node) != "aten::max_pool2d":
             continue
-        arguments = _arguments(node)
+        arguments = arguments_of(node)
         vertical, horizontal = _pair(arguments["padding"])
         if not (vertical or horizontal or arguments["ceil_mode"]) or not _is_non_negative(node.args[0]):
             continue
@@ -202,18 +116,18 @@ def simplify_conv_transposes(graph_module: fx.GraphModule) -> int:
     """
     rewritten = 0
     for node in list(graph_module.graph.nodes):
-        if _name(node) != "aten::conv_transpose2d":
+        if name_of(node) != "aten::conv_transpose2d":
             continue
-        arguments = _arguments(node)
+        arguments = arguments_of(node)
         dilation, more = _pair(arguments["dilation"]), _pair(arguments["output_padding"])
-        weight = _constant(graph_module, arguments["weight"])
+        weight = constant_of(graph_module, arguments["weight"])
         if weight is None:
             continue
         if dilation != (1, 1) or more != (0, 0):
             size = [(length - 1) * step + 1 for length, step in zip(weight.shape[2:], dilation, strict=True)]
             spread = weight.new_zeros(*weight.shape[:2], size[0] + more[0], size[1] + more[1])
             spread[:, :, : size[0] : dilation[0], : size[1] : dilation[1]] = weight
-            _set_argument(graph_module, node, "weight", spread)
+            set_argument(graph_module, node, "weight", spread)
             weight = spread
         stride, padding = _pair(arguments["stride"]), _pair(arguments["padding"])
         cuts = not _has_padding_of_tflite(tuple(weight.shape[2:]), stride, padding)
@@ -246,55 +160,11 @@ def _cut_edges(graph_module: fx.GraphModule, node: fx.Node, edges: tuple[int, in
         reader.replace_input_with(node, result)
 
 
-def _name(node: Any) -> str:
-    """Returns an ATen operator's name without its overload; an empty string for everything else."""
-    schema = getattr(getattr(node, "target", None), "_schema", None)
-    return str(schema.name) if schema is not None else ""
-
-
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    """Returns all arguments by name, defaults included."""
-    schema = node.target._schema  # type: ignore[union-attr]  # only called on ATen operators
-    found = {argument.name: argument.default_value for argument in schema.arguments}
-    found.update(zip((argument.name for argument in schema.arguments), node.args, strict=False))
-    found.update(node.kwargs)
-    return found
-
-
-def _constant(graph_module: fx.GraphModule, node: Any) -> torch.Tensor | None:
-    if getattr(node, "op", None) != "get_attr":
-        return None
-    owner, _, leaf = node.target.rpartition(".")
-    value: torch.Tensor = getattr(graph_module.get_submodule(owner), leaf)
-    return value.detach()
-
-
-def _set_argument(graph_module: fx.GraphModule, node: fx.Node, name: str, value: torch.Tensor) -> None:
-    """Gives a node a constant of its own; another node may read the old one."""
-    import torch
-
-    index = 0
-    while hasattr(graph_module, f"edgeq_{name}_{index}"):
-        index += 1
-    target = f"edgeq_{name}_{index}"
-    graph_module.register_buffer(target, value.clone())
-    with graph_module.graph.inserting_before(node):
-        constant = graph_module.graph.get_attr(target)
-    constant.meta["val"] = torch.empty_like(value, device="meta")
-    schema = node.target._schema  # type: ignore[union-attr]  # only called on ATen operators
-    position = [argument.name for argument in schema.arguments].index(name)
-    arguments = list(node.args)
-    while len(arguments) <= position:
-        arguments.append(schema.arguments[len(arguments)].default_value)
-    arguments[position] = constant
-    node.args = tuple(arguments)
-
-
 def _scale_channels(conv: fx.Node, weight: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     """Returns the weight times a factor `(out channels,)`."""
-    if _name(conv) == "aten::conv2d":  # (out, in / groups, kh, kw)
+    if name_of(conv) == "aten::conv2d":  # (out, in / groups, kh, kw)
         return weight * factor.reshape(-1, 1, 1, 1)
-    groups = int(_arguments(conv)["groups"])  # (in, out / groups, kh, kw)
+    groups = int(arguments_of(conv)["groups"])  # (in, out / groups, kh, kw)
     grouped = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     return (grouped * factor.reshape(groups, 1, -1, 1, 1)).reshape(weight.shape)
 
@@ -306,7 +176,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 def _padding_at_the_end(pool: fx.Node) -> tuple[int, int]:
     """Returns how many rows below and columns on the right the windows of a pool in ceil mode reach over, or leave."""
-    arguments = _arguments(pool)
+    arguments = arguments_of(pool)
     kernel, before, dilation = (_pair(arguments[name]) for name in ("kernel_size", "padding", "dilation"))
     stride = _pair(arguments["stride"] or arguments["kernel_size"])
     given, made = pool.args[0].meta["val"].shape[-2:], pool.meta["val"].shape[-2:]  # type: ignore[union-attr]
@@ -318,9 +188,9 @@ def _padding_at_the_end(pool: fx.Node) -> tuple[int, int]:
 
 
 def _is_non_negative(node: fx.Node) -> bool:
-    while _name(node) in _KEEPS_SIGN:
+    while name_of(node) in _KEEPS_SIGN:
         node = node.args[0]  # type: ignore[assignment]  # the first argument of these is a node
-    if _name(node) in ("aten::clamp", "aten::clamp_", "aten::hardtanh", "aten::hardtanh_"):
-        low = _arguments(node).get("min", _arguments(node).get("min_val"))
+    if name_of(node) in ("aten::clamp", "aten::clamp_", "aten::hardtanh", "aten::hardtanh_"):
+        low = arguments_of(node).get("min", arguments_of(node).get("min_val"))
         return isinstance(low, (int, float)) and low >= 0
-    return _name(node) in _NON_NEGATIVE
+    return name_of(node) in _NON_NEGATIVE
