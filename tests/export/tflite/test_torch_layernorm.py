@@ -16,7 +16,8 @@ from edgeq.export.layernorm import fold_layernorm_affine as fold_onnx
 from edgeq.export.tflite.graph import read_graph
 from edgeq.export.tflite.match import match_by_value
 from edgeq.export.tflite.plan import observed_tensors
-from edgeq.export.tflite.torch_passes import capture, fold_layernorm_affine
+from edgeq.export.tflite.torch_linear import fold_layernorm_affine
+from edgeq.export.tflite.torch_passes import capture
 from edgeq.export.torch_export import export_torch
 from edgeq.models.vit import VisionTransformer
 from edgeq.models.vit_configs import VitConfig
