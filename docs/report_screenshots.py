@@ -21,8 +21,8 @@ WIDE_PX, PHONE_PX = 1280, 390
 _WINDOW_HEIGHT = 844
 _MARGIN = 24
 _COLORS = 128
-# Down to where the wide picture reaches: the overview, and the plots below it where there are any.
-_LAST = "(document.querySelector('#tradeoff') || document.querySelector('#overview'))"
+# Down to where the wide picture reaches: the overview, and the first plots below it where there are any.
+_LAST = "(document.querySelector('#tradeoff figure') || document.querySelector('#overview'))"
 _IMAGES = "(document.querySelector('#images') || document.querySelector('#overview'))"
 
 

@@ -179,6 +179,35 @@ def test_classifiers_and_embeddings_have_pages_too():
     assert 'id="thresholds"' not in shown
 
 
+def test_detectors_and_classifiers_share_a_page():
+    classifiers = [
+        {**entry, "artifact": f"vit.x86.{entry['precision']}.onnx", "source_digest": "vit"}
+        for entry in classified(np.ones(60, bool), np.ones(60, bool))
+    ]
+    timed = [
+        {**make_timing(precision, ms), "source_digest": "vit", "artifact": entry["artifact"], "digest": entry["digest"]}
+        for entry, (precision, ms) in zip(classifiers, (("fp32", 8.0), ("int8", 4.0)), strict=True)
+    ]
+    shown = render(make_document([*results(), *classifiers, *timed]))
+    assert Page(shown).open == []
+    assert "top-1 1.0000 is level with FP32 (95% interval: 0.00 to 0.00), over 60 images." in shown
+    assert "fewer than 10 boxes (images, of a classifier)" in shown
+    assert ">top-1</text>" in shown
+    assert ">AP</text>" in shown
+    assert 'style="width: 0.0%"' not in shown
+
+
+def test_a_class_of_few_boxes_proves_no_loss():
+    few = make_ground_truth(3, seed=5)
+    entries = [make_score(few, make_detections(few, 1, noise), name) for noise, name in ((1.0, "fp32"), (9.0, "int8"))]
+    made = make_document(entries)
+    proved = [drop for loss in made.losses for drop in loss.classes if drop.low is not None and drop.low > 0]
+    assert proved and all(drop.support is not None and drop.support < 10 for drop in proved)
+    by_class = render(made).partition("By class")[2].partition("</section>")[0]
+    assert ">few</span>" in by_class
+    assert 'class="loss"' not in by_class
+
+
 def test_results_of_earlier_versions_are_shown_without_intervals():
     entries = [{key: value for key, value in entry.items() if key != "predictions"} for entry in results()]
     old = render(make_document(entries))
@@ -201,7 +230,9 @@ def test_emulated_and_simulated_rows_are_marked():
     ]
     found = make_document(entries)
     assert [entry.states for entry in found.entries] == [("emulated",), ("simulated",)]
-    assert '<span class="state simulated">simulated</span>' in render(found)
+    shown = render(found)
+    assert '<span class="state simulated">simulated</span>' in shown
+    assert "onnxruntime 1.31.1, local, simulated</small>" in shown  # at the width of a phone
 
 
 def test_images_are_shrunk_into_the_page_and_must_lie_in_the_folder(tmp_path):
