@@ -34,7 +34,7 @@ from tests.devices.sshd import Sshd, find_sshd, plain_python
 LOOPBACK, EMULATED = "loopback", "aarch64-qemu"
 CPU = "neoverse-n1"
 # Emulated, an image takes seconds; what is scored there says that all images were not.
-EMULATED_DETECTION_IMAGES, EMULATED_EVERY = 24, 40
+EMULATED_DETECTION_IMAGES, EMULATED_EVERY = 24, 100
 IMAGE_FOLDERS = ("data/bccd/images", "data/coco/val2017")
 TITLE = "# One report over x86, x86 behind ssh and emulated aarch64"
 HOW = (
