@@ -24,10 +24,11 @@ from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.export.artifact import Preprocessing
 from edgeq.export.fp16_audit import audited_tensors, thinned
+from edgeq.export.linear import linear_of
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.tflite.plan import observed_tensors as observed_in_tflite
 from edgeq.export.tflite.writer import TfliteModel
-from edgeq.export.topology import VitPlan, choose, observed_tensors
+from edgeq.export.topology import VitPlan, activation_behind, choose, observed_tensors
 from edgeq.export.transformer import find_transformer
 from edgeq.files import read_json, require_writable, sha256_file, write_json
 from edgeq.images import UnreadableImages, read_image, work_ahead
@@ -195,8 +196,8 @@ def calibrated_tensors(model: FloatModel) -> list[str]:
 def _quantized_tensors(model: FloatModel) -> list[str]:
     """Returns the tensors that some registered target quantizes: one calibration serves them all.
 
-    What TFLite files need is among them: the outputs, for files whose outputs are integers, and what depthwise
-    convolutions read and write.
+    What TFLite files need is among them: the outputs, for files whose outputs are integers, what depthwise
+    convolutions read and write, and what linear layers write.
     """
     targets = [get_target(name) for name in registered("target", TARGETS)]
     rules = [target.rules for target in targets]
@@ -204,7 +205,11 @@ def _quantized_tensors(model: FloatModel) -> list[str]:
     plans: tuple[VitPlan, ...] = ("balanced", "fast") if find_transformer(model.graph).blocks else ("balanced",)
     chosen = [choose(model.graph, each, vit_plan=plan) for each in rules for plan in plans]
     observed = observed_tensors(model.graph, chosen)
-    outputs = (str(value.name) for value in model.graph.graph.outputs)
+    outputs = [str(value.name) for value in model.graph.graph.outputs]
+    if any("tflite" in each.formats for each in targets):
+        # Engines of ONNX files give floats out of a linear layer, TFLite's static FULLY_CONNECTED does not.
+        layers = (linear_of(node) for node in model.graph.graph)
+        outputs += [str(activation_behind(layer.add or layer.node).name) for layer in layers if layer is not None]
     return list(dict.fromkeys([*observed, *outputs]))
 
 

@@ -14,6 +14,7 @@ from edgeq.calibrators.candidates import FALLBACK
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.export.graph import data_inputs, weight_of
+from edgeq.export.linear import linear_of
 from edgeq.export.tflite.match import match_by_value
 from edgeq.export.tflite.plan import observed_tensors
 from edgeq.export.tflite.writer import Known, Options, TfliteModel, tensors_to_calibrate
@@ -111,7 +112,10 @@ def translate_keep(
         names, lost = [], []
         for node in nodes_matching(model.graph, pattern):
             if data_inputs(node):
-                values = (node.outputs[0], activation_behind(node))
+                layer = linear_of(node)
+                # A product without its bias stands in no TFLite file.
+                last = node if layer is None else layer.add or node
+                values = (node.outputs[0], activation_behind(last))
                 found = [name for value in values for name in produced.get(str(value.name), [])]
                 names += found
                 if not found and weight_of(node) is not None:
