@@ -17,10 +17,12 @@ import numpy as np
 
 from benchmarks.cases import RESULTS
 from benchmarks.peers import run_peer
+from benchmarks.vit_accuracy import plain_model
 from edgeq.export.artifact import Artifact
+from edgeq.export.graph import save_onnx
 from edgeq.export.topology import VitPlan
 from edgeq.files import write_text
-from edgeq.model_source import ModelRequest
+from edgeq.model_source import ModelRequest, open_model
 from edgeq.runtimes import open_session
 from edgeq.verbs.bench import Job, Sampling, bench_jobs
 from edgeq.verbs.calibration_source import CalibrationSource
@@ -28,10 +30,8 @@ from edgeq.verbs.export import export_model
 from edgeq.verbs.report import merge, provenance
 
 IMAGES = 16
-PEERS = {
-    "openvino": ("NNCF, transformer preset", "nncf-transformer", "nncf.xml"),
-    "onnxruntime": ("NNCF, transformer preset, on ONNX", "nncf-transformer-onnx", "nncf.onnx"),
-}
+PEERS = {"openvino": ("nncf-transformer", "nncf.xml"), "onnxruntime": ("nncf-transformer-onnx", "nncf.onnx")}
+NNCF = "NNCF, transformer preset"
 Entry = tuple[str, Artifact, str | None]
 
 
@@ -82,20 +82,25 @@ def run(model: str, folder: Path) -> str:
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     results: list[dict[str, Any]] = []
-    for runtime, (title, tool, name) in PEERS.items():
-        run_peer(tool, fp32.path, images, folder / name)
-        peer = dataclasses.replace(
-            fp32, path=folder / name, precision="int8", format="openvino" if name.endswith(".xml") else "onnx"
-        ).save()
-        entries: list[Entry] = [("FP32", fp32, "f32" if runtime == "openvino" else None)]
+    save_onnx(plain_model(open_model(request)).graph, folder / "plain.onnx")
+    plain = dataclasses.replace(fp32, path=folder / "plain.onnx").save()
+    for runtime, (tool, name) in PEERS.items():
+        peers = {}
+        for title, source in ((NNCF, plain), (f"{NNCF}, on edgeq's FP32 file", fp32)):
+            path = folder / f"{source.path.stem}.{name}"
+            run_peer(tool, source.path, images, path)
+            kind = "openvino" if path.suffix == ".xml" else "onnx"
+            peers[title] = dataclasses.replace(fp32, path=path, precision="int8", format=kind).save()
+        entries: list[Entry] = [("edgeq's FP32 file", fp32, "f32" if runtime == "openvino" else None)]
+        entries.append(("FP32 as torch exports it", plain, entries[0][2]))
         if runtime == "openvino":
-            entries.append(("FP32 file in BF16", fp32, "bf16"))
-        entries.append((title, peer, None))
+            entries.append(("edgeq's FP32 file in BF16", fp32, "bf16"))
+        entries += [(title, peer, None) for title, peer in peers.items()]
         entries += [(f"edgeq x86, {vit_plan}", artifact, None) for vit_plan, artifact in plans.items()]
         jobs = [Job(artifact, runtime, compute) for _, artifact, compute in entries]
-        timings = bench_jobs(jobs, threads=2, sampling=Sampling(min_s=6.0, round_s=0.3))
+        timings = bench_jobs(jobs, threads=2, sampling=Sampling(min_s=4.0, round_s=0.3))
         reference = logits(fp32, runtime, "f32" if runtime == "openvino" else None)
-        nncf = next(timing for (each, _, _), timing in zip(entries, timings, strict=True) if each == title)
+        nncf = next(timing for (each, _, _), timing in zip(entries, timings, strict=True) if each == NNCF)
         for (each, artifact, compute), timing in zip(entries, timings, strict=True):
             weights = artifact.path.with_suffix(".bin")
             size = artifact.size_bytes + (weights.stat().st_size if artifact.path.suffix == ".xml" else 0)

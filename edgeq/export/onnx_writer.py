@@ -77,7 +77,7 @@ def engine_graph(model: FloatModel, target: Target) -> ir.Model:
     """
     graph = model.copy_graph()
     move_selections_up(graph)
-    if target.rules.rewrite_linear and split_projections(graph).done:
+    if target.rules.split_projections and split_projections(graph).done:
         move_selections_up(graph)
     return graph
 

@@ -78,7 +78,8 @@ def _quantize_layer(model: ir.Model, node: ir.Node, plan: QuantPlan, rules: Rule
     weight = weight_of(node)
     source = node.inputs[0]
     assert weight is not None and source is not None  # noqa: S101 - the plan only names weighted nodes
-    grid = plan.tensors[str(source.name)]
+    name = str(source.name)
+    grid = plan.tensors[name] if name in plan.tensors else plan.tied[name]
     axis = weight_axis(node, weight, rules)
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     integers, scale = quantize_weight(weight, axis)

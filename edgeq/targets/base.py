@@ -32,7 +32,8 @@ class Rules:
         quantize_bias: Whether biases are int32 behind a DequantizeLinear; otherwise they stay float.
         per_channel_conv_transpose: Whether ConvTranspose weights have a scale for each output channel.
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
-        rewrite_linear: Whether a MatMul by a constant matrix becomes a Gemm, and a packed projection three of them.
+        rewrite_linear: Whether a MatMul by a constant matrix becomes a Gemm.
+        split_projections: Whether a packed projection of queries, keys and values becomes three layers.
         int8_attention: Which products of activations in an attention the engines have INT8 kernels for: `none`, `any`,
             or `fused`: where heads, tokens and scales are what TensorRT's fused kernel takes.
         fp16: What makes an `fp16` file. `weights`: they are stored in FP16 and cast when the file is loaded. `engine`:
@@ -55,6 +56,7 @@ class Rules:
     per_channel_conv_transpose: bool
     rewrite_conv_transpose: bool
     rewrite_linear: bool
+    split_projections: bool
     int8_attention: Literal["none", "any", "fused"]
     fp16: Literal["weights", "engine", "graph"]
     dynamic: bool

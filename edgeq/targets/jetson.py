@@ -31,6 +31,7 @@ JETSON_ORIN = Target(
         per_channel_conv_transpose=False,
         rewrite_conv_transpose=False,
         rewrite_linear=False,
+        split_projections=False,
         int8_attention="fused",
         fp16="engine",
         dynamic=False,

@@ -122,7 +122,7 @@ def test_the_plans_hold_their_accuracy_in_both_engines(images, tmp_path):
         assert facts["vit_plan"] == vit_plan
         quantized[vit_plan] = facts["int8_nodes"]
         assert min(cosine_by_engine(exported).values()) > 0.99
-    assert quantized["fast"] == quantized["balanced"] + 3 * 2 + 1  # both products of three blocks, the patch embedding
+    assert quantized["fast"] == quantized["balanced"] + 1  # the patch embedding; x86 gains nothing by INT8 products
     assert quantized["safe"] == quantized["balanced"] - 3 * 2  # fc2 and projection
 
 
