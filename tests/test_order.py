@@ -41,9 +41,7 @@ LEVELS = (
     Level(frozenset({"calibrators", "targets"}), mixed=False),
     Level(frozenset({"export"})),
     Level(frozenset({"runtimes"})),
-    Level(
-        frozenset({"classification", "detection", "embedding", "images", "predictions", "preprocessing", "presets"})
-    ),
+    Level(frozenset({"classification", "detection", "embedding", "images", "predictions", "preprocessing", "presets"})),
     # The only place that imports torch on load: nothing that a device runs may reach it.
     Level(frozenset({"models"}), only_for=frozenset({"model_source", "tflite_source", "verbs", "benchmarks"})),
     Level(frozenset({"foreign", "model_source", "tflite_source"})),
