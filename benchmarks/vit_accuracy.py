@@ -203,12 +203,19 @@ def light(results: list[Results]) -> list[Results]:
     return [{key: value for key, value in each.items() if key not in ("predictions", "per_class")} for each in results]
 
 
-def score_steps(study: Study, work: Path, steps: Sequence[Step], prefix: str, everyone: list[Results]) -> list[str]:
+def score_steps(
+    study: Study,
+    work: Path,
+    steps: Sequence[Step],
+    prefix: str,
+    everyone: list[Results],
+    every_bits: Sequence[tuple[int, int]] = BITS,
+) -> list[str]:
     """Returns a row for each step, and adds its results to `everyone`."""
     lines = []
     for number, step in enumerate(steps):
         row = []
-        for bits in BITS:
+        for bits in every_bits:
             name = f"{prefix}{number}.w{bits[0]}a{bits[1]}"
 
             def measure(step: Step = step, bits: tuple[int, int] = bits, name: str = name) -> list[Results]:
@@ -260,9 +267,9 @@ def run(study: Study, work: Path) -> str:
         f"The same function with outlier channels, which large ViTs have: behind each LayerNorm {_OUTLIER_SHARE:.0%} "
         f"of the channels made {_OUTLIER_FACTOR:.0f} times as large, and the weights that read them as much smaller.",
         "",
-        f"| with outlier channels {head[0]}",
-        head[1],
-        *score_steps(study, work, OUTLIERS, "outliers", everyone),
+        f"| with outlier channels | {' | '.join(titles[:3])} |",
+        "|---|---:|---:|---:|",
+        *score_steps(study, work, OUTLIERS, "outliers", everyone, BITS[:2]),
         "",
         twin_sentence(study),
         *provenance(merge(everyone)),

@@ -14,6 +14,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 FIGURES = {
     "demo": "demo.md",
     "bccd": "x86_int8_centernet.md",
+    "vit": "vit_accuracy.md",
+    "vit_speed": "vit_speed_vit_b_16.md",
     "cost": "calibration_cost.md",
     "tflite": "centernet_tflite_study.md",
     "jetson": "jetson_simulated.md",

@@ -1,6 +1,6 @@
 """What does one report over several devices look like?
 
-`python -m benchmarks.devices_report --work FOLDER` exports two detectors and a vision transformer, scores and times
+`python -m docs.devices_report --work FOLDER` exports two detectors and a vision transformer, scores and times
 them on this machine, on this machine again behind ssh, and on an emulated aarch64 one behind ssh, writes one report of
 all results, benchmarks/results/devices_report.md, and the pictures in docs/. A second call goes on where one was
 interrupted. Needs sshd, a Chromium (`docs.browser`), and for the first set-up of the emulator apt and a network.
@@ -217,6 +217,7 @@ def write(work: Path, steps: Steps, images: Sequence[str]) -> None:
 
 
 def main() -> None:
+    """Runs the steps that an earlier call has not finished, and writes the table and the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--work", type=Path, default=Path("devices_report"), help="folder for files and results")
     parser.add_argument("--seconds", type=float, default=3.0, help="measured seconds of each file, at least")
