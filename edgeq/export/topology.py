@@ -230,10 +230,10 @@ def _transformer_reason(
 
 def _attention_reasons(model: ir.Model, transformer: Transformer, rules: Rules, vit_plan: VitPlan) -> dict[int, str]:
     """Returns block -> why the products of its attention stay in float; both of them run in INT8 or none."""
+    if rules.int8_attention == "none":
+        return dict.fromkeys(range(transformer.blocks), "an attention's product: in INT8 the target is no faster")
     if vit_plan != "fast":
         return dict.fromkeys(range(transformer.blocks), "an attention's product, which --vit-plan fast quantizes")
-    if rules.int8_attention == "none":
-        return dict.fromkeys(range(transformer.blocks), "the target has no INT8 kernel for a product of activations")
     reasons: dict[int, str] = {}
     if rules.int8_attention == "fused":
         for node in model.graph:
