@@ -145,8 +145,8 @@ def export(
     vit_plan: Annotated[
         str,
         typer.Option(
-            help="Transformers: fast (patch embedding and, on Jetson, attention products in INT8 too), balanced, or safe "
-            "(what writes into the residual stream in float)."
+            help="Transformers: fast (patch embedding and, on Jetson, attention products in INT8 too), balanced, or "
+            "safe (what writes into the residual stream in float)."
         ),
     ] = "balanced",
     rescale: Annotated[
