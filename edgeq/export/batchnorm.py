@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.export.graph import WEIGHTED_OPS, constant, new_initializer, walk, weight_of
+from edgeq.export.linear import set_constant
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -184,29 +185,20 @@ def _bias(node: ir.Node, channels: int) -> np.ndarray | None:
 
 def _set_weight(model: ir.Model, layer: ir.Node, weight: np.ndarray) -> None:
     name = layer.inputs[1].name or f"{layer.name}.weight"  # type: ignore[union-attr]
-    _replace_constant(model, layer, 1, name, weight)
+    set_constant(model, layer, 1, name, weight)
 
 
 def _set_bias(model: ir.Model, holder: ir.Node, bias: np.ndarray) -> None:
     if holder.op_type == "Add":
         index = next(i for i, value in enumerate(holder.inputs) if constant(value) is not None)
-        _replace_constant(model, holder, index, holder.inputs[index].name or "bias", bias)  # type: ignore[union-attr]
+        set_constant(model, holder, index, holder.inputs[index].name or "bias", bias)  # type: ignore[union-attr]
         return
     if "beta" in holder.attributes:
         del holder.attributes["beta"]
     if len(holder.inputs) < 3:
         holder.resize_inputs(3)
     old = holder.inputs[2]
-    _replace_constant(model, holder, 2, (old.name if old is not None else None) or f"{holder.name}.bias", bias)
-
-
-def _replace_constant(model: ir.Model, node: ir.Node, index: int, name: str, array: np.ndarray) -> None:
-    """Gives one input of a node a new constant; a constant that other nodes share is left to them."""
-    old = node.inputs[index]
-    if old is not None and old.name is not None and len(old.uses()) == 1 and old.name in model.graph.initializers:
-        node.replace_input_with(index, None)
-        del model.graph.initializers[old.name]
-    node.replace_input_with(index, new_initializer(model, name, array))
+    set_constant(model, holder, 2, (old.name if old is not None else None) or f"{holder.name}.bias", bias)
 
 
 def _replace_by_add(model: ir.Model, node: ir.Node, source: ir.Value, bias: np.ndarray) -> None:

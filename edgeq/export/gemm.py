@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.export.graph import constant, new_initializer, walk, weight_of
+from edgeq.export.graph import new_initializer, walk, weight_of
+from edgeq.export.linear import Linear, linear_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,9 +33,9 @@ def rewrite_linear(model: ir.Model) -> int:
     """
     count = 0
     for node in walk(model):
-        weight = weight_of(node)
-        if node.op_type == "MatMul" and weight is not None and weight.ndim == 2 and _has_rows(node.inputs[0]):
-            _rewrite(model, node, weight)
+        layer = linear_of(node) if node.op_type == "MatMul" else None
+        if layer is not None and _has_rows(node.inputs[0]):
+            _rewrite(model, layer)
             count += 1
     return count
 
@@ -45,13 +46,12 @@ def _has_rows(value: ir.Value | None) -> bool:
     return shape is not None and len(shape) > 1 and sum(not isinstance(length, int) for length in shape) <= 1
 
 
-def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray) -> None:
+def _rewrite(model: ir.Model, layer: Linear) -> None:
     import onnx_ir as ir
 
-    source = node.inputs[0]
-    assert source is not None and source.shape is not None  # noqa: S101 - the caller has read its shape
-    add, bias = _bias_behind(node, weight.shape[1])
-    last = node.outputs[0] if add is None else add.outputs[0]
+    node, add, last = layer.node, layer.add, layer.output
+    source, weight = node.inputs[0], weight_of(node)
+    assert source is not None and source.shape is not None and weight is not None  # noqa: S101 - the caller has looked
     features, units = weight.shape
     leading = [length if isinstance(length, int) else -1 for length in list(source.shape)[:-1]]
     rows = math.prod(leading) if min(leading) > 0 else None
@@ -69,8 +69,8 @@ def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray) -> None:
         operand = reshape(source, [-1, features], "rows")
         operand.shape = ir.Shape([rows, features])
     inputs = [operand, node.inputs[1]]
-    if bias is not None:
-        inputs.append(new_initializer(model, f"{node.name}_bias", bias))
+    if add is not None:
+        inputs.append(new_initializer(model, f"{node.name}_bias", layer.bias.astype(weight.dtype)))
     gemm = ir.node("Gemm", inputs)
     nodes.append(gemm)
     result = gemm.outputs[0]
@@ -83,16 +83,3 @@ def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray) -> None:
     last.replace_all_uses_with(result, replace_graph_outputs=True)
     model.graph.remove([node] if add is None else [add, node], safe=True)
     gemm.name, result.name = node.name, name
-
-
-def _bias_behind(node: ir.Node, units: int) -> tuple[ir.Node | None, np.ndarray | None]:
-    """Returns the Add of a layer's bias and the bias `(units,)`, or nothing."""
-    output = node.outputs[0]
-    uses = list(output.uses())
-    if len(uses) != 1 or output.is_graph_output() or uses[0].node.op_type != "Add":
-        return None, None
-    add = uses[0].node
-    bias = constant(add.inputs[1 - uses[0].idx])
-    if bias is None or bias.size != units or bias.shape[-1:] != (units,):
-        return None, None
-    return add, bias.reshape(-1)
