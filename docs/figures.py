@@ -1,50 +1,175 @@
-"""Copies tables of benchmarks/results/ into README.md, between the marks that name them.
+"""Copies tables of benchmarks/results/ into README.md and the pages beside this file, between the marks that name them.
 
-`make docs` runs it after a benchmark was run anew; tests/test_docs.py fails where README.md holds other figures.
+`make docs` runs it after a benchmark was run anew; tests/test_docs.py fails where a page holds other figures.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.files import write_text
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-FIGURES = {
-    "demo": "demo.md",
-    "bccd": "x86_int8_centernet.md",
-    "vit": "vit_accuracy.md",
-    "vit_speed": "vit_speed_vit_b_16.md",
-    "cost": "calibration_cost.md",
-    "tflite": "centernet_tflite_study.md",
-    "jetson": "jetson_simulated.md",
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A row of the README's table: what INT8 costs and brings for one model in one engine.
+
+    Attributes:
+        model: What the table calls the model and its images.
+        engine: What it calls the engine.
+        result: File in benchmarks/results/ with both rows.
+        fp32: Values by column that pick the FP32 file's row, the first that has them all.
+        int8: The same for edgeq's INT8 file.
+        score: Column of the score.
+        unit: What the score is.
+        time: Column of the time over FP32.
+        peer: Column of the time over NNCF; empty where it does not run.
+    """
+
+    model: str
+    engine: str
+    result: str
+    fp32: Mapping[str, str]
+    int8: Mapping[str, str]
+    score: str = "AP"
+    unit: str = "AP"
+    time: str = "against FP32"
+    peer: str = "against NNCF"
+
+
+def _x86(model: str, result: str, runtime: str, engine: str, file: str) -> Glance:
+    peer = "against NNCF" if runtime == "openvino" else ""
+    return Glance(model, engine, result, _row("FP32", runtime), _row(file, runtime), peer=peer)
+
+
+def _row(file: str, runtime: str) -> dict[str, str]:
+    return {"file": file, "runtime": runtime}
+
+
+_CENTERNET, _YOLOX, _FASTESTDET = "CenterNet-R18, bccd", "YOLOX-nano, COCO", "FastestDet, COCO"
+_VIT = "ViT-B/16, random weights"
+GLANCES = (
+    _x86(_CENTERNET, "x86_int8_centernet.md", "openvino", "OpenVINO", "edgeq x86"),
+    _x86(_CENTERNET, "x86_int8_centernet.md", "onnxruntime", "ONNX Runtime", "edgeq x86-ort"),
+    Glance(
+        _CENTERNET,
+        "LiteRT",
+        "centernet_tflite_study.md",
+        {"precision": "fp32", "engine": "ai-edge-litert"},
+        {"precision": "int8", "engine": "ai-edge-litert"},
+        time="over float32",
+        peer="",
+    ),
+    _x86(_YOLOX, "x86_int8_yolox.md", "openvino", "OpenVINO", "edgeq x86"),
+    _x86(_FASTESTDET, "x86_int8_fastestdet.md", "openvino", "OpenVINO", "edgeq x86"),
+    Glance(
+        _VIT,
+        "OpenVINO",
+        "vit_speed_vit_b_16.md",
+        _row("edgeq's FP32 file", "openvino"),
+        _row("edgeq x86, balanced", "openvino"),
+        "cosine to FP32",
+        "cosine",
+    ),
+    Glance(
+        _VIT,
+        "ONNX Runtime",
+        "vit_speed_vit_b_16.md",
+        _row("edgeq's FP32 file", "onnxruntime"),
+        _row("edgeq x86, balanced", "onnxruntime"),
+        "cosine to FP32",
+        "cosine",
+    ),
+)
+
+
+_TIMES = "Latency, size and memory: m"
+
+
+def at_a_glance() -> str:
+    """Returns the README's table of what INT8 costs and brings, from the benchmarks' own tables."""
+    head = "| model | engine | score | FP32 | INT8 | INT8's time over FP32 | over NNCF's |"
+    obtained = dict.fromkeys(line for glance in GLANCES for line in _how_obtained(glance))
+    return "\n".join([head, "|---|---|---|---:|---:|---:|---:|", *map(_glance_row, GLANCES), "", *obtained])
+
+
+def _how_obtained(glance: Glance) -> list[str]:
+    """Returns the result's sentences on how its figures were obtained in the row's engine."""
+    engine = glance.int8.get("runtime") or glance.int8["engine"]
+    lines = (RESULTS / glance.result).read_text(encoding="utf-8").splitlines()
+    return [line.replace(_TIMES, "M") for line in lines if line.startswith(_TIMES) and f" {engine} " in line]
+
+
+def _glance_row(glance: Glance) -> str:
+    rows = _table_rows((RESULTS / glance.result).read_text(encoding="utf-8"))
+    fp32, int8 = (next(row for row in rows if wanted.items() <= row.items()) for wanted in (glance.fp32, glance.int8))
+    peer = int8[glance.peer] if glance.peer else "-"
+    cells = [glance.model, glance.engine, glance.unit, fp32[glance.score], int8[glance.score], int8[glance.time], peer]
+    return f"| {' | '.join(cells)} |"
+
+
+def _table_rows(text: str) -> list[dict[str, str]]:
+    """Returns the rows of all Markdown tables of a text as cells by column."""
+    rows: list[dict[str, str]] = []
+    columns: list[str] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        if not columns:
+            columns = cells
+        elif not cells:
+            columns = []
+        elif not set(line) <= set("|-: "):
+            rows.append(dict(zip(columns, cells, strict=True)))
+    return rows
+
+
+def _result(name: str) -> Callable[[], str]:
+    """Returns what gives a result file's text, less its title."""
+
+    def body() -> str:
+        text = (RESULTS / name).read_text(encoding="utf-8")
+        return "\n".join(line for line in text.splitlines() if not line.startswith("# ")).strip()
+
+    return body
+
+
+FIGURES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"demo": _result("demo.md"), "glance": at_a_glance},
+    "docs/detectors.md": {"bccd": _result("x86_int8_centernet.md")},
+    "docs/transformers.md": {"vit": _result("vit_accuracy.md"), "vit_speed": _result("vit_speed_vit_b_16.md")},
+    "docs/tflite.md": {"tflite": _result("centernet_tflite_study.md")},
+    "docs/jetson.md": {"jetson": _result("jetson_simulated.md")},
+    "docs/calibration.md": {"cost": _result("calibration_cost.md")},
 }
-"""Name of the marks in README.md -> file whose text, less its title, stands between them."""
+"""Page -> name of its marks -> what gives the text between them."""
 
 
-def with_figures(readme: str) -> str:
-    """Returns the README with every figure as its benchmark wrote it.
+def with_figures(page: str, text: str) -> str:
+    """Returns the text of a page of FIGURES with every figure as its benchmark wrote it.
 
     Raises:
         ValueError: a mark is missing.
     """
-    for mark, name in FIGURES.items():
+    for mark, body in FIGURES[page].items():
         begin, end = f"<!-- {mark}:begin -->\n", f"<!-- {mark}:end -->"
-        if readme.count(begin) != 1 or readme.count(end) != 1:
-            raise ValueError(f"README.md: wanted one line {begin.strip()} and after it one line {end}")
-        before, _, rest = readme.partition(begin)
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"{page}: wanted one line {begin.strip()} and after it one line {end}")
+        before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
-        text = (RESULTS / name).read_text(encoding="utf-8")
-        body = "\n".join(line for line in text.splitlines() if not line.startswith("# ")).strip()
-        readme = f"{before}{begin}{body}\n{end}{after}"
-    return readme
+        text = f"{before}{begin}{body()}\n{end}{after}"
+    return text
 
 
 def main() -> None:
-    """Writes README.md."""
-    readme = ROOT / "README.md"
-    write_text(readme, with_figures(readme.read_text(encoding="utf-8")))
+    """Writes the pages."""
+    for page in FIGURES:
+        path = ROOT / page
+        write_text(path, with_figures(page, path.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import typer
 
 from docs import cli_reference
 from docs.cli_reference import BEGIN, END, Command, overview, read_commands, reference, with_overview
-from docs.figures import with_figures
+from docs.figures import FIGURES, GLANCES, RESULTS, at_a_glance, with_figures
 from edgeq.cli import app
 from tests.test_order import ROOT
 
@@ -42,9 +42,18 @@ def test_readme_names_every_command_in_its_generated_table(commands):
     assert [command.name for command in commands if f"`{command.name}`" not in readme] == []
 
 
-def test_readme_holds_the_figures_that_the_benchmarks_wrote():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_figures(readme) == readme, "run: make docs"
+@pytest.mark.parametrize("page", FIGURES)
+def test_pages_hold_the_figures_that_the_benchmarks_wrote(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert with_figures(page, text) == text, "run: make docs"
+
+
+def test_the_readmes_rows_are_those_of_the_benchmarks():
+    rows = at_a_glance().splitlines()[2 : 2 + len(GLANCES)]
+    for glance, row in zip(GLANCES, rows, strict=True):
+        int8 = row.split("|")[5].strip()
+        result = (RESULTS / glance.result).read_text(encoding="utf-8").splitlines()
+        assert any(int8 in line and all(f"| {value} |" in line for value in glance.int8.values()) for line in result)
 
 
 def test_command_reference_is_what_the_commands_say(commands):
