@@ -262,8 +262,12 @@ def _tradeoffs(document: Document) -> list[tuple[str, str]]:
     for entry in document.entries:
         if entry.p50_ms is not None and entry.score is not None:
             groups.setdefault((entry.model, entry.data, entry.device), []).append(entry)
+    engines = list(dict.fromkeys(entry.runtime for entries in groups.values() for entry in entries))
     return [
-        (_place(document, model, device), plot_tradeoff(entries, f"Accuracy against latency, {model} on {device}"))
+        (
+            _place(document, model, device),
+            plot_tradeoff(entries, engines, f"Accuracy against latency, {model} on {device}"),
+        )
         for (model, _, device), entries in groups.items()
         if len(entries) > 1
     ]

@@ -7,6 +7,7 @@ plot says in words what it shows.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -71,9 +72,12 @@ def series_number(entry: Entry) -> int:
     return _PRECISIONS.index(entry.precision) if entry.precision in _PRECISIONS else len(_SERIES) - 1
 
 
-def plot_tradeoff(entries: Sequence[Entry], title: str) -> str:
-    """Returns score against median latency of rows that have both, with the Pareto front."""
-    runtimes = list(dict.fromkeys(entry.runtime for entry in entries))
+def plot_tradeoff(entries: Sequence[Entry], engines: Sequence[str], title: str) -> str:
+    """Returns score against median latency of rows that have both, with the Pareto front.
+
+    `engines` are those of the whole page, so that an engine has one mark in all of its plots.
+    """
+    marks = dict(zip(engines, itertools.cycle(_MARKERS), strict=False))
     with _Plot(_WIDTH, _HEIGHT) as plot:
         axes = plot.axes()
         front = sorted((entry for entry in entries if entry.on_front), key=lambda entry: entry.p50_ms or 0)
@@ -87,19 +91,19 @@ def plot_tradeoff(entries: Sequence[Entry], title: str) -> str:
             where="post", color=_MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=2,
         )  # fmt: skip
         for entry in entries:
-            marker = _MARKERS[runtimes.index(entry.runtime) % len(_MARKERS)]
             color = _SERIES[series_number(entry)]
             axes.plot(
-                [entry.p50_ms or 0], [entry.score or 0], marker, color=color if entry.stable is not False else "none",
+                [entry.p50_ms or 0], [entry.score or 0], marks[entry.runtime],
+                color=color if entry.stable is not False else "none",
                 markeredgecolor=color, markeredgewidth=1.6, markersize=8, url=f"#row-{entry.number}", zorder=3,
             )  # fmt: skip
             axes.annotate(
                 str(entry.number), (entry.p50_ms or 0, entry.score or 0), xytext=(7, 5), textcoords="offset points",
                 fontsize=9.5, color=_INK,
             )  # fmt: skip
-        if len(runtimes) > 1:
-            for marker, runtime in zip(_MARKERS, runtimes, strict=False):
-                axes.plot([], [], marker, color=_MUTED, markersize=6, label=runtime)
+        if len(engines) > 1:
+            for engine in dict.fromkeys(entry.runtime for entry in entries):
+                axes.plot([], [], marks[engine], color=_MUTED, markersize=6, label=engine)
             plot.figure.legend(loc="outside upper left", ncols=3, handletextpad=0.3, borderpad=0, labelcolor=_MUTED)
         axes.margins(x=_MARGIN)  # for the numbers beside the marks
         spread = max(max(scores) - min(scores), 0.01)

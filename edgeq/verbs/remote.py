@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -12,16 +13,19 @@ from typing import Any
 
 import numpy as np
 
+import edgeq
 from edgeq.devices.config import LOCAL, Device
 from edgeq.devices.remote import RemoteDevice, named_errors
 from edgeq.devices.transfer import SentFile
 from edgeq.errors import DeviceError, EdgeqError, InputError
 from edgeq.export.artifact import Artifact
+from edgeq.foreign import open_artifact
 from edgeq.progress import labelled, progress_bar
 from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
 from edgeq.verbs.bench import Sampling, bench_artifacts, bench_jobs, make_jobs
 from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.journal import Entry, Journal
+from edgeq.verbs.kept import KeptResults
 from edgeq.verbs.predict import Job, SkippedImages
 from edgeq.verbs.tasks import DetectionTask, Task
 from edgeq.verbs.wire import unpack_prediction
@@ -65,7 +69,8 @@ def bench_on_devices(
 ) -> list[Outcome]:
     """Returns what `edgeq.verbs.bench.bench_artifacts` measures on each device, in their order.
 
-    The artifacts of one device run in turns, as they do here. Every result has `device`, the device's name.
+    The artifacts of one device run in turns, as they do here. Every result has `device`, the device's name. Where one
+    of several devices fails, the next run with the same arguments takes what the others have measured.
 
     Args:
         devices: Where files are run.
@@ -80,6 +85,7 @@ def bench_on_devices(
     Raises:
         EdgeqError: of the one device, if there is but one.
     """
+    sampling = sampling or Sampling()
 
     def work(device: Device, remote: RemoteDevice | None) -> Results:
         if remote is None:
@@ -98,7 +104,23 @@ def bench_on_devices(
             locate=lambda artifact: sent[artifact.path],
         )
 
-    return _on_devices(devices, work, on_results)
+    if len(devices) == 1:
+        return _on_devices(devices, work, on_results)
+    asked = {
+        "edgeq": edgeq.__version__,
+        "artifacts": [open_artifact(path).to_json() for path in paths],
+        "runtimes": list(runtimes),
+        "compute_precisions": list(compute_precisions),
+        "threads": threads,
+        "cpus": None if cpus is None else list(cpus),
+        "sampling": dataclasses.asdict(sampling),
+    }
+    kept = {device: KeptResults(device.name, {**asked, "device": dataclasses.asdict(device)}) for device in devices}
+    outcomes = _on_devices(devices, work, on_results, kept)
+    if not any(outcome.error for outcome in outcomes):
+        for results in kept.values():
+            results.forget()
+    return outcomes
 
 
 def evaluate_on_devices(
@@ -322,16 +344,28 @@ def _list_of_objects(name: str, found: Any) -> list[dict[str, Any]]:
 Work = Callable[[Device, RemoteDevice | None], Results]
 
 
-def _on_devices(devices: Sequence[Device], work: Work, on_results: OnResults) -> list[Outcome]:
+def _on_devices(
+    devices: Sequence[Device], work: Work, on_results: OnResults, kept: Mapping[Device, KeptResults] | None = None
+) -> list[Outcome]:
+    """Returns what came of each device; one whose results were kept is not even connected to."""
     opened = _Opened()
+
+    def work_on(device: Device) -> Results:
+        results = kept[device].read() if kept else None
+        if results is None:
+            results = _work_on(device, work, opened)
+            if kept:
+                kept[device].write(results)
+        return results
+
     if len(devices) == 1:
-        outcomes = [Outcome(devices[0].name, _work_on(devices[0], work, opened))]
+        outcomes = [Outcome(devices[0].name, work_on(devices[0]))]
         on_results(outcomes[0].results)
         return outcomes
     done: dict[int, Outcome] = {}
     pool = ThreadPoolExecutor(len(devices))
     try:
-        futures = {pool.submit(_attempt, device, work, opened): number for number, device in enumerate(devices)}
+        futures = {pool.submit(_attempt, device, work_on): number for number, device in enumerate(devices)}
         for future in as_completed(futures):
             done[futures[future]] = future.result()
             if not future.result().error:
@@ -371,9 +405,9 @@ class _Opened:
                 remote.close()
 
 
-def _attempt(device: Device, work: Work, opened: _Opened) -> Outcome:
+def _attempt(device: Device, work_on: Callable[[Device], Results]) -> Outcome:
     try:
-        return Outcome(device.name, _work_on(device, work, opened))
+        return Outcome(device.name, work_on(device))
     except EdgeqError as error:
         return Outcome(device.name, error=error)
     except Exception as error:

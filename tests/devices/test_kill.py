@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -175,15 +176,31 @@ def test_what_one_device_has_measured_outlives_the_host(loop, host):
     toml = loop.toml("loop") + loop.toml("silent").replace(loop.device().python, str(silent))
     (host.folder / "devices.toml").write_text(toml)
     net = save_conv_net(host.folder / "net.onnx").path
-    process = host.start(
+    command = [
         "bench", net, "--runtime", "onnxruntime", "--seconds", 0,
         "--device", "silent", "--device", "loop", "--json", "b.json",
-    )  # fmt: skip
+    ]  # fmt: skip
+    process = host.start(*command)
     _wait((host.folder / "b.json").exists, "the results of the first device")
     kill_host(process, loop)
     result = json.loads((host.folder / "b.json").read_text())
     assert (result["device"], result["artifact"]) == ("loop", "net.onnx")
     loop.assert_empty()
+
+    # The same command measures where nothing was measured; the other device need not even be there.
+    (host.folder / "devices.toml").write_text(toml.replace(str(silent), loop.device().python))
+    again = host.start(*command)
+    _, error = again.communicate(timeout=120)
+    assert again.returncode == 0, error
+    assert re.search(r"loop: measured at [-0-9]+ [:0-9]+, by the run that did not end; taken from there", error)
+    rows = json.loads((host.folder / "b.json").read_text())
+    assert [row["device"] for row in rows] == ["silent", "loop"]
+    assert rows[1] == result
+    third = host.start(*command)
+    _, error = third.communicate(timeout=120)
+    assert third.returncode == 0, error
+    assert "taken from there" not in error
+    assert json.loads((host.folder / "b.json").read_text())[1]["samples_ns"] != result["samples_ns"]
 
 
 def test_ctrl_c_ends_all_devices(loop, host):

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,35 @@ def test_what_does_not_arrive_as_it_was_is_refused(loop, tmp_path):
             remote._store.push_folder(folder)
         assert not (loop.cache / folder.name).exists()
         assert _leftovers(loop.cache) == []
+
+
+def test_what_a_device_was_not_asked_for_in_a_month_is_removed(loop, tmp_path):
+    def age(path: Path, days: int) -> Path:
+        os.utime(path, times=(time.time() - days * 86400,) * 2)
+        return path
+
+    for name in ("kept", "old", "new"):
+        (tmp_path / f"{name}.onnx").write_text(name)
+    kept, old, new = (SentFile.of(tmp_path / f"{name}.onnx") for name in ("kept", "old", "new"))
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "a.py").write_text("a")
+    package = SentFolder.of("edgeq", tmp_path / "package")
+    with RemoteDevice(loop.device()) as remote:
+        remote.push([kept, old])
+        remote._store.push_folder(package)
+        stale = age(Path(remote.path_of(old)).parent, 31)
+        used = age(Path(remote.path_of(kept)).parent, 31)
+        gone = age(loop.cache / package.name, 31)
+        theirs = loop.cache / "photographs"
+        theirs.mkdir(exist_ok=True)
+        age(theirs, 900)
+        remote.push([kept, new])
+        assert used.is_dir(), "asked for again"
+        assert not stale.exists()
+        assert Path(remote.path_of(new)).read_text() == "new"
+        remote._store.push_folder(SentFolder.of("other", tmp_path / "package"))
+        assert not gone.exists()
+        assert theirs.is_dir(), "nothing of ours"
 
 
 def test_a_full_disk(loop, tmp_path):

@@ -27,6 +27,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
 from edgeq.report.page import render
+from edgeq.report.plots import plot_tradeoff
 
 TRUTH = make_ground_truth(20, seed=5)
 GOOD, BAD = make_detections(TRUTH, 1, 1.0), make_detections(TRUTH, 1, 9.0)
@@ -274,3 +275,24 @@ def test_the_command_writes_every_format_with_the_same_figures(tmp_path: Path, e
         for entry in read_runs([runs]).rows:
             assert (str(entry.scores["AP"]) if suffix in ("csv", "json") else f"{entry.scores['AP']:.4f}") in text
     assert "report.txt: is of no known format" in edgeq("report", runs, "--out", tmp_path / "report.txt").error
+
+
+def test_an_engine_has_the_same_mark_in_every_plot():
+    def shape_of(svg: str, number: int) -> str:
+        mark = re.search(rf'href="#row-{number}".*?<use [^>]*href="#([^"]+)"', svg, flags=re.DOTALL)
+        assert mark
+        path = re.search(rf'<path id="{mark[1]}"\s+d="([^"]+)"', svg)
+        assert path
+        return path[1]
+
+    first, second = make_document(
+        [
+            make_score(TRUTH, GOOD, "fp32"),
+            make_timing("fp32", 8.0),
+            make_score(TRUTH, BAD, "int8", runtime="openvino"),
+            make_timing("int8", 4.0, runtime="openvino"),
+        ]
+    ).entries
+    together = plot_tradeoff([first, second], ["onnxruntime", "openvino"], "both")
+    alone = plot_tradeoff([second], ["onnxruntime", "openvino"], "one")
+    assert shape_of(alone, second.number) == shape_of(together, second.number) != shape_of(together, first.number)

@@ -7,11 +7,13 @@ r"""Keeps files and folders under names that hold their digests; prints one JSON
     folder ROOT NAME SHA256  stdin: a tar of the files of ROOT/NAME, which appears whole or not at all; SHA256 is that
                              of a line "SHA256 PATH\n" for each file, sorted by path -> {"received": count}
 
-What does not have its digest is refused: {"error": reason}.
+What does not have its digest is refused: {"error": reason}. What `missing` was not asked for in 30 days is removed by
+it, because boards are small: the folders under ROOT whose names end in a digest, or are one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,6 +31,8 @@ _TEMPORARY = ".edgeq-"
 _MAX_REQUEST_BYTES = 64 << 20
 _BLOCK_BYTES = 1 << 20
 _DAY_S = 86400
+_UNUSED_DAYS = 30
+_OURS = re.compile(r"(?:edgeq|env|venv)-[0-9a-f]{16}|[0-9a-f]{64}")
 
 
 class RefusedError(Exception):
@@ -38,7 +42,12 @@ class RefusedError(Exception):
 def missing(root: Path) -> dict[str, object]:
     """Returns which of the wanted files and folders are not there."""
     wanted = json.loads(sys.stdin.buffer.read(_MAX_REQUEST_BYTES).decode())
-    return {"missing": [number for number, (path, size) in enumerate(wanted) if not _has(root / path, size)]}
+    absent = [number for number, (path, size) in enumerate(wanted) if not _has(root / path, size)]
+    for top in {path.partition("/")[0] for path, _ in wanted}:
+        with contextlib.suppress(OSError):  # absent, or another user's
+            os.utime(root / top)
+    _remove_unused(root)
+    return {"missing": absent}
 
 
 def files(root: Path) -> dict[str, object]:
@@ -120,8 +129,21 @@ def _has(path: Path, size: int | None) -> bool:
 def _remove_leftovers(root: Path) -> None:
     """Removes what cut connections left more than a day ago."""
     for path in root.glob(f"{_TEMPORARY}*"):
-        if path.stat().st_mtime < time.time() - _DAY_S:
+        if _age_s(path) > _DAY_S:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_unused(root: Path) -> None:
+    for path in root.iterdir():
+        if _OURS.fullmatch(path.name) and _age_s(path) > _UNUSED_DAYS * _DAY_S:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:  # another host was first
+        return 0.0
 
 
 def main() -> None:

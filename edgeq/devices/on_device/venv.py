@@ -7,6 +7,7 @@ all -> {"python": its interpreter}, or {"error": reason}.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,9 @@ def main() -> None:
     root, name, *requirements = sys.argv[1:]
     target = Path(root) / name
     answer = {"python": str(target / "bin" / "python")}
-    if not target.is_dir():
+    if target.is_dir():
+        os.utime(target)  # store.py removes what is not used
+    else:
         Path(root).mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".edgeq-", dir=root))
         try:
