@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -14,14 +12,13 @@ import typer
 import typer.core
 
 import edgeq
-from edgeq import cli_board, cli_report
+from edgeq import cli_board, cli_measure, cli_report
+from edgeq.cli_options import JsonFile, Labels, Threads
 from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
     from edgeq.export.topology import VitPlan
     from edgeq.model_source import ModelRequest
-    from edgeq.verbs.remote import Outcome
-    from edgeq.verbs.report import Column
 
 
 class _Commands(typer.core.TyperGroup):
@@ -49,13 +46,6 @@ _INTERRUPTED = 130
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.")
 ]
-Artifacts = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="ARTIFACT...",
-        help="Files of `edgeq export` and engines of `edgeq build`, or .onnx and .tflite files of others.",
-    ),
-]
 Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .safetensors or .pth.")]
 PresetOption = Annotated[
     str | None,
@@ -64,9 +54,6 @@ PresetOption = Annotated[
     ),
 ]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, where the model leaves it open.")]
-Labels = Annotated[
-    str | None, typer.Option(help="Class names: a COCO .json, a text file with one a line, or names with commas.")
-]
 ImagesDir = Annotated[Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")]
 Method = Annotated[
     str | None,
@@ -76,24 +63,6 @@ Method = Annotated[
     ),
 ]
 Number = Annotated[int, typer.Option(min=1, help="Most images to calibrate on, taken evenly spaced.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine; by default one a physical core.")]
-RuntimeOption = Annotated[
-    list[str] | None,
-    typer.Option("--runtime", help="onnxruntime, openvino, litert or tensorrt; repeat it for several."),
-]
-Compute = Annotated[
-    list[str] | None,
-    typer.Option(help="What layers in float are computed in: f32 or bf16 (openvino); repeat it for several."),
-]
-DeviceOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--device",
-        metavar="DEVICE",
-        help="Where to run: local (the default), ssh://[user@]host[:port] or a name of devices.toml; repeatable.",
-    ),
-]
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -171,13 +140,17 @@ def export(
     opset: Annotated[int | None, typer.Option(min=17, max=23, help="ONNX opset; by default the target's.")] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
     threads: Threads = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Write a model's files for a target, each compared with the model and with a manifest beside it."""
     from edgeq.console import describe_layers
     from edgeq.export.tflite.writer import Options
+    from edgeq.files import require_writable, write_json
     from edgeq.verbs.calibration_source import CalibrationSource
     from edgeq.verbs.export import export_model
 
+    if json_file is not None:
+        require_writable(json_file)
     request = _request(model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch)
     calibration = None if calib is None else CalibrationSource(calib, images, method, num)
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
@@ -207,6 +180,8 @@ def export(
             typer.echo(f"    {line}")
     if result.ranges_path is not None:
         typer.echo(f"ranges: {result.ranges_path}")
+    if json_file is not None:
+        write_json(json_file, result.to_json())
 
 
 @app.command()
@@ -273,104 +248,8 @@ def calibrate(
     )
 
 
-@app.command()
-def bench(
-    artifacts: Artifacts,
-    runtime: RuntimeOption = None,
-    threads: Threads = None,
-    compute: Compute = None,
-    cpus: Annotated[
-        str | None, typer.Option(metavar="LIST", help="CPUs to run on and no others, for example 0,2-3.")
-    ] = None,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Measured seconds of each artifact, at least.")] = 3.0,
-    device: DeviceOption = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Measure latency, throughput, memory and cold start, artifacts interleaved so that their ratios hold.
-
-    For TensorRT engines the environment decides: EDGEQ_CUDA=pycuda, cudart or torch forces a CUDA binding,
-    EDGEQ_ZERO_COPY=1 lets the GPU work in the host's memory, EDGEQ_CUDA_GRAPH=1 launches all kernels in one call.
-    """
-    from edgeq.devices.config import find_devices
-    from edgeq.machine import parse_cpus
-    from edgeq.verbs.bench import Sampling
-    from edgeq.verbs.remote import bench_on_devices
-    from edgeq.verbs.report import TIMING
-
-    _require_writable(json_file)
-    outcomes = bench_on_devices(
-        find_devices(device or ["local"]),
-        artifacts,
-        runtime or (),
-        compute_precisions=compute or (),
-        threads=threads,
-        cpus=None if cpus is None else parse_cpus(cpus),
-        sampling=Sampling(min_s=seconds),
-        on_results=lambda results: _write(results, json_file),
-    )
-    _show(outcomes, TIMING)
-
-
-@app.command("eval")
-def evaluate(
-    artifacts: Artifacts,
-    images: Annotated[Path, typer.Option(help="Folder of the images, or one with a sub-folder for each class.")],
-    annotations: Annotated[
-        Path | None,
-        typer.Option(help="COCO .json for detectors; otherwise a .json or text file of image and class."),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="For files without a manifest: how images go in and outputs are read (a name or .toml file)."
-        ),
-    ] = None,
-    labels: Labels = None,
-    runtime: RuntimeOption = None,
-    simulate: Annotated[
-        str | None,
-        typer.Option(metavar="TARGET", help="Compute as this target's engine would, without it: jetson-orin."),
-    ] = None,
-    threads: Threads = None,
-    compute: Compute = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="Float model to compare embeddings with; by default the fp32 file among ARTIFACT..."),
-    ] = None,
-    engine: Annotated[
-        str, typer.Option(help="COCO evaluator: pycocotools, or faster (extra `faster`).")
-    ] = "pycocotools",
-    device: DeviceOption = None,
-    json_file: JsonFile = None,
-) -> None:
-    """Score detectors (COCO's twelve numbers), classifiers (top-1, top-5) and embeddings (cosine, recall) on images."""
-    from edgeq.console import print_classes
-    from edgeq.devices.config import find_devices
-    from edgeq.verbs.remote import evaluate_on_devices
-    from edgeq.verbs.report import SCORES
-
-    _require_writable(json_file)
-    outcomes = evaluate_on_devices(
-        find_devices(device or ["local"]),
-        artifacts,
-        annotations,
-        images,
-        runtimes=runtime or (),
-        simulate=simulate,
-        compute_precisions=compute or (),
-        threads=threads,
-        engine=engine,
-        preset=preset,
-        labels=labels,
-        reference=reference,
-        on_results=lambda results: _write(results, json_file),
-    )
-    results = [result for outcome in outcomes for result in outcome.results]
-    _show(outcomes, SCORES, [f"task: {result['task']}" for result in results[:1]])
-    if len(results) == 1 and "per_class" in results[0]:
-        print_classes(results[0])
-
-
+app.command()(cli_measure.bench)
+app.command("eval")(cli_measure.evaluate)
 app.command()(cli_report.report)
 app.command()(cli_report.gate)
 app.command()(cli_board.check)
@@ -436,45 +315,6 @@ def _request(
         opset=opset or get_target(target).rules.opset,
         dynamic_batch=dynamic_batch,
     )
-
-
-def _require_writable(json_file: Path | None) -> None:
-    from edgeq.files import require_writable
-
-    if json_file is not None:
-        require_writable(json_file)
-
-
-def _write(results: Sequence[dict[str, Any]], json_file: Path | None) -> None:
-    """Writes results with the command that made them: one object for one artifact, a list for several."""
-    from edgeq.files import write_json
-
-    if json_file is not None:
-        made = {"edgeq": edgeq.__version__, "command": shlex.join(["edgeq", *sys.argv[1:]])}
-        # Packed predictions stay last, so that people can read what stands before them.
-        last = ("predictions", "samples_ns")
-        written = [
-            {**{key: value for key, value in result.items() if key not in last}, **made}
-            | {key: result[key] for key in last if key in result}
-            for result in results
-        ]
-        write_json(json_file, written[0] if len(written) == 1 else written)
-
-
-def _show(outcomes: Sequence[Outcome], columns: Sequence[Column], lines: Sequence[str] = ()) -> None:
-    """Prints the results of all devices as a table, lines below it, and which devices failed, which is exit code 1."""
-    from edgeq.console import print_failures, print_report
-    from edgeq.verbs.report import merge
-
-    results = [result for outcome in outcomes for result in outcome.results]
-    if results:
-        print_report(merge(results), columns)
-    for line in lines:
-        typer.echo(line)
-    errors = {outcome.device: str(outcome.error) for outcome in outcomes if outcome.error}
-    if errors:
-        print_failures(errors)
-        raise typer.Exit(1)
 
 
 class _StderrHandler(logging.Handler):

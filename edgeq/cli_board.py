@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")]
+from edgeq.cli_options import JsonFile
+
 CudaOption = Annotated[
     str | None, typer.Option(help="CUDA binding: pycuda, cudart or torch; by default the first that works.")
 ]

@@ -318,7 +318,7 @@ def test_an_interruption_is_one_line(edgeq, work, monkeypatch):
 def test_export_prints_a_line_for_each_file_and_why_layers_stay_in_float(edgeq, work, small_onnx, artifacts):
     outcome = edgeq(
         "export", small_onnx, "--preset", "centernet", "--precision", "fp32, int8", "--out", "out", "--calib",
-        artifacts / "small.ranges.json", "--keep", "ConvTranspose",
+        artifacts / "small.ranges.json", "--keep", "ConvTranspose", "--json", "export.json",
     )  # fmt: skip
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()
@@ -334,6 +334,18 @@ def test_export_prints_a_line_for_each_file_and_why_layers_stay_in_float(edgeq, 
     named = [name for line in lines[3:5] for name in line.partition(": ")[2].split(", ")]
     assert named == list(manifest["float_nodes"])
     assert lines[5:] == [f"ranges: {artifacts / 'small.ranges.json'}"]
+
+    written = json.loads((work / "export.json").read_text())
+    assert [(each["file"], each["precision"]) for each in written["files"]] == [
+        ("out/small.x86.fp32.onnx", "fp32"),
+        ("out/small.x86.int8.onnx", "int8"),
+    ]
+    assert written["files"][0]["comparison"] == {
+        "reference": "small.onnx", "max_abs_difference": 0.0, "images": 2, "cosine": pytest.approx(1, abs=1e-6),
+        "max_abs_output": pytest.approx(float(lines[0].split(" of ")[1].partition(",")[0]), rel=1e-2),
+    }  # fmt: skip
+    assert list(written["files"][1]["quantization"]["float_nodes"]) == named
+    assert written["ranges"] == str(artifacts / "small.ranges.json")
 
 
 def test_calibrate_writes_ranges_and_takes_another_method_from_them(edgeq, work, small_onnx, drawn):

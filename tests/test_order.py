@@ -50,7 +50,7 @@ LEVELS = (
     Level(frozenset({"report", "verbs"})),
     # edgeq/__init__.py: the public API, not for the modules behind it.
     Level(frozenset({"edgeq"})),
-    Level(frozenset({"cli", "cli_board", "cli_report", "console", "__main__"})),
+    Level(frozenset({"cli", "cli_board", "cli_measure", "cli_options", "cli_report", "console", "__main__"})),
     Level(frozenset({"benchmarks"})),
 )
 # The links of the repository's root are for reading. As import names they work only where the root is on the path.

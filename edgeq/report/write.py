@@ -11,7 +11,8 @@ from typing import Any
 
 from edgeq.errors import InputError
 from edgeq.files import write_json, write_text
-from edgeq.report.document import Document, Entry, build_document
+from edgeq.report.build import build_document
+from edgeq.report.document import Document, Entry
 from edgeq.report.runs import Runs
 from edgeq.verbs.report import REPORT, Column, Row, to_markdown
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -25,9 +25,9 @@ from edgeq.model_source import ModelRequest, open_model
 from edgeq.preprocessing import Placement
 from edgeq.targets import Target, get_target
 from edgeq.tflite_source import convert, open_tflite
-from edgeq.verbs.calibrate import calibrated_tensors
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.channel_statistics import channel_statistics
+from edgeq.verbs.collect import calibrated_tensors
 from edgeq.verbs.compare import Comparison, Reference, compare, real_inputs, reference_outputs, tflite_outputs
 from edgeq.verbs.share import collect_ranges, match_tensors, translate_keep
 from edgeq.verbs.tasks import task_of
@@ -66,6 +66,26 @@ class ExportResult:
     unfolded_batchnorm: dict[str, str]
     files: tuple[Exported, ...]
     ranges_path: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the written files, each with its manifest's path, its facts and its comparison, as a JSON object."""
+        return {
+            "files": [
+                {
+                    "file": str(each.artifact.path),
+                    "manifest": str(each.artifact.manifest_path),
+                    "format": each.artifact.format,
+                    "target": each.artifact.target,
+                    "precision": each.artifact.precision,
+                    "size_bytes": each.artifact.size_bytes,
+                    "digest": each.artifact.digest,
+                    "comparison": dataclasses.asdict(each.comparison),
+                    "quantization": dict(each.artifact.quantization),
+                }
+                for each in self.files
+            ],
+            "ranges": None if self.ranges_path is None else str(self.ranges_path),
+        }
 
 
 def export_model(

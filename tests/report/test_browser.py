@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from docs.browser import Browser, find_browser
-from edgeq.report.document import build_document
+from edgeq.report.build import build_document
 from edgeq.report.runs import Runs
 from edgeq.verbs.report import merge
 from tests.report.made import make_detections, make_ground_truth, make_score, make_timing

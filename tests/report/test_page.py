@@ -17,7 +17,8 @@ from PIL import Image
 
 from edgeq.errors import InputError
 from edgeq.predictions import EmbeddingPredictions, pack_predictions
-from edgeq.report.document import Document, build_document
+from edgeq.report.build import build_document
+from edgeq.report.document import Document
 from edgeq.report.runs import Runs, read_runs
 from edgeq.verbs.report import merge
 from tests.report.made import make_detections, make_ground_truth, make_score, make_timing

@@ -14,7 +14,7 @@ from edgeq.calibrators.histogram import Histogram
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError
 from edgeq.report.average_precision import match
-from edgeq.report.document import build_document
+from edgeq.report.build import build_document
 from edgeq.report.runs import read_runs
 from edgeq.report.saturation import tensor_ranges
 from edgeq.report.threshold import score_curve

@@ -20,8 +20,9 @@ from edgeq.export.topology import choose
 from edgeq.images import list_images, read_image
 from edgeq.model_source import ModelRequest, open_model
 from edgeq.targets import TARGETS, get_target
-from edgeq.verbs import calibrate as verb
-from edgeq.verbs.calibrate import calibrate, calibrated_tensors, evenly_spaced
+from edgeq.verbs import collect
+from edgeq.verbs.calibrate import calibrate, evenly_spaced
+from edgeq.verbs.collect import calibrated_tensors
 
 # The quickest method: most tests are about what is counted.
 run = functools.partial(calibrate, method="minmax")
@@ -67,7 +68,7 @@ def stop_at(monkeypatch, number: int, error: type[BaseException]) -> None:
             raise error
         return read_image(path)
 
-    monkeypatch.setattr(verb, "read_image", poisoned)
+    monkeypatch.setattr(collect, "read_image", poisoned)
 
 
 def test_the_order_of_the_images_does_not_show(model, images, expected, out):
@@ -104,7 +105,7 @@ def test_images_that_were_counted_are_not_decoded_again(model, images, out, monk
         decoded.append(path)
         return read_image(path)
 
-    monkeypatch.setattr(verb, "read_image", noted)
+    monkeypatch.setattr(collect, "read_image", noted)
     run(model, images, out)
     assert len(decoded) == len(images) - counted
 
@@ -157,7 +158,7 @@ def test_a_full_disk_at_the_end_costs_no_image(model, images, expected, out, mon
 
 def test_what_cannot_be_kept_does_not_hide_the_reason(model, images, out, monkeypatch, caplog):
     stop_at(monkeypatch, 6, KeyboardInterrupt)
-    monkeypatch.setattr(verb, "write_json", lambda *_: (_ for _ in ()).throw(InputError("no space left")))
+    monkeypatch.setattr(collect, "write_json", lambda *_: (_ for _ in ()).throw(InputError("no space left")))
     with pytest.raises(KeyboardInterrupt):
         run(model, images, out)
     assert "could not be kept: no space left" in caplog.text

@@ -25,9 +25,10 @@ from edgeq.images import list_images, read_image
 from edgeq.model_source import ModelRequest, open_model
 from edgeq.preprocessing import preprocess
 from edgeq.runtimes.observer import ActivationObserver
-from edgeq.verbs import calibrate as verb
-from edgeq.verbs.calibrate import calibrate, calibrated_tensors
+from edgeq.verbs import collect
+from edgeq.verbs.calibrate import calibrate
 from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.collect import calibrated_tensors
 from edgeq.verbs.search import Search, part_images
 from tests.export.nets import graph, normal
 
@@ -276,7 +277,7 @@ def test_best_needs_images_and_says_so(model, found, images, tmp_path, edgeq):
     ],
 )
 def test_wrong_options_are_told_before_an_image_is_read(model, images, monkeypatch, options, message):
-    monkeypatch.setattr(verb, "read_image", lambda _path: pytest.fail("read"))
+    monkeypatch.setattr(collect, "read_image", lambda _path: pytest.fail("read"))
     with pytest.raises(InputError, match=message):
         calibrate(model, images, method=BEST, options=options)
 

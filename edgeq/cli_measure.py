@@ -1,0 +1,177 @@
+"""The commands that run files: parse, call a verb, print. `edgeq.cli` registers them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import edgeq
+from edgeq.cli_options import JsonFile, Labels, Threads
+
+if TYPE_CHECKING:
+    from edgeq.verbs.remote import Outcome
+    from edgeq.verbs.report import Column
+
+Artifacts = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="ARTIFACT...",
+        help="Files of `edgeq export` and engines of `edgeq build`, or .onnx and .tflite files of others.",
+    ),
+]
+RuntimeOption = Annotated[
+    list[str] | None,
+    typer.Option("--runtime", help="onnxruntime, openvino, litert or tensorrt; repeat it for several."),
+]
+Compute = Annotated[
+    list[str] | None,
+    typer.Option(help="What layers in float are computed in: f32 or bf16 (openvino); repeat it for several."),
+]
+DeviceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where to run: local (the default), ssh://[user@]host[:port] or a name of devices.toml; repeatable.",
+    ),
+]
+
+
+def bench(
+    artifacts: Artifacts,
+    runtime: RuntimeOption = None,
+    threads: Threads = None,
+    compute: Compute = None,
+    cpus: Annotated[
+        str | None, typer.Option(metavar="LIST", help="CPUs to run on and no others, for example 0,2-3.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Measured seconds of each artifact, at least.")] = 3.0,
+    device: DeviceOption = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure latency, throughput, memory and cold start, artifacts interleaved so that their ratios hold.
+
+    For TensorRT engines the environment decides: EDGEQ_CUDA=pycuda, cudart or torch forces a CUDA binding,
+    EDGEQ_ZERO_COPY=1 lets the GPU work in the host's memory, EDGEQ_CUDA_GRAPH=1 launches all kernels in one call.
+    """
+    from edgeq.devices.config import find_devices
+    from edgeq.machine import parse_cpus
+    from edgeq.verbs.bench import Sampling
+    from edgeq.verbs.remote import bench_on_devices
+    from edgeq.verbs.report import TIMING
+
+    _require_writable(json_file)
+    outcomes = bench_on_devices(
+        find_devices(device or ["local"]),
+        artifacts,
+        runtime or (),
+        compute_precisions=compute or (),
+        threads=threads,
+        cpus=None if cpus is None else parse_cpus(cpus),
+        sampling=Sampling(min_s=seconds),
+        on_results=lambda results: _write(results, json_file),
+    )
+    _show(outcomes, TIMING)
+
+
+def evaluate(
+    artifacts: Artifacts,
+    images: Annotated[Path, typer.Option(help="Folder of the images, or one with a sub-folder for each class.")],
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="COCO .json for detectors; otherwise a .json or text file of image and class."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="For files without a manifest: how images go in and outputs are read (a name or .toml file)."
+        ),
+    ] = None,
+    labels: Labels = None,
+    runtime: RuntimeOption = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option(metavar="TARGET", help="Compute as this target's engine would, without it: jetson-orin."),
+    ] = None,
+    threads: Threads = None,
+    compute: Compute = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Float model to compare embeddings with; by default the fp32 file among ARTIFACT..."),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="COCO evaluator: pycocotools, or faster (extra `faster`).")
+    ] = "pycocotools",
+    device: DeviceOption = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Score detectors (COCO's twelve numbers), classifiers (top-1, top-5) and embeddings (cosine, recall) on images."""
+    from edgeq.console import print_classes
+    from edgeq.devices.config import find_devices
+    from edgeq.verbs.remote import evaluate_on_devices
+    from edgeq.verbs.report import SCORES
+
+    _require_writable(json_file)
+    outcomes = evaluate_on_devices(
+        find_devices(device or ["local"]),
+        artifacts,
+        annotations,
+        images,
+        runtimes=runtime or (),
+        simulate=simulate,
+        compute_precisions=compute or (),
+        threads=threads,
+        engine=engine,
+        preset=preset,
+        labels=labels,
+        reference=reference,
+        on_results=lambda results: _write(results, json_file),
+    )
+    results = [result for outcome in outcomes for result in outcome.results]
+    _show(outcomes, SCORES, [f"task: {result['task']}" for result in results[:1]])
+    if len(results) == 1 and "per_class" in results[0]:
+        print_classes(results[0])
+
+
+def _require_writable(json_file: Path | None) -> None:
+    from edgeq.files import require_writable
+
+    if json_file is not None:
+        require_writable(json_file)
+
+
+def _write(results: Sequence[dict[str, Any]], json_file: Path | None) -> None:
+    """Writes results with the command that made them: one object for one artifact, a list for several."""
+    from edgeq.files import write_json
+
+    if json_file is not None:
+        made = {"edgeq": edgeq.__version__, "command": shlex.join(["edgeq", *sys.argv[1:]])}
+        # Packed predictions stay last, so that people can read what stands before them.
+        last = ("predictions", "samples_ns")
+        written = [
+            {**{key: value for key, value in result.items() if key not in last}, **made}
+            | {key: result[key] for key in last if key in result}
+            for result in results
+        ]
+        write_json(json_file, written[0] if len(written) == 1 else written)
+
+
+def _show(outcomes: Sequence[Outcome], columns: Sequence[Column], lines: Sequence[str] = ()) -> None:
+    """Prints the results of all devices as a table, lines below it, and which devices failed, which is exit code 1."""
+    from edgeq.console import print_failures, print_report
+    from edgeq.verbs.report import merge
+
+    results = [result for outcome in outcomes for result in outcome.results]
+    if results:
+        print_report(merge(results), columns)
+    for line in lines:
+        typer.echo(line)
+    errors = {outcome.device: str(outcome.error) for outcome in outcomes if outcome.error}
+    if errors:
+        print_failures(errors)
+        raise typer.Exit(1)
