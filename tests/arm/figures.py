@@ -17,9 +17,10 @@ from edgeq.verbs.report import merge, provenance
 from tests.arm.agreement import ROOT, Machine, compare, install_edgeq, on_both
 from tests.arm.either_side import BASIC
 from tests.arm.emulator import assemble_packages, set_up
-from tests.arm.subjects import Subject, fastestdet, resnet, shapes
+from tests.arm.subjects import Subject, fastestdet, resnet, shapes, vit
 
 _IMAGES = 24
+_EVERY = 100
 _DATA = Path(os.environ.get("EDGEQ_DATA", ROOT.parent / "shared/data"))
 _CPU = "neoverse-n1"
 
@@ -47,7 +48,7 @@ _HEAD = """# aarch64 beside x86, emulated
 
 The same files of `edgeq export --target arm` on both machines. Differences are over the range of the output.
 
-| model | engine | precision | compared on | values that differ | largest | mean | AP x86 | AP aarch64 |
+| model | engine | precision | compared on | values that differ | largest | mean | AP or top-1 x86 | aarch64 |
 |---|---|---|---:|---:|---:|---:|---:|---:|
 """
 
@@ -62,7 +63,7 @@ def _lines(subject: Subject, x86: Machine, arm: Machine, folder: Path, results: 
         if line.scored and subject.annotations is not None:
             scored = on_both(x86, arm, "score", artifact, line.runtime, subject.annotations, subject.images)
             results += scored
-            scores = [f"{result['AP']:.4f}" for result in scored]
+            scores = [f"{result.get('AP', result.get('top1')):.4f}" for result in scored]
         figures = f"{found.share:.1%} | {found.largest:.2g} | {found.mean:.2g}"
         cells = (subject.title, line.engine, line.precision, f"{line.outputs} images", figures, *scores)
         text += f"| {' | '.join(map(str, cells))} |\n"
@@ -81,6 +82,7 @@ def main() -> None:
             shapes(folder / "shapes", images=_IMAGES),
             resnet(folder / "resnet", images=_IMAGES),
             fastestdet(_DATA, folder / "fastestdet", images=_IMAGES),
+            vit(_DATA, folder / "vit", every=_EVERY),
         ]
         text, results = _HEAD, list[dict[str, Any]]()
         for number, subject in enumerate(subjects):

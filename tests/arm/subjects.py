@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.image_sets import unpack_fashionmnist
 from edgeq.detection.shapes import draw_shapes_dataset
 from edgeq.export.artifact import Artifact
 from edgeq.files import read_json, write_json
@@ -15,7 +16,7 @@ from edgeq.verbs.export import export_model
 
 @dataclass(frozen=True)
 class Subject:
-    """A detector with images to calibrate on and to score on.
+    """A model with images to calibrate on and to score on.
 
     Attributes:
         title: What it is, for a table.
@@ -60,6 +61,20 @@ def fastestdet(data: Path, folder: Path, *, images: int) -> Subject:
         CalibrationSource(data / "coco/instances_train.json", data / "coco/train2017", num=64),
         first_images(data / "coco/instances_val.json", images, folder),
         data / "coco/val2017",
+    )
+
+
+def vit(data: Path, folder: Path, *, every: int) -> Subject:
+    """Returns a trained vision transformer with every n-th test image of Fashion-MNIST."""
+    folder.mkdir(parents=True, exist_ok=True)
+    calibration = unpack_fashionmnist(data, "fashionmnist_train2k_calib", folder / "calibration", every=20)
+    validation = unpack_fashionmnist(data, "fashionmnist_test10k", folder / "validation", every=every)
+    return Subject(
+        f"Fashion-MNIST ViT, every {every}th test image",
+        ModelRequest("vit_fashionmnist", weights=data / "weights/vit_d128_l6_fashionmnist.safetensors"),
+        CalibrationSource(calibration.parent),
+        validation,
+        validation.parent,
     )
 
 
