@@ -1,17 +1,12 @@
 """What a model said about each image, packed into a result of `edgeq eval`, with the truth beside it.
 
 A report or a gate needs neither the annotations nor the images then: AP can be computed anew over any choice of the
-images. In JSON, arrays are base64 of zlib; bytes of equal significance lie side by side, because they are alike. Each
-states its dtype and shape, so that its size is known, and bounded, before anything is unpacked. Nothing is unpickled.
+images. In JSON, arrays are packed by `edgeq.packing`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
-import math
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +18,7 @@ from numpy.typing import NDArray
 from edgeq.detection.coco import GroundTruth
 from edgeq.detection.detections import Detections
 from edgeq.errors import InputError
+from edgeq.packing import pack_array, unpack_array
 
 FORMAT = "edgeq-predictions"
 _VERSION = 1
@@ -182,7 +178,7 @@ def pack_predictions(predictions: Predictions) -> dict[str, Any]:
     """Returns predictions as a JSON object: names first, packed arrays last."""
     values = {each.name: getattr(predictions, each.name) for each in dataclasses.fields(predictions)}
     names = {key: list(value) for key, value in values.items() if key not in predictions._ARRAYS}
-    arrays = {key: _pack(values[key].astype(dtype, copy=False)) for key, (dtype, _) in predictions._ARRAYS.items()}
+    arrays = {key: pack_array(values[key].astype(dtype, copy=False)) for key, (dtype, _) in predictions._ARRAYS.items()}
     return {"format": FORMAT, "version": _VERSION, "task": predictions.task, **names, "arrays": arrays}
 
 
@@ -204,16 +200,9 @@ def unpack_predictions(document: Any) -> Predictions:
             for key, (dtype, axes) in kind._ARRAYS.items()
         }
         return kind(**names, **arrays)
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error, zlib.error) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"{error.args[0]!r} is missing or unknown" if isinstance(error, KeyError) else str(error)
         raise InputError(f"its predictions cannot be used: {reason}; run `edgeq eval` again") from error
-
-
-def _pack(array: np.ndarray) -> dict[str, Any]:
-    little = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
-    planes = little.reshape(-1).view(np.uint8).reshape(-1, array.itemsize).T
-    data = base64.b64encode(zlib.compress(planes.tobytes(), 9)).decode("ascii")
-    return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}
 
 
 def _unpack(name: str, packed: Mapping[str, Any], dtype: str, axes: str, lengths: dict[str, int]) -> np.ndarray:
@@ -222,14 +211,10 @@ def _unpack(name: str, packed: Mapping[str, Any], dtype: str, axes: str, lengths
     wanted = [int(axis) if axis.isdigit() else lengths.setdefault(axis, length) for axis, length in zip(axes, shape)]  # noqa: B905 - compared below
     fits = all(type(length) is int and length >= 0 for length in shape) and list(shape) == wanted
     _require(fits and len(shape) == len(axes) and packed["dtype"] == dtype, f"{name} is {packed['dtype']} {shape}")
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    _require(size <= _MAX_BYTES, f"{name} takes {size} bytes, at most {_MAX_BYTES} are read")
-    inflater = zlib.decompressobj()
-    data = inflater.decompress(base64.b64decode(packed["data"], validate=True), size + 1)
-    _require(len(data) == size, f"{name} does not have the size that it states")
-    planes = np.frombuffer(data, np.uint8).reshape(np.dtype(dtype).itemsize, -1)
-    little = np.ascontiguousarray(planes.T).view(np.dtype(dtype).newbyteorder("<"))
-    return little.reshape(shape).astype(dtype, copy=False)
+    try:
+        return unpack_array(packed, _MAX_BYTES)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _names(key: str, found: Any) -> tuple[str, ...]:

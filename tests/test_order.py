@@ -36,7 +36,7 @@ class Level:
 
 # Lowest first. A new module or package under edgeq/ is entered here, and nowhere else.
 LEVELS = (
-    Level(frozenset({"errors", "files", "machine", "progress", "registry"})),
+    Level(frozenset({"errors", "files", "machine", "packing", "progress", "registry"})),
     Level(frozenset({"sensors"})),
     Level(frozenset({"calibrators", "targets"}), mixed=False),
     Level(frozenset({"export"})),

@@ -103,10 +103,10 @@ def _blow_up(document):
         (lambda document: _array(document, "scores", dtype="object"), "scores is object"),
         (lambda document: _array(document, "scores", shape=[-1]), "scores is float32"),
         (lambda document: _array(document, "scores", shape=[10**12]), "scores is float32"),
-        (lambda document: _array(document, "boxes", shape=[10**12, 4]), "boxes takes 16000000000000 bytes"),
+        (lambda document: _array(document, "boxes", shape=[10**12, 4]), "boxes: an array of 16000000000000 bytes"),
         (lambda document: _array(document, "scores", data="!"), "Only base64 data|Incorrect padding|Non-base64"),
         (lambda document: _array(document, "scores", data="AAAA"), "while decompressing"),
-        (_blow_up, "scores does not have the size"),
+        (_blow_up, "scores: an array that does not have the size"),
         (lambda document: document.update(classes=["cat"]), "a class that is not named"),
     ],
 )

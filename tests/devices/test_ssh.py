@@ -146,9 +146,9 @@ def test_any_json_is_a_prediction_or_refused(document):
 @pytest.mark.parametrize(
     "harm",
     [
-        {"scores": ["float32", [2], "AAAA"]},
-        {"scores": ["object", [1], "AAAA"]},
-        {"scores": ["float32", [10**12], "AAAA"]},
+        {"scores": {"dtype": "float32", "shape": [2], "data": "AAAA"}},
+        {"scores": {"dtype": "object", "shape": [1], "data": "AAAA"}},
+        {"scores": {"dtype": "float32", "shape": [10**12], "data": "AAAA"}},
         {"boxes": pack_prediction(np.zeros((3, 4), np.float32))["array"]},
         {"scores": pack_prediction(np.full(1, np.nan, np.float32))["array"]},
         {"classes": pack_prediction(np.zeros(1, np.float32))["array"]},
