@@ -54,4 +54,5 @@ def unpack_array(packed: Any, max_bytes: int) -> np.ndarray:
         raise ValueError("an array that does not have the size that it states")
     planes = np.frombuffer(found, np.uint8).reshape(np.dtype(dtype).itemsize, -1)
     little = np.ascontiguousarray(planes.T).view(np.dtype(dtype).newbyteorder("<"))
-    return little.reshape(shape).astype(dtype, copy=False)
+    array: np.ndarray = little.reshape(shape).astype(dtype, copy=False)
+    return array

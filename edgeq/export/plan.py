@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import MismatchError
 from edgeq.export.graph import data_inputs
-from edgeq.export.topology import NodeChoice, Topology, moves_values
+from edgeq.export.topology import NodeChoice, Topology, layers_before_functions, moves_values
 from edgeq.export.transformer import find_transformer
 
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ def make_plan(model: ir.Model, topology: Topology, ranges: Ranges, rules: Rules)
     """
     notes: list[str] = []
     nodes, tensors = _split_mixed_ranges(model, topology, ranges, notes)
+    if rules.output_pairs == "fused" and (slow := layers_before_functions(model, Topology(nodes, tensors))):
+        notes.append(
+            f"{len(slow)} of the layers in int8 stand before a function that is no ReLU ({slow[0]}, ...): OpenVINO "
+            "runs them in INT8, ONNX Runtime in float between conversions, slower than fp32; for it take --target "
+            "x86-ort"
+        )
     grids: dict[str, TensorGrid] = {}
     for members in tie(model, tensors, ranges):
         grids.update(dict.fromkeys(members, _grid(members, ranges, rules)))

@@ -294,6 +294,20 @@ def _float_reason(
     return ""
 
 
+def layers_before_functions(model: ir.Model, topology: Topology) -> list[str]:
+    """Returns the names of the convolutions in INT8 whose output goes into a function that is no ReLU (SiLU, GELU).
+
+    They write floats. OpenVINO has a kernel for that; ONNX Runtime has none and computes them in float.
+    """
+    return [
+        str(node.name)
+        for node in model.graph
+        if node.name in topology.int8_nodes
+        and node.op_type in ("Conv", "ConvTranspose")
+        and _feeds_function(activation_behind(node))
+    ]
+
+
 def _is_depthwise(node: ir.Node) -> bool:
     weight = weight_of(node)
     groups = node.attributes["group"].as_int() if "group" in node.attributes else 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -32,6 +35,15 @@ def run(model: ir.Model, *inputs: np.ndarray, optimize: bool = False) -> list[np
     names = [value.name for value in session.get_inputs()]
     outputs: list[np.ndarray] = session.run(None, dict(zip(names, inputs, strict=True)))
     return outputs
+
+
+def operators_in_onnxruntime(model: ir.Model, folder: Path) -> Counter[str]:
+    """Returns how many operators of each type are left of a graph after ONNX Runtime's optimizations."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / "optimized.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
 
 
 def copy(model: ir.Model) -> ir.Model:
