@@ -62,6 +62,8 @@ _STYLE: Mapping[str, Any] = {
 _WIDTH, _HEIGHT = 4.7, 3.0
 _FEW_TICKS = 5
 _HEADROOM = 1.08
+# Points between marks whose numbers would meet.
+_CROWDED = 14
 _MARGIN = 0.1
 
 
@@ -97,10 +99,6 @@ def plot_tradeoff(entries: Sequence[Entry], engines: Sequence[str], title: str) 
                 color=color if entry.stable is not False else "none",
                 markeredgecolor=color, markeredgewidth=1.6, markersize=8, url=f"#row-{entry.number}", zorder=3,
             )  # fmt: skip
-            axes.annotate(
-                str(entry.number), (entry.p50_ms or 0, entry.score or 0), xytext=(7, 5), textcoords="offset points",
-                fontsize=9.5, color=_INK,
-            )  # fmt: skip
         if len(engines) > 1:
             for engine in dict.fromkeys(entry.runtime for entry in entries):
                 axes.plot([], [], marks[engine], color=_MUTED, markersize=6, label=engine)
@@ -108,6 +106,7 @@ def plot_tradeoff(entries: Sequence[Entry], engines: Sequence[str], title: str) 
         axes.margins(x=_MARGIN)  # for the numbers beside the marks
         spread = max(max(scores) - min(scores), 0.01)
         axes.set_ylim(min(scores) - 0.25 * spread, max(scores) + 0.3 * spread)
+        _number(axes, entries)
         axes.set_xlabel("p50 latency, ms" + (" (log)" if axes.get_xscale() == "log" else ""))
         axes.set_ylabel(SCORE_TITLES.get(entries[0].score_name or "", ""))
         words = ", ".join(f"{entry.number}: {entry.p50_ms:.2f} ms, {entry.score:.4f}" for entry in entries)
@@ -221,6 +220,21 @@ def _for_page(svg: str, words: str) -> str:
     view = re.search(r'viewBox="[^"]*"', opening)
     label = escape(words, quote=True)
     return f'<svg class="plot" role="img" aria-label="{label}" {view[0] if view else ""}>{rest.strip()}'
+
+
+def _number(axes: Axes, entries: Sequence[Entry]) -> None:
+    """Writes each mark's number beside it: above, or below where the number of a near mark stands above."""
+    places = axes.transData.transform([(entry.p50_ms or 0, entry.score or 0) for entry in entries])
+    scale = 72 / axes.figure.dpi
+    above: list[tuple[float, float]] = []
+    for entry, (x, y) in zip(entries, places * scale, strict=True):
+        crowded = any(abs(x - other_x) < _CROWDED and abs(y - other_y) < _CROWDED for other_x, other_y in above)
+        if not crowded:
+            above.append((x, y))
+        axes.annotate(
+            str(entry.number), (entry.p50_ms or 0, entry.score or 0), xytext=(7, -14 if crowded else 5),
+            textcoords="offset points", fontsize=9.5, color=_INK,
+        )  # fmt: skip
 
 
 def _plain_log_ticks(axes: Axes) -> None:
