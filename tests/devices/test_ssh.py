@@ -223,9 +223,12 @@ def test_a_device_that_hears_nothing_ends_by_itself(loop, monkeypatch):
     with Connection(loop.device()) as connection:
         connection.keep_watched(on_device("watch"))
         runner = subprocess.Popen(
-            connection.command(["sh", "-c", "cat # $0", str(loop.cache)]), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            # Of a single command, bash as sh would keep no trace but `cat`.
+            connection.command(["sh", "-c", "cat; true # $0", str(loop.cache)]),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
-        pid = loop.wait_for("cat # $0")
+        pid = loop.wait_for("cat; true # $0")
         time.sleep(4)
         assert pid in loop.processes(), "it is heard"
         os.kill(connection.pid, signal.SIGSTOP)  # as if the network were gone
