@@ -77,6 +77,15 @@ def test_weights_can_tell_size_and_labels(small_weights, tmp_path):
         open_model(request)
 
 
+def test_a_classifier_of_imagenet_takes_224_pixels_unless_told():
+    sizes = {}
+    for size in (None, (96, 64)):
+        model = open_model(ModelRequest("resnet18", size=size)).model
+        sizes[size] = (model.preprocessing.height_px, model.preprocessing.width_px)
+        assert list(model.graph.graph.inputs[0].shape)[2:] == list(sizes[size])
+    assert sizes == {None: (224, 224), (96, 64): (96, 64)}
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
