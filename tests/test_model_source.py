@@ -82,7 +82,9 @@ def test_a_classifier_of_imagenet_takes_224_pixels_unless_told():
     for size in (None, (96, 64)):
         model = open_model(ModelRequest("resnet18", size=size)).model
         sizes[size] = (model.preprocessing.height_px, model.preprocessing.width_px)
-        assert list(model.graph.graph.inputs[0].shape)[2:] == list(sizes[size])
+        shape = model.graph.graph.inputs[0].shape
+        assert shape is not None
+        assert tuple(shape)[2:] == sizes[size]
     assert sizes == {None: (224, 224), (96, 64): (96, 64)}
 
 

@@ -14,9 +14,9 @@ from edgeq.detection import Detections
 from edgeq.devices.transfer import SentFile
 from edgeq.errors import EdgeqError
 from edgeq.export.artifact import Artifact
+from edgeq.verbs.device_place import DeviceRun
 from edgeq.verbs.journal import Entry, Journal
 from edgeq.verbs.predict import Job
-from edgeq.verbs.remote import _Run
 from edgeq.verbs.tasks import DetectionTask
 from edgeq.verbs.wire import pack_prediction
 from tests.devices.scene import Scene, draw_scene
@@ -59,12 +59,12 @@ def journal(tmp_path, monkeypatch) -> Journal:
     return Journal({"key": 1})
 
 
-def _make_run(scene: Scene, journal: Journal) -> _Run:
+def _make_run(scene: Scene, journal: Journal) -> DeviceRun:
     task = DetectionTask(scene.annotations, scene.images, "pycocotools")
     artifact = Artifact.load(scene.artifact)
     assert artifact.preprocessing and artifact.postprocessing
     job = Job(artifact, artifact.preprocessing, artifact.postprocessing, "onnxruntime", None)
-    return _Run(job, task, journal, {number: SentFile.of(path) for number, path in enumerate(task.paths)}, {})
+    return DeviceRun(job, task, journal, {number: SentFile.of(path) for number, path in enumerate(task.paths)}, {})
 
 
 def _image(position: Any, **changes: Any) -> dict[str, Any]:
