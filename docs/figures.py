@@ -51,8 +51,13 @@ def _row(file: str, runtime: str) -> dict[str, str]:
     return {"file": file, "runtime": runtime}
 
 
+def _vit(runtime: str, engine: str) -> Glance:
+    rows = _row("edgeq's FP32 file", runtime), _row("edgeq x86, balanced", runtime)
+    model, result = "ViT-B/16, random weights", "vit_speed_vit_b_16.md"
+    return Glance(model, engine, result, *rows, score="cosine to FP32", unit="cosine")
+
+
 _CENTERNET, _YOLOX, _FASTESTDET = "CenterNet-R18, bccd", "YOLOX-nano, COCO", "FastestDet, COCO"
-_VIT = "ViT-B/16, random weights"
 GLANCES = (
     _x86(_CENTERNET, "x86_int8_centernet.md", "openvino", "OpenVINO", "edgeq x86"),
     _x86(_CENTERNET, "x86_int8_centernet.md", "onnxruntime", "ONNX Runtime", "edgeq x86-ort"),
@@ -67,24 +72,8 @@ GLANCES = (
     ),
     _x86(_YOLOX, "x86_int8_yolox.md", "openvino", "OpenVINO", "edgeq x86"),
     _x86(_FASTESTDET, "x86_int8_fastestdet.md", "openvino", "OpenVINO", "edgeq x86"),
-    Glance(
-        _VIT,
-        "OpenVINO",
-        "vit_speed_vit_b_16.md",
-        _row("edgeq's FP32 file", "openvino"),
-        _row("edgeq x86, balanced", "openvino"),
-        "cosine to FP32",
-        "cosine",
-    ),
-    Glance(
-        _VIT,
-        "ONNX Runtime",
-        "vit_speed_vit_b_16.md",
-        _row("edgeq's FP32 file", "onnxruntime"),
-        _row("edgeq x86, balanced", "onnxruntime"),
-        "cosine to FP32",
-        "cosine",
-    ),
+    _vit("openvino", "OpenVINO"),
+    _vit("onnxruntime", "ONNX Runtime"),
 )
 
 

@@ -13,7 +13,7 @@ import typer.core
 
 import edgeq
 from edgeq import cli_board, cli_measure, cli_report
-from edgeq.cli_options import JsonFile, Labels, Threads
+from edgeq.cli_options import JsonFile, Labels, Threads, require_writable_json, write_json_file
 from edgeq.errors import EdgeqError
 
 if TYPE_CHECKING:
@@ -145,12 +145,10 @@ def export(
     """Write a model's files for a target, each compared with the model and with a manifest beside it."""
     from edgeq.console import describe_layers
     from edgeq.export.tflite.writer import Options
-    from edgeq.files import require_writable, write_json
     from edgeq.verbs.calibration_source import CalibrationSource
     from edgeq.verbs.export import export_model
 
-    if json_file is not None:
-        require_writable(json_file)
+    require_writable_json(json_file)
     request = _request(model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch)
     calibration = None if calib is None else CalibrationSource(calib, images, method, num)
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
@@ -180,8 +178,7 @@ def export(
             typer.echo(f"    {line}")
     if result.ranges_path is not None:
         typer.echo(f"ranges: {result.ranges_path}")
-    if json_file is not None:
-        write_json(json_file, result.to_json())
+    write_json_file(json_file, result.to_json())
 
 
 @app.command()
@@ -266,13 +263,11 @@ def doctor(
 ) -> None:
     """Show what this machine can run, and the pip line for what it cannot."""
     from edgeq.console import print_diagnosis
-    from edgeq.files import write_json
     from edgeq.verbs.doctor import examine
 
     diagnosis = examine(device_test=device_test)
     print_diagnosis(diagnosis)
-    if json_file is not None:
-        write_json(json_file, diagnosis.to_json())
+    write_json_file(json_file, diagnosis.to_json())
     if not diagnosis.healthy:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeq.cli_options import JsonFile
+from edgeq.cli_options import JsonFile, require_writable_json, write_json_file
 
 CudaOption = Annotated[
     str | None, typer.Option(help="CUDA binding: pycuda, cudart or torch; by default the first that works.")
@@ -27,15 +27,12 @@ def check(
 ) -> None:
     """Check a Q/DQ file against the rules of TensorRT; exit code 1 where it would be refused or computed otherwise."""
     from edgeq.console import print_check
-    from edgeq.files import require_writable, write_json
     from edgeq.verbs.check import check_file
 
-    if json_file is not None:
-        require_writable(json_file)
+    require_writable_json(json_file)
     result = check_file(file, target, tensorrt)
     print_check(result)
-    if json_file is not None:
-        write_json(json_file, result.to_json())
+    write_json_file(json_file, result.to_json())
     if result.checked.errors:
         raise typer.Exit(1)
 
@@ -104,12 +101,9 @@ def inspect(
 ) -> None:
     """Show what an engine consists of: layers by precision, Reformat layers, and their shares of the profiled time."""
     from edgeq.console import print_inspection
-    from edgeq.files import require_writable, write_json
     from edgeq.verbs.inspect_engine import inspect_engine
 
-    if json_file is not None:
-        require_writable(json_file)
+    require_writable_json(json_file)
     report = inspect_engine(engine)
     print_inspection(report)
-    if json_file is not None:
-        write_json(json_file, report.to_json())
+    write_json_file(json_file, report.to_json())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import edgeq
-from edgeq.cli_options import JsonFile, Labels, Threads
+from edgeq.cli_options import JsonFile, Labels, Threads, require_writable_json, write_json_file
 
 if TYPE_CHECKING:
     from edgeq.verbs.remote import Outcome
@@ -65,7 +65,7 @@ def bench(
     from edgeq.verbs.remote import bench_on_devices
     from edgeq.verbs.report import TIMING
 
-    _require_writable(json_file)
+    require_writable_json(json_file)
     outcomes = bench_on_devices(
         find_devices(device or ["local"]),
         artifacts,
@@ -116,7 +116,7 @@ def evaluate(
     from edgeq.verbs.remote import evaluate_on_devices
     from edgeq.verbs.report import SCORES
 
-    _require_writable(json_file)
+    require_writable_json(json_file)
     outcomes = evaluate_on_devices(
         find_devices(device or ["local"]),
         artifacts,
@@ -138,27 +138,17 @@ def evaluate(
         print_classes(results[0])
 
 
-def _require_writable(json_file: Path | None) -> None:
-    from edgeq.files import require_writable
-
-    if json_file is not None:
-        require_writable(json_file)
-
-
 def _write(results: Sequence[dict[str, Any]], json_file: Path | None) -> None:
     """Writes results with the command that made them: one object for one artifact, a list for several."""
-    from edgeq.files import write_json
-
-    if json_file is not None:
-        made = {"edgeq": edgeq.__version__, "command": shlex.join(["edgeq", *sys.argv[1:]])}
-        # Packed predictions stay last, so that people can read what stands before them.
-        last = ("predictions", "samples_ns")
-        written = [
-            {**{key: value for key, value in result.items() if key not in last}, **made}
-            | {key: result[key] for key in last if key in result}
-            for result in results
-        ]
-        write_json(json_file, written[0] if len(written) == 1 else written)
+    made = {"edgeq": edgeq.__version__, "command": shlex.join(["edgeq", *sys.argv[1:]])}
+    # Packed predictions stay last, so that people can read what stands before them.
+    last = ("predictions", "samples_ns")
+    written = [
+        {**{key: value for key, value in result.items() if key not in last}, **made}
+        | {key: result[key] for key in last if key in result}
+        for result in results
+    ]
+    write_json_file(json_file, written[0] if len(written) == 1 else written)
 
 
 def _show(outcomes: Sequence[Outcome], columns: Sequence[Column], lines: Sequence[str] = ()) -> None:

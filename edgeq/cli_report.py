@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli_options import require_writable_json, write_json_file
+
 Runs = Annotated[
     list[Path],
     typer.Argument(
@@ -74,15 +76,12 @@ def gate(
     limit, but whose interval reaches past it, is "not proved" and passes unless --strict.
     """
     from edgeq.console import print_gate
-    from edgeq.files import require_writable, write_json
     from edgeq.report.runs import read_runs
     from edgeq.verbs.gate import Limits, check_limits
 
-    if json_file is not None:
-        require_writable(json_file)
+    require_writable_json(json_file)
     result = check_limits(read_runs(runs).rows, Limits(max_drop, per_class, small, latency_ratio, few, strict))
     print_gate(result)
-    if json_file is not None:
-        write_json(json_file, result.to_json())
+    write_json_file(json_file, result.to_json())
     if not result.passed:
         raise typer.Exit(1)

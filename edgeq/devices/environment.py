@@ -76,7 +76,9 @@ def assemble(machine: str, python: str, glibc: str, packages: Sequence[str], cac
         )
     folder = cache / f"env-{sha256_json(dataclasses.asdict(wanted) | {'recipe': _RECIPE})[:16]}"
     with _ASSEMBLING:  # two devices of a kind want the same folder
-        if not (folder / _LOCK).is_file():
+        if (folder / _LOCK).is_file():
+            os.utime(folder)  # where this machine is a device, too, it removes what is not used: on_device/store.py
+        else:
             _install(wanted, folder)
     return Environment(folder, json.loads((folder / _LOCK).read_text(encoding="utf-8"))["versions"])
 

@@ -76,9 +76,9 @@ def engine_graph(model: FloatModel, target: Target) -> ir.Model:
     Tensors keep their names and values, or hold a part of what they held, so that the model's ranges are theirs.
     """
     graph = model.copy_graph()
+    if target.rules.split_projections:
+        split_projections(graph)  # first: queries that are apart are computed for the chosen tokens alone, too
     move_selections_up(graph)
-    if target.rules.split_projections and split_projections(graph).done:
-        move_selections_up(graph)
     return graph
 
 

@@ -12,8 +12,8 @@ Rules, by number:
 4. It stays below operators that only move values where nothing above them gets less to do.
 5. A choice that would not pass a MatMul or Gemm stays where it is.
 
-A packed projection of queries, keys and values is needed of all tokens; once it is split
-(`edgeq.export.packed_projection`) this pass, run again, leaves the queries of the others out, too.
+A packed projection of queries, keys and values is needed of all tokens; of one that was split before
+(`edgeq.export.packed_projection`) this pass leaves the queries of the others out, too.
 """
 
 from __future__ import annotations

@@ -289,23 +289,22 @@ def _float_reason(
         return f"kept by {kept[id(node)]!r}"
     if id(node) in heads:
         return "last convolution of a head"
-    if rules.output_pairs == "required" and node.op_type not in _LINEAR and _feeds_function(activation_behind(node)):
+    if rules.output_pairs == "required" and _stands_before_function(node):
         return "a function that is no ReLU stands behind it, so the engine would run it in float"
     return ""
 
 
 def layers_before_functions(model: ir.Model, topology: Topology) -> list[str]:
-    """Returns the names of the convolutions in INT8 whose output goes into a function that is no ReLU (SiLU, GELU).
+    """Returns the names of the nodes in INT8 whose output goes into a function that is no ReLU (SiLU, GELU).
 
-    They write floats. OpenVINO has a kernel for that; ONNX Runtime has none and computes them in float.
+    They write floats. OpenVINO has kernels for that; ONNX Runtime has them for linear layers alone, which are left out.
     """
-    return [
-        str(node.name)
-        for node in model.graph
-        if node.name in topology.int8_nodes
-        and node.op_type in ("Conv", "ConvTranspose")
-        and _feeds_function(activation_behind(node))
-    ]
+    int8 = topology.int8_nodes
+    return [str(node.name) for node in model.graph if node.name in int8 and _stands_before_function(node)]
+
+
+def _stands_before_function(node: ir.Node) -> bool:
+    return node.op_type not in _LINEAR and _feeds_function(activation_behind(node))
 
 
 def _is_depthwise(node: ir.Node) -> bool:

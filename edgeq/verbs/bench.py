@@ -135,20 +135,24 @@ def bench_artifacts(
         MismatchError: a file is not the one that its manifest describes.
         EngineError: an engine refuses a file, or its process died, hung or answered nonsense.
     """
-    jobs = make_jobs(paths, runtimes, compute_precisions)
+    jobs = make_jobs(open_artifacts(paths), runtimes, compute_precisions)
     return bench_jobs(jobs, threads=threads, cpus=cpus, sampling=sampling)
 
 
+def open_artifacts(paths: Sequence[Path]) -> list[Artifact]:
+    """Returns what `bench_artifacts` takes, opened; the errors are its, too."""
+    if not paths:
+        raise InputError("no artifact to bench; name at least one file that `edgeq export` wrote")
+    return [open_artifact(path) for path in paths]
+
+
 def make_jobs(
-    paths: Sequence[Path],
+    artifacts: Sequence[Artifact],
     runtimes: Sequence[str],
     compute_precisions: Sequence[str],
     choose: Callable[[Artifact, Sequence[str]], list[str]] = choose_runtimes,
 ) -> list[Job]:
     """Returns what `bench_artifacts` runs; `choose` names the runtimes of an artifact where it is to run."""
-    if not paths:
-        raise InputError("no artifact to bench; name at least one file that `edgeq export` wrote")
-    artifacts = [open_artifact(path) for path in paths]
     for runtime in runtimes:
         get_runtime(runtime)
     jobs = [

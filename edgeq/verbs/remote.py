@@ -15,10 +15,9 @@ import edgeq
 from edgeq.devices.config import LOCAL, Device
 from edgeq.devices.remote import RemoteDevice, named_errors
 from edgeq.errors import DeviceError, EdgeqError, InputError
-from edgeq.foreign import open_artifact
 from edgeq.progress import labelled
 from edgeq.runtimes.child import LOCAL_RUNNER
-from edgeq.verbs.bench import Sampling, bench_artifacts, bench_jobs, make_jobs
+from edgeq.verbs.bench import Sampling, bench_jobs, make_jobs, open_artifacts
 from edgeq.verbs.device_place import DevicePlace, send_artifacts
 from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.kept import KeptResults
@@ -72,14 +71,14 @@ def bench_on_devices(
     Raises:
         EdgeqError: of the one device, if there is but one.
     """
+    artifacts = open_artifacts(paths)
     sampling = sampling or Sampling()
 
     def work(device: Device, remote: RemoteDevice | None) -> Results:
         if remote is None:
-            return bench_artifacts(
-                paths, runtimes, compute_precisions=compute_precisions, threads=threads, cpus=cpus, sampling=sampling
-            )
-        jobs = make_jobs(paths, runtimes, compute_precisions, remote.choose_runtimes)
+            jobs = make_jobs(artifacts, runtimes, compute_precisions)
+            return bench_jobs(jobs, threads=threads, cpus=cpus, sampling=sampling)
+        jobs = make_jobs(artifacts, runtimes, compute_precisions, remote.choose_runtimes)
         remote.prepare([job.runtime for job in jobs])
         sent = send_artifacts(remote, [job.artifact for job in jobs])
         return bench_jobs(
@@ -95,7 +94,7 @@ def bench_on_devices(
         return _on_devices(devices, work, on_results)
     asked = {
         "edgeq": edgeq.__version__,
-        "artifacts": [open_artifact(path).to_json() for path in paths],
+        "artifacts": [artifact.to_json() for artifact in artifacts],
         "runtimes": list(runtimes),
         "compute_precisions": list(compute_precisions),
         "threads": threads,

@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.arm.agreement import compare, on_both
-from tests.arm.subjects import fastestdet, resnet, shapes, vit
+from tests.arm.subjects import fastestdet, resnet, shapes
 
 pytestmark = pytest.mark.arm
 
 # XNNPACK computes INT8 layers alike everywhere. The last convolutions of detectors have dynamic ranges, whose scales
 # are floats that are rounded differently.
 AP_TOLERANCE = 0.002
-# One image in a hundred whose two best classes are next to each other.
-TOP1_TOLERANCE = 0.01 + 1e-9
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +62,3 @@ def test_real_images_score_the_same(arm, x86, shared_data, tmp_path):
     assert (there["images"], there["obtained"]) == (24, "emulated")
     assert there["AP"] == pytest.approx(here["AP"], abs=AP_TOLERANCE)
     assert here["AP"] > 0.1
-
-
-def test_a_vision_transformer_classifies_the_same(arm, x86, shared_data, tmp_path):
-    subject = vit(shared_data, tmp_path / "data", every=100)
-    int8 = subject.export("tflite", tmp_path / "exported")["int8"]
-    here, there = on_both(x86, arm, "score", int8, "litert", subject.annotations, subject.images)
-    assert (there["images"], there["obtained"]) == (100, "emulated")
-    assert there["top1"] == pytest.approx(here["top1"], abs=TOP1_TOLERANCE)
-    assert here["top1"] > 0.85

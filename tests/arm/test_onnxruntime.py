@@ -6,15 +6,13 @@ import pytest
 
 from tests.arm.agreement import compare, on_both
 from tests.arm.either_side import BASIC
-from tests.arm.subjects import fastestdet, shapes, vit
+from tests.arm.subjects import fastestdet, shapes
 
 pytestmark = pytest.mark.arm
 
 # At full optimization the two machines fuse different layers, so that sums are rounded in different places. That moves
 # outputs by less than going to INT8 does.
 AP_TOLERANCE = 0.01
-# One image in a hundred whose two best classes are next to each other.
-TOP1_TOLERANCE = 0.01 + 1e-9
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +61,3 @@ def test_real_images_score_the_same(arm, x86, shared_data, tmp_path):
     here, there = on_both(x86, arm, "score", int8, "onnxruntime", subject.annotations, subject.images)
     assert there["AP"] == pytest.approx(here["AP"], abs=AP_TOLERANCE)
     assert here["AP"] > 0.1
-
-
-def test_a_vision_transformer_classifies_the_same(arm, x86, shared_data, tmp_path):
-    subject = vit(shared_data, tmp_path / "data", every=100)
-    int8 = subject.export("onnx", tmp_path / "exported")["int8"]
-    here, there = on_both(x86, arm, "score", int8, "onnxruntime", subject.annotations, subject.images)
-    assert (there["images"], there["obtained"]) == (100, "emulated")
-    assert there["top1"] == pytest.approx(here["top1"], abs=TOP1_TOLERANCE)
-    assert here["top1"] > 0.85
