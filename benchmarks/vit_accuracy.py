@@ -23,12 +23,13 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.calibrators.twin_uniform import twin_uniform
 from edgeq.export.artifact import Artifact
 from edgeq.export.layernorm import NormedLinears, fold_layernorm_affine, normed_linears
+from edgeq.export.moves import moves_values
 from edgeq.export.narrow import insert_narrow_qdq
 from edgeq.export.onnx_writer import FloatModel, plan_int8, write_artifact, write_fp32
 from edgeq.export.plan import make_plan
 from edgeq.export.qdq import insert_qdq
 from edgeq.export.rescale import smooth_channels, unify_channels
-from edgeq.export.topology import Topology, VitPlan, choose, moves_values, observed_tensors
+from edgeq.export.topology import Topology, VitPlan, choose, observed_tensors
 from edgeq.export.torch_export import export_torch
 from edgeq.export.transformer import find_transformer
 from edgeq.files import write_json, write_text

@@ -38,7 +38,7 @@ class Level:
 LEVELS = (
     Level(frozenset({"errors", "files", "machine", "packing", "progress", "registry"})),
     Level(frozenset({"sensors"})),
-    Level(frozenset({"calibrators", "targets"}), mixed=False),
+    Level(frozenset({"calibrators", "quantizers", "targets"}), mixed=False),
     Level(frozenset({"export"})),
     Level(frozenset({"runtimes"})),
     Level(frozenset({"classification", "detection", "embedding", "images", "predictions", "preprocessing", "presets"})),

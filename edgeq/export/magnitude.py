@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.export.graph import constant, data_inputs, weight_of
-from edgeq.export.topology import moves_values
+from edgeq.export.graph import constant, weight_of
+from edgeq.export.moves import moved_inputs, moves_values
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -61,7 +61,7 @@ class Magnitudes:
     def _bound(self, node: ir.Node) -> float | None:
         """Returns the largest magnitude that a node's outputs can have, by its inputs'."""
         if moves_values(node):
-            return self._of_all(max, data_inputs(node))
+            return self._of_all(max, moved_inputs(node))
         if node.op_type in _AT_MOST_ONE:
             return 1.0
         if node.op_type in _NOT_LARGER:
@@ -111,7 +111,7 @@ class Magnitudes:
 def origin(value: ir.Value) -> ir.Value:
     """Returns the tensor whose values are only moved on the way to this one."""
     while (node := value.producer()) is not None and node.inputs[0] is not None:
-        if not moves_values(node) or len(data_inputs(node)) != 1:
+        if not moves_values(node) or len(moved_inputs(node)) != 1:
             break
         value = node.inputs[0]
     return value

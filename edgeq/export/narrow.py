@@ -24,7 +24,7 @@ from edgeq.calibrators.grid import check_bits
 from edgeq.export.graph import constant, new_initializer, walk, weight_of
 from edgeq.export.onnx_writer import FloatModel, plan_int8, write_artifact
 from edgeq.export.plan import QuantPlan, TensorGrid
-from edgeq.export.qdq import insert_qdq, quantize_weight, round_to_int8, weight_axis
+from edgeq.export.qdq import dead_channels, insert_qdq, quantize_weight, round_to_int8, weight_axis
 from edgeq.export.topology import VitPlan
 
 if TYPE_CHECKING:
@@ -121,8 +121,9 @@ def _narrow_weight(node: ir.Node, weight: np.ndarray, rules: Rules, bits: int) -
     written = constant(scale)
     assert written is not None  # noqa: S101 - scales are constants
     axis = weight_axis(node, weight, rules)
-    # Where a bias asked for a coarser grid than the weight, it goes on having it.
-    widened = np.maximum(quantize_weight(weight, axis, bits)[1], written)
+    natural, scale_of_bits = quantize_weight(weight, axis, bits)
+    # Where a bias asked for a coarser grid than the weight, it goes on having it; a dead channel has the bias's alone.
+    widened = np.where(dead_channels(natural, axis), written, np.maximum(scale_of_bits, written)).astype(np.float32)
     _replace(scale, widened)
     if constant(integers) is not None:  # else the float weight stands behind a QuantizeLinear of the same scale
         _replace(integers, round_to_int8(weight, widened, axis))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.errors import MismatchError
 from edgeq.export.graph import data_inputs
-from edgeq.export.topology import NodeChoice, Topology, layers_before_functions, moves_values
+from edgeq.export.moves import ends_of, moved_inputs, moves_values
+from edgeq.export.topology import NodeChoice, Topology, layers_before_functions
 from edgeq.export.transformer import find_transformer
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def make_plan(model: ir.Model, topology: Topology, ranges: Ranges, rules: Rules)
         )
     grids: dict[str, TensorGrid] = {}
     for members in tie(model, tensors, ranges):
-        grids.update(dict.fromkeys(members, _grid(members, ranges, rules)))
+        grids.update(dict.fromkeys(members, _grid(model, members, ranges, rules)))
     for note in notes:
         _log.warning(note)
     pairs = _without_repeats(model, tensors) if rules.pairs_before_moves else _read_by_int8(model, nodes, tensors)
@@ -124,19 +125,21 @@ def _read_by_int8(model: ir.Model, nodes: tuple[NodeChoice, ...], tensors: tuple
     return tuple(name for name in tensors if name in read)
 
 
-def _grid(members: list[str], ranges: Ranges, rules: Rules) -> TensorGrid:
+def _grid(model: ir.Model, members: list[str], ranges: Ranges, rules: Rules) -> TensorGrid:
     known = [name for name in members if name in ranges.tensors]
     if not known:
         raise MismatchError(
             f"the ranges hold no interval for tensor {members[0]!r}; they were collected for another model or target, "
             "run `edgeq calibrate` again"
         )
-    intervals = [ranges.interval(name) for name in known]
+    constants = [ends for name in members if (ends := ends_of(model.graph.initializers.get(name))) is not None]
+    intervals = [*(ranges.interval(name) for name in known), *constants]
     low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
     if rules.activation_dtype == "uint8" and low >= 0:
         return TensorGrid(_positive(high / 255), 0, "uint8")
     if rules.symmetric_activations:
-        step = _positive(max(ranges.threshold(name) for name in known) / 127)
+        thresholds = [*(ranges.threshold(name) for name in known), *(max(high, -low) for low, high in constants)]
+        step = _positive(max(thresholds) / 127)
         # 128 as zero point: the signed grid in unsigned clothes. OpenVINO sees int8, ONNX Runtime its fast U8 kernels.
         return TensorGrid(step, 128 if rules.activation_dtype == "uint8" else 0, rules.activation_dtype)
     step = _positive((high - low) / 255)
@@ -153,7 +156,7 @@ def tie(model: ir.Model, tensors: Collection[str], ranges: Ranges) -> list[list[
     """Returns groups of tensors that hold the same values or must lie on one grid; each holds a planned tensor.
 
     Tensors without a pair belong to a group too: where a pass has put new tensors before an observed one, its range is
-    theirs.
+    theirs. So do constants that are moved or joined with others: their range is that of their values.
     """
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     parent = {str(value.name): str(value.name) for value in values}
@@ -169,8 +172,9 @@ def tie(model: ir.Model, tensors: Collection[str], ranges: Ranges) -> list[list[
         joins = node.op_type == "Concat"
         if joins and (node.outputs[0].name not in tensors or range_ratio(node, ranges) > MAX_RANGE_RATIO):
             continue
-        first, *others = (str(value.name) for value in (*data_inputs(node), *node.outputs))
-        for name in others:
+        first, *others = (str(value.name) for value in (*moved_inputs(node), *node.outputs))
+        for name in (first, *others):
+            parent.setdefault(name, name)  # a constant
             parent[find(name)] = find(first)
     groups: dict[str, list[str]] = {}
     for name in parent:
@@ -180,22 +184,27 @@ def tie(model: ir.Model, tensors: Collection[str], ranges: Ranges) -> list[list[
 
 
 def range_ratio(concat: ir.Node, ranges: Ranges) -> float:
-    """Returns how many times the widest known input range of a Concat is as wide as the narrowest; at least 1."""
+    """Returns how many times the widest known input range of a Concat is as wide as the narrowest; at least 1.
+
+    A constant's range is that of its values; one that is all zeros goes with every other.
+    """
     widths = []
-    for value in data_inputs(concat):
-        name = _moved_from(value)
-        if name in ranges.tensors:
-            low, high = ranges.interval(name)
+    for value in moved_inputs(concat):
+        source = _moved_from(value)
+        if source.name in ranges.tensors:
+            low, high = ranges.interval(source.name)
             widths.append(max(high, -low))
+        elif (ends := ends_of(source)) is not None and any(ends):
+            widths.append(max(ends[1], -ends[0]))
     return max(widths) / max(min(widths), 1e-30) if len(widths) > 1 and max(widths) > 0 else 1.0
 
 
-def _moved_from(value: ir.Value) -> str:
+def _moved_from(value: ir.Value) -> ir.Value:
     producer = value.producer()
     while producer is not None and moves_values(producer) and producer.op_type != "Concat":
-        value = data_inputs(producer)[0]
+        value = moved_inputs(producer)[0]
         producer = value.producer()
-    return str(value.name)
+    return value
 
 
 def _split_mixed_ranges(

@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeq.calibrators.grid import SMALLEST_AMAX
 from edgeq.export.graph import constant, new_initializer, walk, weight_of
 from edgeq.export.plan import QuantPlan, TensorGrid
+from edgeq.quantizers.bias import quantize_bias, scale_for_bias
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeq.targets import Rules
-
-_INT32_ROOM = 2.0**30
-"""Half of int32: what a quantized bias may use, so that the accumulator has the rest."""
 
 
 def insert_qdq(model: ir.Model, plan: QuantPlan, rules: Rules) -> None:
@@ -53,10 +52,19 @@ def quantize_weight(weight: np.ndarray, axis: int | None, bits: int = 8) -> tupl
         axis: Axis of the output channels, or `None` for one scale.
         bits: From 2 to 8; fewer take less of int8, 6 for example -31..31.
     """
-    others = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
-    largest = np.abs(weight).max(axis=others)
-    scale = np.where(largest > 0, largest / (2 ** (bits - 1) - 1), 1.0).astype(np.float32)
+    largest = np.abs(weight).max(axis=_others(weight, axis))
+    scale = np.where(largest >= SMALLEST_AMAX, largest / (2 ** (bits - 1) - 1), 1.0).astype(np.float32)
     return round_to_int8(weight, scale, axis), scale
+
+
+def dead_channels(integers: np.ndarray, axis: int | None) -> np.ndarray:
+    """Returns whether the integers of each index of `axis` (of the tensor, for `None`) are all zero."""
+    dead: np.ndarray = np.asarray(~integers.any(axis=_others(integers, axis)))
+    return dead
+
+
+def _others(array: np.ndarray, axis: int | None) -> tuple[int, ...] | None:
+    return tuple(i for i in range(array.ndim) if i != axis) if axis is not None else None
 
 
 def round_to_int8(weight: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
@@ -84,14 +92,9 @@ def _quantize_layer(model: ir.Model, node: ir.Node, plan: QuantPlan, rules: Rule
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     integers, scale = quantize_weight(weight, axis)
     if bias is not None and rules.quantize_bias:
-        # A channel of tiny weights would ask for a bias beyond int32: it gets a coarser grid instead.
-        floor = np.abs(bias.astype(np.float64)) / (grid.scale * _INT32_ROOM)
-        widened = np.maximum(scale, floor.max() if axis is None else floor).astype(np.float32)
-        if np.any(widened > scale):
-            scale, integers = widened, round_to_int8(weight, widened, axis)
-        bias_scale = np.broadcast_to((np.float32(grid.scale) * scale).astype(np.float32), bias.shape)
-        steps = np.rint(bias.astype(np.float64) / bias_scale).astype(np.int32)
-        _dequantized_constant(model, node, 2, steps, np.ascontiguousarray(bias_scale), 0)
+        scale = scale_for_bias(scale, dead_channels(integers, axis), bias, grid.scale)
+        integers = round_to_int8(weight, scale, axis)
+        _dequantized_constant(model, node, 2, *quantize_bias(bias, scale, grid.scale), 0)
     if rules.float_weights:
         _quantized_constant(model, node, 1, scale, axis)
     else:

@@ -11,7 +11,7 @@ Rules, by number:
    a pair too, behind its ReLU or Clip, never between the two. Other functions (SiLU, GELU) stand between float layers:
    a pair before them would spend its steps on the negative tail that they flatten. Where the engine runs nothing in
    INT8 without that pair, the layer stays in float.
-6. An operator that only moves values (`MOVES_VALUES`) is transparent: input and output share one range.
+6. An operator that only moves values (`edgeq.export.moves`) is transparent: input and output share one range.
 7. Of the two inputs of a residual Add one may go without a pair (`Rules.residual_pairs`): the output of the layer that
    the engine fuses with the Add. Where both inputs come straight from a layer, that is the deeper one; the other is the
    projection of the identity.
@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edgeq.errors import InputError
-from edgeq.export.graph import constant, data_inputs, weight_of
+from edgeq.export.graph import data_inputs, weight_of
+from edgeq.export.moves import MOVES_VALUES, moved_inputs, moves_values
 from edgeq.export.packed_projection import whole_name
 from edgeq.export.transformer import Transformer, find_transformer, matching_nodes
 
@@ -39,14 +40,6 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeq.targets import Rules
-
-MOVES_VALUES = frozenset(
-    {
-        "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Expand",
-        "DepthToSpace", "SpaceToDepth", "Concat", "Resize", "Pad",
-    }
-)  # fmt: skip
-"""Operators whose outputs hold no value that their inputs do not hold (or zero, which every grid holds)."""
 
 _FUNCTIONS = frozenset({"Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu", "Softplus", "Elu", "Mish"})
 
@@ -161,17 +154,6 @@ def observed_tensors(model: ir.Model, topologies: Iterable[Topology]) -> list[st
         computed = frozenset[str]() if moves_values(node) else wanted
         found += [value for value in node.outputs if value.name in operands | computed]
     return [value.name for value in found if value.name is not None]
-
-
-def moves_values(node: ir.Node) -> bool:
-    """Returns whether every output value of a node is one of its input values, or zero (rule 6)."""
-    if node.op_type == "Resize":
-        return "mode" not in node.attributes or node.attributes["mode"].as_string() == "nearest"
-    if node.op_type == "Pad":
-        fill = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
-        return mode != "constant" or len(node.inputs) < 3 or (fill is not None and not fill.any())
-    return node.op_type in MOVES_VALUES
 
 
 def nodes_matching(model: ir.Model, pattern: str) -> list[ir.Node]:
@@ -394,6 +376,6 @@ def _tensors(model: ir.Model, rules: Rules, quantized: set[int]) -> tuple[str, .
     # Rule 6, against the direction of the data: what is moved has to be quantized before it is moved.
     for node in reversed(model.graph):
         if moves_values(node) and any(id(output) in wanted for output in node.outputs):
-            wanted.update(id(value) for value in data_inputs(node))
+            wanted.update(id(value) for value in moved_inputs(node))
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     return tuple(value.name for value in values if id(value) in wanted and value.name is not None)

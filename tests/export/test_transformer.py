@@ -15,12 +15,13 @@ from edgeq.export.artifact import Preprocessing
 from edgeq.export.attention_scale import fold_attention_scale
 from edgeq.export.gemm import rewrite_linear
 from edgeq.export.graph import weight_of
+from edgeq.export.moves import moves_values
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.packed_projection import split_projections
 from edgeq.export.plan import make_plan
 from edgeq.export.qdq import insert_qdq
 from edgeq.export.tensorrt.check import check_graph
-from edgeq.export.topology import VitPlan, choose, moves_values, nodes_matching, observed_tensors
+from edgeq.export.topology import VitPlan, choose, nodes_matching, observed_tensors
 from edgeq.export.torch_export import export_torch
 from edgeq.export.transformer import find_transformer
 from edgeq.models.vit import VisionTransformer

@@ -34,9 +34,9 @@ import numpy as np
 
 from edgeq.errors import InputError
 from edgeq.export.graph import WEIGHTED_OPS, constant, infer_shapes, opset_of
+from edgeq.export.moves import moves_values
 from edgeq.export.plan import MAX_RANGE_RATIO
 from edgeq.export.tensorrt.check_attention import attention, normalization
-from edgeq.export.topology import moves_values
 
 if TYPE_CHECKING:
     import onnx_ir as ir

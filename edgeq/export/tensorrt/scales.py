@@ -43,6 +43,7 @@ def implicit_scales(model: ir.Model, plan: QuantPlan, ranges: Ranges) -> dict[st
             if name in scales:
                 scales.setdefault(str(value.name), _scale_inside(value, scales[name]))
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    values += model.graph.initializers.values()  # TensorRT has a layer for a constant that is joined with others
     return {str(value.name): scales[str(value.name)] for value in values if value.name in scales}
 
 

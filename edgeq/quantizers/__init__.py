@@ -1,0 +1,1 @@
+"""Quantizers: from a float weight or bias to the integers that a file stores. numpy only."""
