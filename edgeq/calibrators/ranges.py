@@ -125,13 +125,24 @@ class Ranges:
         """Checks that the ranges belong to a model and to its pre-processing.
 
         Raises:
-            MismatchError: they were collected on another model or with another pre-processing.
+            MismatchError: they were collected on another model, with another pre-processing, or by an edgeq that
+                identified models in another way.
         """
         for subject, found, wanted in (
             ("another model", self.provenance.model_digest, model_digest),
             ("other pre-processing", self.provenance.preprocessing_digest, preprocessing_digest),
         ):
             if found != wanted:
+                if _digest_version(found) < _digest_version(wanted):
+                    raise MismatchError(
+                        f"the ranges were collected by an older edgeq ({self.provenance.tool_version}), which did not "
+                        "look at all of a model, or on a TFLite file; run `edgeq calibrate` again on this model"
+                    )
+                if _digest_version(found) > _digest_version(wanted):
+                    raise MismatchError(
+                        "the file was exported by an older edgeq than the ranges were collected with; run "
+                        "`edgeq export` again with these ranges"
+                    )
                 raise MismatchError(
                     f"the ranges were collected with {subject} (digest {found[:12]}, wanted {wanted[:12]}); "
                     "run `edgeq calibrate` again on this model"
@@ -182,6 +193,12 @@ class Ranges:
             **({"choices": choices} if choices else {}),
             "histograms": {name: self.histograms[name].to_json() for name in sorted(self.histograms)},
         }
+
+
+def _digest_version(digest: str) -> int:
+    """Returns the version in front of a model's digest; 1 for a digest without one."""
+    version, separator, _ = digest.partition(":")
+    return int(version) if separator and version.isdecimal() else 1
 
 
 def _render(value: Any) -> str:

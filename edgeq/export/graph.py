@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -231,28 +230,6 @@ def new_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     )
     model.graph.register_initializer(value)
     return value
-
-
-def graph_digest(model: ir.Model) -> str:
-    """Returns the SHA-256 that identifies a cleaned float graph: its inputs, outputs, layers and weights.
-
-    It depends neither on the opset nor on the batch size, so that ranges serve every file that is made from the same
-    model.
-    """
-    digest = hashlib.sha256()
-    for spec in (*specs(model.graph.inputs), *specs(model.graph.outputs)):
-        digest.update(repr((spec.name, spec.dtype, spec.shape[1:])).encode())
-    for node in model.graph:
-        weight = weight_of(node)
-        if weight is None:
-            continue
-        attributes = sorted((name, str(attribute.value)) for name, attribute in node.attributes.items())
-        digest.update(repr((node.op_type, node.outputs[0].name, attributes, weight.shape, str(weight.dtype))).encode())
-        for value in node.inputs[1:]:
-            array = constant(value)
-            if array is not None:
-                digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def save_onnx(model: ir.Model, path: Path) -> None:

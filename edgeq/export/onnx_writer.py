@@ -14,10 +14,11 @@ import numpy as np
 import edgeq
 from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.export.conv_transpose import rewrite_conv_transpose
+from edgeq.export.digest import graph_digest
 from edgeq.export.dynamic import quantize_dynamically
 from edgeq.export.fp16_audit import audit_fp16
 from edgeq.export.gemm import rewrite_linear
-from edgeq.export.graph import graph_digest, new_initializer, save_onnx, specs
+from edgeq.export.graph import new_initializer, save_onnx, specs
 from edgeq.export.packed_projection import split_projections
 from edgeq.export.plan import QuantPlan, make_plan
 from edgeq.export.qdq import insert_qdq

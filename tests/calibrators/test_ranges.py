@@ -118,6 +118,17 @@ def test_ranges_of_another_model_or_preprocessing_are_refused(ranges):
         ranges.check(model_digest="a" * 64, preprocessing_digest="f" * 64)
 
 
+def test_ranges_and_files_of_an_older_edgeq_are_told_apart_from_another_model(ranges):
+    with pytest.raises(MismatchError, match=r"by an older edgeq \(1\.2\.3\).*run `edgeq calibrate` again"):
+        ranges.check(model_digest="2:" + "a" * 64, preprocessing_digest="b" * 64)
+    provenance = dataclasses.replace(ranges.provenance, model_digest="2:" + "a" * 64)
+    newer = dataclasses.replace(ranges, provenance=provenance)
+    with pytest.raises(MismatchError, match="file was exported by an older edgeq.*run `edgeq export` again"):
+        newer.check(model_digest="a" * 64, preprocessing_digest="b" * 64)
+    with pytest.raises(MismatchError, match="another model"):
+        newer.check(model_digest="2:" + "c" * 64, preprocessing_digest="b" * 64)
+
+
 @pytest.mark.parametrize("read", [Ranges.interval, Ranges.threshold])
 def test_a_tensor_that_was_not_observed_is_named(ranges, read):
     with pytest.raises(MismatchError, match="no tensor 'conv9'"):
