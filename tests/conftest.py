@@ -66,6 +66,15 @@ def small_onnx(tmp_path_factory, small_weights) -> Path:
     return written.rename(folder / "small.onnx")
 
 
+@pytest.fixture
+def exact_runtime(monkeypatch) -> str:
+    """A runtime for ONNX files whose INT8 sums are exact on any CPU."""
+    from edgeq.runtimes import RUNTIMES
+
+    monkeypatch.setitem(RUNTIMES, "onnxruntime-exact", "tests.exact:ExactSession")
+    return "onnxruntime-exact"
+
+
 class Outcome(NamedTuple):
     """What a command left behind: exit code, stdout, stderr."""
 

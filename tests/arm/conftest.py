@@ -10,6 +10,7 @@ import pytest
 
 from tests.arm import emulator as emulation
 from tests.arm.agreement import Machine, install_edgeq
+from tests.packages import EmulatorUnavailableError
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +27,7 @@ def emulate(emulator, tmp_path_factory) -> Callable[[str], Machine]:
     """Makes a machine with the CPU of QEMU's name, the base install of edgeq and LiteRT."""
     try:
         packages = emulation.assemble_packages(emulator)
-    except emulation.EmulatorUnavailableError as error:
+    except EmulatorUnavailableError as error:
         pytest.skip(f"no packages for aarch64: {error}")
     folder = tmp_path_factory.mktemp("aarch64")
     ours = install_edgeq(folder)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import platform
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,12 +21,12 @@ from typing import Any
 from edgeq.devices.environment import assemble, requirements
 from edgeq.errors import EdgeqError
 from edgeq.files import sha256_json
+from tests import packages
+from tests.packages import EmulatorUnavailableError
 
 CACHE = Path(__file__).parents[2] / ".cache" / "arm"
 
 _RECIPE = 2
-# Up to Debian 12 the first holds programs without dependencies, since then links to those of the second.
-_QEMU = ("qemu-user-static", "qemu-user")
 _PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1", "libatomic1")
 # The engines decide the numbers, so that both machines take the same versions; the tests run there, too.
 _ENGINES = ("onnxruntime", "ai-edge-litert")
@@ -56,10 +54,6 @@ _CPUS = {
 }
 
 
-class EmulatorUnavailableError(Exception):
-    """This machine cannot emulate aarch64; the message says why."""
-
-
 @dataclass(frozen=True)
 class Emulator:
     """A folder with the emulator, and one root file system for each CPU.
@@ -75,7 +69,7 @@ class Emulator:
         """The emulator's program."""
         return self.folder / "qemu-aarch64"
 
-    def write_python(self, script: Path, cpu: str, packages: Sequence[Path] = ()) -> Path:
+    def write_python(self, script: Path, cpu: str, site: Sequence[Path] = ()) -> Path:
         """Writes an executable that is Python on an emulated CPU, and returns it.
 
         Its `sys.executable` is the script itself, so that what it starts by that name is emulated, too; without
@@ -84,12 +78,12 @@ class Emulator:
         Args:
             script: Where to write it; bytecode is kept beside it.
             cpu: QEMU's name of the CPU.
-            packages: Folders of packages for its path.
+            site: Folders of packages for its path.
         """
         root = self.folder / cpu
         # What is missing below the root is looked for on the host: bytecode would be written there, and without -S the
         # packages of the host's Python would be found.
-        environment = {"PYTHONPATH": ":".join(map(str, packages)), "PYTHONPYCACHEPREFIX": script.parent / "bytecode"}
+        environment = {"PYTHONPATH": ":".join(map(str, site)), "PYTHONPYCACHEPREFIX": script.parent / "bytecode"}
         settings = [word for name, value in environment.items() for word in ("-E", f"{name}={value}")]
         command = [self.qemu, "-cpu", cpu, "-L", root, "-0", script, *settings, root / "usr/bin/python3", "-S"]
         script.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, command))} "$@"\n')
@@ -101,8 +95,8 @@ class Emulator:
         with tempfile.TemporaryDirectory() as folder:
             script = self.write_python(Path(folder) / "python", next(iter(_CPUS)))
             program = "import json, os, platform as p; print(json.dumps([p.python_version(), *p.libc_ver()]))"
-            python, _, glibc = json.loads(_run([script, "-c", program]))
-        return {"qemu": _run([self.qemu, "--version"]).split()[2], "python": python, "glibc": glibc}
+            python, _, glibc = json.loads(packages.run([script, "-c", program]))
+        return {"qemu": packages.run([self.qemu, "--version"]).split()[2], "python": python, "glibc": glibc}
 
 
 def assemble_packages(emulator: Emulator) -> Path:
@@ -134,15 +128,11 @@ def set_up() -> Emulator:
     """
     if found := find():
         return found
-    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        raise EmulatorUnavailableError(f"wanted Linux on x86_64, this is {platform.system()} on {platform.machine()}")
-    for tool in ("apt-get", "dpkg-deb"):
-        if shutil.which(tool) is None:
-            raise EmulatorUnavailableError(f"{tool} not found; wanted Debian, or a distribution made from it")
+    packages.require_apt()
     CACHE.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".emulator-", dir=CACHE))
     try:
-        _unpack(_fetch(temporary / "apt"), temporary)
+        _unpack(packages.fetch(temporary / "apt", packages.QEMU, _PACKAGES, "arm64"), temporary)
         shutil.rmtree(temporary / "apt")
         for cpu, (part, features) in _CPUS.items():
             _make_root(temporary / "system", temporary / cpu, _CPUINFO.format(part=part, features=features))
@@ -156,38 +146,16 @@ def set_up() -> Emulator:
 
 def _folder() -> Path:
     """Returns the folder of this recipe on this release of the distribution, whose packages it consists of."""
-    release = Path("/etc/os-release").read_text() if Path("/etc/os-release").is_file() else ""
-    digest = sha256_json({"recipe": _RECIPE, "packages": [*_QEMU, *_PACKAGES], "cpus": _CPUS, "release": release})
+    wanted = [*packages.QEMU, *_PACKAGES]
+    digest = sha256_json({"recipe": _RECIPE, "packages": wanted, "cpus": _CPUS, "release": packages.release()})
     return CACHE / f"emulator-{digest[:16]}"
-
-
-def _fetch(folder: Path) -> Path:
-    """Returns the folder of the fetched packages. apt takes sources and keys from the machine, and all else from us."""
-    for name in ("lists/partial", "archives/partial"):
-        (folder / name).mkdir(parents=True)
-    (folder / "status").touch()  # nothing is installed, so that everything needed is fetched
-    settings = folder / "apt.conf"
-    settings.write_text(
-        # Hooks of other packages would refresh their own caches.
-        "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
-        "#clear APT::Architectures;\n"
-        'APT::Architecture "arm64";\nAPT::Architectures {"arm64"; "amd64";};\n'
-        'APT::Install-Recommends "false";\nAPT::Sandbox::User "root";\nAcquire::Languages "none";\n'
-        f'Dir::State "{folder}";\nDir::State::status "{folder}/status";\n'
-        f'Dir::Cache "{folder}";\nDir::Cache::archives "archives";\n'
-    )
-    apt = ["apt-get", "-qq", "-c", str(settings)]
-    _run([*apt, "update"])
-    _run([*apt, "install", "--yes", "--download-only", *_PACKAGES])
-    _run([*apt, "download", *(f"{name}:amd64" for name in _QEMU)], folder / "archives")
-    return folder / "archives"
 
 
 def _unpack(archives: Path, folder: Path) -> None:
     """Unpacks the aarch64 packages into `system`, and of those for x86 the emulator's program."""
     for package in sorted(archives.glob("*.deb")):
         tree = "x86" if package.name.endswith("_amd64.deb") else "system"
-        _run(["dpkg-deb", "--extract", package, folder / tree])
+        packages.unpack(package, folder / tree)
     shutil.copy2(folder / "x86/usr/bin/qemu-aarch64-static", folder / "qemu-aarch64")
     shutil.rmtree(folder / "x86")
     if not (folder / "system/lib").exists():  # Debian since 13: a link that no package brings
@@ -200,14 +168,6 @@ def _make_root(system: Path, root: Path, cpuinfo: str) -> None:
     (root / "proc/cpuinfo").write_text(cpuinfo)
     for path in system.iterdir():
         (root / path.name).symlink_to(Path("..") / system.name / path.name)
-
-
-def _run(command: Sequence[str | Path], folder: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise EmulatorUnavailableError(f"{command[0]} failed: {words[-1]}")
-    return done.stdout
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from edgeq.export.graph import clean
+from tests import exact
 
 
 def graph(text: str, weights: dict[str, np.ndarray] | None = None) -> ir.Model:
@@ -24,9 +25,10 @@ def graph(text: str, weights: dict[str, np.ndarray] | None = None) -> ir.Model:
 
 
 def run(model: ir.Model, *inputs: np.ndarray, optimize: bool = False) -> list[np.ndarray]:
-    """Returns the outputs of a model in ONNX Runtime; without its optimizations, which would do our passes' work."""
+    """Returns the outputs of a model in ONNX Runtime, in exact sums; without optimizations, which would do our work."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    exact.configure(options)
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(

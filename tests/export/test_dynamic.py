@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from edgeq.export.dynamic import quantize_dynamically
 from edgeq.export.topology import choose
 from edgeq.targets import get_target
 from tests.export import nets
 from tests.export.test_topology import RESIDUAL_DETECTOR, WEIGHTS
+
+pytestmark = pytest.mark.kernels
 
 X86 = get_target("x86").rules
 

@@ -20,6 +20,8 @@ from edgeq.targets import Rules, get_target
 from tests.export import nets
 from tests.export.test_topology import RESIDUAL_DETECTOR, TENSORRT_LIKE, WEIGHTS, X86
 
+pytestmark = pytest.mark.kernels
+
 X86_ORT = get_target("x86-ort").rules
 
 

@@ -16,6 +16,7 @@ from edgeq.export.tflite.graph import read_graph
 from edgeq.machine import read_machine
 from edgeq.runtimes import RUNTIMES, is_installed
 from edgeq.runtimes.probe import EXPECTED, INPUT, ONNX, TFLITE, probe
+from tests import exact
 
 ENGINES = {"litert": "ai-edge-litert"}
 
@@ -37,13 +38,14 @@ def test_the_expected_result_is_that_of_the_reference():
     np.testing.assert_allclose(outputs[0], EXPECTED, rtol=1e-6)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("runtime", [name for name in RUNTIMES if is_installed(name)])
-def test_engines_add_up_int8_products_exactly(runtime):
-    machine = read_machine()
-    if machine.architecture == "x86_64" and not {"avx512_vnni", "avx_vnni"} & set(machine.cpu_features):
-        pytest.skip("this CPU has no VNNI: U8S8 sums may saturate")
+def test_engines_add_up_int8_products_exactly_where_the_cpu_can(runtime):
     result = probe(runtime)
-    assert result["relative_error"] < 1 / 200
+    if exact.KERNELS_ARE_EXACT or runtime == "litert":
+        assert result["relative_error"] < 1 / 200
+    else:
+        assert result["relative_error"] == pytest.approx(0.5, abs=0.02)
     assert result["environment"]["engine"].startswith(ENGINES.get(runtime, runtime))
 
 
