@@ -143,7 +143,7 @@ def export(
     json_file: JsonFile = None,
 ) -> None:
     """Write a model's files for a target, each compared with the model and with a manifest beside it."""
-    from edgeq.console import describe_layers
+    from edgeq.console import describe_layers, describe_signal
     from edgeq.export.tflite.writer import Options
     from edgeq.verbs.calibration_source import CalibrationSource
     from edgeq.verbs.export import export_model
@@ -174,7 +174,7 @@ def export(
             f"(measured against {comparison.reference} on {comparison.images} images)"
         )
         facts = file.artifact.quantization
-        for line in describe_layers(facts):
+        for line in (*describe_signal(file.artifact, comparison.signal), *describe_layers(facts)):
             typer.echo(f"    {line}")
     if result.ranges_path is not None:
         typer.echo(f"ranges: {result.ranges_path}")

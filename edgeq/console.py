@@ -13,9 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgeq.export.signal import EQUAL_DB
 from edgeq.verbs.report import LOCAL, REPORT, Column, Row, filled, header, provenance, table
 
 if TYPE_CHECKING:
+    from edgeq.export.artifact import Artifact
+    from edgeq.export.signal import Signal
     from edgeq.verbs.build import Built
     from edgeq.verbs.check import FileCheck
     from edgeq.verbs.doctor import Diagnosis
@@ -142,6 +145,23 @@ def describe_layers(facts: Mapping[str, Any]) -> list[str]:
             f"{cache['tensorrt']}; edgeq build writes that of the board over it"
         )
     return lines + audit
+
+
+def describe_signal(artifact: Artifact, signal: Signal | None) -> list[str]:
+    """Returns the line that says what a file leaves of its model's signal; nothing for a file that computes in FP32."""
+    if signal is None:
+        return []
+    outputs = ", ".join(f"{output.label} {_decibels(output.snr_db)}" for output in signal.outputs[:_NAMED])
+    more = ", ..." if len(signal.outputs) > _NAMED else ""
+    worst = ""
+    if signal.layers:
+        layer = signal.layers[0]
+        worst = f"; worst layer {layer.name} {_decibels(layer.input_db)} to {_decibels(layer.snr_db)} dB"
+    return [f"{artifact.name}: {_decibels(signal.snr_db)} dB ({outputs}{more}{worst}); {signal.how}"]
+
+
+def _decibels(ratio: float) -> str:
+    return "equal" if ratio == EQUAL_DB else f"{ratio:.1f}"
 
 
 def print_check(result: FileCheck) -> None:

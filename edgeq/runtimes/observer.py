@@ -1,14 +1,15 @@
-"""Runs the float graph and hands out the activations that calibration has to see."""
+"""Runs a graph and hands out its activations: the float graph's, or those of a quantized one in exact arithmetic."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeq.errors import EngineError
+from edgeq.export.exact_products import spell_out_products
 from edgeq.runtimes.base import Arrays
 
 if TYPE_CHECKING:
@@ -24,10 +25,12 @@ class ActivationObserver:
     little more than a plain one.
 
     Args:
-        graph: The float graph.
+        graph: The float graph; it is not changed.
         names: Tensors to observe; graph inputs are allowed.
         threads: CPU threads; `None` leaves it to the engine.
     """
+
+    _subject = "the float graph"
 
     def __init__(self, graph: ir.Model, names: Sequence[str], threads: int | None = None) -> None:
         import onnx_ir as ir
@@ -38,11 +41,11 @@ class ActivationObserver:
         inputs = {value.name for value in graph.graph.inputs}
         self._from_inputs = [name for name in names if name in inputs]
         self._computed = [name for name in names if name not in inputs]
-        observed = ir.from_proto(ir.to_proto(graph))
+        observed = self._prepare(ir.from_proto(ir.to_proto(graph)))
         existing = {value.name for value in observed.graph.outputs}
         values = {value.name: value for node in observed.graph for value in node.outputs}
         observed.graph.outputs.extend(values[name] for name in self._computed if name not in existing)
-        options = onnxruntime.SessionOptions()
+        options = self._options(onnxruntime)
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = _LOG_FATAL
         # Threads that spin between two runs would take the cores that count the last run's activations.
@@ -52,7 +55,15 @@ class ActivationObserver:
                 ir.to_proto(observed).SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise EngineError(f"the float graph cannot be run for calibration: {error}") from error
+            raise EngineError(f"{self._subject} cannot be run: {error}") from error
+
+    def _prepare(self, graph: ir.Model) -> ir.Model:
+        """Returns what is run for a copy of the graph."""
+        return graph
+
+    def _options(self, engine: Any) -> Any:
+        """Returns the engine's options, as far as they decide what is computed."""
+        return engine.SessionOptions()
 
     def observe(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Returns tensor name -> float32 activations for one set of inputs.
@@ -63,5 +74,25 @@ class ActivationObserver:
         try:
             arrays = self._session.run(self._computed, inputs) if self._computed else []
         except Exception as error:
-            raise EngineError(f"the float graph failed during calibration: {error}") from error
+            raise EngineError(f"{self._subject} failed: {error}") from error
         return {name: inputs[name] for name in self._from_inputs} | dict(zip(self._computed, arrays, strict=True))
+
+
+class ExactObserver(ActivationObserver):
+    """As `ActivationObserver`, for a quantized graph as the ONNX specification has it computed.
+
+    Without graph optimizations ONNX Runtime computes node by node: integers are dequantized, sums are those of float32
+    (exact below 2**24 steps), and no kernel saturates. Its integer product of matrices does on some CPUs, so those
+    products are spelled out.
+    """
+
+    _subject = "the quantized graph"
+
+    def _prepare(self, graph: ir.Model) -> ir.Model:
+        spell_out_products(graph)
+        return graph
+
+    def _options(self, engine: Any) -> Any:
+        options = engine.SessionOptions()
+        options.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return options

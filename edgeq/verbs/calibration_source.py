@@ -16,7 +16,7 @@ from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.tensorrt.cache import parse_cache
 from edgeq.export.tflite.writer import TfliteModel
 from edgeq.images import list_images, read_image
-from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate
+from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate, evenly_spaced
 
 _CACHE_MARK = b"TRT-"
 
@@ -56,11 +56,16 @@ class CalibrationSource:
         with self.source.open("rb") as stream:
             return self.source.suffix == ".cache" or stream.read(len(_CACHE_MARK)) == _CACHE_MARK
 
-    def images(self) -> Iterator[np.ndarray]:
-        """Yields the images that can be read, `(H, W, 3)` uint8; none for a ranges file or a cache."""
+    def images(self, num: int | None = None) -> Iterator[np.ndarray]:
+        """Yields the images that can be read, `(H, W, 3)` uint8; none for a ranges file or a cache.
+
+        Args:
+            num: The most to take, evenly spaced; by default all.
+        """
         if self.is_ranges_file or self.is_cache:
             return
-        for path in list_images(self.source, self.images_dir):
+        paths = list_images(self.source, self.images_dir)
+        for path in paths if num is None else evenly_spaced(paths, num):
             with contextlib.suppress(InputError):  # calibration names it
                 yield read_image(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 from edgeq.detection.shapes import draw_image
 from edgeq.errors import EngineError, ModelError
 from edgeq.export.artifact import Artifact, Preprocessing
+from edgeq.export.output_groups import ChannelGroup
+from edgeq.export.signal import Signal, Sums
 from edgeq.export.tflite.writer import TfliteModel
 from edgeq.model_source import ModelRequest, OpenedModel
 from edgeq.preprocessing import Placement, preprocess
@@ -41,8 +44,9 @@ class Comparison:
         reference: What it was compared with.
         max_abs_difference: Largest difference of any output value.
         max_abs_output: Largest magnitude of any output value of the reference.
-        cosine: Smallest cosine similarity of an output.
+        cosine: Smallest cosine similarity of an output, or of a group of channels of an output.
         images: How many images were run.
+        signal: What the file leaves of the model's signal in exact arithmetic; `None` for a file that computes in FP32.
     """
 
     reference: str
@@ -50,6 +54,7 @@ class Comparison:
     max_abs_output: float
     cosine: float
     images: int
+    signal: Signal | None = None
 
 
 def real_inputs(spec: Preprocessing, calibration: CalibrationSource | None) -> tuple[list[np.ndarray], Placement]:
@@ -92,8 +97,19 @@ def tflite_outputs(model: TfliteModel, inputs: list[np.ndarray]) -> Reference:
     return f"{model.name}.tflite", [[spec.decode(arrays[spec.name]) for spec in specs] for arrays in found]
 
 
-def compare(artifact: Artifact, inputs: list[np.ndarray], reference: Reference) -> Comparison:
+def compare(
+    artifact: Artifact,
+    inputs: list[np.ndarray],
+    reference: Reference,
+    groups: Sequence[Sequence[ChannelGroup]],
+) -> Comparison:
     """Returns how a file's outputs differ from the model's.
+
+    Args:
+        artifact: The file.
+        inputs: What both are run on.
+        reference: What the model gives.
+        groups: The groups of channels of each output.
 
     Raises:
         ModelError: they differ more than `TOLERANCE`, or in shape.
@@ -103,7 +119,7 @@ def compare(artifact: Artifact, inputs: list[np.ndarray], reference: Reference) 
     with open_session(artifact, _RUNTIME[artifact.format]) as session:
         for array, outputs in zip(inputs, expected, strict=True):
             found = session.run({artifact.inputs[0].name: artifact.inputs[0].encode(array)})
-            for spec, wanted in zip(artifact.outputs, outputs, strict=True):
+            for spec, wanted, members in zip(artifact.outputs, outputs, groups, strict=True):
                 got = spec.decode(found[spec.name]).astype(np.float64)
                 if got.shape != wanted.shape:
                     raise ModelError(
@@ -112,7 +128,7 @@ def compare(artifact: Artifact, inputs: list[np.ndarray], reference: Reference) 
                     )
                 difference = max(difference, float(np.abs(got - wanted).max(initial=0)))
                 largest = max(largest, float(np.abs(wanted).max(initial=0)))
-                cosine = min(cosine, _cosine(got, wanted.astype(np.float64)))
+                cosine = min(cosine, *(Sums.of(group.of(wanted), group.of(got)).cosine for group in members))
     comparison = Comparison(label, difference, largest, cosine, len(inputs))
     in_graph = artifact.quantization.get("fp16") == "in the graph"
     tolerance = None if in_graph else TOLERANCE.get(artifact.precision)
@@ -123,8 +139,3 @@ def compare(artifact: Artifact, inputs: list[np.ndarray], reference: Reference) 
             f"{tolerance:g} of them; the file was removed, please report the model"
         )
     return comparison
-
-
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float((a * b).sum() / norm) if norm > 0 else 1.0

@@ -15,7 +15,9 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import EdgeqError, InputError
 from edgeq.export.artifact import Artifact, Postprocessing
 from edgeq.export.onnx_writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+from edgeq.export.output_groups import WHOLE, output_groups
 from edgeq.export.rescale import smooth_channels, unify_channels
+from edgeq.export.signal import Signal
 from edgeq.export.tflite import writer as tflite_writer
 from edgeq.export.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
 from edgeq.export.topology import VitPlan, choose, floats_of
@@ -29,6 +31,7 @@ from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.channel_statistics import channel_statistics
 from edgeq.verbs.collect import calibrated_tensors
 from edgeq.verbs.compare import Comparison, Reference, compare, real_inputs, reference_outputs, tflite_outputs
+from edgeq.verbs.exact_comparison import ComparedImages, Groups, measure_onnx, measure_tflite, with_signal
 from edgeq.verbs.share import collect_ranges, match_tensors, translate_keep
 from edgeq.verbs.tasks import task_of
 
@@ -229,7 +232,7 @@ class _Export:
         files = []
         if converted is not None:
             options, known = self._share(model, converted, ranges, inputs)
-            files += self._write_tflite(converted, options, known, inputs, reference)
+            files += self._write_tflite(converted, options, known, inputs, reference, output_groups(model.graph))
         if "onnx" in formats:
             files += self._write_onnx(model, ranges, inputs, reference)
         return ExportResult(model, opened.folded.folded, opened.folded.left, tuple(files), path)
@@ -252,7 +255,7 @@ class _Export:
         _check_decoder([spec.name for spec in model.outputs], model, reference, placement)
         ranges, path = self._ranges(model)
         known = None if ranges is None else Known({name: (ranges, name) for name in ranges.tensors})
-        files = self._write_tflite(model, self.options, known, inputs, reference)
+        files = self._write_tflite(model, self.options, known, inputs, reference, [WHOLE] * len(model.outputs))
         return ExportResult(model, 0, {}, tuple(files), path)
 
     def _ranges(self, model: FloatModel | TfliteModel) -> tuple[Ranges | None, Path | None]:
@@ -294,7 +297,12 @@ class _Export:
                 "a dynamic ONNX file measures ranges at every run and is slower than fp32 for convolutions; int8 is "
                 "static"
             )
-        return [_compared(writers[precision](), inputs, reference) for precision in chosen]
+        groups, images = output_groups(model.graph), ComparedImages(model.preprocessing, self.calibration)
+
+        def measure(artifact: Artifact) -> Signal | None:
+            return measure_onnx(artifact, model, self.target, images, groups, self.threads)
+
+        return [_compared(writers[precision](), inputs, reference, groups, measure) for precision in chosen]
 
     def _write_tflite(
         self,
@@ -303,19 +311,32 @@ class _Export:
         known: Known | None,
         inputs: list[np.ndarray],
         reference: Reference,
+        groups: Groups,
     ) -> list[Exported]:
-        return [
-            _compared(
-                tflite_writer.write(model, self.target.name, precision, self.out, options, known), inputs, reference
-            )
+        images = ComparedImages(model.preprocessing, self.calibration)
+
+        def measure(artifact: Artifact) -> Signal | None:
+            return measure_tflite(artifact, model, images, groups, self.threads)
+
+        written = (
+            tflite_writer.write(model, self.target.name, precision, self.out, options, known)
             for precision in self.precisions
-        ]
+        )
+        return [_compared(artifact, inputs, reference, groups, measure) for artifact in written]
 
 
-def _compared(artifact: Artifact, inputs: list[np.ndarray], reference: Reference) -> Exported:
-    """Returns a written file with its comparison; removes it where it does not hold."""
+def _compared(
+    artifact: Artifact,
+    inputs: list[np.ndarray],
+    reference: Reference,
+    groups: Groups,
+    measure: Callable[[Artifact], Signal | None],
+) -> Exported:
+    """Returns a written file with its comparison, exact signal included; removes it where it does not hold."""
     try:
-        return Exported(artifact, compare(artifact, inputs, reference))
+        comparison = compare(artifact, inputs, reference, groups)
+        signal = measure(artifact)
+        return Exported(with_signal(artifact, signal), dataclasses.replace(comparison, signal=signal))
     except EdgeqError:
         artifact.path.unlink()
         artifact.manifest_path.unlink()

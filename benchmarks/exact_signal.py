@@ -1,0 +1,169 @@
+"""How much of each output's signal does INT8 leave, before any kernel of a CPU has its say?
+
+`python -m benchmarks.exact_signal` exports the real detectors for x86 and writes the signal-to-noise ratios of their
+exports as a table. What is finished is kept in `--work`; run it again to go on after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import edgeq
+from benchmarks.cases import DATA, RESULTS
+from edgeq.detection.shapes import draw_shapes_dataset
+from edgeq.errors import EdgeqError
+from edgeq.export.signal import LOW_DB
+from edgeq.files import read_json, write_json, write_text
+from edgeq.machine import read_machine
+from edgeq.model_source import ModelRequest
+from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.verbs.export import export_model
+
+TARGET, PRECISION = "x86", "int8"
+
+# Networks without a decoder of ours: how their inputs are made is enough.
+PLAIN_PRESETS = {
+    "yunet": '[preprocessing]\nresize = "letterbox"\nchannel_order = "bgr"\nscale = 1.0\n',
+    "ultraface": '[preprocessing]\nresize = "stretch"\nscale = 1.0\nmean = [127, 127, 127]\nstd = [128, 128, 128]\n',
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A trained detector and what it is calibrated on: a COCO file below the data folder, or drawn shapes."""
+
+    title: str
+    reference: str
+    annotations: str = "coco/instances_train.json"
+    images: str = "coco/train2017"
+    weights: str | None = None
+    preset: str | None = None
+    size: tuple[int, int] | None = None
+
+
+SUBJECTS = {
+    "shapes": Subject("shapes detector (CenterNet-R18)", "centernet_shapes", annotations="", images=""),
+    "centernet": Subject(
+        "CenterNet-R18, bccd",
+        "centernet_resnet18",
+        "bccd/instances_train.json",
+        "bccd/images",
+        weights="weights/centernet_r18_bccd.safetensors",
+        size=(320, 416),
+    ),
+    "yolox": Subject("YOLOX-nano", "weights/yolox_nano_coco_416.onnx", preset="yolox"),
+    "fastestdet": Subject("FastestDet", "weights/fastestdet_coco_352.onnx", preset="fastestdet"),
+    "yunet": Subject("YuNet", "models/yunet_n_320.onnx"),
+    "ultraface": Subject("UltraFace RFB-320", "models/ultraface_rfb320.onnx"),
+}
+
+
+def measure(name: str, data: Path, images: int, work: Path) -> dict[str, Any]:
+    """Returns what an export reports of a subject: its signal, or the error."""
+    subject = SUBJECTS[name]
+    try:
+        result = export_model(
+            _request(name, data, work),
+            TARGET,
+            [PRECISION],
+            work / name,
+            calibration=_calibration(subject, data, images, work),
+        )
+    except EdgeqError as error:
+        return {"error": str(error)}
+    (written,) = result.files
+    return {"signal": written.artifact.quantization["signal"], "engine_cosine": written.comparison.cosine}
+
+
+def _request(name: str, data: Path, work: Path) -> ModelRequest:
+    subject = SUBJECTS[name]
+    preset = subject.preset
+    if name in PLAIN_PRESETS:
+        path = work / f"{name}.toml"
+        write_text(path, PLAIN_PRESETS[name])
+        preset = str(path)
+    file = subject.reference.endswith(".onnx")
+    return ModelRequest(
+        str(data / subject.reference) if file else subject.reference,
+        weights=None if subject.weights is None else data / subject.weights,
+        preset=preset,
+        size=subject.size,
+        labels=str(data / subject.annotations) if subject.weights else None,
+    )
+
+
+def _calibration(subject: Subject, data: Path, images: int, work: Path) -> CalibrationSource:
+    if subject.annotations:
+        return CalibrationSource(data / subject.annotations, data / subject.images, num=images)
+    drawn = draw_shapes_dataset(work / "drawn", images=images, seed=71)
+    return CalibrationSource(drawn, drawn.parent, num=images)
+
+
+def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
+    """Returns the table, and below it how its figures were obtained."""
+    lines = [
+        "# INT8 in exact arithmetic",
+        "",
+        "Signal-to-noise ratio in dB of each output, or group of channels of an output, of the INT8 file against the "
+        f"float model. **Below {LOW_DB:.0f} dB the export warns.**",
+        "",
+        "| model | least dB | outputs | most is lost in (dB before, behind) | smallest cosine in the engine here |",
+        "|---|---:|---|---|---:|",
+    ]
+    lines += [_row(SUBJECTS[name].title, result) for name, result in results.items()]
+    how = sorted({result["signal"]["how"] for result in results.values() if "signal" in result})
+    machine = read_machine()
+    lines += [
+        "",
+        f"Target {TARGET}, ranges from {images} images by the default method. {'; '.join(how)}. The cosine is that of "
+        f"ONNX Runtime's own kernels on {machine.cpu} ({', '.join(machine.features)}), on 2 images. edgeq {edgeq.__version__}, Python {machine.python}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(title: str, result: Mapping[str, Any]) -> str:
+    if "error" in result:
+        return f"| {title} | | {result['error']} | | |"
+    signal = result["signal"]
+    outputs = ", ".join(_output(output) for output in signal["outputs"])
+    worst = "; ".join(
+        f"{layer['name']} ({layer['input_db']:.1f}, {layer['snr_db']:.1f})" for layer in signal["layers"][:2]
+    )
+    return f"| {title} | {signal['snr_db']:.1f} | {outputs} | {worst} | {result['engine_cosine']:.5f} |"
+
+
+def _output(output: Mapping[str, Any]) -> str:
+    name = f"{output['name']}[{output['channels']}]" if output["channels"] else output["name"]
+    figure = f"{name} {output['snr_db']:.1f}{' constant' if output['dead'] else ''}"
+    return f"**{figure}**" if output["snr_db"] < LOW_DB or output["dead"] else figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=list(SUBJECTS), help=f"of {', '.join(SUBJECTS)}; by default all")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
+    parser.add_argument("--images", type=int, default=64, help="calibration images")
+    parser.add_argument("--work", type=Path, default=Path("artifacts/exact_signal"), help="folder for the files")
+    parser.add_argument("--out", type=Path, default=RESULTS / "exact_signal.md", help="the table")
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in SUBJECTS]:
+        parser.error(f"{', '.join(unknown)}: known are {', '.join(SUBJECTS)}")
+    given.work.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for name in given.names:
+        kept = given.work / f"{name}.{given.images}.json"
+        if not kept.is_file():
+            write_json(kept, measure(name, given.data, given.images, given.work))
+        results[name] = read_json(kept, kind="a result of this benchmark")
+        print(json.dumps({name: results[name]}))
+    write_text(given.out, to_markdown(results, given.images))
+    print(given.out.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
