@@ -1,22 +1,39 @@
-"""The real detectors and images that the benchmarks use, found through `EDGEQ_DATA`."""
+"""What the benchmarks share: the real detectors with their images, found through `EDGEQ_DATA`, and where results go."""
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+from edgeq.files import write_text
 from edgeq.model_source import ModelRequest
+from edgeq.verbs.calibration_source import CalibrationSource
 
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
 RESULTS = Path(__file__).parent / "results"
+DETECTORS = ("centernet", "yolox", "fastestdet")
+"""Names that `case` knows."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Case:
-    """A trained detector with images to calibrate on and to score on."""
+    """A detector with images to calibrate on and to score on.
 
+    Attributes:
+        name: What its result files are named after.
+        title: What tables call it: `MODEL on IMAGES`.
+        request: The model.
+        calibration: Annotations of the images to calibrate on.
+        calibration_images: Folder of these images.
+        calibration_num: How many of them are taken.
+        validation: Annotations of the images to score on.
+        validation_images: Folder of these images.
+    """
+
+    name: str
     title: str
     request: ModelRequest
     calibration: Path
@@ -25,8 +42,38 @@ class Case:
     validation: Path
     validation_images: Path
 
+    @property
+    def model_title(self) -> str:
+        """What tables call the model alone."""
+        return self.title.partition(" on ")[0]
+
+    @property
+    def source(self) -> CalibrationSource:
+        """The images to calibrate on, as `export_model` takes them."""
+        return CalibrationSource(self.calibration, self.calibration_images, num=self.calibration_num)
+
+
+def result_parser(documentation: str | None) -> argparse.ArgumentParser:
+    """Returns the parser of a benchmark's command line: its question, and the folder that takes the answer."""
+    parser = argparse.ArgumentParser(description=(documentation or "").partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the tables and pictures")
+    return parser
+
+
+def write_result(out: Path, name: str, text: str) -> Path:
+    """Returns the file of a result in the folder `out`, after writing and printing it."""
+    path = out / name
+    write_text(path, text)
+    print(text)
+    return path
+
 
 def case(name: str) -> Case:
+    """Returns one of `DETECTORS` with its real images.
+
+    Raises:
+        SystemExit: the real data is not there.
+    """
     if not (DATA / "MANIFEST.md").is_file():
         sys.exit(f"real data not found at {DATA}; set EDGEQ_DATA to its folder")
     weights, bccd, coco = DATA / "weights", DATA / "bccd", DATA / "coco"
@@ -39,12 +86,15 @@ def case(name: str) -> Case:
         )
         images = bccd / "images"
         title = "CenterNet-R18 on bccd, 87 validation images, calibrated on 64 training images"
-        return Case(title, request, bccd / "instances_train.json", images, 64, bccd / "instances_val.json", images)
+        return Case(
+            name, title, request, bccd / "instances_train.json", images, 64, bccd / "instances_val.json", images
+        )
     file, preset, title = {
         "yolox": ("yolox_nano_coco_416.onnx", "yolox", "YOLOX-nano"),
         "fastestdet": ("fastestdet_coco_352.onnx", "fastestdet", "FastestDet"),
     }[name]
     return Case(
+        name,
         f"{title} on 88 COCO val2017 images, calibrated on 166 train2017 images",
         ModelRequest(str(weights / file), preset=preset),
         coco / "instances_train.json",
@@ -53,3 +103,9 @@ def case(name: str) -> Case:
         coco / "instances_val.json",
         coco / "val2017",
     )
+
+
+def random_centernet(images: Case) -> Case:
+    """Returns a large CenterNet with random weights, whose time and memory alone mean something, on a case's images."""
+    title = "CenterNet-R50 512x512, random weights"
+    return dataclasses.replace(images, title=title, request=ModelRequest("centernet_resnet50", size=(512, 512)))

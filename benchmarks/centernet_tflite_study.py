@@ -3,7 +3,7 @@
 `python -m benchmarks.centernet_tflite_study` redoes a study that many have read: CenterNet as TFLite in float32,
 float16 and int8, scored with the COCO metrics, in which int8 took twice the time of float32. It writes every precision
 of the trained CenterNet-R18, scores and times it in ai-edge-litert and in tflite-runtime 2.14, and times CenterNet-R50
-at 512x512. The old runtime has an environment of its own, for it wants numpy 1 and Python 3.11 or older.
+at 512x512. The old runtime has its own environment because it needs numpy 1 and Python 3.11 or older.
 
 Results are kept in `--work`, and a second call goes on where the first was interrupted.
 """
@@ -15,15 +15,15 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import RESULTS, Case, case
+from benchmarks.cases import Case, case, random_centernet, result_parser, write_result
 from edgeq.export.artifact import Artifact
 from edgeq.export.tflite.writer import PRECISIONS, Options
-from edgeq.files import write_json, write_text
+from edgeq.files import write_json
 from edgeq.model_source import ModelRequest
 from edgeq.runtimes.child import LOCAL_RUNNER
 from edgeq.verbs.bench import Job, Sampling, bench_jobs
@@ -77,9 +77,9 @@ def artifacts(folder: Path, engine: str, precisions: Sequence[str]) -> list[Arti
     return found
 
 
-def time_them(found: Sequence[Artifact], python: str | None) -> list[Results]:
+def time_them(found: Sequence[Artifact], python: str | None, sampling: Sampling) -> list[Results]:
     runner = LOCAL_RUNNER if python is None else (python, *LOCAL_RUNNER[1:])
-    results = bench_jobs([Job(each, "litert") for each in found], threads=THREADS, sampling=SAMPLING, runner=runner)
+    results = bench_jobs([Job(each, "litert") for each in found], threads=THREADS, sampling=sampling, runner=runner)
     return [{key: value for key, value in result.items() if key != "samples_ns"} for result in results]
 
 
@@ -154,11 +154,11 @@ def draw(scores: dict[str, list[Results]], timings: dict[str, list[Results]], pa
         right.bar(places, ratios, width=0.4, color=color, label=engine)
         for x, ratio in zip(places, ratios, strict=True):
             right.annotate(f"{ratio:.2f}", (x, ratio), ha="center", va="bottom", fontsize=8)
-    reference = next(iter(scores.values()))[0]["AP"]
+    first = next(iter(scores.values()))
+    reference, images = first[0]["AP"], first[0]["images"]
     left.axhspan(reference - 0.005, reference + 0.005, color="gray", alpha=0.12, label="within 0.005 of float32")
     left.set_ylim(reference - 0.01, reference + 0.01)
-    left.set(xscale="log", xlabel="seconds an image (log)", ylabel="AP (bccd, 87 images)", title="Accuracy and time")
-    first = next(iter(scores.values()))
+    left.set(xscale="log", xlabel="seconds an image (log)", ylabel=f"AP ({images} images)", title="Accuracy and time")
     right.set_xticks(range(len(first)), [row["precision"] for row in first])
     right.set(yscale="log", ylabel="time over float32 (log)", title="Below 1 is faster than float32")
     right.axhline(1, color="gray", linewidth=0.8)
@@ -168,44 +168,74 @@ def draw(scores: dict[str, list[Results]], timings: dict[str, list[Results]], pa
     figure.savefig(path, metadata={"Date": None})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--work", type=Path, default=Path("centernet_tflite_study"), help="folder for files and results"
-    )
-    parser.add_argument("--only", choices=("scores",), help="score only, for a machine that is busy otherwise")
-    arguments = parser.parse_args()
-    work: Path = arguments.work.resolve()
-    engines = {NEW: None, OLD: legacy_python(work)}
-    subject = case("centernet")
-    small, large = work / "r18", work / "r50"
-    calibration = CalibrationSource(subject.calibration, subject.calibration_images, num=subject.calibration_num)
-    export(subject.request, calibration, small, PRECISIONS)
-    scores: dict[str, list[Results]] = {}
+def score_all(subject: Case, engines: Mapping[str, str | None], work: Path) -> dict[str, list[Results]]:
+    """Returns engine -> the scores of every precision of a detector; `engines` names the interpreter of each."""
+    folder = work / "small"
+    export(subject.request, subject.source, folder, PRECISIONS)
+    scores = {}
     for engine, python in engines.items():
-        scoring = partial(score_them, artifacts(small, engine, PRECISIONS), subject, python, work)
+        scoring = partial(score_them, artifacts(folder, engine, PRECISIONS), subject, python, work)
         scores[engine] = once(work / f"scores-{engine}.json", scoring)
-    if arguments.only:
-        return
-    request, few = ModelRequest("centernet_resnet50", size=(512, 512)), [*PRECISIONS]
-    few.remove("int16x8")
-    export(request, dataclasses.replace(calibration, num=32), large, few)
+    return scores
+
+
+def run(
+    subject: Case,
+    large: Case,
+    engines: Mapping[str, str | None],
+    work: Path,
+    out: Path,
+    *,
+    sampling: Sampling = SAMPLING,
+) -> Path:
+    """Returns the result file, with the picture beside it.
+
+    Args:
+        subject: The detector that is scored and timed.
+        large: The model that is only timed.
+        engines: `NEW` and `OLD` -> the interpreter that has it; `None` is this one.
+        work: Folder for files and results.
+        out: Folder of the result file.
+        sampling: How long each file is timed.
+    """
+    scores = score_all(subject, engines, work)
+    few = [precision for precision in PRECISIONS if precision != "int16x8"]
+    export(large.request, large.source, work / "large", few)
     timings: dict[str, list[Results]] = {}
     speeds: dict[str, list[Results]] = {}
     for engine, python in engines.items():
-        for folder, kept, precisions in ((small, timings, PRECISIONS), (large, speeds, few)):
-            timing = partial(time_them, artifacts(folder, engine, precisions), python)
-            kept[engine] = once(work / f"timings-{folder.name}-{engine}.json", timing)
-    draw(scores, timings, RESULTS / "centernet_tflite_study.svg")
+        for name, kept, precisions in (("small", timings, PRECISIONS), ("large", speeds, few)):
+            timing = partial(time_them, artifacts(work / name, engine, precisions), python, sampling)
+            kept[engine] = once(work / f"timings-{name}-{engine}.json", timing)
+    draw(scores, timings, out / "centernet_tflite_study.svg")
     text = [
         f"# {subject.title}", "", *accuracy_table(scores, timings), "",
         "Ratios are medians over interleaved rounds, within one engine. For tflite-runtime, int8 and dynamic were "
         "written with `--compat tflite-runtime`: its plain dynamic file does not load there.",
-        *facts(scores, timings), "", "CenterNet-R50 at 512x512, random weights (speed and size only):", "",
+        *facts(scores, timings), "", f"{large.title} (speed and size only):", "",
         *speed_table(speeds), "", *facts(speeds),
     ]  # fmt: skip
-    write_text(RESULTS / "centernet_tflite_study.md", "\n".join(text) + "\n")
-    print("\n".join(text))
+    return write_result(out, "centernet_tflite_study.md", "\n".join(text) + "\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = result_parser(__doc__)
+    work = Path("centernet_tflite_study")
+    parser.add_argument("--work", type=Path, default=work, help="folder for files and results")
+    parser.add_argument("--only", choices=("scores",), help="score only, for a machine that is busy otherwise")
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_args()
+    work: Path = arguments.work.resolve()
+    engines = {NEW: None, OLD: legacy_python(work)}
+    if arguments.only:
+        score_all(case("centernet"), engines, work)
+    else:
+        subject = case("centernet")
+        large = dataclasses.replace(random_centernet(subject), calibration_num=32)
+        run(subject, large, engines, work, arguments.out)
 
 
 def facts(*tables: dict[str, list[Results]]) -> list[str]:

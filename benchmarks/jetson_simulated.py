@@ -1,17 +1,18 @@
-"""What AP should TensorRT's INT8 engine have on a Jetson Orin, beside FP32 and the x86 files of the same ranges?
+"""What AP should TensorRT's INT8 engine have on a Jetson Orin, compared with FP32 and the x86 files of the same ranges?
 
 `python -m benchmarks.jetson_simulated` calibrates once, writes the files of `x86` and `jetson-orin` from the same
-ranges, and scores them; TensorRT's explicit route is simulated on the CPU. No latency: that is for the board to say.
+ranges, and scores them; TensorRT's explicit route is simulated on the CPU. No latency: only the board can measure it.
 """
 
 from __future__ import annotations
 
+import argparse
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import RESULTS, Case, case
-from edgeq.files import write_text
+from benchmarks.cases import Case, case, result_parser, write_result
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
@@ -20,9 +21,21 @@ from edgeq.verbs.report import merge, provenance
 CASES = ("centernet", "yolox")
 
 
-def run(subject: Case, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    calibration = CalibrationSource(subject.calibration, subject.calibration_images, num=subject.calibration_num)
-    exported = export_model(subject.request, "x86", ("fp32", "int8"), folder, calibration=calibration)
+def run(subjects: Iterable[Case], out: Path) -> Path:
+    """Returns the result file, with a table for each detector."""
+    text, everything = ["# Simulated INT8 of TensorRT"], []
+    for subject in subjects:
+        with tempfile.TemporaryDirectory() as folder:
+            lines, results = measure(subject, Path(folder))
+        text += ["", *lines]
+        everything += results
+    text += ["", *provenance(merge(everything))]
+    return write_result(out, "jetson_simulated.md", "\n".join(text) + "\n")
+
+
+def measure(subject: Case, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Returns the table of one detector and the results behind it."""
+    exported = export_model(subject.request, "x86", ("fp32", "int8"), folder, calibration=subject.source)
     fp32, int8 = (file.artifact.path for file in exported.files)
     assert exported.ranges_path is not None
     ranges = CalibrationSource(exported.ranges_path)
@@ -54,16 +67,13 @@ def run(subject: Case, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
     return lines, results
 
 
+def make_parser() -> argparse.ArgumentParser:
+    return result_parser(__doc__)
+
+
 def main() -> None:
-    text, everything = ["# Simulated INT8 of TensorRT"], []
-    for name in CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            lines, results = run(case(name), Path(folder))
-        text += ["", *lines]
-        everything += results
-    text += ["", *provenance(merge(everything))]
-    write_text(RESULTS / "jetson_simulated.md", "\n".join(text) + "\n")
-    print("\n".join(text))
+    arguments = make_parser().parse_args()
+    run(map(case, CASES), arguments.out)
 
 
 if __name__ == "__main__":

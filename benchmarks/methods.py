@@ -1,18 +1,20 @@
-"""What does each calibration method cost in AP? One collection a model, every method from the same histograms.
+"""What does each calibration method cost in AP? One collection per model, every method from the same histograms.
 
 `python -m benchmarks.methods` quantizes the three real detectors by every method and scores them in both engines.
 """
 
 from __future__ import annotations
 
+import argparse
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from benchmarks.cases import RESULTS, Case, case
+from benchmarks.cases import DETECTORS, Case, case, result_parser, write_result
 from edgeq.calibrators import METHODS
 from edgeq.calibrators.ranges import Ranges
 from edgeq.export.onnx_writer import write_fp32, write_int8
-from edgeq.files import write_text
 from edgeq.images import list_images
 from edgeq.model_source import open_model
 from edgeq.targets import get_target
@@ -23,7 +25,24 @@ from edgeq.verbs.report import merge, provenance
 RUNTIMES = ("openvino", "onnxruntime")
 
 
-def rows(subject: Case, folder: Path) -> tuple[list[str], list[dict[str, object]]]:
+def run(subjects: Iterable[Case], out: Path) -> Path:
+    """Returns the result file, with a row for each detector and method."""
+    lines = [
+        "| model | method | AP in OpenVINO (against FP32) | AP in ONNX Runtime (against FP32) |",
+        "|---|---|---|---|",
+    ]
+    everything = []
+    for subject in subjects:
+        with tempfile.TemporaryDirectory() as folder:
+            found, results = rows(subject, Path(folder))
+        lines += found
+        everything += results
+    text = "\n".join(["# Calibration methods", "", *lines, "", *provenance(merge(everything))]) + "\n"
+    return write_result(out, "methods.md", text)
+
+
+def rows(subject: Case, folder: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """Returns the rows of one detector and the results behind them."""
     model, target = open_model(subject.request).model, get_target("x86")
     images = list_images(subject.calibration, subject.calibration_images)
     ranges = calibrate(model, images, num=subject.calibration_num, threads=2).ranges
@@ -39,7 +58,7 @@ def rows(subject: Case, folder: Path) -> tuple[list[str], list[dict[str, object]
     lines = []
     for name, found in scores.items():
         loss = [f"{ap:.4f} ({ap - fp32:+.4f})" for ap, fp32 in zip(found, scores["FP32"], strict=True)]
-        lines.append(f"| {subject.title.split(' on ')[0]} | {name} | {loss[0]} | {loss[1]} |")
+        lines.append(f"| {subject.model_title} | {name} | {loss[0]} | {loss[1]} |")
     return lines, results
 
 
@@ -47,20 +66,13 @@ def ranges_by(ranges: Ranges, method: str) -> Ranges:
     return ranges if ranges.method == method else ranges.with_method(method)
 
 
+def make_parser() -> argparse.ArgumentParser:
+    return result_parser(__doc__)
+
+
 def main() -> None:
-    lines = [
-        "| model | method | AP in OpenVINO (against FP32) | AP in ONNX Runtime (against FP32) |",
-        "|---|---|---|---|",
-    ]
-    everything: list[dict[str, object]] = []
-    for name in ("centernet", "yolox", "fastestdet"):
-        with tempfile.TemporaryDirectory() as folder:
-            found, results = rows(case(name), Path(folder))
-        lines += found
-        everything += results
-    text = "\n".join(["# Calibration methods", "", *lines, "", *provenance(merge(everything))]) + "\n"
-    write_text(RESULTS / "methods.md", text)
-    print(text)
+    arguments = make_parser().parse_args()
+    run(map(case, DETECTORS), arguments.out)
 
 
 if __name__ == "__main__":

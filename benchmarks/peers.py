@@ -1,17 +1,19 @@
-"""Calibrates and quantizes with edgeq or a peer in a process of its own, and says what it took.
+"""Calibrates and quantizes with edgeq or a peer in a fresh process, and reports what it took.
 
-`python -m benchmarks.peers TOOL MODEL IMAGES.txt OUT` prints one JSON line: seconds, peak memory and the memory
-before the work began. All tools read the same image files through the same pre-processing.
+`python -m benchmarks.peers TOOL MODEL IMAGES OUT` prints one JSON line: seconds, peak memory and the memory before the
+work began. IMAGES is a text file of paths; all tools read them through the same pre-processing.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import json
 import logging
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ import numpy as np
 from edgeq.export.artifact import Artifact
 from edgeq.images import list_images, read_image
 from edgeq.preprocessing import preprocess
-from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate
+from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate, evenly_spaced
+from edgeq.verbs.place import Here
 
 Work = Callable[[], None]
 
@@ -34,6 +37,36 @@ def run_peer(tool: str, model: Path, images: Path, out: Path) -> dict[str, Any]:
         sys.exit(f"{tool} failed:\n{done.stderr[-2000:]}")
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer
+
+
+def quantize(tool: str, fp32: Artifact, images: Path, path: Path) -> Artifact:
+    """Returns the INT8 file that a peer made of an FP32 file, with a manifest so that edgeq can score and time it."""
+    run_peer(tool, fp32.path, images, path)
+    kind = "openvino" if path.suffix == ".xml" else "onnx"
+    return dataclasses.replace(fp32, path=path, precision="int8", format=kind).save()
+
+
+class AnyFormat(Here):
+    """This machine, running each file in the runtimes named.
+
+    edgeq scores files of the formats that it writes; NNCF's OpenVINO IR is none of them, though OpenVINO opens it.
+    """
+
+    def choose_runtimes(self, artifact: Artifact, wished: Sequence[str]) -> list[str]:
+        """Returns the runtimes that were named, whatever formats they declare."""
+        return list(wished)
+
+
+def size_bytes(artifact: Artifact) -> int:
+    """Returns the size of a file, including the weights that OpenVINO IR keeps in a second one."""
+    weights = artifact.path.with_suffix(".bin")
+    return artifact.size_bytes + (weights.stat().st_size if artifact.format == "openvino" else 0)
+
+
+def write_listing(path: Path, images: Sequence[Path], count: int) -> Path:
+    """Returns a text file of image paths, written to name `count` of them, evenly spaced."""
+    path.write_text("\n".join(str(image.resolve()) for image in evenly_spaced(images, count)))
+    return path
 
 
 def peak_rss_bytes() -> int:
@@ -139,8 +172,10 @@ def _nncf_onnx(artifact: Artifact, images: Path, out: Path) -> Work:
     return work
 
 
-def _quantize_static(artifact: Artifact, images: Path, out: Path, **choices: Any) -> Work:
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+def _quantize_static(
+    artifact: Artifact, images: Path, out: Path, *, unsigned: bool = False, entropy: bool = False
+) -> Work:
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -155,41 +190,52 @@ def _quantize_static(artifact: Artifact, images: Path, out: Path, **choices: Any
     quant_pre_process(str(artifact.path), str(prepared))
 
     def work() -> None:
-        quantize_static(str(prepared), str(out), Reader(), **choices)
+        quantize_static(
+            str(prepared),
+            str(out),
+            Reader(),
+            activation_type=QuantType.QUInt8 if unsigned else QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.Entropy if entropy else CalibrationMethod.MinMax,
+        )
 
     return work
 
 
-def _tools() -> dict[str, Callable[[Artifact, Path, Path], Work]]:
-    from onnxruntime.quantization import CalibrationMethod, QuantType
+TOOLS: dict[str, Callable[[Artifact, Path, Path], Work]] = {
+    "plain": _plain,
+    "edgeq": _edgeq,
+    "edgeq-entropy": partial(_edgeq, method="entropy"),
+    "edgeq-tflite": _edgeq_tflite,
+    "ai-edge-quantizer": _ai_edge_quantizer,
+    "nncf": _nncf,
+    "nncf-transformer": partial(_nncf, transformer=True),
+    "nncf-transformer-onnx": _nncf_onnx,
+    "ort-u8s8": partial(_quantize_static, unsigned=True),
+    "ort-u8s8-entropy": partial(_quantize_static, unsigned=True, entropy=True),
+    "ort-s8s8": _quantize_static,
+}
 
-    unsigned = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-    entropy = unsigned | {"calibrate_method": CalibrationMethod.Entropy}
-    return {
-        "plain": _plain,
-        "edgeq": _edgeq,
-        "edgeq-entropy": partial(_edgeq, method="entropy"),
-        "edgeq-tflite": _edgeq_tflite,
-        "ai-edge-quantizer": _ai_edge_quantizer,
-        "nncf": _nncf,
-        "nncf-transformer": partial(_nncf, transformer=True),
-        "nncf-transformer-onnx": _nncf_onnx,
-        "ort-u8s8": partial(_quantize_static, **unsigned),
-        "ort-u8s8-entropy": partial(_quantize_static, **entropy),
-        "ort-s8s8": _quantize_static,
-    }
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("tool", choices=TOOLS)
+    parser.add_argument("model", type=Path, help="FP32 file with its manifest")
+    parser.add_argument("images", type=Path, help="text file of image paths")
+    parser.add_argument("out", type=Path, help="file to write")
+    return parser
 
 
 def main() -> None:
-    tool, model, images, out = sys.argv[1:]
+    arguments = make_parser().parse_args()
     logging.disable(logging.WARNING)
-    artifact = Artifact.load(Path(model))
-    work = _tools()[tool](artifact, Path(images), Path(out))
+    artifact = Artifact.load(arguments.model)
+    work = TOOLS[arguments.tool](artifact, arguments.images, arguments.out)
     before = peak_rss_bytes()
     start = time.perf_counter()
     work()
     seconds = time.perf_counter() - start
-    count = len(list_images(Path(images)))
+    count = len(list_images(arguments.images))
     print(json.dumps({"seconds": seconds, "peak_rss_bytes": peak_rss_bytes(), "before_bytes": before, "images": count}))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cases import DATA, RESULTS
+from benchmarks.cases import DATA, result_parser, write_result
 from benchmarks.image_sets import unpack_fashionmnist
 from edgeq.calibrators.ranges import Ranges
 from edgeq.calibrators.twin_uniform import twin_uniform
@@ -32,7 +32,7 @@ from edgeq.export.rescale import smooth_channels, unify_channels
 from edgeq.export.topology import Topology, VitPlan, choose, observed_tensors
 from edgeq.export.torch_export import export_torch
 from edgeq.export.transformer import find_transformer
-from edgeq.files import write_json, write_text
+from edgeq.files import write_json
 from edgeq.images import list_images
 from edgeq.model_source import ModelRequest, OpenedModel, open_model
 from edgeq.targets import get_target
@@ -43,6 +43,7 @@ from edgeq.verbs.report import merge, provenance
 
 X86 = get_target("x86")
 REQUEST = ModelRequest("vit_fashionmnist", DATA / "weights" / "vit_d128_l6_fashionmnist.safetensors")
+CALIBRATION_NUM = 512
 BITS = ((8, 8), (6, 6), (4, 4))
 Results = dict[str, Any]
 
@@ -139,16 +140,19 @@ def write(model: FloatModel, step: Step, ranges: Ranges, bits: tuple[int, int], 
 
 
 class Study:
-    """The models, their ranges and the images, each made when it is first wanted."""
+    """The models and their ranges, each made when it is first wanted, and the images.
 
-    def __init__(self, work: Path) -> None:
-        self._work = work
-        self.train, self.test = work / "train", work / "test"
-        self.labels = self.test / "labels.csv"
-        if not self.labels.is_file():
-            unpack_fashionmnist(DATA, "fashionmnist_train2k_calib", self.train, every=1)
-            unpack_fashionmnist(DATA, "fashionmnist_test10k", self.test, every=1)
-        self._opened = open_model(REQUEST)
+    Args:
+        work: Folder for files and results; a second study in it goes on where the first ended.
+        request: The vision transformer.
+        train: Folder of the images to calibrate on.
+        labels: File of the labels of the test images, which lie beside it.
+    """
+
+    def __init__(self, work: Path, request: ModelRequest, train: Path, labels: Path) -> None:
+        self.work, self.labels = work, labels
+        self._train = train
+        self._opened = open_model(request)
         self._models: dict[str, FloatModel] = {}
 
     def model(self, graph: str) -> FloatModel:
@@ -169,19 +173,20 @@ class Study:
         if graph == "folded":
             return folded
         model = dataclasses.replace(folded, graph=folded.copy_graph())
-        statistics = channel_statistics(folded, list_images(self.train), num=128, threads=2)
+        statistics = channel_statistics(folded, list_images(self._train), num=128, threads=2)
         {"smooth": smooth_channels, "unify": unify_channels}[graph](model.graph, statistics)
         return model
 
     def ranges(self, graph: str, method: str, bits: int) -> Ranges:
-        """Returns the ranges of every activation over 512 training images."""
+        """Returns the ranges of every activation over the training images."""
         model = self.model(graph)
         searched = method == "best"
-        path = self._work / (f"{graph}.best{bits}.json" if searched else f"{graph}.json")
+        path = self.work / (f"{graph}.best{bits}.json" if searched else f"{graph}.json")
         if not path.is_file():
             tensors = observed_tensors(model.graph, [everything(model)])
             options = {"method": "best", "options": {"bits": bits}} if searched else {"method": "lp"}
-            calibrate(model, list_images(self.train), path, tensors=tensors, num=512, threads=2, **options)
+            images = list_images(self._train)
+            calibrate(model, images, path, tensors=tensors, num=CALIBRATION_NUM, threads=2, **options)
         ranges = Ranges.load(path)
         if searched:
             return ranges
@@ -189,7 +194,17 @@ class Study:
 
     def score(self, artifact: Artifact, runtimes: Sequence[str]) -> list[Results]:
         """Returns top-1 on all test images, in every runtime."""
-        return evaluate_artifacts([artifact.path], self.labels, self.test, runtimes=runtimes, threads=2)
+        return evaluate_artifacts([artifact.path], self.labels, self.labels.parent, runtimes=runtimes, threads=2)
+
+
+def fashionmnist(work: Path) -> Study:
+    """Returns the study of the trained Fashion-MNIST ViT, with all real images."""
+    work.mkdir(parents=True, exist_ok=True)
+    train, labels = work / "train", work / "test" / "labels.csv"
+    if not labels.is_file():
+        unpack_fashionmnist(DATA, "fashionmnist_train2k_calib", train, every=1)
+        unpack_fashionmnist(DATA, "fashionmnist_test10k", labels.parent, every=1)
+    return Study(work, REQUEST, train, labels)
 
 
 def once(path: Path, work: Callable[[], Any]) -> Any:
@@ -206,7 +221,6 @@ def light(results: list[Results]) -> list[Results]:
 
 def score_steps(
     study: Study,
-    work: Path,
     steps: Sequence[Step],
     prefix: str,
     everyone: list[Results],
@@ -221,10 +235,10 @@ def score_steps(
 
             def measure(step: Step = step, bits: tuple[int, int] = bits, name: str = name) -> list[Results]:
                 ranges = study.ranges(step.graph, step.method, bits[0])
-                artifact = write(study.model(step.graph), step, ranges, bits, work / name)
+                artifact = write(study.model(step.graph), step, ranges, bits, study.work / name)
                 return light(study.score(artifact, ["onnxruntime", "openvino"] if bits == (8, 8) else []))
 
-            found = once(work / f"{name}.result.json", measure)
+            found = once(study.work / f"{name}.result.json", measure)
             row += [f"{each['top1']:.4f}" for each in found]
             everyone += found
             print(step.title, name, row, flush=True)
@@ -251,41 +265,44 @@ def twin_sentence(study: Study) -> str:
     )
 
 
-def run(study: Study, work: Path) -> str:
-    fp32 = once(work / "fp32.result.json", lambda: light(study.score(
-        write_fp32(study.model("folded"), X86, work / "fp32"), ["onnxruntime", "openvino"])))  # fmt: skip
+def run(study: Study, out: Path, *, steps: Sequence[Step] = STEPS, outliers: Sequence[Step] = OUTLIERS) -> Path:
+    """Returns the result file: a row for each step, without and with outlier channels."""
+    fp32 = once(study.work / "fp32.result.json", lambda: light(study.score(
+        write_fp32(study.model("folded"), X86, study.work / "fp32"), ["onnxruntime", "openvino"])))  # fmt: skip
     titles = ["ONNX Runtime", "OpenVINO", *(f"W{weights}A{values} simulated" for weights, values in BITS[1:])]
     head = [f"| {' | '.join(titles)} |", "|---|" + "---:|" * len(titles)]
     everyone = [*fp32]
     lines = [
-        "# Fashion-MNIST ViT (6 blocks of 128), top-1 on 10,000 test images, calibrated on 512 training images",
+        f"# Fashion-MNIST ViT (6 blocks of 128), top-1 on {fp32[0]['images']:,} test images, calibrated on "
+        f"{CALIBRATION_NUM} training images",
         "",
         f"| INT8 and fewer bits, step by step {head[0]}",
         head[1],
         f"| FP32 | {fp32[0]['top1']:.4f} | {fp32[1]['top1']:.4f} | {fp32[0]['top1']:.4f} | {fp32[0]['top1']:.4f} |",
-        *score_steps(study, work, STEPS, "", everyone),
+        *score_steps(study, steps, "", everyone),
         "",
         f"The same function with outlier channels, which large ViTs have: behind each LayerNorm {_OUTLIER_SHARE:.0%} "
         f"of the channels made {_OUTLIER_FACTOR:.0f} times as large, and the weights that read them as much smaller.",
         "",
         f"| with outlier channels | {' | '.join(titles[:3])} |",
         "|---|---:|---:|---:|",
-        *score_steps(study, work, OUTLIERS, "outliers", everyone, BITS[:2]),
+        *score_steps(study, outliers, "outliers", everyone, BITS[:2]),
         "",
         twin_sentence(study),
         *provenance(merge(everyone)),
     ]
-    return "\n".join(lines) + "\n"
+    return write_result(out, "vit_accuracy.md", "\n".join(lines) + "\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = result_parser(__doc__)
+    parser.add_argument("--work", type=Path, default=Path("vit_accuracy"), help="folder for files and ranges")
+    return parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--work", type=Path, default=Path("vit_accuracy"), help="folder for files and results")
-    work: Path = parser.parse_args().work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    text = run(Study(work), work)
-    write_text(RESULTS / "vit_accuracy.md", text)
-    print(text)
+    arguments = make_parser().parse_args()
+    run(fashionmnist(arguments.work.resolve()), arguments.out)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ FP32. At 8 bits that is measured in ONNX Runtime, at 4 bits, where the groups co
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cases import RESULTS
-from benchmarks.vit_accuracy import X86, Study
+from benchmarks.cases import result_parser, write_result
+from benchmarks.vit_accuracy import CALIBRATION_NUM, X86, Study, fashionmnist
 from edgeq.calibrators.ranges import Ranges
 from edgeq.export.artifact import Artifact
 from edgeq.export.gemm import rewrite_linear
@@ -25,7 +26,6 @@ from edgeq.export.plan import make_plan
 from edgeq.export.qdq import insert_qdq
 from edgeq.export.topology import choose
 from edgeq.export.transformer import matching_nodes
-from edgeq.files import write_text
 from edgeq.images import read_image
 from edgeq.preprocessing import preprocess
 from edgeq.runtimes import open_session
@@ -53,12 +53,13 @@ def write_group(study: Study, ranges: Ranges, pattern: str, bits: int, folder: P
 
 
 class Images:
-    """Every fifth test image as the model takes it, and its class."""
+    """Every n-th test image as the model takes it, and its class."""
 
-    def __init__(self, study: Study) -> None:
+    def __init__(self, study: Study, every: int) -> None:
         preprocessing = study.model("folded").preprocessing
-        rows = [line.split(",") for line in study.labels.read_text().splitlines()][::EVERY]
-        self.inputs = [preprocess(read_image(study.test / name), preprocessing)[0] for name, _ in rows]
+        rows = [line.split(",") for line in study.labels.read_text().splitlines()][::every]
+        folder = study.labels.parent
+        self.inputs = [preprocess(read_image(folder / name), preprocessing)[0] for name, _ in rows]
         self.classes = np.array([int(number) for _, number in rows])
 
     def logits(self, artifact: Artifact) -> np.ndarray:
@@ -75,9 +76,26 @@ def sqnr_db(found: np.ndarray, wanted: np.ndarray) -> float:
     return float(10 * np.log10(np.square(wanted.astype(np.float64)).sum() / noise))
 
 
-def run(study: Study, work: Path, picture: Path) -> str:
-    images = Images(study)
-    reference = images.logits(write_fp32(study.model("folded"), X86, work / "sensitivity"))
+def run(
+    study: Study,
+    out: Path,
+    *,
+    parts: Mapping[str, str] = PARTS,
+    blocks: Mapping[str, str] = BLOCKS,
+    every: int = EVERY,
+) -> Path:
+    """Returns the result file, with the picture beside it.
+
+    Args:
+        study: The model and its images.
+        out: Folder of the result file.
+        parts: Part of a block, as `--keep vit.PART` names it -> its title.
+        blocks: Place of blocks, as `--keep vit.PLACE.PART` names it -> its title.
+        every: Every so many test images are taken.
+    """
+    images = Images(study, every)
+    folder = study.work / "sensitivity"
+    reference = images.logits(write_fp32(study.model("folded"), X86, folder))
     top1 = (reference.argmax(axis=1) == images.classes).mean()
     lines = [
         f"# Fashion-MNIST ViT: one group of layers quantized at a time, {len(images.inputs)} test images",
@@ -85,33 +103,34 @@ def run(study: Study, work: Path, picture: Path) -> str:
         "| group | layers | W8A8: SQNR of logits, dB | W4A4: SQNR of logits, dB | W4A4: top-1 against FP32, points |",
         "|---|---|---:|---:|---:|",
     ]
-    losses = np.zeros((len(PARTS), len(BLOCKS)))
+    losses = np.zeros((len(parts), len(blocks)))
     ratios = np.zeros_like(losses)
-    for row, (part, title) in enumerate(PARTS.items()):
-        for column, (blocks, where) in enumerate(BLOCKS.items()):
-            pattern = f"vit.{blocks}.{part}" if blocks else f"vit.{part}"
+    for row, (part, title) in enumerate(parts.items()):
+        for column, (place, where) in enumerate(blocks.items()):
+            pattern = f"vit.{place}.{part}" if place else f"vit.{part}"
             cells = []
             for bits in (8, 4):
                 ranges = study.ranges("folded", "lp", bits)
-                found = images.logits(write_group(study, ranges, pattern, bits, work / "sensitivity"))
+                found = images.logits(write_group(study, ranges, pattern, bits, folder))
                 cells.append(f"{sqnr_db(found, reference):.1f}")
                 ratios[row, column] = sqnr_db(found, reference)
                 losses[row, column] = 100 * ((found.argmax(axis=1) == images.classes).mean() - top1)
             lines.append(f"| {title} | {where} | {' | '.join(cells)} | {losses[row, column]:+.2f} |")
             print(lines[-1], flush=True)
-    draw(ratios, losses, picture)
+    draw(ratios, losses, list(parts.values()), list(blocks.values()), out / "vit_sensitivity.svg")
     import onnxruntime
 
     lines += [
         "",
         f"FP32: {top1:.4f} top-1 on these images. W8A8 measured, W4A4 simulated with onnxruntime "
-        f"{onnxruntime.__version__}; ranges by lp over 512 training images. A smaller SQNR is a greater loss.",
+        f"{onnxruntime.__version__}; ranges by lp over {CALIBRATION_NUM} training images. A smaller SQNR is a greater "
+        "loss.",
         f"One image is {100 / len(images.inputs):.2f} points.",
     ]
-    return "\n".join(lines) + "\n"
+    return write_result(out, "vit_sensitivity.md", "\n".join(lines) + "\n")
 
 
-def draw(ratios: np.ndarray, losses: np.ndarray, path: Path) -> None:
+def draw(ratios: np.ndarray, losses: np.ndarray, rows: Sequence[str], columns: Sequence[str], path: Path) -> None:
     """Writes the loss of every group as one picture."""
     import matplotlib as mpl
 
@@ -126,8 +145,8 @@ def draw(ratios: np.ndarray, losses: np.ndarray, path: Path) -> None:
     )
     for each, values, title, form, colors in panels:
         shown = each.imshow(values, cmap=colors, aspect="auto")
-        each.set_xticks(range(len(BLOCKS)), list(BLOCKS.values()))
-        each.set_yticks(range(len(PARTS)), list(PARTS.values()))
+        each.set_xticks(range(len(columns)), columns)
+        each.set_yticks(range(len(rows)), rows)
         each.set_title(f"W4A4, simulated: {title}")
         middle = (values.min() + values.max()) / 2
         for (row, column), value in np.ndenumerate(values):
@@ -137,14 +156,15 @@ def draw(ratios: np.ndarray, losses: np.ndarray, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def make_parser() -> argparse.ArgumentParser:
+    parser = result_parser(__doc__)
     parser.add_argument("--work", type=Path, default=Path("vit_accuracy"), help="folder for files and ranges")
-    work: Path = parser.parse_args().work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    text = run(Study(work), work, RESULTS / "vit_sensitivity.svg")
-    write_text(RESULTS / "vit_sensitivity.md", text)
-    print(text)
+    return parser
+
+
+def main() -> None:
+    arguments = make_parser().parse_args()
+    run(fashionmnist(arguments.work.resolve()), arguments.out)
 
 
 if __name__ == "__main__":

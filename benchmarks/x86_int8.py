@@ -1,101 +1,134 @@
 """How do edgeq's INT8 files compare with the peers' on this CPU, in AP and in latency?
 
-`python -m benchmarks.x86_int8 centernet|yolox|fastestdet` quantizes with edgeq, NNCF and ONNX Runtime's
-`quantize_static` from the same images, each with its defaults, scores all files and times them in turns.
+`python -m benchmarks.x86_int8 detectors` quantizes three detectors with edgeq, NNCF and ONNX Runtime's
+`quantize_static` from the same images, each with its defaults, scores all files and times them in turns;
+`python -m benchmarks.x86_int8 yolox` does it for one.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import sys
+import argparse
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.cases import RESULTS, Case, case
-from benchmarks.peers import run_peer
+from benchmarks.cases import DETECTORS, Case, case, result_parser, write_result
+from benchmarks.peers import AnyFormat, quantize, size_bytes, write_listing
 from edgeq.export.artifact import Artifact
-from edgeq.files import write_text
 from edgeq.images import list_images
 from edgeq.verbs.bench import Job, Sampling, bench_jobs
-from edgeq.verbs.calibrate import evenly_spaced
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import provenance
+from edgeq.verbs.report import merge, provenance
 
 HEADER = "| file | runtime | AP | AP50 | AP against FP32 | p50 ms | against NNCF | against FP32 | size MB |"
+SAMPLING = Sampling(min_s=4.0, round_s=0.1)
+NNCF = "NNCF"
 
-PEERS = {"NNCF": ("nncf", "nncf.xml"), "quantize_static U8S8": ("ort-u8s8", "static-u8s8.onnx"),
-         "quantize_static S8S8": ("ort-s8s8", "static-s8s8.onnx")}  # fmt: skip
+
+class Peer(NamedTuple):
+    """A file of another tool.
+
+    Attributes:
+        tool: A name of `benchmarks.peers.TOOLS`.
+        file: Name of the file.
+        runtimes: The engines that it is run in.
+    """
+
+    tool: str
+    file: str
+    runtimes: tuple[str, ...]
 
 
-def run(subject: Case, folder: Path) -> str:
-    calibration = CalibrationSource(subject.calibration, subject.calibration_images, num=subject.calibration_num)
-    exported = export_model(subject.request, "x86", ("fp32", "int8"), folder, calibration=calibration)
+PEERS = {
+    NNCF: Peer("nncf", "nncf.xml", ("openvino",)),
+    "quantize_static U8S8": Peer("ort-u8s8", "static-u8s8.onnx", ("openvino", "onnxruntime")),
+    "quantize_static S8S8": Peer("ort-s8s8", "static-s8s8.onnx", ("onnxruntime",)),
+}
+
+Entry = tuple[str, Artifact, str | None]
+"""Title of a row, the file, and what its float layers are computed in."""
+
+
+def run(subject: Case, out: Path, *, peers: Mapping[str, Peer] = PEERS, sampling: Sampling = SAMPLING) -> Path:
+    """Returns the result file of one detector."""
+    with tempfile.TemporaryDirectory() as name:
+        table = make_entries(subject, Path(name), peers)
+        lines, results = [HEADER, "|---|---|" + "---:|" * 7], []
+        for runtime, entries in table.items():
+            rows, found = measure(runtime, entries, subject, sampling)
+            lines += rows
+            results += found
+    facts = provenance(merge(results))
+    text = [f"# {subject.title}", "", *lines, "", "Ratios are medians over interleaved rounds.", *facts]
+    return write_result(out, f"x86_int8_{subject.name}.md", "\n".join(text) + "\n")
+
+
+def make_entries(subject: Case, folder: Path, peers: Mapping[str, Peer]) -> dict[str, list[Entry]]:
+    """Returns runtime -> the files that it runs, all made from the same images."""
+    exported = export_model(subject.request, "x86", ("fp32", "int8"), folder, calibration=subject.source)
     fp32, int8 = (file.artifact for file in exported.files)
-    ranges = CalibrationSource(folder / f"{exported.model.name}.ranges.json")
+    assert exported.ranges_path is not None
+    ranges = CalibrationSource(exported.ranges_path)
     ort_int8 = export_model(subject.request, "x86-ort", ("int8",), folder, calibration=ranges).files[0].artifact
-    images = folder / "calibration.txt"
-    chosen = evenly_spaced(list_images(subject.calibration, subject.calibration_images), subject.calibration_num)
-    images.write_text("\n".join(str(path.resolve()) for path in chosen))
-    peers = {}
-    for title, (tool, name) in PEERS.items():
-        run_peer(tool, fp32.path, images, folder / name)
-        format_ = "openvino" if name.endswith(".xml") else "onnx"
-        peers[title] = dataclasses.replace(fp32, path=folder / name, precision="int8", format=format_).save()
+    everything = list_images(subject.calibration, subject.calibration_images)
+    images = write_listing(folder / "calibration.txt", everything, subject.calibration_num)
+    made = {title: quantize(peer.tool, fp32, images, folder / peer.file) for title, peer in peers.items()}
     # ONNX Runtime's threads spin for a while after a run, so each engine's files are timed among themselves.
-    openvino = [("FP32", fp32, "f32"), ("BF16", fp32, "bf16"), ("NNCF", peers["NNCF"], None),
-                ("quantize_static U8S8", peers["quantize_static U8S8"], None), ("edgeq x86", int8, None),
-                ("edgeq x86-ort", ort_int8, None)]  # fmt: skip
-    onnxruntime = [("FP32", fp32, None), ("quantize_static U8S8", peers["quantize_static U8S8"], None),
-                   ("quantize_static S8S8", peers["quantize_static S8S8"], None), ("edgeq x86", int8, None),
-                   ("edgeq x86-ort", ort_int8, None)]  # fmt: skip
-    lines, rows = [HEADER, "|---|---|" + "---:|" * 7], []
-    for runtime, entries in (("openvino", openvino), ("onnxruntime", onnxruntime)):
-        jobs = [Job(artifact, runtime, compute) for _, artifact, compute in entries]
-        timings = bench_jobs(jobs, threads=2, sampling=Sampling(min_s=4.0, round_s=0.1))
-        reference_ap = None
-        nncf = next((timing for (title, _, _), timing in zip(entries, timings, strict=True) if title == "NNCF"), None)
-        for (title, artifact, compute), timing in zip(entries, timings, strict=True):
-            scores = evaluate(artifact, subject, runtime, compute)
-            reference_ap = scores["AP"] if reference_ap is None else reference_ap
-            p50 = timing["latency_ms"]["p50"]
-            to_nncf = "-" if nncf is None else f"{timing['ratio_to_first'] / nncf['ratio_to_first']:.2f}"
-            ap = scores["AP"]
-            lines.append(
-                f"| {title} | {runtime} | {ap:.4f} | {scores['AP50']:.4f} | {ap - reference_ap:+.4f} | "
-                f"{p50:.2f} | {to_nncf} | {timing['ratio_to_first']:.3f} | {size_mb(artifact):.2f} |"
-            )
-            rows.append((scores, timing))
-    from edgeq.verbs.report import merge
+    table: dict[str, list[Entry]] = {
+        "openvino": [("FP32", fp32, "f32"), ("BF16", fp32, "bf16")],
+        "onnxruntime": [("FP32", fp32, None)],
+    }
+    for runtime, entries in table.items():
+        entries += [(title, made[title], None) for title, peer in peers.items() if runtime in peer.runtimes]
+        entries += [("edgeq x86", int8, None), ("edgeq x86-ort", ort_int8, None)]
+    return table
 
-    facts = provenance(merge([entry for pair in rows for entry in pair]))
-    return (
-        "\n".join([f"# {subject.title}", "", *lines, "", "Ratios are medians over interleaved rounds.", *facts]) + "\n"
-    )
+
+def measure(
+    runtime: str, entries: list[Entry], subject: Case, sampling: Sampling
+) -> tuple[list[str], list[dict[str, Any]]]:
+    """Returns a row for each file and the results behind the rows; the first file is the FP32 reference."""
+    jobs = [Job(artifact, runtime, compute) for _, artifact, compute in entries]
+    timings = bench_jobs(jobs, threads=2, sampling=sampling)
+    scores = [evaluate(artifact, subject, runtime, compute) for _, artifact, compute in entries]
+    ratios = {title: timing["ratio_to_first"] for (title, _, _), timing in zip(entries, timings, strict=True)}
+    lines = []
+    for (title, artifact, _), score, timing in zip(entries, scores, timings, strict=True):
+        to_nncf = f"{ratios[title] / ratios[NNCF]:.2f}" if NNCF in ratios else "-"
+        lines.append(
+            f"| {title} | {runtime} | {score['AP']:.4f} | {score['AP50']:.4f} | {score['AP'] - scores[0]['AP']:+.4f} | "
+            f"{timing['latency_ms']['p50']:.2f} | {to_nncf} | {ratios[title]:.3f} | {size_bytes(artifact) / 1e6:.2f} |"
+        )
+    return lines, [result for pair in zip(scores, timings, strict=True) for result in pair]
 
 
 def evaluate(artifact: Artifact, subject: Case, runtime: str, compute: str | None) -> dict[str, Any]:
+    """Returns the scores of one file."""
     results = evaluate_artifacts(
-        [artifact.path], subject.validation, subject.validation_images, runtimes=[runtime], threads=2,
+        [artifact.path],
+        subject.validation,
+        subject.validation_images,
+        runtimes=[runtime],
+        threads=2,
         compute_precisions=[] if compute is None else [compute],
-    )  # fmt: skip
+        place=AnyFormat(),
+    )
     return results[0]
 
 
-def size_mb(artifact: Artifact) -> float:
-    """Returns the size of a file, with the weights that OpenVINO keeps beside it."""
-    weights = artifact.path.with_suffix(".bin")
-    return (artifact.size_bytes + (weights.stat().st_size if artifact.path.suffix == ".xml" else 0)) / 1e6
+def make_parser() -> argparse.ArgumentParser:
+    parser = result_parser(__doc__)
+    parser.add_argument("detectors", nargs="?", choices=("detectors", *DETECTORS), default="detectors")
+    return parser
 
 
 def main() -> None:
-    name = sys.argv[1] if len(sys.argv) > 1 else "centernet"
-    with tempfile.TemporaryDirectory() as folder:
-        text = run(case(name), Path(folder))
-    write_text(RESULTS / f"x86_int8_{name}.md", text)
-    print(text)
+    arguments = make_parser().parse_args()
+    for name in DETECTORS if arguments.detectors == "detectors" else (arguments.detectors,):
+        run(case(name), arguments.out)
 
 
 if __name__ == "__main__":

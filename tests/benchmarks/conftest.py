@@ -1,0 +1,38 @@
+"""Small subjects for the benchmarks: models that export in seconds, and a few drawn images."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.cases import Case
+from edgeq.detection.shapes import draw_shapes_dataset
+from edgeq.model_source import ModelRequest
+from edgeq.verbs.bench import Sampling
+
+BRIEF = Sampling(warmup_runs=1, warmup_s=0, min_runs=2, min_s=0, round_runs=1, round_s=0, idle_s=0)
+"""Two runs of each file, which say nothing of its speed."""
+
+
+@pytest.fixture(scope="session")
+def subject(tmp_path_factory) -> Case:
+    """The shipped detector as an ONNX file, calibrated on four drawn images and scored on two."""
+    pytest.importorskip("torch")
+    from edgeq.verbs.export import export_model
+
+    folder = tmp_path_factory.mktemp("subject")
+    calibration = draw_shapes_dataset(folder / "calibration", images=4, seed=71)
+    validation = draw_shapes_dataset(folder / "validation", images=2, seed=72)
+    (file,) = export_model(ModelRequest("centernet_shapes"), "x86", ["fp32"], folder).files
+    request = ModelRequest(str(file.artifact.path), preset="centernet", labels=str(calibration))
+    title = "Shapes on two drawn images"
+    return Case("shapes", title, request, calibration, calibration.parent, 4, validation, validation.parent)
+
+
+def table(result: Path) -> dict[tuple[str, str], list[str]]:
+    """Returns the rows of a result's tables by their first two cells, each without heading and rule."""
+    lines = re.findall(r"^\| .*", result.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return {(row[0], row[1]): row[2:] for row in rows}
