@@ -16,9 +16,9 @@ from benchmarks.cases import DATA, RESULTS, case
 from benchmarks.peers import run_peer
 from edgeq.files import write_text
 from edgeq.images import list_images
+from edgeq.inputs import evenly_spaced
 from edgeq.machine import read_machine
 from edgeq.model_source import ModelRequest
-from edgeq.verbs.calibrate import evenly_spaced
 from edgeq.verbs.export import export_model
 
 TOOLS = {

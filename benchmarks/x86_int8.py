@@ -17,8 +17,8 @@ from benchmarks.peers import run_peer
 from edgeq.export.artifact import Artifact
 from edgeq.files import write_text
 from edgeq.images import list_images
+from edgeq.inputs import evenly_spaced
 from edgeq.verbs.bench import Job, Sampling, bench_jobs
-from edgeq.verbs.calibrate import evenly_spaced
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
