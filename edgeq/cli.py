@@ -14,7 +14,9 @@ import typer.core
 import edgeq
 from edgeq import cli_board, cli_measure, cli_report
 from edgeq.cli_options import JsonFile, Labels, Threads, require_writable_json, write_json_file
+from edgeq.cli_progress import terminal_progress
 from edgeq.errors import EdgeqError
+from edgeq.progress import reporting_to
 
 if TYPE_CHECKING:
     from edgeq.export.topology import VitPlan
@@ -336,7 +338,8 @@ def main() -> None:
     """Runs the command line; an error is one line and exit code 1, with a traceback only under `EDGEQ_DEBUG=1`."""
     _configure_logging()
     try:
-        app(prog_name="edgeq")
+        with reporting_to(terminal_progress):
+            app(prog_name="edgeq")
     except EdgeqError as error:
         if _debug():
             raise

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +13,7 @@ from numpy.typing import NDArray
 from edgeq.errors import InputError
 from edgeq.files import read_json
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-
-MAX_UNREADABLE = 0.05
-"""Share of the images that may be unreadable before a job refuses to go on."""
 
 # warnings.catch_warnings changes the whole process, so two threads must not be inside it at once.
 _WARNINGS_LOCK = threading.Lock()
@@ -106,42 +97,6 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     # Pillow's parsers raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise InputError(f"{path}: cannot be decoded ({error}); it is truncated or corrupt") from error
-
-
-class UnreadableImages:
-    """Counts the unreadable images of a job, and ends the job when they are more than 5 % of its images.
-
-    Attributes:
-        errors: Path -> what is wrong with it.
-    """
-
-    def __init__(self, total: int) -> None:
-        self.errors: dict[Path, str] = {}
-        self._total = total
-
-    def add(self, path: Path, error: InputError) -> None:
-        """Notes an image that is skipped.
-
-        Raises:
-            InputError: with this one they are too many.
-        """
-        self.errors[path] = str(error)
-        if len(self.errors) > MAX_UNREADABLE * self._total:
-            raise InputError(
-                f"{len(self.errors)} of {self._total} images cannot be read, more than {MAX_UNREADABLE:.0%}; "
-                f"the last one: {error}"
-            ) from error
-
-
-def work_ahead(pool: Executor, items: Iterable[Item], work: Callable[[Item], Result], depth: int) -> Iterator[Result]:
-    """Yields `work(item)` of every item in order, `depth` of them computed ahead in the pool."""
-    pending: deque[Future[Result]] = deque()
-    for item in items:
-        pending.append(pool.submit(work, item))
-        if len(pending) > depth:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
 
 
 def _rgb(image: Any) -> NDArray[np.uint8]:

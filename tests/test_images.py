@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from edgeq.errors import InputError
-from edgeq.images import UnreadableImages, list_images, read_image
+from edgeq.images import list_images, read_image
 
 
 @pytest.fixture
@@ -197,12 +197,3 @@ def test_threads_leave_the_warning_filters_as_they_were(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(read_often, paths))
     assert list(warnings.filters) == before
-
-
-def test_up_to_five_percent_may_be_unreadable() -> None:
-    unreadable = UnreadableImages(40)
-    for index in range(2):
-        unreadable.add(Path(f"{index}.jpg"), InputError(f"{index}.jpg: is broken"))
-    assert unreadable.errors == {Path("0.jpg"): "0.jpg: is broken", Path("1.jpg"): "1.jpg: is broken"}
-    with pytest.raises(InputError, match=r"3 of 40 images cannot be read, more than 5%.*2\.jpg: is broken"):
-        unreadable.add(Path("2.jpg"), InputError("2.jpg: is broken"))

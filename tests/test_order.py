@@ -36,21 +36,29 @@ class Level:
 
 # Lowest first. A new module or package under edgeq/ is entered here, and nowhere else.
 LEVELS = (
-    Level(frozenset({"errors", "files", "machine", "packing", "progress", "registry"})),
+    Level(frozenset({"errors", "files", "machine", "packing", "progress", "registry", "resume"})),
     Level(frozenset({"sensors"})),
     Level(frozenset({"calibrators", "quantizers", "targets"}), mixed=False),
     Level(frozenset({"export"})),
     Level(frozenset({"runtimes"})),
-    Level(frozenset({"classification", "detection", "embedding", "images", "predictions", "preprocessing", "presets"})),
+    Level(
+        frozenset(
+            {"classification", "detection", "embedding", "images", "inputs", "predictions", "preprocessing", "presets"}
+        )
+    ),
     # The only place that imports torch on load: nothing that a device runs may reach it.
     Level(frozenset({"models"}), only_for=frozenset({"model_source", "tflite_source", "verbs", "benchmarks"})),
     Level(frozenset({"foreign", "model_source", "tflite_source"})),
     Level(frozenset({"devices"})),
     # What a report shows; both know results, and commands of both print them.
-    Level(frozenset({"report", "verbs"})),
+    Level(frozenset({"calibration", "report", "verbs"})),
     # edgeq/__init__.py: the public API, not for the modules behind it.
     Level(frozenset({"edgeq"})),
-    Level(frozenset({"cli", "cli_board", "cli_measure", "cli_options", "cli_report", "console", "__main__"})),
+    Level(
+        frozenset(
+            {"cli", "cli_board", "cli_measure", "cli_options", "cli_progress", "cli_report", "console", "__main__"}
+        )
+    ),
     Level(frozenset({"benchmarks"})),
 )
 # The links of the repository's root are for reading. As import names they work only where the root is on the path.

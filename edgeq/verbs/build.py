@@ -10,6 +10,7 @@ import contextlib
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +23,8 @@ from edgeq.export.artifact import Artifact
 from edgeq.export.tensorrt.cache import ENTROPY, MINMAX, parse_cache
 from edgeq.files import require_writable, sha256_file, write_bytes
 from edgeq.foreign import open_artifact
-from edgeq.images import UnreadableImages, list_images, read_image
-from edgeq.preprocessing import preprocess
+from edgeq.images import list_images
+from edgeq.inputs import Item, UnreadableImages, evenly_spaced, image_files, model_input, prepared_samples
 from edgeq.runtimes.cuda import Cuda, open_cuda
 from edgeq.runtimes.runner import make_inputs
 from edgeq.runtimes.tensorrt.builder import (
@@ -44,7 +45,6 @@ from edgeq.runtimes.tensorrt.inspector import inspect_session
 from edgeq.runtimes.tensorrt.library import import_tensorrt
 from edgeq.runtimes.tensorrt.session import TensorRtSession
 from edgeq.targets import get_target
-from edgeq.verbs.calibrate import evenly_spaced
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.compare_engines import RouteResult, better, compare_engines
 
@@ -54,6 +54,8 @@ _ALGORITHMS = {"entropy": ENTROPY, "minmax": MINMAX}
 _LEVELS = 127
 # Images that two engines are compared on.
 _COMPARED_IMAGES = 8
+# Images that are prepared while TensorRT calibrates on earlier ones.
+_AHEAD = 2
 
 _log = logging.getLogger(__name__)
 
@@ -290,16 +292,18 @@ def _calibration(artifact: Artifact, source: Artifact, request: BuildRequest) ->
 
 def _inputs(images: Sequence[Path], source: Artifact) -> Iterator[np.ndarray]:
     """Yields model inputs; as in every calibration, at most 5 % of the images may be unreadable."""
-    assert source.preprocessing is not None  # noqa: S101 - the callers have looked
+    spec, encoding = source.preprocessing, source.inputs[0]
+    assert spec is not None  # noqa: S101 - the callers have looked
+
+    def prepare(_position: int, item: Item, content: np.ndarray) -> np.ndarray:
+        return encoding.encode(model_input(content, spec, item.name)[0])
+
     unreadable = UnreadableImages(len(images))
-    for path in images:
-        try:
-            image = read_image(path)
-        except InputError as error:
-            _log.warning("skipped: %s", error)
-            unreadable.add(path, error)
-            continue
-        yield source.inputs[0].encode(preprocess(image, source.preprocessing)[0])
+    with ThreadPoolExecutor(1) as reader:
+        for sample in prepared_samples(
+            image_files(images), prepare, pool=reader, ahead=_AHEAD, on_unreadable=unreadable.add
+        ):
+            yield sample.prepared
 
 
 def _try(job: _Job, path: Path, board: _Board) -> _Trial:

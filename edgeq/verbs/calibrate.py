@@ -6,9 +6,10 @@ Method `best` takes a second look at a few of them (`edgeq.verbs.search`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgeq.calibrators import BEST, Histogram
 from edgeq.calibrators.grid import check_bits
@@ -17,8 +18,8 @@ from edgeq.errors import InputError, ModelError
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.tflite.writer import TfliteModel
 from edgeq.files import require_writable
-from edgeq.images import UnreadableImages
-from edgeq.verbs.collect import Collector, ObservedOnnxModel, count_of_images, image_digests, observed_model
+from edgeq.inputs import ImageFile, Item, UnreadableImages, items_of
+from edgeq.verbs.collect import Collector, ObservedOnnxModel, count_of_images, digests_of, observed_model
 from edgeq.verbs.search import HELD_OUT, Search, part_images
 
 DEFAULT_METHOD = "lp"
@@ -49,7 +50,7 @@ class Calibration:
 
 def calibrate(
     model: FloatModel | TfliteModel,
-    images: Sequence[Path],
+    images: Sequence[Path] | Iterable[Any],
     out: Path | None = None,
     *,
     tensors: Sequence[str] | None = None,
@@ -60,42 +61,50 @@ def calibrate(
 ) -> Calibration:
     """Returns the ranges of a model over images, and writes them to `out`.
 
-    An interrupted run leaves `<out>.partial` behind, and the next run goes on from there if it takes the same images
-    with the same model and pre-processing. The result does not depend on the order of the images, nor on where a run
-    was interrupted.
+    An interrupted run leaves `<out>.partial` behind, and the next run resumes from there if it takes the same images
+    with the same model and pre-processing; only image files can be resumed. The result does not depend on the order
+    of the images, nor on where a run was interrupted.
 
     Args:
         model: The float model, as an ONNX graph or a TFLite file.
-        images: Image files; `num` of them are taken, evenly spaced. Copies of one image are counted once.
+        images: Paths of image files; or an array or an iterable of arrays, which are images `(H, W, 3)` of uint8 or
+            inputs `(C, H, W)` or `(N, C, H, W)` that are pre-processed already. Copies of one image are counted once.
         out: Where to write the ranges.
         tensors: Names of the tensors to observe; by default all that some target or precision quantizes.
         method: A name of `edgeq.calibrators.METHODS`, or `best`, which measures the layers of an ONNX graph on held-out
             images (`edgeq.verbs.search`). It can be changed later without the images, to any but `best`.
         options: Options of the method; of `best` they are `bits` (8) and `held_out` (32 images).
-        num: The most images to take.
+        num: The most images to take: evenly spaced from files, an array or a list, the first ones of any other
+            iterable.
         threads: CPU threads of the engine.
 
     Raises:
-        InputError: there are no images, more than 5 % of them cannot be read, there is no such method or it does not
-            take such options, `best` has no ONNX graph or a single image, or `out` cannot be written.
+        InputError: there are no images, more than 5 % of them cannot be read, an array does not fit the model, an
+            iterable raises, there is no such method or it does not take such options, `best` has no ONNX graph, a
+            single image or an iterable that is consumed, or `out` cannot be written.
         ModelError: an activation is NaN or infinite.
         EngineError: the engine cannot run the graph.
     """
-    chosen = evenly_spaced(images, num)
+    chosen = items_of(images, num)
     options = options or {}
     _check_method(method, options)
     if out is not None:
         require_writable(out)
-    counted, held_out = chosen, list[Path]()
+    counted, held_out = chosen, list[Item]()
     if method == BEST:
         if not isinstance(model, FloatModel):
             raise InputError(f"method {BEST} measures the layers of an ONNX graph, not of a TFLite file; choose lp")
+        if not isinstance(chosen, list):
+            raise InputError(f"method {BEST} reads some images twice; give files or a list of arrays, or choose lp")
         counted, held_out = _part(chosen, int(options.get("held_out", HELD_OUT)))
-    collector = Collector(observed_model(model, tensors, threads), out)
-    collector.resume(counted)
-    unreadable = UnreadableImages(len(chosen))
+    # Arrays that do not fit are an error of the caller's program: there is nothing to resume.
+    files = isinstance(chosen, list) and all(isinstance(item, ImageFile) for item in chosen)
+    collector = Collector(observed_model(model, tensors, threads), out if files else None)
+    if isinstance(counted, list):
+        collector.resume(counted)
+    unreadable = UnreadableImages(len(chosen) if isinstance(chosen, list) else 0)
     try:
-        collector.run(counted, unreadable)
+        collector.run(counted, unreadable.add)
         if isinstance(model, FloatModel) and method == BEST:
             ranges = _search(model, collector, held_out, unreadable, options, threads)
         else:
@@ -117,18 +126,20 @@ def calibrate(
     return Calibration(ranges, ranges.provenance.images, collector.resumed, unreadable.errors)
 
 
-def _part(images: Sequence[Path], num: int) -> tuple[list[Path], list[Path]]:
+def _part(items: Sequence[Item], num: int) -> tuple[list[Item], list[Item]]:
     """Returns the images to count and those to hold out, the latter ordered by content; no copies of these."""
-    digests = dict(image_digests(images))
-    paths = {digest: path for path, digest in digests.items()}
-    held_out = part_images(paths, num)[1]
-    return [path for path in images if digests.get(path) not in held_out], [paths[digest] for digest in held_out]
+    by_digest: dict[str, list[Item]] = {}
+    for digest, item in digests_of(items):
+        by_digest.setdefault(digest, []).append(item)
+    digests = part_images(by_digest, num)[1]
+    held_out = {id(item) for digest in digests for item in by_digest[digest]}
+    return [item for item in items if id(item) not in held_out], [by_digest[digest][-1] for digest in digests]
 
 
 def _search(
     model: FloatModel,
     counted: Collector,
-    images: Sequence[Path],
+    images: Sequence[Item],
     unreadable: UnreadableImages,
     options: Mapping[str, float],
     threads: int | None,
@@ -144,26 +155,18 @@ def _search(
         threads: CPU threads.
     """
     bits = check_bits(int(options.get("bits", 8)))
-    search = Search(model.graph, counted.histograms(), bits, threads)
-    held_out = Collector(ObservedOnnxModel(model, counted.names, threads, search.tensors), None, search.add)
-    held_out.run(images, unreadable, label="search")
+    most = counted.histograms()
+    search = Search(model.graph, most, bits, threads)
+    held_out = Collector(ObservedOnnxModel(model, list(most), threads, search.tensors), None, then=search.add)
+    held_out.run(images, unreadable.add, label="search")
     if not held_out.done:
         raise InputError(f"no image could be used to measure layers on, of {count_of_images(len(images))} held out")
     choices = search.choose()
-    both = held_out.histograms()
-    histograms = {name: histogram + both[name] for name, histogram in counted.histograms().items()}
+    rest = held_out.histograms()
+    histograms = {name: histogram + rest[name] for name, histogram in most.items()}
     found = {"bits": bits, "held_out": len(held_out.done)}
     provenance = counted.provenance(held_out.done)
     return Ranges(BEST, found, provenance, search.ranges(choices, histograms), histograms, choices)
-
-
-def evenly_spaced(images: Sequence[Path], num: int) -> list[Path]:
-    """Returns at most `num` of the images, spread over the whole list, in its order."""
-    if num < 1:
-        raise InputError(f"--num {num}: wanted at least 1")
-    if len(images) <= num:
-        return list(images)
-    return [images[index * len(images) // num] for index in range(num)]
 
 
 def _check_method(method: str, options: Mapping[str, float]) -> None:

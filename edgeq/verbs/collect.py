@@ -1,4 +1,4 @@
-"""Runs images through a float model and counts what its tensors hold, for `edgeq calibrate`."""
+"""Runs images through a float model and gathers statistics of its tensors, for `edgeq calibrate` and others."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 import edgeq
-from edgeq.calibrators import Histogram, HistogramBuilder
+from edgeq.calibration.statistics import NonFiniteError, Request, Statistic, statistic_class
+from edgeq.calibration.statistics.histogram import HistogramStatistic
+from edgeq.calibrators import Histogram
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.export.artifact import Preprocessing
@@ -26,11 +27,10 @@ from edgeq.export.tflite.plan import observed_tensors as observed_in_tflite
 from edgeq.export.tflite.writer import TfliteModel
 from edgeq.export.topology import VitPlan, activation_behind, choose, observed_tensors
 from edgeq.export.transformer import find_transformer
-from edgeq.files import read_json, sha256_file, write_json
-from edgeq.images import UnreadableImages, read_image, work_ahead
-from edgeq.preprocessing import preprocess
+from edgeq.inputs import Item, Items, OnUnreadable, model_input, prepared_samples
 from edgeq.progress import progress_bar
 from edgeq.registry import registered
+from edgeq.resume import JobLog
 from edgeq.runtimes.litert_observer import TfliteObserver
 from edgeq.runtimes.observer import ActivationObserver
 from edgeq.targets import TARGETS, get_target
@@ -136,93 +136,97 @@ def observed_model(
     return ObservedTfliteModel(model, tensors, threads)
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """An image on its way into the engine.
-
-    Attributes:
-        digest: SHA-256 of the file.
-        array: The model's input; `None` where the image has been counted already.
-    """
-
-    digest: str
-    array: np.ndarray | None
-
-
 class Collector:
-    """Runs images through the float graph and counts what comes out.
+    """Runs images through the float graph and gathers statistics of its tensors, all of them in one pass.
 
     Args:
         model: The float model.
-        out: The ranges file, beside which an interrupted run keeps what was counted.
+        out: The file that the results are for, beside which an interrupted run keeps what was gathered.
+        requests: The statistics to gather; by default the histograms of `model.names`.
         then: What else to do with the activations of an image.
 
     Attributes:
-        names: Tensors that are counted.
         done: Digests of the images that were counted, by an earlier run too.
         resumed: How many of them an earlier run has counted.
     """
 
     def __init__(
-        self, model: ObservedModel, out: Path | None, then: Callable[[Mapping[str, np.ndarray]], None] | None = None
+        self,
+        model: ObservedModel,
+        out: Path | None,
+        requests: Sequence[Request] | None = None,
+        then: Callable[[Mapping[str, np.ndarray]], None] | None = None,
     ) -> None:
         self._model = model
         self._then = then
-        self.names = model.names
-        self._partial = None if out is None else out.with_name(out.name + ".partial")
-        self._builders = {name: HistogramBuilder() for name in self.names}
-        self._earlier: dict[str, Histogram] = {}
+        wanted = [Request(name, "histogram") for name in model.names] if requests is None else requests
+        self._gathered = {request: request.start() for request in wanted}
+        self._earlier: list[dict[Request, Statistic]] = []
+        self._log = None if out is None else JobLog(out.with_name(out.name + ".partial"), self._job())
         # An image is counted as a whole or not at all, also in what an interrupted run keeps.
         self._counting = threading.Lock()
         self._torn = False
         self.done: list[str] = []
         self.resumed = 0
 
-    def run(self, images: Sequence[Path], unreadable: UnreadableImages, label: str = "calibrate") -> None:
+    def run(self, items: Items, on_unreadable: OnUnreadable, label: str = "calibrate") -> None:
         """Counts images; copies of one, and those that an earlier run has counted, are counted once.
 
         One image is in flight: while the engine computes it, the previous one is counted and the next one is decoded.
 
         Args:
-            images: Image files.
-            unreadable: Where images that cannot be read are named.
+            items: Images, or inputs that are ready.
+            on_unreadable: Told of images that cannot be read.
             label: What the progress bar calls it.
 
         Raises:
-            InputError: too many images cannot be read.
+            InputError: too many images cannot be read, or an input does not fit the model.
             ModelError: an activation is NaN or infinite.
         """
         earlier = frozenset(self.done)
         seen = set(earlier)
         counting: Future[None] | None = None
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as counter:
-            with progress_bar(len(images), label) as advance:
-                spec = self._model.preprocessing
-                prepared = work_ahead(reader, images, lambda path: _prepare(path, spec, earlier), _AHEAD)
-                for path, image in zip(images, prepared, strict=True):
-                    advance(1)
-                    if isinstance(image, InputError):
-                        _log.warning("skipped: %s", image)
-                        unreadable.add(path, image)
-                    elif image.array is not None and image.digest not in seen:
-                        seen.add(image.digest)
-                        arrays = self._model.observe(image.array)
-                        if counting is not None:
-                            counting.result()
-                        counting = counter.submit(self._count, path, image.digest, arrays)
+        spec = self._model.preprocessing
+
+        def prepare(_position: int, item: Item, content: np.ndarray) -> np.ndarray:
+            return model_input(content, spec, item.name)[0]
+
+        total = len(items) if isinstance(items, Sized) else None
+        with (
+            ThreadPoolExecutor(1) as reader,
+            ThreadPoolExecutor(1) as counter,
+            progress_bar(total, label) as advance,
+        ):
+            for sample in prepared_samples(
+                items,
+                prepare,
+                pool=reader,
+                ahead=_AHEAD,
+                advance=advance,
+                on_unreadable=on_unreadable,
+                known=earlier,
+            ):
+                if sample.digest in seen:
+                    continue
+                seen.add(sample.digest)
+                arrays = self._model.observe(sample.prepared)
+                if counting is not None:
+                    counting.result()
+                counting = counter.submit(self._count, sample.name, sample.digest, arrays)
             if counting is not None:
                 counting.result()
 
-    def _count(self, path: Path, digest: str, arrays: Mapping[str, np.ndarray]) -> None:
+    def _count(self, name: str, digest: str, arrays: Mapping[str, np.ndarray]) -> None:
         with self._counting:
             self._torn = True
-            for name, builder in self._builders.items():
-                builder.update(arrays[name])
-                if builder.non_finite:
+            for request, statistic in self._gathered.items():
+                try:
+                    statistic.update(arrays[request.tensor])
+                except NonFiniteError as error:
                     raise ModelError(
-                        f"tensor {name!r} holds {builder.non_finite} NaN or infinite values for {path}; the model or "
-                        "its pre-processing is broken, check it in FP32 first"
-                    )
+                        f"tensor {request.tensor!r} holds {error} for {name}; the model or its pre-processing is "
+                        "broken, check it in FP32 first"
+                    ) from error
             if self._then is not None:
                 self._then(arrays)
             self.done.append(digest)
@@ -243,74 +247,96 @@ class Collector:
             tool_version=edgeq.__version__,
         )
 
+    def statistics(self) -> dict[Request, Statistic]:
+        """Returns what was gathered, here and in earlier, interrupted runs."""
+        if not self._earlier:
+            return dict(self._gathered)
+        found = {}
+        for request in self._gathered:
+            found[request] = request.start()
+            for part in (*self._earlier, self._gathered):
+                found[request].merge(part[request])
+        return found
+
+    def histograms(self) -> dict[str, Histogram]:
+        """Returns tensor -> its histogram, for the tensors whose histograms were requested."""
+        return {
+            request.tensor: statistic.histogram
+            for request, statistic in self.statistics().items()
+            if isinstance(statistic, HistogramStatistic)
+        }
+
     def save_partial(self) -> None:
-        """Keeps what was counted so far."""
+        """Keeps what this run has counted."""
         with self._counting:
-            if self._partial is None or self._torn or len(self.done) == self.resumed:
+            if self._log is None or self._torn or len(self.done) == self.resumed:
                 return
-            histograms = {name: histogram.to_json() for name, histogram in self.histograms().items()}
             kept = count_of_images(len(self.done))
+            gathered = [statistic.to_json() for statistic in self._gathered.values()]
             try:
-                write_json(self._partial, {**self._identity(), "images": self.done, "histograms": histograms})
+                if not self._earlier:
+                    self._log.remove()  # nothing in it can be used
+                self._log.add({"images": self.done[self.resumed :], "statistics": gathered})
             except InputError as error:
                 _log.warning("the ranges of %s could not be kept: %s", kept, error)
             else:
-                _log.warning("%s counted so far: kept in %s, the same command goes on from there", kept, self._partial)
+                _log.warning("%s counted so far: kept in %s, the same command goes on from there", kept, self._log.path)
 
-    def histograms(self) -> dict[str, Histogram]:
-        """Returns what was counted, here and in an earlier, interrupted run."""
-        counted = {name: builder.histogram() for name, builder in self._builders.items()}
-        return {name: self._earlier.get(name, Histogram()) + histogram for name, histogram in counted.items()}
-
-    def _identity(self) -> dict[str, Any]:
+    def _job(self) -> dict[str, Any]:
         return {
             "format": "edgeq-calibration-part",
             "tool_version": edgeq.__version__,
             "model_digest": self._model.digest,
             "preprocessing_digest": self._model.preprocessing.digest,
-            "tensors": self.names,
+            "requests": [dataclasses.astuple(request) for request in self._gathered],
         }
 
     def forget_partial(self) -> None:
         """Removes what an interrupted run has kept."""
-        if self._partial is not None:
-            self._partial.unlink(missing_ok=True)
+        if self._log is not None:
+            self._log.remove()
 
-    def resume(self, images: Sequence[Path]) -> None:
-        """Takes over what an interrupted run has counted, if this run would count the same."""
-        if self._partial is None or not self._partial.is_file():
+    def resume(self, items: Sequence[Item]) -> None:
+        """Takes over what interrupted runs have counted, if this run would count the same."""
+        if self._log is None or not self._log.path.is_file():
             return
         try:
-            part = read_json(self._partial, kind="the kept part of a calibration")
-            if {key: part.get(key) for key in self._identity()} != self._identity():
-                raise MismatchError(f"{self._partial} belongs to another model, pre-processing or version of edgeq")
-            done = [str(digest) for digest in part["images"]]
-            if not set(done) <= set(dict(image_digests(images)).values()):
-                raise MismatchError(f"{self._partial} has counted images that this run does not take")
-            self._earlier = {name: Histogram.from_json(part["histograms"][name]) for name in self.names}
-            self.done, self.resumed = done, len(done)
-        except (EdgeqError, KeyError, TypeError, AttributeError) as error:
+            done, parts = self._read_parts(self._log, items)
+        except (EdgeqError, KeyError, TypeError, ValueError, AttributeError) as error:
             _log.warning("starting anew, what an earlier run has kept cannot be used: %s", error)
+        else:
+            self._earlier, self.done, self.resumed = parts, done, len(done)
+
+    def _read_parts(self, log: JobLog, items: Sequence[Item]) -> tuple[list[str], list[dict[Request, Statistic]]]:
+        try:
+            found = log.parts()
+        except MismatchError:
+            raise MismatchError(f"{log.path} belongs to another model, pre-processing or version of edgeq") from None
+        if not found:
+            raise InputError(f"{log.path} is damaged")
+        done: list[str] = []
+        parts: list[dict[Request, Statistic]] = []
+        for part in found:
+            images = [str(digest) for digest in part["images"]]
+            if set(images) & set(done):
+                raise InputError(f"{log.path} was written by two runs at the same time")
+            done += images
+            documents = zip(self._gathered, part["statistics"], strict=True)
+            parts.append(
+                {request: statistic_class(request.statistic).from_json(document) for request, document in documents}
+            )
+        if not set(done) <= {digest for digest, _ in digests_of(items)}:
+            raise MismatchError(f"{log.path} has counted images that this run does not take")
+        return done, parts
 
 
-def image_digests(images: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """Yields images with their SHA-256; those that cannot be read are left out."""
-    for path in images:
-        with contextlib.suppress(OSError):  # to be named when its turn comes
-            yield path, sha256_file(path)
+def digests_of(items: Iterable[Item]) -> Iterator[tuple[str, Item]]:
+    """Yields the SHA-256 of each item with the item; those that cannot be read are left out."""
+    for item in items:
+        with contextlib.suppress(InputError):  # to be named when its turn comes
+            yield item.digest(), item
 
 
 def count_of_images(number: int) -> str:
     """Returns a number of images in words for a message."""
     return "1 image" if number == 1 else f"{number} images"
-
-
-def _prepare(path: Path, spec: Preprocessing, counted: frozenset[str]) -> _Prepared | InputError:
-    try:
-        digest = sha256_file(path)
-        array = None if digest in counted else preprocess(read_image(path), spec)[0]
-    except OSError as error:
-        return InputError(f"{path}: cannot be read ({error.strerror})")
-    except InputError as error:
-        return error
-    return _Prepared(digest, array)

@@ -17,6 +17,7 @@ from edgeq.devices.remote import RemoteDevice
 from edgeq.devices.transfer import SentFile
 from edgeq.errors import DeviceError, InputError
 from edgeq.export.artifact import Artifact
+from edgeq.inputs import ImageFile
 from edgeq.progress import progress_bar
 from edgeq.runtimes.child import RunnerProcess
 from edgeq.verbs.journal import Entry, Journal
@@ -96,7 +97,7 @@ class DeviceRun:
         self._images = images
         self._skipped = SkippedImages(task.paths)
         for number, error in absent.items():
-            self._skipped.add(number, error)
+            self._skipped.add(number, ImageFile(task.paths[number]), error)
         known, environment = journal.read()
         self.rest = [number for number, image in images.items() if not environment or image.digest not in known]
         job.environment = environment
@@ -167,7 +168,7 @@ class DeviceRun:
 
     def _take(self, number: int, entry: Entry) -> None:
         if entry.unreadable is not None or entry.size_px is None:
-            self._skipped.add(number, InputError(str(entry.unreadable)))
+            self._skipped.add(number, ImageFile(self._task.paths[number]), InputError(str(entry.unreadable)))
             return
         width, height = entry.size_px
         self._task.check_image(number, np.broadcast_to(np.uint8(0), (height, width, 3)))

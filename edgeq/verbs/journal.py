@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from edgeq.errors import InputError
-from edgeq.files import cache_folder, sha256_json
-
-_FOLDER = "eval"
+from edgeq.resume import JobLog
 
 
 @dataclass(frozen=True)
@@ -62,58 +55,34 @@ class Entry:
 
 
 class Journal:
-    """One line for each image that is done. Lines are known by the images' digests.
+    """What came of each image that is done. Images are known by their digests.
 
     Args:
-        key: All that the predictions depend on, beside the image.
+        key: Everything that the predictions depend on, except the image.
     """
 
     def __init__(self, key: dict[str, Any]) -> None:
-        self._path: Path = cache_folder() / _FOLDER / f"{sha256_json(key)[:32]}.jsonl"
+        self._log = JobLog.in_cache("eval", key)
 
     def read(self) -> tuple[dict[str, Entry], dict[str, Any]]:
-        """Returns image digest -> entry, and the session's environment; a line that was cut short is left out."""
+        """Returns image digest -> entry, and the session's environment; entries that make no sense are left out."""
         entries, environment = {}, {}
-        for line in self._lines():
-            if isinstance(line.get("environment"), dict):
-                environment = line["environment"]
+        for part in self._log.parts():
+            if isinstance(part.get("environment"), dict):
+                environment = part["environment"]
             else:
                 with contextlib.suppress(ValueError):
-                    entries[str(line.get("image"))] = Entry.parse(line)
+                    entries[str(part.get("image"))] = Entry.parse(part)
         return entries, environment
 
     def add_environment(self, environment: dict[str, Any]) -> None:
-        """Keeps what the session says of itself; raises `InputError` where it cannot be written."""
-        self._append({"environment": environment})
+        """Keeps what the session says of itself; raises `InputError` if it cannot be written."""
+        self._log.add({"environment": environment})
 
     def add(self, image: str, entry: Entry) -> None:
-        """Keeps what came of the image of this digest; raises `InputError` where it cannot be written."""
-        self._append({"image": image, **entry.to_json()})
+        """Keeps what came of the image of this digest; raises `InputError` if it cannot be written."""
+        self._log.add({"image": image, **entry.to_json()})
 
     def remove(self) -> None:
         """Forgets everything, once the run is complete."""
-        self._path.unlink(missing_ok=True)
-
-    def _append(self, entry: dict[str, Any]) -> None:
-        line = json.dumps(entry).encode() + b"\n"
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            # One write a line: a kill leaves whole lines, and what two processes write does not mix.
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                os.write(descriptor, line)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise InputError(f"{self._path}: cannot be written ({error.strerror}); free space") from error
-
-    def _lines(self) -> Iterator[dict[str, Any]]:
-        try:
-            lines = self._path.read_bytes().split(b"\n")
-        except OSError:
-            return
-        for line in lines:
-            with contextlib.suppress(ValueError, RecursionError):
-                found = json.loads(line)
-                if isinstance(found, dict):
-                    yield found
+        self._log.remove()

@@ -11,9 +11,7 @@ import time
 from typing import Any
 
 from edgeq.errors import InputError
-from edgeq.files import cache_folder, read_json, sha256_json, write_json
-
-_FOLDER = "bench"
+from edgeq.resume import JobLog
 
 _log = logging.getLogger(__name__)
 
@@ -28,26 +26,24 @@ class KeptResults:
 
     def __init__(self, device: str, key: dict[str, Any]) -> None:
         self._device = device
-        self._path = cache_folder() / _FOLDER / f"{sha256_json(key)[:32]}.json"
+        self._log = JobLog.in_cache("bench", key)
 
     def read(self) -> list[dict[str, Any]] | None:
-        """Returns what an earlier run has measured, and says so; `None` where there is nothing to take."""
-        try:
-            measured_at = self._path.stat().st_mtime
-            results = read_json(self._path, kind="the results of a device")
-        except (OSError, InputError):
+        """Returns what an earlier run has measured, and says so; `None` if there is nothing to take."""
+        parts = self._log.parts()
+        if not parts:
             return None
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(measured_at))
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(parts[-1]["measured_at_s"]))
         _log.warning("%s: measured at %s, by the run that did not end; taken from there", self._device, when)
-        return list(results)
+        return list(parts[-1]["results"])
 
     def write(self, results: list[dict[str, Any]]) -> None:
         """Keeps results; without them a next run measures again, so a full disk is no reason to fail."""
         try:
-            write_json(self._path, results)
+            self._log.add({"measured_at_s": time.time(), "results": results})
         except InputError as error:
             _log.warning("%s: its results are not kept for a next run (%s)", self._device, error)
 
     def forget(self) -> None:
         """Removes what was kept."""
-        self._path.unlink(missing_ok=True)
+        self._log.remove()

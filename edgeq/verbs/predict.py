@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,19 +21,14 @@ from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
-from edgeq.images import UnreadableImages, read_image, work_ahead
-from edgeq.preprocessing import Placement, preprocess
+from edgeq.inputs import Item, OnUnreadable, UnreadableImages, image_files, model_input, prepared_samples
+from edgeq.preprocessing import Placement
 from edgeq.progress import progress_bar
 from edgeq.runtimes import Session, open_session
 
 # Two threads keep images ready for the engine; more would only take its cores.
 _WORKERS = 2
 _AHEAD = 4
-
-_log = logging.getLogger(__name__)
-
-OnUnreadable = Callable[[int, InputError], None]
-"""Told the position of an image that is skipped, and why."""
 
 
 class Images(Protocol):
@@ -133,18 +127,17 @@ class SkippedImages:
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
         self._unreadable = UnreadableImages(len(paths))
-        self._numbers: list[int] = []
+        self._positions: list[int] = []
 
     @property
     def names(self) -> list[str]:
         """File names of the skipped images, in the task's order."""
-        return [self._paths[number].name for number in sorted(self._numbers)]
+        return [self._paths[position].name for position in sorted(self._positions)]
 
-    def add(self, number: int, error: InputError) -> None:
-        """Takes the position of an image and why it is skipped; raises `InputError` where they are too many."""
-        _log.warning("skipped: %s", error)
-        self._unreadable.add(self._paths[number], error)
-        self._numbers.append(number)
+    def add(self, position: int, item: Item, error: InputError) -> None:
+        """Notes an image that is skipped, and why; raises `InputError` if they are too many."""
+        self._unreadable.add(position, item, error)
+        self._positions.append(position)
 
 
 def predict_group(jobs: Sequence[Job], task: Images, threads: int | None, on_unreadable: OnUnreadable) -> None:
@@ -152,8 +145,10 @@ def predict_group(jobs: Sequence[Job], task: Images, threads: int | None, on_unr
     preprocessing = jobs[0].preprocessing
     encodings = {job.encoding for job in jobs}
 
-    def prepare(numbered: tuple[int, Path]) -> _Prepared | InputError:
-        return _prepare(task, *numbered, preprocessing, encodings)
+    def prepare(position: int, item: Item, content: np.ndarray) -> _Prepared:
+        task.check_image(position, content)
+        array, placement = model_input(content, preprocessing, item.name)
+        return _Prepared({encoding: encoding.encode(array) for encoding in encodings}, placement)
 
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
@@ -163,13 +158,11 @@ def predict_group(jobs: Sequence[Job], task: Images, threads: int | None, on_unr
         ]
         advance = stack.enter_context(progress_bar(len(task.paths), "eval"))
         started = time.perf_counter()
-        for number, prepared in enumerate(work_ahead(pool, enumerate(task.paths), prepare, _AHEAD)):
-            if isinstance(prepared, InputError):
-                on_unreadable(number, prepared)
-            else:
-                for run in runs:
-                    run.submit(number, prepared)
-            advance(1)
+        for sample in prepared_samples(
+            image_files(task.paths), prepare, pool=pool, ahead=_AHEAD, advance=advance, on_unreadable=on_unreadable
+        ):
+            for run in runs:
+                run.submit(sample.position, sample.prepared)
         for run in runs:
             run.finish()
         total_s = time.perf_counter() - started
@@ -213,18 +206,6 @@ class _Run:
     def _collect(self) -> None:
         number, inference_s, decoding = self._pending.popleft()
         self._job.add(number, decoding.result(), inference_s)
-
-
-def _prepare(
-    task: Images, number: int, path: Path, preprocessing: Preprocessing, encodings: set[TensorSpec]
-) -> _Prepared | InputError:
-    try:
-        image: NDArray[np.uint8] = read_image(path)
-    except InputError as error:
-        return error
-    task.check_image(number, image)
-    array, placement = preprocess(image, preprocessing)
-    return _Prepared({encoding: encoding.encode(array) for encoding in encodings}, placement)
 
 
 def _decode(job: Job, task: Images, outputs: dict[str, np.ndarray], placement: Placement) -> Any:

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.export.artifact import Postprocessing, parse_manifest
+from edgeq.inputs import Item
 from edgeq.preprocessing import Placement
 from edgeq.runtimes.commands import answer_by, field, serve
 from edgeq.verbs.predict import Job, predict_group
@@ -149,7 +150,7 @@ class Predictor:
         except Exception as error:
             self._found.put(ModelError(f"{job.artifact.name}: unexpected {error!r}"))
 
-    def _unreadable(self, position: int, error: InputError) -> None:
+    def _unreadable(self, position: int, _item: Item, error: InputError) -> None:
         self._found.put({"position": position, "unreadable": str(error)})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -176,7 +177,10 @@ def _on_devices(
     done: dict[int, Outcome] = {}
     pool = ThreadPoolExecutor(len(devices))
     try:
-        futures = {pool.submit(_attempt, device, work_on): number for number, device in enumerate(devices)}
+        futures = {
+            pool.submit(contextvars.copy_context().run, _attempt, device, work_on): number
+            for number, device in enumerate(devices)
+        }
         for future in as_completed(futures):
             done[futures[future]] = future.result()
             if not future.result().error:

@@ -18,10 +18,11 @@ from edgeq.errors import InputError, ModelError
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.topology import choose
 from edgeq.images import list_images, read_image
+from edgeq.inputs import evenly_spaced, items
 from edgeq.model_source import ModelRequest, open_model
+from edgeq.resume import JobLog
 from edgeq.targets import TARGETS, get_target
-from edgeq.verbs import collect
-from edgeq.verbs.calibrate import calibrate, evenly_spaced
+from edgeq.verbs.calibrate import calibrate
 from edgeq.verbs.collect import calibrated_tensors
 
 # The quickest method: most tests are about what is counted.
@@ -55,6 +56,11 @@ def partial_of(out: Path) -> Path:
     return out.with_name("ranges.json.partial")
 
 
+def changed_part(text: str, **changes) -> str:
+    line = json.loads(text)
+    return json.dumps({**line, "part": line["part"] | changes}) + "\n"
+
+
 def shuffle(images: list[Path], seed: int) -> list[Path]:
     return [images[i] for i in np.random.default_rng(seed).permutation(len(images))]
 
@@ -68,7 +74,7 @@ def stop_at(monkeypatch, number: int, error: type[BaseException]) -> None:
             raise error
         return read_image(path)
 
-    monkeypatch.setattr(collect, "read_image", poisoned)
+    monkeypatch.setattr(items, "read_image", poisoned)
 
 
 def test_the_order_of_the_images_does_not_show(model, images, expected, out):
@@ -98,14 +104,14 @@ def test_images_that_were_counted_are_not_decoded_again(model, images, out, monk
         stop_at(poisoned, 11, KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             run(model, images, out)
-    counted = len(json.loads(partial_of(out).read_text())["images"])
+    counted = len(json.loads(partial_of(out).read_text())["part"]["images"])
     decoded = []
 
     def noted(path):
         decoded.append(path)
         return read_image(path)
 
-    monkeypatch.setattr(collect, "read_image", noted)
+    monkeypatch.setattr(items, "read_image", noted)
     run(model, images, out)
     assert len(decoded) == len(images) - counted
 
@@ -158,7 +164,7 @@ def test_a_full_disk_at_the_end_costs_no_image(model, images, expected, out, mon
 
 def test_what_cannot_be_kept_does_not_hide_the_reason(model, images, out, monkeypatch, caplog):
     stop_at(monkeypatch, 6, KeyboardInterrupt)
-    monkeypatch.setattr(collect, "write_json", lambda *_: (_ for _ in ()).throw(InputError("no space left")))
+    monkeypatch.setattr(JobLog, "add", lambda *_: (_ for _ in ()).throw(InputError("no space left")))
     with pytest.raises(KeyboardInterrupt):
         run(model, images, out)
     assert "could not be kept: no space left" in caplog.text
@@ -202,11 +208,13 @@ def test_the_part_of_other_images_is_not_used(model, images, partial, out, tmp_p
     [
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
-        lambda text: json.dumps(json.loads(text) | {"images": None}),
-        lambda text: json.dumps(json.loads(text) | {"histograms": {}}),
+        lambda text: changed_part(text, images=None),
+        lambda text: changed_part(text, statistics=[]),
+        lambda text: changed_part(text, statistics=None),
+        lambda text: text + text,
         lambda text: text.replace('"values": ', '"values": 1'),
     ],
-    ids=["cut short", "another kind", "no images", "no histograms", "wrong count"],
+    ids=["cut short", "another kind", "no images", "no histograms", "nothing", "twice", "wrong count"],
 )
 def test_a_damaged_part_is_not_used(model, images, expected, partial, out, caplog, damage):
     partial.write_text(damage(partial.read_text()))

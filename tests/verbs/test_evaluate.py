@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import edgeq.verbs.predict
+import edgeq.inputs.items
 from edgeq.detection import Detections
 from edgeq.detection.coco import SCORE_NAMES
 from edgeq.errors import InputError, ModelError
@@ -154,7 +154,7 @@ def test_artifacts_of_one_preprocessing_share_the_reading_and_keep_their_order(
         read.append(path)
         return read_image(path)
 
-    monkeypatch.setattr(edgeq.verbs.predict, "read_image", count)
+    monkeypatch.setattr(edgeq.inputs.items, "read_image", count)
     turned = Preprocessing(64, 64, resize="center", channel_order="bgr")
     artifacts = [
         save_square_finder(tmp_path / "a.onnx"),
@@ -247,7 +247,7 @@ def test_wrong_arguments_are_told_before_an_image_is_read(
     def refuse(path: Path) -> np.ndarray:
         raise AssertionError(f"{path} was read")
 
-    monkeypatch.setattr(edgeq.verbs.predict, "read_image", refuse)
+    monkeypatch.setattr(edgeq.inputs.items, "read_image", refuse)
     artifact = save_square_finder(tmp_path / "finder.onnx")
     with pytest.raises(InputError, match="unknown COCO evaluator"):
         score(squares, artifact, engine="fast")

@@ -18,10 +18,10 @@ from edgeq.export.artifact import Artifact
 from edgeq.export.tflite.writer import Options
 from edgeq.files import sha256_file
 from edgeq.images import list_images, read_image
+from edgeq.inputs import items
 from edgeq.model_source import ModelRequest
 from edgeq.preprocessing import preprocess
 from edgeq.runtimes import is_installed, open_session
-from edgeq.verbs import collect
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import PRECISIONS, ExportResult, export_model
 from tests import exact
@@ -363,7 +363,7 @@ def test_what_is_kept_stays_in_float(foreign, ranges, exported, tmp_path):
 
 
 def test_ranges_are_used_as_they_are_or_by_another_method(foreign, ranges, tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "read_image", None)
+    monkeypatch.setattr(items, "read_image", None)
     before = ranges.read_bytes()
     result = export_model(foreign, "x86", ["int8"], tmp_path, calibration=CalibrationSource(ranges))
     assert result.ranges_path == ranges
@@ -405,7 +405,7 @@ def test_each_precision_is_written_once(foreign, tmp_path):
     ],
 )
 def test_wrong_options_are_told_before_anything_is_done(foreign, calibration, tmp_path, monkeypatch, options, message):
-    monkeypatch.setattr(collect, "read_image", None)
+    monkeypatch.setattr(items, "read_image", None)
     arguments = {"target_name": "x86", "precisions": ["fp32", "int8"], "calibration": calibration} | options
     with pytest.raises(InputError, match=message):
         export_model(foreign, out=tmp_path / "out", **arguments)
@@ -468,7 +468,7 @@ def test_an_older_file_survives_a_failure(foreign, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_made_is_told_at_once(foreign, calibration, tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "read_image", None)
+    monkeypatch.setattr(items, "read_image", None)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="file is a file; choose another name"):
         export_model(foreign, "x86", ["int8"], tmp_path / "file", calibration=calibration)

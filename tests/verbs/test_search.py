@@ -22,10 +22,10 @@ from edgeq.errors import InputError
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.files import sha256_file
 from edgeq.images import list_images, read_image
+from edgeq.inputs import items
 from edgeq.model_source import ModelRequest, open_model
 from edgeq.preprocessing import preprocess
 from edgeq.runtimes.observer import ActivationObserver
-from edgeq.verbs import collect
 from edgeq.verbs.calibrate import calibrate
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.collect import calibrated_tensors
@@ -277,7 +277,7 @@ def test_best_needs_images_and_says_so(model, found, images, tmp_path, edgeq):
     ],
 )
 def test_wrong_options_are_told_before_an_image_is_read(model, images, monkeypatch, options, message):
-    monkeypatch.setattr(collect, "read_image", lambda _path: pytest.fail("read"))
+    monkeypatch.setattr(items, "read_image", lambda _path: pytest.fail("read"))
     with pytest.raises(InputError, match=message):
         calibrate(model, images, method=BEST, options=options)
 

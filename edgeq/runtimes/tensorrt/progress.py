@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,8 @@ class BuildProgress:
     def __init__(self, label: str) -> None:
         self._label = label
         self._stack = contextlib.ExitStack()
+        # TensorRT may call from threads of its own, which know neither listener nor label.
+        self._context = contextvars.copy_context()
         self._phase: str | None = None
         self._advance: Advance = lambda _steps: None
         self._error: BaseException | None = None
@@ -27,7 +30,8 @@ class BuildProgress:
         if parent is None and self._phase is None:
             self._phase = phase
             with self._kept():
-                self._advance = self._stack.enter_context(progress_bar(steps, self._label, unit="%"))
+                bar = progress_bar(steps, self._label, unit="%")
+                self._advance = self._context.run(self._stack.enter_context, bar)
 
     def step(self, phase: str) -> bool:
         """Notes a step, and returns whether the build is to go on."""

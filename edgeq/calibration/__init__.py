@@ -1,0 +1,1 @@
+"""What is gathered about a model's tensors while calibration images run through it."""
