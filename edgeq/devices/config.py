@@ -116,7 +116,7 @@ def _device(where: str, name: str, fields: Any) -> Device:
     if not isinstance(fields, dict):
         raise InputError(f"{where} is {fields!r}; wanted a table with host = 'ssh://[user@]host[:port]'")
     if name == LOCAL or "://" in name or not name.isprintable() or not name.strip():
-        raise InputError(f"{where}: this name is taken or unfit; name the device otherwise")
+        raise InputError(f"{where}: this name is taken or not allowed; choose another name")
     unknown = sorted(fields.keys() - _KEYS.keys())
     if unknown:
         raise InputError(f"{where}: unknown key {', '.join(map(repr, unknown))}; known: {', '.join(_KEYS)}")

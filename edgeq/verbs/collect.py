@@ -290,7 +290,7 @@ class Collector:
             self._earlier = {name: Histogram.from_json(part["histograms"][name]) for name in self.names}
             self.done, self.resumed = done, len(done)
         except (EdgeqError, KeyError, TypeError, AttributeError) as error:
-            _log.warning("starting anew, what an earlier run has kept cannot be used: %s", error)
+            _log.warning("starting again: what an earlier run kept cannot be used: %s", error)
 
 
 def image_digests(images: Sequence[Path]) -> Iterator[tuple[Path, str]]:

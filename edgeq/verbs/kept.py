@@ -38,7 +38,7 @@ class KeptResults:
         except (OSError, InputError):
             return None
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(measured_at))
-        _log.warning("%s: measured at %s, by the run that did not end; taken from there", self._device, when)
+        _log.warning("%s: reusing what the interrupted run measured at %s", self._device, when)
         return list(results)
 
     def write(self, results: list[dict[str, Any]]) -> None:
@@ -46,7 +46,7 @@ class KeptResults:
         try:
             write_json(self._path, results)
         except InputError as error:
-            _log.warning("%s: its results are not kept for a next run (%s)", self._device, error)
+            _log.warning("%s: its results are not kept for the next run (%s)", self._device, error)
 
     def forget(self) -> None:
         """Removes what was kept."""
