@@ -134,7 +134,7 @@ def _address(text: str, where: str) -> dict[str, Any]:
     address = text if "://" in text else f"ssh://{text}"
     match = _ADDRESS.fullmatch(address)
     if not match or not 0 < int(match["port"] or 22) < 1 << 16:
-        raise InputError(f"{where}: {text[:80]!r} is no address of a device; wanted ssh://[user@]host[:port]")
+        raise InputError(f"{where}: {text[:80]!r} is not the address of a device; wanted ssh://[user@]host[:port]")
     port = match["port"]
     return {"host": match["host"].strip("[]"), "user": match["user"], "port": None if port is None else int(port)}
 

@@ -255,7 +255,7 @@ class Collector:
             except InputError as error:
                 _log.warning("the ranges of %s could not be kept: %s", kept, error)
             else:
-                _log.warning("%s counted so far: kept in %s, the same command goes on from there", kept, self._partial)
+                _log.warning("%s counted so far: kept in %s; rerun the command to resume", kept, self._partial)
 
     def histograms(self) -> dict[str, Histogram]:
         """Returns what was counted, here and in an earlier, interrupted run."""
