@@ -441,7 +441,7 @@ def test_eval_scores_a_classifier_that_has_no_manifest(edgeq, work, drawn):
 @pytest.mark.parametrize(
     ("labels", "arguments", "error"),
     [
-        ("a.png,4", [], "a.png is of class 4, but the model tells 4 classes apart (0 to 3)"),
+        ("a.png,4", [], "a.png is of class 4, but the model has 4 classes (0 to 3)"),
         ("a.png,cat", [], "has a class 'cat', which the model does not know; wanted indices 0 to 3"),
         ("a.png,cat", ["--labels", "w,x,y,z"], "wanted its names (w, x, y, z) or indices 0 to 3"),
         ("a.png,1", ["--labels", "w,x"], "has 4 classes, but 2 labels"),

@@ -117,7 +117,7 @@ def test_files_that_are_missing_or_of_no_known_format(tmp_path, suffix):
         open_artifact(path)
     if suffix == ".bin":
         path.touch()
-        with pytest.raises(InputError, match=r"of no format that tells enough without one \(\.onnx, \.tflite\)"):
+        with pytest.raises(InputError, match=r"its format does not say enough without one \(\.onnx, \.tflite\)"):
             open_artifact(path)
 
 
