@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test test-arm lint check docs clean
 
 help:
-	@echo 'make demo      the whole story on the shipped model: export, calibrate, quantize, run, score'
+	@echo 'make demo      every step on the shipped model: export, calibrate, quantize, run, score'
 	@echo 'make test      the tests'
 	@echo 'make test-arm  the tests on an emulated aarch64 CPU; on x86 Linux with apt, without root'
 	@echo 'make lint      ruff and mypy'

@@ -1,6 +1,6 @@
 """Writes what the commands say about themselves to docs/cli.md and, as one table, to README.md.
 
-`make docs` runs it; tests/test_docs.py fails where the files are out of step.
+`make docs` runs it; tests/test_docs.py fails if the files are out of step.
 """
 
 from __future__ import annotations

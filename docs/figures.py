@@ -1,6 +1,6 @@
 """Copies tables of benchmarks/results/ into README.md and the pages beside this file, between the marks that name them.
 
-`make docs` runs it after a benchmark was run anew; tests/test_docs.py fails where a page holds other figures.
+`make docs` runs it after a benchmark was run anew; tests/test_docs.py fails if a page holds other figures.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Glance:
         int8: The same for edgeq's INT8 file.
         score: Column of the score.
         unit: What the score is.
-        time: Column of the time over FP32.
-        peer: Column of the time over NNCF; empty where it does not run.
+        time: Column of the time as a multiple of FP32's.
+        peer: Column of the time as a multiple of NNCF's; empty if NNCF was not run.
     """
 
     model: str
@@ -82,7 +82,7 @@ _TIMES = "Latency, size and memory: m"
 
 def at_a_glance() -> str:
     """Returns the README's table of what INT8 costs and brings, from the benchmarks' own tables."""
-    head = "| model | engine | score | FP32 | INT8 | INT8's time over FP32 | over NNCF's |"
+    head = "| model | engine | score | FP32 | INT8 | speed-up over FP32 | over NNCF |"
     obtained = dict.fromkeys(line for glance in GLANCES for line in _how_obtained(glance))
     return "\n".join([head, "|---|---|---|---:|---:|---:|---:|", *map(_glance_row, GLANCES), "", *obtained])
 
@@ -97,9 +97,16 @@ def _how_obtained(glance: Glance) -> list[str]:
 def _glance_row(glance: Glance) -> str:
     rows = _table_rows((RESULTS / glance.result).read_text(encoding="utf-8"))
     fp32, int8 = (next(row for row in rows if wanted.items() <= row.items()) for wanted in (glance.fp32, glance.int8))
-    peer = int8[glance.peer] if glance.peer else "-"
-    cells = [glance.model, glance.engine, glance.unit, fp32[glance.score], int8[glance.score], int8[glance.time], peer]
+    peer = _speedup(int8[glance.peer]) if glance.peer else "-"
+    speedup = _speedup(int8[glance.time])
+    cells = [glance.model, glance.engine, glance.unit, fp32[glance.score], int8[glance.score], speedup, peer]
     return f"| {' | '.join(cells)} |"
+
+
+def _speedup(ratio: str) -> str:
+    """Returns a time ratio, of two or three digits in the benchmarks' tables, as a speed-up with two: `3.2x`."""
+    factor = 1 / float(ratio)
+    return f"{factor:.0f}x" if factor >= 10 else f"{factor:.1f}x"
 
 
 def _table_rows(text: str) -> list[dict[str, str]]:

@@ -121,8 +121,8 @@ def class_indices(images: LabelledImages, classes: int, labels: Sequence[str]) -
     for path, number in zip(images.paths, found, strict=True):
         if not 0 <= number < classes:
             raise InputError(
-                f"{images.source}: {path.name} is of class {number}, but the model tells {classes} classes apart (0 to "
-                f"{classes - 1}); if it has a background class that the labels count too, leave out the option offset"
+                f"{images.source}: {path.name} is of class {number}, but the model has {classes} classes (0 to "
+                f"{classes - 1}); if it has a background class that the labels count too, omit the option offset"
             )
     return np.array(found, np.int64)
 
@@ -170,7 +170,7 @@ def class_names(artifact: Artifact) -> tuple[str, ...]:
     if len(names) == classes + offset:
         return names[offset:]
     if names and len(names) != classes:
-        raise InputError(f"{artifact.name}: has {classes} classes, but {len(names)} labels; wanted one label a class")
+        raise InputError(f"{artifact.name}: has {classes} classes, but {len(names)} labels; wanted one label per class")
     return names
 
 
@@ -242,7 +242,7 @@ def _class_scores(scores: NDArray[np.float32], post: Postprocessing) -> NDArray[
     if scores.ndim < 2 or scores.shape[0] != 1 or scores.size != scores.shape[1] or scores.size - offset < 2:
         raise ModelError(
             f"decoder {post.decoder}: wanted scores (1, classes) of at least two classes after an offset of "
-            f"{int(offset)}, found {describe({'scores': scores})}; a model that is no classifier wants another preset"
+            f"{int(offset)}, found {describe({'scores': scores})}; a detector or embedding needs another preset"
         )
     return scores.reshape(-1)[int(offset) :]
 

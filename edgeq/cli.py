@@ -37,7 +37,7 @@ class _Commands(typer.core.TyperGroup):
 app = typer.Typer(
     cls=_Commands,
     name="edgeq",
-    help="One calibration, every edge engine: INT8 vision models that carry the proof of what they cost.",
+    help="Calibrate a vision model once, export it to every engine, measure what it costs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -52,19 +52,20 @@ Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .s
 PresetOption = Annotated[
     str | None,
     typer.Option(
-        help="How images go in and outputs are read: a preset (centernet, yolox, imagenet, clip, ...) or a .toml file."
+        help="How images are prepared and outputs are read: a preset (centernet, yolox, imagenet, clip, ...) or a "
+        ".toml file."
     ),
 ]
-Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, where the model leaves it open.")]
+Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, if the model does not fix it.")]
 ImagesDir = Annotated[Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")]
 Method = Annotated[
     str | None,
     typer.Option(
-        help="minmax, percentile, entropy, mse, lp (the default), or best: whichever changes the output of the layers "
-        "least, tensor by tensor, on images held out."
+        help="minmax, percentile, entropy, mse, lp (the default), or best: per tensor, the method with the least "
+        "layer error on held-out images."
     ),
 ]
-Number = Annotated[int, typer.Option(min=1, help="Most images to calibrate on, taken evenly spaced.")]
+Number = Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")]
 
 
 @app.callback(invoke_without_command=True)
@@ -72,7 +73,7 @@ def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """One calibration, every edge engine: INT8 vision models that carry the proof of what they cost."""
+    """Calibrate a vision model once, export it to every engine, measure what it costs."""
     if version:
         typer.echo(f"edgeq {edgeq.__version__}")
         raise typer.Exit
@@ -86,14 +87,14 @@ def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("artifacts"),
     target: Annotated[
-        str, typer.Option(help="Whose rules to follow: x86, x86-ort, arm, jetson-orin or jetson-orin-trt11.")
+        str, typer.Option(help="Device to export for: x86, x86-ort, arm, jetson-orin or jetson-orin-trt11.")
     ] = "x86",
     precision: Annotated[
-        str, typer.Option(help="Any of fp32, fp16, int8, dynamic and, for TFLite, int16x8, with commas.")
+        str, typer.Option(help="fp32, fp16, int8, dynamic or, for TFLite, int16x8; separate several with commas.")
     ] = "fp32",
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="onnx or tflite; by default all that the target takes; repeatable."),
+        typer.Option("--format", help="onnx or tflite; by default every format of the target; repeatable."),
     ] = None,
     weights: Weights = None,
     calib: Annotated[
@@ -117,13 +118,13 @@ def export(
         str,
         typer.Option(
             help="Transformers: fast (patch embedding and, on Jetson, attention products in INT8 too), balanced, or "
-            "safe (what writes into the residual stream in float)."
+            "safe (layers that write to the residual stream stay in float)."
         ),
     ] = "balanced",
     rescale: Annotated[
         str | None,
         typer.Option(
-            help="Transformers: rescale channels behind LayerNorm by what the images show, for outliers among them: "
+            help="Transformers: rescale the channels after LayerNorm to even out the outliers seen in the images: "
             "smooth (SmoothQuant) or unify (RepQ-ViT)."
         ),
     ] = None,
@@ -131,10 +132,10 @@ def export(
         bool, typer.Option("--int8-deconv", help="jetson-orin: ConvTranspose in INT8 too, instead of FP16.")
     ] = False,
     integer_io: Annotated[
-        bool, typer.Option("--int8-io", help="TFLite: integers in and out of static files, for hardware without float.")
+        bool, typer.Option("--int8-io", help="TFLite: integer inputs and outputs, for hardware without floating point.")
     ] = False,
     compat: Annotated[
-        str | None, typer.Option(help="TFLite: write what the old engine tflite-runtime computes right, too.")
+        str | None, typer.Option(help="TFLite: restrict files to what the old tflite-runtime runs correctly.")
     ] = None,
     preset: PresetOption = None,
     size: Size = None,
@@ -144,7 +145,7 @@ def export(
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Write a model's files for a target, each compared with the model and with a manifest beside it."""
+    """Export a model for a target; check each file against the model and write its manifest."""
     from edgeq.console import describe_layers, describe_signal
     from edgeq.export.tflite.writer import Options
     from edgeq.verbs.calibration_source import CalibrationSource
@@ -199,10 +200,10 @@ def calibrate(
     images: ImagesDir = None,
     earlier: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="Another method from an earlier ranges file; needs no images."),
+        typer.Option("--from", metavar="FILE", help="Earlier ranges file to apply another method to; needs no images."),
     ] = None,
     percentile: Annotated[
-        float | None, typer.Option(help="Share of the values that method percentile keeps, in percent.")
+        float | None, typer.Option(help="Percentage of the values that method percentile keeps.")
     ] = None,
     weights: Weights = None,
     preset: PresetOption = None,
@@ -211,7 +212,7 @@ def calibrate(
 ) -> None:
     """Collect the ranges of a model's activations on representative images, once for every target and method."""
     if percentile is not None and method != "percentile":
-        raise typer.BadParameter("goes with --method percentile", param_hint="--percentile")
+        raise typer.BadParameter("requires --method percentile", param_hint="--percentile")
     options = {} if percentile is None else {"percentile": percentile}
     if earlier is not None:
         from edgeq.calibrators.ranges import Ranges
@@ -219,7 +220,7 @@ def calibrate(
         refused = {"MODEL": model, "--images": images, "--weights": weights, "--preset": preset, "--size": size}
         for name, value in refused.items():
             if value is not None:
-                raise typer.BadParameter(f"does not go with {name}: no model is run", param_hint="--from")
+                raise typer.BadParameter(f"cannot be combined with {name}: no model is run", param_hint="--from")
         ranges = Ranges.load(earlier)
         changed = ranges.with_method(method or ranges.method, **options)
         changed.save(out)
@@ -263,7 +264,7 @@ def doctor(
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Show what this machine can run, and the pip line for what it cannot."""
+    """Show what this machine can run, and the pip command for whatever is missing."""
     from edgeq.console import print_diagnosis
     from edgeq.verbs.doctor import examine
 
@@ -278,10 +279,10 @@ def doctor(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for images, files and results.")] = Path("demo"),
     images: Annotated[int, typer.Option(min=8, help="Validation images to draw.")] = 100,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Measured seconds of each artifact, at least.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Minimum measuring time per artifact, in seconds.")] = 3.0,
     threads: Threads = None,
 ) -> None:
-    """Run the whole story on the shipped detector: draw images, export, calibrate, quantize, run, score."""
+    """Run every step on the shipped detector: draw images, export, calibrate, quantize, run, score."""
     from edgeq.console import print_report
     from edgeq.verbs.demo import run_demo
 

@@ -17,7 +17,7 @@ CudaOption = Annotated[
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file of any tool.")],
     target: Annotated[
-        str, typer.Option(help="Whose rules: jetson-orin, or jetson-orin-trt11 for strong typing.")
+        str, typer.Option(help="Target whose rules apply: jetson-orin, or jetson-orin-trt11 for strong typing.")
     ] = "jetson-orin",
     tensorrt: Annotated[
         str | None,
@@ -25,7 +25,7 @@ def check(
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Check a Q/DQ file against the rules of TensorRT; exit code 1 where it would be refused or computed otherwise."""
+    """Check a Q/DQ file against TensorRT's rules; exit 1 if TensorRT would reject it or compute it differently."""
     from edgeq.console import print_check
     from edgeq.verbs.check import check_file
 
@@ -59,21 +59,23 @@ def build(
         Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")
     ] = None,
     method: Annotated[str, typer.Option(help="TensorRT's own calibration on images: entropy or minmax.")] = "entropy",
-    num: Annotated[int, typer.Option(min=1, help="Most images to calibrate on, taken evenly spaced.")] = 512,
+    num: Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")] = 512,
     workspace: Annotated[
-        int, typer.Option(min=1, metavar="MIB", help="Most temporary memory of a layer, in MiB.")
+        int, typer.Option(min=1, metavar="MIB", help="Maximum temporary memory per layer, in MiB.")
     ] = 1024,
     dla: Annotated[
         int | None, typer.Option(min=0, metavar="CORE", help="DLA core to build for; the GPU takes what it cannot run.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size, where the file leaves it free.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size, if the file does not fix it.")] = 1,
     timing_cache: Annotated[
         Path | None,
-        typer.Option("--timing-cache", metavar="FILE", help="Keep what was measured: later builds are faster."),
+        typer.Option(
+            "--timing-cache", metavar="FILE", help="Keep kernel timings in this file: later builds are faster."
+        ),
     ] = None,
     cuda: CudaOption = None,
 ) -> None:
-    """Build TensorRT engines from exported files, on the board that is to run them."""
+    """Build TensorRT engines from exported files, on the board that will run them."""
     from edgeq.console import describe_engine
     from edgeq.verbs.build import BuildRequest, build_engines
 

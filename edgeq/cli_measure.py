@@ -21,16 +21,16 @@ Artifacts = Annotated[
     list[Path],
     typer.Argument(
         metavar="ARTIFACT...",
-        help="Files of `edgeq export` and engines of `edgeq build`, or .onnx and .tflite files of others.",
+        help="Files of `edgeq export`, engines of `edgeq build`, or .onnx and .tflite files of other tools.",
     ),
 ]
 RuntimeOption = Annotated[
     list[str] | None,
-    typer.Option("--runtime", help="onnxruntime, openvino, litert or tensorrt; repeat it for several."),
+    typer.Option("--runtime", help="onnxruntime, openvino, litert or tensorrt; repeatable."),
 ]
 Compute = Annotated[
     list[str] | None,
-    typer.Option(help="What layers in float are computed in: f32 or bf16 (openvino); repeat it for several."),
+    typer.Option(help="Precision that float layers are computed in: f32 or bf16 (openvino); repeatable."),
 ]
 DeviceOption = Annotated[
     list[str] | None,
@@ -48,9 +48,9 @@ def bench(
     threads: Threads = None,
     compute: Compute = None,
     cpus: Annotated[
-        str | None, typer.Option(metavar="LIST", help="CPUs to run on and no others, for example 0,2-3.")
+        str | None, typer.Option(metavar="LIST", help="The only CPUs to run on, for example 0,2-3.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.0, help="Measured seconds of each artifact, at least.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Minimum measuring time per artifact, in seconds.")] = 3.0,
     device: DeviceOption = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -89,14 +89,14 @@ def evaluate(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="For files without a manifest: how images go in and outputs are read (a name or .toml file)."
+            help="For files without a manifest: how images are prepared and outputs are read (a name or .toml file)."
         ),
     ] = None,
     labels: Labels = None,
     runtime: RuntimeOption = None,
     simulate: Annotated[
         str | None,
-        typer.Option(metavar="TARGET", help="Compute as this target's engine would, without it: jetson-orin."),
+        typer.Option(metavar="TARGET", help="Simulate the engine of this target on the CPU: jetson-orin."),
     ] = None,
     threads: Threads = None,
     compute: Compute = None,

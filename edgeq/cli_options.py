@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 Labels = Annotated[
-    str | None, typer.Option(help="Class names: a COCO .json, a text file with one a line, or names with commas.")
+    str | None,
+    typer.Option(help="Class names: a COCO .json, a text file with one name per line, or a comma-separated list."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine; by default one a physical core.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of the engine; by default one per physical core.")
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")]
 
 

@@ -30,7 +30,7 @@ def report(
         int, typer.Option(min=0, help="Images on which FP32 and the quantized file are shown side by side (.html).")
     ] = 6,
 ) -> None:
-    """Put the results of bench and eval into one table or page, with how every figure was obtained."""
+    """Combine results of bench and eval in one table or page that says how every figure was obtained."""
     from edgeq.console import print_report
     from edgeq.files import require_writable
     from edgeq.report.runs import read_runs
@@ -50,30 +50,28 @@ def gate(
     runs: Runs,
     max_drop: Annotated[
         float | None,
-        typer.Option("--max-drop", metavar="POINTS", help="Most that AP, top-1 or the cosine may be below FP32."),
+        typer.Option("--max-drop", metavar="POINTS", help="Maximum drop of AP, top-1 or cosine below FP32."),
     ] = None,
     per_class: Annotated[
         float | None, typer.Option("--per-class", metavar="POINTS", help="The same for each class's AP or top-1.")
     ] = None,
     small: Annotated[float | None, typer.Option(metavar="POINTS", help="The same for the AP of small boxes.")] = None,
     latency_ratio: Annotated[
-        float | None, typer.Option("--latency-ratio", metavar="RATIO", help="Largest time over that of FP32.")
+        float | None, typer.Option("--latency-ratio", metavar="RATIO", help="Maximum latency as a multiple of FP32's.")
     ] = None,
     few: Annotated[
-        int, typer.Option(min=1, help="Boxes (images, of a classifier) from which --per-class judges a class.")
+        int, typer.Option(min=1, help="Minimum boxes (for a classifier: images) for --per-class to judge a class.")
     ] = 10,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Fail, too, where the interval reaches past a limit.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Also fail if the interval extends past a limit.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the verdicts as JSON.")
     ] = None,
 ) -> None:
-    """Check results against limits; exit code 1 where one is exceeded or was not measured.
+    """Check results against limits; exit 1 if a limit is exceeded or was not measured.
 
-    A point is a hundredth of the score. FP32 of the same model, runtime and device is the reference. Behind each figure
-    stands its 95 % interval, a paired bootstrap over the images (over the rounds, for latency); what is within its
-    limit, but whose interval reaches past it, is "not proved" and passes unless --strict.
+    A point is a hundredth of the score. FP32 of the same model, runtime and device is the reference. Each figure
+    comes with its 95 % interval, a paired bootstrap over the images (over the rounds, for latency). A figure within its
+    limit whose interval extends past it is "not proved" and passes unless --strict.
     """
     from edgeq.console import print_gate
     from edgeq.report.runs import read_runs

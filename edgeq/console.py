@@ -124,7 +124,9 @@ def describe_layers(facts: Mapping[str, Any]) -> list[str]:
     Only some are named; the manifest names them all.
     """
     islands = [f"{name} ({reason})" for name, reason in facts.get("fp16_islands", {}).items()]
-    kept = f"{len(islands)} layers in FP32, for FP16 cannot compute them: {'; '.join(islands[:_NAMED])}"
+    kept = (
+        f"{len(islands)} layers kept in FP32 because FP16 would overflow or lose digits: {'; '.join(islands[:_NAMED])}"
+    )
     audit = [f"{kept}{'; ...' if len(islands) > _NAMED else ''}"] if islands else []
     if "int8_nodes" not in facts:
         return audit

@@ -51,8 +51,8 @@ def open_artifact(path: Path, preset: str | None = None, labels: str | None = No
         artifact = Artifact.load(path)
         if preset is not None or labels is not None:
             raise InputError(
-                f"{path}: has a manifest that says how images go in and outputs are read; leave --preset and "
-                "--labels away"
+                f"{path}: has a manifest that says how images are prepared and outputs are read; omit --preset and "
+                "--labels"
             )
         return artifact
     artifact = _describe(path)
@@ -82,7 +82,7 @@ def _describe(path: Path) -> Artifact:
     found = _FORMATS.get(path.suffix)
     if found is None:
         raise InputError(
-            f"{path}: has no manifest beside it ({manifest_path(path).name}), and is of no format that tells enough "
+            f"{path}: has no manifest next to it ({manifest_path(path).name}), and its format does not say enough "
             f"without one ({', '.join(_FORMATS)}); write the file with `edgeq export`"
         )
     inputs, outputs = found.read(path)

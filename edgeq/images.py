@@ -47,7 +47,7 @@ def list_images(source: Path, images_dir: Path | None = None) -> list[Path]:
 def existing_images(source: Path, folder: Path, names: list[str]) -> list[Path]:
     """Returns the paths of images that a file names.
 
-    Single missing files are for the reader to count, but a wrong folder is told at once.
+    Individual missing files are counted later; a wrong folder fails immediately.
 
     Args:
         source: The file, for errors.
@@ -123,7 +123,7 @@ def _list_text(source: Path, images_dir: Path | None) -> list[Path]:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         raise InputError(
-            f"{source}: is not a list of images; wanted a folder, a text file with one path a line or a COCO file"
+            f"{source}: is not a list of images; wanted a folder, a text file with one path per line or a COCO file"
         ) from None
     return existing_images(source, images_dir or source.parent, [line.strip() for line in lines if line.strip()])
 

@@ -104,7 +104,7 @@ def open_model(request: ModelRequest) -> OpenedModel:
 def _open_onnx(request: ModelRequest) -> OpenedModel:
     path = Path(request.reference)
     if request.weights is not None:
-        raise InputError(f"--weights {request.weights}: an ONNX file holds its weights already; leave --weights away")
+        raise InputError(f"--weights {request.weights}: an ONNX file holds its weights already; omit --weights")
     graph = read_onnx(path)
     if request.size is not None:
         set_input_size(graph, *request.size)
@@ -178,7 +178,7 @@ def _check_patches(reference: str, config: VitConfig, size: ImageSize) -> None:
         raise InputError(
             f"an input of {size[0]}x{size[1]} is {patches} patches of {config.patch_px}x{config.patch_px} pixels, and "
             f"the position table of {reference} has {config.patches}: only {config.image_px}x{config.image_px} fits "
-            "it; leave --size away"
+            "it; omit --size"
         )
 
 

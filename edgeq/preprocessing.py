@@ -160,7 +160,10 @@ def _placement(width: int, height: int, frame: _Frame, spec: Preprocessing) -> P
 
 
 class _Taps(NamedTuple):
-    """The two image pixels behind each input pixel along one axis, and their weights; what is left of 1 is fill."""
+    """The two image pixels behind each input pixel along one axis, and their weights.
+
+    Weights that sum to less than 1 are completed with the fill colour.
+    """
 
     low: NDArray[np.intp]
     high: NDArray[np.intp]

@@ -79,7 +79,7 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
     """
     path = Path(request.reference)
     if request.weights is not None:
-        raise InputError(f"--weights {request.weights}: a TFLite file holds its weights already; leave --weights away")
+        raise InputError(f"--weights {request.weights}: a TFLite file holds its weights already; omit --weights")
     try:
         content = path.read_bytes()
     except OSError as error:

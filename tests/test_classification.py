@@ -120,7 +120,7 @@ def test_folders_without_classes_or_images_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "classes", "names", "message"),
     [
-        ({"1.png": 3}, 3, (), r"1\.png is of class 3, but the model tells 3 classes apart \(0 to 2\)"),
+        ({"1.png": 3}, 3, (), r"1\.png is of class 3, but the model has 3 classes \(0 to 2\)"),
         ({"1.png": -1}, 3, (), r"1\.png is of class -1"),
         ({"1.png": 10**30}, 3, (), r"1\.png is of class 10{30}"),
         (

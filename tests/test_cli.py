@@ -135,7 +135,7 @@ def test_models_that_cannot_be_opened(edgeq, work, small_onnx):
         ([small_onnx, "--preset", "resnet"], "unknown preset 'resnet'; known: centernet"),
         ([small_onnx, "--preset", "yolox"], "decoder yolox: the model has no output 'output'"),
         ([small_onnx, "--preset", "centernet", "--size", "64by96"], "--size '64by96': wanted height x width"),
-        ([small_onnx, "--preset", "centernet", "--size", "128"], "leave --size away"),
+        ([small_onnx, "--preset", "centernet", "--size", "128"], "omit --size"),
         (
             [small_onnx, "--preset", "centernet", "--target", "toaster"],
             "unknown target 'toaster'; known: arm, jetson-orin, jetson-orin-trt11, x86, x86-ort",
@@ -242,7 +242,7 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
     before = contents(work)
     data = ["--annotations", drawn.annotations, "--images", drawn.folder]
     lonely = edgeq("eval", damaged["lonely"], *data, "--json", "out.json").error
-    assert "has no manifest beside it (small.x86.fp32.onnx.json) that says how" in lonely and "give --preset" in lonely
+    assert "has no manifest next to it (small.x86.fp32.onnx.json) that says how" in lonely and "give --preset" in lonely
     for name, error in (
         ("changed", "is not the file that its manifest describes"),
         ("blank", "is not an edgeq manifest"),
@@ -261,8 +261,11 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
         ([whole, "--annotations", drawn.annotations, "--images", work], "none of its 40 images lies in"),
         ([whole, *data, "--runtime", "abacus"], "unknown runtime 'abacus'; known: litert, onnxruntime, openvino"),
         ([whole, "--images", drawn.folder], "detectors are scored on a COCO annotation file; give --annotations FILE"),
-        ([whole, *data, "--preset", "imagenet"], "has a manifest that says how images go in and outputs are read"),
-        ([whole, *data, "--labels", "a,b"], "leave --preset and --labels away"),
+        (
+            [whole, *data, "--preset", "imagenet"],
+            "has a manifest that says how images are prepared and outputs are read",
+        ),
+        ([whole, *data, "--labels", "a,b"], "omit --preset and --labels"),
         ([damaged["lonely"], *data, "--preset", "resnet"], "unknown preset 'resnet'; known: centernet"),
         ([damaged["lonely"], *data, "--preset", "imagenet"], "this is a COCO file, which is for detectors"),
         ([whole, *data, "--engine", "abacus"], "unknown COCO evaluator 'abacus'"),
@@ -438,7 +441,7 @@ def test_eval_scores_a_classifier_that_has_no_manifest(edgeq, work, drawn):
 @pytest.mark.parametrize(
     ("labels", "arguments", "error"),
     [
-        ("a.png,4", [], "a.png is of class 4, but the model tells 4 classes apart (0 to 3)"),
+        ("a.png,4", [], "a.png is of class 4, but the model has 4 classes (0 to 3)"),
         ("a.png,cat", [], "has a class 'cat', which the model does not know; wanted indices 0 to 3"),
         ("a.png,cat", ["--labels", "w,x,y,z"], "wanted its names (w, x, y, z) or indices 0 to 3"),
         ("a.png,1", ["--labels", "w,x"], "has 4 classes, but 2 labels"),
@@ -538,7 +541,7 @@ def test_ctrl_c_keeps_what_was_counted_and_the_same_command_goes_on(interrupted,
     out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "error: interrupted"
-    assert "images counted so far: kept in out/ranges.json.partial, the same command goes on" in err
+    assert "images counted so far: kept in out/ranges.json.partial; rerun the command to resume" in err
     assert contents(work / "out") == ["ranges.json.partial"]
 
     pipe.unlink()

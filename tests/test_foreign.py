@@ -106,18 +106,18 @@ def test_a_manifest_says_all_and_takes_no_preset(tmp_path):
     artifact = save_conv_net(tmp_path / "net.onnx")
     assert open_artifact(artifact.path) == open_artifact(artifact.manifest_path) == artifact
     for declared in ({"preset": "imagenet"}, {"labels": "cat"}):
-        with pytest.raises(InputError, match=r"has a manifest that says how .* leave --preset and --labels away"):
+        with pytest.raises(InputError, match=r"has a manifest that says how .* omit --preset and --labels"):
             open_artifact(artifact.path, **declared)
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".bin", ".onnx.json"])
 def test_files_that_are_missing_or_of_no_known_format(tmp_path, suffix):
     path = tmp_path / f"net{suffix}"
-    with pytest.raises(InputError, match=r"no such file|has no manifest beside it"):
+    with pytest.raises(InputError, match=r"no such file|has no manifest next to it"):
         open_artifact(path)
     if suffix == ".bin":
         path.touch()
-        with pytest.raises(InputError, match=r"of no format that tells enough without one \(\.onnx, \.tflite\)"):
+        with pytest.raises(InputError, match=r"its format does not say enough without one \(\.onnx, \.tflite\)"):
             open_artifact(path)
 
 

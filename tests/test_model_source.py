@@ -203,9 +203,9 @@ def test_an_onnx_file_needs_a_preset(foreign):
 
 
 def test_an_onnx_file_brings_its_own_weights_and_size(foreign, small_weights):
-    with pytest.raises(InputError, match="an ONNX file holds its weights already; leave --weights away"):
+    with pytest.raises(InputError, match="an ONNX file holds its weights already; omit --weights"):
         open_model(dataclasses.replace(foreign, weights=small_weights))
-    with pytest.raises(ModelError, match=r"the model is fixed to .*; leave --size away"):
+    with pytest.raises(ModelError, match=r"the model is fixed to .*; omit --size"):
         open_model(dataclasses.replace(foreign, size=(32, 32)))
     assert open_model(dataclasses.replace(foreign, size=SIZE)).model.digest == open_model(foreign).model.digest
 
@@ -291,7 +291,7 @@ def test_a_gray_graph_wants_a_gray_preset(tmp_path):
             "vit_fashionmnist",
             {"size": (32, 32)},
             "^an input of 32x32 is 64 patches of 4x4 pixels, and the position table of vit_fashionmnist has 49: only "
-            "28x28 fits it; leave --size away$",
+            "28x28 fits it; omit --size$",
         ),
         ("vit_fashionmnist", {"size": (14, 56)}, "14x56 is 42 patches .* only 28x28 fits it"),
     ],

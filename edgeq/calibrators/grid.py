@@ -48,7 +48,7 @@ class Range:
         numbers = (self.low, self.high, self.threshold)
         if not (all(map(math.isfinite, numbers)) and self.low <= 0 <= self.high > self.low and self.threshold > 0):
             raise ValueError(
-                f"low {self.low!r}, high {self.high!r}, threshold {self.threshold!r} is no range; wanted finite "
+                f"low {self.low!r}, high {self.high!r}, threshold {self.threshold!r} is not a range; wanted finite "
                 "low <= 0 <= high, low < high, threshold > 0"
             )
 

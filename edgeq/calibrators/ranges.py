@@ -261,4 +261,4 @@ def _parse_choice(name: str, entry: Any) -> Choice:
         ]
         return Choice(str(entry["asymmetric"]), str(entry["symmetric"]), layers, *errors)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"tensor {name!r}: {entry!r} is no choice of method best ({error})") from error
+        raise InputError(f"tensor {name!r}: {entry!r} is not a choice of method best ({error})") from error

@@ -116,7 +116,7 @@ def _device(where: str, name: str, fields: Any) -> Device:
     if not isinstance(fields, dict):
         raise InputError(f"{where} is {fields!r}; wanted a table with host = 'ssh://[user@]host[:port]'")
     if name == LOCAL or "://" in name or not name.isprintable() or not name.strip():
-        raise InputError(f"{where}: this name is taken or unfit; name the device otherwise")
+        raise InputError(f"{where}: this name is taken or not allowed; choose another name")
     unknown = sorted(fields.keys() - _KEYS.keys())
     if unknown:
         raise InputError(f"{where}: unknown key {', '.join(map(repr, unknown))}; known: {', '.join(_KEYS)}")
@@ -134,7 +134,7 @@ def _address(text: str, where: str) -> dict[str, Any]:
     address = text if "://" in text else f"ssh://{text}"
     match = _ADDRESS.fullmatch(address)
     if not match or not 0 < int(match["port"] or 22) < 1 << 16:
-        raise InputError(f"{where}: {text[:80]!r} is no address of a device; wanted ssh://[user@]host[:port]")
+        raise InputError(f"{where}: {text[:80]!r} is not the address of a device; wanted ssh://[user@]host[:port]")
     port = match["port"]
     return {"host": match["host"].strip("[]"), "user": match["user"], "port": None if port is None else int(port)}
 

@@ -76,7 +76,7 @@ def parse_facts(name: str, answer: dict[str, Any]) -> Facts:
     for key, kind in _KINDS.items():
         value = answer.get(key)
         if type(value) is not kind or len(str(value)) > _MAX_TEXT or not str(value).isprintable():
-            raise DeviceError(f"{name}: told {key} {str(value)[:80]!r} of itself, wanted {kind.__name__}")
+            raise DeviceError(f"{name}: reported {key} {str(value)[:80]!r}, wanted {kind.__name__}")
     if answer["system"] != "Linux" or answer["implementation"] != "CPython":
         raise DeviceError(f"{name}: runs {answer['implementation']} on {answer['system']}, wanted CPython on Linux")
     if python_version(answer["python"]) < MIN_PYTHON:

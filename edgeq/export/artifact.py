@@ -211,10 +211,12 @@ class Artifact:
         if path != manifest and not path.is_file():
             raise InputError(f"{path}: no such file; expected a model file that `edgeq export` wrote")
         if not manifest.is_file():
-            raise InputError(f"{path}: has no manifest beside it ({manifest.name}); write the file with `edgeq export`")
+            raise InputError(
+                f"{path}: has no manifest next to it ({manifest.name}); write the file with `edgeq export`"
+            )
         artifact = parse_manifest(manifest, read_json(manifest, kind="an edgeq manifest"))
         if not artifact.path.is_file():
-            raise InputError(f"{manifest}: describes {artifact.path.name}, which is not beside it")
+            raise InputError(f"{manifest}: describes {artifact.path.name}, which is not next to it")
         found = sha256_file(artifact.path)
         if found != artifact.digest:
             raise MismatchError(

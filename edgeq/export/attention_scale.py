@@ -57,7 +57,7 @@ def fold_attention_scale(model: ir.Model) -> RewriteReport:
         product, of_scores = _scores(softmax)
         if product is None:
             if between := _unknown_attention(softmax):
-                left[softmax.name or "?"] = f"between the product and the Softmax stands {between}"
+                left[softmax.name or "?"] = f"{between} is between the product and the Softmax"
             continue
         scales = [node for value in product.inputs for node in _scales(value)]
         for node in [*scales, *([] if of_scores is None else [of_scores])]:

@@ -90,7 +90,7 @@ def _fold_into_producer(model: ir.Model, node: ir.Node, affine: _Affine) -> str 
     assert source is not None  # noqa: S101 - the checker guarantees BatchNormalization's first input
     layer = source.producer()
     if layer is None:
-        return "it stands at the graph's input"
+        return "it is at the graph's input"
     bias_add = None
     if layer.op_type == "Add":
         bias_add, layer = layer, _biased_matmul(layer)

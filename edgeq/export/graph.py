@@ -172,7 +172,7 @@ def set_input_size(model: ir.Model, height_px: int, width_px: int) -> None:
         raise ModelError(f"input {value.name!r} has shape {value.shape}, wanted an image batch (N, 3 or 1, H, W)")
     for found, wanted in zip(value.shape[2:], (height_px, width_px), strict=True):
         if isinstance(found, int) and found != wanted:
-            raise ModelError(f"the model is fixed to {value.shape}; leave --size away or export the model anew")
+            raise ModelError(f"the model is fixed to {value.shape}; omit --size or export the model again")
     value.shape = ir.Shape([*value.shape[:2], height_px, width_px])
 
 

@@ -100,7 +100,7 @@ def _normed_linears(node: ir.Node) -> NormedLinears | str:
     for reader in follow_channels(output):
         layer = linear_of(reader.node)
         if layer is None or layer.node is not reader.node or layer.node.inputs[0] is not reader.value:
-            return f"{reader.name} reads it, which is no Linear layer"
+            return f"{reader.name} reads it, which is not a Linear layer"
         if not reader.keeps_channels or layer.weight.shape[0] != gamma.size:
             return f"its channels do not reach {layer.name} whole and in order"
         layers[id(layer.node)] = layer

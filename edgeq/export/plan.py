@@ -82,7 +82,7 @@ def make_plan(model: ir.Model, topology: Topology, ranges: Ranges, rules: Rules)
     nodes, tensors = _split_mixed_ranges(model, topology, ranges, notes)
     if rules.output_pairs == "fused" and (slow := layers_before_functions(model, Topology(nodes, tensors))):
         notes.append(
-            f"{len(slow)} of the layers in int8 stand before a function that is no ReLU ({slow[0]}, ...): OpenVINO "
+            f"{len(slow)} of the layers in int8 are followed by a function other than ReLU ({slow[0]}, ...): OpenVINO "
             "runs them in INT8, ONNX Runtime in float between conversions, slower than fp32; for it take --target "
             "x86-ort"
         )

@@ -1,7 +1,7 @@
 """Moves the choice of tokens up, so that what works on each token by itself runs for the chosen ones alone. Exact.
 
 A classifier reads the class token, and nothing else of what its last block computes: the MLP, the projection and the
-queries of the other tokens are work for nothing. Keys and values are needed of all.
+queries of the other tokens are wasted work. Keys and values are needed of all.
 
 Rules, by number:
 

@@ -6,7 +6,7 @@ Rules, by number:
 2. The last convolutions before the graph's outputs, and everything behind them, stay in float: a detector's heatmap,
    sizes and offsets are read as they are, and cost next to nothing.
 3. Nodes that `keep` names (by name, by regular expression over the whole name, or by operator type) stay in float.
-4. Every data input of an INT8 node gets a pair, shared by all its readers: one pair a tensor.
+4. Every data input of an INT8 node gets a Q/DQ pair, one per tensor, shared by all its readers.
 5. Where the engine fuses a convolution with the QuantizeLinear behind it (`Rules.output_pairs`), its output gets
    a pair too, behind its ReLU or Clip, never between the two. Other functions (SiLU, GELU) stand between float layers:
    a pair before them would spend its steps on the negative tail that they flatten. Where the engine runs nothing in
@@ -16,8 +16,8 @@ Rules, by number:
    the engine fuses with the Add. Where both inputs come straight from a layer, that is the deeper one; the other is the
    projection of the identity.
 8. In a transformer (`edgeq.export.transformer`) linear layers run in INT8 and give floats; the residual stream stays in
-   float, and with it what is read from it (LayerNorm), Softmax, and the patch embedding: an eighth bit more or less is
-   lost in every block that the stream runs through. The plan decides about the rest:
+   float, and with it what is read from it (LayerNorm), Softmax, and the patch embedding: rounding the stream to 8 bits
+   would add error in every block. The plan decides about the rest:
    - `balanced`: the products of activations in an attention stay in float;
    - `fast`: they run in INT8 where the engines have a kernel (`Rules.int8_attention`);
    - `safe`: as `balanced`, and `SAFE_FLOATS` stay in float.
@@ -272,7 +272,7 @@ def _float_reason(
     if id(node) in heads:
         return "last convolution of a head"
     if rules.output_pairs == "required" and _stands_before_function(node):
-        return "a function that is no ReLU stands behind it, so the engine would run it in float"
+        return "it is followed by a function other than ReLU, so the engine would run it in float"
     return ""
 
 

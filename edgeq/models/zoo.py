@@ -187,7 +187,7 @@ def _weights_suffix(path: Path) -> str:
         raise InputError(f"{path}: no such file; expected weights (.safetensors, .pth or .pt)")
     suffix = path.suffix.lower()
     if suffix not in (".safetensors", ".pth", ".pt"):
-        raise InputError(f"{path}: is no weights file that edgeq reads; wanted .safetensors, .pth or .pt")
+        raise InputError(f"{path}: is not a weights file that edgeq reads; wanted .safetensors, .pth or .pt")
     return suffix
 
 

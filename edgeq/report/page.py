@@ -171,9 +171,17 @@ def _finding(entry: Entry) -> str:
         proof = f" ({CONFIDENCE:.0%} interval: {_side(drop.low)} to {_side(drop.high)})"
     unstable = "; its run was not stable" if entry.stable is False else ""
     return (
-        f"{entry.precision_name} in {where} takes {entry.ratio_to_fp32:.2f} of FP32's time; {title} "
+        f"{entry.precision_name} in {where} is {_speed(entry.ratio_to_fp32)} FP32; {title} "
         f"{drop.value:.4f} is {beside} FP32{proof}, over {entry.images} images{unstable}."
     )
+
+
+def _speed(ratio: float) -> str:
+    """Returns how a time that is this multiple of FP32's compares with it, as a speed-up."""
+    factor = f"{1 / ratio if ratio < 1 else ratio:.2f}"
+    if factor == "1.00":
+        return "as fast as"
+    return f"{factor}x {'faster' if ratio < 1 else 'slower'} than"
 
 
 def _side(points: float) -> str:

@@ -1,4 +1,4 @@
-"""Sessions: open a file, run arrays through it, close. One file an engine.
+"""Sessions: open a file, run arrays through it, close. One module per engine.
 
 A runtime is one file in this folder and one line in `RUNTIMES`; third parties register through the entry point group
 `edgeq.runtimes`.

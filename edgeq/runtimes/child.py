@@ -155,7 +155,7 @@ def safe_environment() -> dict[str, str]:
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _start(target: Callable[..., None], *arguments: Any) -> threading.Thread:

@@ -27,7 +27,7 @@ _LOG_FATAL = 4
 class LayerError:
     """A layer in ONNX Runtime, on its float input and on the same input on many grids.
 
-    The bias is left away: it is no part of the difference. A constant weight is on the symmetric grid of its channels,
+    The bias is omitted: it cancels in the difference. A constant weight is on the symmetric grid of its channels,
     as all targets have it; a second activation stays as it is. One thread, so that sums come out the same everywhere.
 
     Args:

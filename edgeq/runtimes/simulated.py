@@ -53,7 +53,7 @@ class SimulatedTensorRtSession(_Unoptimized):
         if errors:
             more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
             raise EngineError(
-                f"{self.artifact.path}: TensorRT would not compute it as it is written, so that a simulation would "
-                f"tell nothing: {errors[0].sentence}{more}; run: edgeq check {self.artifact.name}"
+                f"{self.artifact.path}: TensorRT would not compute it as it is written, so a simulation would "
+                f"be meaningless: {errors[0].sentence}{more}; run: edgeq check {self.artifact.name}"
             )
         super()._open(compute_precision)

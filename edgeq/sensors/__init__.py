@@ -1,4 +1,4 @@
-"""What a machine tells about itself while it runs: clocks, temperatures, throttling, power. One file a kind.
+"""What a machine reports about itself while it runs: clocks, temperatures, throttling, power. One file per kind.
 
 Everything is read below a root folder, so that a tree of files stands in for a board. It needs the standard library
 only: it runs on a device as it runs here.

@@ -192,7 +192,7 @@ def _route(artifact: Artifact, request: BuildRequest) -> Route:
         )
     if route == "explicit" and request.calibration is not None:
         raise InputError(
-            f"{artifact.path}: brings its scales in Q/DQ nodes; leave --calib away, or give --route implicit or both"
+            f"{artifact.path}: has its scales in Q/DQ nodes; omit --calib, or give --route implicit or both"
         )
     return route
 
@@ -279,13 +279,13 @@ def _calibration(artifact: Artifact, source: Artifact, request: BuildRequest) ->
             content = path.read_bytes()
         except OSError as error:
             raise InputError(
-                f"{path}: the calibration cache cannot be read ({error.strerror}); copy it beside the INT8 file, or "
+                f"{path}: the calibration cache cannot be read ({error.strerror}); copy it next to the INT8 file, or "
                 "give --calib"
             ) from error
         return FromCache(parse_cache(content, str(path))), {path.name: sha256_file(path)}
     images = evenly_spaced(list_images(path, request.images_dir), request.num)
     if source.preprocessing is None:
-        raise InputError(f"{source.path}: its manifest does not say how images go in; export it with --preset")
+        raise InputError(f"{source.path}: its manifest does not say how images are prepared; export it with --preset")
     _log.info("%s: TensorRT calibrates on %d images", source.name, len(images))
     return FromImages(_inputs(images, source), _ALGORITHMS[request.algorithm]), {}
 

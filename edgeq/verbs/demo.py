@@ -32,7 +32,7 @@ def run_demo(
     Args:
         out: Folder for images, files and results; what is there already is reused where it is the same.
         images: Validation images to draw.
-        seconds: Measured seconds of each artifact, at least.
+        seconds: Minimum measuring time per artifact, in seconds.
         threads: CPU threads of the engines.
         say: Takes a line about each step.
     """

@@ -130,12 +130,12 @@ class DeviceRun:
                 self._note_environment(answer.get("environment"))
                 entries = _list_of_objects(name, answer.get("found"))
                 if not entries and not done:
-                    raise DeviceError(f"{name}: the device tells of no image and goes on")
+                    raise DeviceError(f"{name}: the device returned no image but did not finish")
                 for found in entries:
                     position = found.get("position")
                     if type(position) is not int or position not in left:
                         raise DeviceError(
-                            f"{name}: the device tells of an image {str(position)[:40]!r} that is not due"
+                            f"{name}: the device returned an image {str(position)[:40]!r} that was not asked for"
                         )
                     left.remove(position)
                     self._receive(self.rest[position], paths[position], found)
@@ -150,7 +150,7 @@ class DeviceRun:
 
     def _note_environment(self, found: Any) -> None:
         if not isinstance(found, dict):
-            raise DeviceError(f"{self.job.artifact.name}: the device tells an environment of {str(found)[:40]!r}")
+            raise DeviceError(f"{self.job.artifact.name}: the device reports the environment {str(found)[:40]!r}")
         if found and not self.job.environment:
             self.job.environment = found
             self._journal.add_environment(found)
@@ -159,7 +159,7 @@ class DeviceRun:
         try:
             entry = Entry.parse(found)
         except ValueError as error:
-            raise DeviceError(f"{self._task.paths[number].name}: the device tells of it {error}") from error
+            raise DeviceError(f"{self._task.paths[number].name}: the device returned {error}") from error
         if entry.unreadable is not None:
             local = str(self._task.paths[number])
             entry = Entry(None, 0.0, 0.0, None, entry.unreadable.replace(path, local))
@@ -174,7 +174,7 @@ class DeviceRun:
         self._task.check_image(number, np.broadcast_to(np.uint8(0), (height, width, 3)))
         prediction = unpack_prediction(entry.prediction)
         if isinstance(self._task, DetectionTask) == isinstance(prediction, np.ndarray):
-            raise DeviceError(f"{self._task.paths[number].name}: the device predicts what is not {self._task.name}")
+            raise DeviceError(f"{self._task.paths[number].name}: the device did not predict {self._task.name}")
         if isinstance(prediction, np.ndarray):
             first = next(iter(self.job.predictions.values()), prediction)
             if (prediction.dtype, prediction.shape) != (first.dtype, first.shape):
@@ -203,5 +203,5 @@ def _read_digests(paths: Sequence[Path]) -> tuple[dict[int, SentFile], dict[int,
 
 def _list_of_objects(name: str, found: Any) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise DeviceError(f"{name}: the device tells {str(found)[:40]!r}, wanted a list of images")
+        raise DeviceError(f"{name}: the device returned {str(found)[:40]!r}, wanted a list of images")
     return found

@@ -1,4 +1,4 @@
-"""`edgeq doctor`: what this machine can run, and the pip line for what it cannot.
+"""`edgeq doctor`: what this machine can run, and the pip command for whatever is missing.
 
 Engines and torch are tried in processes of their own, because a broken one may crash on import.
 """

@@ -91,7 +91,7 @@ def evaluate_artifacts(
         raise InputError("no artifact to score; name at least one file that `edgeq export` wrote")
     if simulate is not None:
         if runtimes:
-            raise InputError(f"--simulate {simulate} does not go with --runtime: the simulation is one")
+            raise InputError(f"--simulate {simulate} cannot be combined with --runtime: the simulation is a runtime")
         runtimes = (simulation_of(simulate),)
     for runtime in runtimes:
         get_runtime(runtime)
@@ -118,8 +118,8 @@ def _job(artifact: Artifact, runtime: str, compute: str | None) -> Job:
     """Returns a job that was checked as far as possible without the data set."""
     if artifact.preprocessing is None:
         raise InputError(
-            f"{artifact.path}: has no manifest beside it ({artifact.manifest_path.name}) that says how images go in "
-            f"and outputs are read; give --preset {', '.join(preset_names())} or a TOML file"
+            f"{artifact.path}: has no manifest next to it ({artifact.manifest_path.name}) that says how images are "
+            f"prepared and outputs are read; give --preset {', '.join(preset_names())} or a TOML file"
         )
     if artifact.postprocessing is None:
         raise InputError(

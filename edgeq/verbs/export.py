@@ -144,7 +144,7 @@ def export_model(
     if target.rules.fp16 == "graph" and request.opset < target.rules.opset:
         raise InputError(
             f"opset {request.opset}: Q/DQ nodes take FP16 scales from opset {target.rules.opset} on, and {target.name} "
-            "wants them; leave --opset away"
+            "wants them; omit --opset"
         )
     if target.rules.calibration_cache and "int8" in precisions and "fp32" not in precisions:
         precisions = ("fp32", *precisions)
@@ -173,7 +173,7 @@ def _check_formats(target: Target, formats: Sequence[str], is_tflite: bool, opti
 def _with_int8_deconv(target: Target) -> Target:
     rules = target.rules
     if "ConvTranspose" in rules.int8_ops:
-        raise InputError(f"--int8-deconv: the target {target.name} runs ConvTranspose in INT8 by itself; leave it away")
+        raise InputError(f"--int8-deconv: the target {target.name} runs ConvTranspose in INT8 by itself; omit it")
     rules = dataclasses.replace(rules, int8_ops=rules.int8_ops | {"ConvTranspose"})
     return dataclasses.replace(target, rules=rules)
 
@@ -358,7 +358,7 @@ def _has_convolutions(model: FloatModel) -> bool:
 def _check_decoder(
     names: Sequence[str], model: FloatModel | TfliteModel, reference: Reference, placement: Placement
 ) -> None:
-    """Raises what the decoder would raise of the model's outputs on the device."""
+    """Fails early if the decoder would reject these outputs."""
     declared: Postprocessing | None = model.postprocessing
     if declared is not None:
         outputs = dict(zip(names, reference[1][0], strict=True))

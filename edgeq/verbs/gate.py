@@ -30,7 +30,7 @@ class Limits:
         max_drop: Points by which the main score (AP, top-1, or an embedding's cosine from 1) may be below FP32.
         per_class: Points by which the AP or top-1 of any class may be, classes of fewer than `few` left out.
         small: Points by which the AP of small boxes may be.
-        latency_ratio: Largest time over that of FP32.
+        latency_ratio: Maximum latency as a multiple of FP32's.
         few: Boxes (images, for a classifier) from which a class is judged.
         strict: Whether what is within its limit, but whose interval reaches past it, fails.
     """
@@ -122,19 +122,19 @@ def check_limits(rows: Sequence[Row], limits: Limits) -> Gate:
     if not compared:
         raise InputError(
             f"nothing to judge among {', '.join(sorted({row.artifact for row in rows}))}; wanted results of a file "
-            "that is not FP32, beside those of FP32"
+            "that is not FP32, together with those of FP32"
         )
     return Gate(limits, tuple(verdict for each in compared for verdict in _verdicts(each, limits)))
 
 
 def _verdicts(comparison: Comparison, limits: Limits) -> Iterator[Verdict]:
     if limits.max_drop is not None:
-        yield _judge_drop(comparison, "max-drop", limits.max_drop, comparison.main, "no score of it and FP32")
+        yield _judge_drop(comparison, "max-drop", limits.max_drop, comparison.main, "no scores of both it and FP32")
     if limits.per_class is not None and comparison.task in (None, "detection", "classification"):
         yield _judge_classes(comparison, limits.per_class, limits.few)
     if limits.small is not None and comparison.task in (None, "detection"):
         yield _judge_drop(
-            comparison, "small", limits.small, comparison.area("small"), "no AP of small boxes of it and FP32"
+            comparison, "small", limits.small, comparison.area("small"), "no AP of small boxes of both it and FP32"
         )
     if limits.latency_ratio is not None:
         yield _judge_latency(comparison, limits.latency_ratio)

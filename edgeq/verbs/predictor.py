@@ -109,7 +109,9 @@ class Predictor:
         artifact = parse_manifest(Path(field(command, "artifact", str)), field(command, "manifest", dict))
         pre, post = artifact.preprocessing, artifact.postprocessing
         if pre is None or post is None:
-            raise InputError(f"{artifact.name}: its manifest says neither how images go in nor how outputs are read")
+            raise InputError(
+                f"{artifact.name}: its manifest says neither how images are prepared nor how outputs are read"
+            )
         compute_precision = field(command, "compute_precision", str, type(None))
         self._job = _StreamedJob(artifact, pre, post, field(command, "runtime", str), compute_precision)
         self._threads = field(command, "threads", int, type(None))

@@ -318,7 +318,7 @@ def provenance(rows: Sequence[Row]) -> list[str]:
     ]
     sentences += _energy_sources(rows)
     if any(row.drifted for row in rows):
-        sentences.append("~: timed in no steady state, so that another run may differ; ratios within one run hold.")
+        sentences.append("~: not timed in a steady state, so another run may differ; ratios within one run hold.")
         sentences += [f"~ {row.artifact} in {row.runtime}: {_unstable(row)}." for row in rows if row.drifted]
     sentences += [
         f"{row.artifact}: launch bound, the CPU sets the pace; EDGEQ_CUDA_GRAPH=1 launches all kernels at once."

@@ -243,5 +243,5 @@ def test_unknown_methods_are_named_with_what_exists():
     "ends", [(1.0, 2.0, 2.0), (-2.0, -1.0, 2.0), (0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (0.0, float("nan"), 1.0)]
 )
 def test_a_range_holds_zero_and_is_not_empty(ends):
-    with pytest.raises(ValueError, match="is no range"):
+    with pytest.raises(ValueError, match="is not a range"):
         Range(*ends)

@@ -45,7 +45,7 @@ def test_the_users_file_is_second(tmp_path, monkeypatch):
     [
         ("[pi]\nhost = 'pi'\ncolour = 1\n", r"\[pi\]: unknown key 'colour'; known: host, threads"),
         ("[pi]\nthreads = 1\n", "has no host"),
-        ("[pi]\nhost = '-oProxyCommand=x'\n", "is no address of a device"),
+        ("[pi]\nhost = '-oProxyCommand=x'\n", "is not the address of a device"),
         ("[pi]\nhost = 'pi'\nthreads = true\n", "threads = True; wanted a number from 1"),
         ("[pi]\nhost = 'pi'\ncpus = [-1]\n", "wanted a list of CPU numbers"),
         ("[pi]\nhost = 'pi'\npython = '-c'\n", "wanted the path of an interpreter"),
@@ -80,7 +80,7 @@ def test_what_is_wrong_is_told(tmp_path, text, said):
     ],
 )
 def test_what_is_no_address_is_refused(address):
-    with pytest.raises(InputError, match="is no address of a device"):
+    with pytest.raises(InputError, match="is not the address of a device"):
         find_devices([address], {})
 
 

@@ -192,14 +192,14 @@ def test_what_one_device_has_measured_outlives_the_host(loop, host):
     again = host.start(*command)
     _, error = again.communicate(timeout=120)
     assert again.returncode == 0, error
-    assert re.search(r"loop: measured at [-0-9]+ [:0-9]+, by the run that did not end; taken from there", error)
+    assert re.search(r"loop: reusing what the interrupted run measured at [-0-9]+ [:0-9]+", error)
     rows = json.loads((host.folder / "b.json").read_text())
     assert [row["device"] for row in rows] == ["silent", "loop"]
     assert rows[1] == result
     third = host.start(*command)
     _, error = third.communicate(timeout=120)
     assert third.returncode == 0, error
-    assert "taken from there" not in error
+    assert "reusing what" not in error
     assert json.loads((host.folder / "b.json").read_text())[1]["samples_ns"] != result["samples_ns"]
 
 

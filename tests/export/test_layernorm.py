@@ -29,7 +29,7 @@ def test_an_encoder_computes_the_same(name, opset):
     assert set(norms) == {*report.done, *report.left}
     # CLIP's first norm makes the residual stream itself.
     assert list(report.left) == (norms[:1] if name == "clip" else [])
-    assert all("reads it, which is no Linear layer" in reason for reason in report.left.values())
+    assert all("reads it, which is not a Linear layer" in reason for reason in report.left.values())
     for node in report.done:
         gamma, beta = affine(model, node)
         assert (gamma == 1).all() and (beta == 0).all()
@@ -77,7 +77,7 @@ LEFT = {
     "the output": ("m = MatMul(n, w) z = Relu(m) y = Identity(n)", "the output y"),
     "mixed channels": ("t = Transpose(n) y = MatMul(t, w)", "do not reach"),
     "some channels": ("t = Slice(n, zero, three, one) y = MatMul(t, v)", "do not reach"),
-    "the other side of a product": ("y = MatMul(w, n)", "no Linear layer"),
+    "the other side of a product": ("y = MatMul(w, n)", "not a Linear layer"),
 }
 
 

@@ -150,7 +150,7 @@ def test_layers_that_one_engine_would_run_in_float_are_told(tmp_path) -> None:
     model, x = nets.graph(text, WEIGHTS), nets.normal(9, 1, 3, 8, 8)
     result, plan = quantized(model, x, X86)
     (note,) = plan.notes
-    assert note.startswith("1 of the layers in int8 stand before a function that is no ReLU (node, ...)")
+    assert note.startswith("1 of the layers in int8 are followed by a function other than ReLU (node, ...)")
     assert "x86-ort" in note
     # As ONNX Runtime itself says of the two graphs.
     assert nets.operators_in_onnxruntime(result, tmp_path)["Conv"] == 2, "the head, and the layer that was told"

@@ -319,7 +319,7 @@ def test_integers_of_files_that_nothing_is_known_about(artifact, spec, values):
 def test_a_file_without_a_manifest_is_described_by_the_command(artifact):
     artifact.manifest_path.unlink()
     with RunnerProcess("net") as process:
-        with pytest.raises(InputError, match="has no manifest beside it"):
+        with pytest.raises(InputError, match="has no manifest next to it"):
             opened(process, artifact.path)
         opened(process, artifact.path, manifest=artifact.to_json())
         assert len(process.ask(TIMEOUT_S, "run", **ONCE)["samples_ns"]) == 1

@@ -164,7 +164,7 @@ def test_a_simulation_is_neither_timed_nor_mixed(edgeq, drawn, files):
         "eval", files[0], "--annotations", drawn.annotations, "--images", drawn.folder, "--simulate", "jetson-orin",
         "--runtime", "onnxruntime",
     )  # fmt: skip
-    assert "does not go with --runtime" in refused.error
+    assert "cannot be combined with --runtime" in refused.error
 
 
 def test_an_artifact_of_no_target_can_be_simulated(files):

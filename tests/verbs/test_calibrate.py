@@ -91,7 +91,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(model, images, expected, o
         with pytest.raises(KeyboardInterrupt):
             run(model, images, out)
     assert [path.name for path in out.parent.iterdir()] == ["ranges.json.partial"]
-    assert f"kept in {partial_of(out)}, the same command goes on from there" in caplog.text
+    assert f"kept in {partial_of(out)}; rerun the command to resume" in caplog.text
     result = run(model, shuffle(images, at), out)
     assert 1 <= result.resumed <= at
     assert result.images == len(images)

@@ -25,7 +25,7 @@ def test_advice_is_printed_and_no_error(edgeq, tmp_path):
     done = edgeq("check", save(tmp_path / "net.onnx"), "--json", tmp_path / "found.json")
     assert done.code == 0
     assert done.out.splitlines() == [
-        "T11 advice: QuantizeLinear third quantizes anew what second has dequantized; wanted one pair",
+        "T11 advice: QuantizeLinear third quantizes again what second has dequantized; wanted one pair",
         "net.onnx, TensorRT 10.3.0: errors 0, advice 1; weighted layers in int8 0, in float 0",
     ]
     found = json.loads((tmp_path / "found.json").read_text())

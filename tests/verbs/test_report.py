@@ -132,7 +132,7 @@ def test_an_unstable_run_is_marked_and_explained():
     rows = merge([timed("a.onnx", stable=False, unstable_reasons=reasons), timed("b.onnx")])
     assert [row[header().index("p50 ms")] for row in table(rows)] == ["~72.34", "72.34"]
     assert provenance(rows)[-2:] == [
-        "~: timed in no steady state, so that another run may differ; ratios within one run hold.",
+        "~: not timed in a steady state, so another run may differ; ratios within one run hold.",
         "~ a.onnx in onnxruntime: latency drifted by +8.1%, CPU clock moved between 1500 and 2400 MHz.",
     ]
     assert not any(sentence.startswith("~") for sentence in provenance(rows[1:]))

@@ -248,7 +248,7 @@ def test_a_broken_choice_is_one_line(found, tmp_path, entry):
     document["choices"]["image"] = entry
     path = tmp_path / "ranges.json"
     path.write_text(json.dumps(document))
-    with pytest.raises(InputError, match=r"tensor 'image': .* is no choice of method best"):
+    with pytest.raises(InputError, match=r"tensor 'image': .* is not a choice of method best"):
         Ranges.load(path)
 
 

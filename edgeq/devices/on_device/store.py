@@ -103,7 +103,7 @@ def _members() -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
         for member in archive:
             stream = archive.extractfile(member) if member.isfile() else None
             if stream is None:
-                raise RefusedError(f"{member.name[:80]!r} is no plain file")
+                raise RefusedError(f"{member.name[:80]!r} is not a plain file")
             yield member, stream
 
 

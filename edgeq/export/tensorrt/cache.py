@@ -119,7 +119,7 @@ def make_cache(
     for name, scale in scales.items():
         if not name or "\n" in name:
             raise InputError(
-                f"tensor {name!r}: such a name cannot stand in a calibration cache; rename it in the model"
+                f"tensor {name!r}: such a name cannot be written to a calibration cache; rename it in the model"
             )
         bits[name] = int(np.float32(np.clip(scale, _FLOAT32.tiny, _FLOAT32.max)).view(np.uint32))
     return CalibrationCache(header_version(version), algorithm, bits)
@@ -158,10 +158,10 @@ def parse_cache(content: bytes, name: str) -> CalibrationCache:
         if entry[2] != f"{value:x}":
             raise _broken(name, number, line, "TensorRT writes no leading zeros")
         if tensor in bits:
-            raise _broken(name, number, line, "the tensor stands in an earlier line, too")
+            raise _broken(name, number, line, "the tensor is listed on an earlier line already")
         bits[tensor] = value
     return CalibrationCache(int(found[1]), found[2], bits)
 
 
 def _broken(name: str, number: int, line: str, reason: str) -> InputError:
-    return InputError(f"{name}: line {number} is {line[:200]!r}: {reason}; calibrate again or export the cache anew")
+    return InputError(f"{name}: line {number} is {line[:200]!r}: {reason}; calibrate again or export the cache again")

@@ -306,7 +306,7 @@ def _before_activation(node: ir.Node) -> Iterator[Finding]:
     source = _quantized_value(node.inputs[0])
     layer = source.producer() if source is not None else None
     if layer is not None and layer.op_type in (*WEIGHTED_OPS, "BatchNormalization", "Add"):
-        yield _finding("T8", "advice", node, f"stands behind a pair, so that {layer.name} is not fused with it")
+        yield _finding("T8", "advice", node, f"follows a pair, so {layer.name} is not fused with it")
 
 
 def _quantized_value(value: ir.Value | None) -> ir.Value | None:
@@ -387,7 +387,7 @@ def _one_pair(node: ir.Node) -> Iterator[Finding]:
             yield _finding("T11", "advice", node, f"and {others[0].name} quantize one tensor; wanted one pair for all")
         again = node.inputs[0].producer()
         if again is not None and again.op_type == _DQ:
-            yield _finding("T11", "advice", node, f"quantizes anew what {again.name} has dequantized; wanted one pair")
+            yield _finding("T11", "advice", node, f"quantizes again what {again.name} has dequantized; wanted one pair")
 
 
 def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:

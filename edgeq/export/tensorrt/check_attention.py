@@ -55,7 +55,7 @@ def attention(node: ir.Node, is_quantized: IsQuantized) -> Iterator[str]:
     missing = [place for place, there in pairs.items() if not there]
     if missing:
         lacking = ", ".join(missing)
-        yield f"stands in an attention that is INT8 in part, without a pair {lacking}; wanted all five or none"
+        yield f"belongs to an attention that is only partly INT8: it has no pair {lacking}; wanted all five or none"
     if found.scaled_behind:
         yield "reads logits that are scaled behind the first product; wanted the scale on the queries before it"
     head, tokens = _lengths(first)

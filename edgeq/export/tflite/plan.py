@@ -222,7 +222,7 @@ def _layer(graph: Graph, operator: Operator, kept: Mapping[int, str], heads: fro
         return Precision.DYNAMIC, "last convolution of a head"
     if any(reader.kind in _FUNCTIONS for index in operator.outputs for reader in graph.readers[index]):
         without = operator.kind in NO_DYNAMIC
-        return Precision.FLOAT if without else Precision.DYNAMIC, "a function that is no ReLU stands behind it"
+        return Precision.FLOAT if without else Precision.DYNAMIC, "it is followed by a function other than ReLU"
     return Precision.INT8, "a layer"
 
 
@@ -234,7 +234,7 @@ def _follower(
     if index in kept:
         return Precision.FLOAT, f"kept by {kept[index]!r}"
     if index in apart:
-        return Precision.FLOAT, "the ranges of its inputs do not go together"
+        return Precision.FLOAT, "the ranges of its inputs are too different for one scale"
     return Precision.FLOAT, "not between layers in INT8"
 
 

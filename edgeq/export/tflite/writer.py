@@ -184,7 +184,7 @@ def _quantized(
 ) -> tuple[bytes, dict[str, Any]]:
     if precision == "int16x8":
         _log.warning(
-            "int16x8 runs in plain kernels, 20 to 40 times slower than fp32 where that runs in XNNPACK: it tells how "
+            "int16x8 runs in plain kernels, 20 to 40 times slower than fp32 where that runs in XNNPACK: it shows how "
             "much accuracy 8 bits cost"
         )
     choices = plan(model, precision, options)
@@ -195,7 +195,9 @@ def _quantized(
         apart = _apart(model, choices, known) if precision == "int8" else frozenset()
         if apart:
             names = ", ".join(choices[index].name for index in sorted(apart))
-            _log.warning("mixed ranges: the inputs of %s do not go on one grid, it is computed in float", names)
+            _log.warning(
+                "mixed ranges: the inputs of %s are too different for one scale, it is computed in float", names
+            )
             choices = choose(model.graph, options.keep, integer_heads=options.integer_io, apart=apart)
         ranges = intervals(model.graph, known.tensors, choices, options.integer_io)
         sources = {id(used): used for used, _ in known.tensors.values()}.values()
@@ -216,7 +218,7 @@ def _warn(name: str, precision: str, found: Set[Precision]) -> None:
     """Says where a file is not what its name promises."""
     if precision == "int8" and Precision.DYNAMIC in found and not found & {*STATIC}:
         _log.warning(
-            "no layer of %s goes with static ranges, because functions like SiLU stand behind them: its int8 file is "
+            "no layer of %s can use static ranges, because functions such as SiLU follow them: its int8 file is "
             "the dynamic one, smaller than fp32 but hardly faster",
             name,
         )

@@ -249,7 +249,7 @@ class _Build:
         more = f" and {len(errors) - _MAX_PARSER_ERRORS} more" if len(errors) > _MAX_PARSER_ERRORS else ""
         raise ModelError(
             f"{self._onnx}: TensorRT {self._trt.__version__} cannot take it: {shown or self._messages.said()}{more}; "
-            "edgeq check FILE --target jetson-orin tells what it takes"
+            "edgeq check FILE --target jetson-orin lists what it accepts"
         )
 
     def _set_precisions(self, config: Any) -> None:
@@ -280,8 +280,8 @@ class _Build:
             return
         if not 0 <= core < builder.num_DLA_cores:
             raise InputError(
-                f"--dla {core}: TensorRT {self._trt.__version__} finds {builder.num_DLA_cores} DLA cores here; leave "
-                "--dla away to build for the GPU"
+                f"--dla {core}: TensorRT {self._trt.__version__} finds {builder.num_DLA_cores} DLA cores here; omit "
+                "--dla to build for the GPU"
             )
         if not self._strong and self._options.int8 and self._options.calibration is None:
             raise MismatchError(
@@ -400,7 +400,7 @@ class _Build:
             if cache is not None and config.set_timing_cache(cache=cache, ignore_mismatch=False):
                 self._timing_cache = cache
                 if attempt != content:
-                    _log.warning("%s: is a timing cache of another device or version; it is written anew", path)
+                    _log.warning("%s: is a timing cache of another device or version; it is written again", path)
                 return
         raise EngineError(f"TensorRT made no timing cache; {self._messages.said()}")
 

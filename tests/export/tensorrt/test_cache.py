@@ -104,7 +104,7 @@ def test_neither_zero_nor_infinity_is_written(scale):
 
 @pytest.mark.parametrize("name", ["", "two\nlines"])
 def test_a_name_that_fits_in_no_line_is_refused(name):
-    with pytest.raises(InputError, match="cannot stand in a calibration cache"):
+    with pytest.raises(InputError, match="cannot be written to a calibration cache"):
         make_cache({name: 1.0})
 
 

@@ -56,7 +56,7 @@ def test_an_attention_wholly_in_int8_or_wholly_in_float_is_as_it_should_be(paire
 )
 def test_an_attention_in_int8_in_part_is_told_what_it_lacks(paired, missing):
     ((rule, sentence),) = attention(paired)
-    assert rule == "T16" and f"without a pair {missing};" in sentence
+    assert rule == "T16" and f"it has no pair {missing};" in sentence
 
 
 def test_the_scale_belongs_before_the_first_product():

@@ -1,0 +1,115 @@
+"""Plain English in what a user reads: documents, help texts and messages use none of the phrases listed here."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docs.cli_reference import README, REFERENCE
+from tests.test_order import ROOT
+
+PHRASES = {
+    r"\b(?:leave|leaves|left) (?:\S+ ){0,3}?away\b": "omit",
+    r"\bbeside\b": "next to, compared with, together with",
+    r"\btells\b|\b(?:is|are|was|were) told\b": "reports, shows",
+    r"\bof its own\b": "separate, its own X",
+    r"\bstands? (?:in|behind|before|beside|for|there)\b": "is in, follows",
+    r"\bgo(?:es)? on\b": "continue",
+    r"\bgo(?:es)? together\b|\bgo(?:es)? with\b": "be combined, require",
+    r"\banew\b": "again",
+    r"\b(?:a|one) (?:file|line|page|module|time|scale|tensor|path|label|row|folder|physical core) an? [a-z]": "per",
+    r"\b(?:seconds?|ms|times?|files?) an? (?:image|file|layer|tensor)\b": "per",
+    r"\bis no (?!faster\b|longer\b|more\b)": "is not a",
+    r"\bexit code 1 where\b|\bwhere (?:it|one) (?:is|was|does|has)\b": "if",
+    r", for \w+ (?:cannot|can|is|are|has|have|does)\b": "because",
+    r"\bwork for nothing\b": "wasted work",
+    r"\bwhatever is lacking\b|\bthe whole story\b": "name the thing",
+    r"\bnot \w+, but [^.;]*, too\b": "also",
+}
+"""What reads as translated -> what to write instead."""
+
+_ALLOWED = {
+    # ssh's own words, shown as they are.
+    "No module named pip",
+}
+
+_GENERATED = re.compile(r"<!-- (?!cli)\w+:begin -->.*?<!-- \w+:end -->", re.DOTALL)
+_CODE = re.compile(r"^```.*?^```|^    [^\n]*|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+
+
+def phrases_in(text: str) -> list[str]:
+    """Returns every listed phrase of a text, with what to write instead."""
+    return [
+        f"{found.group()!r}: write {instead}"
+        for pattern, instead in PHRASES.items()
+        for found in re.finditer(pattern, text)
+    ]
+
+
+def _documents() -> list[Path]:
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.mark.parametrize("document", _documents(), ids=lambda document: str(document.relative_to(ROOT)))
+def test_documents_are_in_plain_english(document):
+    text = _GENERATED.sub("", document.read_text(encoding="utf-8"))
+    # One blank for each line break, so that a phrase is found across lines.
+    assert phrases_in(re.sub(r"\s*\n(?!\n)", " ", _CODE.sub("", text))) == []
+
+
+def test_the_documents_that_hold_the_help_texts_are_among_them():
+    assert {README, REFERENCE} <= set(_documents())
+
+
+def messages(source: str) -> Iterator[tuple[int, str]]:
+    """Yields line and text of all strings of a module that hold a sentence; docstrings are left out."""
+    tree = ast.parse(source)
+    parts = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    alone = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if node in parts or node in alone:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value
+        else:
+            continue
+        if text.count(" ") > 1 and text not in _ALLOWED:
+            yield node.lineno, text
+
+
+def test_messages_are_in_plain_english():
+    found = {
+        f"{path.relative_to(ROOT)}:{line}: {phrase}"
+        for path in sorted((ROOT / "edgeq").rglob("*.py"))
+        for line, text in messages(path.read_text(encoding="utf-8"))
+        for phrase in phrases_in(text)
+    }
+    assert sorted(found) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the model is fixed; leave --size away",
+        "has no manifest beside it",
+        "seconds an image",
+        "a text file with one a line, or one path a line",
+        "3 layers in FP32, for FP16 cannot compute them",
+        "exit code 1 where one is exceeded",
+        "a function stands behind it",
+        "the same command goes on from there",
+    ],
+)
+def test_a_phrase_is_found(text):
+    assert phrases_in(text)
+
+
+def test_messages_are_found_in_raises_logs_and_f_strings_but_not_docstrings():
+    source = '"""A b c."""\ndef f(x):\n    """D e f."""\n    log("g h i")\n    raise E(f"j {x} k l")\n'
+    assert [text for _, text in messages(source)] == ["g h i", "j {} k l"]

@@ -1,0 +1,108 @@
+"""A folder with the files that the documents' commands name: drawn images, small weights, small models."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from edgeq.detection.shapes import draw_shapes_dataset
+from edgeq.models.zoo import shipped_weights
+
+_MY_MODELS = """
+import torch
+from edgeq.models.vit import VisionTransformer
+from edgeq.models.vit_configs import VitConfig
+
+def deit():
+    torch.manual_seed(1)
+    return VisionTransformer(VitConfig(64, 3, 4, 128, 32, image_px=224, outputs=7))
+"""
+
+
+def prepare(folder: Path, images: int = 5) -> Path:
+    """Fills an empty folder and returns it.
+
+    It holds `images/` with `train.json` and `val.json`, class folders in `classes/`, `labels.csv`, the detectors
+    `centernet.safetensors` and `yolox_nano.onnx`, `train2017/`, the factory `mymodels:deit` and CLIP's files.
+    """
+    annotations = draw_shapes_dataset(folder / "images", images=images, seed=5)
+    for name in ("train.json", "val.json"):
+        shutil.copy(annotations, folder / name)
+    annotations.unlink()
+    shutil.copytree(folder / "images", folder / "train2017")
+    names = sorted(path.name for path in (folder / "images").iterdir())
+    (folder / "labels.csv").write_text("".join(f"{name},{number % 7}\n" for number, name in enumerate(names)))
+    weights = shipped_weights("centernet_shapes")
+    assert weights is not None
+    shutil.copy(weights, folder / "centernet.safetensors")
+    (folder / "mymodels.py").write_text(_MY_MODELS)
+    save_yolox(folder / "yolox_nano.onnx")
+    for precision, noise in (("fp32", 0.0), ("int8", 0.01)):
+        save_embedder(folder / f"clip.x86.{precision}.onnx", precision, noise)
+    return folder
+
+
+def save_yolox(path: Path, size_px: int = 416, classes: int = 80) -> None:
+    """Writes a net with YOLOX's output: one linear layer on the means of each stride's cells."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    nodes, cells = [], 0
+    weight = rng.normal(0, 0.02, (5 + classes, 3, 1, 1)).astype(np.float32)
+    for stride in (8, 16, 32):
+        side = size_px // stride
+        cells += side * side
+        shape = {"kernel_shape": [stride] * 2, "strides": [stride] * 2}
+        nodes += [
+            helper.make_node("AveragePool", ["images"], [f"mean{stride}"], **shape),
+            helper.make_node("Conv", [f"mean{stride}", "weight"], [f"map{stride}"], name=f"conv{stride}"),
+            helper.make_node("Sigmoid", [f"map{stride}"], [f"scores{stride}"]),
+            helper.make_node("Reshape", [f"scores{stride}", "flat"], [f"row{stride}"]),
+        ]
+    nodes += [
+        helper.make_node("Concat", [f"row{stride}" for stride in (8, 16, 32)], ["rows"], axis=2),
+        helper.make_node("Transpose", ["rows"], ["output"], perm=[0, 2, 1]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "yolox",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, size_px, size_px])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, cells, 5 + classes])],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(np.array([1, 5 + classes, -1]), "flat")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+def save_embedder(path: Path, precision: str, noise: float, size_px: int = 8) -> None:
+    """Writes a model whose embedding is the image's pixels, each times a factor near one, with its manifest."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+
+    factors = np.random.default_rng(0).normal(1, noise, (1, 3, size_px, size_px)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Mul", ["image", "factors"], ["product"]),
+            helper.make_node("Reshape", ["product", "flat"], ["embedding"]),
+        ],
+        "embedder",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, factors.shape)],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, (1, factors.size))],
+        [numpy_helper.from_array(factors, "factors"), numpy_helper.from_array(np.array([1, -1]), "flat")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    Artifact(
+        path=path,
+        format="onnx",
+        precision=precision,
+        target="x86",
+        inputs=(TensorSpec("image", "float32", factors.shape),),
+        outputs=(TensorSpec("embedding", "float32", (1, factors.size)),),
+        preprocessing=Preprocessing(size_px, size_px, "stretch"),
+        postprocessing=Postprocessing("embedding"),
+        source_digest="clip",
+    ).save()
