@@ -56,6 +56,14 @@ _PLACE = re.compile(r"(?P<problem>.*) - at `(?P<place>\$.*)`", re.DOTALL)
 _STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
 _AT_BYTE = re.compile(r"(?P<problem>.*) \(byte (?P<byte>\d+)\)")
 _MAX_SHOWN = 60
+_WORDS = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "keys with values",
+    "str": "text",
+}
 
 
 def read_json(
@@ -178,6 +186,18 @@ def read_limited(source: Path, kind: str, max_bytes: int = MAX_BYTES) -> bytes:
     return content
 
 
+def read_text(source: Path, *, kind: str) -> str:
+    """Returns the UTF-8 text of a file, without a byte order mark.
+
+    Raises:
+        InputError: the file is missing, unreadable, too large, or not UTF-8.
+    """
+    try:
+        return read_limited(source, kind).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: cannot be read as {kind} ({error})") from error
+
+
 def require_plain(document: Any, depth: int = MAX_DEPTH) -> None:
     """Checks the numbers and the nesting of plain values.
 
@@ -233,8 +253,20 @@ def _explain(problem: str, place: str, wanted: Any, reparse: Any) -> str:
         return f"is {shown or problem.removeprefix('Invalid enum value ')}, wanted one of {choices}"
     if problem.startswith("Expected "):
         said = problem.removeprefix("Expected ").partition(", got ")
-        return f"is {shown or said[2]}, wanted {said[0].replace('`', '')}"
+        return f"is {shown or _in_words(said[2], {})}, wanted {_in_words(said[0], schema)}"
     return problem if place == "$" else f"is refused: {problem}" if shown is None else f"is {shown}: {problem}"
+
+
+def _in_words(said: str, schema: Mapping[str, Any]) -> str:
+    """Returns what msgspec calls the wanted type, in words: "`int | null`" is "a whole number"."""
+    types, _, limit = said.strip("`").partition("` ")
+    words = " or ".join(_WORDS.get(each, each) for each in types.split(" | ") if each != "null")
+    least, most = schema.get("minimum"), schema.get("maximum")
+    if least is not None and most not in (None, _INT64 - 1):
+        return f"{words} from {least:g} to {most:g}"
+    if least is not None and least != -_INT64:
+        return f"{words} from {least:g}"
+    return f"{words} {limit}".rstrip()
 
 
 def _shown_at(place: str, reparse: Any) -> str | None:

@@ -56,18 +56,18 @@ def test_a_document_becomes_a_value_of_the_type():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[]", "w.json: is [], wanted object; expected a whole"),
+        ("[]", "w.json: is [], wanted keys with values; expected a whole"),
         ("{}", "w.json: has no `parts`; expected a whole"),
-        ('{"parts": 3}', "w.json: $.parts is 3, wanted array; expected a whole"),
+        ('{"parts": 3}', "w.json: $.parts is 3, wanted a list; expected a whole"),
         ('{"parts": [{"name": "a"}, {"sizes": []}]}', "w.json: $.parts[1] has no `name`; expected a whole"),
         (
             '{"parts": [{"name": "a", "sizes": [1, 2, "3"]}]}',
-            "w.json: $.parts[0].sizes[2] is '3', wanted int | null; expected a whole",
+            "w.json: $.parts[0].sizes[2] is '3', wanted a whole number; expected a whole",
         ),
-        ('{"parts": [{"name": "a", "count": -1}]}', "w.json: $.parts[0].count is -1, wanted int >= 0; expected a whole"),
+        ('{"parts": [{"name": "a", "count": -1}]}', "w.json: $.parts[0].count is -1, wanted a whole number from 0; expected a whole"),
         ('{"parts": [{"name": "odd"}]}', "w.json: $.parts[0] is {'name': 'odd'}: odd parts do not fit; expected a whole"),
         ('{"parts": [], "kind": "up"}', "w.json: $.kind is 'up', wanted one of left, right; expected a whole"),
-        ('{"parts": [], "factor": true}', "w.json: $.factor is True, wanted float; expected a whole"),
+        ('{"parts": [], "factor": true}', "w.json: $.factor is True, wanted a number; expected a whole"),
         ('{"parts": [],\n "factor": NaN}', "w.json: is not valid JSON (NaN is not JSON); expected a whole"),
         ('{"parts": [],\n "factor": -Infinity}', "w.json: is not valid JSON (-Infinity is not JSON); expected a whole"),
         ('{"parts": [],\n "factor": }', "w.json: is not valid JSON (line 2: Expecting value); expected a whole"),
@@ -85,7 +85,7 @@ def test_what_does_not_fit_is_one_line_with_its_place(text, said):
 def test_the_error_has_the_class_the_advice_and_the_place_of_the_caller():
     with pytest.raises(EngineError) as caught:
         parse('{"name": 3}', Part, place="$.parts['a']", error=EngineError, advice="write it again")
-    assert str(caught.value) == "w.json: $.parts['a'].name is 3, wanted str; expected a whole; write it again"
+    assert str(caught.value) == "w.json: $.parts['a'].name is 3, wanted text; expected a whole; write it again"
 
 
 def test_a_closed_type_names_its_keys():
@@ -155,7 +155,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     ("text", "said"),
     [
         ("width = 1\ndepth = 2", "t.toml: has an unknown key `depth`"),
-        ("width = 1.5", "t.toml: $.width is 1.5, wanted int"),
+        ("width = 1.5", "t.toml: $.width is 1.5, wanted a whole number"),
         ("width = 2020-01-01", "t.toml: $.width is "),
         ("width = inf", "t.toml: holds inf, which is not a finite number"),
         ("width = 1" + "0" * 5000, "t.toml: holds a number of 19 digits or more"),

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 
 import edgeq
+from edgeq.boundary import read_json
 from edgeq.calibrators import Histogram, HistogramBuilder
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
@@ -26,7 +28,7 @@ from edgeq.export.tflite.plan import observed_tensors as observed_in_tflite
 from edgeq.export.tflite.writer import TfliteModel
 from edgeq.export.topology import VitPlan, activation_behind, choose, observed_tensors
 from edgeq.export.transformer import find_transformer
-from edgeq.files import read_json, sha256_file, write_json
+from edgeq.files import sha256_file, write_json
 from edgeq.images import UnreadableImages, read_image, work_ahead
 from edgeq.preprocessing import preprocess
 from edgeq.progress import progress_bar
@@ -63,6 +65,18 @@ def _quantized_tensors(model: FloatModel) -> list[str]:
         layers = (linear_of(node) for node in model.graph.graph)
         outputs += [str(activation_behind(layer.add or layer.node).name) for layer in layers if layer is not None]
     return list(dict.fromkeys([*observed, *outputs]))
+
+
+class _Part(msgspec.Struct):
+    """What an interrupted calibration has kept."""
+
+    format: str
+    tool_version: str
+    model_digest: str
+    preprocessing_digest: str
+    tensors: list[str]
+    images: list[str]
+    histograms: dict[str, Any]
 
 
 class ObservedModel(Protocol):
@@ -281,15 +295,15 @@ class Collector:
         if self._partial is None or not self._partial.is_file():
             return
         try:
-            part = read_json(self._partial, kind="the kept part of a calibration")
-            if {key: part.get(key) for key in self._identity()} != self._identity():
+            part = read_json(self._partial, _Part, kind="the kept part of a calibration")
+            if {key: getattr(part, key) for key in self._identity()} != self._identity():
                 raise MismatchError(f"{self._partial} belongs to another model, pre-processing or version of edgeq")
-            done = [str(digest) for digest in part["images"]]
+            done = part.images
             if not set(done) <= set(dict(image_digests(images)).values()):
                 raise MismatchError(f"{self._partial} has counted images that this run does not take")
-            self._earlier = {name: Histogram.from_json(part["histograms"][name]) for name in self.names}
+            self._earlier = {name: Histogram.from_json(part.histograms.get(name)) for name in self.names}
             self.done, self.resumed = done, len(done)
-        except (EdgeqError, KeyError, TypeError, AttributeError) as error:
+        except EdgeqError as error:
             _log.warning("starting anew, what an earlier run has kept cannot be used: %s", error)
 
 
