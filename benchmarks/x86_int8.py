@@ -17,7 +17,6 @@ from benchmarks.cases import DETECTORS, Case, case, result_parser, write_result
 from benchmarks.peers import AnyFormat, quantize, size_bytes, write_listing
 from edgeq.export.artifact import Artifact
 from edgeq.images import list_images
-from edgeq.inputs import evenly_spaced
 from edgeq.verbs.bench import Job, Sampling, bench_jobs
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.evaluate import evaluate_artifacts

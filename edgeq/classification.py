@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.boundary import Integer, convert, read_json, read_text
 from edgeq.detection.decoders.roles import describe, pick_options, pick_outputs
 from edgeq.errors import InputError, ModelError
 from edgeq.export.artifact import Artifact, Postprocessing
-from edgeq.files import read_json
 from edgeq.images import IMAGE_SUFFIXES, existing_images, list_images
 
 DECODER = "classification"
@@ -261,23 +261,16 @@ def _from_folders(folder: Path) -> LabelledImages:
 
 
 def _from_json(source: Path) -> list[tuple[str, int | str]]:
-    document: Any = read_json(source, kind=_WANTED)
-    if not isinstance(document, dict):
-        raise InputError(f"{source}: is a JSON {type(document).__name__}; wanted {_WANTED}")
-    for name, label in document.items():
-        if isinstance(label, bool) or not isinstance(label, (int, str)):
-            hint = (
-                "; this is a COCO file, which is for detectors" if {"images", "annotations"} <= document.keys() else ""
-            )
-            raise InputError(f"{source}: the class of {name!r} is a {type(label).__name__}; wanted {_WANTED}{hint}")
-    return list(document.items())
+    found = read_json(source, dict[str, Any], kind=_WANTED)
+    if {"images", "annotations"} <= found.keys():
+        raise InputError(f"{source}: is a COCO file, which is for detectors; wanted {_WANTED}")
+    for name, label in found.items():
+        convert(label, Integer | str, source=source, kind=_WANTED, place=f"$[{name!r}]")  # type: ignore[arg-type]
+    return list(found.items())
 
 
 def _from_text(source: Path) -> list[tuple[str, int | str]]:
-    try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: cannot be read ({error}); wanted {_WANTED}") from error
+    lines = read_text(source, kind=_WANTED).splitlines()
     rows: list[tuple[str, int | str]] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -176,8 +176,10 @@ def export(
             f"{comparison.max_abs_output:.3g}, cosine {comparison.cosine:.5f} "
             f"(measured against {comparison.reference} on {comparison.images} images)"
         )
-        facts = file.artifact.quantization
-        for line in (*describe_signal(file.artifact, comparison.signal), *describe_layers(facts)):
+        for line in (
+            *describe_signal(file.artifact, comparison.signal),
+            *describe_layers(file.artifact.quantization_facts),
+        ):
             typer.echo(f"    {line}")
     if result.ranges_path is not None:
         typer.echo(f"ranges: {result.ranges_path}")

@@ -17,7 +17,7 @@ from edgeq.export.signal import EQUAL_DB
 from edgeq.verbs.report import LOCAL, REPORT, Column, Row, filled, header, provenance, table
 
 if TYPE_CHECKING:
-    from edgeq.export.artifact import Artifact
+    from edgeq.export.artifact import Artifact, QuantizationFacts
     from edgeq.export.signal import Signal
     from edgeq.verbs.build import Built
     from edgeq.verbs.check import FileCheck
@@ -118,33 +118,33 @@ def _print_lines(console: Console, top: Sequence[str], lines: Sequence[str]) -> 
         console.print(line, soft_wrap=True, markup=False)
 
 
-def describe_layers(facts: Mapping[str, Any]) -> list[str]:
+def describe_layers(facts: QuantizationFacts) -> list[str]:
     """Returns how many layers of a quantized file compute in INT8, and which do not for what reason.
 
     Only some are named; the manifest names them all.
     """
-    islands = [f"{name} ({reason})" for name, reason in facts.get("fp16_islands", {}).items()]
+    islands = [f"{name} ({reason})" for name, reason in facts.fp16_islands.items()]
     kept = (
         f"{len(islands)} layers kept in FP32 because FP16 would overflow or lose digits: {'; '.join(islands[:_NAMED])}"
     )
     audit = [f"{kept}{'; ...' if len(islands) > _NAMED else ''}"] if islands else []
-    if "int8_nodes" not in facts:
+    if facts.int8_nodes is None:
         return audit
-    ranges = f", ranges by {facts['method']}" if "method" in facts else ""
-    lines = [f"{facts['int8_nodes']} layers in int8{ranges}"]
-    for form, key in (("with dynamic ranges", "dynamic_nodes"), ("in float", "float_nodes")):
+    ranges = f", ranges by {facts.method}" if facts.method is not None else ""
+    lines = [f"{facts.int8_nodes} layers in int8{ranges}"]
+    for form, nodes in (("with dynamic ranges", facts.dynamic_nodes), ("in float", facts.float_nodes)):
         names: dict[str, list[str]] = {}
-        for name, reason in facts.get(key, {}).items():
+        for name, reason in nodes.items():
             names.setdefault(reason, []).append(name)
         lines += [
             f"{len(found)} {form}, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
             for reason, found in names.items()
         ]
-    if "calibration_cache" in facts:
-        cache = facts["calibration_cache"]
+    if facts.calibration_cache is not None:
+        cache = facts.calibration_cache
         lines.append(
-            f"{cache['file']}: {cache['tensors']} scales for {cache['float_file']}, under the header of TensorRT "
-            f"{cache['tensorrt']}; edgeq build writes that of the board over it"
+            f"{cache.file}: {cache.tensors} scales for {cache.float_file}, under the header of TensorRT "
+            f"{cache.tensorrt}; edgeq build writes that of the board over it"
         )
     return lines + audit
 

@@ -7,11 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.boundary import read_json, read_text
 from edgeq.errors import InputError
-from edgeq.files import read_json
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -119,21 +120,20 @@ def _list_folder(folder: Path) -> list[Path]:
 
 
 def _list_text(source: Path, images_dir: Path | None) -> list[Path]:
-    try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise InputError(
-            f"{source}: is not a list of images; wanted a folder, a text file with one path per line or a COCO file"
-        ) from None
+    lines = read_text(source, kind="a folder, a text file with one path per line, or a COCO file").splitlines()
     return existing_images(source, images_dir or source.parent, [line.strip() for line in lines if line.strip()])
 
 
+class _CocoImage(msgspec.Struct):
+    file_name: str
+
+
+class _CocoImages(msgspec.Struct):
+    images: list[_CocoImage]
+
+
 def _list_coco(source: Path, images_dir: Path | None) -> list[Path]:
-    document = read_json(source, kind="a COCO annotation file")
-    try:
-        names = [str(image["file_name"]) for image in document["images"]]
-    except (KeyError, TypeError):
-        raise InputError(f"{source}: is not a COCO annotation file; wanted a list `images` with `file_name`s") from None
+    names = [image.file_name for image in read_json(source, _CocoImages, kind="a COCO annotation file").images]
     if images_dir is None:
         raise InputError(f"{source}: is a COCO annotation file; say with --images DIR where its images are")
     return existing_images(source, images_dir, names)

@@ -28,27 +28,37 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+import msgspec
+
+from edgeq.boundary import Integer, parse_toml, read_json, read_text, read_toml
 from edgeq.errors import InputError
-from edgeq.export.artifact import ChannelOrder, Postprocessing, Preprocessing, Resize
-from edgeq.files import read_json
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from edgeq.export.artifact import (
+    ChannelOrder,
+    CropFraction,
+    Factor,
+    Pixels,
+    PixelValue,
+    Postprocessing,
+    Preprocessing,
+    Resize,
+)
 
 _DATA = files("edgeq") / "data"
-_CHOICES = {"resize": get_args(Resize), "channel_order": get_args(ChannelOrder)}
-_BY_CHANNEL = ("mean", "std")
 _SIZES = ("height_px", "width_px")
+
+
+class _Category(msgspec.Struct):
+    id: Integer
+    name: str | Integer
+
+
+class _Categories(msgspec.Struct):
+    categories: tuple[_Category, ...]
 
 
 @dataclass(frozen=True)
@@ -83,11 +93,11 @@ def load_preset(name_or_toml: str, input_size: tuple[int, int] | None = None) ->
         InputError: the preset is unknown, cannot be read, has an unknown key, or a value of the wrong kind.
     """
     document = _read(name_or_toml)
-    _require_keys(name_or_toml, "", document, {"labels", "preprocessing", "postprocessing"})
+    post = document.postprocessing
     return Preset(
-        _preprocessing(name_or_toml, _table(name_or_toml, document, "preprocessing"), input_size),
-        _postprocessing(name_or_toml, document),
-        _labels(name_or_toml, document.get("labels", [])),
+        _preprocessing(name_or_toml, document.preprocessing, input_size),
+        None if post is None else Postprocessing(post.decoder, post.outputs, post.options),
+        _labels(name_or_toml, document.labels),
     )
 
 
@@ -123,113 +133,84 @@ def parse_labels(text: str) -> tuple[str, ...]:
     """
     path = Path(text)
     if path.suffix == ".json":
-        document = read_json(path, kind="a COCO annotation file")
-        try:
-            categories = sorted(document["categories"], key=lambda category: category["id"])
-            return tuple(str(category["name"]) for category in categories)
-        except (KeyError, TypeError):
-            raise InputError(f"--labels {path}: has no list of categories with id and name") from None
+        document = read_json(path, _Categories, kind="a COCO annotation file for --labels")
+        return tuple(str(category.name) for category in sorted(document.categories, key=lambda category: category.id))
     if path.is_file():
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        lines = read_text(path, kind="class names for --labels, one per line").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
     if path.suffix:
         raise InputError(f"--labels {path}: no such file; wanted a COCO JSON, a text file, or names with commas")
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _read(name_or_toml: str) -> dict[str, Any]:
+class _Preprocessing(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The table [preprocessing]; what it leaves out is the default of `Preprocessing`."""
+
+    height_px: Pixels | None = None
+    width_px: Pixels | None = None
+    resize: Resize | None = None
+    channel_order: ChannelOrder | None = None
+    scale: Factor | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    fill: PixelValue | None = None
+    antialias: bool | None = None
+    crop_fraction: CropFraction | None = None
+
+    def __post_init__(self) -> None:
+        channels = 1 if self.channel_order == "gray" else 3
+        wanted = "three numbers" if channels == 3 else "one number for gray images: [0.5]"
+        if self.mean is not None and len(self.mean) != channels:
+            raise ValueError(f"mean is {list(self.mean)}, wanted {wanted}")
+        if self.std is not None and (len(self.std) != channels or min(self.std) <= 0):
+            raise ValueError(f"std is {list(self.std)}, wanted {wanted}, each above 0")
+
+
+class _Postprocessing(msgspec.Struct, forbid_unknown_fields=True):
+    """The table [postprocessing]."""
+
+    decoder: str
+    outputs: dict[str, str] = {}
+    options: dict[str, Any] = {}
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    """A preset's file."""
+
+    labels: str | tuple[str, ...] = ()
+    preprocessing: _Preprocessing = msgspec.field(default_factory=_Preprocessing)
+    postprocessing: _Postprocessing | None = None
+
+
+def _read(name_or_toml: str) -> _Document:
     if name_or_toml in preset_names():
-        return tomllib.loads((_DATA / "presets" / f"{name_or_toml}.toml").read_text(encoding="utf-8"))
+        content = (_DATA / "presets" / f"{name_or_toml}.toml").read_bytes()
+        return parse_toml(content, _Document, source=f"preset {name_or_toml}", kind="a preset")
     path = Path(name_or_toml)
     if path.suffix != ".toml":
         raise InputError(f"unknown preset {name_or_toml!r}; known: {', '.join(preset_names())}, or a .toml file")
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: no such file; expected a preset ({', '.join(preset_names())} are built in)"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a preset ({error})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: is not valid TOML ({error})") from error
+    return read_toml(path, _Document, kind="a preset", advice=f"built in are {', '.join(preset_names())}")
 
 
-def _preprocessing(source: str, table: Mapping[str, Any], input_size: tuple[int, int] | None) -> Preprocessing:
-    _require_keys(source, "preprocessing.", table, {field.name for field in dataclasses.fields(Preprocessing)})
-    channels = 1 if table.get("channel_order") == "gray" else 3
-    values = {key: _value(source, key, value, channels) for key, value in table.items()}
+def _preprocessing(source: str, table: _Preprocessing, input_size: tuple[int, int] | None) -> Preprocessing:
+    stated = {key: value for key, value in msgspec.structs.asdict(table).items() if value is not None}
     if input_size is not None:
-        values |= dict(zip(_SIZES, input_size, strict=True))
-    if not values.keys() >= set(_SIZES):
+        stated |= dict(zip(_SIZES, input_size, strict=True))
+    if not stated.keys() >= set(_SIZES):
         raise InputError(
             f"preset {source}: the model's input size is free; give --size HxW, or height_px and width_px under "
             "[preprocessing] of a .toml file"
         )
-    return Preprocessing(**values)
+    try:
+        return Preprocessing(**stated)
+    except ValueError as error:
+        raise InputError(f"preset {source}: {error}; choose a smaller input") from error
 
 
-def _value(source: str, key: str, value: Any, channels: int) -> Any:
-    """Returns a value of [preprocessing] in the type of its field."""
-    if key in _CHOICES:
-        valid, wanted = value in _CHOICES[key], f"one of {', '.join(_CHOICES[key])}"
-    elif key in _BY_CHANNEL:
-        valid = isinstance(value, list) and len(value) == channels and all(map(_is_number, value))
-        wanted = "three numbers" if channels == 3 else "one number for gray images: [0.5]"
-        valid = valid and (key != "std" or all(part > 0 for part in value))
-        value = tuple(map(float, value)) if valid else value
-    elif key == "antialias":
-        valid, wanted = isinstance(value, bool), "true or false"
-    elif key in _SIZES:
-        valid, wanted = type(value) is int and value > 0, "a number of pixels"
-    else:
-        lowest, highest = {"fill": (0, 255), "crop_fraction": (0.01, 1)}.get(key, (0, float("inf")))
-        valid, wanted = _is_number(value) and lowest <= value <= highest, f"a number from {lowest} to {highest}"
-        value = float(value) if valid else value
-    if not valid:
-        raise InputError(f"preset {source}: preprocessing.{key} is {value!r}, wanted {wanted}")
-    return value
-
-
-def _postprocessing(source: str, document: Mapping[str, Any]) -> Postprocessing | None:
-    if "postprocessing" not in document:
-        return None
-    table = _table(source, document, "postprocessing")
-    _require_keys(source, "postprocessing.", table, {"decoder", "outputs", "options"})
-    decoder = table.get("decoder")
-    if not isinstance(decoder, str):
-        raise InputError(f"preset {source}: postprocessing.decoder is {decoder!r}, wanted a decoder's name")
-    outputs, options = _table(source, table, "outputs"), _table(source, table, "options")
-    for role, name in outputs.items():
-        if not isinstance(name, str):
-            raise InputError(f"preset {source}: postprocessing.outputs.{role} is {name!r}, wanted an output's name")
-    return Postprocessing(decoder, outputs, options)
-
-
-def _labels(source: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        known = sorted(Path(entry.name).stem for entry in (_DATA / "labels").iterdir())
-        if value not in known:
-            raise InputError(
-                f"preset {source}: unknown labels {value!r}; known: {', '.join(known)}, or a list of names"
-            )
-        return tuple((_DATA / "labels" / f"{value}.txt").read_text(encoding="utf-8").splitlines())
-    if not (isinstance(value, list) and all(isinstance(label, str) for label in value)):
-        raise InputError(f"preset {source}: labels is {value!r}, wanted a list of names")
-    return tuple(value)
-
-
-def _table(source: str, parent: Mapping[str, Any], key: str) -> dict[str, Any]:
-    table = parent.get(key, {})
-    if not isinstance(table, dict):
-        raise InputError(f"preset {source}: {key} is {table!r}, wanted a table")
-    return table
-
-
-def _require_keys(source: str, prefix: str, table: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(table.keys() - known)
-    if unknown:
-        raise InputError(f"preset {source}: unknown key {prefix}{unknown[0]}; known: {', '.join(sorted(known))}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _labels(source: str, stated: str | tuple[str, ...]) -> tuple[str, ...]:
+    if not isinstance(stated, str):
+        return stated
+    known = sorted(Path(entry.name).stem for entry in (_DATA / "labels").iterdir())
+    if stated not in known:
+        raise InputError(f"preset {source}: unknown labels {stated!r}; known: {', '.join(known)}, or a list of names")
+    return tuple((_DATA / "labels" / f"{stated}.txt").read_text(encoding="utf-8").splitlines())

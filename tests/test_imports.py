@@ -20,7 +20,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 # ruff enforces this list statement by statement; the tests below watch what really happens.
 HEAVY = PYPROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-module-level-imports"]
 # Light enough to load with any module that needs them.
-LIGHT = {"numpy", "rich", "tomli", "typer"}
+LIGHT = {"msgspec", "numpy", "rich", "tomli", "typer"}
 IMPORT_NAMES = {"pillow": "PIL"}
 
 # Loads modules one by one and prints those that brought a heavy library along, with its name.

@@ -36,10 +36,12 @@ class Level:
 
 # Lowest first. A new module or package under edgeq/ is entered here, and nowhere else.
 LEVELS = (
-    Level(frozenset({"errors", "files", "machine", "packing", "progress", "registry", "resume"})),
+    Level(frozenset({"boundary", "errors", "files", "machine", "packing", "progress", "registry", "resume"})),
     Level(frozenset({"sensors"})),
     Level(frozenset({"calibrators", "quantizers", "targets"}), mixed=False),
     Level(frozenset({"export"})),
+    # What commands find out, as values and as files: every command makes or reads them.
+    Level(frozenset({"results"})),
     Level(frozenset({"runtimes"})),
     Level(
         frozenset(

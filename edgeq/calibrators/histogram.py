@@ -191,7 +191,7 @@ class Histogram:
             if sum(counts.tolist()) != values or not (counts[0] and counts[-1]):
                 raise ValueError("the counts do not add up to the values between minimum and maximum")
             return cls(exponent, counts, minimum, maximum, non_finite)
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, binascii.Error) as error:
             raise InputError(f"not a histogram of edgeq ({error})") from error
 
 

@@ -13,17 +13,24 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
+
+from edgeq.boundary import Count, Raw, parse_json, read_limited
 from edgeq.calibrators import get_method
 from edgeq.calibrators.candidates import Choice
 from edgeq.calibrators.grid import Range
 from edgeq.calibrators.histogram import Histogram
 from edgeq.errors import InputError, MismatchError
-from edgeq.files import read_json, sha256_json, write_text
+from edgeq.files import sha256_json, write_text
+
+T = TypeVar("T")
 
 FORMAT = "edgeq-ranges"
 _VERSION = 1
+_KIND = "ranges that `edgeq calibrate` wrote"
+_RECALIBRATE = "run `edgeq calibrate` again"
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,7 @@ class Provenance:
 
     model_digest: str
     preprocessing_digest: str
-    images: int
+    images: Count
     images_digest: str
     tool_version: str
 
@@ -165,12 +172,26 @@ class Ranges:
         Raises:
             InputError: the file is missing, damaged, of another kind or version, or its parts contradict each other.
         """
-        document = read_json(path, kind="ranges that `edgeq calibrate` wrote")
-        try:
-            return _parse(document)
-        except (InputError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-            raise InputError(f"{path}: cannot be used as ranges: {reason}; run `edgeq calibrate` again") from error
+        content = read_limited(path, _KIND)
+        head = _parse(path, content, _Head)
+        if head.format != FORMAT:
+            raise InputError(f"{path}: is not of the format {FORMAT!r}; expected {_KIND}; {_RECALIBRATE}")
+        if head.version != _VERSION:
+            raise InputError(f"{path}: has version {head.version}, this edgeq reads {_VERSION}; {_RECALIBRATE}")
+        read = _parse(path, content, _File)
+        if differing := sorted(read.tensors.keys() ^ read.histograms.keys()):
+            raise InputError(
+                f"{path}: its tensors and histograms differ in {differing[0]!r} and {len(differing) - 1} more names; "
+                f"{_RECALIBRATE}"
+            )
+        return cls(
+            read.method,
+            read.options,
+            read.provenance,
+            {name: _parse(path, entry, Range, f"$.tensors[{name!r}]") for name, entry in read.tensors.items()},
+            {name: _parse_histogram(path, name, entry) for name, entry in read.histograms.items()},
+            {name: _parse(path, entry, Choice, f"$.choices[{name!r}]") for name, entry in read.choices.items()},
+        )
 
     def _tensor(self, name: str) -> Range:
         if name not in self.tensors:
@@ -209,56 +230,34 @@ def _render(value: Any) -> str:
     return "{\n" + ",\n".join(lines) + "\n  }"
 
 
-def _parse(document: Any) -> Ranges:
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise InputError(f"it is JSON, but not of the format {FORMAT!r}")
-    if document["version"] != _VERSION:
-        raise InputError(f"version {document['version']!r}, this edgeq reads {_VERSION}")
-    tensors = {name: _parse_range(name, entry) for name, entry in document["tensors"].items()}
-    if differing := sorted(tensors.keys() ^ document["histograms"].keys()):
-        raise InputError(f"tensors and histograms differ in {differing[0]!r} and {len(differing) - 1} more names")
-    histograms = {name: _parse_histogram(name, entry) for name, entry in document["histograms"].items()}
-    provenance = Provenance(**document["provenance"])
-    for field in dataclasses.fields(Provenance):
-        found = getattr(provenance, field.name)
-        if type(found) is not (int if field.name == "images" else str):
-            raise InputError(f"provenance: {field.name} is {found!r}")
-    method, options = document["method"], document["options"]
-    if not isinstance(method, str) or not isinstance(options, dict):
-        raise InputError(f"method {method!r} with options {options!r} is none")
-    choices = {name: _parse_choice(name, entry) for name, entry in document.get("choices", {}).items()}
-    return Ranges(method, options, provenance, tensors, histograms, choices)
+class _Head(msgspec.Struct):
+    format: str | None = None
+    version: int | None = None
 
 
-def _parse_range(name: str, entry: Any) -> Range:
-    numbers = {key: entry[key] for key in ("low", "high", "threshold")}
-    if entry.keys() != numbers.keys() or not all(type(number) in (int, float) for number in numbers.values()):
-        raise InputError(f"tensor {name!r}: wanted three numbers, low, high and threshold")
+class _File(msgspec.Struct):
+    """The content of a file; what is said of one tensor is parsed with the tensor's name in its errors."""
+
+    method: str
+    options: dict[str, Any]
+    provenance: Provenance
+    tensors: dict[str, Raw]
+    histograms: dict[str, Raw]
+    choices: dict[str, Raw] = {}
+
+
+def _parse(path: Path, content: bytes | Raw, wanted: type[T], place: str = "$") -> T:
+    return parse_json(content, wanted, source=path, kind=_KIND, advice=_RECALIBRATE, place=place)
+
+
+def _parse_histogram(path: Path, name: str, entry: Raw) -> Histogram:
+    place = f"$.histograms[{name!r}]"
     try:
-        return Range(**{key: float(number) for key, number in numbers.items()})
-    except ValueError as error:
-        raise InputError(f"tensor {name!r}: {error}") from error
-
-
-def _parse_histogram(name: str, entry: Any) -> Histogram:
-    try:
-        return Histogram.from_json(entry)
+        return Histogram.from_json(_parse(path, entry, dict[str, Any], place))
     except InputError as error:
-        raise InputError(f"tensor {name!r}: {error}") from error
+        raise error if place in str(error) else InputError(f"{path}: {place} is {error}; {_RECALIBRATE}") from error
 
 
 def _render_choice(choice: Choice) -> dict[str, Any]:
     """Returns the choice as JSON, without what a tensor that fell back does not have."""
     return {key: value for key, value in dataclasses.asdict(choice).items() if value}
-
-
-def _parse_choice(name: str, entry: Any) -> Choice:
-    try:
-        layers = tuple(str(layer) for layer in entry.get("layers", ()))
-        errors = [
-            {str(candidate): float(error) for candidate, error in entry.get(key, {}).items()}
-            for key in ("asymmetric_errors", "symmetric_errors")
-        ]
-        return Choice(str(entry["asymmetric"]), str(entry["symmetric"]), layers, *errors)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"tensor {name!r}: {entry!r} is not a choice of method best ({error})") from error

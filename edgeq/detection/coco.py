@@ -10,18 +10,21 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import math
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.boundary import Integer, read_json
 from edgeq.detection.detections import Detections
 from edgeq.errors import InputError, MissingDependencyError
-from edgeq.files import read_json
 
 ENGINES = ("pycocotools", "faster")
 
@@ -30,6 +33,8 @@ SCORE_NAMES = (
     "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
 )  # fmt: skip
 """The twelve numbers of a COCO evaluation, in pycocotools' order."""
+
+_KIND = "a COCO annotation file with boxes"
 
 # Positions in pycocotools' arrays: IoU thresholds, areas and numbers of detections.
 _IOU50, _IOU75 = 0, 5
@@ -110,20 +115,52 @@ def load_ground_truth(source: Path) -> GroundTruth:
     Raises:
         InputError: the file is missing, is no COCO file, or contradicts itself.
     """
-    document = read_json(source, kind="a COCO annotation file")
+    document = read_json(source, _File, kind=_KIND)
     for key in ("images", "annotations", "categories"):
-        if not (isinstance(document, dict) and isinstance(document.get(key), list)):
-            raise InputError(f"{source}: has no list {key!r}; wanted a COCO annotation file with boxes")
-        if not document[key]:
+        if not getattr(document, key):
             raise InputError(f"{source}: its list {key!r} is empty; there is nothing to score on")
-    images = _parse_images(source, document["images"])
-    categories = _parse_categories(source, document["categories"])
+    _require_unique(source, "images", [image.id for image in document.images])
+    _require_unique(source, "categories", [category.id for category in document.categories])
+    images = tuple(
+        ImageRecord(each.id, each.file_name, int(each.width or 0), int(each.height or 0)) for each in document.images
+    )
+    categories = {each.id: str(each.name) for each in sorted(document.categories, key=lambda each: each.id)}
     known = {image.id for image in images}
     annotations = [
-        _parse_annotation(source, number, entry, categories)
-        for number, entry in enumerate(document["annotations"], start=1)
+        _annotation(source, number, entry, categories) for number, entry in enumerate(document.annotations, start=1)
     ]
     return GroundTruth(source, images, categories, tuple(entry for entry in annotations if entry["image_id"] in known))
+
+
+_Side = Annotated[float, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
+class _Image(msgspec.Struct):
+    id: Integer
+    file_name: str
+    width: _Side | None = None
+    height: _Side | None = None
+
+
+class _Category(msgspec.Struct):
+    id: Integer
+    name: str | Integer
+
+
+class _Annotation(msgspec.Struct):
+    image_id: Integer
+    category_id: Integer
+    bbox: tuple[float, float, float, float]
+    area: float | None = None
+    iscrowd: float | bool = 0
+
+
+class _File(msgspec.Struct):
+    """A COCO annotation file, as far as boxes need it."""
+
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
 
 
 def category_ids(ground_truth: GroundTruth, labels: Sequence[str]) -> NDArray[np.int64]:
@@ -186,76 +223,32 @@ def check_engine(engine: str) -> None:
     _import_engine(engine)
 
 
-def _parse_images(source: Path, entries: list[Any]) -> tuple[ImageRecord, ...]:
-    images = []
-    for entry in entries:
-        try:
-            size = int(entry.get("width") or 0), int(entry.get("height") or 0)
-            images.append(ImageRecord(_integer(entry["id"]), str(entry["file_name"]), *size))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise InputError(
-                f"{source}: image number {len(images) + 1} is {_short(entry)}; wanted an integer `id` and a `file_name`"
-            ) from None
-    _require_unique(source, "images", [image.id for image in images])
-    return tuple(images)
-
-
-def _parse_categories(source: Path, entries: list[Any]) -> dict[int, str]:
-    categories = []
-    for entry in entries:
-        try:
-            categories.append((_integer(entry["id"]), str(entry["name"])))
-        except (KeyError, TypeError):
-            raise InputError(
-                f"{source}: category number {len(categories) + 1} is {_short(entry)}; wanted an integer `id` and a "
-                "`name`"
-            ) from None
-    _require_unique(source, "categories", [category for category, _ in categories])
-    return dict(sorted(categories))
-
-
-def _parse_annotation(source: Path, number: int, entry: Any, categories: Mapping[int, str]) -> dict[str, Any]:
-    try:
-        box = [float(value) for value in entry["bbox"]]
-        _, _, width, height = box
-        area = float(entry.get("area", width * height))
-        parsed = {
-            "id": number,
-            "image_id": _integer(entry["image_id"]),
-            "category_id": _integer(entry["category_id"]),
-            "bbox": box,
-            "area": area,
-            "iscrowd": int(entry.get("iscrowd", 0)),
-        }
-    except (KeyError, TypeError, ValueError, AttributeError):
+def _annotation(source: Path, number: int, entry: _Annotation, categories: Mapping[int, str]) -> dict[str, Any]:
+    """Returns an annotation as pycocotools takes it."""
+    if entry.category_id not in categories:
         raise InputError(
-            f"{source}: annotation number {number} is {_short(entry)}; wanted `image_id`, `category_id` and `bbox` "
-            "(x, y, width, height)"
-        ) from None
-    if parsed["category_id"] not in categories:
-        raise InputError(
-            f"{source}: annotation number {number} is of category {parsed['category_id']}, which the file does not list"
+            f"{source}: annotation number {number} is of category {entry.category_id}, which the file does not list"
         )
-    if not np.isfinite([*box, area]).all() or min(width, height) < 0:
-        raise InputError(f"{source}: annotation number {number} has the box {box}; wanted finite numbers, no side < 0")
-    return parsed
-
-
-def _integer(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{value!r} is not an integer")
-    return value
+    _, _, width, height = entry.bbox
+    area = width * height if entry.area is None else entry.area
+    if min(width, height) < 0 or not math.isfinite(area):
+        raise InputError(
+            f"{source}: annotation number {number} has the box {list(entry.bbox)}; wanted finite numbers, no side < 0"
+        )
+    return {
+        "id": number,
+        "image_id": entry.image_id,
+        "category_id": entry.category_id,
+        "bbox": list(entry.bbox),
+        "area": float(area),
+        "iscrowd": int(entry.iscrowd),
+    }
 
 
 def _require_unique(source: Path, kind: str, ids: list[int]) -> None:
     if len(set(ids)) < len(ids):
-        twice = next(value for value in ids if ids.count(value) > 1)
+        twice = next(value for value, count in Counter(ids).items() if count > 1)
         raise InputError(f"{source}: two of its {kind} have the id {twice}; wanted every id once")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _results(

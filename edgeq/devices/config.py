@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
+
+from edgeq.boundary import Count, Positive, convert, read_toml
 from edgeq.errors import InputError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover
-    import tomli as tomllib
-
 LOCAL = "local"
-ENVIRONMENTS = ("push", "venv")
 
 # What ssh_config may put into a command by %h and %r, so nothing that a shell or ssh itself could take for more.
 _ADDRESS = re.compile(
@@ -105,29 +101,39 @@ def read_devices(source: Path | None = None) -> dict[str, Device]:
         source = next((path for path in places if path.is_file()), None)
     if source is None:
         return {}
-    try:
-        document = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{source}: cannot be read as TOML ({error})") from error
-    return {name: _device(f"{source}: [{name}]", name, fields) for name, fields in document.items()}
+    tables = read_toml(source, dict[str, Any], kind="devices, each a table [name]")
+    return {name: _device(source, name, table) for name, table in tables.items()}
 
 
-def _device(where: str, name: str, fields: Any) -> Device:
-    if not isinstance(fields, dict):
-        raise InputError(f"{where} is {fields!r}; wanted a table with host = 'ssh://[user@]host[:port]'")
+class _Table(msgspec.Struct, forbid_unknown_fields=True):
+    """A table of devices.toml; `Device` explains its keys."""
+
+    host: str
+    threads: Positive | None = None
+    cpus: tuple[Count, ...] = ()
+    runtimes: tuple[str, ...] = ()
+    python: str | None = None
+    env: Literal["push", "venv"] | None = None
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        texts = {"python": self.python, "cache": self.cache, **{f"runtime {each!r}": each for each in self.runtimes}}
+        for key, text in texts.items():
+            if text is not None and not _is_word(text):
+                raise ValueError(f"{key} is {text!r}, wanted printable text that does not begin with a dash")
+        if self.cache is not None and ":" in self.cache:  # PYTHONPATH is a list with colons
+            raise ValueError(f"cache is {self.cache!r}, wanted a folder, without a colon")
+
+
+def _device(source: Path, name: str, fields: Any) -> Device:
+    where = f"{source}: [{name}]"
     if name == LOCAL or "://" in name or not name.isprintable() or not name.strip():
         raise InputError(f"{where}: this name is taken or not allowed; choose another name")
-    unknown = sorted(fields.keys() - _KEYS.keys())
-    if unknown:
-        raise InputError(f"{where}: unknown key {', '.join(map(repr, unknown))}; known: {', '.join(_KEYS)}")
-    for key, value in fields.items():
-        fits, wanted = _KEYS[key]
-        if not fits(value):
-            raise InputError(f"{where}: {key} = {value!r}; wanted {wanted}")
-    if "host" not in fields:
-        raise InputError(f"{where}: has no host; wanted host = 'ssh://[user@]host[:port]'")
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()}
-    return Device(**{"name": name, **options, **_address(fields["host"], where)})
+    table = convert(
+        fields, _Table, source=source, place=f"[{name}]", kind="a table with host = 'ssh://[user@]host[:port]'"
+    )
+    stated = {key: value for key, value in msgspec.structs.asdict(table).items() if value is not None}
+    return Device(**{"name": name, **stated, **_address(table.host, where)})
 
 
 def _address(text: str, where: str) -> dict[str, Any]:
@@ -139,25 +145,5 @@ def _address(text: str, where: str) -> dict[str, Any]:
     return {"host": match["host"].strip("[]"), "user": match["user"], "port": None if port is None else int(port)}
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and value.isprintable() and not value.startswith("-")
-
-
-def _are(value: Any, fits: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(fits(each) for each in value)
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-_KEYS: dict[str, tuple[Any, str]] = {
-    "host": (lambda value: isinstance(value, str), "ssh://[user@]host[:port]"),
-    "threads": (lambda value: _is_count(value, 1), "a number from 1"),
-    "cpus": (lambda value: _are(value, lambda each: _is_count(each, 0)), "a list of CPU numbers"),
-    "runtimes": (lambda value: _are(value, _is_text), "a list of runtimes"),
-    "python": (_is_text, "the path of an interpreter"),
-    "env": (lambda value: value in ENVIRONMENTS, " or ".join(map(repr, ENVIRONMENTS))),
-    # PYTHONPATH is a list with colons.
-    "cache": (lambda value: _is_text(value) and ":" not in value, "a folder, without a colon"),
-}
+def _is_word(text: str) -> bool:
+    return bool(text) and text.isprintable() and not text.startswith("-")

@@ -25,8 +25,8 @@ from edgeq.targets import get_target
 # Runtime -> the package on PyPI that brings its engine. TensorRT comes with the device's system, or not at all.
 _PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai-edge-litert"}
 _FROM_SYSTEM = "tensorrt"
-# What edgeq itself needs to run and to decode: arrays and images.
-_BASE = ("numpy", "pillow")
+# What edgeq itself needs to run and to decode: manifests, arrays and images.
+_BASE = ("msgspec", "numpy", "pillow")
 _COUNT_THREADS = "from edgeq.machine import *; print('{\"threads\":', default_threads(read_machine()), '}')"
 _ENTER = 'cd "$1" && shift && exec "$@"'
 _TIMEOUT_S = 120.0

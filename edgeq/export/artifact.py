@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 
+from edgeq.boundary import Count, Integer, convert, read_json
 from edgeq.errors import InputError, MismatchError
-from edgeq.files import read_json, sha256_file, sha256_json, write_json
+from edgeq.files import sha256_file, sha256_json, write_json
 
 MANIFEST_VERSION = 1
+
+Pixels = Annotated[int, msgspec.Meta(ge=1, le=1 << 15)]
+"""Height or width of an image."""
+PixelValue = Annotated[float, msgspec.Meta(ge=0, le=255)]
+Factor = Annotated[float, msgspec.Meta(ge=0)]
+CropFraction = Annotated[float, msgspec.Meta(ge=0.01, le=1)]
 
 Resize = Literal["center", "letterbox", "stretch", "crop"]
 ChannelOrder = Literal["rgb", "bgr", "gray"]
 Layout = Literal["NCHW", "NHWC"]
+
+_KIND = "an edgeq manifest"
+_EXPORT_AGAIN = "export the model again"
+# Booleans, integers and floats; no text and no Python objects.
+_NUMBER_KINDS = "biuf"
+# Larger tensors than the engines take.
+_MAX_TENSOR_BYTES = 1 << 32
+_MAX_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -31,14 +48,30 @@ class TensorSpec:
         layout: Where a 4-D tensor has its channels: `NCHW` or `NHWC`.
         scale: Step of an integer tensor that stands for real numbers: `real = (integer - zero_point) * scale`.
         zero_point: The integer that stands for 0.0.
+
+    Raises:
+        ValueError: `dtype` is no type of numbers, `scale` is not above 0 or of a tensor of floats, or the shape is
+            larger than 4 GiB.
     """
 
     name: str
     dtype: str
-    shape: tuple[int | None, ...]
+    shape: tuple[Count | None, ...]
     layout: Layout = "NCHW"
     scale: float | None = None
-    zero_point: int = 0
+    zero_point: Integer = 0
+
+    def __post_init__(self) -> None:
+        try:
+            dtype = np.dtype(self.dtype)
+        except (TypeError, ValueError):
+            raise ValueError(f"dtype {self.dtype!r} is no type of numpy") from None
+        if dtype.kind not in _NUMBER_KINDS:
+            raise ValueError(f"dtype {self.dtype!r} is no type of numbers")
+        if self.scale is not None and (dtype.kind not in "iu" or not self.scale > 0):
+            raise ValueError(f"scale {self.scale} of a {self.dtype} tensor; wanted one above 0, of integers")
+        if math.prod(length or 1 for length in self.shape) * dtype.itemsize > _MAX_TENSOR_BYTES:
+            raise ValueError(f"shape {list(self.shape)} holds more than 4 GiB")
 
     def encode(self, array: np.ndarray) -> np.ndarray:
         """Returns what the file takes for real numbers, `(N, C, H, W)` where they are 4-D: C-contiguous."""
@@ -79,19 +112,20 @@ class Preprocessing:
         crop_fraction: For `crop`: the model's input size over the length the short side is scaled to (224/256).
 
     Raises:
-        ValueError: `mean` or `std` has another number of entries than there are channels.
+        ValueError: `mean` or `std` has another number of entries than there are channels, `std` holds one that is not
+            above 0, or the input has more than 64 megapixels.
     """
 
-    height_px: int
-    width_px: int
+    height_px: Pixels
+    width_px: Pixels
     resize: Resize = "center"
     channel_order: ChannelOrder = "rgb"
-    scale: float = 1.0 / 255.0
+    scale: Factor = 1.0 / 255.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    fill: float = 0.0
+    fill: PixelValue = 0.0
     antialias: bool = False
-    crop_fraction: float = 0.875
+    crop_fraction: CropFraction = 0.875
 
     def __post_init__(self) -> None:
         # The defaults are filled in, so that a pre-processing has one digest however it was written.
@@ -100,6 +134,10 @@ class Preprocessing:
             if given and len(given) != self.channels:
                 raise ValueError(f"{name} is {given}, wanted {self.channels} numbers for {self.channel_order} images")
             object.__setattr__(self, name, given or (default,) * self.channels)
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {self.std}, wanted numbers above 0")
+        if self.height_px * self.width_px > _MAX_PIXELS:
+            raise ValueError(f"an input of {self.height_px} x {self.width_px} pixels is beyond 64 megapixels")
 
     @property
     def channels(self) -> int:
@@ -139,6 +177,73 @@ class Postprocessing:
 
 
 @dataclass(frozen=True)
+class CalibrationCacheFacts:
+    """The calibration cache of TensorRT that was written with an INT8 file.
+
+    Attributes:
+        file: Name of the cache, beside the INT8 file.
+        digest: SHA-256 of the cache.
+        float_file: Name of the file whose tensors its scales are for.
+        algorithm: TensorRT's calibrator that it names.
+        tensorrt: Version of TensorRT in its header.
+        tensors: How many scales it holds.
+    """
+
+    file: str
+    float_file: str
+    digest: str = ""
+    algorithm: str = ""
+    tensorrt: str = ""
+    tensors: Count = 0
+
+    def __post_init__(self) -> None:
+        for name in (self.file, self.float_file):
+            _require_file_name(name)
+
+
+@dataclass(frozen=True)
+class SimulatedBits:
+    """Grids that are coarser than those of INT8.
+
+    Attributes:
+        weights: Bits of weights.
+        activations: Bits of activations.
+    """
+
+    weights: Count
+    activations: Count
+
+
+@dataclass(frozen=True)
+class QuantizationFacts:
+    """What a manifest says of how its file was quantized; what it does not say is empty or `None`.
+
+    A manifest may hold further entries, of other writers and later versions: they stay in `Artifact.quantization`.
+
+    Attributes:
+        method: How the ranges were found, a name of `edgeq.calibrators.METHODS`.
+        ranges_digest: Digest of the ranges that the file was made from.
+        int8_nodes: How many layers compute in INT8.
+        float_nodes: Layer that stays in float -> why.
+        dynamic_nodes: Layer with INT8 weights whose activations are quantized while it runs -> why.
+        fp16_islands: Layer that stays in FP32, because FP16 would overflow -> why.
+        fp16: Where FP16 stands: `in the graph`, or in the weights alone.
+        calibration_cache: The calibration cache that was written with it.
+        simulated_bits: Bits of weights and activations, if they are fewer than 8.
+    """
+
+    method: str | None = None
+    ranges_digest: str | None = None
+    int8_nodes: Count | None = None
+    float_nodes: Mapping[str, str] = field(default_factory=dict)
+    dynamic_nodes: Mapping[str, str] = field(default_factory=dict)
+    fp16_islands: Mapping[str, str] = field(default_factory=dict)
+    fp16: str | None = None
+    calibration_cache: CalibrationCacheFacts | None = None
+    simulated_bits: SimulatedBits | None = None
+
+
+@dataclass(frozen=True)
 class Artifact:
     """An exported model file with everything that a runtime needs to score it.
 
@@ -156,7 +261,7 @@ class Artifact:
         labels: Class names by class index.
         digest: SHA-256 of the file's bytes.
         source_digest: Digest of the float graph that it was made from.
-        quantization: What was quantized and how (method, ranges digest, nodes kept in float and why).
+        quantization: What was quantized and how, as JSON values; `quantization_facts` has what is read of it.
         tools: Package name -> version of what wrote the file.
     """
 
@@ -183,6 +288,22 @@ class Artifact:
     def size_bytes(self) -> int:
         """Size of the model file."""
         return self.path.stat().st_size
+
+    @property
+    def quantization_facts(self) -> QuantizationFacts:
+        """What was quantized and how.
+
+        Raises:
+            InputError: `quantization` holds something of another type.
+        """
+        return convert(
+            dict(self.quantization),
+            QuantizationFacts,
+            source=self.manifest_path,
+            kind=_KIND,
+            advice=_EXPORT_AGAIN,
+            place="$.quantization",
+        )
 
     @property
     def manifest_path(self) -> Path:
@@ -214,7 +335,7 @@ class Artifact:
             raise InputError(
                 f"{path}: has no manifest next to it ({manifest.name}); write the file with `edgeq export`"
             )
-        artifact = parse_manifest(manifest, read_json(manifest, kind="an edgeq manifest"))
+        artifact = parse_manifest(manifest, read_json(manifest, dict[str, Any], kind=_KIND, advice=_EXPORT_AGAIN))
         if not artifact.path.is_file():
             raise InputError(f"{manifest}: describes {artifact.path.name}, which is not next to it")
         found = sha256_file(artifact.path)
@@ -241,30 +362,45 @@ def parse_manifest(manifest: Path, document: Any) -> Artifact:
     Raises:
         InputError: it is not one of ours.
     """
-    try:
-        if document["manifest_version"] != MANIFEST_VERSION:
-            raise InputError(
-                f"{manifest}: manifest version {document['manifest_version']}, this edgeq reads {MANIFEST_VERSION}; "
-                "export the model again"
-            )
-        fields: dict[str, Any] = {entry.name: document[entry.name] for entry in dataclasses.fields(Artifact)}
-        preprocessing, post = fields["preprocessing"], fields["postprocessing"]
-        fields |= {
-            "path": manifest.with_name(Path(fields["path"]).name),
-            "inputs": _specs(fields["inputs"]),
-            "outputs": _specs(fields["outputs"]),
-            "preprocessing": Preprocessing(**_tuples(preprocessing)) if preprocessing is not None else None,
-            "postprocessing": Postprocessing(**post) if post is not None else None,
-            "labels": tuple(fields["labels"]),
-        }
-        return Artifact(**fields)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{manifest}: is not an edgeq manifest ({error!r}); export the model again") from error
+    stated = convert(document, _Versioned, source=manifest, kind=_KIND, advice=_EXPORT_AGAIN)
+    if stated.manifest_version != MANIFEST_VERSION:
+        raise InputError(
+            f"{manifest}: manifest version {stated.manifest_version}, this edgeq reads {MANIFEST_VERSION}; "
+            f"{_EXPORT_AGAIN}"
+        )
+    read = convert(document, _Manifest, source=manifest, kind=_KIND, advice=_EXPORT_AGAIN)
+    fields = {entry.name: getattr(read, entry.name) for entry in dataclasses.fields(Artifact)}
+    artifact = Artifact(**fields | {"path": manifest.with_name(Path(read.path).name)})
+    artifact.quantization_facts  # noqa: B018 - refuses what a later reader could not use
+    return artifact
 
 
-def _tuples(entries: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in entries.items()}
+class _Versioned(msgspec.Struct):
+    manifest_version: int
 
 
-def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(**{**entry, "shape": tuple(entry["shape"])}) for entry in entries)
+@dataclass(frozen=True)
+class _Manifest:
+    """The content of a manifest of this version; `Artifact` explains it."""
+
+    path: str
+    format: str
+    precision: str
+    target: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    preprocessing: Preprocessing | None
+    postprocessing: Postprocessing | None
+    labels: tuple[str, ...]
+    digest: str
+    source_digest: str
+    quantization: dict[str, Any]
+    tools: dict[str, str]
+
+    def __post_init__(self) -> None:
+        _require_file_name(self.path)
+
+
+def _require_file_name(name: str) -> None:
+    if not Path(name).name or "\0" in name:
+        raise ValueError(f"{name!r} is no name of a file")

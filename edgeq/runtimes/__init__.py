@@ -98,7 +98,7 @@ def choose_runtimes(artifact: Artifact, wished: Sequence[str] = ()) -> list[str]
     Raises:
         InputError: none of the wished ones reads it, there is none of that name, or none is installed by default.
     """
-    if "simulated_bits" in artifact.quantization:
+    if artifact.quantization_facts.simulated_bits is not None:
         return ["simulated-narrow"]
     if not wished:
         return [default_runtime(artifact)]

@@ -224,13 +224,14 @@ def _job(artifact: Artifact, route: Route, request: BuildRequest, trt: Any) -> _
             )
         source = _float_file(artifact)
         calibration, built_from = _calibration(artifact, source, request)
+    facts = artifact.quantization_facts
     options = BuildOptions(
         int8=route != "float",
         fp16=route != "float" or source.precision != "fp32",
         calibration=calibration,
         strongly_typed=strong,
-        float_layers=frozenset(artifact.quantization.get("float_nodes", ())),
-        fp32_layers=frozenset(artifact.quantization.get("fp16_islands", ())),
+        float_layers=frozenset(facts.float_nodes),
+        fp32_layers=frozenset(facts.fp16_islands),
         workspace_bytes=request.workspace_bytes,
         dla_core=request.dla_core,
         batch=request.batch,
@@ -243,13 +244,13 @@ def _float_file(artifact: Artifact) -> Artifact:
     """Returns the float file whose tensors implicit scales name."""
     if not has_qdq(artifact.path.read_bytes()):
         return artifact
-    name = artifact.quantization.get("calibration_cache", {}).get("float_file")
-    if name is None:
+    cache = artifact.quantization_facts.calibration_cache
+    if cache is None:
         raise InputError(
             f"{artifact.path}: --route implicit builds from a float file, and its manifest names none; export it with "
             "--target jetson-orin, or build the float file with --calib"
         )
-    path = artifact.path.with_name(Path(name).name)
+    path = artifact.path.with_name(Path(cache.float_file).name)
     if not path.is_file():
         raise InputError(
             f"{path}: no such file; --route implicit builds from it, export with --precision fp32,int8 and copy both"
@@ -261,8 +262,8 @@ def _calibration(artifact: Artifact, source: Artifact, request: BuildRequest) ->
     """Returns where implicit scales come from, and the digests of the files that hold them."""
     path = request.calibration
     if path is None:
-        stored = artifact.quantization.get("calibration_cache", {}).get("file")
-        path = artifact.path.with_name(Path(stored).name) if stored else None
+        cache = artifact.quantization_facts.calibration_cache
+        path = None if cache is None else artifact.path.with_name(Path(cache.file).name)
     if path is None:
         raise InputError(
             f"{artifact.path}: --route implicit needs scales; give --calib with a calibration cache, ranges or images"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
+from edgeq.boundary import read_json
 from edgeq.calibrators.ranges import FORMAT, Ranges
 from edgeq.errors import InputError
 from edgeq.export.onnx_writer import FloatModel
@@ -19,6 +20,10 @@ from edgeq.images import list_images, read_image
 from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate, evenly_spaced
 
 _CACHE_MARK = b"TRT-"
+
+
+class _Head(msgspec.Struct):
+    format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,9 @@ class CalibrationSource:
         if self.source.suffix != ".json" or not self.source.is_file():
             return False
         try:
-            document = json.loads(self.source.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return read_json(self.source, _Head, kind="ranges").format == FORMAT
+        except InputError:
             return False
-        return isinstance(document, dict) and document.get("format") == FORMAT
 
     @property
     def is_cache(self) -> bool:

@@ -43,17 +43,17 @@ def test_the_users_file_is_second(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[pi]\nhost = 'pi'\ncolour = 1\n", r"\[pi\]: unknown key 'colour'; known: host, threads"),
-        ("[pi]\nthreads = 1\n", "has no host"),
+        ("[pi]\nhost = 'pi'\ncolour = 1\n", r"\[pi\] has an unknown key `colour` \(known: host, threads"),
+        ("[pi]\nthreads = 1\n", "has no `host`; .* with host = "),
         ("[pi]\nhost = '-oProxyCommand=x'\n", "is not the address of a device"),
-        ("[pi]\nhost = 'pi'\nthreads = true\n", "threads = True; wanted a number from 1"),
-        ("[pi]\nhost = 'pi'\ncpus = [-1]\n", "wanted a list of CPU numbers"),
-        ("[pi]\nhost = 'pi'\npython = '-c'\n", "wanted the path of an interpreter"),
-        ("[pi]\nhost = 'pi'\nenv = 'conda'\n", "wanted 'push' or 'venv'"),
+        ("[pi]\nhost = 'pi'\nthreads = true\n", r"\[pi\]\.threads is True, wanted a whole number from 1"),
+        ("[pi]\nhost = 'pi'\ncpus = [-1]\n", r"\[pi\]\.cpus\[0\] is -1, wanted a whole number from 0"),
+        ("[pi]\nhost = 'pi'\npython = '-c'\n", "python is '-c', wanted printable text"),
+        ("[pi]\nhost = 'pi'\nenv = 'conda'\n", "env is 'conda', wanted one of push, venv"),
         ("[pi]\nhost = 'pi'\ncache = 'a:b'\n", "without a colon"),
         ("[local]\nhost = 'pi'\n", "this name is taken"),
-        ("pi = 'pi'\n", "wanted a table"),
-        ("[pi\n", "cannot be read as TOML"),
+        ("pi = 'pi'\n", "is 'pi', wanted keys with values; expected a table with host"),
+        ("[pi\n", "is not valid TOML"),
     ],
 )
 def test_what_is_wrong_is_told(tmp_path, text, said):

@@ -160,13 +160,18 @@ def test_files_in_the_users_folder_are_not_imported(artifact, tmp_path, monkeypa
         assert opened(process, artifact.path)["environment"]["engine"].startswith("onnxruntime ")
 
 
-def test_the_runner_needs_numpy_and_the_engine_only():
+def test_the_runner_needs_numpy_msgspec_and_the_engine_only():
     script = "import sys, edgeq.runtimes.runner; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run(
         [sys.executable, "-S", "-c", script], capture_output=True, text=True, check=False, env=_bare()
     )
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) - sys.stdlib_module_names - {"__main__"} <= {"edgeq", "numpy"}
+    assert set(done.stdout.split()) - sys.stdlib_module_names - {"__main__"} <= {
+        "edgeq",
+        "msgspec",
+        "numpy",
+        "typing_extensions",
+    }
 
 
 def _bare() -> dict[str, str]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeq.errors import InputError, MismatchError
+from edgeq.boundary import Count, convert
+from edgeq.errors import MismatchError
 from edgeq.export.artifact import Artifact
 from edgeq.runtimes.cuda import Cuda
 from edgeq.runtimes.tensorrt.library import short_version
@@ -57,10 +58,10 @@ class BuildFacts:
     strongly_typed: bool
     scales_from: str | None = None
     built_from: Mapping[str, str] = field(default_factory=dict)
-    dla_core: int | None = None
+    dla_core: Count | None = None
     missing_scales: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
-    layers: Mapping[str, int] = field(default_factory=dict)
+    layers: Mapping[str, Count] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the entry of `Artifact.quantization` that holds it."""
@@ -73,15 +74,14 @@ class BuildFacts:
         Raises:
             InputError: the manifest does not tell.
         """
-        try:
-            stored = dict(artifact.quantization[_KEY])
-            stored |= {name: tuple(stored[name]) for name in ("missing_scales", "float_layers")}
-            return cls(**stored | {"platform": Platform(**stored["platform"])})
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{artifact.path}: its manifest does not say what it was built by ({error!r}); build it on this device "
-                "with `edgeq build`"
-            ) from error
+        return convert(
+            artifact.quantization.get(_KEY),
+            cls,
+            source=artifact.manifest_path,
+            kind="the manifest of an engine, which says what it was built by",
+            advice="build it on this device with `edgeq build`",
+            place=f"$.quantization.{_KEY}",
+        )
 
 
 def read_platform(trt: Any, cuda: Cuda) -> Platform:

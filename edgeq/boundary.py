@@ -1,0 +1,363 @@
+"""What comes in from a file, a process or a device: parsed into a type, or refused in one line.
+
+Every JSON and TOML document is read here. Limits on size, nesting and digits hold before a parser runs, numbers are
+finite and integers fit 64 bits, and a document that is not of the expected type is an error that says where in it
+(`$.inputs[0].shape`), what was found, and what was expected. Types are dataclasses and `msgspec.Struct`s; a `ValueError`
+of their `__post_init__` is reported at the same place. Keys that a type does not have are ignored, except those of a
+`Struct` that forbids them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from edgeq.errors import EdgeqError, InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+T = TypeVar("T")
+
+MAX_BYTES = 1 << 30
+"""Largest JSON document that is read: twice COCO's largest annotation file."""
+MAX_TOML_BYTES = 1 << 20
+MAX_DEPTH = 64
+"""Most levels of lists and objects; results of `edgeq bench` have seven."""
+
+_INT64 = 2**63
+Integer = Annotated[int, msgspec.Meta(ge=-_INT64, le=_INT64 - 1)]
+"""Any integer of 64 bits."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=_INT64 - 1)]
+"""How many there are of something: 0 or more."""
+Positive = Annotated[int, msgspec.Meta(ge=1, le=_INT64 - 1)]
+"""1 or more."""
+Raw = msgspec.Raw
+"""JSON text of a part that is parsed later, by a type that depends on the rest."""
+
+# Shorter runs of digits fit 64 bits.
+_LONG_INTEGER = re.compile(rb"(?<![0-9.])[0-9]{19}")
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
+_TEXT = re.compile(rb'"[^"]*"')
+_STRUCTURE = b'"[]{}'
+_OTHERS = bytes(set(range(256)) - set(_STRUCTURE))
+_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
+_PLACE = re.compile(r"(?P<problem>.*) - at `(?P<place>\$.*)`", re.DOTALL)
+_STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
+_AT_BYTE = re.compile(r"(?P<problem>.*) \(byte (?P<byte>\d+)\)")
+_MAX_SHOWN = 60
+_WORDS = {
+    "array": "a list",
+    "bool": "true or false",
+    "float": "a number",
+    "int": "a whole number",
+    "object": "keys with values",
+    "str": "text",
+}
+
+
+def read_json(source: Path, wanted: type[T], *, kind: str, advice: str = "", max_bytes: int = MAX_BYTES) -> T:
+    """Returns the content of a JSON file as a value of a type.
+
+    Args:
+        source: The file.
+        wanted: The type.
+        kind: What the file should be, for the error ("a COCO annotation file").
+        advice: What to do about a file that is not; ends the message.
+        max_bytes: The largest file that is read.
+
+    Raises:
+        InputError: the file is missing, unreadable, too large, not JSON, or not of that type.
+    """
+    content = read_limited(source, kind, max_bytes)
+    return parse_json(content, wanted, source=source, kind=kind, advice=advice)
+
+
+def parse_json(
+    content: bytes | Raw,
+    wanted: type[T],
+    *,
+    source: object,
+    kind: str,
+    advice: str = "",
+    place: str = "$",
+    error: type[EdgeqError] = InputError,
+) -> T:
+    """Returns a JSON text as a value of a type.
+
+    Args:
+        content: UTF-8.
+        wanted: The type.
+        source: Where it comes from, for the error.
+        kind: What it should be, for the error.
+        advice: What to do about one that is not; ends the message.
+        place: Where in the source it stands, for the error.
+        error: Class of the error.
+
+    Raises:
+        EdgeqError: it is not JSON or not of that type; of the class `error`.
+    """
+    whole = bytes(content)
+    with _refusals(source, kind, advice, place, error, wanted, lambda: json.loads(whole, parse_constant=_refuse)):
+        _require_sound(whole)
+        return msgspec.json.decode(whole, type=wanted, dec_hook=_decode_other)
+
+
+def read_toml(source: Path, wanted: type[T], *, kind: str, advice: str = "") -> T:
+    """Returns the content of a TOML file as a value of a type.
+
+    Args:
+        source: The file.
+        wanted: The type.
+        kind: What the file should be, for the error.
+        advice: What to do about a file that is not; ends the message.
+
+    Raises:
+        InputError: the file is missing, unreadable, over 1 MiB, not TOML, or not of that type.
+    """
+    content = read_limited(source, kind, MAX_TOML_BYTES)
+    return parse_toml(content, wanted, source=source, kind=kind, advice=advice)
+
+
+def parse_toml(content: bytes, wanted: type[T], *, source: object, kind: str, advice: str = "") -> T:
+    """Returns a TOML text as a value of a type; see `read_toml`.
+
+    Raises:
+        InputError: it is not TOML or not of that type.
+    """
+    if _LONG_INTEGER.search(content) or max(content.count(b"["), content.count(b"{")) > MAX_TOML_BYTES // 64:
+        raise InputError(f"{source}: holds a number of 19 digits or more, or thousands of tables; expected {kind}")
+    try:
+        document = tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: cannot be read as {kind} ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source}: is not valid TOML ({_first_line(error)}); expected {kind}") from error
+    return convert(document, wanted, source=source, kind=kind, advice=advice)
+
+
+def convert(
+    document: Any,
+    wanted: type[T],
+    *,
+    source: object,
+    kind: str,
+    advice: str = "",
+    place: str = "$",
+    error: type[EdgeqError] = InputError,
+) -> T:
+    """Returns a document of plain values (dicts, lists, texts, numbers) as a value of a type; see `parse_json`.
+
+    Raises:
+        EdgeqError: it is not of that type, holds a number that is not finite, or is nested too deep.
+    """
+    with _refusals(source, kind, advice, place, error, wanted, lambda: document):
+        require_plain(document)
+        return msgspec.convert(document, wanted, dec_hook=_decode_other)
+
+
+def read_limited(source: Path, kind: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """Returns the bytes of a file.
+
+    Raises:
+        InputError: it is missing, cannot be read, or is larger than `max_bytes`.
+    """
+    try:
+        with source.open("rb") as stream:
+            content = stream.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise InputError(f"{source}: no such file; expected {kind}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{source}: cannot be read as {kind} ({error})") from error
+    if len(content) > max_bytes:
+        raise InputError(f"{source}: has more than {max_bytes} bytes; expected {kind}")
+    return content
+
+
+def read_text(source: Path, *, kind: str) -> str:
+    """Returns the UTF-8 text of a file, without a byte order mark.
+
+    Raises:
+        InputError: the file is missing, unreadable, too large, or not UTF-8.
+    """
+    try:
+        return read_limited(source, kind).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: cannot be read as {kind} ({error})") from error
+
+
+def require_plain(document: Any, depth: int = MAX_DEPTH) -> None:
+    """Checks the numbers and the nesting of plain values.
+
+    Raises:
+        ValueError: a number is not finite or an integer of more than 64 bits, or lists and objects are nested deeper.
+    """
+    if isinstance(document, float) and not math.isfinite(document):
+        raise ValueError(f"holds {document}, which is not a finite number")
+    if isinstance(document, int) and not -_INT64 <= document < _INT64:
+        raise ValueError("holds an integer of more than 64 bits")
+    if isinstance(document, (dict, list, tuple)):
+        if depth == 0:
+            raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
+        for entry in document.values() if isinstance(document, dict) else document:
+            require_plain(entry, depth - 1)
+
+
+@contextlib.contextmanager
+def _refusals(
+    source: object, kind: str, advice: str, place: str, error: type[EdgeqError], wanted: Any, reparse: Any
+) -> Iterator[None]:
+    """Turns what a parser raises into one line."""
+    expected = f"; expected {kind}" + (f"; {advice}" if advice else "")
+    try:
+        yield
+    except msgspec.ValidationError as refused:
+        found = _PLACE.fullmatch(str(refused))
+        problem, inner = (found["problem"], found["place"]) if found else (str(refused), "$")
+        where = place + inner[1:]
+        said = _explain(problem, inner, wanted, reparse)
+        raise error(f"{source}: {'' if where == '$' else f'{where} '}{said}{expected}") from refused
+    except UnicodeDecodeError as refused:
+        raise error(f"{source}: cannot be read as {kind} ({refused})") from refused
+    except msgspec.DecodeError as refused:
+        raise error(f"{source}: is not valid JSON ({_with_line(str(refused), reparse)}){expected}") from refused
+    except (ValueError, RecursionError, OverflowError) as refused:
+        raise error(f"{source}: {_first_line(refused)}{expected}") from refused
+
+
+def _explain(problem: str, place: str, wanted: Any, reparse: Any) -> str:
+    """Returns what is wrong at a place, with what was found there and, for a choice, what there is to choose from."""
+    if problem.startswith("Object missing required field"):
+        return f"has no {problem.removeprefix('Object missing required field ')}"
+    schema = _schema_at(wanted, place)
+    if problem.startswith("Object contains unknown field"):
+        known = ", ".join(schema.get("properties", {}))
+        return f"has an unknown key {problem.removeprefix('Object contains unknown field ')}" + (
+            f" (known: {known})" if known else ""
+        )
+    shown = _shown_at(place, reparse)
+    choices = ", ".join(map(str, schema.get("enum", ())))
+    if problem.startswith("Invalid enum value") and choices:
+        return f"is {shown or problem.removeprefix('Invalid enum value ')}, wanted one of {choices}"
+    if problem.startswith("Expected "):
+        said = problem.removeprefix("Expected ").partition(", got ")
+        return f"is {shown or _in_words(said[2], {})}, wanted {_in_words(said[0], schema)}"
+    return problem if place == "$" else f"is refused: {problem}" if shown is None else f"is {shown}: {problem}"
+
+
+def _in_words(said: str, schema: Mapping[str, Any]) -> str:
+    """Returns what msgspec calls the wanted type, in words: "`int | null`" is "a whole number"."""
+    types, _, limit = said.strip("`").partition("` ")
+    words = " or ".join(_WORDS.get(each, each) for each in types.split(" | ") if each != "null")
+    least, most = schema.get("minimum"), schema.get("maximum")
+    if least is not None and most not in (None, _INT64 - 1):
+        return f"{words} from {least:g} to {most:g}"
+    if least is not None and least != -_INT64:
+        return f"{words} from {least:g}"
+    return f"{words} {limit}".rstrip()
+
+
+def _shown_at(place: str, reparse: Any) -> str | None:
+    """Returns the start of what stands at a place; `None` where the place is not exact or that is a large part."""
+    with contextlib.suppress(ValueError, KeyError, IndexError, TypeError, RecursionError):
+        value, end = reparse(), 1
+        while end < len(place):
+            step = _STEP.match(place, end)
+            if step is None:
+                return None
+            value, end = value[step["key"] if step["key"] is not None else int(step["index"])], step.end()
+        if isinstance(value, (dict, list)) and len(value) > 4:
+            return "a list" if isinstance(value, list) else "an object"
+        text = repr(value)
+        return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+    return None
+
+
+def _schema_at(wanted: Any, place: str) -> dict[str, Any]:
+    """Returns the JSON schema of what a type wants at a place; empty where that is not one thing."""
+    with contextlib.suppress(TypeError, KeyError, RuntimeError):
+        whole = msgspec.json.schema(wanted, schema_hook=lambda _: {"type": "string"})
+        schema = _resolved(whole, whole)
+        for step in _STEP.finditer(place.replace("[...]", "[0]"), 1):
+            key = step["key"]
+            inner = schema.get("properties", {}).get(key) if key is not None else None
+            schema = _resolved(inner or schema.get("items") or schema.get("additionalProperties") or {}, whole)
+        return schema
+    return {}
+
+
+def _resolved(schema: Any, whole: Mapping[str, Any]) -> dict[str, Any]:
+    options = [each for each in schema.get("anyOf", ()) if each.get("type") != "null"]
+    if len(options) == 1:
+        schema = options[0]
+    if "$ref" in schema:
+        schema = whole["$defs"][schema["$ref"].rpartition("/")[2]]
+    return dict(schema)
+
+
+def _require_sound(content: bytes) -> None:
+    """Checks encoding, nesting and integers of a JSON text before it is parsed."""
+    content.decode("utf-8")
+    if _is_nested_deeper(content, MAX_DEPTH):
+        raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
+    if _LONG_INTEGER.search(content):
+        # Such a run of digits may stand in a text or behind a point: only the parser can tell.
+        with contextlib.suppress(json.JSONDecodeError):  # reported with its place by the parser that follows
+            json.loads(content, parse_int=_bounded)
+
+
+def _is_nested_deeper(content: bytes, limit: int) -> bool:
+    if content.count(b"[") + content.count(b"{") <= limit:
+        return False
+    if b"\\" in content:
+        content = _ESCAPE.sub(b"", content)
+    # Two quotes without a bracket between them change nothing about what is inside a text.
+    left = _TEXT.sub(b"", content.translate(None, _OTHERS).replace(b'""', b"")).translate(_AS_SQUARE)
+    for _ in range(limit):
+        shorter = left.replace(b"[]", b"")
+        if len(shorter) == len(left):
+            return left.count(b"[") > limit
+        left = shorter
+    return b"[" in left
+
+
+def _bounded(digits: str) -> int:
+    if len(digits) > 20 or not -_INT64 <= int(digits) < _INT64:
+        raise ValueError(f"holds an integer of {len(digits.lstrip('-'))} digits, wanted at most 64 bits")
+    return int(digits)
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _decode_other(wanted: type, value: Any) -> Any:
+    if wanted is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"{value!r} for a {wanted}")
+
+
+def _with_line(problem: str, reparse: Any) -> str:
+    """Returns a parser's complaint with the line instead of the byte, where Python's parser tells it."""
+    try:
+        reparse()
+    except json.JSONDecodeError as error:
+        return f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError) as error:
+        return _first_line(error)
+    found = _AT_BYTE.fullmatch(problem)
+    return f"{found['problem']} at byte {found['byte']}" if found else problem
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
