@@ -17,7 +17,8 @@ from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.tensorrt.cache import parse_cache
 from edgeq.export.tflite.writer import TfliteModel
 from edgeq.images import list_images, read_image
-from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate, evenly_spaced
+from edgeq.inputs import evenly_spaced
+from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate
 
 _CACHE_MARK = b"TRT-"
 
