@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 from tests.packages import EmulatorUnavailableError
@@ -11,14 +12,14 @@ from tests.x86.emulator import set_up
 
 
 def main() -> None:
-    """Becomes pytest."""
+    """Ends as pytest does."""
     try:
         python, plugin = str(set_up()), []
     except EmulatorUnavailableError as error:
         python, plugin = sys.executable, ["-p", "tests.x86.absent"]
         os.environ[REASON] = f"AVX2 without VNNI is not emulated here: {error}"
         print(f"NOTHING IS RUN AS ON A CPU WITHOUT VNNI. {os.environ[REASON]}", file=sys.stderr)
-    os.execv(python, [python, "-m", "pytest", *plugin, *sys.argv[1:]])  # noqa: S606  (no shell is wanted)
+    sys.exit(subprocess.run([python, "-m", "pytest", *plugin, *sys.argv[1:]], check=False).returncode)
 
 
 if __name__ == "__main__":
