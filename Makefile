@@ -12,7 +12,7 @@ help:
 	@echo 'make demo      the whole story on the shipped model: export, calibrate, quantize, run, score'
 	@echo 'make test      the tests'
 	@echo 'make test-arm  the tests on an emulated aarch64 CPU; on x86 Linux with apt, without root'
-	@echo 'make test-avx2 the tests of INT8 kernels as on a CPU without VNNI; on x86 Linux with apt, without root'
+	@echo 'make test-avx2 the tests of INT8 kernels as on a CPU without VNNI; on x86 Linux with a C compiler'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make check     lint and test (the documents and the wheel are among the tests)'
 	@echo 'make docs      rewrite docs/cli.md and the tables in README.md and docs/'
@@ -30,11 +30,11 @@ test-arm: $(VENV)/.develop
 	-$(BIN)/python -m tests.arm.emulator
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m arm -rs tests/arm tests/devices
 
-# Where that CPU cannot be emulated the tests are skipped by name, and the first line says why. KERNEL_TESTS names files
-# and folders; without it all that hold such tests are run, which takes long: torch exports models under emulation.
+# The engines' libraries are copied with a trap in place of CPUID; without a C compiler QEMU is used, and where that cannot
+# be had either the tests are skipped by name, and the first line says why.
 test-avx2: $(VENV)/.develop
 	$(BIN)/python -m tests.x86 -n 2 --dist loadfile -m kernels -rs \
-		$(or $(KERNEL_TESTS),$$(grep -rl --include='test_*.py' 'mark\.kernels' tests))
+		$$(grep -rl --include='test_*.py' 'mark\.kernels' tests)
 
 lint: $(VENV)/.develop
 	$(BIN)/ruff check .
