@@ -81,8 +81,7 @@ def _set_traps(library: Path) -> None:
         addresses = [
             int(line.partition(":")[0], 16) for line in disassembly.stdout if line.rstrip().endswith("\tcpuid")
         ]
-    for line in found:
-        address = int(line.partition(":")[0], 16)
+    for address in addresses:
         (at,) = (address - start + offset for offset, start, size in segments if start <= address < start + size)
         assert content[at : at + 2] == _CPUID
         content[at : at + 2] = _ILLEGAL
