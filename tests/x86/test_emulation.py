@@ -41,8 +41,8 @@ def layer(name: str) -> tuple[ir.Model, np.ndarray]:
         q = QuantizeLinear(x, step, zero) a = DequantizeLinear(q, step, zero) w = DequantizeLinear(wq, wstep)
         c = {operator} r = QuantizeLinear(c, cstep, zero) y = DequantizeLinear(r, cstep, zero) }}""",
         {
-            "step": np.float32(1 / 255), "zero": np.uint8(0), "wq": np.full(shape, 127, np.int8),
-            "wstep": np.float32(1 / 127), "cstep": np.float32(products / 255),
+            "step": np.array(1 / 255, np.float32), "zero": np.array(0, np.uint8), "wq": np.full(shape, 127, np.int8),
+            "wstep": np.array(1 / 127, np.float32), "cstep": np.array(products / 255, np.float32),
         },
     )  # fmt: skip
     (value,) = model.graph.inputs

@@ -8,6 +8,7 @@ import pytest
 
 from tests.packages import EmulatorUnavailableError
 from tests.x86 import __main__ as command
+from tests.x86 import qemu, trap
 from tests.x86.absent import REASON
 
 
@@ -18,8 +19,8 @@ def test_without_compiler_and_qemu_every_test_is_skipped_with_the_reason(monkeyp
     def no_qemu():
         raise EmulatorUnavailableError("apt-get not found")
 
-    monkeypatch.setattr(command.trap, "set_up", no_compiler)
-    monkeypatch.setattr(command.qemu, "set_up", no_qemu)
+    monkeypatch.setattr(trap, "set_up", no_compiler)
+    monkeypatch.setattr(qemu, "set_up", no_qemu)
     monkeypatch.setenv(REASON, "")
     arguments = ["-q", "-rs", "-p", "no:cacheprovider", "tests/x86/test_emulation.py", "-k", "runtime_is_exact"]
     monkeypatch.setattr(sys, "argv", ["tests.x86", *arguments])
