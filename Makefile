@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-arm lint check docs clean
+.PHONY: help demo test test-arm test-avx2 lint check docs clean
 
 help:
 	@echo 'make demo      every step on the shipped model: export, calibrate, quantize, run, score'
 	@echo 'make test      the tests'
 	@echo 'make test-arm  the tests on an emulated aarch64 CPU; on x86 Linux with apt, without root'
+	@echo 'make test-avx2 the tests of INT8 kernels as on a CPU without VNNI; on x86 Linux with a C compiler'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make check     lint and test (the documents and the wheel are among the tests)'
 	@echo 'make docs      rewrite docs/cli.md and the tables in README.md and docs/'
@@ -28,6 +29,12 @@ test: $(VENV)/.develop
 test-arm: $(VENV)/.develop
 	-$(BIN)/python -m tests.arm.emulator
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m arm -rs tests/arm tests/devices
+
+# The engines' libraries are copied with a trap in place of CPUID; without a C compiler QEMU is used, and where that cannot
+# be had either the tests are skipped by name, and the first line says why.
+test-avx2: $(VENV)/.develop
+	$(BIN)/python -m tests.x86 -n 2 --dist loadfile -m kernels -rs \
+		$$(grep -rl --include='test_*.py' 'mark\.kernels' tests)
 
 lint: $(VENV)/.develop
 	$(BIN)/ruff check .

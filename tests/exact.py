@@ -35,7 +35,7 @@ def sums_exactly(runtime: str) -> bool:
 
 
 def configure(options: Any) -> None:
-    """Makes ONNX Runtime's layers add exactly: without VNNI it shifts their weights to u8, with VNNI it changes nothing."""
+    """Makes ONNX Runtime add exactly: without VNNI it shifts weights to u8, with VNNI nothing changes."""
     options.add_session_config_entry("session.x64quantprecision", "1")
 
 

@@ -161,17 +161,22 @@ def smallest_cosine(wanted: dict[str, np.ndarray], found: dict[str, np.ndarray])
     return min(cosines)
 
 
+@pytest.mark.kernels
 def test_the_comparison_tells_the_real_difference(exported, drawn):
     comparisons = {file.artifact.precision: file.comparison for file in exported.files}
     artifacts = by_precision(exported)
     inputs = [preprocess(read_image(path), exported.model.preprocessing)[0] for path in list_images(drawn.folder)[:2]]
     pairs = [(run(artifacts["fp32"], array), run(artifacts["int8"], array)) for array in inputs]
-    difference = max(np.abs(wanted[head] - found[head]).max() for wanted, found in pairs for head in HEADS)
+    outputs = [(wanted[head].ravel(), found[head].ravel()) for wanted, found in pairs for head in HEADS]
+    difference = max(np.abs(wanted - found).max() for wanted, found in outputs)
+    cosine = min(wanted @ found / np.linalg.norm(wanted) / np.linalg.norm(found) for wanted, found in outputs)
+    # How close INT8 comes depends on the CPU, what is told of it does not.
     assert comparisons["int8"].max_abs_difference == pytest.approx(difference, rel=0.01)
+    assert comparisons["int8"].cosine == pytest.approx(cosine, abs=1e-4)
     assert comparisons["int8"].images == 2
     assert all(comparison.reference.startswith("torch 2") for comparison in comparisons.values())
     assert comparisons["fp32"].max_abs_difference < comparisons["fp16"].max_abs_difference < difference
-    assert comparisons["fp32"].cosine > comparisons["fp16"].cosine > comparisons["int8"].cosine > 0.95
+    assert comparisons["fp32"].cosine > comparisons["fp16"].cosine > comparisons["int8"].cosine
 
 
 def test_files_name_no_folder_of_the_machine_that_wrote_them(exported):

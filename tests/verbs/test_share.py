@@ -68,6 +68,7 @@ def test_ranges_alone_suffice(pair: Pair, tmp_path: Path) -> None:
     assert artifact.quantization["ranges_digests"] == [pair.ranges.digest]
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile", "mse", "lp"])
 def test_both_files_have_the_same_scales(pair: Pair, tmp_path: Path, method: str) -> None:
     ranges = pair.ranges.with_method(method)
@@ -80,7 +81,10 @@ def test_both_files_have_the_same_scales(pair: Pair, tmp_path: Path, method: str
         if len(tensor.scales) == 1 and tensor.dtype == "int8" and twin in onnx_scales:
             scale, zero = onnx_scales[twin]
             assert tensor.scales[0] == pytest.approx(scale, rel=1e-6), (tensor.name, twin)
-            assert tensor.zero_points[0] == zero
+            low, high = ranges.interval(twin)
+            # The zero of a range whose ends are cut off alike lies halfway between two integers: the last bit decides.
+            expected = {-1, 0} if high == pytest.approx(-low, rel=1e-6) else {zero}
+            assert {tensor.zero_points[0], zero} <= expected
             compared += 1
     # The image and most of the activations: ConvTranspose has other tensors in the ONNX file.
     assert compared >= 20

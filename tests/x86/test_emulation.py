@@ -17,7 +17,7 @@ from edgeq.runtimes import is_installed
 from edgeq.runtimes.probe import EXPECTED, INPUT, ONNX, probe
 from tests import exact
 from tests.export import nets
-from tests.x86.emulator import is_emulated
+from tests.x86.cpu import is_emulated
 
 pytestmark = pytest.mark.kernels
 emulated = pytest.mark.skipif(not is_emulated(), reason="this CPU is not emulated; see `make test-avx2`")
@@ -41,8 +41,8 @@ def layer(name: str) -> tuple[ir.Model, np.ndarray]:
         q = QuantizeLinear(x, step, zero) a = DequantizeLinear(q, step, zero) w = DequantizeLinear(wq, wstep)
         c = {operator} r = QuantizeLinear(c, cstep, zero) y = DequantizeLinear(r, cstep, zero) }}""",
         {
-            "step": np.float32(1 / 255), "zero": np.uint8(0), "wq": np.full(shape, 127, np.int8),
-            "wstep": np.float32(1 / 127), "cstep": np.float32(products / 255),
+            "step": np.array(1 / 255, np.float32), "zero": np.array(0, np.uint8), "wq": np.full(shape, 127, np.int8),
+            "wstep": np.array(1 / 127, np.float32), "cstep": np.array(products / 255, np.float32),
         },
     )  # fmt: skip
     (value,) = model.graph.inputs
@@ -51,9 +51,7 @@ def layer(name: str) -> tuple[ir.Model, np.ndarray]:
 
 
 @emulated
-def test_edgeq_and_numpy_see_the_emulated_cpu():
-    found = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]  # by CPUID, not /proc/cpuinfo
-    assert found["AVX2"] and not found["AVX512F"]
+def test_edgeq_sees_the_emulated_cpu():
     assert read_machine().cpu_features == ("avx2",)
 
 
@@ -92,6 +90,6 @@ def test_the_exact_runtime_is_exact_on_any_cpu():
 
 @emulated
 def test_child_processes_are_emulated_and_say_nothing_more():
-    program = "from tests.x86.emulator import is_emulated; print(is_emulated())"
+    program = "from tests.x86.cpu import is_emulated; print(is_emulated())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("True\n", "")

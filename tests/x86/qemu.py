@@ -1,7 +1,4 @@
-"""This virtual environment on another CPU: QEMU's user mode as a Haswell, with AVX2 and neither AVX-512 nor VNNI.
-
-Without VNNI ONNX Runtime and OpenVINO add INT8 products in pairs in saturating 16-bit sums, so that tests of kernels
-may fail there that pass on a newer CPU. Engines choose their kernels by CPUID; docs/cpus.md says what else was tried.
+"""This virtual environment on another CPU: QEMU's user mode, for the whole of Python, some 20 times slower.
 
 Needs apt-get and dpkg-deb, but no root. Native programs that an emulated process starts run natively; those that it
 starts as `sys.executable` are emulated.
@@ -17,22 +14,14 @@ import tempfile
 from pathlib import Path
 
 from edgeq.files import sha256_json
-from edgeq.machine import read_machine
 from tests import packages
 from tests.packages import EmulatorUnavailableError
-
-CACHE = Path(__file__).parents[2] / ".cache" / "x86"
+from tests.x86.cpu import CACHE, write_cpuinfo
 
 _RECIPE = 1
 _MIN_QEMU = (7, 2)  # the first with AVX2
 # Less what QEMU would warn of, in the output of every process, because user mode has none of it.
 _CPU = "Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid"
-# User mode shows the host's /proc/cpuinfo, in which edgeq and engines would find VNNI.
-_MODEL = "Intel Core Processor (Haswell, no TSX), emulated"
-_FLAGS = (
-    "fpu cx8 cmov mmx fxsr sse sse2 ht syscall nx lm pni pclmulqdq ssse3 fma cx16 sse4_1 sse4_2 movbe popcnt aes xsave "
-    "avx f16c rdrand lahf_lm abm fsgsbase bmi1 avx2 bmi2"
-)
 
 
 def set_up() -> Path:
@@ -49,11 +38,6 @@ def set_up() -> Path:
     if tuple(int(number) for number in re.findall(r"\d+", found)[:2]) < _MIN_QEMU:
         raise EmulatorUnavailableError(f"QEMU {found} has no AVX2; wanted {'.'.join(map(str, _MIN_QEMU))} or newer")
     return _write_environment(qemu)
-
-
-def is_emulated() -> bool:
-    """Returns whether this process runs on the emulated CPU."""
-    return read_machine().cpu == _MODEL
 
 
 def _qemu() -> Path:
@@ -78,8 +62,7 @@ def _write_environment(qemu: Path) -> Path:
     if not (home / "pyvenv.cfg").is_file():
         raise EmulatorUnavailableError(f"{sys.executable} is in no virtual environment; run `make test-avx2`")
     root, environment = CACHE / "root", CACHE / "venv"
-    (root / "proc").mkdir(parents=True, exist_ok=True)
-    (root / "proc/cpuinfo").write_text(_cpuinfo(Path("/proc/cpuinfo").read_text()))
+    write_cpuinfo(root / "proc/cpuinfo")  # user mode shows the host's, in which edgeq would find VNNI
     (environment / "bin").mkdir(parents=True, exist_ok=True)
     shutil.copy2(home / "pyvenv.cfg", environment)
     for name in ("lib", "lib64"):
@@ -92,9 +75,3 @@ def _write_environment(qemu: Path) -> Path:
     script.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, command))} "$@"\n')
     script.chmod(0o755)
     return script
-
-
-def _cpuinfo(text: str) -> str:
-    """Returns the host's /proc/cpuinfo, as many cores, with the emulated CPU's name and instruction sets."""
-    text = re.sub(r"(?m)^(model name\s*:).*$", rf"\1 {_MODEL}", text)
-    return re.sub(r"(?m)^(flags\s*:).*$", rf"\1 {_FLAGS}", text)
