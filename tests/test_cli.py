@@ -538,7 +538,7 @@ def test_ctrl_c_keeps_what_was_counted_and_the_same_command_goes_on(interrupted,
     out, err = process.communicate()
     assert (process.returncode, out) == (130, "")
     assert err.splitlines()[-1] == "error: interrupted"
-    assert "images counted so far: kept in out/ranges.json.partial, the same command goes on" in err
+    assert "images counted so far: kept in out/ranges.json.partial; rerun the command to resume" in err
     assert contents(work / "out") == ["ranges.json.partial"]
 
     pipe.unlink()

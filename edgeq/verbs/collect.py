@@ -280,7 +280,7 @@ class Collector:
             except InputError as error:
                 _log.warning("the ranges of %s could not be kept: %s", kept, error)
             else:
-                _log.warning("%s counted so far: kept in %s, the same command goes on from there", kept, self._log.path)
+                _log.warning("%s counted so far: kept in %s; rerun the command to resume", kept, self._log.path)
 
     def _job(self) -> dict[str, Any]:
         return {
@@ -303,7 +303,7 @@ class Collector:
         try:
             done, parts = self._read_parts(self._log, items)
         except (EdgeqError, KeyError, TypeError, ValueError, AttributeError) as error:
-            _log.warning("starting anew, what an earlier run has kept cannot be used: %s", error)
+            _log.warning("starting again: what an earlier run kept cannot be used: %s", error)
         else:
             self._earlier, self.done, self.resumed = parts, done, len(done)
 
@@ -311,7 +311,9 @@ class Collector:
         try:
             found = log.parts()
         except MismatchError:
-            raise MismatchError(f"{log.path} belongs to another model, pre-processing or version of edgeq") from None
+            raise MismatchError(
+                f"{log.path} belongs to another model, other statistics, another pre-processing or version of edgeq"
+            ) from None
         if not found:
             raise InputError(f"{log.path} is damaged")
         done: list[str] = []

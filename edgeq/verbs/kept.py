@@ -34,7 +34,7 @@ class KeptResults:
         if not parts:
             return None
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(parts[-1]["measured_at_s"]))
-        _log.warning("%s: measured at %s, by the run that did not end; taken from there", self._device, when)
+        _log.warning("%s: reusing what the interrupted run measured at %s", self._device, when)
         return list(parts[-1]["results"])
 
     def write(self, results: list[dict[str, Any]]) -> None:
@@ -42,7 +42,7 @@ class KeptResults:
         try:
             self._log.add({"measured_at_s": time.time(), "results": results})
         except InputError as error:
-            _log.warning("%s: its results are not kept for a next run (%s)", self._device, error)
+            _log.warning("%s: its results are not kept for the next run (%s)", self._device, error)
 
     def forget(self) -> None:
         """Removes what was kept."""

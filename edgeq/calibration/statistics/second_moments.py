@@ -72,7 +72,8 @@ class SecondMoments:
         added = 0.0
         rows = 0
         for blocks in self._blocks(array):
-            added = added + np.stack([block.T @ block for block in blocks])
+            with np.errstate(invalid="ignore", over="ignore"):  # refused below
+                added = added + np.stack([block.T @ block for block in blocks])
             rows += len(blocks[0])
         if not np.isfinite(added).all():
             require_finite(array)
