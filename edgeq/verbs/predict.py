@@ -212,7 +212,10 @@ class _EncodedCache:
 
     def get(self, position: int) -> _Prepared | None:
         kept = self._inputs.get((self._preprocessing, position))
-        return None if kept is None else _Prepared.of(*kept, self._encodings)
+        if kept is None:
+            return None
+        real, placement = kept
+        return _Prepared.of(real, placement, self._encodings)
 
     def put(self, position: int, prepared: _Prepared) -> None:
         kept = (prepared.real, prepared.placement)

@@ -296,7 +296,8 @@ def task_named(name: str) -> type[Task[Any]]:
     Raises:
         InputError: there is none.
     """
-    tasks = {task.name: task for task in (DetectionTask, *_BY_DECODER.values())}
+    kinds: list[type[Task[Any]]] = [DetectionTask, *_BY_DECODER.values()]
+    tasks = {kind.name: kind for kind in kinds}
     if name not in tasks:
         raise InputError(f"unknown task {name!r}; known: {', '.join(sorted(tasks))}")
     return tasks[name]

@@ -54,7 +54,8 @@ class Host:
     def finished_images(self) -> list[str]:
         """Returns the digests of the images that the journal of the run holds."""
         lines = [line for path in self.journals.glob("*") for line in path.read_text().splitlines()]
-        return [entry["image"] for entry in map(json.loads, lines) if "image" in entry]
+        parts = [json.loads(line)["part"] for line in lines]
+        return [part["image"] for part in parts if "image" in part]
 
     def wait_for_images(self, count: int) -> None:
         """Waits until the run has kept so many images."""
@@ -192,14 +193,14 @@ def test_what_one_device_has_measured_outlives_the_host(loop, host):
     again = host.start(*command)
     _, error = again.communicate(timeout=120)
     assert again.returncode == 0, error
-    assert re.search(r"loop: measured at [-0-9]+ [:0-9]+, by the run that did not end; taken from there", error)
+    assert re.search(r"loop: reusing what the interrupted run measured at [-0-9]+ [:0-9]+", error)
     rows = json.loads((host.folder / "b.json").read_text())
     assert [row["device"] for row in rows] == ["silent", "loop"]
     assert rows[1] == result
     third = host.start(*command)
     _, error = third.communicate(timeout=120)
     assert third.returncode == 0, error
-    assert "taken from there" not in error
+    assert "reusing what" not in error
     assert json.loads((host.folder / "b.json").read_text())[1]["samples_ns"] != result["samples_ns"]
 
 

@@ -36,7 +36,7 @@ def test_inputs_are_the_same_however_they_are_given():
         tuple(whole.astype(np.float64)),
         (row for row in whole),
         torch.from_numpy(whole),
-        torch.utils.data.DataLoader(torch.from_numpy(whole), batch_size=2),  # type: ignore[arg-type]
+        torch.utils.data.DataLoader(torch.from_numpy(whole), batch_size=2),
     ]
     digests = set()
     for data in given:

@@ -95,7 +95,12 @@ def outputs(model: FloatModel, images: list[Item], names: list[str]) -> dict[str
 def test_one_pass_gathers_them_all(model, images, monkeypatch):
     reads = []
     read = ImageFile.read
-    monkeypatch.setattr(ImageFile, "read", lambda self: reads.append(self.path) or read(self))
+
+    def note(item: ImageFile) -> np.ndarray:
+        reads.append(item.path)
+        return read(item)
+
+    monkeypatch.setattr(ImageFile, "read", note)
     statistics = gather(start(model, None), images)
     assert len(reads) == len(images)
     found = outputs(model, images, ["c", "r", "f"])

@@ -177,7 +177,7 @@ def test_artifacts_of_one_preprocessing_share_the_reading_and_keep_their_order(
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The images and JSON files that are read, one entry for each time."""
     read: list[Path] = []
-    documents = edgeq.detection.coco.read_json
+    documents = edgeq.detection.coco.read_json  # type: ignore[attr-defined]
 
     def note_image(path: Path) -> np.ndarray:
         read.append(path)
