@@ -103,7 +103,7 @@ def image_files(paths: Sequence[Path]) -> list[Item]:
     return [ImageFile(path) for path in paths]
 
 
-def items_of(data: Sequence[Path] | Iterable[Any], num: int) -> Items:
+def items_of(data: Sequence[str | Path] | Iterable[Any], num: int) -> Items:
     """Returns at most `num` items of what a user gives as images or inputs.
 
     Args:
@@ -117,8 +117,8 @@ def items_of(data: Sequence[Path] | Iterable[Any], num: int) -> Items:
     """
     if isinstance(data, str | bytes | Path):
         raise InputError(f"{str(data)[:80]!r}: is a single path; wanted a list of paths (edgeq.images.list_images)")
-    if isinstance(data, list | tuple) and all(isinstance(entry, Path) for entry in data):
-        return evenly_spaced(image_files(data), num)
+    if isinstance(data, list | tuple) and all(isinstance(entry, str | Path) for entry in data):
+        return evenly_spaced(image_files([Path(entry) for entry in data]), num)
     if hasattr(data, "__array__"):
         array = _as_array(data, "the data")
         data = [array] if array.ndim <= 3 else list(array)

@@ -23,7 +23,13 @@ from edgeq.calibrators import Histogram
 from edgeq.errors import InputError
 
 UNIT_ROUNDOFF = 2.0**-53
-CONVOLUTION: dict[str, Any] = {"kernel": (2, 3), "strides": (2, 1), "pads": (1, 0, 0, 2), "dilations": (1, 2), "groups": 2}
+CONVOLUTION: dict[str, Any] = {
+    "kernel": (2, 3),
+    "strides": (2, 1),
+    "pads": (1, 0, 0, 2),
+    "dilations": (1, 2),
+    "groups": 2,
+}
 MAKERS: dict[str, Callable[[], Any]] = {
     "histogram": HistogramStatistic,
     "channel_extremes": lambda: ChannelExtremesStatistic(axis=1),
