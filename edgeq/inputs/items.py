@@ -127,7 +127,7 @@ def items_of(data: Sequence[str | Path] | Iterable[Any], num: int) -> Items:
     if not isinstance(data, Iterable):
         raise InputError(f"the data is of type {type(data).__name__}; wanted paths, arrays or an iterable of arrays")
     _check_num(num)
-    return islice(_array_items(data), num)
+    return islice(_array_items(data, copied=True), num)
 
 
 def _check_num(num: int) -> None:
@@ -180,10 +180,17 @@ def model_input(content: Pixels | FloatArray, spec: Preprocessing, name: str) ->
     return cast(FloatArray, content), Placement(width, height, width, height, 1.0, 1.0, 0, 0)
 
 
-def _array_items(data: Iterable[Any]) -> Iterator[Item]:
+def _array_items(data: Iterable[Any], *, copied: bool = False) -> Iterator[Item]:
+    """Yields the items of arrays.
+
+    Args:
+        data: The arrays.
+        copied: Whether each is copied: what yields them may fill the same one again while earlier items still wait.
+    """
     for number, element in enumerate(_elements(data)):
         name = f"item {number}"
         array = _as_array(element, name)
+        array = array.copy() if copied else array
         if _is_image(array):
             yield _Array(name, array)
         elif array.dtype.kind != "f" or array.ndim not in (3, 4) or not array.size:

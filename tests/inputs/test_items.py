@@ -77,6 +77,19 @@ def test_num_takes_evenly_spaced_ones_of_what_is_in_memory_and_the_first_of_a_st
     assert evenly_spaced([], 3) == []
 
 
+def test_a_stream_may_fill_one_array_again_and_again():
+    whole = inputs(4)
+
+    def stream() -> Iterator[np.ndarray]:
+        buffer = np.empty_like(whole[0])
+        for row in whole:
+            buffer[:] = row
+            yield buffer
+
+    items = list(items_of(stream(), 4))
+    np.testing.assert_array_equal(np.concatenate([item.read() for item in items]), whole)
+
+
 def test_a_stream_is_drawn_one_by_one():
     drawn: list[int] = []
 
