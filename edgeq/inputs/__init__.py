@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from edgeq.inputs.cache import InputCache
 from edgeq.inputs.items import ImageFile, Item, Items, evenly_spaced, image_files, items_of, model_input
 from edgeq.inputs.samples import OnUnreadable, Sample, UnreadableImages, prepared_samples
 
 __all__ = [
     "ImageFile",
+    "InputCache",
     "Item",
     "Items",
     "OnUnreadable",

@@ -103,7 +103,7 @@ def image_files(paths: Sequence[Path]) -> list[Item]:
     return [ImageFile(path) for path in paths]
 
 
-def items_of(data: Sequence[Path] | Iterable[Any], num: int) -> Items:
+def items_of(data: Sequence[str | Path] | Iterable[Any], num: int) -> Items:
     """Returns at most `num` items of what a user gives as images or inputs.
 
     Args:
@@ -117,8 +117,8 @@ def items_of(data: Sequence[Path] | Iterable[Any], num: int) -> Items:
     """
     if isinstance(data, str | bytes | Path):
         raise InputError(f"{str(data)[:80]!r}: is a single path; wanted a list of paths (edgeq.images.list_images)")
-    if isinstance(data, list | tuple) and all(isinstance(entry, Path) for entry in data):
-        return evenly_spaced(image_files(data), num)
+    if isinstance(data, list | tuple) and all(isinstance(entry, str | Path) for entry in data):
+        return evenly_spaced(image_files([Path(entry) for entry in data]), num)
     if hasattr(data, "__array__"):
         array = _as_array(data, "the data")
         data = [array] if array.ndim <= 3 else list(array)
@@ -127,7 +127,7 @@ def items_of(data: Sequence[Path] | Iterable[Any], num: int) -> Items:
     if not isinstance(data, Iterable):
         raise InputError(f"the data is of type {type(data).__name__}; wanted paths, arrays or an iterable of arrays")
     _check_num(num)
-    return islice(_array_items(data), num)
+    return islice(_array_items(data, copied=True), num)
 
 
 def _check_num(num: int) -> None:
@@ -180,10 +180,17 @@ def model_input(content: Pixels | FloatArray, spec: Preprocessing, name: str) ->
     return cast(FloatArray, content), Placement(width, height, width, height, 1.0, 1.0, 0, 0)
 
 
-def _array_items(data: Iterable[Any]) -> Iterator[Item]:
+def _array_items(data: Iterable[Any], *, copied: bool = False) -> Iterator[Item]:
+    """Yields the items of arrays.
+
+    Args:
+        data: The arrays.
+        copied: Whether each is copied: what yields them may fill the same one again while earlier items still wait.
+    """
     for number, element in enumerate(_elements(data)):
         name = f"item {number}"
         array = _as_array(element, name)
+        array = array.copy() if copied else array
         if _is_image(array):
             yield _Array(name, array)
         elif array.dtype.kind != "f" or array.ndim not in (3, 4) or not array.size:

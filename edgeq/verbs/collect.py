@@ -324,7 +324,9 @@ class Collector:
         try:
             found = log.parts()
         except MismatchError:
-            raise MismatchError(f"{log.path} belongs to another model, pre-processing or version of edgeq") from None
+            raise MismatchError(
+                f"{log.path} belongs to another model, other statistics, another pre-processing or version of edgeq"
+            ) from None
         if not found:
             raise InputError(f"{log.path} is damaged")
         done: list[str] = []

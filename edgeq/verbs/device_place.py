@@ -20,6 +20,7 @@ from edgeq.export.artifact import Artifact
 from edgeq.inputs import ImageFile
 from edgeq.progress import progress_bar
 from edgeq.runtimes.child import RunnerProcess
+from edgeq.verbs.dataset import Dataset
 from edgeq.verbs.journal import Entry, Journal
 from edgeq.verbs.predict import Job, SkippedImages
 from edgeq.verbs.tasks import DetectionTask, Task
@@ -44,8 +45,9 @@ class DevicePlace:
         """Returns the runtimes to run an artifact in."""
         return self._remote.choose_runtimes(artifact, wished)
 
-    def predict(self, jobs: Sequence[Job], task: Task[Any], threads: int | None) -> None:
-        """Runs all images of a task through all jobs on the device."""
+    def predict(self, jobs: Sequence[Job], dataset: Dataset, threads: int | None) -> None:
+        """Runs all images of a data set through all jobs on the device."""
+        task = dataset.task
         self._remote.prepare([job.runtime for job in jobs])
         sent = send_artifacts(self._remote, [job.artifact for job in jobs])
         images, absent = _read_digests(task.paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from edgeq.foreign import open_artifact
 from edgeq.predictions import pack_predictions
 from edgeq.presets import preset_names
 from edgeq.runtimes import SIMULATED, get_runtime, simulation_of
+from edgeq.verbs.dataset import Dataset, load_dataset
 from edgeq.verbs.place import HERE, Place
 from edgeq.verbs.predict import Job
 from edgeq.verbs.tasks import Task, task_of
@@ -87,31 +89,100 @@ def evaluate_artifacts(
         MissingDependencyError: the engine or evaluator is not installed.
         EngineError: the engine refuses or fails to run a file.
     """
-    if not paths:
-        raise InputError("no artifact to score; name at least one file that `edgeq export` wrote")
-    if simulate is not None:
-        if runtimes:
-            raise InputError(f"--simulate {simulate} cannot be combined with --runtime: the simulation is a runtime")
-        runtimes = (simulation_of(simulate),)
-    for runtime in runtimes:
-        get_runtime(runtime)
-    jobs = [
-        _job(artifact, runtime, compute)
-        for artifact in (open_artifact(path, preset, labels) for path in paths)
-        for runtime in place.choose_runtimes(artifact, runtimes)
-        for compute in (compute_precisions or (None,))
-    ]
-    given = None if reference is None else _float_job(reference, preset, labels, jobs[0].runtime, place)
-    kind = _common_task(_each([*jobs, given]))
-    references = _references(jobs, kind, given)
-    task = kind(annotations, images_dir, engine)
-    for job in _each([*jobs, *references]):
-        task.check(job.artifact)
-    for job, compared in zip(jobs, references, strict=True):
-        if compared is not None:
-            task.check_reference(job.artifact, compared.artifact)
-    place.predict(_each([*jobs, *references]), task, threads)
-    return [_result(job, task, compared) for job, compared in zip(jobs, references, strict=True)]
+    artifacts = [open_artifact(path, preset, labels) for path in paths]
+    float_model = None if reference is None else _open_reference(reference, preset, labels)
+    scoring = _Scoring.of(artifacts, float_model, runtimes, simulate, compute_precisions, place)
+    dataset = load_dataset(scoring.task.name, annotations, images_dir, engine=engine, cache_bytes=0)
+    return scoring.results(dataset, threads, place)
+
+
+def evaluate(
+    artifacts: Sequence[Artifact],
+    dataset: Dataset,
+    *,
+    runtimes: Sequence[str] = (),
+    simulate: str | None = None,
+    compute_precisions: Sequence[str] = (),
+    threads: int | None = None,
+    reference: Artifact | None = None,
+    place: Place = HERE,
+) -> list[dict[str, Any]]:
+    """Returns what `evaluate_artifacts` does, on a data set that is open already and may be scored on again.
+
+    Args:
+        artifacts: Open artifacts with pre-processing and a decoder.
+        dataset: See `edgeq.verbs.dataset.load_dataset`.
+        runtimes: See `evaluate_artifacts`.
+        simulate: See `evaluate_artifacts`.
+        compute_precisions: See `evaluate_artifacts`.
+        threads: See `evaluate_artifacts`.
+        reference: See `evaluate_artifacts`.
+        place: See `evaluate_artifacts`.
+
+    Raises:
+        EdgeqError: see `evaluate_artifacts`; the data set is for another task than the artifacts.
+    """
+    scoring = _Scoring.of(artifacts, reference, runtimes, simulate, compute_precisions, place)
+    return scoring.results(dataset, threads, place)
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """What is scored, checked as far as possible without the data set.
+
+    Attributes:
+        jobs: One for each result.
+        references: For each of them the job that it is compared with, if its task wants one.
+        task: The task of all.
+    """
+
+    jobs: list[Job]
+    references: list[Job | None]
+    task: type[Task[Any]]
+
+    @classmethod
+    def of(
+        cls,
+        artifacts: Sequence[Artifact],
+        reference: Artifact | None,
+        runtimes: Sequence[str],
+        simulate: str | None,
+        compute_precisions: Sequence[str],
+        place: Place,
+    ) -> _Scoring:
+        if not artifacts:
+            raise InputError("no artifact to score; name at least one file that `edgeq export` wrote")
+        if simulate is not None:
+            if runtimes:
+                raise InputError(f"--simulate {simulate} cannot be combined with --runtime: the simulation is a runtime")
+            runtimes = (simulation_of(simulate),)
+        for runtime in runtimes:
+            get_runtime(runtime)
+        jobs = [
+            _job(artifact, runtime, compute)
+            for artifact in artifacts
+            for runtime in place.choose_runtimes(artifact, runtimes)
+            for compute in (compute_precisions or (None,))
+        ]
+        given = None if reference is None else _float_job(reference, jobs[0].runtime, place)
+        task = _common_task(_each([*jobs, given]))
+        return cls(jobs, _references(jobs, task, given), task)
+
+    def results(self, dataset: Dataset, threads: int | None, place: Place) -> list[dict[str, Any]]:
+        """Returns one result for each job."""
+        task, everyone = dataset.task, _each([*self.jobs, *self.references])
+        if not isinstance(task, self.task):
+            raise InputError(
+                f"{everyone[0].artifact.name} is for {self.task.name} and the data set for {task.name}; load the data "
+                "set for the task of the artifacts"
+            )
+        for job in everyone:
+            task.check(job.artifact)
+        for job, compared in zip(self.jobs, self.references, strict=True):
+            if compared is not None:
+                task.check_reference(job.artifact, compared.artifact)
+        place.predict(everyone, dataset, threads)
+        return [_result(job, task, compared) for job, compared in zip(self.jobs, self.references, strict=True)]
 
 
 def _job(artifact: Artifact, runtime: str, compute: str | None) -> Job:
@@ -171,13 +242,14 @@ def _common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
     return first
 
 
-def _float_job(path: Path, preset: str | None, labels: str | None, runtime: str, place: Place) -> Job:
-    """Returns the job of `--reference`, in that runtime if it reads the file.
-
-    Preset and labels count where the file has no manifest.
-    """
+def _open_reference(path: Path, preset: str | None, labels: str | None) -> Artifact:
+    """Returns the artifact of `--reference`; preset and labels count if the file has no manifest."""
     described = path.suffix == ".json" or manifest_path(path).is_file()
-    artifact = open_artifact(path, *((None, None) if described else (preset, labels)))
+    return open_artifact(path, *((None, None) if described else (preset, labels)))
+
+
+def _float_job(artifact: Artifact, runtime: str, place: Place) -> Job:
+    """Returns the job of the float model that others are compared with, in that runtime if it reads the file."""
     reads = artifact.format in get_runtime(runtime).formats
     return _job(artifact, runtime if reads else place.choose_runtimes(artifact, ())[0], None)
 

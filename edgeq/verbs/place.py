@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from edgeq.export.artifact import Artifact
 from edgeq.runtimes import choose_runtimes
+from edgeq.verbs.dataset import Dataset
 from edgeq.verbs.predict import Job, predict
-from edgeq.verbs.tasks import Task
 
 
 class Place(Protocol):
@@ -17,8 +17,8 @@ class Place(Protocol):
     def choose_runtimes(self, artifact: Artifact, wished: Sequence[str]) -> list[str]:
         """Returns the runtimes to run an artifact in there, see `edgeq.runtimes.choose_runtimes`."""
 
-    def predict(self, jobs: Sequence[Job], task: Task[Any], threads: int | None) -> None:
-        """Runs all images of a task through all jobs there, see `edgeq.verbs.predict.predict`."""
+    def predict(self, jobs: Sequence[Job], dataset: Dataset, threads: int | None) -> None:
+        """Runs all images of a data set through all jobs there, see `edgeq.verbs.predict.predict`."""
 
 
 class Here:
@@ -28,9 +28,9 @@ class Here:
         """Returns those of the wished runtimes that read it, or the first of its target that is installed."""
         return choose_runtimes(artifact, wished)
 
-    def predict(self, jobs: Sequence[Job], task: Task[Any], threads: int | None) -> None:
+    def predict(self, jobs: Sequence[Job], dataset: Dataset, threads: int | None) -> None:
         """Runs the images in this process."""
-        predict(jobs, task, threads)
+        predict(jobs, dataset.task, threads, dataset.inputs)
 
 
 HERE = Here()

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
-from edgeq.inputs import Item, OnUnreadable, UnreadableImages, image_files, model_input, prepared_samples
-from edgeq.preprocessing import Placement
+from edgeq.inputs import InputCache, Item, OnUnreadable, UnreadableImages, image_files, model_input, prepared_samples
+from edgeq.preprocessing import FloatArray, Placement
 from edgeq.progress import progress_bar
 from edgeq.runtimes import Session, open_session
 
@@ -95,13 +95,14 @@ class Job:
         self.inference_s += inference_s
 
 
-def predict(jobs: Sequence[Job], task: Images, threads: int | None) -> None:
+def predict(jobs: Sequence[Job], task: Images, threads: int | None, inputs: InputCache) -> None:
     """Runs all images of a task through all jobs, on this machine.
 
     Args:
         jobs: What is run; predictions, times and skipped images are added to them.
         task: The images.
         threads: CPU threads of the engine; `None` leaves it to the engine.
+        inputs: What earlier calls have prepared of the same images.
 
     Raises:
         InputError: more than 5 % of the images cannot be read.
@@ -112,7 +113,7 @@ def predict(jobs: Sequence[Job], task: Images, threads: int | None) -> None:
         groups.setdefault(job.preprocessing, []).append(job)
     for group in groups.values():
         unreadable = SkippedImages(task.paths)
-        predict_group(group, task, threads, unreadable.add)
+        predict_group(group, task, threads, unreadable.add, inputs)
         for job in group:
             job.skipped = unreadable.names
 
@@ -140,7 +141,13 @@ class SkippedImages:
         self._positions.append(position)
 
 
-def predict_group(jobs: Sequence[Job], task: Images, threads: int | None, on_unreadable: OnUnreadable) -> None:
+def predict_group(
+    jobs: Sequence[Job],
+    task: Images,
+    threads: int | None,
+    on_unreadable: OnUnreadable,
+    inputs: InputCache,
+) -> None:
     """Runs all images of a task through jobs that share a pre-processing; `total_s` is added at the end."""
     preprocessing = jobs[0].preprocessing
     encodings = {job.encoding for job in jobs}
@@ -148,7 +155,7 @@ def predict_group(jobs: Sequence[Job], task: Images, threads: int | None, on_unr
     def prepare(position: int, item: Item, content: np.ndarray) -> _Prepared:
         task.check_image(position, content)
         array, placement = model_input(content, preprocessing, item.name)
-        return _Prepared({encoding: encoding.encode(array) for encoding in encodings}, placement)
+        return _Prepared.of(array, placement, encodings)
 
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
@@ -159,7 +166,13 @@ def predict_group(jobs: Sequence[Job], task: Images, threads: int | None, on_unr
         advance = stack.enter_context(progress_bar(len(task.paths), "eval"))
         started = time.perf_counter()
         for sample in prepared_samples(
-            image_files(task.paths), prepare, pool=pool, ahead=_AHEAD, advance=advance, on_unreadable=on_unreadable
+            image_files(task.paths),
+            prepare,
+            pool=pool,
+            ahead=_AHEAD,
+            on_unreadable=on_unreadable,
+            advance=advance,
+            cache=_EncodedCache(inputs, preprocessing, encodings),
         ):
             for run in runs:
                 run.submit(sample.position, sample.prepared)
@@ -172,10 +185,41 @@ def predict_group(jobs: Sequence[Job], task: Images, threads: int | None, on_unr
 
 @dataclass(frozen=True)
 class _Prepared:
-    """An image as every job of a group takes it, and where it lies in the input."""
+    """An image as every job of a group takes it, and where it lies in the input.
 
-    arrays: Mapping[TensorSpec, np.ndarray]
+    Attributes:
+        real: The input in real numbers.
+        placement: Where the image lies in it.
+        arrays: The input in every encoding.
+    """
+
+    real: FloatArray
     placement: Placement
+    arrays: Mapping[TensorSpec, np.ndarray]
+
+    @classmethod
+    def of(cls, real: FloatArray, placement: Placement, encodings: set[TensorSpec]) -> _Prepared:
+        return cls(real, placement, {encoding: encoding.encode(real) for encoding in encodings})
+
+
+class _EncodedCache:
+    """Keeps real inputs, by their pre-processing, whatever encodings a call wants them in."""
+
+    def __init__(self, inputs: InputCache, preprocessing: Preprocessing, encodings: set[TensorSpec]) -> None:
+        self._inputs = inputs
+        self._preprocessing = preprocessing
+        self._encodings = encodings
+
+    def get(self, position: int) -> _Prepared | None:
+        kept = self._inputs.get((self._preprocessing, position))
+        if kept is None:
+            return None
+        real, placement = kept
+        return _Prepared.of(real, placement, self._encodings)
+
+    def put(self, position: int, prepared: _Prepared) -> None:
+        kept = (prepared.real, prepared.placement)
+        self._inputs.put((self._preprocessing, position), kept, prepared.real.nbytes)
 
 
 class _Run:

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.export.artifact import Postprocessing, parse_manifest
-from edgeq.inputs import Item
+from edgeq.inputs import InputCache, Item
 from edgeq.preprocessing import Placement
 from edgeq.runtimes.commands import answer_by, field, serve
 from edgeq.verbs.predict import Job, predict_group
@@ -145,7 +145,7 @@ class Predictor:
         images = _Images(self._paths, task_of(job.postprocessing))
         job.found, job.images = self._found, images
         try:
-            predict_group([job], images, self._threads, self._unreadable)
+            predict_group([job], images, self._threads, self._unreadable, InputCache(0))
             self._found.put(None)
         except EdgeqError as error:
             self._found.put(error)

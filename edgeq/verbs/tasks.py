@@ -20,7 +20,7 @@ from edgeq.detection import Detections, get_decoder
 from edgeq.detection.coco import category_ids, check_engine, evaluate, load_ground_truth
 from edgeq.errors import InputError, ModelError
 from edgeq.export.artifact import Artifact, Postprocessing
-from edgeq.images import list_images
+from edgeq.images import existing_images
 from edgeq.predictions import (
     ClassificationPredictions,
     DetectionPredictions,
@@ -113,7 +113,8 @@ class DetectionTask(Task[Detections]):
         self._engine = engine
         self._ground_truth = load_ground_truth(annotations)
         self.source = annotations
-        self.paths = list_images(annotations, images_dir)
+        names = [record.file_name for record in self._ground_truth.images]
+        self.paths = existing_images(annotations, images_dir, names)
 
     def check(self, artifact: Artifact) -> None:
         """Raises where the annotations lack a class of the model, or its decoder is unknown."""
@@ -287,6 +288,19 @@ _BY_DECODER: dict[str, type[Task[Any]]] = {
     classification.DECODER: ClassificationTask,
     embedding.DECODER: EmbeddingTask,
 }
+
+
+def task_named(name: str) -> type[Task[Any]]:
+    """Returns the task of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    kinds: list[type[Task[Any]]] = [DetectionTask, *_BY_DECODER.values()]
+    tasks = {kind.name: kind for kind in kinds}
+    if name not in tasks:
+        raise InputError(f"unknown task {name!r}; known: {', '.join(sorted(tasks))}")
+    return tasks[name]
 
 
 def task_of(post: Postprocessing) -> type[Task[Any]]:

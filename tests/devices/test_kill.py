@@ -54,7 +54,8 @@ class Host:
     def finished_images(self) -> list[str]:
         """Returns the digests of the images that the journal of the run holds."""
         lines = [line for path in self.journals.glob("*") for line in path.read_text().splitlines()]
-        return [entry["image"] for entry in map(json.loads, lines) if "image" in entry]
+        parts = [json.loads(line)["part"] for line in lines]
+        return [part["image"] for part in parts if "image" in part]
 
     def wait_for_images(self, count: int) -> None:
         """Waits until the run has kept so many images."""

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import edgeq
 from edgeq.calibrators import METHODS, HistogramBuilder
-from edgeq.calibrators.ranges import Ranges
+from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError, ModelError
 from edgeq.export.onnx_writer import FloatModel
 from edgeq.export.topology import choose
@@ -183,7 +184,7 @@ def test_the_part_of_another_model_is_not_used(model, images, partial, out, tmp_
     other = changed_weights(model, lambda weight: weight * 1.5)
     result = run(other, images, out)
     assert result.resumed == 0
-    assert "starting anew" in caplog.text
+    assert "starting again" in caplog.text
     assert "belongs to another model" in caplog.text
     run(other, images, tmp_path / "direct.json")
     assert out.read_bytes() == (tmp_path / "direct.json").read_bytes()
@@ -219,7 +220,7 @@ def test_the_part_of_other_images_is_not_used(model, images, partial, out, tmp_p
 def test_a_damaged_part_is_not_used(model, images, expected, partial, out, caplog, damage):
     partial.write_text(damage(partial.read_text()))
     assert run(model, images, out).resumed == 0
-    assert "starting anew" in caplog.text
+    assert "starting again" in caplog.text
     assert out.read_bytes() == expected
 
 
@@ -367,6 +368,87 @@ def test_no_warning_comes_from_a_normal_run(model, drawn, out, caplog):
     with caplog.at_level(logging.DEBUG, "edgeq"):
         run(model, list_images(drawn.folder), out)
     assert caplog.records == []
+
+
+def test_the_file_is_that_of_a_plain_loop(model, images, tmp_path):
+    """Nothing of look-ahead, threads, statistics and resuming shows in the bytes."""
+    from edgeq.files import sha256_file
+    from edgeq.preprocessing import preprocess
+    from edgeq.runtimes.observer import ActivationObserver
+
+    calibrate(model, images, tmp_path / "ranges.json", threads=1)
+    builders = {name: HistogramBuilder() for name in calibrated_tensors(model)}
+    observer = ActivationObserver(model.graph, list(builders), 1)
+    for path in images:
+        for name, array in observer.observe({"image": preprocess(read_image(path), model.preprocessing)[0]}).items():
+            builders[name].update(array)
+    provenance = Provenance.of(
+        model_digest=model.digest,
+        preprocessing_digest=model.preprocessing.digest,
+        image_digests=[sha256_file(path) for path in images],
+        tool_version=edgeq.__version__,
+    )
+    histograms = {name: builder.histogram() for name, builder in builders.items()}
+    Ranges.from_histograms(histograms, provenance, "lp").save(tmp_path / "plain.json")
+    assert (tmp_path / "ranges.json").read_bytes() == (tmp_path / "plain.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def arrays(model, images) -> np.ndarray:
+    """What pre-processing makes of the images, `(N, 3, H, W)`."""
+    from edgeq.preprocessing import preprocess
+
+    return np.concatenate([preprocess(read_image(path), model.preprocessing)[0] for path in images])
+
+
+def test_arrays_give_the_ranges_of_the_files(model, images, arrays, expected, out):
+    given = [
+        arrays,
+        list(arrays),
+        (row for row in arrays),
+        iter([arrays[:5], arrays[5:]]),
+        (read_image(path) for path in images),
+    ]
+    found = [run(model, data, out).ranges for data in given]
+    out.write_bytes(expected)
+    of_files = Ranges.load(out)
+    for ranges in found:
+        assert ranges.tensors == of_files.tensors
+        assert ranges.histograms == of_files.histograms
+        assert ranges.provenance.images == len(images)
+    digests = [ranges.provenance.images_digest for ranges in found]
+    assert len(set(digests[:4])) == 1
+    assert len({*digests, of_files.provenance.images_digest}) == 3  # inputs, images in memory, files
+
+
+def test_copies_of_an_array_count_once(model, arrays):
+    assert run(model, np.concatenate([arrays, arrays[:5]])).images == len(arrays)
+
+
+def test_an_iterable_that_raises_half_way_writes_nothing(model, arrays, out):
+    def stream():
+        yield from arrays[:5]
+        raise OSError("the disk is gone")
+
+    with pytest.raises(InputError, match=r"raised OSError at item 5 \(the disk is gone\)"):
+        run(model, stream(), out)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_an_array_that_does_not_fit_writes_nothing(model, arrays, out):
+    with pytest.raises(InputError, match=r"item 5: has shape \(3, 32, 96\), the model takes \(3, 64, 96\)"):
+        run(model, [*arrays[:5], arrays[5, :, ::2]], out)
+    with pytest.raises(InputError, match="item 3: has values from 0 to 255"):
+        run(model, [*arrays[:3], np.linspace(0, 255, arrays[0].size).reshape(arrays[0].shape)], out)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_method_best_takes_arrays_that_can_be_read_twice(model, arrays):
+    ranges = calibrate(model, list(arrays), method="best").ranges
+    assert ranges.provenance.images == len(arrays)
+    assert ranges.choices
+    with pytest.raises(InputError, match="method best reads some images twice; give files or a list of arrays"):
+        calibrate(model, iter(arrays), method="best")
 
 
 def changed_weights(model: FloatModel, change) -> FloatModel:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import edgeq.detection.coco
+import edgeq.images
 import edgeq.inputs.items
 from edgeq.detection import Detections
 from edgeq.detection.coco import SCORE_NAMES
@@ -19,7 +21,8 @@ from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, Tenso
 from edgeq.images import read_image
 from edgeq.machine import read_machine
 from edgeq.presets import load_preset
-from edgeq.verbs.evaluate import evaluate_artifacts
+from edgeq.verbs.dataset import load_dataset
+from edgeq.verbs.evaluate import evaluate, evaluate_artifacts
 from tests.golden import (
     CENTERNET_R18_BCCD,
     CENTERNET_R18_BCCD_TOLERANCE,
@@ -168,6 +171,64 @@ def test_artifacts_of_one_preprocessing_share_the_reading_and_keep_their_order(
     assert len(read) == 2 * 30
     for result in results:
         assert result["AP"] == pytest.approx(results[0]["AP"], abs=1e-6)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The images and JSON files that are read, one entry for each time."""
+    read: list[Path] = []
+    documents = edgeq.detection.coco.read_json  # type: ignore[attr-defined]
+
+    def note_image(path: Path) -> np.ndarray:
+        read.append(path)
+        return read_image(path)
+
+    def note_document(path: Path, *arguments: Any, **how: Any) -> Any:
+        read.append(path)
+        return documents(path, *arguments, **how)
+
+    monkeypatch.setattr(edgeq.inputs.items, "read_image", note_image)
+    for module in (edgeq.detection.coco, edgeq.images):
+        monkeypatch.setattr(module, "read_json", note_document)
+    return read
+
+
+def test_a_data_set_is_read_once_for_any_number_of_scorings(tmp_path: Path, squares: Path, reads: list[Path]) -> None:
+    annotations = squares / "annotations.json"
+    artifacts = [
+        save_square_finder(tmp_path / "a.onnx"),
+        save_square_finder(tmp_path / "b.onnx", labels=LABELS[::-1]),
+    ]
+    dataset = load_dataset("detection", annotations, squares)
+    assert reads == [annotations]
+    first = [evaluate([artifact], dataset, runtimes=["onnxruntime"]) for artifact in artifacts]
+    again = [evaluate([artifact], dataset, runtimes=["onnxruntime"]) for artifact in artifacts]
+    assert len(reads) == len(set(reads)) == 1 + 30
+    alone = score(squares, *artifacts, runtimes=["onnxruntime"])
+    for results in ([result for (result,) in first], [result for (result,) in again]):
+        assert [result["predictions"] for result in results] == [result["predictions"] for result in alone]
+        assert [result["AP"] for result in results] == [result["AP"] for result in alone]
+
+
+def test_what_does_not_fit_into_the_cache_is_read_again(tmp_path: Path, squares: Path, reads: list[Path]) -> None:
+    artifact = save_square_finder(tmp_path / "finder.onnx")
+    size_bytes = 64 * 64 * 3 * 4
+    dataset = load_dataset("detection", squares / "annotations.json", squares, cache_bytes=10 * size_bytes + 1)
+    (first,) = evaluate([artifact], dataset, runtimes=["onnxruntime"])
+    assert dataset.inputs.size_bytes == 10 * size_bytes
+    reads.clear()
+    (second,) = evaluate([artifact], dataset, runtimes=["onnxruntime"])
+    assert len(reads) == 20
+    assert second["predictions"] == first["predictions"]
+
+
+def test_artifacts_are_scored_on_data_of_their_task(tmp_path: Path, squares: Path) -> None:
+    artifact = save_square_finder(tmp_path / "finder.onnx")
+    dataset = load_dataset("embedding", None, squares)
+    with pytest.raises(InputError, match=r"finder\.onnx is for detection and the data set for embedding"):
+        evaluate([artifact], dataset)
+    with pytest.raises(InputError, match="unknown task 'poses'; known: classification, detection, embedding"):
+        load_dataset("poses", None, squares)
 
 
 @pytest.mark.skipif("openvino" not in RUNTIMES, reason="the extra `openvino` is not installed")

@@ -48,7 +48,7 @@ class Request:
         Raises:
             InputError: no statistic of that name is registered.
         """
-        return cast(Statistic, statistic_class(self.statistic)(**dict(self.options)))
+        return statistic_class(self.statistic)(**dict(self.options))
 
 
 def statistic_class(name: str) -> type[Statistic]:

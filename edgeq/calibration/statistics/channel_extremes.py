@@ -38,7 +38,8 @@ class ChannelExtremesStatistic:
         if not array.size:
             return
         others = tuple(axis for axis in range(array.ndim) if axis != self._axis % array.ndim)
-        extremes = ChannelExtremes(array.min(axis=others), array.max(axis=others))
+        # Adding 0.0 turns -0.0 into 0.0: which of the two came first must not show.
+        extremes = ChannelExtremes(array.min(axis=others) + np.float32(0), array.max(axis=others) + np.float32(0))
         if not all(np.isfinite(ends).all() for ends in extremes):
             require_finite(array)
         self._take(extremes)

@@ -69,14 +69,12 @@ class SecondMoments:
         """Adds the rows of the layer's input: `(..., K)`, or `(N, C, H, W)` for a convolution."""
         if not array.size:
             return
-        added = 0.0
-        rows = 0
         for blocks in self._blocks(array):
-            added = added + np.stack([block.T @ block for block in blocks])
-            rows += len(blocks[0])
-        if not np.isfinite(added).all():
-            require_finite(array)
-        self._add(np.asarray(added), rows)
+            with np.errstate(invalid="ignore", over="ignore"):
+                added = np.stack([block.T @ block for block in blocks])
+            if not np.isfinite(added).all():
+                require_finite(array)
+            self._add(added, len(blocks[0]))
 
     def merge(self, other: SecondMoments) -> None:
         """Adds another's sums."""
@@ -119,7 +117,7 @@ class SecondMoments:
 
     def _add(self, added: npt.NDArray[np.float64], rows: int) -> None:
         if self._sum is None:
-            self._sum = added.copy()
+            self._sum = added.copy()  # of a merged statistic, which goes on by itself
         elif self._sum.shape != added.shape:
             raise InputError(f"the tensor has {added.shape[-1]} values in a row, and had {self._sum.shape[-1]} before")
         else:
