@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -19,6 +20,36 @@ from edgeq.detection.shapes import draw_shapes_dataset
 # send it would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _share_cores() -> None:
+    """Gives engines one thread where a test does not ask for a number.
+
+    Their own default is all cores, and the threads of several workers would spin, waiting for each other.
+    """
+    import onnxruntime
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch, which is not imported yet
+    original = onnxruntime.InferenceSession.__init__
+
+    @functools.wraps(original)
+    def open_session(self: Any, model: Any, sess_options: Any = None, *args: Any, **kwargs: Any) -> None:
+        options = sess_options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.intra_op_num_threads or 1
+        original(self, model, options, *args, **kwargs)
+
+    onnxruntime.InferenceSession.__init__ = open_session
+
+
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    _share_cores()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files with slow tests first, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
+
 
 _DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
