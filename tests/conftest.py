@@ -5,16 +5,19 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from edgeq import cli
+from edgeq import cli, tflite_source
 from edgeq.detection.shapes import draw_shapes_dataset
+from edgeq.files import sha256_file, sha256_json, write_bytes
+from edgeq.models.names import is_zoo_name
 
 # What a shell starts in the background ignores Ctrl-C, and so does every process that it starts in turn; the tests that
 # send it would wait for ever.
@@ -60,6 +63,34 @@ def shared_data() -> Path:
     if not (_DATA / "MANIFEST.md").is_file():
         pytest.skip(f"real data not found at {_DATA}; set EDGEQ_DATA to its folder")
     return _DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_conversion_per_model(tmp_path_factory) -> Iterator[None]:
+    """Converts a model to TFLite once per run: the converter takes ten seconds to start, and repeats itself exactly.
+
+    This holds for models of the zoo, of files and of the tests themselves; a model that a test writes may change.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    # All workers of one run look into the same folder.
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "conversions"
+    original = tflite_source._run
+
+    def convert(job: dict[str, Any]) -> None:
+        if not (job["onnx"] or is_zoo_name(job["reference"]) or job["reference"].startswith("tests.")):
+            original(job)
+            return
+        files = {name: sha256_file(Path(job[name])) for name in ("onnx", "weights") if job[name]}
+        kept, out = folder / f"{sha256_json(job | files | {'out': ''})}.tflite", Path(job["out"])
+        if kept.is_file():
+            shutil.copyfile(kept, out)
+        else:
+            original(job)
+            write_bytes(kept, out.read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tflite_source, "_run", convert)
+        yield
 
 
 class Drawn(NamedTuple):

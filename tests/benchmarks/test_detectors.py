@@ -10,6 +10,8 @@ from benchmarks import calibration_cost, command_line, conv_transpose, jetson_si
 from edgeq.calibrators import METHODS
 from tests.benchmarks.conftest import BRIEF, HAS_NNCF, require_nncf, table
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 0.1
 """How far INT8's AP on two images may lie from FP32's: a file that was mixed up with another lies further."""
 

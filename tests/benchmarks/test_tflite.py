@@ -15,6 +15,8 @@ from edgeq.model_source import ModelRequest
 from tests import tflite_nets
 from tests.benchmarks.conftest import BRIEF, table
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tflite_subject(subject, small_weights, tmp_path_factory) -> Case:

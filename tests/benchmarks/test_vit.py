@@ -24,6 +24,8 @@ from edgeq.preprocessing import preprocess
 from edgeq.presets import load_preset
 from tests.benchmarks.conftest import BRIEF, HAS_NNCF, require_nncf, table
 
+pytestmark = pytest.mark.slow
+
 SIDE_PX, BLOCKS = 28, 3
 
 
