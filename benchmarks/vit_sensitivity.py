@@ -26,6 +26,7 @@ from edgeq.export.plan import make_plan
 from edgeq.export.qdq import insert_qdq
 from edgeq.export.topology import choose
 from edgeq.export.transformer import matching_nodes
+from edgeq.files import atomic_path
 from edgeq.images import read_image
 from edgeq.preprocessing import preprocess
 from edgeq.runtimes import open_session
@@ -153,7 +154,8 @@ def draw(ratios: np.ndarray, losses: np.ndarray, rows: Sequence[str], columns: S
             color = "black" if value > middle else "white"
             each.text(column, row, form.format(value), ha="center", va="center", color=color, fontsize=9)
         figure.colorbar(shown, ax=each)
-    figure.savefig(path, metadata={"Date": None})
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, metadata={"Date": None})
 
 
 def make_parser() -> argparse.ArgumentParser:
