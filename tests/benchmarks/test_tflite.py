@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def tflite_subject(subject, small_weights, tmp_path_factory) -> Case:
+def tflite_subject(subject: Case, small_weights, tmp_path_factory) -> Case:
     """A small detector as a TFLite file, so that it is converted once."""
     tflite_nets.require_converter()
     from edgeq.verbs.export import export_model
