@@ -61,17 +61,16 @@ def study(weights, tmp_path_factory) -> Study:
 
 
 def test_vit_accuracy(study, tmp_path):
-    # Each graph, and each kind of method and plan.
-    steps = [STEPS[number] for number in (0, 5, 7, 9)]
-    assert {step.graph for step in steps} >= {"plain", "smooth", "unify", "folded"}
-    assert {step.plan for step in steps} == {"everything", "balanced", "safe"}
-    result = vit_accuracy.run(study, tmp_path, steps=steps, outliers=OUTLIERS[-1:])
+    steps = [STEPS[number] for number in (0, 5, 7)]
+    assert [step.graph for step in steps] == ["plain", "smooth", "unify"]
+    assert {step.plan for step in steps} == {"everything", "balanced"}
+    result = vit_accuracy.run(study, tmp_path, steps=steps, outliers=OUTLIERS[-1:], every_bits=((8, 8), (4, 4)))
     lines = [line for line in result.read_text().splitlines() if line.startswith("| ")]
     rows = {line.split(" | ")[0].removeprefix("| "): line.rstrip(" |").split(" | ")[1:] for line in lines}
     assert set(map(float, rows["FP32"])) == {1.0}
     for step in steps:
         scores = [float(score) for score in rows[step.title]]
-        assert len(scores) == 4
+        assert len(scores) == 3
         assert all(0 <= score <= 1 for score in scores)
     assert len(rows[OUTLIERS[-1].title]) == 3
     assert "dB behind Softmax" in result.read_text()
