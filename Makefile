@@ -21,9 +21,10 @@ help:
 demo: $(VENV)/.use
 	$(BIN)/edgeq demo
 
-# A test file stays on one worker, so that it prepares its models and images once.
+# A test file stays on one worker, so that it prepares its models and images once. Files are handed out in the order of
+# tests/conftest.py, the slow ones first; xdist's own order leaves those of few tests, which are the slowest, to the end.
 test: $(VENV)/.develop
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m 'not arm'
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m 'not arm'
 
 # Where aarch64 cannot be emulated the tests are skipped by name, and the first line says why.
 test-arm: $(VENV)/.develop

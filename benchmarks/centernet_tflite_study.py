@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.cases import Case, case, random_centernet, result_parser, write_result
 from edgeq.export.artifact import Artifact
 from edgeq.export.tflite.writer import PRECISIONS, Options
-from edgeq.files import write_json
+from edgeq.files import atomic_path, write_json
 from edgeq.model_source import ModelRequest
 from edgeq.runtimes.child import LOCAL_RUNNER
 from edgeq.verbs.bench import Job, Sampling, bench_jobs
@@ -165,7 +165,8 @@ def draw(scores: dict[str, list[Results]], timings: dict[str, list[Results]], pa
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, metadata={"Date": None})
 
 
 def score_all(subject: Case, engines: Mapping[str, str | None], work: Path) -> dict[str, list[Results]]:

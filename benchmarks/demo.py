@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cases import result_parser, write_result
 from edgeq.verbs.demo import run_demo
-from edgeq.verbs.report import to_markdown
+from edgeq.verbs.report import Row, to_markdown
 
 
-def run(out: Path, *, images: int = 100, seconds: float = 3.0) -> Path:
-    """Returns the result file of a demo that scores so many images and times each file for so many seconds."""
-    with tempfile.TemporaryDirectory() as folder:
-        rows = run_demo(Path(folder), images=images, seconds=seconds, say=print)
+def run(rows: Sequence[Row], out: Path) -> Path:
+    """Returns the result file of what a demo found."""
     return write_result(out, "demo.md", "# make demo\n\n" + to_markdown(rows))
 
 
@@ -26,7 +25,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    run(make_parser().parse_args().out)
+    arguments = make_parser().parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        run(run_demo(Path(folder), say=print), arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Calibrates and quantizes with edgeq or a peer in a fresh process, and reports what it took.
 
-`python -m benchmarks.peers TOOL MODEL IMAGES OUT` prints one JSON line: seconds, peak memory and the memory before the
+`python -m benchmarks.peers nncf MODEL IMAGES OUT` prints one JSON line: seconds, peak memory and the memory before the
 work began. IMAGES is a text file of paths; all tools read them through the same pre-processing.
 """
 

@@ -25,7 +25,8 @@ from edgeq.export.packed_projection import split_projections
 from edgeq.export.plan import make_plan
 from edgeq.export.qdq import insert_qdq
 from edgeq.export.topology import choose
-from edgeq.export.transformer import matching_nodes
+from edgeq.export.transformer import Role, find_transformer, matching_nodes
+from edgeq.files import atomic_path
 from edgeq.images import read_image
 from edgeq.preprocessing import preprocess
 from edgeq.runtimes import open_session
@@ -43,13 +44,21 @@ def write_group(study: Study, ranges: Ranges, pattern: str, bits: int, folder: P
     split_projections(graph)
     rewrite_linear(graph)
     chosen = {node.name for node in matching_nodes(graph, pattern) or ()}
-    keep = [str(node.name) for node in graph.graph if weight_of(node) is not None and node.name not in chosen]
+    roles = find_transformer(graph).roles
+    others = [str(node.name) for node in graph.graph if weight_of(node) is not None and node.name not in chosen]
+    # A piece of a packed projection has no name of its own in `--keep`: its block and part name it.
+    keep = [keep_pattern(roles[name]) if name in roles else name for name in others]
     plan = make_plan(graph, choose(graph, X86.rules, keep), ranges, X86.rules)
     if bits == 8:
         insert_qdq(graph, plan, X86.rules)
         return write_artifact(model, graph, X86, "int8", folder, plan.summary())
     insert_narrow_qdq(graph, plan, X86.rules, bits, bits)
     return write_artifact(model, graph, X86, f"simulated-w{bits}a{bits}", folder, plan.summary())
+
+
+def keep_pattern(role: Role) -> str:
+    """Returns what `--keep` calls the layers of one part of one block."""
+    return f"vit.{role.block}.{'qk' if role.part in ('q', 'k') else role.part}"
 
 
 class Images:
@@ -153,7 +162,8 @@ def draw(ratios: np.ndarray, losses: np.ndarray, rows: Sequence[str], columns: S
             color = "black" if value > middle else "white"
             each.text(column, row, form.format(value), ha="center", va="center", color=color, fontsize=9)
         figure.colorbar(shown, ax=each)
-    figure.savefig(path, metadata={"Date": None})
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, metadata={"Date": None})
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -53,7 +53,8 @@ def draw_images(folder: Path, count: int) -> list[Path]:
 def logits(artifact: Artifact, runtime: str, compute: str | None) -> np.ndarray:
     """Returns the logits of one image of noise."""
     (spec,) = artifact.inputs
-    image = np.random.default_rng(1).standard_normal((1, *map(int, spec.shape[1:]))).astype(np.float32)
+    shape = [1 if size is None else size for size in spec.shape]
+    image = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     with open_session(artifact, runtime, 2, compute) as session:
         return next(iter(session.run({spec.name: image}).values())).ravel()
 

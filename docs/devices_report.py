@@ -146,9 +146,9 @@ def prepare(work: Path) -> None:
     part.replace(work / f"instances_val_{EMULATED_DETECTION_IMAGES}.json")
 
 
-def export(steps: Steps) -> None:
+def export(steps: Steps, subjects: Sequence[Subject]) -> None:
     """Writes the files: for x86, and for ARM those that an emulated one runs in reasonable time."""
-    for subject in SUBJECTS:
+    for subject in subjects:
         out = ("--precision", "fp32,int8", "--out", "artifacts")
         steps.once("export", *subject.model, "--target", "x86", *subject.calibration, *out)
         if subject.in_onnxruntime != "x86":
@@ -158,9 +158,9 @@ def export(steps: Steps) -> None:
             steps.once("export", *subject.model, "--target", "arm", "--format", each, *subject.calibration, *out)
 
 
-def measure(steps: Steps, seconds: float) -> None:
+def measure(steps: Steps, subjects: Sequence[Subject], seconds: float) -> None:
     """Scores and times the files, model by model, on one device after the other."""
-    for place, subject in enumerate(SUBJECTS, start=1):
+    for place, subject in enumerate(subjects, start=1):
         rows = [
             ("local", "onnxruntime", subject.files("x86", subject.in_onnxruntime), subject.scored),
             ("local", "openvino", subject.files("x86", "x86"), subject.scored),
@@ -205,23 +205,28 @@ def devices(work: Path) -> Iterator[Path]:
             sshd.stop()
 
 
-def write(work: Path, steps: Steps, images: Sequence[str]) -> None:
-    """Writes the report as a page and as a table, and the pictures of the page."""
+def write(work: Path, steps: Steps, images: Sequence[str], out: Path) -> Path:
+    """Writes the report as a page in the work folder and as a table; returns the table's file in the folder `out`."""
     shown = [word for folder in images for word in ("--images", folder)]
     steps.run("report", "runs", "artifacts", *shown, "--out", "report.html")
     steps.run("report", "runs", "--out", "report.md")
     table = (work / "report.md").read_text(encoding="utf-8")
-    write_text(RESULTS / "devices_report.md", f"{TITLE}\n\n{HOW}\n\n{table}")
-    for picture in take([work / "runs", work / "artifacts"], [work / folder for folder in images], PICTURES):
-        print(f"{picture.name}  {picture.stat().st_size / 1e3:.0f} kB")
+    path = out / "devices_report.md"
+    write_text(path, f"{TITLE}\n\n{HOW}\n\n{table}")
+    return path
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--work", type=Path, default=Path("devices_report"), help="folder for files and results")
+    parser.add_argument("--seconds", type=float, default=3.0, help="measured seconds of each file, at least")
+    return parser
 
 
 def main() -> None:
     """Runs the steps that an earlier call has not finished, and writes the table and the pictures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--work", type=Path, default=Path("devices_report"), help="folder for files and results")
-    parser.add_argument("--seconds", type=float, default=3.0, help="measured seconds of each file, at least")
-    arguments = parser.parse_args()
+    arguments = make_parser().parse_args()
     if find_sshd() is None or shutil.which("ssh") is None or find_browser() is None:
         sys.exit("wanted ssh, sshd and a Chromium; install them, or set EDGEQ_CHROMIUM (docs/fetch_chromium.sh)")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the sshd ends, too
@@ -230,9 +235,12 @@ def main() -> None:
     prepare(work)
     with devices(work) as path:
         steps = Steps(work, path)
-        export(steps)
-        measure(steps, arguments.seconds)
-        write(work, steps, IMAGE_FOLDERS)
+        export(steps, SUBJECTS)
+        measure(steps, SUBJECTS, arguments.seconds)
+        write(work, steps, IMAGE_FOLDERS, RESULTS)
+    images = [work / folder for folder in IMAGE_FOLDERS]
+    for picture in take([work / "runs", work / "artifacts"], images, PICTURES):
+        print(f"{picture.name}  {picture.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -60,12 +60,12 @@ def take(runs: Sequence[Path], images: Sequence[Path], folder: Path) -> list[Pat
         if browser.complaints:
             raise SystemExit(f"the browser complains: {browser.complaints}")
         written = [folder / "report.png", folder / "report_phone.png"]
-        _beside([shots[WIDE_PX, False]], written[0])
-        _beside([shots[PHONE_PX, False], third, shots[PHONE_PX, True]], written[1])
+        place_side_by_side([shots[WIDE_PX, False]], written[0])
+        place_side_by_side([shots[PHONE_PX, False], third, shots[PHONE_PX, True]], written[1])
     return written
 
 
-def _beside(pictures: Sequence[Path], target: Path) -> None:
+def place_side_by_side(pictures: Sequence[Path], target: Path) -> None:
     """Writes pictures of one height next to each other, in few colours so that the file stays small."""
     from PIL import Image
 
@@ -79,13 +79,18 @@ def _beside(pictures: Sequence[Path], target: Path) -> None:
     sheet.quantize(_COLORS, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
-def main() -> None:
-    """Writes docs/report.png and docs/report_phone.png."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, help="what `edgeq report` takes")
     parser.add_argument("--images", action="append", default=[], type=Path, help="folder of the scored images")
     parser.add_argument("--out", default=FOLDER, type=Path, help="folder of the pictures")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Writes docs/report.png and docs/report_phone.png."""
+    arguments = make_parser().parse_args()
     for picture in take(arguments.runs, arguments.images, arguments.out):
         print(f"{picture}  {picture.stat().st_size / 1e3:.0f} kB")
 

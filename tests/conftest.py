@@ -2,23 +2,57 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
-from edgeq import cli
+from edgeq import cli, tflite_source
 from edgeq.detection.shapes import draw_shapes_dataset
+from edgeq.files import sha256_file, sha256_json, write_bytes
+from edgeq.models.names import is_zoo_name
 
 # What a shell starts in the background ignores Ctrl-C, and so does every process that it starts in turn; the tests that
 # send it would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _share_cores() -> None:
+    """Gives engines one thread where a test does not ask for a number.
+
+    Their own default is all cores, and the threads of several workers would spin, waiting for each other.
+    """
+    import onnxruntime
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch, which is not imported yet
+    original = onnxruntime.InferenceSession.__init__
+
+    @functools.wraps(original)
+    def open_session(self: Any, model: Any, sess_options: Any = None, *args: Any, **kwargs: Any) -> None:
+        options = sess_options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.intra_op_num_threads or 1
+        original(self, model, options, *args, **kwargs)
+
+    onnxruntime.InferenceSession.__init__ = open_session
+
+
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
+    _share_cores()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files with slow tests first, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
+
 
 _DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -29,6 +63,34 @@ def shared_data() -> Path:
     if not (_DATA / "MANIFEST.md").is_file():
         pytest.skip(f"real data not found at {_DATA}; set EDGEQ_DATA to its folder")
     return _DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_conversion_per_model(tmp_path_factory) -> Iterator[None]:
+    """Converts a model to TFLite once per run: the converter takes ten seconds to start, and repeats itself exactly.
+
+    This holds for models of the zoo, of files and of the tests themselves; a model that a test writes may change.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    # All workers of one run look into the same folder.
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "conversions"
+    original = tflite_source._run
+
+    def convert(job: dict[str, Any]) -> None:
+        if not (job["onnx"] or is_zoo_name(job["reference"]) or job["reference"].startswith("tests.")):
+            original(job)
+            return
+        files = {name: sha256_file(Path(job[name])) for name in ("onnx", "weights") if job[name]}
+        kept, out = folder / f"{sha256_json(job | files | {'out': ''})}.tflite", Path(job["out"])
+        if kept.is_file():
+            shutil.copyfile(kept, out)
+        else:
+            original(job)
+            write_bytes(kept, out.read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tflite_source, "_run", convert)
+        yield
 
 
 class Drawn(NamedTuple):

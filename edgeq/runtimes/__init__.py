@@ -6,7 +6,7 @@ A runtime is one file in this folder and one line in `RUNTIMES`; third parties r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edgeq.errors import InputError
 from edgeq.export.artifact import Artifact
@@ -104,10 +104,9 @@ def choose_runtimes(artifact: Artifact, wished: Sequence[str] = ()) -> list[str]
         return [default_runtime(artifact)]
     readers = [name for name in wished if artifact.format in get_runtime(name).formats]
     if not readers:
-        known = [name for name in RUNTIMES if artifact.format in get_runtime(name).formats]
         raise InputError(
             f"{artifact.name}: --runtime {', '.join(wished)} does not read {artifact.format} files; add --runtime "
-            f"{' or '.join(known)}"
+            f"{' or '.join(_readers(artifact, RUNTIMES))}"
         )
     return readers
 
@@ -119,7 +118,7 @@ def default_runtime(artifact: Artifact) -> str:
         InputError: none of them is; the message names them.
     """
     ordered = get_target(artifact.target).runtimes if artifact.target else tuple(RUNTIMES)
-    candidates = [name for name in ordered if artifact.format in get_runtime(name).formats]
+    candidates = _readers(artifact, ordered)
     for name in candidates:
         if is_installed(name):
             return name
@@ -127,3 +126,19 @@ def default_runtime(artifact: Artifact) -> str:
         f"{artifact.name}: no runtime that reads {artifact.format} files is installed ({', '.join(candidates)}); run: "
         "edgeq doctor"
     )
+
+
+def _readers(artifact: Artifact, names: Iterable[str]) -> list[str]:
+    """Returns those of the named runtimes that read an artifact's format.
+
+    Raises:
+        InputError: no runtime at all reads it.
+    """
+    formats = {each for name in RUNTIMES for each in get_runtime(name).formats}
+    readers = [name for name in names if artifact.format in get_runtime(name).formats]
+    if not readers and artifact.format not in formats:
+        raise InputError(
+            f"{artifact.name}: its manifest says the format {artifact.format!r}, which no runtime reads; wanted "
+            f"{', '.join(sorted(formats))}: write the file with `edgeq export`"
+        )
+    return readers

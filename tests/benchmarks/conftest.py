@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -14,6 +15,14 @@ from edgeq.verbs.bench import Sampling
 
 BRIEF = Sampling(warmup_runs=1, warmup_s=0, min_runs=2, min_s=0, round_runs=1, round_s=0, idle_s=0)
 """Two runs of each file, which say nothing of its speed."""
+
+HAS_NNCF = importlib.util.find_spec("nncf") is not None
+
+
+def require_nncf() -> None:
+    """Skips the tests of NNCF's files where NNCF is not installed."""
+    if not HAS_NNCF:
+        pytest.skip("NNCF is not installed; run: pip install 'edgeq[benchmarks]'")
 
 
 @pytest.fixture(scope="session")

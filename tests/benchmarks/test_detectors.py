@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
-from benchmarks import calibration_cost, command_line, conv_transpose, demo, jetson_simulated, methods, x86_int8
+from benchmarks import calibration_cost, command_line, conv_transpose, jetson_simulated, methods, x86_int8
 from edgeq.calibrators import METHODS
-from tests.benchmarks.conftest import BRIEF, table
+from tests.benchmarks.conftest import BRIEF, HAS_NNCF, require_nncf, table
+
+pytestmark = pytest.mark.slow
 
 TOLERANCE = 0.1
 """How far INT8's AP on two images may lie from FP32's: a file that was mixed up with another lies further."""
 
 RUNTIMES = ("openvino", "onnxruntime")
-HAS_NNCF = importlib.util.find_spec("nncf") is not None
-
-
-def require_nncf() -> None:
-    if not HAS_NNCF:
-        pytest.skip("NNCF is not installed; run: pip install 'edgeq[benchmarks]'")
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +65,18 @@ def test_x86_int8_scores_and_times_the_peers(x86, peer):
 def test_calibration_cost_times_every_tool(cost, tool):
     if tool == "nncf":
         require_nncf()
-    (row,) = [
-        line for line in cost.read_text().splitlines() if line.startswith(f"| {calibration_cost.TOOLS[tool]} | 0")
-    ]
-    _, seconds, over_plain, memory_mb, _ = (cell.strip() for cell in row[1:].split("|"))
-    assert float(over_plain) > 0
-    assert 30 < float(memory_mb) < 20_000
-    assert float(seconds) < 300
+    times = cost.read_text().split("\n\n")[1]
+    (row,) = [line for line in times.splitlines() if line.startswith(f"| {calibration_cost.TOOLS[tool]} |")]
+    seconds, over_plain, memory_mb = (float(cell) for cell in row.strip("|").split("|")[1:])
+    assert seconds >= 0
+    assert over_plain > 0
+    assert 30 < memory_mb < 20_000
 
 
 def test_calibration_cost_measures_memory_by_the_number_of_images(cost):
     rows = table(cost)
-    assert float(rows["edgeq calibrate", "1"][1]) > 30
-    assert float(rows["edgeq calibrate", "2"][1]) > 30
+    for count in ("1", "2"):
+        assert float(rows["edgeq calibrate", count][1]) > 30
 
 
 def test_conv_transpose(subject, tmp_path):
@@ -118,9 +112,3 @@ def test_command_line(tmp_path):
     names = [name for name, _ in rows]
     assert names == ["command", "python -c pass", "edgeq --help"]
     assert all(float(median) > 0 for _, median in list(rows)[1:])
-
-
-def test_demo(tmp_path):
-    rows = table(demo.run(tmp_path, images=2, seconds=0.01))
-    found = {(artifact.split(".")[2], runtime.split()[0]) for artifact, runtime in rows if artifact != "artifact"}
-    assert found == {(precision, runtime) for precision in ("fp32", "fp16", "int8") for runtime in RUNTIMES}

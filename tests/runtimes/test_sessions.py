@@ -14,7 +14,7 @@ import pytest
 from edgeq.errors import EngineError, InputError, MissingDependencyError
 from edgeq.export.artifact import TensorSpec
 from edgeq.machine import read_machine
-from edgeq.runtimes import RUNTIMES, default_runtime, get_runtime, is_installed, open_session
+from edgeq.runtimes import RUNTIMES, choose_runtimes, default_runtime, get_runtime, is_installed, open_session
 from edgeq.runtimes.openvino import OpenVinoSession
 from tests.tiny import conv_net_outputs, save_conv_net
 
@@ -185,3 +185,15 @@ def test_importing_openvino_sends_no_telemetry():
     environment = {name: value for name, value in os.environ.items() if name != "CI"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "openvino.tools.ovc.telemetry_stub"
+
+
+@pytest.mark.parametrize("wished", [(), ("openvino",), ("onnxruntime", "litert")])
+def test_a_format_that_no_runtime_reads_is_refused_by_its_name(artifact, wished):
+    foreign = dataclasses.replace(artifact, format="openvino")
+    with pytest.raises(InputError, match=r"the format 'openvino', which no runtime reads; wanted engine, onnx, tflite"):
+        choose_runtimes(foreign, wished)
+
+
+def test_a_runtime_for_another_format_is_refused_with_those_that_read_it(artifact):
+    with pytest.raises(InputError, match=r"litert does not read onnx files; add --runtime onnxruntime or openvino$"):
+        choose_runtimes(artifact, ("litert",))

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from benchmarks import demo
 from edgeq.detection.shapes import CATEGORIES
 from edgeq.errors import InputError
 from edgeq.export.artifact import Artifact
@@ -79,3 +80,10 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     with pytest.raises(InputError, match=r"calibration: holds something else .*; remove it or name another folder"):
         run_demo(tmp_path, images=8, say=lambda _: None)
     assert [path.name for path in tmp_path.rglob("*")] == ["calibration", "mine.txt"]
+
+
+def test_the_benchmark_of_the_demo_keeps_its_table(told, tmp_path):
+    folder, rows, _ = told
+    result = demo.run(rows, tmp_path)
+    assert result.name == "demo.md"
+    assert result.read_text() == "# make demo\n\n" + (folder / "report.md").read_text()

@@ -27,6 +27,8 @@ from edgeq.verbs.export import export_model
 from tests import tflite_nets
 from tests.verbs.test_export_vit import PRESET
 
+pytestmark = pytest.mark.slow
+
 SIDE_PX, BLOCKS = 16, 2
 
 
