@@ -121,7 +121,8 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
     lines += [
         "",
         f"Target {TARGET}, ranges from {images} images by the default method. {'; '.join(how)}. The cosine is that of "
-        f"ONNX Runtime's own kernels on {machine.cpu} ({', '.join(machine.features)}), on 2 images. edgeq {edgeq.__version__}, Python {machine.python}.",
+        f"ONNX Runtime's own kernels on {machine.cpu} ({', '.join(machine.cpu_features)}), on 2 images. "
+        f"edgeq {edgeq.__version__}, Python {machine.python}.",
     ]
     return "\n".join(lines) + "\n"
 

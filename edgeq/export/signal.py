@@ -1,8 +1,8 @@
 """How much of a signal quantization leaves: sums over two runs' values, and the decibels that they come to.
 
 The signal-to-noise ratio is `10 log10(sum x^2 / sum (x - q)^2)` of the reference `x` and what came out instead, `q`.
-Each bit of a grid that fits its values is worth 6 dB. At 20 dB the error is a tenth of the signal (root mean square), at
-10 dB a third.
+Each bit of a grid that fits its values is worth 6 dB. At 20 dB the error is a tenth of the signal (root mean square),
+at 10 dB a third.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-EQUAL_DB = 150.0
-"""The ratio of two equal signals: float32 itself resolves no more. Its negative is the floor."""
+EQUAL_DB = 120.0
+"""The ratio of two equal signals: sums of float32 in another order differ by as much. Its negative is the floor."""
 
 LOW_DB = 10.0
 """Below this ratio a user is warned: the error has a third of the signal's own magnitude."""
 
 _NAMED_LAYERS = 5
+_ROUNDING = 1e-10
+"""Noise shares that the rounding of float32 makes in deep networks."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ def worst_layers(layers: Sequence[Layer], sums: Mapping[str, Sums]) -> tuple[Lay
             continue
         before, behind = sum(known, Sums()), sums[layer.output]
         loss = behind.noise_share - before.noise_share
-        if loss > 0:
+        if loss > _ROUNDING:
             found = LayerSignal(layer.name, layer.op_type, round(before.snr_db, 2), round(behind.snr_db, 2))
             losses.append((loss, found))
     losses.sort(key=lambda entry: entry[0], reverse=True)
