@@ -342,7 +342,8 @@ def test_export_prints_a_line_for_each_file_and_why_layers_stay_in_float(edgeq, 
         ("out/small.x86.int8.onnx", "int8"),
     ]
     assert written["files"][0]["comparison"] == {
-        "reference": "small.onnx", "max_abs_difference": 0.0, "images": 2, "cosine": pytest.approx(1, abs=1e-6), "signal": None,
+        "reference": "small.onnx", "max_abs_difference": 0.0, "images": 2, "cosine": pytest.approx(1, abs=1e-6),
+        "signal": None,
         "max_abs_output": pytest.approx(float(lines[0].split(" of ")[1].partition(",")[0]), rel=1e-2),
     }  # fmt: skip
     assert list(written["files"][1]["quantization"]["float_nodes"]) == named

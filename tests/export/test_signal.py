@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -78,7 +80,7 @@ def test_squares_beyond_float32_are_counted():
 def test_the_worst_layer_adds_most_noise_and_is_not_the_first():
     """From the image's 120 dB every first layer falls by more than 100; the one that falls to 9 dB is the culprit."""
     sums = {"image": sums_at(150), "a": sums_at(40), "b": sums_at(30), "c": sums_at(9), "d": sums_at(8.9)}
-    chain = [Layer(f"to {after}", "Conv", (before,), after) for before, after in zip("image a b c".split(), "abcd")]
+    chain = [Layer(f"to {after}", "Conv", (before,), after) for before, after in itertools.pairwise(sums)]
     worst = worst_layers(chain, sums)
     assert [layer.name for layer in worst] == ["to c", "to d", "to b", "to a"]
     assert (worst[0].input_db, worst[0].snr_db) == (30, 9)

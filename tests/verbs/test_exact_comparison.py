@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from benchmarks import exact_signal
 from edgeq.calibrators.ranges import Ranges
 from edgeq.export.artifact import Artifact, Preprocessing
 from edgeq.export.graph import clean
@@ -327,3 +330,23 @@ def test_a_file_of_another_calibration_loses_more(request_, exported, source, tm
     good = next(each.comparison.signal for each in exported.files if each.artifact.precision == "int8")
     assert poor is not None
     assert poor.snr_db < good.snr_db - 6
+
+
+def test_the_benchmark_goes_on_where_it_ended_and_names_what_cannot_be_exported(
+    small_onnx, drawn, tmp_path, monkeypatch
+):
+    data, images = drawn.folder, "."
+    subjects = {
+        "small": exact_signal.Subject("Small", str(small_onnx), "annotations.json", images, preset="centernet"),
+        "gone": exact_signal.Subject("Gone", "gone.onnx", "annotations.json", images, preset="centernet"),
+    }
+    monkeypatch.setattr(exact_signal, "SUBJECTS", subjects)
+    arguments = ["exact_signal", "--data", str(data), "--images", "2", "--work", str(tmp_path / "work")]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--out", str(tmp_path / "table.md")])
+    exact_signal.main()
+    written = (tmp_path / "table.md").read_text()
+    assert re.search(r"^\| Small \| \d+\.\d \| hm \d+\.\d, wh \d+\.\d, reg \d+\.\d \| .+ \|$", written, re.MULTILINE)
+    assert re.search(r"^\| Gone \| \| .*gone.onnx: no such file", written, re.MULTILINE)
+    monkeypatch.setattr(exact_signal, "measure", None)
+    exact_signal.main()
+    assert (tmp_path / "table.md").read_text() == written
