@@ -112,7 +112,7 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
         "Signal-to-noise ratio in dB of each output, or group of channels of an output, of the INT8 file against the "
         f"float model. **Below {LOW_DB:.0f} dB the export warns.**",
         "",
-        "| model | least dB | outputs | most is lost in (dB before, behind) | smallest cosine in the engine here |",
+        "| model | least dB | outputs | falls most at (dB before, behind) | smallest cosine in the engine here |",
         "|---|---:|---|---|---:|",
     ]
     lines += [_row(SUBJECTS[name].title, result) for name, result in results.items()]

@@ -211,8 +211,8 @@ class Signal:
 def worst_layers(layers: Sequence[Layer], sums: Mapping[str, Sums]) -> tuple[LayerSignal, ...]:
     """Returns up to five layers where most of the signal is lost, the worst first, without those that lose nothing.
 
-    What a layer loses is the noise share of its output less that of its inputs. A drop in dB would always name the
-    first layer, whose input is the image without any noise.
+    What a layer loses is the noise share of its output less that of its inputs: noise that it adds, or that arrives and
+    it amplifies. A drop in dB would always name the first layer, whose input is the image without any noise.
 
     Args:
         layers: The layers to choose from.

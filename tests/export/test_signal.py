@@ -49,7 +49,8 @@ def test_the_sums_of_parts_add_up_and_a_scale_changes_nothing(seed, scale, cut):
 
 def test_zero_is_no_likeness_of_a_signal():
     zeros = np.zeros_like(NORMAL)
-    assert (Sums.of(NORMAL, zeros).cosine, Sums.of(NORMAL, zeros).snr_db) == (0.0, pytest.approx(0))
+    assert Sums.of(NORMAL, zeros).cosine == 0.0
+    assert Sums.of(NORMAL, zeros).snr_db == pytest.approx(0)
     assert (Sums.of(zeros, NORMAL).cosine, Sums.of(zeros, NORMAL).snr_db) == (0.0, -EQUAL_DB)
     assert (Sums.of(zeros, zeros).cosine, Sums.of(zeros, zeros).snr_db) == (1.0, EQUAL_DB)
     assert Sums.of(NORMAL, NORMAL).snr_db == EQUAL_DB
