@@ -112,7 +112,7 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
         "Signal-to-noise ratio in dB of each output, or group of channels of an output, of the INT8 file against the "
         f"float model. **Below {LOW_DB:.0f} dB the export warns.**",
         "",
-        "| model | least dB | outputs | most is lost in (dB before, behind) | smallest cosine in the engine here |",
+        "| model | least dB | outputs | falls most at (dB before, behind) | smallest cosine in the engine here |",
         "|---|---:|---|---|---:|",
     ]
     lines += [_row(SUBJECTS[name].title, result) for name, result in results.items()]
@@ -121,7 +121,8 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
     lines += [
         "",
         f"Target {TARGET}, ranges from {images} images by the default method. {'; '.join(how)}. The cosine is that of "
-        f"ONNX Runtime's own kernels on {machine.cpu} ({', '.join(machine.features)}), on 2 images. edgeq {edgeq.__version__}, Python {machine.python}.",
+        f"ONNX Runtime's own kernels on {machine.cpu} ({', '.join(machine.cpu_features)}), on 2 images. "
+        f"edgeq {edgeq.__version__}, Python {machine.python}.",
     ]
     return "\n".join(lines) + "\n"
 

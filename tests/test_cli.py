@@ -328,15 +328,16 @@ def test_export_prints_a_line_for_each_file_and_why_layers_stay_in_float(edgeq, 
     assert lines[0].startswith("out/small.x86.fp32.onnx  2.35 MB  max abs difference 0 of ")
     assert lines[0].endswith("cosine 1.00000 (measured against small.onnx on 2 images)")
     assert lines[1].startswith("out/small.x86.int8.onnx  ")
-    assert lines[2:5] == [
+    assert lines[2].startswith("    small.x86.int8.onnx: ")
+    assert lines[3:6] == [
         "    31 layers in int8, ranges by minmax",
-        "    3 in float, kept by 'ConvTranspose': " + lines[3].partition(": ")[2],
-        "    3 in float, last convolution of a head: " + lines[4].partition(": ")[2],
+        "    3 in float, kept by 'ConvTranspose': " + lines[4].partition(": ")[2],
+        "    3 in float, last convolution of a head: " + lines[5].partition(": ")[2],
     ]
     manifest = Artifact.load(work / "out" / "small.x86.int8.onnx").quantization
-    named = [name for line in lines[3:5] for name in line.partition(": ")[2].split(", ")]
+    named = [name for line in lines[4:6] for name in line.partition(": ")[2].split(", ")]
     assert named == list(manifest["float_nodes"])
-    assert lines[5:] == [f"ranges: {artifacts / 'small.ranges.json'}"]
+    assert lines[6:] == [f"ranges: {artifacts / 'small.ranges.json'}"]
 
     written = json.loads((work / "export.json").read_text())
     assert [(each["file"], each["precision"]) for each in written["files"]] == [
@@ -345,6 +346,7 @@ def test_export_prints_a_line_for_each_file_and_why_layers_stay_in_float(edgeq, 
     ]
     assert written["files"][0]["comparison"] == {
         "reference": "small.onnx", "max_abs_difference": 0.0, "images": 2, "cosine": pytest.approx(1, abs=1e-6),
+        "signal": None,
         "max_abs_output": pytest.approx(float(lines[0].split(" of ")[1].partition(",")[0]), rel=1e-2),
     }  # fmt: skip
     assert list(written["files"][1]["quantization"]["float_nodes"]) == named

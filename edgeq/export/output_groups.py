@@ -54,15 +54,17 @@ WHOLE = (ChannelGroup(),)
 
 @dataclass(frozen=True)
 class _Origins:
-    """Where the elements of a tensor come from, two integer arrays of its shape with a free batch as 1.
+    """Where the elements of a tensor come from, integer arrays of its shape with a free batch as 1.
 
     Attributes:
         branch: Number of the way that an element takes through Concats: elements of one way have one number.
         channel: Its channel in the tensor that the way begins at.
+        place: Its place in that tensor, counted over all other axes.
     """
 
     branch: np.ndarray
     channel: np.ndarray
+    place: np.ndarray
 
 
 def output_groups(model: ir.Model) -> tuple[tuple[ChannelGroup, ...], ...]:
@@ -85,20 +87,27 @@ def _groups(origins: _Origins | None) -> tuple[ChannelGroup, ...]:
 
 
 def _channel_axis(origins: _Origins) -> int:
-    """Returns the axis along which an index stands for the fewest channels of one way; the shortest of several.
+    """Returns the axis of the channels: along it, an index stands for the most places and the fewest channels.
 
-    Joined maps of several strides have places along one axis, each with all channels, and channels along another.
+    Along the places of joined maps an index stands for one place, with all channels of an anchor. Of several axes that
+    would do, it is the shortest.
     """
-    channels, ways = int(origins.channel.max()) + 1, int(origins.branch.max()) + 1
-    codes = origins.branch * channels + origins.channel
     ranked = []
-    for axis in range(1, codes.ndim):
-        shape = [1] * codes.ndim
-        shape[axis] = codes.shape[axis]
-        met = np.unique(np.arange(codes.shape[axis]).reshape(shape) * (ways * channels) + codes)
-        _, counts = np.unique(met // channels, return_counts=True)
-        ranked.append((int(counts.max()), codes.shape[axis], axis))
-    return min(ranked)[2] if ranked else 0
+    for axis in range(1, origins.branch.ndim):
+        length = origins.branch.shape[axis]
+        places, channels = (_most_met(origins.branch, each, axis) for each in (origins.place, origins.channel))
+        ranked.append((-places, channels, length, axis))
+    return min(ranked)[-1] if ranked else 0
+
+
+def _most_met(branch: np.ndarray, numbers: np.ndarray, axis: int) -> int:
+    """Returns how many different numbers of one way meet at most at an index of an axis."""
+    ways, bound = int(branch.max()) + 1, int(numbers.max()) + 1
+    shape = [1] * branch.ndim
+    shape[axis] = branch.shape[axis]
+    index = np.arange(branch.shape[axis]).reshape(shape)
+    met = np.unique((index * ways + branch) * bound + numbers)
+    return int(np.unique(met // bound, return_counts=True)[1].max())
 
 
 def _label(numbers: Sequence[int]) -> str:
@@ -133,26 +142,24 @@ def _trace(value: ir.Value, known: dict[int, _Origins | None]) -> _Origins | Non
 def _moved(node: ir.Node, value: ir.Value, origins: _Origins | None) -> _Origins | None:
     if origins is None:
         return None
-    branches, channels = move(node, origins.branch), move(node, origins.channel)
-    if branches is None or channels is None:
-        return None
+    moved = [move(node, array) for array in (origins.branch, origins.channel, origins.place)]
     index = next(number for number, output in enumerate(node.outputs) if output is value)
-    return _Origins(branches[index], channels[index])
+    known = [outputs[index] for outputs in moved if outputs is not None]
+    return _Origins(*known) if len(known) == len(moved) else None
 
 
 def _joined(node: ir.Node, known: dict[int, _Origins | None]) -> _Origins | None:
     """Returns the origins behind a Concat: each way before it, by each of its inputs, is a way of its own."""
-    parts = [_origins(value, known) for value in node.inputs if value is not None]
-    axis = node.attributes["axis"].as_int()
-    branches, channels, first = [], [], 1
-    for part in parts:
+    parts, first = [], 1
+    for value in node.inputs:
+        part = None if value is None else _origins(value, known)
         if part is None:
             return None
         ways, numbered = np.unique(part.branch, return_inverse=True)
-        branches.append(numbered.reshape(part.branch.shape) + first)
-        channels.append(part.channel)
+        parts.append((numbered.reshape(part.branch.shape) + first, part.channel, part.place))
         first += len(ways)
-    return _Origins(np.concatenate(branches, axis), np.concatenate(channels, axis))
+    axis = node.attributes["axis"].as_int()
+    return _Origins(*(np.concatenate(arrays, axis) for arrays in zip(*parts, strict=True)))
 
 
 def _source(value: ir.Value) -> _Origins | None:
@@ -161,10 +168,13 @@ def _source(value: ir.Value) -> _Origins | None:
         return None
     # Maps are (N, C, H, W); everything else, such as tokens, has its channels last.
     axis = 1 if len(dims) == 4 else len(dims) - 1
-    shape = [1] * len(dims)
-    shape[axis] = dims[axis]
-    numbers = np.arange(dims[axis]).reshape(shape)
-    return _Origins(np.zeros(dims, np.int64), np.broadcast_to(numbers, dims))
+    others = [1 if number == axis else dim for number, dim in enumerate(dims)]
+    channels = [dim if number == axis else 1 for number, dim in enumerate(dims)]
+    return _Origins(
+        np.zeros(dims, np.int64),
+        np.broadcast_to(np.arange(dims[axis]).reshape(channels), dims),
+        np.broadcast_to(np.arange(np.prod(others)).reshape(others), dims),
+    )
 
 
 def _dims(value: ir.Value) -> list[int] | None:

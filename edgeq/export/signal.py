@@ -1,8 +1,8 @@
 """How much of a signal quantization leaves: sums over two runs' values, and the decibels that they come to.
 
 The signal-to-noise ratio is `10 log10(sum x^2 / sum (x - q)^2)` of the reference `x` and what came out instead, `q`.
-Each bit of a grid that fits its values is worth 6 dB. At 20 dB the error is a tenth of the signal (root mean square), at
-10 dB a third.
+Each bit of a grid that fits its values is worth 6 dB. At 20 dB the error is a tenth of the signal (root mean square),
+at 10 dB a third.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-EQUAL_DB = 150.0
-"""The ratio of two equal signals: float32 itself resolves no more. Its negative is the floor."""
+EQUAL_DB = 120.0
+"""The ratio of two equal signals: sums of float32 in another order differ by as much. Its negative is the floor."""
 
 LOW_DB = 10.0
 """Below this ratio a user is warned: the error has a third of the signal's own magnitude."""
 
 _NAMED_LAYERS = 5
+_ROUNDING = 1e-10
+"""Noise shares that the rounding of float32 makes in deep networks."""
 
 
 @dataclass(frozen=True)
@@ -209,8 +211,8 @@ class Signal:
 def worst_layers(layers: Sequence[Layer], sums: Mapping[str, Sums]) -> tuple[LayerSignal, ...]:
     """Returns up to five layers where most of the signal is lost, the worst first, without those that lose nothing.
 
-    What a layer loses is the noise share of its output less that of its inputs. A drop in dB would always name the
-    first layer, whose input is the image without any noise.
+    What a layer loses is the noise share of its output less that of its inputs: noise that it adds, or that arrives and
+    it amplifies. A drop in dB would always name the first layer, whose input is the image without any noise.
 
     Args:
         layers: The layers to choose from.
@@ -223,7 +225,7 @@ def worst_layers(layers: Sequence[Layer], sums: Mapping[str, Sums]) -> tuple[Lay
             continue
         before, behind = sum(known, Sums()), sums[layer.output]
         loss = behind.noise_share - before.noise_share
-        if loss > 0:
+        if loss > _ROUNDING:
             found = LayerSignal(layer.name, layer.op_type, round(before.snr_db, 2), round(behind.snr_db, 2))
             losses.append((loss, found))
     losses.sort(key=lambda entry: entry[0], reverse=True)

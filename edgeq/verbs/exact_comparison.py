@@ -224,7 +224,7 @@ def _next_step(artifact: Artifact, signal: Signal, images: ComparedImages) -> st
     elif signal.layers:
         worst = signal.layers[0]
         steps.append(
-            f"most is lost in {worst.name} ({worst.input_db:.1f} to {worst.snr_db:.1f} dB): try --keep {worst.name}"
+            f"it falls most at {worst.name} ({worst.input_db:.1f} to {worst.snr_db:.1f} dB): try --keep {worst.name}"
         )
     if artifact.precision == "int8":
         steps.append("another --method, or more calibration images")
