@@ -177,7 +177,7 @@ def test_the_part_of_another_model_is_not_used(model, images, partial, out, tmp_
     other = changed_weights(model, lambda weight: weight * 1.5)
     result = run(other, images, out)
     assert result.resumed == 0
-    assert "starting anew" in caplog.text
+    assert "starting again" in caplog.text
     assert "belongs to another model" in caplog.text
     run(other, images, tmp_path / "direct.json")
     assert out.read_bytes() == (tmp_path / "direct.json").read_bytes()
@@ -211,7 +211,7 @@ def test_the_part_of_other_images_is_not_used(model, images, partial, out, tmp_p
 def test_a_damaged_part_is_not_used(model, images, expected, partial, out, caplog, damage):
     partial.write_text(damage(partial.read_text()))
     assert run(model, images, out).resumed == 0
-    assert "starting anew" in caplog.text
+    assert "starting again" in caplog.text
     assert out.read_bytes() == expected
 
 
