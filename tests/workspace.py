@@ -25,7 +25,8 @@ def prepare(folder: Path, images: int = 5) -> Path:
     """Fills an empty folder and returns it.
 
     It holds `images/` with `train.json`, `val.json` and `labels.csv`, the detectors
-    `centernet.safetensors`, `yolox_nano.onnx` and `yolov10.onnx`, `train2017/`, the factory `mymodels:deit` and CLIP's files.
+    `centernet.safetensors`, `yolox_nano.onnx` and `yolov10.onnx`, `train2017/`, the factory `mymodels:deit` and CLIP's
+    files.
     """
     annotations = draw_shapes_dataset(folder / "images", images=images, seed=5)
     for name in ("train.json", "val.json"):
