@@ -1,4 +1,4 @@
-"""The documents: every command has help and stands in the README, generated parts are in step, links lead somewhere."""
+"""The documents: every command has help and is in the README, generated parts are in step, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from docs.figures import FIGURES, GLANCES, RESULTS, at_a_glance, with_figures
 from edgeq.cli import app
 from tests.test_order import ROOT
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+DECISIONS = ROOT / "docs" / "decisions"
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,22 @@ def test_command_reference_is_what_the_commands_say(commands):
     assert cli_reference.REFERENCE.read_text(encoding="utf-8") == reference(commands), "run: make docs"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_decisions_are_numbered_and_listed():
+    pages = sorted(DECISIONS.glob("0*.md"))
+    titles = [page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ") for page in pages]
+    assert [title[:6] for title in titles] == [f"{number:04}. " for number in range(1, len(pages) + 1)]
+    index = (DECISIONS / "README.md").read_text(encoding="utf-8")
+    rows = [f"| [{title[:4]}]({page.name}) | {title[6:]} |" for title, page in zip(titles, pages, strict=True)]
+    assert [line for line in index.splitlines() if line.startswith("| [")] == rows
+
+
+@pytest.mark.parametrize("page", sorted(DECISIONS.glob("0*.md")), ids=lambda page: page.name[:4])
+def test_a_decision_says_why_what_and_what_follows(page):
+    headings = re.findall(r"^## (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert headings == ["Context", "Decision", "Consequences"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(document):
     assert _broken_links(document) == []
 

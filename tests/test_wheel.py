@@ -79,6 +79,18 @@ def test_wheel_declares_its_command(installed):
     assert "edgeq = edgeq.cli:main" in entries.read_text(encoding="utf-8").splitlines()
 
 
+def test_metadata_is_valid_and_claims_the_python_that_is_tested(installed):
+    from packaging.metadata import Metadata
+
+    folder = next(installed.glob("*.dist-info"))
+    metadata = Metadata.from_email((folder / "METADATA").read_bytes(), validate=True)
+    assert (metadata.name, str(metadata.version)) == ("edgeq", edgeq.__version__)
+    assert metadata.description_content_type == "text/markdown"
+    claimed = [line.rpartition(" ")[2] for line in metadata.classifiers or [] if "Python :: 3." in line]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [f"tested on Python {version}" in readme for version in claimed] == [True]
+
+
 @pytest.mark.parametrize("arguments", [["-c", "import edgeq; print(edgeq.__file__)"], ["-m", "edgeq", "--help"]])
 def test_installed_wheel_works_away_from_the_repository(installed, tmp_path, arguments):
     environment = {**os.environ, "PYTHONPATH": str(installed)}

@@ -24,8 +24,9 @@ def deit():
 def prepare(folder: Path, images: int = 5) -> Path:
     """Fills an empty folder and returns it.
 
-    It holds `images/` with `train.json` and `val.json`, class folders in `classes/`, `labels.csv`, the detectors
-    `centernet.safetensors` and `yolox_nano.onnx`, `train2017/`, the factory `mymodels:deit` and CLIP's files.
+    It holds `images/` with `train.json`, `val.json` and `labels.csv`, the detectors
+    `centernet.safetensors`, `yolox_nano.onnx` and `yolov10.onnx`, `train2017/`, the factory `mymodels:deit` and CLIP's
+    files.
     """
     annotations = draw_shapes_dataset(folder / "images", images=images, seed=5)
     for name in ("train.json", "val.json"):
@@ -39,6 +40,7 @@ def prepare(folder: Path, images: int = 5) -> Path:
     shutil.copy(weights, folder / "centernet.safetensors")
     (folder / "mymodels.py").write_text(_MY_MODELS)
     save_yolox(folder / "yolox_nano.onnx")
+    save_end_to_end(folder / "yolov10.onnx")
     for precision, noise in (("fp32", 0.0), ("int8", 0.01)):
         save_embedder(folder / f"clip.x86.{precision}.onnx", precision, noise)
     return folder
@@ -106,3 +108,29 @@ def save_embedder(path: Path, precision: str, noise: float, size_px: int = 8) ->
         postprocessing=Postprocessing("embedding"),
         source_digest="clip",
     ).save()
+
+
+def save_end_to_end(path: Path, height_px: int = 64, width_px: int = 96, boxes: int = 5) -> None:
+    """Writes a net that gives boxes, scores and classes of six, `(1, boxes, 6)`; the scores follow the brightness."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 0.5, (boxes, 2)) * (width_px, height_px)
+    rows = np.hstack([corners, corners + 16, np.full((boxes, 1), 0.5), rng.integers(0, 6, (boxes, 1))])
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["images"], ["channels"]),
+            helper.make_node("ReduceMean", ["channels"], ["brightness"], keepdims=0),
+            helper.make_node("Mul", ["brightness", "scores"], ["brighter"]),
+            helper.make_node("Add", ["rows", "brighter"], ["output0"]),
+        ],
+        "end_to_end",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, height_px, width_px])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, boxes, 6])],
+        [
+            numpy_helper.from_array(rows[None].astype(np.float32), "rows"),
+            numpy_helper.from_array(np.array([0, 0, 0, 0, 0.001, 0], np.float32), "scores"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)

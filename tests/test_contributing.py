@@ -1,0 +1,134 @@
+"""CONTRIBUTING.md, followed literally: its files and lines in a copy of the package, then its commands."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.markdown import Block, code_blocks, shell_commands
+from tests.test_order import ROOT
+
+_TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+_WRITE = re.compile(r"(?:.*\. )?Write `([^`]+)`:")
+_ADD = re.compile(r"Add to `([^`]+)` in `([^`]+)`:")
+_RUN = "Run:"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A section that adds one thing.
+
+    Attributes:
+        title: Its heading.
+        files: Path -> text, as it says to write them.
+        lines: The line, the table and the file, as it says to add them.
+        run: The shell blocks that it says to run.
+    """
+
+    title: str
+    files: dict[str, str]
+    lines: list[tuple[str, str, str]]
+    run: list[Block]
+
+
+def _recipes() -> Iterator[Recipe]:
+    for section in re.split(r"^## ", _TEXT, flags=re.MULTILINE)[1:]:
+        title, _, body = section.partition("\n")
+        recipe = Recipe(title, {}, [], [])
+        for block in code_blocks(body):
+            if (write := _WRITE.fullmatch(block.above)) is not None:
+                recipe.files[write[1]] = block.text
+            elif (add := _ADD.fullmatch(block.above)) is not None:
+                recipe.lines.append((block.text, add[1], add[2]))
+            else:
+                assert block.above == _RUN, f"{title}: a block below {block.above!r}, which says neither write nor run"
+                recipe.run.append(block)
+        yield recipe
+
+
+RECIPES = list(_recipes())
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.title)
+def test_one_thing_is_one_file_and_one_line(recipe):
+    assert len([path for path in recipe.files if path.endswith(".py")]) == 1
+    assert [line.count("\n") for line, _, _ in recipe.lines] == [1]
+    assert recipe.run
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    pytest.importorskip("torch")
+    from tests import workspace
+
+    return workspace.prepare(tmp_path_factory.mktemp("prepared") / "folder")
+
+
+@pytest.fixture
+def sandbox(tmp_path) -> Path:
+    """A folder with a copy of the package."""
+    shutil.copytree(ROOT / "edgeq", tmp_path / "source" / "edgeq", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "source"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.title)
+def test_what_the_text_says_works(recipe, prepared, sandbox, tmp_path):
+    folder = tmp_path / "folder"
+    shutil.copytree(prepared, folder)
+    for path, text in recipe.files.items():
+        place = (sandbox if path.endswith(".py") else folder) / path
+        assert not place.exists()
+        place.write_text(text)
+    commands = [command for block in recipe.run for command in shell_commands(block.text)]
+
+    # Without the line the name is unknown: what runs below is the new thing.
+    before = _run(commands[0].expanded(folder), sandbox, folder)
+    assert before.returncode == 1
+    assert "error: unknown " in before.stderr
+
+    for line, table, path in recipe.lines:
+        _add_line(sandbox / path, table, line)
+    for command in commands:
+        done = _run(command.expanded(folder), sandbox, folder)
+        assert done.returncode == 0, done.stderr
+    _require_style(sandbox, [path for path in recipe.files if path.endswith(".py")])
+
+
+def _run(words: list[str], sandbox: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    assert words[0] == "edgeq"
+    environment = {**os.environ, "PYTHONPATH": str(sandbox), "EDGEQ_DEBUG": ""}
+    return subprocess.run(
+        [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def _add_line(path: Path, table: str, line: str) -> None:
+    """Adds a line at the end of a module's dictionary."""
+    text = path.read_text()
+    (value,) = [
+        node.value
+        for node in ast.parse(text).body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == table
+    ]
+    assert isinstance(value, ast.Dict)
+    assert value.end_lineno is not None
+    lines = text.splitlines(keepends=True)
+    lines.insert(value.end_lineno - 1, f"    {line}")
+    path.write_text("".join(lines))
+
+
+def _require_style(sandbox: Path, paths: list[str]) -> None:
+    for arguments in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *arguments, "--config", str(ROOT / "pyproject.toml"), *paths]
+        done = subprocess.run(command, cwd=sandbox, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
