@@ -11,12 +11,12 @@ from pathlib import Path
 
 from benchmarks.cases import DATA, RESULTS
 from benchmarks.image_sets import unpack_cifar
+from benchmarks.json_results import evaluate_artifacts, merge
 from edgeq.files import write_text
 from edgeq.model_source import ModelRequest
+from edgeq.results.rows import provenance
 from edgeq.verbs.calibration_source import CalibrationSource
-from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import merge, provenance
 
 ENGINES = (("x86", "onnxruntime"), ("x86", "openvino"), ("arm", "litert"))
 

@@ -9,11 +9,12 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.cases import RESULTS, case
+from benchmarks.json_results import bench_jobs, merge
 from edgeq.files import write_text
-from edgeq.verbs.bench import Job, Sampling, bench_jobs
+from edgeq.results.rows import provenance
+from edgeq.verbs.bench import Job, Sampling
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import merge, provenance
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.cases import RESULTS
 from edgeq.files import write_text
+from edgeq.results.table import to_markdown
 from edgeq.verbs.demo import run_demo
-from edgeq.verbs.report import to_markdown
 
 
 def main() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import RESULTS, Case, case
+from benchmarks.json_results import evaluate_artifacts, merge
 from edgeq.files import write_text
+from edgeq.results.rows import provenance
 from edgeq.verbs.calibration_source import CalibrationSource
-from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import merge, provenance
 
 CASES = ("centernet", "yolox")
 

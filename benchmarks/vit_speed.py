@@ -16,6 +16,7 @@ from typing import Any, get_args
 import numpy as np
 
 from benchmarks.cases import RESULTS
+from benchmarks.json_results import bench_jobs, merge
 from benchmarks.peers import run_peer
 from benchmarks.vit_accuracy import plain_model
 from edgeq.export.artifact import Artifact
@@ -23,11 +24,11 @@ from edgeq.export.graph import save_onnx
 from edgeq.export.topology import VitPlan
 from edgeq.files import write_text
 from edgeq.model_source import ModelRequest, open_model
+from edgeq.results.rows import provenance
 from edgeq.runtimes import open_session
-from edgeq.verbs.bench import Job, Sampling, bench_jobs
+from edgeq.verbs.bench import Job, Sampling
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import merge, provenance
 
 IMAGES = 16
 PEERS = {"openvino": ("nncf-transformer", "nncf.xml"), "onnxruntime": ("nncf-transformer-onnx", "nncf.onnx")}

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import RESULTS, Case, case
+from benchmarks.json_results import bench_jobs, evaluate_artifacts
 from benchmarks.peers import run_peer
 from edgeq.export.artifact import Artifact
 from edgeq.files import write_text
 from edgeq.images import list_images
-from edgeq.verbs.bench import Job, Sampling, bench_jobs
+from edgeq.results.rows import provenance
+from edgeq.verbs.bench import Job, Sampling
 from edgeq.verbs.calibrate import evenly_spaced
 from edgeq.verbs.calibration_source import CalibrationSource
-from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import provenance
 
 HEADER = "| file | runtime | AP | AP50 | AP against FP32 | p50 ms | against NNCF | against FP32 | size MB |"
 
@@ -68,7 +68,7 @@ def run(subject: Case, folder: Path) -> str:
                 f"{p50:.2f} | {to_nncf} | {timing['ratio_to_first']:.3f} | {size_mb(artifact):.2f} |"
             )
             rows.append((scores, timing))
-    from edgeq.verbs.report import merge
+    from benchmarks.json_results import merge
 
     facts = provenance(merge([entry for pair in rows for entry in pair]))
     return (

@@ -127,8 +127,14 @@ def test_a_free_input_size_asks_for_one() -> None:
         ("labels = [1, 2]", "labels.0. is 1, wanted text"),
         ("preprocessing = 3", "preprocessing is 3, wanted keys with values"),
         ("[preprocessing]\nresise = 'center'", "preprocessing has an unknown key `resise` .known: .*resize"),
-        ("[preprocessing]\nresize = 'zoom'", "preprocessing.resize is 'zoom', wanted one of center, crop, letterbox, stretch"),
-        ("[preprocessing]\nchannel_order = 'gbr'", "preprocessing.channel_order is 'gbr', wanted one of bgr, gray, rgb"),
+        (
+            "[preprocessing]\nresize = 'zoom'",
+            "preprocessing.resize is 'zoom', wanted one of center, crop, letterbox, stretch",
+        ),
+        (
+            "[preprocessing]\nchannel_order = 'gbr'",
+            "preprocessing.channel_order is 'gbr', wanted one of bgr, gray, rgb",
+        ),
         ("[preprocessing]\nmean = [1, 2]", "three numbers"),
         ("[preprocessing]\nstd = [1, 0, 1]", "three numbers"),
         ("[preprocessing]\nchannel_order = 'gray'\nmean = [0.5, 0.5, 0.5]", "wanted one number for gray"),
@@ -141,7 +147,10 @@ def test_a_free_input_size_asks_for_one() -> None:
         ("[preprocessing]\nwidth_px = true", "a whole number from 1 to 32768"),
         ("[postprocessing]\noptions = {}", "postprocessing has no `decoder`"),
         ("[postprocessing]\ndecoder = 'yolox'\nthreshold = 1", "postprocessing has an unknown key `threshold`"),
-        ("[postprocessing]\ndecoder = 'yolox'\noutputs = {predictions = 1}", "outputs.* is 1, wanted text|outputs.* is a whole number, wanted text"),
+        (
+            "[postprocessing]\ndecoder = 'yolox'\noutputs = {predictions = 1}",
+            "outputs.* is a whole number, wanted text",
+        ),
         ("[postprocessing", "not valid TOML"),
     ],
 )

@@ -121,7 +121,9 @@ def load_ground_truth(source: Path) -> GroundTruth:
             raise InputError(f"{source}: its list {key!r} is empty; there is nothing to score on")
     _require_unique(source, "images", [image.id for image in document.images])
     _require_unique(source, "categories", [category.id for category in document.categories])
-    images = tuple(ImageRecord(each.id, each.file_name, int(each.width or 0), int(each.height or 0)) for each in document.images)
+    images = tuple(
+        ImageRecord(each.id, each.file_name, int(each.width or 0), int(each.height or 0)) for each in document.images
+    )
     categories = {each.id: str(each.name) for each in sorted(document.categories, key=lambda each: each.id)}
     known = {image.id for image in images}
     annotations = [

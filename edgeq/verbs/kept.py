@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from edgeq.errors import InputError
-from edgeq.files import cache_folder, read_json, sha256_json, write_json
+from edgeq.files import cache_folder, sha256_json, write_json
+from edgeq.results.reading import Result, read_results
+from edgeq.results.serialization import to_json
 
 _FOLDER = "bench"
 
@@ -30,21 +33,21 @@ class KeptResults:
         self._device = device
         self._path = cache_folder() / _FOLDER / f"{sha256_json(key)[:32]}.json"
 
-    def read(self) -> list[dict[str, Any]] | None:
+    def read(self) -> list[Result] | None:
         """Returns what an earlier run has measured, and says so; `None` where there is nothing to take."""
         try:
             measured_at = self._path.stat().st_mtime
-            results = read_json(self._path, kind="the results of a device")
+            results = read_results([self._path])
         except (OSError, InputError):
             return None
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(measured_at))
         _log.warning("%s: measured at %s, by the run that did not end; taken from there", self._device, when)
-        return list(results)
+        return results
 
-    def write(self, results: list[dict[str, Any]]) -> None:
+    def write(self, results: Sequence[Result]) -> None:
         """Keeps results; without them a next run measures again, so a full disk is no reason to fail."""
         try:
-            write_json(self._path, results)
+            write_json(self._path, to_json(results))
         except InputError as error:
             _log.warning("%s: its results are not kept for a next run (%s)", self._device, error)
 

@@ -289,7 +289,10 @@ def _changed(key: str, index: int, field: str, value: Any) -> Document:
             _changed("annotations", 0, "bbox", None),
             r"\$\.annotations\[0\] has no `bbox`",
         ),
-        (_changed("annotations", 0, "bbox", [1, 2, 3]), r"\$\.annotations\[0\]\.bbox is \[1, 2, 3\], wanted a list of length 4"),
+        (
+            _changed("annotations", 0, "bbox", [1, 2, 3]),
+            r"\[0\]\.bbox is \[1, 2, 3\], wanted a list of length 4",
+        ),
         (_changed("annotations", 0, "bbox", [1, 2, -3, 4]), "no side < 0"),
         (_changed("annotations", 0, "bbox", [1, 2, float("nan"), 4]), "NaN is not JSON"),
         (_changed("annotations", 0, "category_id", None), r"\$\.annotations\[0\] has no `category_id`"),

@@ -261,7 +261,9 @@ def test_both_kinds_of_fp16_files_name_their_islands(tmp_path, target_name):
     want = nets.run(graph, x)[0]
     for artifact in (write_fp16(model, target, tmp_path, ranges), write_int8(model, target, tmp_path, ranges)):
         assert list(Artifact.load(artifact.path).quantization["fp16_islands"]) == names[:2]
-        assert describe_layers(artifact.quantization_facts)[-1].startswith("2 layers in FP32, for FP16 cannot compute them: ")
+        assert describe_layers(artifact.quantization_facts)[-1].startswith(
+            "2 layers in FP32, for FP16 cannot compute them: "
+        )
         got = nets.run(read_onnx(artifact.path), x)[0]
         np.testing.assert_allclose(got, want, atol=0.1 * np.abs(want).max())
     other = dataclasses.replace(ranges, provenance=seen.provenance)

@@ -166,7 +166,12 @@ def test_the_runner_needs_numpy_msgspec_and_the_engine_only():
         [sys.executable, "-S", "-c", script], capture_output=True, text=True, check=False, env=_bare()
     )
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.split()) - sys.stdlib_module_names - {"__main__"} <= {"edgeq", "msgspec", "numpy", "typing_extensions"}
+    assert set(done.stdout.split()) - sys.stdlib_module_names - {"__main__"} <= {
+        "edgeq",
+        "msgspec",
+        "numpy",
+        "typing_extensions",
+    }
 
 
 def _bare() -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import edgeq.verbs.predict
+from benchmarks.json_results import evaluate_artifacts
 from edgeq.detection import Detections
 from edgeq.detection.coco import SCORE_NAMES
 from edgeq.errors import InputError, ModelError
@@ -19,7 +20,6 @@ from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, Tenso
 from edgeq.images import read_image
 from edgeq.machine import read_machine
 from edgeq.presets import load_preset
-from edgeq.verbs.evaluate import evaluate_artifacts
 from tests.golden import (
     CENTERNET_R18_BCCD,
     CENTERNET_R18_BCCD_TOLERANCE,
