@@ -14,7 +14,7 @@ help:
 	@echo 'make test-arm  the tests on an emulated aarch64 CPU; on x86 Linux with apt, without root'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make check     lint and test (the documents and the wheel are among the tests)'
-	@echo 'make docs      rewrite docs/cli.md and the tables in README.md and docs/'
+	@echo 'make docs      rewrite docs/cli.md, docs/results.md and the tables in README.md and docs/'
 	@echo 'make clean     remove the virtual environment, caches and build output'
 
 demo: $(VENV)/.use
@@ -39,6 +39,7 @@ check: lint test
 docs: $(VENV)/.develop
 	$(BIN)/python -m docs.cli_reference
 	$(BIN)/python -m docs.figures
+	$(BIN)/python -m docs.results_reference
 
 clean:
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

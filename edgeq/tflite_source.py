@@ -15,7 +15,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
+
 import edgeq.errors
+from edgeq.boundary import parse_json
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.export.graph import read_onnx, save_onnx
 from edgeq.export.tflite.graph import Graph, read_graph, rename_tensors, require_builtin
@@ -34,6 +37,11 @@ _DONE = re.compile(rb"\[ DONE\]")
 _FAILED = "edgeq failed: "
 _KILLED = -9
 _STDERR_CHARACTERS = 300
+_ERRORS: dict[str, type[EdgeqError]] = {
+    name: error
+    for name, error in vars(edgeq.errors).items()
+    if isinstance(error, type) and issubclass(error, EdgeqError)
+}
 
 
 def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
@@ -122,6 +130,13 @@ def _unique_names(graph: Graph) -> dict[int, str]:
     return names
 
 
+class _Failure(msgspec.Struct):
+    """The last line of a converter that gave up."""
+
+    error: str
+    message: str
+
+
 def _run(job: dict[str, Any]) -> None:
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(
@@ -138,9 +153,14 @@ def _run(job: dict[str, Any]) -> None:
                 process.kill()
                 raise
         if last.startswith(_FAILED):
-            answer = json.loads(last.removeprefix(_FAILED))
-            error = getattr(edgeq.errors, answer["error"])
-            raise _restored(error, answer["message"])
+            answer = parse_json(
+                last.removeprefix(_FAILED).encode(),
+                _Failure,
+                source=f"{job['name']}: the TFLite converter",
+                kind="an error",
+                error=ModelError,
+            )
+            raise _restored(_ERRORS.get(answer.error, ModelError), answer.message)
         if process.returncode == _KILLED:
             raise ModelError(
                 f"{job['name']}: the TFLite converter was killed, most likely for want of memory; it needs about 3 GB "

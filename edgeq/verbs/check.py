@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from edgeq.export.graph import read_onnx
 from edgeq.export.tensorrt.cache import DEFAULT_VERSION
 from edgeq.export.tensorrt.check import STRONG_TYPING_ONLY, Checked, check_graph, parse_version
 from edgeq.registry import registered
+from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.targets import TARGETS, get_target
 
 
@@ -34,9 +34,13 @@ class FileCheck:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of a JSON file."""
-        return {"file": self.path.name, "target": self.target, "tensorrt": self.tensorrt} | dataclasses.asdict(
-            self.checked
-        )
+        return {
+            "results_version": RESULTS_VERSION,
+            "file": self.path.name,
+            "target": self.target,
+            "tensorrt": self.tensorrt,
+            **to_json(self.checked),
+        }
 
 
 def check_file(path: Path, target_name: str, tensorrt: str | None = None) -> FileCheck:

@@ -11,11 +11,13 @@ import pytest
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.export.artifact import parse_manifest
+from edgeq.export.tensorrt.check import Checked
 from edgeq.report.build import build_document
 from edgeq.report.runs import read_runs
 from edgeq.results.reading import parse_results, read_results
 from edgeq.results.rows import merge, provenance
 from edgeq.results.serialization import to_json
+from edgeq.verbs.check import FileCheck
 from edgeq.verbs.gate import Limits, check_limits
 
 V1 = Path(__file__).parents[1] / "data" / "results_v1"
@@ -50,6 +52,13 @@ def test_a_gate_of_recorded_results_says_the_same() -> None:
 def test_a_report_of_recorded_results_says_the_same() -> None:
     document = build_document(read_runs([V1 / "bench.json", V1 / "eval.json"]), examples=6)
     assert without_new(json.loads(json.dumps(document.to_json()))) == recorded("report.json")
+
+
+def test_a_check_is_written_as_it_was() -> None:
+    document = recorded("check.json")
+    checked = Checked((), tuple(document["int8_layers"]), tuple(document["float_layers"]))
+    result = FileCheck(Path("out") / document["file"], document["target"], document["tensorrt"], checked)
+    assert json.dumps(without_new(result.to_json())) == json.dumps(document)
 
 
 def test_a_report_of_recorded_embeddings_compares_them() -> None:
