@@ -33,7 +33,7 @@ _HEAD = """# Result files
 
 `--json FILE` writes these keys: one object for one file, a list for several (`bench`, `eval`). `edgeq report` and
 `edgeq gate` read them, and so may your own scripts: within a `results_version` keys are added, never removed, and none
-changes its type or meaning. Files without `results_version` are of version 1. `make docs` writes this page from the code.
+changes its type or meaning. Files without `results_version` are of version 1. `make docs` writes this page.
 """
 _VERSION = ("results_version", "integer", "Version of this form.")
 

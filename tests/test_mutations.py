@@ -127,7 +127,7 @@ def a_prediction() -> dict[str, Any]:
 
 
 # Kind of file -> its name, its content, and all that is done with it.
-JSON_KINDS: dict[str, tuple[str, Callable[[], Any], Callable[[Path], None]]] = {
+JSON_KINDS: dict[str, tuple[str, Callable[[], Any], Callable[[Path], object]]] = {
     "manifest": ("net.onnx.json", lambda: recorded("manifest_jetson.json"), read_manifest),
     "bench": ("bench.json", lambda: recorded("bench.json"), read_result_files),
     "scores and times": ("results.json", made_results, read_result_files),
@@ -139,7 +139,7 @@ JSON_KINDS: dict[str, tuple[str, Callable[[], Any], Callable[[Path], None]]] = {
     "prediction": ("prediction.json", a_prediction, read_prediction),
     "environment": ("environment.json", lambda: recorded("bench.json")[0]["environment"], read_environment),
 }
-TOML_KINDS: dict[str, tuple[str, str, Callable[[Path], None]]] = {
+TOML_KINDS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "preset": ("mine.toml", PRESET, lambda path: load_preset(str(path), None)),
     "devices": ("devices.toml", DEVICES, read_devices),
 }
@@ -152,7 +152,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def surprises(path: Path, changes: Iterator[tuple[str, bytes]], read: Callable[[Path], None]) -> list[str]:
+def surprises(path: Path, changes: Iterator[tuple[str, bytes]], read: Callable[[Path], object]) -> list[str]:
     """Returns what was raised that is no error of ours, is more than a line, or does not name the file."""
     found = []
     for name, content in changes:

@@ -274,6 +274,7 @@ def test_the_command_writes_every_format_with_the_same_figures(tmp_path: Path, e
         assert done.code == 0, done
         text = (tmp_path / f"report.{suffix}").read_text(encoding="utf-8")
         for entry in read_runs([runs]).rows:
+            assert entry.score is not None
             score = entry.score.main_value
             assert (str(score) if suffix in ("csv", "json") else f"{score:.4f}") in text
     assert "report.txt: is of no known format" in edgeq("report", runs, "--out", tmp_path / "report.txt").error

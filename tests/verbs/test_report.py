@@ -15,6 +15,7 @@ from rich.console import Console
 from benchmarks.json_results import merge
 from edgeq import console
 from edgeq.errors import InputError
+from edgeq.results.evaluation import Score
 from edgeq.results.reading import read_results
 from edgeq.results.rows import provenance
 from edgeq.results.table import REPORT, SCORES, TIMING, header, table, to_markdown
@@ -61,6 +62,12 @@ def timed(artifact: str, **changes: Any) -> dict[str, Any]:
 
 def cells(results: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [dict(zip(header(), row, strict=True)) for row in table(merge(results))]
+
+
+def score_of(entry: dict[str, Any]) -> Score:
+    (row,) = merge([entry])
+    assert row.score is not None
+    return row.score
 
 
 def test_scores_and_times_of_an_artifact_meet_in_one_row():
@@ -245,7 +252,7 @@ def test_classifiers_have_columns_of_their_own(tmp_path, monkeypatch, capsys):
     assert to_markdown(merge(results[:1])).startswith("| artifact | runtime | top-1 |\n")
     monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
     console.print_report(merge(results[:1]), SCORES)
-    console.print_classes(merge([recognised("a.tflite")])[0].score)
+    console.print_classes(score_of(recognised("a.tflite")))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["artifact", "runtime", "top-1"]
     assert lines[-2:] == [["class", "images", "top-1"], ["cat", "3", "0.6667"]]
@@ -269,14 +276,14 @@ def test_embeddings_have_columns_of_their_own(tmp_path):
 def test_hundreds_of_classes_are_left_to_the_json_file(monkeypatch, capsys):
     monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
     classes = [{"name": str(i), "class_index": i, "images": 1, "top1": 1.0} for i in range(101)]
-    console.print_classes(merge([recognised("a.tflite", per_class=classes)])[0].score)
+    console.print_classes(score_of(recognised("a.tflite", per_class=classes)))
     assert capsys.readouterr().out == "101 classes; --json FILE holds the scores of each\n"
 
 
 def test_names_are_printed_as_they_are(monkeypatch, capsys):
     monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
     console.print_report(merge([scored("[red]a.onnx")]))
-    console.print_classes(merge([scored("a.onnx")])[0].score)
+    console.print_classes(score_of(scored("a.onnx")))
     out = capsys.readouterr().out
     assert "[red]a.onnx" in out
     assert [line.split() for line in out.splitlines()[-2:]] == [
