@@ -21,9 +21,9 @@ from edgeq.files import write_text
 from edgeq.report.document import Document
 from edgeq.results.evaluation import SCORES, EvalResult
 from edgeq.results.measurement import BenchResult
-from edgeq.verbs.check import FileCheck
+from edgeq.verbs.check import CheckResult
 from edgeq.verbs.doctor import Diagnosis
-from edgeq.verbs.gate import Gate
+from edgeq.verbs.gate import GateResult
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -98,15 +98,15 @@ def _gate() -> tuple[Key, ...]:
     return (
         Key(*_VERSION),
         Key("passed", "true or false", "Whether nothing failed, and everything was measured and, if strict, proved."),
-        *(key for key in _keys(Gate) if key.name.startswith("limits")),
+        *(key for key in _keys(GateResult) if key.name.startswith("limits")),
         Key("interval", "text", "How the intervals were made."),
-        *(key for key in _keys(Gate) if key.name.startswith("verdicts")),
+        *(key for key in _keys(GateResult) if key.name.startswith("verdicts")),
     )
 
 
 def _check() -> tuple[Key, ...]:
     file = Key("file", "text", "File name.")
-    found = [Key(key.name.removeprefix("checked."), key.kind, key.meaning) for key in _keys(FileCheck)]
+    found = [Key(key.name.removeprefix("checked."), key.kind, key.meaning) for key in _keys(CheckResult)]
     return (Key(*_VERSION), file, *(key for key in found if key.name not in ("path", "checked")))
 
 

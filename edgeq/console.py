@@ -19,10 +19,10 @@ from edgeq.results.table import REPORT, Column, filled, header, table
 
 if TYPE_CHECKING:
     from edgeq.export.artifact import QuantizationFacts
-    from edgeq.verbs.build import Built
-    from edgeq.verbs.check import FileCheck
+    from edgeq.verbs.build import BuildResult
+    from edgeq.verbs.check import CheckResult
     from edgeq.verbs.doctor import Diagnosis
-    from edgeq.verbs.gate import Gate
+    from edgeq.verbs.gate import GateResult
     from edgeq.verbs.inspect_engine import EngineReport
 
 # A pipe has no width; rich would fold tables at 80 columns.
@@ -157,7 +157,7 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
     return lines + audit
 
 
-def print_check(result: FileCheck) -> None:
+def print_check(result: CheckResult) -> None:
     """Prints what `edgeq check` found: a line for each finding, and how many layers run in INT8."""
     console = _console()
     checked = result.checked
@@ -173,7 +173,7 @@ def print_check(result: FileCheck) -> None:
     )
 
 
-def describe_engine(built: Built) -> list[str]:
+def describe_engine(built: BuildResult) -> list[str]:
     """Returns what `edgeq build` made: size, memory, layers by precision, and what it was chosen from."""
     facts, artifact = built.facts, built.artifact
     layers = ", ".join(f"{count} {precision}" for precision, count in facts.layers.items())
@@ -210,7 +210,7 @@ def print_inspection(report: EngineReport) -> None:
     _print_lines(console, [top], lines)
 
 
-def print_gate(gate: Gate) -> None:
+def print_gate(gate: GateResult) -> None:
     """Prints a line for each limit of each artifact, and below them whether all of them hold."""
     console = _console()
     rows = [("verdict", "artifact", "runtime", "limit", "allowed", "figure", "95 % interval")]

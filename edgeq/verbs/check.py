@@ -17,7 +17,7 @@ from edgeq.targets import TARGETS, get_target
 
 
 @dataclass(frozen=True)
-class FileCheck:
+class CheckResult:
     """A checked file.
 
     Attributes:
@@ -43,7 +43,7 @@ class FileCheck:
         }
 
 
-def check_file(path: Path, target_name: str, tensorrt: str | None = None) -> FileCheck:
+def check_file(path: Path, target_name: str, tensorrt: str | None = None) -> CheckResult:
     """Returns what TensorRT would refuse or run badly of a file.
 
     Args:
@@ -65,4 +65,4 @@ def check_file(path: Path, target_name: str, tensorrt: str | None = None) -> Fil
     if path.suffix == ".json":
         path = Artifact.load(path).path
     checked = check_graph(read_onnx(path), version, strongly_typed=strongly_typed)
-    return FileCheck(path, target_name, chosen, checked)
+    return CheckResult(path, target_name, chosen, checked)

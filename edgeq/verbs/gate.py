@@ -79,7 +79,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateResult:
     """Verdicts on all artifacts that are no reference.
 
     Attributes:
@@ -107,7 +107,7 @@ class Gate:
         }
 
 
-def check_limits(rows: Sequence[Row], limits: Limits) -> Gate:
+def check_limits(rows: Sequence[Row], limits: Limits) -> GateResult:
     """Returns how results do against limits.
 
     The reference of a row is FP32 of the same model in the same runtime on the same device. A figure beyond its limit
@@ -126,7 +126,7 @@ def check_limits(rows: Sequence[Row], limits: Limits) -> Gate:
             f"nothing to judge among {', '.join(sorted({row.artifact for row in rows}))}; wanted results of a file "
             "that is not FP32, beside those of FP32"
         )
-    return Gate(limits, tuple(verdict for each in compared for verdict in _verdicts(each, limits)))
+    return GateResult(limits, tuple(verdict for each in compared for verdict in _verdicts(each, limits)))
 
 
 def _verdicts(comparison: Comparison, limits: Limits) -> Iterator[Verdict]:

@@ -17,7 +17,7 @@ from edgeq.report.runs import read_runs
 from edgeq.results.reading import parse_results, read_results
 from edgeq.results.rows import merge, provenance
 from edgeq.results.serialization import to_json
-from edgeq.verbs.check import FileCheck
+from edgeq.verbs.check import CheckResult
 from edgeq.verbs.gate import Limits, check_limits
 
 V1 = Path(__file__).parents[1] / "data" / "results_v1"
@@ -57,7 +57,7 @@ def test_a_report_of_recorded_results_says_the_same() -> None:
 def test_a_check_is_written_as_it_was() -> None:
     document = recorded("check.json")
     checked = Checked((), tuple(document["int8_layers"]), tuple(document["float_layers"]))
-    result = FileCheck(Path("out") / document["file"], document["target"], document["tensorrt"], checked)
+    result = CheckResult(Path("out") / document["file"], document["target"], document["tensorrt"], checked)
     assert json.dumps(without_new(result.to_json())) == json.dumps(document)
 
 
