@@ -21,16 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case, case, random_centernet, result_parser, write_result
+from benchmarks.json_results import bench_jobs, evaluate_artifacts, merge
 from edgeq.export.artifact import Artifact
 from edgeq.export.tflite.writer import PRECISIONS, Options
 from edgeq.files import atomic_path, write_json
 from edgeq.model_source import ModelRequest
+from edgeq.results.rows import provenance
 from edgeq.runtimes.child import LOCAL_RUNNER
-from edgeq.verbs.bench import Job, Sampling, bench_jobs
+from edgeq.verbs.bench import Job, Sampling
 from edgeq.verbs.calibration_source import CalibrationSource
-from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import merge, provenance
 
 THREADS = 2
 NEW, OLD = "ai-edge-litert", "tflite-runtime"

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from benchmarks.cases import DATA, result_parser, write_result
 from benchmarks.image_sets import unpack_cifar
+from benchmarks.json_results import evaluate_artifacts, merge
 from edgeq.model_source import ModelRequest
+from edgeq.results.rows import provenance
 from edgeq.verbs.calibration_source import CalibrationSource
-from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import merge, provenance
 
 ENGINES = (("x86", "onnxruntime"), ("x86", "openvino"), ("arm", "litert"))
 CALIBRATION_NUM = 512

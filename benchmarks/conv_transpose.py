@@ -10,10 +10,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.cases import Case, case, result_parser, write_result
-from edgeq.verbs.bench import Job, Sampling, bench_jobs
+from benchmarks.json_results import bench_jobs, merge
+from edgeq.results.rows import provenance
+from edgeq.verbs.bench import Job, Sampling
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import merge, provenance
 
 SAMPLING = Sampling(round_s=0.1)
 

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cases import result_parser, write_result
+from edgeq.results.rows import Row
+from edgeq.results.table import to_markdown
 from edgeq.verbs.demo import run_demo
-from edgeq.verbs.report import Row, to_markdown
 
 
 def run(rows: Sequence[Row], out: Path) -> Path:

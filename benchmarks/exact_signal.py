@@ -15,10 +15,11 @@ from typing import Any
 
 import edgeq
 from benchmarks.cases import DATA, RESULTS
+from edgeq.boundary import Plain, read_json
 from edgeq.detection.shapes import draw_shapes_dataset
 from edgeq.errors import EdgeqError
 from edgeq.export.signal import LOW_DB
-from edgeq.files import read_json, write_json, write_text
+from edgeq.files import write_json, write_text
 from edgeq.machine import read_machine
 from edgeq.model_source import ModelRequest
 from edgeq.verbs.calibration_source import CalibrationSource
@@ -160,7 +161,7 @@ def main() -> None:
         kept = given.work / f"{name}.{given.images}.json"
         if not kept.is_file():
             write_json(kept, measure(name, given.data, given.images, given.work))
-        results[name] = read_json(kept, kind="a result of this benchmark")
+        results[name] = read_json(kept, Plain, kind="a result of this benchmark")
         print(json.dumps({name: results[name]}))
     write_text(given.out, to_markdown(results, given.images))
     print(given.out.read_text(encoding="utf-8"))

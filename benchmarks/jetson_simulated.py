@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case, case, result_parser, write_result
+from benchmarks.json_results import evaluate_artifacts, merge
+from edgeq.results.rows import provenance
 from edgeq.verbs.calibration_source import CalibrationSource
-from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import merge, provenance
 
 CASES = ("centernet", "yolox")
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import DETECTORS, Case, case, result_parser, write_result
+from benchmarks.json_results import evaluate_artifacts, merge
 from edgeq.calibrators import METHODS
 from edgeq.calibrators.ranges import Ranges
 from edgeq.export.onnx_writer import write_fp32, write_int8
 from edgeq.images import list_images
 from edgeq.model_source import open_model
+from edgeq.results.rows import provenance
 from edgeq.targets import get_target
 from edgeq.verbs.calibrate import calibrate
-from edgeq.verbs.evaluate import evaluate_artifacts
-from edgeq.verbs.report import merge, provenance
 
 RUNTIMES = ("openvino", "onnxruntime")
 

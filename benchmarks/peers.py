@@ -22,8 +22,9 @@ import numpy as np
 
 from edgeq.export.artifact import Artifact
 from edgeq.images import list_images, read_image
+from edgeq.inputs import evenly_spaced
 from edgeq.preprocessing import preprocess
-from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate, evenly_spaced
+from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate
 from edgeq.verbs.place import Here
 
 Work = Callable[[], None]

@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.cases import DATA, result_parser, write_result
 from benchmarks.image_sets import unpack_fashionmnist
+from benchmarks.json_results import evaluate_artifacts, merge
 from edgeq.calibrators.ranges import Ranges
 from edgeq.calibrators.twin_uniform import twin_uniform
 from edgeq.export.artifact import Artifact
@@ -35,11 +36,10 @@ from edgeq.export.transformer import find_transformer
 from edgeq.files import write_json
 from edgeq.images import list_images
 from edgeq.model_source import ModelRequest, OpenedModel, open_model
+from edgeq.results.rows import provenance
 from edgeq.targets import get_target
 from edgeq.verbs.calibrate import calibrate
 from edgeq.verbs.channel_statistics import channel_statistics
-from edgeq.verbs.evaluate import evaluate_artifacts
-from edgeq.verbs.report import merge, provenance
 
 X86 = get_target("x86")
 REQUEST = ModelRequest("vit_fashionmnist", DATA / "weights" / "vit_d128_l6_fashionmnist.safetensors")

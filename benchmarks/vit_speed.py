@@ -17,17 +17,18 @@ from typing import Any, get_args
 import numpy as np
 
 from benchmarks.cases import result_parser, write_result
+from benchmarks.json_results import bench_jobs, merge
 from benchmarks.peers import quantize, size_bytes
 from benchmarks.vit_accuracy import plain_model
 from edgeq.export.artifact import Artifact
 from edgeq.export.graph import save_onnx
 from edgeq.export.topology import VitPlan
 from edgeq.model_source import ModelRequest, open_model
+from edgeq.results.rows import provenance
 from edgeq.runtimes import open_session
-from edgeq.verbs.bench import Job, Sampling, bench_jobs
+from edgeq.verbs.bench import Job, Sampling
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import merge, provenance
 
 IMAGES = 16
 SAMPLING = Sampling(min_s=4.0, round_s=0.3)

@@ -2,9 +2,9 @@
 
 Every JSON and TOML document is read here. Limits on size, nesting and digits hold before a parser runs, numbers are
 finite and integers fit 64 bits, and a document that is not of the expected type is an error that says where in it
-(`$.inputs[0].shape`), what was found, and what was expected. Types are dataclasses and `msgspec.Struct`s; a `ValueError`
-of their `__post_init__` is reported at the same place. Keys that a type does not have are ignored, except those of a
-`Struct` that forbids them.
+(`$.inputs[0].shape`), what was found, and what was expected. Types are dataclasses and `msgspec.Struct`s; what their
+`__post_init__` raises as a `ValueError` is reported at the same place. Keys that a type does not have are ignored,
+except by a `Struct` that forbids them.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=_INT64 - 1)]
 """How many there are of something: 0 or more."""
 Positive = Annotated[int, msgspec.Meta(ge=1, le=_INT64 - 1)]
 """1 or more."""
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+"""A number of 0 or more."""
+Plain: Any = Any
+"""Any JSON or TOML value, as plain Python values."""
 Raw = msgspec.Raw
 """JSON text of a part that is parsed later, by a type that depends on the rest."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +15,9 @@ import edgeq
 from edgeq.cli_options import JsonFile, Labels, Threads, require_writable_json, write_json_file
 
 if TYPE_CHECKING:
+    from edgeq.results.reading import Result
+    from edgeq.results.table import Column
     from edgeq.verbs.remote import Outcome
-    from edgeq.verbs.report import Column
 
 Artifacts = Annotated[
     list[Path],
@@ -61,9 +63,9 @@ def bench(
     """
     from edgeq.devices.config import find_devices
     from edgeq.machine import parse_cpus
+    from edgeq.results.table import TIMING
     from edgeq.verbs.bench import Sampling
     from edgeq.verbs.remote import bench_on_devices
-    from edgeq.verbs.report import TIMING
 
     require_writable_json(json_file)
     outcomes = bench_on_devices(
@@ -113,8 +115,9 @@ def evaluate(
     """Score detectors (COCO's twelve numbers), classifiers (top-1, top-5) and embeddings (cosine, recall) on images."""
     from edgeq.console import print_classes
     from edgeq.devices.config import find_devices
+    from edgeq.results.evaluation import EvalResult
+    from edgeq.results.table import SCORES
     from edgeq.verbs.remote import evaluate_on_devices
-    from edgeq.verbs.report import SCORES
 
     require_writable_json(json_file)
     outcomes = evaluate_on_devices(
@@ -132,29 +135,25 @@ def evaluate(
         reference=reference,
         on_results=lambda results: _write(results, json_file),
     )
-    results = [result for outcome in outcomes for result in outcome.results]
-    _show(outcomes, SCORES, [f"task: {result['task']}" for result in results[:1]])
-    if len(results) == 1 and "per_class" in results[0]:
-        print_classes(results[0])
+    scores = [result.score for outcome in outcomes for result in outcome.results if isinstance(result, EvalResult)]
+    _show(outcomes, SCORES, [f"task: {score.task}" for score in scores[:1]])
+    if len(scores) == 1:
+        print_classes(scores[0])
 
 
-def _write(results: Sequence[dict[str, Any]], json_file: Path | None) -> None:
+def _write(results: Sequence[Result], json_file: Path | None) -> None:
     """Writes results with the command that made them: one object for one artifact, a list for several."""
-    made = {"edgeq": edgeq.__version__, "command": shlex.join(["edgeq", *sys.argv[1:]])}
-    # Packed predictions stay last, so that people can read what stands before them.
-    last = ("predictions", "samples_ns")
-    written = [
-        {**{key: value for key, value in result.items() if key not in last}, **made}
-        | {key: result[key] for key in last if key in result}
-        for result in results
-    ]
+    from edgeq.results.serialization import to_json
+
+    command = shlex.join(["edgeq", *sys.argv[1:]])
+    written = [to_json(dataclasses.replace(result, edgeq=edgeq.__version__, command=command)) for result in results]
     write_json_file(json_file, written[0] if len(written) == 1 else written)
 
 
 def _show(outcomes: Sequence[Outcome], columns: Sequence[Column], lines: Sequence[str] = ()) -> None:
     """Prints the results of all devices as a table, lines below it, and which devices failed, which is exit code 1."""
     from edgeq.console import print_failures, print_report
-    from edgeq.verbs.report import merge
+    from edgeq.results.rows import merge
 
     results = [result for outcome in outcomes for result in outcome.results]
     if results:

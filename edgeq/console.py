@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -14,15 +14,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgeq.export.signal import EQUAL_DB
-from edgeq.verbs.report import LOCAL, REPORT, Column, Row, filled, header, provenance, table
+from edgeq.results.evaluation import ClassificationScore, DetectionScore, Score
+from edgeq.results.rows import LOCAL, Row, provenance
+from edgeq.results.table import REPORT, Column, filled, header, table
 
 if TYPE_CHECKING:
     from edgeq.export.artifact import Artifact, QuantizationFacts
     from edgeq.export.signal import Signal
-    from edgeq.verbs.build import Built
-    from edgeq.verbs.check import FileCheck
+    from edgeq.verbs.build import BuildResult
     from edgeq.verbs.doctor import Diagnosis
-    from edgeq.verbs.gate import Gate
+    from edgeq.verbs.gate import GateResult
     from edgeq.verbs.inspect_engine import EngineReport
 
 # A pipe has no width; rich would fold tables at 80 columns.
@@ -31,11 +32,6 @@ _STYLES = {"ok": "green", "missing": "yellow", "warning": "yellow", "broken": "r
 
 _MAX_CLASSES = 100
 _NAMED = 5
-# Task -> what is counted of a class, and the titles of its scores.
-_CLASS_KEYS = {
-    "detection": ("boxes", {"ap": "AP", "ap50": "AP50", "ar_100": "AR"}),
-    "classification": ("images", {"top1": "top-1"}),
-}
 
 Cells = Sequence[Sequence[str]]
 
@@ -63,20 +59,35 @@ def print_failures(errors: Mapping[str, str]) -> None:
         console.print(f"{device}  failed: {reason}", style="red", soft_wrap=True, markup=False)
 
 
-def print_classes(scores: Mapping[str, Any]) -> None:
-    """Prints the scores of each class that the images hold, from a result of `edgeq eval`.
+def print_classes(score: Score) -> None:
+    """Prints the scores of each class that the images hold; nothing for a task without classes.
 
     Hundreds of classes with an image or two each tell nothing; beyond 100 they are left to the JSON file.
     """
-    counted, keys = _CLASS_KEYS[scores["task"]]
-    present = [entry for entry in scores["per_class"] if entry[counted]]
-    console = _console()
-    if len(present) > _MAX_CLASSES:
-        console.print(f"{len(present)} classes; --json FILE holds the scores of each", style="dim", soft_wrap=True)
+    titles, rows = _class_scores(score)
+    if not titles:
         return
-    cells = [(entry["name"], str(entry[counted]), *(f"{entry[key]:.4f}" for key in keys)) for entry in present]
-    top, *lines = _align([("class", counted, *keys.values()), *cells], left=1)
+    console = _console()
+    if len(rows) > _MAX_CLASSES:
+        console.print(f"{len(rows)} classes; --json FILE holds the scores of each", style="dim", soft_wrap=True)
+        return
+    cells = [
+        (name, str(count), *("-" if each is None else f"{each:.4f}" for each in found)) for name, count, found in rows
+    ]
+    top, *lines = _align([("class", *titles), *cells], left=1)
     _print_lines(console, [top], lines)
+
+
+def _class_scores(score: Score) -> tuple[tuple[str, ...], list[tuple[str, int, tuple[float | None, ...]]]]:
+    """Returns the titles of a class's figures, and for each class its name, how often it occurs, and its scores."""
+    if isinstance(score, DetectionScore):
+        titles = ("boxes", "AP", "AP50", "AR")
+        return titles, [
+            (each.name, each.boxes, (each.ap, each.ap50, each.ar_100)) for each in score.per_class if each.boxes
+        ]
+    if isinstance(score, ClassificationScore):
+        return ("images", "top-1"), [(each.name, each.images, (each.top1,)) for each in score.per_class if each.images]
+    return (), []
 
 
 def _one_line_a_row(titles: Sequence[str], cells: Cells) -> tuple[list[str], list[str]]:
@@ -182,7 +193,7 @@ def print_check(result: FileCheck) -> None:
     )
 
 
-def describe_engine(built: Built) -> list[str]:
+def describe_engine(built: BuildResult) -> list[str]:
     """Returns what `edgeq build` made: size, memory, layers by precision, and what it was chosen from."""
     facts, artifact = built.facts, built.artifact
     layers = ", ".join(f"{count} {precision}" for precision, count in facts.layers.items())
@@ -219,7 +230,7 @@ def print_inspection(report: EngineReport) -> None:
     _print_lines(console, [top], lines)
 
 
-def print_gate(gate: Gate) -> None:
+def print_gate(gate: GateResult) -> None:
     """Prints a line for each limit of each artifact, and below them whether all of them hold."""
     console = _console()
     rows = [("verdict", "artifact", "runtime", "limit", "allowed", "figure", "95 % interval")]

@@ -1,4 +1,4 @@
-"""Whole-or-nothing files, JSON and digests."""
+"""Whole-or-nothing files and digests; `edgeq.boundary` reads what they hold."""
 
 from __future__ import annotations
 
@@ -78,26 +78,6 @@ def write_text(target: Path, content: str) -> None:
 def write_json(target: Path, document: Any) -> None:
     """Writes indented JSON with a final newline to `target`, whole or not at all."""
     write_text(target, json.dumps(document, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(source: Path, *, kind: str) -> Any:
-    """Returns the parsed JSON of `source`.
-
-    Args:
-        source: The file.
-        kind: What the file should be, for the error ("a COCO annotation file").
-
-    Raises:
-        InputError: the file is missing, unreadable or not JSON.
-    """
-    try:
-        return json.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{source}: no such file; expected {kind}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: cannot be read as {kind} ({error})") from error
-    except json.JSONDecodeError as error:
-        raise InputError(f"{source}: is not valid JSON (line {error.lineno}: {error.msg}); expected {kind}") from error
 
 
 def sha256_file(source: Path) -> str:

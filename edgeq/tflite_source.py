@@ -13,9 +13,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
+
+import msgspec
 
 import edgeq.errors
+from edgeq.boundary import parse_json
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.export.graph import read_onnx, save_onnx
 from edgeq.export.tflite.graph import Graph, read_graph, rename_tensors, require_builtin
@@ -34,6 +37,11 @@ _DONE = re.compile(rb"\[ DONE\]")
 _FAILED = "edgeq failed: "
 _KILLED = -9
 _STDERR_CHARACTERS = 300
+_ERRORS: dict[str, type[EdgeqError]] = {
+    name: error
+    for name, error in vars(edgeq.errors).items()
+    if isinstance(error, type) and issubclass(error, EdgeqError)
+}
 
 
 def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
@@ -48,20 +56,20 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
     graph, model = opened.model.graph, opened.model
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         converted = Path(folder) / "model.tflite"
-        job: dict[str, Any] = {
-            "name": model.name,
-            "reference": request.reference,
-            "weights": None if request.weights is None else str(request.weights),
-            "onnx": None,
-            "channels": model.preprocessing.channels,
-            "height_px": model.preprocessing.height_px,
-            "width_px": model.preprocessing.width_px,
-            "outputs": [str(value.name) for value in graph.graph.outputs],
-            "out": str(converted),
-        }
-        if opened.module is None:
-            job["onnx"] = str(Path(folder) / "model.onnx")
-            save_onnx(graph, Path(job["onnx"]))
+        onnx = None if opened.module is not None else Path(folder) / "model.onnx"
+        if onnx is not None:
+            save_onnx(graph, onnx)
+        job = _Job(
+            name=model.name,
+            reference=request.reference,
+            weights=None if request.weights is None else str(request.weights),
+            onnx=None if onnx is None else str(onnx),
+            channels=model.preprocessing.channels,
+            height_px=model.preprocessing.height_px,
+            width_px=model.preprocessing.width_px,
+            outputs=[str(value.name) for value in graph.graph.outputs],
+            out=str(converted),
+        )
         _run(job)
         content = converted.read_bytes()
     return TfliteModel(
@@ -122,7 +130,28 @@ def _unique_names(graph: Graph) -> dict[int, str]:
     return names
 
 
-def _run(job: dict[str, Any]) -> None:
+class _Job(msgspec.Struct):
+    """What the converter is told: a model of the zoo, of a user, or an ONNX file, and where to write it."""
+
+    name: str
+    reference: str
+    weights: str | None
+    onnx: str | None
+    channels: int
+    height_px: int
+    width_px: int
+    outputs: list[str]
+    out: str
+
+
+class _Failure(msgspec.Struct):
+    """The last line of a converter that gave up."""
+
+    error: str
+    message: str
+
+
+def _run(job: _Job) -> None:
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(
             [sys.executable, "-m", "edgeq.tflite_source"],
@@ -138,28 +167,33 @@ def _run(job: dict[str, Any]) -> None:
                 process.kill()
                 raise
         if last.startswith(_FAILED):
-            answer = json.loads(last.removeprefix(_FAILED))
-            error = getattr(edgeq.errors, answer["error"])
-            raise _restored(error, answer["message"])
+            answer = parse_json(
+                last.removeprefix(_FAILED).encode(),
+                _Failure,
+                source=f"{job.name}: the TFLite converter",
+                kind="an error",
+                error=ModelError,
+            )
+            raise _restored(_ERRORS.get(answer.error, ModelError), answer.message)
         if process.returncode == _KILLED:
             raise ModelError(
-                f"{job['name']}: the TFLite converter was killed, most likely for want of memory; it needs about 3 GB "
+                f"{job.name}: the TFLite converter was killed, most likely for want of memory; it needs about 3 GB "
                 "for a ResNet-50 detector, free some or take a smaller --size"
             )
         if process.returncode:
             log.seek(0)
             words = log.read().decode(errors="replace").strip()[-_STDERR_CHARACTERS:]
             raise ModelError(
-                f"{job['name']}: the TFLite converter died (exit code {process.returncode}); it last wrote: "
+                f"{job.name}: the TFLite converter died (exit code {process.returncode}); it last wrote: "
                 + " | ".join(words.splitlines())
             )
 
 
-def _follow(process: subprocess.Popen[bytes], job: dict[str, Any]) -> str:
+def _follow(process: subprocess.Popen[bytes], job: _Job) -> str:
     """Returns the last line of the process after moving the progress bar on with each stage."""
     assert process.stdin is not None and process.stdout is not None  # noqa: S101 - both are pipes
     with contextlib.suppress(BrokenPipeError):  # it died; its exit code says so
-        process.stdin.write(json.dumps(job).encode())
+        process.stdin.write(msgspec.json.encode(job))
         process.stdin.close()
     last = b""
     with progress_bar(_STAGES, "convert", unit="%") as advance:
@@ -179,16 +213,16 @@ def _restored(error: type[EdgeqError], message: str) -> EdgeqError:
 
 def main() -> NoReturn:
     """Converts what stdin says."""
-    job = json.load(sys.stdin)
+    job = parse_json(sys.stdin.buffer.read(), _Job, source="stdin", kind="what to convert")
     try:
-        write_bytes(Path(job["out"]), _converted(job))
+        write_bytes(Path(job.out), _converted(job))
     except EdgeqError as error:
         print(_FAILED + json.dumps({"error": type(error).__name__, "message": str(error)}), flush=True)
         sys.exit(1)
     sys.exit(0)
 
 
-def _converted(job: dict[str, Any]) -> bytes:
+def _converted(job: _Job) -> bytes:
     import torch
 
     from edgeq.export.tflite.convert import convert_module
@@ -196,14 +230,14 @@ def _converted(job: dict[str, Any]) -> bytes:
     from edgeq.models.outputs import tensor_outputs
     from edgeq.models.zoo import load_model
 
-    example = torch.zeros(1, job["channels"], job["height_px"], job["width_px"])
-    if job["onnx"] is not None:
-        module = onnx_to_torch(read_onnx(Path(job["onnx"])))
+    example = torch.zeros(1, job.channels, job.height_px, job.width_px)
+    if job.onnx is not None:
+        module = onnx_to_torch(read_onnx(Path(job.onnx)))
     else:
-        module = load_model(job["reference"], None if job["weights"] is None else Path(job["weights"]))
-        if not is_zoo_name(job["reference"]):
+        module = load_model(job.reference, None if job.weights is None else Path(job.weights))
+        if not is_zoo_name(job.reference):
             module = tensor_outputs(module, example)
-    return convert_module(module, example, job["outputs"], job["name"])
+    return convert_module(module, example, job.outputs, job.name)
 
 
 if __name__ == "__main__":

@@ -64,8 +64,14 @@ def test_a_document_becomes_a_value_of_the_type():
             '{"parts": [{"name": "a", "sizes": [1, 2, "3"]}]}',
             "w.json: $.parts[0].sizes[2] is '3', wanted a whole number; expected a whole",
         ),
-        ('{"parts": [{"name": "a", "count": -1}]}', "w.json: $.parts[0].count is -1, wanted a whole number from 0; expected a whole"),
-        ('{"parts": [{"name": "odd"}]}', "w.json: $.parts[0] is {'name': 'odd'}: odd parts do not fit; expected a whole"),
+        (
+            '{"parts": [{"name": "a", "count": -1}]}',
+            "w.json: $.parts[0].count is -1, wanted a whole number from 0; expected a whole",
+        ),
+        (
+            '{"parts": [{"name": "odd"}]}',
+            "w.json: $.parts[0] is {'name': 'odd'}: odd parts do not fit; expected a whole",
+        ),
         ('{"parts": [], "kind": "up"}', "w.json: $.kind is 'up', wanted one of left, right; expected a whole"),
         ('{"parts": [], "factor": true}', "w.json: $.factor is True, wanted a number; expected a whole"),
         ('{"parts": [],\n "factor": NaN}', "w.json: is not valid JSON (NaN is not JSON); expected a whole"),
@@ -104,7 +110,7 @@ def test_integers_beyond_64_bits_are_refused_wherever_they_stand(digits, sign):
 def test_long_digits_in_texts_and_fractions_are_none_of_them():
     text = json.dumps({"parts": [{"name": "9" * 40}], "factor": 0.1}).replace("0.1", "0.1" + "0" * 60)
     assert parse(text) == Whole((Part("9" * 40),), factor=0.1)
-    assert parse('{"parts": [], "free": %d}' % (2**63 - 1)).free == 2**63 - 1
+    assert parse(f'{{"parts": [], "free": {2**63 - 1}}}').free == 2**63 - 1
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":', '[{"a":'])
@@ -180,5 +186,5 @@ def test_toml_is_read(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, [10**20]])
 def test_plain_values_are_held_to_the_same(value):
-    with pytest.raises(InputError, match="not a finite number|more than 64 bits"):
+    with pytest.raises(InputError, match=r"not a finite number|more than 64 bits"):
         convert({"parts": [], "free": value}, Whole, source="here", kind="a whole")

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.json_results import bench_artifacts
 from edgeq.errors import EdgeqError, EngineError, InputError
 from edgeq.export.artifact import Preprocessing, TensorSpec
 from edgeq.files import sha256_file
 from edgeq.foreign import open_artifact
 from edgeq.runtimes import default_runtime, open_session
-from edgeq.verbs.bench import Sampling, bench_artifacts
+from edgeq.verbs.bench import Sampling
 from tests.tiny import save_conv_net
 
 QUICK = Sampling(warmup_runs=1, warmup_s=0, min_runs=3, min_s=0, max_s=20, round_runs=1, round_s=0, timeout_s=60)

@@ -7,13 +7,13 @@ from pathlib import Path
 import onnx
 import pytest
 
+from benchmarks.json_results import evaluate_artifacts
 from edgeq.export.artifact import Artifact
 from edgeq.export.tensorrt.cache import parse_cache
 from edgeq.model_source import ModelRequest
 from edgeq.targets import get_target
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.check import check_file
-from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
 from tests.golden import CENTERNET_R18_BCCD, CENTERNET_R18_BCCD_TOLERANCE, FP32_ON_COCO_VAL88, FP32_TOLERANCE
 

@@ -8,7 +8,6 @@ PNG for the same reason.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import uuid
@@ -17,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from edgeq.boundary import read_json
 from edgeq.errors import InputError
 from edgeq.files import write_json
 from edgeq.progress import progress_bar
@@ -120,12 +121,21 @@ def draw_image(seed: int, index: int) -> DrawnImage:
     )
 
 
+class _DrawnImage(msgspec.Struct):
+    file_name: str
+
+
+class _Drawn(msgspec.Struct):
+    info: dict[str, Any]
+    images: list[_DrawnImage]
+
+
 def _is_complete(folder: Path, info: dict[str, Any]) -> bool:
     try:
-        document = json.loads((folder / "annotations.json").read_bytes())
-        return document["info"] == info and all((folder / image["file_name"]).is_file() for image in document["images"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read_json(folder / "annotations.json", _Drawn, kind="a drawn data set")
+    except InputError:
         return False
+    return found.info == info and all((folder / image.file_name).is_file() for image in found.images)
 
 
 def _write_dataset(folder: Path, images: int, seed: int, info: dict[str, Any]) -> None:

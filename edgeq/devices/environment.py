@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from edgeq.boundary import read_json
 from edgeq.errors import EngineError, InputError, MissingDependencyError
 from edgeq.files import sha256_json, write_json
 
@@ -33,6 +35,10 @@ _LEGACY_TAGS = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
 _LOCK = "environment.json"
 _SITE = "site"
 _ASSEMBLING = threading.Lock()
+
+
+class _Lock(msgspec.Struct):
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,8 @@ def assemble(machine: str, python: str, glibc: str, packages: Sequence[str], cac
             os.utime(folder)  # where this machine is a device, too, it removes what is not used: on_device/store.py
         else:
             _install(wanted, folder)
-    return Environment(folder, json.loads((folder / _LOCK).read_text(encoding="utf-8"))["versions"])
+    lock = read_json(folder / _LOCK, _Lock, kind="an assembled environment", advice=f"remove {folder}")
+    return Environment(folder, lock.versions)
 
 
 def python_version(text: str) -> tuple[int, int]:

@@ -6,26 +6,37 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import msgspec
+
+from edgeq.boundary import Count, convert
 from edgeq.devices.environment import MIN_PYTHON, python_version
 from edgeq.devices.ssh import Connection
 from edgeq.errors import DeviceError
 
 _TIMEOUT_S = 60.0
 _MAX_TEXT = 4096
-_KINDS: dict[str, type] = {
-    "system": str,
-    "machine": str,
-    "bits": int,
-    "implementation": str,
-    "python": str,
-    "libc": str,
-    "libc_version": str,
-    "cache": str,
-    "free_bytes": int,
-    "writable": bool,
-    "tensorrt": bool,
-    "venv": bool,
-}
+
+
+class _Answer(msgspec.Struct):
+    """What `on_device/probe.py` prints."""
+
+    system: str
+    machine: str
+    bits: Count
+    implementation: str
+    python: str
+    libc: str
+    libc_version: str
+    cache: str
+    free_bytes: Count
+    writable: bool
+    tensorrt: bool
+    venv: bool
+
+    def __post_init__(self) -> None:
+        for key, value in msgspec.structs.asdict(self).items():
+            if isinstance(value, str) and (len(value) > _MAX_TEXT or not value.isprintable()):
+                raise ValueError(f"its {key} is {value[:80]!r}, wanted short printable text")
 
 
 @dataclass(frozen=True)
@@ -73,23 +84,18 @@ def parse_facts(name: str, answer: dict[str, Any]) -> Facts:
     Raises:
         DeviceError: they are no such facts, or the device is none that edgeq runs on.
     """
-    for key, kind in _KINDS.items():
-        value = answer.get(key)
-        if type(value) is not kind or len(str(value)) > _MAX_TEXT or not str(value).isprintable():
-            raise DeviceError(f"{name}: reported {key} {str(value)[:80]!r}, wanted {kind.__name__}")
-    if answer["system"] != "Linux" or answer["implementation"] != "CPython":
-        raise DeviceError(f"{name}: runs {answer['implementation']} on {answer['system']}, wanted CPython on Linux")
-    if python_version(answer["python"]) < MIN_PYTHON:
+    said = convert(answer, _Answer, source=name, kind="facts about the device", place="answer", error=DeviceError)
+    if said.system != "Linux" or said.implementation != "CPython":
+        raise DeviceError(f"{name}: runs {said.implementation} on {said.system}, wanted CPython on Linux")
+    if python_version(said.python) < MIN_PYTHON:
         raise DeviceError(
-            f"{name}: its Python is {answer['python']}, edgeq wants {'.'.join(map(str, MIN_PYTHON))} or newer; name "
+            f"{name}: its Python is {said.python}, edgeq wants {'.'.join(map(str, MIN_PYTHON))} or newer; name "
             "another interpreter with `python` in devices.toml"
         )
-    if not answer["writable"] or not answer["cache"].startswith("/") or ":" in answer["cache"]:
-        raise DeviceError(f"{name}: cannot keep files in {answer['cache']}; name another `cache` in devices.toml")
-    machine = answer["machine"]
-    if answer["bits"] == 32 and machine == "aarch64":  # a 32-bit system under a 64-bit kernel
+    if not said.writable or not said.cache.startswith("/") or ":" in said.cache:
+        raise DeviceError(f"{name}: cannot keep files in {said.cache}; name another `cache` in devices.toml")
+    machine = said.machine
+    if said.bits == 32 and machine == "aarch64":  # a 32-bit system under a 64-bit kernel
         machine = "armv7l"
-    glibc = answer["libc_version"] if answer["libc"] == "glibc" else ""
-    return Facts(
-        machine, answer["python"], glibc, answer["cache"], answer["free_bytes"], answer["tensorrt"], answer["venv"]
-    )
+    glibc = said.libc_version if said.libc == "glibc" else ""
+    return Facts(machine, said.python, glibc, said.cache, said.free_bytes, said.tensorrt, said.venv)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import json
 import os
 import queue
 import shlex
@@ -21,8 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
 
+from edgeq.boundary import parse_json
 from edgeq.devices.config import Device
-from edgeq.errors import DeviceError, MissingDependencyError
+from edgeq.errors import DeviceError, InputError, MissingDependencyError
 
 Feed = Callable[[IO[bytes]], None]
 """Writes what a command on the device is to read from its stdin."""
@@ -225,13 +225,11 @@ def parse_answer(name: str, answer: bytes) -> dict[str, Any]:
         DeviceError: it is none, or an object that states an error.
     """
     try:
-        document = json.loads(answer)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
+        document = parse_json(answer, dict[str, Any], source=name, kind="an answer")
+    except InputError:
         raise DeviceError(
             f"{name}: answered {answer[:80]!r}, wanted a JSON object; does its shell print something at login?"
-        )
+        ) from None
     if "error" in document:
         raise DeviceError(f"{name}: {_one_line(str(document['error']).encode(errors='replace'))}")
     return document

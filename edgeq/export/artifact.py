@@ -296,14 +296,7 @@ class Artifact:
         Raises:
             InputError: `quantization` holds something of another type.
         """
-        return convert(
-            dict(self.quantization),
-            QuantizationFacts,
-            source=self.manifest_path,
-            kind=_KIND,
-            advice=_EXPORT_AGAIN,
-            place="$.quantization",
-        )
+        return _quantization_facts(self.quantization, self.manifest_path)
 
     @property
     def manifest_path(self) -> Path:
@@ -370,9 +363,14 @@ def parse_manifest(manifest: Path, document: Any) -> Artifact:
         )
     read = convert(document, _Manifest, source=manifest, kind=_KIND, advice=_EXPORT_AGAIN)
     fields = {entry.name: getattr(read, entry.name) for entry in dataclasses.fields(Artifact)}
-    artifact = Artifact(**fields | {"path": manifest.with_name(Path(read.path).name)})
-    artifact.quantization_facts  # noqa: B018 - refuses what a later reader could not use
-    return artifact
+    _quantization_facts(read.quantization, manifest)  # refuses what a later reader could not use
+    return Artifact(**fields | {"path": manifest.with_name(Path(read.path).name)})
+
+
+def _quantization_facts(stated: Mapping[str, Any], manifest: Path) -> QuantizationFacts:
+    return convert(
+        dict(stated), QuantizationFacts, source=manifest, kind=_KIND, advice=_EXPORT_AGAIN, place="$.quantization"
+    )
 
 
 class _Versioned(msgspec.Struct):

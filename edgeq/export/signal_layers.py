@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from edgeq.export.graph import WEIGHTED_OPS, data_inputs
 from edgeq.export.linear import linear_of
+from edgeq.export.moves import moves_values
 from edgeq.export.signal import Layer
 from edgeq.export.tflite.plan import LAYERS, MOVES_VALUES
-from edgeq.export.topology import activation_behind, moves_values
+from edgeq.export.topology import activation_behind
 
 if TYPE_CHECKING:
     import onnx_ir as ir

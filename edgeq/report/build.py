@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from edgeq.report.average_precision import AREAS
 from edgeq.report.comparison import Comparison, compare
 from edgeq.report.differences import most_different
 from edgeq.report.document import (
-    SCORE_TITLES,
     Curve,
     Differences,
     Document,
@@ -25,7 +23,9 @@ from edgeq.report.document import (
 from edgeq.report.runs import Runs
 from edgeq.report.saturation import tensor_ranges
 from edgeq.report.threshold import score_curve
-from edgeq.verbs.report import Row, provenance
+from edgeq.results.evaluation import EvalResult, Score
+from edgeq.results.measurement import BenchResult, Energy
+from edgeq.results.rows import Row, provenance
 
 # Points of a plotted run; of longer ones every stretch is shown by its least and its largest sample.
 _PLOTTED = 300
@@ -58,7 +58,11 @@ def build_document(runs: Runs, *, examples: int) -> Document:
         losses=tuple(_loss(each, numbers) for each in comparisons if _is_compared(each)),
         curves=curves,
         differences=_differences(comparisons, numbers, curves, examples),
-        latency=tuple(_series(row, numbers[id(row)]) for row in runs.rows if row.timing.get("samples_ns")),
+        latency=tuple(
+            _series(row.timing, numbers[id(row)])
+            for row in runs.rows
+            if row.timing is not None and row.timing.samples_ns
+        ),
         ranges=tuple(
             RangesTable(
                 each.name,
@@ -76,13 +80,11 @@ def build_document(runs: Runs, *, examples: int) -> Document:
 
 def _entry(comparison: Comparison, numbers: dict[int, int], model: str, on_front: bool) -> Entry:
     row, reference = comparison.row, comparison.reference
-    scores, timing = row.scores, row.timing
-    environment = timing.get("environment") or scores.get("environment") or {}
-    latency, energy = timing.get("latency_ms") or {}, timing.get("energy") or {}
-    cold = [part for part in (timing.get("cold_start_ms") or {}).values() if part is not None]
-    score_name = next((name for name in SCORE_TITLES if name in scores), None)
-    facts = (environment.get("board") or environment.get("cpu"), environment.get("system"))
-    python = f"Python {environment['python']}" if environment.get("python") else None
+    scores, score = row.scores, row.score
+    # What was not timed is shown like what could not be measured.
+    timing = row.timing or BenchResult(artifact=row.artifact, runtime=row.runtime, precision=row.precision)
+    energy = timing.energy or Energy()
+    environment = row.environment
     return Entry(
         number=numbers[id(row)],
         model=model,
@@ -95,53 +97,57 @@ def _entry(comparison: Comparison, numbers: dict[int, int], model: str, on_front
         compute=row.compute,
         target=row.target,
         task=comparison.task,
-        data=scores.get("annotations"),
-        images=scores.get("images"),
-        score_name=score_name,
-        score=scores.get(score_name) if score_name else None,
+        data=None if scores is None else scores.annotations,
+        images=None if scores is None else scores.images,
+        score_name=None if score is None else score.main,
+        score=None if score is None else score.main_value,
         reference=None if reference is None else numbers[id(reference)],
         drop=None if reference is row else comparison.main,
         no_interval=comparison.without_interval if comparison.task and reference is not row else None,
-        scores={name: value for name, value in scores.items() if _is_number(value)},
-        p50_ms=latency.get("p50"),
-        p90_ms=latency.get("p90"),
-        p99_ms=latency.get("p99"),
-        gpu_ms=(timing.get("gpu_ms") or {}).get("p50"),
-        preprocess_ms=_median(timing.get("preprocess_ms")),
-        postprocess_ms=_median(timing.get("postprocess_ms")),
-        cold_start_ms=sum(cold) if cold else None,
-        throughput_per_s=timing.get("throughput_per_s"),
-        ratio_to_fp32=timing.get("ratio_to_fp32"),
-        size_bytes=timing.get("size_bytes"),
-        memory_bytes=timing.get("peak_rss_bytes"),
-        j_per_image=energy.get("j_per_image"),
-        idle_share=energy.get("idle_share"),
-        energy_source=energy.get("source"),
-        runs=timing.get("runs"),
-        drift=timing.get("drift"),
-        stable=timing.get("stable"),
-        unstable_reasons=tuple(str(reason) for reason in timing.get("unstable_reasons") or ()),
-        scored=str(scores.get("obtained", "measured")) if scores else None,
-        timed=str(timing.get("obtained", "measured")) if timing else None,
+        scores=_numbers(scores),
+        p50_ms=timing.latency_ms.p50,
+        p90_ms=timing.latency_ms.p90,
+        p99_ms=timing.latency_ms.p99,
+        gpu_ms=timing.gpu_p50_ms,
+        preprocess_ms=None if timing.preprocess_ms is None else timing.preprocess_ms.p50,
+        postprocess_ms=None if timing.postprocess_ms is None else timing.postprocess_ms.p50,
+        cold_start_ms=timing.cold_start_total_ms,
+        throughput_per_s=timing.throughput_per_s,
+        ratio_to_fp32=timing.ratio_to_fp32,
+        size_bytes=timing.size_bytes,
+        memory_bytes=timing.peak_rss_bytes,
+        j_per_image=energy.j_per_image,
+        idle_share=energy.idle_share,
+        energy_source=energy.source or None,
+        runs=timing.runs,
+        drift=timing.drift,
+        stable=timing.stable,
+        unstable_reasons=timing.unstable_reasons,
+        scored=None if scores is None else scores.obtained,
+        timed=None if row.timing is None else timing.obtained,
         on_front=on_front,
-        machine=", ".join(str(fact) for fact in (*facts, python) if fact),
-        threads=environment.get("threads"),
-        tools=_said("edgeq", scores, timing),
-        commands=_said("command", scores, timing),
+        machine=environment.machine,
+        threads=environment.threads,
+        tools=_said(each.edgeq for each in row.results),
+        commands=_said(each.command for each in row.results),
     )
 
 
-def _said(key: str, *results: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(each[key]) for each in results if each.get(key)))
+def _numbers(scores: EvalResult[Score] | None) -> dict[str, float | None]:
+    """Returns all numbers of an evaluation, its speeds and how many images it took among them, without empty ones."""
+    if scores is None:
+        return {}
+    found = {
+        "images": scores.images,
+        **scores.score.numbers,
+        "inference_images_per_s": scores.inference_images_per_s,
+        "eval_images_per_s": scores.eval_images_per_s,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _median(found: Any) -> float | None:
-    value: Any = found.get("p50") if isinstance(found, dict) else found
-    return float(value) if _is_number(value) else None
+def _said(stated: Iterable[str | None]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(each for each in stated if each))
 
 
 def _model_names(rows: Iterable[Row]) -> dict[str, str]:
@@ -156,11 +162,10 @@ def _fronts(rows: Sequence[Row]) -> set[int]:
     """Returns the rows that no other one of the model, data set and device beats in both latency and score."""
     groups: dict[tuple[str, str, str], list[tuple[float, float, int]]] = {}
     for row in rows:
-        score = next((row.scores[name] for name in SCORE_TITLES if row.scores.get(name) is not None), None)
-        p50 = (row.timing.get("latency_ms") or {}).get("p50")
-        if score is not None and p50 is not None:
-            key = (row.model, str(row.scores.get("annotations")), row.device)
-            groups.setdefault(key, []).append((p50, score, id(row)))
+        score = None if row.score is None else row.score.main_value
+        if row.scores is not None and score is not None and row.p50_ms is not None:
+            key = (row.model, str(row.scores.annotations), row.device)
+            groups.setdefault(key, []).append((row.p50_ms, score, id(row)))
     return {
         row
         for members in groups.values()
@@ -206,11 +211,11 @@ def _curves(comparisons: Sequence[Comparison], numbers: dict[int, int]) -> tuple
 def _differences(
     comparisons: Sequence[Comparison], numbers: dict[int, int], curves: Sequence[Curve], count: int
 ) -> tuple[Differences, ...]:
-    worst: dict[tuple[str, str], Comparison] = {}
+    worst: dict[tuple[str, str | None], Comparison] = {}
     for each in comparisons:
         if not _is_compared(each) or each.without_interval or each.task != "detection":
             continue
-        key = (each.row.model, str(each.row.scores.get("annotations")))
+        key = (each.row.model, None if each.row.scores is None else each.row.scores.annotations)
         if key not in worst or _points(each) > _points(worst[key]):
             worst[key] = each
     thresholds = {curve.entry: curve.curve.best_threshold for curve in curves}
@@ -233,8 +238,8 @@ def _points(comparison: Comparison) -> float:
     return comparison.main.points if comparison.main is not None else 0.0
 
 
-def _series(row: Row, number: int) -> LatencySeries:
-    ms = np.asarray(row.timing["samples_ns"], np.float64) / _NS_PER_MS
+def _series(timing: BenchResult, number: int) -> LatencySeries:
+    ms = np.asarray(timing.samples_ns, np.float64) / _NS_PER_MS
     quantiles = np.percentile(ms, np.arange(101))
     if len(ms) <= _PLOTTED:
         at = np.arange(len(ms))

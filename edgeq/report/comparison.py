@@ -23,7 +23,8 @@ from edgeq.predictions import (
     unpack_predictions,
 )
 from edgeq.report.average_precision import Matches, class_ap, match, mean_ap
-from edgeq.verbs.report import Row
+from edgeq.results.evaluation import ClassificationScore, DetectionScore, Score
+from edgeq.results.rows import Row
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -31,7 +32,6 @@ FEW = 10
 """Fewest boxes (or images, for a classifier) from which the score of a class says anything."""
 
 _SEED = 20
-_MAIN = {"detection": "AP", "classification": "top1", "embedding": "cosine"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Comparison:
     @property
     def task(self) -> str | None:
         """The task of the model; `None` where it was not scored."""
-        return next((task for task, name in _MAIN.items() if name in self.row.scores), None)
+        return None if self.row.score is None else self.row.score.task
 
     @property
     def without_interval(self) -> str | None:
@@ -121,10 +121,8 @@ class Comparison:
     @functools.cached_property
     def main(self) -> Drop | None:
         """The drop of the task's main score; of embeddings that of their cosine to the float model's, from 1."""
-        task = self.task
-        if task is None:
-            return None
-        return self._drop(_MAIN[task], self._resampled("all"))
+        score = self.row.score
+        return None if score is None else self._drop(score.main, self._resampled("all"))
 
     def area(self, area: str) -> Drop | None:
         """Returns the drop of AP over boxes of one area; `None` where there is no such box, or it is no detector."""
@@ -133,29 +131,26 @@ class Comparison:
     @functools.cached_property
     def classes(self) -> tuple[Drop, ...]:
         """The drop of each class's AP or top-1, the most lost first; classes that the images do not hold left out."""
-        if self.reference is None:
+        if self.reference is None or self.task not in ("detection", "classification"):
             return ()
-        key, support = {"detection": ("ap", "boxes"), "classification": ("top1", "images")}.get(
-            self.task or "", ("", "")
-        )
-        before = {entry["name"]: entry for entry in self.reference.scores.get("per_class", ())}
+        before = {name: value for name, value, _ in _class_scores(self.reference.score)}
         drops = []
         intervals = self._class_intervals()
-        for number, entry in enumerate(self.row.scores.get("per_class", ())):
-            other = before.get(entry["name"])
-            if other is None or entry.get(key) is None or other.get(key) is None:
+        for number, (name, value, support) in enumerate(_class_scores(self.row.score)):
+            reference = before.get(name)
+            if reference is None or value is None:
                 continue
-            low, high = intervals[number] if intervals is not None else (None, None)
-            drops.append(Drop(entry["name"], other[key], entry[key], low, high, entry.get(support)))
+            low, high = intervals[number] if intervals is not None and number < len(intervals) else (None, None)
+            drops.append(Drop(name, reference, value, low, high, support))
         return tuple(sorted(drops, key=lambda drop: -drop.points))
 
     def _drop(self, name: str, resampled: NDArray[np.float64] | None) -> Drop | None:
-        before = 1.0 if name == "cosine" else (self.reference.scores.get(name) if self.reference else None)
-        value = self.row.scores.get(name)
+        before = 1.0 if name == "cosine" else _number(self.reference, name)
+        value = _number(self.row, name)
         if before is None or value is None:
             return None
         low, high = (None, None) if resampled is None else _interval(resampled)
-        return Drop(name, before, value, low, high, self.row.scores.get("images"))
+        return Drop(name, before, value, low, high, None if self.row.scores is None else self.row.scores.images)
 
     def _pair(self) -> tuple[Scored, Scored] | None:
         if self.scored is None or self.reference_scored is None or self.without_interval:
@@ -185,6 +180,19 @@ class Comparison:
         return [_interval(100 * (old - new)[1:]) for new, old in zip(now, before, strict=True)]
 
 
+def _number(row: Row | None, name: str) -> float | None:
+    return None if row is None or row.score is None else row.score.numbers.get(name)
+
+
+def _class_scores(score: Score | None) -> list[tuple[str, float | None, int | None]]:
+    """Returns name, AP or top-1, and number of boxes or images of each class; none for a task without classes."""
+    if isinstance(score, DetectionScore):
+        return [(each.name, each.ap, each.boxes) for each in score.per_class]
+    if isinstance(score, ClassificationScore):
+        return [(each.name, each.top1, each.images) for each in score.per_class]
+    return []
+
+
 def compare(rows: Sequence[Row]) -> list[Comparison]:
     """Returns a comparison for every row, in order; that of an FP32 row is with itself.
 
@@ -208,7 +216,12 @@ def find_reference(row: Row, rows: Sequence[Row]) -> Row | None:
     candidates = [other for other in rows if other.is_float and _origin(other) == _origin(row)]
     return max(
         candidates,
-        key=lambda other: (other is row, other.engine == row.engine, other.target == row.target, bool(other.scores)),
+        key=lambda other: (
+            other is row,
+            other.engine == row.engine,
+            other.target == row.target,
+            other.scores is not None,
+        ),
         default=None,
     )
 
@@ -218,12 +231,18 @@ def _origin(row: Row) -> tuple[str, str, str]:
 
 
 def _scored(row: Row) -> Scored | None:
-    if "predictions" not in row.scores:
+    if row.scores is None or row.scores.predictions is None:
         return None
     try:
-        return Scored(unpack_predictions(row.scores["predictions"]))
+        predictions = unpack_predictions(row.scores.predictions)
     except InputError as error:
         raise InputError(f"{row.artifact} in {row.runtime}: {error}") from error
+    if predictions.task != row.scores.score.task:
+        raise InputError(
+            f"{row.artifact} in {row.runtime}: its predictions are for {predictions.task}, its scores for "
+            f"{row.scores.score.task}; run `edgeq eval` again"
+        )
+    return Scored(predictions)
 
 
 def _same_images(first: Predictions, second: Predictions) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from edgeq.report.differences import Example
 from edgeq.report.runs import Source
 from edgeq.report.saturation import TensorRange
 from edgeq.report.threshold import ScoreCurve
+from edgeq.results.serialization import RESULTS_VERSION, to_json
 
 SCORE_TITLES = {"AP": "AP", "top1": "top-1", "cosine": "cosine"}
 """Main score of a task, as results name it -> as people read it."""
@@ -246,6 +246,12 @@ class Document:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the report as a JSON object; drops are in points, hundredths of the score."""
-        document: dict[str, Any] = dataclasses.asdict(self)
+        document: dict[str, Any] = to_json(self)
         interval = f"paired percentile bootstrap over images, {RESAMPLES} draws, {CONFIDENCE:.0%}; in points"
-        return {"format": "edgeq-report", "interval": interval, "few_boxes": FEW, **document}
+        return {
+            "format": "edgeq-report",
+            "results_version": RESULTS_VERSION,
+            "interval": interval,
+            "few_boxes": FEW,
+            **document,
+        }

@@ -20,8 +20,8 @@ from edgeq.report.comparison import CONFIDENCE, FEW, RESAMPLES, Drop
 from edgeq.report.differences import thumbnail
 from edgeq.report.document import SCORE_TITLES, Curve, Differences, Document, Entry, LatencySeries, Loss
 from edgeq.report.plots import plot_latency, plot_scores, plot_tradeoff, series_number
-from edgeq.runtimes.latency import MAX_DRIFT
-from edgeq.verbs.report import LOCAL
+from edgeq.results.measurement import MAX_DRIFT
+from edgeq.results.rows import LOCAL
 
 _TEMPLATE = Path(__file__).parent / "template"
 _CLASSES_SHOWN = 8

@@ -6,13 +6,17 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
+
+from edgeq.boundary import read_json
 from edgeq.calibrators.ranges import FORMAT as RANGES_FORMAT
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
-from edgeq.files import read_json, sha256_file
-from edgeq.verbs.report import Row, merge, read_results
+from edgeq.export.artifact import QuantizationFacts
+from edgeq.files import sha256_file
+from edgeq.results.reading import KIND, read_results
+from edgeq.results.rows import Row, merge
 
 # Where a file says what it is; an annotation file of gigabytes in a folder is not read to the end.
 _HEAD_BYTES = 4096
@@ -57,6 +61,10 @@ class Runs:
     rows: tuple[Row, ...]
     ranges: tuple[NamedRanges, ...]
     sources: tuple[Source, ...]
+
+
+class _Manifest(msgspec.Struct):
+    quantization: QuantizationFacts
 
 
 def read_runs(paths: Sequence[Path]) -> Runs:
@@ -110,9 +118,9 @@ def _head(path: Path) -> str:
 
 def _beside_manifest(path: Path) -> list[Path] | None:
     """Returns the ranges files in a manifest's folder that its file was made with; `None` if it is no manifest."""
-    document: Any = read_json(path, kind="a result of `edgeq bench --json` or `edgeq eval --json`")
-    if not isinstance(document, dict) or not isinstance(document.get("quantization"), dict):
-        return None
-    wanted = document["quantization"].get("ranges_digest")
+    try:
+        wanted = read_json(path, _Manifest, kind=KIND).quantization.ranges_digest
+    except InputError:
+        return None  # whoever reads it as a result says what is wrong
     found = [file for file in sorted(path.parent.glob("*.json")) if f'"{RANGES_FORMAT}"' in _head(file)]
     return [file for file in found if Ranges.load(file).digest == wanted]

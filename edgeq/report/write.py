@@ -14,7 +14,8 @@ from edgeq.files import write_json, write_text
 from edgeq.report.build import build_document
 from edgeq.report.document import Document, Entry
 from edgeq.report.runs import Runs
-from edgeq.verbs.report import REPORT, Column, Row, to_markdown
+from edgeq.results.rows import Row
+from edgeq.results.table import REPORT, Column, to_markdown
 
 # A cell that begins like this is a formula to a spreadsheet.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

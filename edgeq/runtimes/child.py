@@ -12,9 +12,12 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
+from edgeq.boundary import convert, parse_json
 from edgeq.errors import EdgeqError, EngineError, InputError, MismatchError, ModelError
+
+T = TypeVar("T")
 
 LOCAL_RUNNER = (sys.executable, "-m", "edgeq.runtimes.runner")
 
@@ -85,6 +88,16 @@ class RunnerProcess:
             raise _ERRORS.get(str(answer.get("error")), EngineError)(str(answer.get("message")))
         return answer
 
+    def ask_for(self, wanted: type[T], timeout_s: float, command: str, **fields: Any) -> T:
+        """Returns the runner's answer to a command as a value of a type; see `ask`.
+
+        Raises:
+            EngineError: also where the answer is not of that type.
+        """
+        answer = self.ask(timeout_s, command, **fields)
+        kind = f"the answer of a runner to {command!r}"
+        return convert(answer, wanted, source=self._name, kind=kind, place="answer", error=EngineError)
+
     def close(self) -> None:
         """Ends the process: the end of its stdin asks it to, and a signal makes it."""
         with contextlib.suppress(OSError):
@@ -112,10 +125,10 @@ class RunnerProcess:
 
     def _parse(self, line: bytes) -> dict[str, Any]:
         try:
-            answer = json.loads(line, parse_constant=_refuse)
-            if isinstance(answer["ok"], bool):
+            answer = parse_json(line, dict[str, Any], source=self._name, kind="the answer of a runner")
+            if isinstance(answer.get("ok"), bool):
                 return cast(dict[str, Any], printable(answer) if b"\\u" in line else answer)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except InputError:
             pass
         raise EngineError(
             f"{self._name}: its process answered {line[:80]!r}, wanted a JSON object; {self._last_words()}"
@@ -152,10 +165,6 @@ def safe_environment() -> dict[str, str]:
     3.10 ignores the setting.
     """
     return os.environ | {"PYTHONSAFEPATH": "1"}
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _start(target: Callable[..., None], *arguments: Any) -> threading.Thread:

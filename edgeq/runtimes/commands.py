@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import IO, Any, NoReturn
 
+from edgeq.boundary import parse_json
 from edgeq.errors import EdgeqError, InputError
 
 _EXIT_CUT_OFF = 130
@@ -58,13 +59,7 @@ def parse_command(line: bytes) -> dict[str, Any]:
     Raises:
         InputError: it is no JSON object.
     """
-    try:
-        command = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"a command that is not JSON ({error})") from error
-    if not isinstance(command, dict):
-        raise InputError(f"a command that is a {type(command).__name__}, wanted a JSON object")
-    return command
+    return parse_json(line, dict[str, Any], source="a command", kind="a JSON object")
 
 
 def field(command: Mapping[str, Any], name: str, *kinds: type) -> Any:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeq.errors import InputError
+from edgeq.results.measurement import MAX_DRIFT
 
 # The fewest queries from which MLPerf Inference lets a percentile be stated (early stopping, 99 % confidence).
 MIN_SAMPLES_P90 = 64
 MIN_SAMPLES_P99 = 662
-# Beyond these a run's numbers describe no steady state: drift between its first and its last third, and how far its
-# slowest clock was below its fastest.
-MAX_DRIFT = 0.05
+# Beyond this a run's numbers describe no steady state, as beyond `MAX_DRIFT`: how far its slowest clock was below its
+# fastest.
 MAX_CLOCK_CHANGE = 0.05
 
 _NS_PER_MS = 1e6

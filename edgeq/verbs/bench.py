@@ -8,27 +8,32 @@ their ratios hold where their times do not. One more process reads the machine's
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Annotated, Any
 
+import msgspec
+
+from edgeq.boundary import Count, NotNegative, Positive
 from edgeq.errors import EdgeqError, EngineError, InputError
 from edgeq.export.artifact import Artifact
 from edgeq.foreign import open_artifact
 from edgeq.machine import default_threads, read_machine
 from edgeq.progress import Advance, progress_bar
+from edgeq.results.environment import Environment, parse_environment
+from edgeq.results.measurement import BenchResult, ColdStart, LatencyStatistics, StageStatistics
 from edgeq.runtimes import SIMULATED, choose_runtimes, get_runtime
 from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
-from edgeq.runtimes.latency import clock_reasons, drift_reasons, interleaved_ratio, summarize
+from edgeq.runtimes.latency import Latency, clock_reasons, drift_reasons, interleaved_ratio, summarize
 from edgeq.verbs.surroundings import Observations, Observer, Window
 
 _STAGES = "edgeq.verbs.stages:time_stages"
 _NS_PER_S = 1e9
 _LAUNCH_BOUND = 0.8
-_UNTIMED = {"p50": None, "p90": None, "p99": None, "mean": None, "min": None, "max": None, "mad": None}
 
 _log = logging.getLogger(__name__)
 
@@ -76,13 +81,62 @@ class Sampling:
     idle_s: float = 2.0
 
 
+class _Opened(msgspec.Struct):
+    """What a runner answers to `open`."""
+
+    cold_start_ms: ColdStart
+    environment: dict[str, Any]
+
+
+class _DeviceTimes(msgspec.Struct):
+    compute: list[Count] = []
+    enqueue: list[Count] = []
+
+
+class _Turn(msgspec.Struct):
+    """What a runner answers to `run`: the times of one turn; those of the device are empty for engines on the CPU.
+
+    Clocks are those before and after it, of what computes, where the machine tells them.
+    """
+
+    samples_ns: Annotated[list[Positive], msgspec.Meta(min_length=1)]
+    window_ns: tuple[Count, Count]
+    clock_mhz: list[NotNegative] | None = None
+    energy_j: NotNegative | None = None
+    device_ns: _DeviceTimes = msgspec.field(default_factory=_DeviceTimes)
+
+    @property
+    def window(self) -> Window:
+        return Window(*self.window_ns, self.energy_j)
+
+
+class _Memory(msgspec.Struct):
+    """What a runner answers to `report`."""
+
+    peak_rss_bytes: Count | None
+    baseline_rss_bytes: Count | None
+
+
+class _Stages(msgspec.Struct):
+    """What `edgeq.verbs.stages.time_stages` returns."""
+
+    preprocess_ms: StageStatistics | None = None
+    postprocess_ms: StageStatistics | None = None
+    problem: str | None = None
+
+
+class _Called(msgspec.Struct):
+    result: _Stages
+
+
 @dataclass
 class _Row:
     """A job, the process that runs it and what has come back so far."""
 
     job: Job
     process: RunnerProcess
-    opened: dict[str, Any]
+    cold_start_ms: ColdStart
+    environment: Environment
     rounds_ns: list[list[int]] = field(default_factory=list)
     windows: list[Window] = field(default_factory=list)
     clocks_mhz: list[float] = field(default_factory=list)
@@ -91,7 +145,7 @@ class _Row:
 
     @property
     def emulated(self) -> bool:
-        return bool(self.opened["environment"]["emulated"])
+        return self.environment.emulated
 
     @property
     def samples_ns(self) -> list[int]:
@@ -118,7 +172,7 @@ def bench_artifacts(
     threads: int | None = None,
     cpus: Sequence[int] | None = None,
     sampling: Sampling | None = None,
-) -> list[dict[str, Any]]:
+) -> list[BenchResult]:
     """Returns one result for each artifact, runtime and compute precision, in this order; see `bench_jobs`.
 
     Args:
@@ -175,21 +229,8 @@ def bench_jobs(
     sampling: Sampling | None = None,
     runner: Sequence[str] = LOCAL_RUNNER,
     locate: Callable[[Artifact], str] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[BenchResult]:
     """Returns one result for each job, in their order, from one interleaved run.
-
-    A result is a JSON object with `artifact`, `digest`, `source_digest`, `target`, `runtime`, `precision`,
-    `size_bytes`, `latency_ms` {`p50`, `p90`, `p99`, `mean`, `min`, `max`, `mad`; null where the samples do not
-    suffice}, `throughput_per_s`, `cold_start_ms` {`start`, `import`, `load`, `first`}, `ratio_to_first` (median over
-    the rounds of this job's time over the first one's), `ratio_to_fp32` (the same over the model's FP32 file in the
-    same runtime), `runs`, `drift`, `stable`, `unstable_reasons` (sentences; it is stable where there is none),
-    `obtained` ("measured", or "emulated" and then without times), `preprocess_ms` and `postprocess_ms` (see
-    `edgeq.verbs.stages.time_stages`), `energy` (see `edgeq.verbs.surroundings.Observations.energy`), `peak_rss_bytes`,
-    `baseline_rss_bytes` (the peak before the file was loaded), `environment`, `sensors` {`before`, `after`, `series`,
-    `sampler_cpu_share`} or null, `load_average` {`before`, `after`}, `samples_ns` and `round_runs` (how many of these
-    belong to each round). Engines on a GPU add `gpu_ms` (the GPU's own time for the network, without copies) and
-    `enqueue_ms` (the CPU's to hand it over), with the same statistics as `latency_ms`, and `launch_bound` (the CPU sets
-    the pace).
 
     Args:
         jobs: What is run; the first is the one that ratios are taken to.
@@ -213,7 +254,8 @@ def bench_jobs(
         rows = []
         for job in jobs:
             process = processes.enter_context(RunnerProcess(f"{job.artifact.name} in {job.runtime}", runner))
-            opened = process.ask(
+            opened = process.ask_for(
+                _Opened,
                 sampling.timeout_s,
                 "open",
                 **_place(job.artifact, locate),
@@ -222,7 +264,8 @@ def bench_jobs(
                 compute_precision=job.compute_precision,
                 cpus=None if cpus is None else list(cpus),
             )
-            rows.append(_Row(job, process, opened))
+            environment = parse_environment(opened.environment, source=job.artifact.name, error=EngineError)
+            rows.append(_Row(job, process, opened.cold_start_ms, environment))
         if not any(row.emulated for row in rows):
             _sample(rows, sampling, observer, cpus or ())
         return [_result(row, rows, sampling, observer.observations) for row in rows]
@@ -247,29 +290,17 @@ def _sample(rows: Sequence[_Row], sampling: Sampling, observer: Observer, cpus: 
                     turn = _run(row, sampling, sampling.round_runs, sampling.round_s, untimed_runs=1)
                     row.rounds_ns.append(turn.samples_ns)
                     row.windows.append(turn.window)
-                    row.clocks_mhz += turn.clocks_mhz
-                    row.gpu_ns += turn.gpu_ns
-                    row.enqueue_ns += turn.enqueue_ns
+                    row.clocks_mhz += turn.clock_mhz or []
+                    row.gpu_ns += turn.device_ns.compute
+                    row.enqueue_ns += turn.device_ns.enqueue
                 shown = _show(advance, shown, done)
         _show(advance, shown, 1)
 
 
-class _Turn(NamedTuple):
-    """Times of the runs of one turn; those of the device are empty for engines on the CPU.
-
-    Clocks are those before and after it, of what computes, where the machine tells them.
-    """
-
-    samples_ns: list[int]
-    window: Window
-    clocks_mhz: list[float]
-    gpu_ns: list[int]
-    enqueue_ns: list[int]
-
-
 def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_runs: int = 0) -> _Turn:
     """Returns the samples of one turn. The untimed run brings back the caches that the others took."""
-    answer = row.process.ask(
+    return row.process.ask_for(
+        _Turn,
         sampling.timeout_s + sampling.max_s,
         "run",
         untimed_runs=untimed_runs,
@@ -277,24 +308,6 @@ def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_run
         min_s=min_s,
         max_s=sampling.max_s,
     )
-    samples = answer.get("samples_ns")
-    if not (_are_times(samples) and samples and min(samples) > 0):
-        raise EngineError(f"{row.job.artifact.name} in {row.job.runtime}: its process sent no samples")
-    device = answer.get("device_ns") or {"compute": [], "enqueue": []}
-    if not (isinstance(device, dict) and all(_are_times(device.get(name)) for name in ("compute", "enqueue"))):
-        raise EngineError(f"{row.job.artifact.name} in {row.job.runtime}: its process sent no times of the device")
-    window, clocks, energy_j = answer.get("window_ns"), answer.get("clock_mhz") or [], answer.get("energy_j")
-    if not (_are_times(window) and len(window) == 2 and _are_numbers(clocks) and _are_numbers([energy_j or 0])):
-        raise EngineError(f"{row.job.artifact.name} in {row.job.runtime}: its process sent no clocks or energy")
-    return _Turn(samples, Window(window[0], window[1], energy_j), clocks, device["compute"], device["enqueue"])
-
-
-def _are_times(found: Any) -> TypeGuard[list[int]]:
-    return isinstance(found, list) and all(isinstance(time, int) and time >= 0 for time in found)
-
-
-def _are_numbers(found: Any) -> TypeGuard[list[float]]:
-    return isinstance(found, list) and all(isinstance(number, int | float) and number >= 0 for number in found)
 
 
 def _part(done: float, wanted: float) -> float:
@@ -307,89 +320,82 @@ def _show(advance: Advance, shown: int, done: float) -> int:
     return percent
 
 
-def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling, observed: Observations) -> dict[str, Any]:
+def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling, observed: Observations) -> BenchResult:
     artifact = row.job.artifact
-    memory = row.process.ask(sampling.timeout_s, "report")
-    return {
-        "artifact": artifact.name,
-        "digest": artifact.digest,
-        "source_digest": artifact.source_digest,
-        "target": artifact.target,
-        "runtime": row.job.runtime,
-        "precision": artifact.precision,
-        "size_bytes": artifact.size_bytes,
-        **_times(row, rows, observed),
-        **_stages(row, sampling),
-        "energy": observed.energy(row.windows, row.images),
-        "peak_rss_bytes": memory["peak_rss_bytes"],
-        "baseline_rss_bytes": memory["baseline_rss_bytes"],
-        **_device_times(row),
-        "environment": row.opened["environment"],
-        "sensors": observed.sensors(),
-        "load_average": observed.load_average(),
-        "round_runs": [len(samples) for samples in row.rounds_ns],
-        "samples_ns": row.samples_ns,
-    }
+    memory = row.process.ask_for(_Memory, sampling.timeout_s, "report")
+    stages = _stages(row, sampling)
+    result = BenchResult(
+        artifact=artifact.name,
+        digest=artifact.digest,
+        source_digest=artifact.source_digest,
+        target=artifact.target,
+        runtime=row.job.runtime,
+        precision=artifact.precision,
+        size_bytes=artifact.size_bytes,
+        runs=0,
+        obtained="emulated",
+        preprocess_ms=stages.preprocess_ms,
+        postprocess_ms=stages.postprocess_ms,
+        energy=observed.energy(row.windows, row.images),
+        peak_rss_bytes=memory.peak_rss_bytes,
+        baseline_rss_bytes=memory.baseline_rss_bytes,
+        environment=row.environment,
+        sensors=observed.sensors(),
+        load_average=observed.load_average(),
+        round_runs=tuple(len(samples) for samples in row.rounds_ns),
+        samples_ns=tuple(row.samples_ns),
+    )
+    # Times of an emulated CPU would describe the host.
+    return result if row.emulated else _with_times(result, row, rows, observed)
 
 
-def _stages(row: _Row, sampling: Sampling) -> dict[str, Any]:
-    """Returns the times of pre- and post-processing, which come after memory was read: they take some themselves."""
-    if row.emulated:
-        return {"preprocess_ms": None, "postprocess_ms": None}
-    try:
-        stages = row.process.ask(sampling.timeout_s, "call", function=_STAGES)["result"]
-    except EdgeqError as error:  # the latency is measured already
-        stages = {"problem": str(error)}
-    if stages["problem"]:
-        _log.warning("%s: pre- or post-processing was not timed (%s)", row.job.artifact.name, stages["problem"])
-    return {name: stages.get(name) for name in ("preprocess_ms", "postprocess_ms")}
-
-
-def _device_times(row: _Row) -> dict[str, Any]:
-    """Returns the fields of engines on a GPU; none for others.
-
-    Where handing a run over takes most of the time that the GPU computes, the CPU sets the pace (trtexec warns of it at
-    the same share).
-    """
-    if not row.gpu_ns:
-        return {}
-    gpu, enqueue = summarize(row.gpu_ns), summarize(row.enqueue_ns)
-    return {
-        "gpu_ms": {name: getattr(gpu, name) for name in _UNTIMED},
-        "enqueue_ms": {name: getattr(enqueue, name) for name in _UNTIMED},
-        "launch_bound": enqueue.p50 > _LAUNCH_BOUND * gpu.p50,
-    }
-
-
-def _times(row: _Row, rows: Sequence[_Row], observed: Observations) -> dict[str, Any]:
-    """Returns the fields that hold times; all null where the CPU is emulated, because they would describe the host."""
-    if row.emulated:
-        return {
-            "latency_ms": _UNTIMED,
-            "throughput_per_s": None,
-            "cold_start_ms": None,
-            "ratio_to_first": None,
-            "ratio_to_fp32": None,
-            "runs": 0,
-            "drift": None,
-            "stable": None,
-            "unstable_reasons": [],
-            "obtained": "emulated",
-        }
+def _with_times(result: BenchResult, row: _Row, rows: Sequence[_Row], observed: Observations) -> BenchResult:
     latency = summarize(row.samples_ns)
     reasons = _unstable_reasons(row, latency.drift, observed)
-    return {
-        "latency_ms": {name: getattr(latency, name) for name in _UNTIMED},
-        "throughput_per_s": latency.throughput_per_s,
-        "cold_start_ms": row.opened["cold_start_ms"],
-        "ratio_to_first": interleaved_ratio(row.rounds_ns, rows[0].rounds_ns),
-        "ratio_to_fp32": _ratio_to_fp32(row, rows),
-        "runs": latency.runs,
-        "drift": latency.drift,
-        "stable": not reasons,
-        "unstable_reasons": reasons,
-        "obtained": "measured",
-    }
+    gpu, enqueue = (summarize(times) if times else None for times in (row.gpu_ns, row.enqueue_ns))
+    return dataclasses.replace(
+        result,
+        latency_ms=_statistics(latency),
+        throughput_per_s=latency.throughput_per_s,
+        cold_start_ms=row.cold_start_ms,
+        ratio_to_first=interleaved_ratio(row.rounds_ns, rows[0].rounds_ns),
+        ratio_to_fp32=_ratio_to_fp32(row, rows),
+        runs=latency.runs,
+        drift=latency.drift,
+        stable=not reasons,
+        unstable_reasons=tuple(reasons),
+        obtained="measured",
+        gpu_ms=None if gpu is None else _statistics(gpu),
+        enqueue_ms=None if enqueue is None else _statistics(enqueue),
+        # Where handing a run over takes most of the time that the GPU computes, the CPU sets the pace (trtexec warns of
+        # it at the same share).
+        launch_bound=None if gpu is None or enqueue is None else enqueue.p50 > _LAUNCH_BOUND * gpu.p50,
+    )
+
+
+def _statistics(latency: Latency) -> LatencyStatistics:
+    return LatencyStatistics(
+        p50=latency.p50,
+        p90=latency.p90,
+        p99=latency.p99,
+        mean=latency.mean,
+        min=latency.min,
+        max=latency.max,
+        mad=latency.mad,
+    )
+
+
+def _stages(row: _Row, sampling: Sampling) -> _Stages:
+    """Returns the times of pre- and post-processing, which come after memory was read: they take some themselves."""
+    if row.emulated:
+        return _Stages()
+    try:
+        stages = row.process.ask_for(_Called, sampling.timeout_s, "call", function=_STAGES).result
+    except EdgeqError as error:  # the latency is measured already
+        stages = _Stages(problem=str(error))
+    if stages.problem:
+        _log.warning("%s: pre- or post-processing was not timed (%s)", row.job.artifact.name, stages.problem)
+    return stages
 
 
 def _unstable_reasons(row: _Row, drift: float, observed: Observations) -> list[str]:
@@ -411,7 +417,7 @@ def _ratio_to_fp32(row: _Row, rows: Sequence[_Row]) -> float | None:
         same = (
             other.job.artifact.source_digest == row.job.artifact.source_digest and other.job.runtime == row.job.runtime
         )
-        computed = other.opened["environment"]["compute_precision"]
+        computed = other.environment.compute_precision
         if same and other.job.artifact.precision == "fp32" and computed == "f32":
             return interleaved_ratio(row.rounds_ns, other.rounds_ns)
     return None

@@ -94,7 +94,7 @@ class BuildRequest:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """A built engine.
 
     Attributes:
@@ -110,7 +110,7 @@ class Built:
     compared: tuple[RouteResult, ...] = ()
 
 
-def build_engines(paths: Sequence[Path], request: BuildRequest) -> list[Built]:
+def build_engines(paths: Sequence[Path], request: BuildRequest) -> list[BuildResult]:
     """Returns the engines of ONNX files, in their order; each is written with its manifest, or not at all.
 
     Raises:
@@ -159,7 +159,7 @@ class _Trial:
     device_memory_bytes: int
 
 
-def _build(artifact: Artifact, request: BuildRequest, board: _Board) -> Built:
+def _build(artifact: Artifact, request: BuildRequest, board: _Board) -> BuildResult:
     route = _route(artifact, request)
     folder = request.out or artifact.path.parent
     path = folder / f"{_stem(artifact, route)}.engine"
@@ -180,7 +180,7 @@ def _build(artifact: Artifact, request: BuildRequest, board: _Board) -> Built:
     built = save_engine(job.source, path, plan, job.options, board.platform, job.built_from, chosen.layers)
     if plan.cache is not None and isinstance(job.options.calibration, FromImages):
         write_bytes(path.with_suffix(".calibrated.cache"), plan.cache)  # beside the cache that was exported
-    return Built(built, BuildFacts.of(built), chosen.device_memory_bytes, compared)
+    return BuildResult(built, BuildFacts.of(built), chosen.device_memory_bytes, compared)
 
 
 def _route(artifact: Artifact, request: BuildRequest) -> Route:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ from edgeq.export.graph import read_onnx
 from edgeq.export.tensorrt.cache import DEFAULT_VERSION
 from edgeq.export.tensorrt.check import STRONG_TYPING_ONLY, Checked, check_graph, parse_version
 from edgeq.registry import registered
+from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.targets import TARGETS, get_target
 
 
 @dataclass(frozen=True)
-class FileCheck:
+class CheckResult:
     """A checked file.
 
     Attributes:
@@ -34,12 +34,16 @@ class FileCheck:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of a JSON file."""
-        return {"file": self.path.name, "target": self.target, "tensorrt": self.tensorrt} | dataclasses.asdict(
-            self.checked
-        )
+        return {
+            "results_version": RESULTS_VERSION,
+            "file": self.path.name,
+            "target": self.target,
+            "tensorrt": self.tensorrt,
+            **to_json(self.checked),
+        }
 
 
-def check_file(path: Path, target_name: str, tensorrt: str | None = None) -> FileCheck:
+def check_file(path: Path, target_name: str, tensorrt: str | None = None) -> CheckResult:
     """Returns what TensorRT would refuse or run badly of a file.
 
     Args:
@@ -61,4 +65,4 @@ def check_file(path: Path, target_name: str, tensorrt: str | None = None) -> Fil
     if path.suffix == ".json":
         path = Artifact.load(path).path
     checked = check_graph(read_onnx(path), version, strongly_typed=strongly_typed)
-    return FileCheck(path, target_name, chosen, checked)
+    return CheckResult(path, target_name, chosen, checked)

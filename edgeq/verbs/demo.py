@@ -8,13 +8,15 @@ from pathlib import Path
 from edgeq.detection.shapes import draw_shapes_dataset
 from edgeq.files import write_json, write_text
 from edgeq.model_source import ModelRequest
+from edgeq.results.rows import Row, merge
+from edgeq.results.serialization import to_json
+from edgeq.results.table import to_markdown
 from edgeq.runtimes import is_installed
 from edgeq.targets import get_target
 from edgeq.verbs.bench import Sampling, bench_artifacts
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
-from edgeq.verbs.report import Row, merge, to_markdown
 
 MODEL = "centernet_shapes"
 
@@ -55,8 +57,8 @@ def run_demo(
     timings = bench_artifacts(paths, runtimes, threads=threads, sampling=Sampling(min_s=seconds))
     say(f"4/4 scoring on {images} images")
     scores = evaluate_artifacts(paths, validation, validation.parent, runtimes=runtimes, threads=threads)
-    write_json(out / "bench.json", timings)
-    write_json(out / "eval.json", scores)
+    write_json(out / "bench.json", to_json(timings))
+    write_json(out / "eval.json", to_json(scores))
     rows = merge([*timings, *scores])
     write_text(out / "report.md", to_markdown(rows))
     return rows

@@ -5,23 +5,30 @@ Engines and torch are tried in processes of their own, because a broken one may 
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
-import json
+import math
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+import msgspec
 
 import edgeq
+from edgeq.boundary import Count, parse_json
+from edgeq.errors import InputError
 from edgeq.machine import Machine, read_machine
+from edgeq.results.environment import Environment
+from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.runtimes import RUNTIMES, get_runtime, is_installed
 from edgeq.runtimes.child import safe_environment
 from edgeq.runtimes.tensorrt.selftest import CONVOLUTIONS
 from edgeq.sensors import rapl, read_sensors
+
+T = TypeVar("T")
 
 # Extras that bring packages for a user's work; `dev` and `benchmarks` are for working on edgeq.
 _EXTRAS = ("export", "openvino", "tflite", "litert", "faster")
@@ -84,7 +91,7 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the same as JSON values."""
-        return dataclasses.asdict(self)
+        return {"results_version": RESULTS_VERSION, **to_json(self)}
 
 
 def examine(*, device_test: bool = False) -> Diagnosis:
@@ -210,38 +217,65 @@ def _check_device() -> Check:
     """Builds three INT8 convolutions in TensorRT, looks which kernels they got, and compares their output."""
     name = "INT8 in TensorRT"
     done = _run_python("-m", "edgeq.runtimes.tensorrt.selftest", timeout_s=_DEVICE_TIMEOUT_S)
-    try:
-        answer = json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
+    answer = _last_line(done, _DeviceAnswer)
+    if answer is None:
         return Check(name, "broken", f"its process ended with {_reason(done)}", "EDGEQ_DEBUG=1 shows its log")
-    if not answer["ok"]:
-        return Check(name, "broken", answer["message"])
-    device = f"TensorRT {answer['tensorrt']}, CUDA {answer['cuda']}, {answer['gpu']} ({answer['compute_capability']})"
-    layers = f"{answer['int8_layers']} of {CONVOLUTIONS} convolutions in INT8"
-    error = answer["relative_error"]
+    if not answer.ok:
+        return Check(name, "broken", answer.message)
+    device = f"TensorRT {answer.tensorrt}, CUDA {answer.cuda}, {answer.gpu} ({answer.compute_capability})"
+    layers = f"{answer.int8_layers} of {CONVOLUTIONS} convolutions in INT8"
+    error = answer.relative_error
     compared = (
         "not compared, ONNX Runtime is not installed" if error is None else f"{100 * error:.2f} % off ONNX Runtime"
     )
     found = f"{device}: {layers}, {compared}"
     if error is not None and not error <= _MAX_DEVICE_ERROR:
         return Check(name, "broken", found, "engines compute wrong numbers here; update JetPack before using them")
-    if answer["int8_layers"] < CONVOLUTIONS:
+    if answer.int8_layers < CONVOLUTIONS:
         return Check(name, "warning", found, "INT8 engines may be no faster than FP16 here; see edgeq inspect ENGINE")
     return Check(name, "ok", found)
+
+
+class _EngineAnswer(msgspec.Struct):
+    """What `edgeq.runtimes.probe` prints."""
+
+    ok: bool
+    message: str = ""
+    relative_error: float = math.inf
+    environment: Environment = msgspec.field(default_factory=Environment)
+
+
+class _DeviceAnswer(msgspec.Struct):
+    """What `edgeq.runtimes.tensorrt.selftest` prints."""
+
+    ok: bool
+    message: str = ""
+    tensorrt: str = ""
+    cuda: str = ""
+    gpu: str = ""
+    compute_capability: str = ""
+    int8_layers: Count = 0
+    relative_error: float | None = None
+
+
+def _last_line(done: subprocess.CompletedProcess[str], wanted: type[T]) -> T | None:
+    """Returns the answer of a process, which stands behind what an engine prints; `None` where there is none."""
+    try:
+        return parse_json(done.stdout.splitlines()[-1].encode(), wanted, source="a process", kind="an answer")
+    except (IndexError, InputError):
+        return None
 
 
 def _check_engine(runtime: str) -> Check:
     name = f"inference in {runtime}"
     done = _run_python("-m", "edgeq.runtimes.probe", runtime)
-    try:
-        # What an engine prints comes before the answer.
-        answer = json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
+    answer = _last_line(done, _EngineAnswer)
+    if answer is None:
         return Check(name, "broken", f"its process ended with {_reason(done)}", f"install {runtime} again")
-    if not answer["ok"]:
-        return Check(name, "broken", answer["message"], f"install {runtime} again")
-    engine = answer["environment"]["engine"]
-    error = answer["relative_error"]
+    if not answer.ok:
+        return Check(name, "broken", answer.message, f"install {runtime} again")
+    engine = answer.environment.engine or runtime
+    error = answer.relative_error
     if error > _MAX_RELATIVE_ERROR:
         return Check(
             name,

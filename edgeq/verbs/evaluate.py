@@ -6,15 +6,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from edgeq.errors import InputError
+from edgeq.errors import EngineError, InputError
 from edgeq.export.artifact import Artifact, manifest_path
 from edgeq.foreign import open_artifact
 from edgeq.predictions import pack_predictions
 from edgeq.presets import preset_names
+from edgeq.results.environment import parse_environment
+from edgeq.results.evaluation import EvalResult, ReferenceModel, Score
 from edgeq.runtimes import SIMULATED, get_runtime, simulation_of
 from edgeq.verbs.dataset import Dataset, load_dataset
 from edgeq.verbs.place import HERE, Place
@@ -43,23 +45,10 @@ def evaluate_artifacts(
     labels: str | None = None,
     reference: Path | None = None,
     place: Place = HERE,
-) -> list[dict[str, Any]]:
+) -> list[EvalResult[Score]]:
     """Returns one result for each artifact, runtime and compute precision, in this order.
 
-    The decoder that the manifest or preset names decides the task. A result is a JSON object with `artifact`, `digest`,
-    `target`, `runtime`, `precision`, `task`, `images` (how many were scored), `skipped_images` (file names),
-    `inference_images_per_s` (inference alone), `eval_images_per_s` (everything from file to prediction), `annotations`
-    (name of the file or folder), `environment`, `obtained` ("measured", or "simulated" or "emulated" and then without
-    the two speeds) and `predictions` (what was found in each image and the truth, see `edgeq.predictions`). To these
-    come for
-
-    - `detection`: the twelve COCO numbers (`AP`, `AP50`, ..., null where there is no box to find), `per_class` (a list
-      of `name`, `category_id`, `boxes`, `ap`, `ap50`, `ar_100`) and `evaluator`;
-    - `classification`: `top1`, `top5` (null for models of fewer than six classes) and `per_class` (a list of `name`,
-      `class_index`, `images`, `top1`);
-    - `embedding`: the numbers of `edgeq.embedding.EmbeddingScores` (`cosine`, `recall_at_1`, ..., null where a search
-      of so many images returns all), `definition`, and `reference` (`artifact`, `digest` and `runtime` of the float
-      model that they are compared with).
+    The decoder that the manifest or preset names decides the task, and with it the type of the score.
 
     Args:
         paths: Model files, or their manifests.
@@ -106,7 +95,7 @@ def evaluate(
     threads: int | None = None,
     reference: Artifact | None = None,
     place: Place = HERE,
-) -> list[dict[str, Any]]:
+) -> list[EvalResult[Score]]:
     """Returns what `evaluate_artifacts` does, on a data set that is open already and may be scored on again.
 
     Args:
@@ -154,7 +143,9 @@ class _Scoring:
             raise InputError("no artifact to score; name at least one file that `edgeq export` wrote")
         if simulate is not None:
             if runtimes:
-                raise InputError(f"--simulate {simulate} cannot be combined with --runtime: the simulation is a runtime")
+                raise InputError(
+                    f"--simulate {simulate} cannot be combined with --runtime: the simulation is a runtime"
+                )
             runtimes = (simulation_of(simulate),)
         for runtime in runtimes:
             get_runtime(runtime)
@@ -168,7 +159,7 @@ class _Scoring:
         task = _common_task(_each([*jobs, given]))
         return cls(jobs, _references(jobs, task, given), task)
 
-    def results(self, dataset: Dataset, threads: int | None, place: Place) -> list[dict[str, Any]]:
+    def results(self, dataset: Dataset, threads: int | None, place: Place) -> list[EvalResult[Score]]:
         """Returns one result for each job."""
         task, everyone = dataset.task, _each([*self.jobs, *self.references])
         if not isinstance(task, self.task):
@@ -286,36 +277,36 @@ def _each(jobs: Sequence[Job | None]) -> list[Job]:
     return list(dict.fromkeys(job for job in jobs if job is not None))
 
 
-def _result(job: Job, task: Task[Any], reference: Job | None) -> dict[str, Any]:
+def _result(job: Job, task: Task[Any], reference: Job | None) -> EvalResult[Score]:
     images = len(job.predictions)
     obtained = _obtained(job)
     compared = reference.predictions if reference else {}
-    return {
-        "artifact": job.artifact.name,
-        "digest": job.artifact.digest,
-        "source_digest": job.artifact.source_digest,
-        "target": job.artifact.target,
-        "runtime": job.runtime,
-        "precision": job.artifact.precision,
-        "task": task.name,
-        "images": images,
-        **task.score(job.artifact, job.predictions, compared),
-        **({"reference": _name(reference)} if reference else {}),
-        "skipped_images": job.skipped,
-        "inference_images_per_s": images / job.inference_s if obtained == "measured" else None,
-        "eval_images_per_s": images / job.total_s if obtained == "measured" else None,
-        "annotations": task.source.name,
-        "environment": job.environment,
-        "obtained": obtained,
-        "predictions": pack_predictions(task.per_image(job.artifact, job.predictions, compared)),
-    }
+    return EvalResult(
+        artifact=job.artifact.name,
+        digest=job.artifact.digest,
+        source_digest=job.artifact.source_digest,
+        target=job.artifact.target,
+        runtime=job.runtime,
+        precision=job.artifact.precision,
+        task=task.name,
+        images=images,
+        score=task.score(job.artifact, job.predictions, compared),
+        reference=_name(reference) if reference else None,
+        skipped_images=tuple(job.skipped),
+        inference_images_per_s=images / job.inference_s if obtained == "measured" else None,
+        eval_images_per_s=images / job.total_s if obtained == "measured" else None,
+        annotations=task.source.name,
+        environment=parse_environment(job.environment, source=job.artifact.name, error=EngineError),
+        obtained=obtained,
+        predictions=pack_predictions(task.per_image(job.artifact, job.predictions, compared)),
+    )
 
 
-def _obtained(job: Job) -> str:
+def _obtained(job: Job) -> Literal["measured", "simulated", "emulated"]:
     if job.runtime in SIMULATED:
         return "simulated"
     return "emulated" if job.environment.get("emulated") else "measured"
 
 
-def _name(job: Job) -> dict[str, str]:
-    return {"artifact": job.artifact.name, "digest": job.artifact.digest, "runtime": job.runtime}
+def _name(job: Job) -> ReferenceModel:
+    return ReferenceModel(artifact=job.artifact.name, digest=job.artifact.digest, runtime=job.runtime)

@@ -11,8 +11,9 @@ import numpy as np
 
 from edgeq.errors import InputError
 from edgeq.report.comparison import CONFIDENCE, FEW, RESAMPLES, Comparison, Drop, compare
+from edgeq.results.rows import Row
+from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.runtimes.latency import interleaved_ratio
-from edgeq.verbs.report import Row
 
 PASSED, NOT_PROVED, FAILED, NOT_MEASURED = "passed", "not proved", "failed", "not measured"
 
@@ -78,7 +79,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Gate:
+class GateResult:
     """Verdicts on all artifacts that are no reference.
 
     Attributes:
@@ -98,14 +99,15 @@ class Gate:
     def to_json(self) -> dict[str, Any]:
         """Returns `passed`, `limits` and `verdicts`, with how the intervals were made."""
         return {
+            "results_version": RESULTS_VERSION,
             "passed": self.passed,
-            "limits": dataclasses.asdict(self.limits),
+            "limits": to_json(self.limits),
             "interval": f"paired percentile bootstrap over images, {RESAMPLES} draws, {CONFIDENCE:.0%}",
-            "verdicts": [dataclasses.asdict(each) for each in self.verdicts],
+            "verdicts": to_json(self.verdicts),
         }
 
 
-def check_limits(rows: Sequence[Row], limits: Limits) -> Gate:
+def check_limits(rows: Sequence[Row], limits: Limits) -> GateResult:
     """Returns how results do against limits.
 
     The reference of a row is FP32 of the same model in the same runtime on the same device. A figure beyond its limit
@@ -124,7 +126,7 @@ def check_limits(rows: Sequence[Row], limits: Limits) -> Gate:
             f"nothing to judge among {', '.join(sorted({row.artifact for row in rows}))}; wanted results of a file "
             "that is not FP32, together with those of FP32"
         )
-    return Gate(limits, tuple(verdict for each in compared for verdict in _verdicts(each, limits)))
+    return GateResult(limits, tuple(verdict for each in compared for verdict in _verdicts(each, limits)))
 
 
 def _verdicts(comparison: Comparison, limits: Limits) -> Iterator[Verdict]:
@@ -175,7 +177,7 @@ def _judge_classes(comparison: Comparison, allowed: float, few: int) -> Verdict:
 
 def _judge_latency(comparison: Comparison, allowed: float) -> Verdict:
     row = comparison.row
-    ratio = row.timing.get("ratio_to_fp32")
+    ratio = None if row.timing is None else row.timing.ratio_to_fp32
     if ratio is None:
         note = f"edgeq bench has not timed it in turns with FP32 in {_where(row)}"
         return _verdict(comparison, "latency-ratio", allowed, None, None, None, note)
@@ -194,23 +196,17 @@ def _judge_latency(comparison: Comparison, allowed: float) -> Verdict:
 
 def _paired_rounds(comparison: Comparison) -> np.ndarray | None:
     """Returns the ratio of each round `(rounds,)`; `None` where the results do not hold both files' rounds of a run."""
-    if comparison.reference is None:
+    timing = comparison.row.timing
+    reference = None if comparison.reference is None else comparison.reference.timing
+    if timing is None or timing.ratio_to_fp32 is None or reference is None:
         return None
-    now, before = (_rounds(row) for row in (comparison.row, comparison.reference))
+    now, before = timing.rounds_ns, reference.rounds_ns
     if len(now) != len(before) or len(now) < _MIN_ROUNDS:
         return None
     # Of another run, the rounds would not lead to the ratio that bench wrote.
-    if not np.isclose(interleaved_ratio(now, before), comparison.row.timing["ratio_to_fp32"], rtol=1e-9):
+    if not np.isclose(interleaved_ratio(now, before), timing.ratio_to_fp32, rtol=1e-9):
         return None
     return np.array([np.median(taken) / np.median(other) for taken, other in zip(now, before, strict=True)])
-
-
-def _rounds(row: Row) -> list[list[int]]:
-    samples, lengths = row.timing.get("samples_ns") or [], row.timing.get("round_runs") or []
-    if sum(lengths) != len(samples) or 0 in lengths:
-        return []
-    ends = np.cumsum(lengths)
-    return [samples[end - length : end] for end, length in zip(ends, lengths, strict=True)]
 
 
 def _verdict(

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeq.errors import InputError
 from edgeq.export.artifact import Artifact
+from edgeq.results.serialization import RESULTS_VERSION
 from edgeq.runtimes.runner import make_inputs
 from edgeq.runtimes.tensorrt.facts import BuildFacts
 from edgeq.runtimes.tensorrt.inspector import Inspection, profile_session
@@ -34,6 +35,7 @@ class EngineReport:
     def to_json(self) -> dict[str, Any]:
         """Returns the same as JSON values."""
         return {
+            "results_version": RESULTS_VERSION,
             "artifact": self.artifact.name,
             "digest": self.artifact.digest,
             "size_bytes": self.artifact.size_bytes,

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from edgeq.errors import InputError
+from edgeq.results.reading import Result, parse_results
+from edgeq.results.serialization import to_json
 from edgeq.resume import JobLog
 
 _log = logging.getLogger(__name__)
@@ -28,19 +31,23 @@ class KeptResults:
         self._device = device
         self._log = JobLog.in_cache("bench", key)
 
-    def read(self) -> list[dict[str, Any]] | None:
+    def read(self) -> list[Result] | None:
         """Returns what an earlier run has measured, and says so; `None` if there is nothing to take."""
         parts = self._log.parts()
         if not parts:
             return None
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(parts[-1]["measured_at_s"]))
+        try:
+            results = parse_results(parts[-1]["results"], self._log.path)
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(parts[-1]["measured_at_s"]))
+        except (InputError, KeyError, TypeError):
+            return None
         _log.warning("%s: reusing what the interrupted run measured at %s", self._device, when)
-        return list(parts[-1]["results"])
+        return results
 
-    def write(self, results: list[dict[str, Any]]) -> None:
+    def write(self, results: Sequence[Result]) -> None:
         """Keeps results; without them a next run measures again, so a full disk is no reason to fail."""
         try:
-            self._log.add({"measured_at_s": time.time(), "results": results})
+            self._log.add({"measured_at_s": time.time(), "results": to_json(results)})
         except InputError as error:
             _log.warning("%s: its results are not kept for the next run (%s)", self._device, error)
 

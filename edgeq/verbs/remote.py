@@ -8,7 +8,7 @@ import dataclasses
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from edgeq.devices.config import LOCAL, Device
 from edgeq.devices.remote import RemoteDevice, named_errors
 from edgeq.errors import DeviceError, EdgeqError, InputError
 from edgeq.progress import labelled
+from edgeq.results.reading import Result
 from edgeq.runtimes.child import LOCAL_RUNNER
 from edgeq.verbs.bench import Sampling, bench_jobs, make_jobs, open_artifacts
 from edgeq.verbs.device_place import DevicePlace, send_artifacts
 from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.kept import KeptResults
 
-Results = list[dict[str, Any]]
+Results = Sequence[Result]
 OnResults = Callable[[Results], None]
 """Told, whenever a device is done, the results of all devices so far."""
 
@@ -39,7 +40,7 @@ class Outcome:
     """
 
     device: str
-    results: Results = field(default_factory=list)
+    results: Results = ()
     error: EdgeqError | None = None
 
 
@@ -163,7 +164,7 @@ def _on_devices(
     opened = _Opened()
 
     def work_on(device: Device) -> Results:
-        results = kept[device].read() if kept else None
+        results: Results | None = kept[device].read() if kept else None
         if results is None:
             results = _work_on(device, work, opened)
             if kept:
@@ -237,4 +238,4 @@ def _work_on(device: Device, work: Work, opened: _Opened) -> Results:
         remote = RemoteDevice(device)
         with labelled(device.name), named_errors(device.name), opened.noted(remote), remote:
             results = work(device, remote)
-    return [{**result, "device": device.name} for result in results]
+    return [dataclasses.replace(result, device=device.name) for result in results]

@@ -8,15 +8,21 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from edgeq.errors import EdgeqError
+import msgspec
+
+from edgeq.boundary import Integer, convert
+from edgeq.errors import EdgeqError, InputError
+from edgeq.results.measurement import Energy, LoadAverage, SensorReadings
 from edgeq.runtimes.child import RunnerProcess
 
 # From fewer readings of the rails than a second holds there is no mean.
 _MIN_POWERS = 10
 _TIMEOUT_S = 60.0
 _NS_PER_S = 1e9
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -35,37 +41,73 @@ class Window(NamedTuple):
     energy_j: float | None
 
 
+class Sensed(msgspec.Struct):
+    """What a watcher answers to `sense`: readings of the sensors by their kind, and the load average."""
+
+    sensors: dict[str, Any] | None = None
+    load_average: tuple[float, ...] | None = None
+
+
+class Power(msgspec.Struct):
+    """What it answers to `power`: how the machine tells its power, and its idle power in W."""
+
+    kind: Literal["rails", "rapl"] | None = None
+    source: str | None = None
+    watts: float | None = None
+
+
+class Series(msgspec.Struct):
+    """What it answers to `unwatch`: readings over the timed runs, and what went wrong in them.
+
+    `power` holds begin and end of each reading of the rails in ns, and the power in W.
+    """
+
+    entries: list[dict[str, Any]] = []
+    power: list[tuple[Integer, Integer, float]] = []
+    cpu_share: float | None = None
+    troubles: list[str] = []
+    gpu_troubles: list[str] = []
+
+
+class _Begun(msgspec.Struct):
+    """What it answers to `watch`."""
+
+
+class _Policy(msgspec.Struct):
+    governor: str | None = None
+
+
 @dataclass
 class Observations:
     """What the sensors of a machine said; all of it empty where it has none.
 
     Attributes:
-        before: `sensors` and `load_average` before an engine was loaded.
-        power: `kind`, `source` and `watts` at that time: how the machine tells its power, and its idle power.
-        series: `entries`, `power`, `cpu_share`, `troubles` and `gpu_troubles` of the time series over the timed runs.
-        after: `sensors` and `load_average` after them.
+        before: Before an engine was loaded.
+        power: The machine's power at that time.
+        series: The time series over the timed runs.
+        after: After them.
     """
 
-    before: dict[str, Any] = field(default_factory=dict)
-    power: dict[str, Any] = field(default_factory=dict)
-    series: dict[str, Any] = field(default_factory=dict)
-    after: dict[str, Any] = field(default_factory=dict)
+    before: Sensed = field(default_factory=Sensed)
+    power: Power = field(default_factory=Power)
+    series: Series = field(default_factory=Series)
+    after: Sensed = field(default_factory=Sensed)
 
-    def sensors(self) -> dict[str, Any] | None:
-        """Returns `before`, `after`, `series` and `sampler_cpu_share`, or `None` where there is no sensor at all."""
-        before = self.before.get("sensors") or {}
+    def sensors(self) -> SensorReadings | None:
+        """Returns what the sensors said, or `None` where there is no sensor at all."""
+        before = self.before.sensors or {}
         if all(reading is None for reading in before.values()):
             return None
-        return {
-            "before": before,
-            "after": self.after.get("sensors"),
-            "series": self.series.get("entries") or [],
-            "sampler_cpu_share": self.series.get("cpu_share"),
-        }
+        return SensorReadings(
+            before=before,
+            after=self.after.sensors,
+            series=tuple(self.series.entries),
+            sampler_cpu_share=self.series.cpu_share,
+        )
 
-    def load_average(self) -> dict[str, Any]:
-        """Returns `before` and `after`: each the system's three, or null."""
-        return {"before": self.before.get("load_average"), "after": self.after.get("load_average")}
+    def load_average(self) -> LoadAverage:
+        """Returns the load averages before and after."""
+        return LoadAverage(before=self.before.load_average, after=self.after.load_average)
 
     def troubles(self, *, gpu: bool) -> list[str]:
         """Returns what throttled during the timed runs, for people.
@@ -73,42 +115,43 @@ class Observations:
         Args:
             gpu: Whether what ran was on a GPU.
         """
-        names = ("troubles", "gpu_troubles") if gpu else ("troubles",)
-        return [str(trouble) for name in names for trouble in self.series.get(name) or []]
+        return [*self.series.troubles, *(self.series.gpu_troubles if gpu else ())]
 
     def governors(self) -> list[str]:
         """Returns the names of the CPU's governors."""
-        policies = ((self.before.get("sensors") or {}).get("cpu_clock") or {}).values()
-        return sorted({str(policy["governor"]) for policy in policies if policy.get("governor")})
+        clocks = (self.before.sensors or {}).get("cpu_clock") or {}
+        try:
+            policies = convert(clocks, dict[str, _Policy], source="sensors", kind="CPU clocks by policy")
+        except InputError:
+            return []
+        return sorted({policy.governor for policy in policies.values() if policy.governor})
 
-    def energy(self, windows: Sequence[Window], images: int) -> dict[str, Any] | None:
+    def energy(self, windows: Sequence[Window], images: int) -> Energy | None:
         """Returns the energy of an artifact's own turns, or `None` where the machine does not tell it.
 
-        `j_per_image` is all of it, idle included; `idle_share` the part that the idle machine would have taken in that
-        time (null where that was not measured), `source` what was measured, `window_s` the length of the turns,
-        `watts` and `idle_watts` the mean powers. From rails it is their mean over all readings inside the turns, times
-        their length: a reading between two turns belongs to neither.
+        From rails it is their mean over all readings inside the turns, times their length: a reading between two turns
+        belongs to neither.
 
         Args:
             windows: The artifact's turns.
             images: How many images it took in them.
         """
         window_s = sum(window.end_ns - window.begin_ns for window in windows) / _NS_PER_S
-        joules = self._rails_j(windows, window_s) if self.power.get("kind") == "rails" else _counted_j(windows)
-        if self.power.get("kind") is None or not joules or images < 1 or window_s <= 0:
+        joules = self._rails_j(windows, window_s) if self.power.kind == "rails" else _counted_j(windows)
+        if self.power.kind is None or not joules or images < 1 or window_s <= 0:
             return None
-        idle_watts = self.power.get("watts")
-        return {
-            "j_per_image": joules / images,
-            "idle_share": None if idle_watts is None else idle_watts * window_s / joules,
-            "source": self.power["source"],
-            "window_s": window_s,
-            "watts": joules / window_s,
-            "idle_watts": idle_watts,
-        }
+        idle_watts = self.power.watts
+        return Energy(
+            j_per_image=joules / images,
+            idle_share=None if idle_watts is None else idle_watts * window_s / joules,
+            source=self.power.source or "",
+            window_s=window_s,
+            watts=joules / window_s,
+            idle_watts=idle_watts,
+        )
 
     def _rails_j(self, windows: Sequence[Window], window_s: float) -> float | None:
-        readings = self.series.get("power") or []
+        readings = self.series.power
         begins = [begin_ns for begin_ns, _, _ in readings]
         inside = [
             watts
@@ -147,8 +190,8 @@ class Observer:
 
     def __enter__(self) -> Observer:
         try:
-            self.observations.before = self._ask("sense")
-            self.observations.power = self._ask("power", seconds=self._idle_s)
+            self.observations.before = self._ask(Sensed, "sense")
+            self.observations.power = self._ask(Power, "power", seconds=self._idle_s)
         except BaseException:
             self._process.close()
             raise
@@ -166,17 +209,17 @@ class Observer:
         Args:
             cpus: CPUs that the watcher leaves to the measurement.
         """
-        self._ask("watch", leave_cpus=list(cpus))
+        self._ask(_Begun, "watch", leave_cpus=list(cpus))
         yield
-        self.observations.series = self._ask("unwatch")
-        self.observations.after = self._ask("sense")
+        self.observations.series = self._ask(Series, "unwatch")
+        self.observations.after = self._ask(Sensed, "sense")
 
-    def _ask(self, command: str, **fields: Any) -> dict[str, Any]:
-        if not self._works:
-            return {}
-        try:
-            return self._process.ask(_TIMEOUT_S + self._idle_s, command, **fields)
-        except EdgeqError as error:
-            _log.warning("no sensors from here on: %s", error)
-            self._works = False
-            return {}
+    def _ask(self, wanted: type[T], command: str, **fields: Any) -> T:
+        """Returns an answer, or an empty one once the watcher has failed."""
+        if self._works:
+            try:
+                return self._process.ask_for(wanted, _TIMEOUT_S + self._idle_s, command, **fields)
+            except EdgeqError as error:
+                _log.warning("no sensors from here on: %s", error)
+                self._works = False
+        return wanted()

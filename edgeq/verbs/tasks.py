@@ -6,7 +6,6 @@ detectors. A further task is a class here and a line in `_BY_DECODER`.
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,14 @@ from edgeq.predictions import (
     relative_names,
 )
 from edgeq.preprocessing import Placement
+from edgeq.results.evaluation import (
+    ClassificationClass,
+    ClassificationScore,
+    DetectionClass,
+    DetectionScore,
+    EmbeddingScore,
+    Score,
+)
 
 Prediction = TypeVar("Prediction")
 
@@ -85,8 +92,8 @@ class Task(ABC, Generic[Prediction]):
     @abstractmethod
     def score(
         self, artifact: Artifact, predictions: Mapping[int, Prediction], reference: Mapping[int, Prediction]
-    ) -> dict[str, Any]:
-        """Returns the numbers and everything else that only this task's results hold, as JSON values.
+    ) -> Score:
+        """Returns the numbers and everything else that only this task's results hold.
 
         Args:
             artifact: The model.
@@ -145,15 +152,15 @@ class DetectionTask(Task[Detections]):
 
     def score(
         self, artifact: Artifact, predictions: Mapping[int, Detections], reference: Mapping[int, Detections]
-    ) -> dict[str, Any]:
-        """Returns the twelve numbers by `SCORE_NAMES`, `per_class` and `evaluator`."""
+    ) -> DetectionScore:
+        """Returns COCO's twelve numbers, and the scores of each class."""
         ids = [record.id for record in self._ground_truth.images]
         detections = {ids[number]: found for number, found in predictions.items()}
         scores = evaluate(
             self._ground_truth, detections, sorted(detections), labels=artifact.labels, engine=self._engine
         )
-        per_class = [dataclasses.asdict(entry) for entry in scores.per_class]
-        return {**scores.numbers, "per_class": per_class, "evaluator": self._engine}
+        per_class = tuple(DetectionClass(**vars(entry)) for entry in scores.per_class)
+        return DetectionScore(**scores.numbers, per_class=per_class, evaluator=self._engine)
 
     def per_image(
         self, artifact: Artifact, predictions: Mapping[int, Detections], reference: Mapping[int, Detections]
@@ -192,8 +199,8 @@ class ClassificationTask(Task[NDArray[np.int64]]):
         artifact: Artifact,
         predictions: Mapping[int, NDArray[np.int64]],
         reference: Mapping[int, NDArray[np.int64]],
-    ) -> dict[str, Any]:
-        """Returns `top1`, `top5` and `per_class`."""
+    ) -> ClassificationScore:
+        """Returns top-1 and top-5 accuracy, and the accuracy on each class."""
         numbers = sorted(predictions)
         scores = classification.score(
             np.stack([predictions[number] for number in numbers]),
@@ -201,8 +208,8 @@ class ClassificationTask(Task[NDArray[np.int64]]):
             classification.count_classes(artifact),
             classification.class_names(artifact),
         )
-        per_class = [dataclasses.asdict(entry) for entry in scores.per_class]
-        return {"top1": scores.top1, "top5": scores.top5, "per_class": per_class}
+        per_class = tuple(ClassificationClass(**vars(entry)) for entry in scores.per_class)
+        return ClassificationScore(top1=scores.top1, top5=scores.top5, per_class=per_class)
 
     def per_image(
         self,
@@ -259,15 +266,15 @@ class EmbeddingTask(Task[embedding.Embeddings]):
         artifact: Artifact,
         predictions: Mapping[int, embedding.Embeddings],
         reference: Mapping[int, embedding.Embeddings],
-    ) -> dict[str, Any]:
-        """Returns the numbers of `edgeq.embedding.EmbeddingScores` and their `definition`."""
+    ) -> EmbeddingScore:
+        """Returns how the embeddings compare with the float model's."""
         numbers = sorted(predictions)
         scores = embedding.score(
             np.stack([predictions[number] for number in numbers]),
             np.stack([reference[number] for number in numbers]),
             None if self._classes is None else self._classes[numbers],
         )
-        return {**scores.numbers(), "definition": embedding.DEFINITION}
+        return EmbeddingScore(**scores.numbers(), definition=embedding.DEFINITION)
 
     def per_image(
         self,

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from edgeq.export.artifact import Artifact
-from edgeq.verbs.report import read_results
+from edgeq.results.reading import read_results
+from edgeq.results.serialization import to_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +62,8 @@ class Machine:
             command = ["eval", artifact.path, "--runtime", runtime, "--threads", 1]
             self.run(_SCRIPT, *command, "--annotations", annotations, "--images", images, "--json", out)
             (result,) = read_results([out])
-            return result
+            found: dict[str, Any] = to_json(result)
+            return found
 
 
 def on_both(x86: Machine, arm: Machine, method: str, *arguments: Any) -> tuple[Any, Any]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.json_results import merge
 from edgeq.files import write_text
-from edgeq.verbs.report import merge, provenance
+from edgeq.results.rows import provenance
 from tests.arm.agreement import ROOT, Machine, compare, install_edgeq, on_both
 from tests.arm.either_side import BASIC
 from tests.arm.emulator import assemble_packages, set_up

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.image_sets import unpack_fashionmnist
+from edgeq.boundary import Plain, read_json
 from edgeq.detection.shapes import draw_shapes_dataset
 from edgeq.export.artifact import Artifact
-from edgeq.files import read_json, write_json
+from edgeq.files import write_json
 from edgeq.model_source import ModelRequest
 from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import export_model
@@ -80,7 +81,7 @@ def vit(data: Path, folder: Path, *, every: int) -> Subject:
 
 def first_images(annotations: Path, count: int, folder: Path) -> Path:
     """Writes COCO annotations of the first images alone, and returns the file."""
-    document = read_json(annotations, kind="COCO annotations")
+    document = read_json(annotations, Plain, kind="COCO annotations")
     images = document["images"][:count]
     ids = {image["id"] for image in images}
     boxes = [box for box in document["annotations"] if box["image_id"] in ids]

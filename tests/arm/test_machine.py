@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.json_results import bench_jobs
 from edgeq.export.artifact import Artifact
+from edgeq.results.measurement import BenchResult
+from edgeq.results.reading import read_results
 from edgeq.runtimes.child import RunnerProcess
 from edgeq.runtimes.probe import ONNX, TFLITE
-from edgeq.verbs.bench import Job, bench_jobs
-from edgeq.verbs.report import read_results
+from edgeq.verbs.bench import Job
 from tests.arm.agreement import ROOT
 
 pytestmark = pytest.mark.arm
@@ -75,7 +77,8 @@ def test_bench_on_an_emulated_machine_gives_no_times(arm, tmp_path):
     table = arm.run("-m", "edgeq", "bench", ONNX.path, "--runtime", "onnxruntime", "--json", tmp_path / "bench.json")
     assert "Latency, size and memory: emulated with onnxruntime" in " ".join(table.split())
     (result,) = read_results([tmp_path / "bench.json"])
-    assert (result["obtained"], result["latency_ms"]["p50"]) == ("emulated", None)
+    assert isinstance(result, BenchResult)
+    assert (result.obtained, result.latency_ms.p50) == ("emulated", None)
 
 
 def test_an_emulated_runner_ends_with_its_input(arm):

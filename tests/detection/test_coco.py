@@ -291,7 +291,7 @@ def _changed(key: str, index: int, field: str, value: Any) -> Document:
         ),
         (
             _changed("annotations", 0, "bbox", [1, 2, 3]),
-            r"\$\.annotations\[0\]\.bbox is \[1, 2, 3\], wanted a list of length 4",
+            r"\[0\]\.bbox is \[1, 2, 3\], wanted a list of length 4",
         ),
         (_changed("annotations", 0, "bbox", [1, 2, -3, 4]), "no side < 0"),
         (_changed("annotations", 0, "bbox", [1, 2, float("nan"), 4]), "NaN is not JSON"),

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import edgeq
-from edgeq.verbs.evaluate import evaluate_artifacts
+from benchmarks.json_results import evaluate_artifacts
 from tests.devices.scene import Scene, draw_scene
 from tests.tiny import save_conv_net
 

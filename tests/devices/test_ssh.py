@@ -103,7 +103,7 @@ def test_any_fact_is_taken_or_refused_in_one_line(key, value):
         ({"system": "Darwin"}, "wanted CPython on Linux"),
         ({"implementation": "PyPy"}, "wanted CPython on Linux"),
         ({"writable": False}, "cannot keep files in /home/pi/.cache/edgeq"),
-        ({"bits": "64"}, "told bits '64' of itself"),
+        ({"bits": "64"}, "answer.bits is '64', wanted a whole number from 0; expected facts about the device"),
     ],
 )
 def test_a_device_that_edgeq_does_not_run_on(changed, said):

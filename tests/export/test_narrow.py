@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.json_results import bench_artifacts
 from edgeq.calibrators import Grid, Histogram
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError
@@ -22,7 +23,6 @@ from edgeq.export.qdq import insert_qdq
 from edgeq.export.topology import choose
 from edgeq.runtimes import choose_runtimes, open_session
 from edgeq.targets import TARGETS, get_target
-from edgeq.verbs.bench import bench_artifacts
 from tests.export.nets import copy, graph, normal, run
 
 IMAGE = normal(9, 1, 3, 12, 12)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from benchmarks.image_sets import unpack_cifar
+from benchmarks.json_results import evaluate_artifacts
 from edgeq.model_source import ModelRequest
 from edgeq.models.cifar_resnet import CifarResNet
 from edgeq.verbs.calibration_source import CalibrationSource
-from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
 from tests.exact import sums_exactly
 from tests.golden import CIFAR_RESNETS

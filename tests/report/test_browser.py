@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.json_results import merge
 from docs.browser import Browser, find_browser
 from edgeq.report.build import build_document
 from edgeq.report.runs import Runs
-from edgeq.verbs.report import merge
 from tests.report.made import make_detections, make_ground_truth, make_score, make_timing
 
 pytest.importorskip("jinja2")

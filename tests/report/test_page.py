@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.json_results import merge
 from edgeq.errors import InputError
 from edgeq.predictions import EmbeddingPredictions, pack_predictions
 from edgeq.report.build import build_document
 from edgeq.report.document import Document
 from edgeq.report.runs import Runs, read_runs
-from edgeq.verbs.report import merge
 from tests.report.made import make_detections, make_ground_truth, make_score, make_timing
 from tests.verbs.test_gate import classified
 
@@ -274,7 +274,9 @@ def test_the_command_writes_every_format_with_the_same_figures(tmp_path: Path, e
         assert done.code == 0, done
         text = (tmp_path / f"report.{suffix}").read_text(encoding="utf-8")
         for entry in read_runs([runs]).rows:
-            assert (str(entry.scores["AP"]) if suffix in ("csv", "json") else f"{entry.scores['AP']:.4f}") in text
+            assert entry.score is not None
+            score = entry.score.main_value
+            assert (str(score) if suffix in ("csv", "json") else f"{score:.4f}") in text
     assert "report.txt: is of no known format" in edgeq("report", runs, "--out", tmp_path / "report.txt").error
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.json_results import evaluate_artifacts
 from edgeq.errors import EngineError, InputError
 from edgeq.export.artifact import Artifact
 from edgeq.foreign import open_artifact
@@ -19,7 +20,6 @@ from edgeq.model_source import ModelRequest
 from edgeq.runtimes import RUNTIMES, SIMULATED, default_runtime, is_installed, open_session, simulation_of
 from edgeq.targets import TARGETS, get_target
 from edgeq.verbs.calibration_source import CalibrationSource
-from edgeq.verbs.evaluate import evaluate_artifacts
 from edgeq.verbs.export import export_model
 
 S_X, S_R, S_OUT = np.float32(0.05), np.float32(0.11), np.float32(0.07)

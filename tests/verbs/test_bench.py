@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.json_results import bench_artifacts, bench_jobs
 from edgeq.errors import EngineError, InputError, MismatchError
 from edgeq.runtimes import default_runtime, is_installed
 from edgeq.runtimes.latency import summarize
-from edgeq.verbs.bench import Job, Sampling, bench_artifacts, bench_jobs
+from edgeq.verbs.bench import Job, Sampling
 from tests.runtimes.test_runner import hooked, wait_for_end
 from tests.tiny import save_conv_net
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.json_results import bench_artifacts, merge
+from edgeq.results.rows import provenance
 from edgeq.runtimes import is_installed
 from edgeq.verbs import doctor
-from edgeq.verbs.bench import Sampling, bench_artifacts
+from edgeq.verbs.bench import Sampling
 from edgeq.verbs.build import BuildRequest, build_engines
-from edgeq.verbs.report import merge, provenance
 from tests.test_order import ROOT
 from tests.trt_fixtures import board, faults, save_net, trt10
 

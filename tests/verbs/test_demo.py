@@ -10,9 +10,9 @@ from benchmarks import demo
 from edgeq.detection.shapes import CATEGORIES
 from edgeq.errors import InputError
 from edgeq.export.artifact import Artifact
+from edgeq.results.reading import read_results
 from edgeq.runtimes import is_installed
 from edgeq.verbs.demo import run_demo
-from edgeq.verbs.report import read_results
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,10 @@ def test_it_exports_measures_and_scores_in_every_runtime(told):
     )
     assert len(rows) == len(artifacts) * len(runtimes), "scores and times of an artifact share a row"
     for row in rows:
-        assert row.scores["images"] == 8
-        assert row.timing["latency_ms"]["p50"] > 0
-        assert row.timing["ratio_to_fp32"] > 0
-    sizes = {row.artifact: row.timing["size_bytes"] for row in rows}
+        assert row.scores.images == 8
+        assert row.p50_ms > 0
+        assert row.timing.ratio_to_fp32 > 0
+    sizes = {row.artifact: row.timing.size_bytes for row in rows}
     assert sizes[artifacts[2]] < 0.3 * sizes[artifacts[0]]
     assert [line[:4] for line in said] == ["1/4 ", "2/4 ", "3/4 ", "4/4 "]
 

@@ -14,6 +14,8 @@ import pytest
 import edgeq.detection.coco
 import edgeq.images
 import edgeq.inputs.items
+import edgeq.verbs.predict
+from benchmarks.json_results import evaluate_artifacts
 from edgeq.detection import Detections
 from edgeq.detection.coco import SCORE_NAMES
 from edgeq.errors import InputError, ModelError
@@ -22,7 +24,7 @@ from edgeq.images import read_image
 from edgeq.machine import read_machine
 from edgeq.presets import load_preset
 from edgeq.verbs.dataset import load_dataset
-from edgeq.verbs.evaluate import evaluate, evaluate_artifacts
+from edgeq.verbs.evaluate import evaluate
 from tests.golden import (
     CENTERNET_R18_BCCD,
     CENTERNET_R18_BCCD_TOLERANCE,

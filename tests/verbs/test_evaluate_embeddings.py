@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.image_sets import unpack_cifar
+from benchmarks.json_results import evaluate_artifacts
 from edgeq.errors import InputError, ModelError
 from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
-from edgeq.verbs.evaluate import evaluate_artifacts
 from tests.exact import sums_exactly
 
 SIDE_PX = 4

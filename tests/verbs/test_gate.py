@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.json_results import merge
 from edgeq.errors import InputError
 from edgeq.predictions import ClassificationPredictions, EmbeddingPredictions, pack_predictions
-from edgeq.verbs.gate import FAILED, NOT_MEASURED, NOT_PROVED, PASSED, Gate, Limits, Verdict, check_limits
-from edgeq.verbs.report import merge
+from edgeq.verbs.gate import FAILED, NOT_MEASURED, NOT_PROVED, PASSED, GateResult, Limits, Verdict, check_limits
 from tests.report.made import ENVIRONMENT, make_detections, make_ground_truth, make_score, make_timing
 
 TRUTH = make_ground_truth(40, seed=5)
@@ -30,7 +30,7 @@ def interval(verdict: Verdict) -> tuple[float, float]:
     return verdict.low, verdict.high
 
 
-def judge(results: list[dict[str, Any]], **limits: Any) -> Gate:
+def judge(results: list[dict[str, Any]], **limits: Any) -> GateResult:
     return check_limits(merge(results), Limits(**limits))
 
 

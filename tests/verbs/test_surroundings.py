@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.json_results import bench_jobs
 from edgeq.errors import EngineError
 from edgeq.export.artifact import Postprocessing
+from edgeq.results.serialization import to_json
 from edgeq.runtimes.child import LOCAL_RUNNER
 from edgeq.verbs import bench
-from edgeq.verbs.bench import Job, Sampling, bench_jobs
-from edgeq.verbs.surroundings import Observations, Window
+from edgeq.verbs.bench import Job, Sampling
+from edgeq.verbs.surroundings import Observations, Power, Series, Window
 from tests.boards import jetson_orin_nano, raspberry_pi_5, x86_laptop
 from tests.test_order import ROOT
 from tests.tiny import save_conv_net
@@ -160,7 +162,9 @@ def test_answers_of_another_form_are_an_error(jobs, tmp_path, answer):
         "differences = runner.Runner._differences",
         f"runner.Runner._differences = lambda self, *meters: {{**differences(self, *meters), **{answer}}}",
     )
-    with pytest.raises(EngineError, match="its process sent no clocks or energy"):
+    with pytest.raises(
+        EngineError, match=r"answer\.(clock_mhz|energy_j|window_ns).* is .*, wanted .* the answer of a runner to 'run'"
+    ):
         bench_jobs(jobs[:1], threads=1, sampling=QUICK, runner=on_board(tmp_path, "pass", *double))
 
 
@@ -184,8 +188,8 @@ def test_an_emulated_cpu_is_not_watched(jobs, tmp_path):
 
 def rails(*powers: tuple[int, float], idle: float | None = 2.0) -> Observations:
     """Readings that take a millisecond each."""
-    power = {"kind": "rails", "source": "INA3221 VDD_IN", "watts": idle}
-    return Observations(power=power, series={"power": [[when, when + 10**6, watts] for when, watts in powers]})
+    series = Series(power=[(when, when + 10**6, watts) for when, watts in powers])
+    return Observations(power=Power("rails", "INA3221 VDD_IN", idle), series=series)
 
 
 def test_readings_between_turns_belong_to_nobody():
@@ -193,7 +197,7 @@ def test_readings_between_turns_belong_to_nobody():
     # The eleventh begins within the turn and ends after it; those that follow are of other turns.
     observed = rails(*((number * seconds // 11, 5.0 if number < 10 else 1000.0) for number in range(25)))
     energy = observed.energy([Window(0, 9095 * seconds // 10000, None)], images=10)
-    assert energy == {
+    assert to_json(energy) == {
         "j_per_image": pytest.approx(0.45475),
         "idle_share": pytest.approx(0.4),
         "source": "INA3221 VDD_IN",
@@ -209,8 +213,8 @@ def test_readings_between_turns_belong_to_nobody():
         (Observations(), [Window(0, 10**9, 5.0)], 10),  # the counters of a machine whose watcher died
         (rails((1, 5.0)), [Window(0, 10**9, None)], 10),  # too few readings
         (rails(*((number, 5.0) for number in range(20))), [], 0),
-        (Observations(power={"kind": "rapl", "source": "RAPL package-0", "watts": 1.0}), [Window(0, 9, None)], 1),
-        (Observations(power={"kind": "rapl", "source": "RAPL package-0", "watts": 1.0}), [Window(0, 9, 0.0)], 1),
+        (Observations(power=Power("rapl", "RAPL package-0", 1.0)), [Window(0, 9, None)], 1),
+        (Observations(power=Power("rapl", "RAPL package-0", 1.0)), [Window(0, 9, 0.0)], 1),
     ],
 )
 def test_energy_that_is_not_known(observed, windows, images):
@@ -220,8 +224,8 @@ def test_energy_that_is_not_known(observed, windows, images):
 def test_idle_power_that_is_not_known_leaves_the_energy():
     energy = rails(*((number, 5.0) for number in range(20)), idle=None).energy([Window(0, 10**9, None)], images=5)
     assert energy is not None
-    assert (energy["idle_share"], energy["idle_watts"]) == (None, None)
-    assert energy["j_per_image"] == pytest.approx(1)
+    assert (energy.idle_share, energy.idle_watts) == (None, None)
+    assert energy.j_per_image == pytest.approx(1)
 
 
 @pytest.mark.parametrize(("batch", "images"), [(1, 3), (4, 12), (None, 3)])
@@ -229,7 +233,7 @@ def test_a_batch_is_as_many_images(tmp_path, batch, images):
     artifact = save_conv_net(tmp_path / "net.onnx")
     spec = dataclasses.replace(artifact.inputs[0], shape=(batch, 3, 16, 16))
     job = Job(dataclasses.replace(artifact, inputs=(spec,)), "onnxruntime")
-    row = bench._Row(job, None, {}, rounds_ns=[[1, 2], [3]])  # type: ignore[arg-type]
+    row = bench._Row(job, None, None, None, rounds_ns=[[1, 2], [3]])  # type: ignore[arg-type]
     assert row.images == images
 
 

@@ -6,13 +6,15 @@ the time is the price.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from edgeq.boundary import parse_json
 from edgeq.errors import EngineError
 from edgeq.runtimes.base import Arrays
 from edgeq.runtimes.tensorrt.session import TensorRtSession
@@ -99,14 +101,15 @@ def inspect_session(session: TensorRtSession) -> Inspection:
     # Without a context formats of free shapes read "N/A due to dynamic shapes".
     inspector.execution_context = session.context
     text = inspector.get_engine_information(format=trt.LayerInformationFormat.JSON)
-    try:
-        entries = json.loads(text)["Layers"]
-        return Inspection(tuple(_layer(entry) for entry in entries))
-    except (ValueError, KeyError, TypeError) as error:
-        raise EngineError(
-            f"{session.artifact.path}: TensorRT's inspector gave something unexpected ({error!r}); report it with the "
-            "version of TensorRT"
-        ) from error
+    found = parse_json(
+        str(text).encode(),
+        _Information,
+        source=f"{session.artifact.path}: TensorRT's inspector",
+        kind="a list of layers",
+        advice="report it with the version of TensorRT",
+        error=EngineError,
+    )
+    return Inspection(tuple(_layer(entry) for entry in found.layers))
 
 
 def profile_session(session: TensorRtSession, inputs: Arrays, runs: int = _RUNS) -> Inspection:
@@ -148,24 +151,39 @@ def _timed(layers: Sequence[Layer], times: Mapping[str, Sequence[float]]) -> tup
     return (*timed, *rest)
 
 
-def _layer(entry: Any) -> Layer:
+class _Tensor(msgspec.Struct):
+    datatype: str = msgspec.field(name="Format/Datatype", default="")
+
+
+class _LayerInformation(msgspec.Struct, rename="pascal"):
+    """A layer as TensorRT's inspector describes it; weights are numbers, texts or objects, by layer and version."""
+
+    name: str
+    layer_type: str = ""
+    weights: Any = None
+    inputs: list[_Tensor] = []
+    outputs: list[_Tensor] = []
+
+
+class _Information(msgspec.Struct, rename="pascal"):
+    layers: list[str | _LayerInformation]
+
+
+def _layer(entry: str | _LayerInformation) -> Layer:
     if isinstance(entry, str):  # built without detailed verbosity
         return Layer(entry, "", _precision_of_reformat(entry))
-    kind = str(entry.get("LayerType", ""))
-    name = str(entry["Name"])
-    if kind.lower() == REFORMAT:
-        return Layer(name, kind, REFORMAT)
-    return Layer(name, kind, _precision(entry))
+    if entry.layer_type.lower() == REFORMAT:
+        return Layer(entry.name, entry.layer_type, REFORMAT)
+    return Layer(entry.name, entry.layer_type, _precision(entry))
 
 
-def _precision(entry: Mapping[str, Any]) -> str:
+def _precision(entry: _LayerInformation) -> str:
     """Returns what a layer computes in: the type of its weights, or else the narrowest of its inputs and outputs."""
-    weights = entry.get("Weights")
+    weights = entry.weights
     texts = [str(weights.get("Type", ""))] if isinstance(weights, Mapping) and weights.get("Count", 1) else []
     if found := _first_precision(texts):
         return found
-    tensors = [*entry.get("Inputs", ()), *entry.get("Outputs", ())]
-    return _first_precision([str(tensor.get("Format/Datatype", "")) for tensor in tensors]) or UNKNOWN
+    return _first_precision([tensor.datatype for tensor in (*entry.inputs, *entry.outputs)]) or UNKNOWN
 
 
 def _first_precision(texts: Sequence[str]) -> str | None:

@@ -1,0 +1,189 @@
+"""What is read from outside is used or refused in one line that names the file, however it was changed.
+
+`EDGEQ_MUTATIONS=5000` makes that many changes of each kind of file instead of some tens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeq.boundary import parse_json
+from edgeq.calibrators.ranges import Ranges
+from edgeq.classification import class_indices, load_labelled_images
+from edgeq.console import describe_layers, print_report
+from edgeq.detection.coco import category_ids, load_ground_truth
+from edgeq.devices.config import read_devices
+from edgeq.errors import EdgeqError
+from edgeq.export.artifact import parse_manifest
+from edgeq.images import list_images
+from edgeq.presets import load_preset, parse_labels
+from edgeq.report.build import build_document
+from edgeq.report.runs import read_runs
+from edgeq.results.environment import parse_environment
+from edgeq.runtimes.runner import make_inputs
+from edgeq.verbs.gate import Limits, check_limits
+from edgeq.verbs.wire import pack_prediction, unpack_prediction
+from tests.mutations import mutate_json, mutate_toml
+from tests.report.made import make_detections, make_ground_truth, make_score, make_timing
+
+COUNT = int(os.environ.get("EDGEQ_MUTATIONS", "30"))
+SEED = 13
+V1 = Path(__file__).parent / "data" / "results_v1"
+
+COCO = {
+    "images": [{"id": number, "file_name": f"{number}.png", "width": 64, "height": 48} for number in (3, 5)],
+    "categories": [{"id": 1, "name": "cat"}, {"id": 7, "name": "dog"}],
+    "annotations": [{"image_id": 3, "category_id": 7, "bbox": [1, 2, 3.5, 4], "area": 14.0, "iscrowd": 0}],
+}
+PRESET = """labels = ["cat", "dog"]
+[preprocessing]
+height_px = 48
+width_px = 64
+resize = "letterbox"
+channel_order = "rgb"
+scale = 1.0
+mean = [0, 0.5, 1]
+std = [1.0, 2.0, 3.0]
+fill = 114
+antialias = true
+crop_fraction = 0.875
+[postprocessing]
+decoder = "yolox"
+outputs = {predictions = "output"}
+options = {score_threshold = 0.001}
+"""
+DEVICES = """[pi]
+host = "ssh://me@pi:2222"
+threads = 4
+cpus = [0, 1]
+runtimes = ["litert"]
+python = "python3.11"
+env = "venv"
+cache = "~/edgeq"
+"""
+
+
+def read_manifest(path: Path) -> None:
+    artifact = parse_manifest(path, parse_json(path.read_bytes(), dict[str, Any], source=path, kind="a manifest"))
+    describe_layers(artifact.quantization_facts)
+    if sum((length or 1) > 2**20 for spec in artifact.inputs for length in spec.shape) == 0:
+        make_inputs(artifact)
+
+
+def read_result_files(path: Path) -> None:
+    runs = read_runs([path])
+    print_report(runs.rows)
+    build_document(runs, examples=2)
+    if any(not row.is_float for row in runs.rows):
+        check_limits(runs.rows, Limits(max_drop=1, per_class=1, small=1, latency_ratio=2))
+
+
+def read_ranges(path: Path) -> None:
+    ranges = Ranges.load(path)
+    ranges.with_method("minmax")
+    assert ranges.digest
+
+
+def read_coco(path: Path) -> None:
+    truth = load_ground_truth(path)
+    category_ids(truth, ("cat", "dog"))
+    parse_labels(str(path))
+    list_images(path, path.parent)
+
+
+def read_classes(path: Path) -> None:
+    class_indices(load_labelled_images(path, path.parent), 3, ("cat", "dog", "cow"))
+
+
+def read_prediction(path: Path) -> None:
+    unpack_prediction(parse_json(path.read_bytes(), dict[str, Any], source=path, kind="a prediction"))
+
+
+def read_environment(path: Path) -> None:
+    found = parse_json(path.read_bytes(), dict[str, Any], source=path, kind="an environment")
+    parse_environment(found, source=path)
+
+
+def recorded(name: str) -> Any:
+    return json.loads((V1 / name).read_text())
+
+
+def made_results() -> list[dict[str, Any]]:
+    truth = make_ground_truth(4)
+    scores = [make_score(truth, make_detections(truth, seed, 3.0), name) for seed, name in enumerate(("fp32", "int8"))]
+    return [*scores, make_timing("fp32", 8.0), make_timing("int8", 4.0)]
+
+
+def a_prediction() -> dict[str, Any]:
+    truth = make_ground_truth(1)
+    return pack_prediction(next(iter(make_detections(truth, 0, 1.0).values())))
+
+
+# Kind of file -> its name, its content, and all that is done with it.
+JSON_KINDS: dict[str, tuple[str, Callable[[], Any], Callable[[Path], object]]] = {
+    "manifest": ("net.onnx.json", lambda: recorded("manifest_jetson.json"), read_manifest),
+    "bench": ("bench.json", lambda: recorded("bench.json"), read_result_files),
+    "scores and times": ("results.json", made_results, read_result_files),
+    "classification": ("eval.json", lambda: recorded("eval_classification.json"), read_result_files),
+    "embedding": ("eval.json", lambda: recorded("eval_embedding.json"), read_result_files),
+    "ranges": ("net.ranges.json", lambda: recorded("ranges.json"), read_ranges),
+    "COCO": ("instances.json", lambda: COCO, read_coco),
+    "classes": ("labels.json", lambda: {"3.png": "cat", "5.png": 2}, read_classes),
+    "prediction": ("prediction.json", a_prediction, read_prediction),
+    "environment": ("environment.json", lambda: recorded("bench.json")[0]["environment"], read_environment),
+}
+TOML_KINDS: dict[str, tuple[str, str, Callable[[Path], object]]] = {
+    "preset": ("mine.toml", PRESET, lambda path: load_preset(str(path), None)),
+    "devices": ("devices.toml", DEVICES, read_devices),
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path) -> Path:
+    for name in ("3.png", "5.png"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def surprises(path: Path, changes: Iterator[tuple[str, bytes]], read: Callable[[Path], object]) -> list[str]:
+    """Returns what was raised that is no error of ours, is more than a line, or does not name the file."""
+    found = []
+    for name, content in changes:
+        path.write_bytes(content)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                read(path)
+        except EdgeqError as error:
+            said = str(error)
+            # What is wrong between results, and not in one file of them, names the artifact.
+            known = path.name in said or "x86" in said or "a prediction that cannot be used" in said
+            if "\n" in said or len(said) > 2000 or not known:
+                found.append(f"{name}: {said[:200]!r}")
+        except Exception as error:
+            found.append(f"{name}: {type(error).__name__}: {str(error)[:120]}")
+    return found
+
+
+@pytest.mark.parametrize("kind", JSON_KINDS)
+def test_changed_json_is_used_or_refused_in_one_line(kind: str, folder: Path, capsys: Any) -> None:
+    name, make, read = JSON_KINDS[kind]
+    document = make()
+    (folder / name).write_text(json.dumps(document))
+    read(folder / name)  # as it is, it can be used
+    assert surprises(folder / name, mutate_json(document, COUNT, SEED), read) == []
+
+
+@pytest.mark.parametrize("kind", TOML_KINDS)
+def test_changed_toml_is_used_or_refused_in_one_line(kind: str, folder: Path) -> None:
+    name, text, read = TOML_KINDS[kind]
+    (folder / name).write_text(text)
+    read(folder / name)
+    assert surprises(folder / name, mutate_toml(text, COUNT, SEED), read) == []
