@@ -177,7 +177,7 @@ def _decibels(ratio: float) -> str:
     return "equal" if ratio == EQUAL_DB else f"{ratio:.1f}"
 
 
-def print_check(result: FileCheck) -> None:
+def print_check(result: CheckResult) -> None:
     """Prints what `edgeq check` found: a line for each finding, and how many layers run in INT8."""
     console = _console()
     checked = result.checked
