@@ -76,8 +76,9 @@ def prepared(tmp_path_factory) -> Path:
 @pytest.fixture
 def sandbox(tmp_path) -> Path:
     """A folder with a copy of the package."""
-    shutil.copytree(ROOT / "edgeq", tmp_path / "source" / "edgeq", ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path / "source"
+    folder: Path = tmp_path / "source"
+    shutil.copytree(ROOT / "edgeq", folder / "edgeq", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
 @pytest.mark.slow

@@ -21,8 +21,8 @@ PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.m
 AFTER = {"docs/reports.md": "README.md"}
 """Page -> the page whose commands write the files that it starts from."""
 
-SLOW = {"docs/tflite.md"}
-"""Pages that convert models to TFLite, which takes half a minute."""
+SLOW = {"README.md", "docs/calibration.md", "docs/detectors.md", "docs/tflite.md", "docs/transformers.md"}
+"""Pages that export models, or convert them to TFLite."""
 
 
 def _name(page: Path) -> str:

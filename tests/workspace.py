@@ -57,9 +57,9 @@ def save_yolox(path: Path, size_px: int = 416, classes: int = 80) -> None:
     for stride in (8, 16, 32):
         side = size_px // stride
         cells += side * side
-        shape = {"kernel_shape": [stride] * 2, "strides": [stride] * 2}
+        window = [stride, stride]
         nodes += [
-            helper.make_node("AveragePool", ["images"], [f"mean{stride}"], **shape),
+            helper.make_node("AveragePool", ["images"], [f"mean{stride}"], kernel_shape=window, strides=window),
             helper.make_node("Conv", [f"mean{stride}", "weight"], [f"map{stride}"], name=f"conv{stride}"),
             helper.make_node("Sigmoid", [f"map{stride}"], [f"scores{stride}"]),
             helper.make_node("Reshape", [f"scores{stride}", "flat"], [f"row{stride}"]),

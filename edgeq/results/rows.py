@@ -138,7 +138,7 @@ def provenance(rows: Sequence[Row]) -> list[str]:
         if timing.launch_bound
     ]
     sentences += [
-        f"{row.artifact} is slower than its FP32 file in {row.runtime} on this machine: {ratio:.2f} of its time."
+        f"{row.artifact} takes {ratio:.2f} times as long as its FP32 file in {row.runtime} on this machine."
         for row, timing in timed
         if (ratio := timing.ratio_to_fp32) is not None and ratio > _SLOWER
     ]
