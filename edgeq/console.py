@@ -18,7 +18,7 @@ from edgeq.results.rows import LOCAL, Row, provenance
 from edgeq.results.table import REPORT, Column, filled, header, table
 
 if TYPE_CHECKING:
-    from edgeq.export.artifact import QuantizationFacts
+    from edgeq.export.quantization_facts import QuantizationFacts
     from edgeq.verbs.build import BuildResult
     from edgeq.verbs.check import CheckResult
     from edgeq.verbs.doctor import Diagnosis
