@@ -19,9 +19,11 @@ from edgeq.results.rows import LOCAL, Row, provenance
 from edgeq.results.table import REPORT, Column, filled, header, table
 
 if TYPE_CHECKING:
-    from edgeq.export.artifact import Artifact, QuantizationFacts
+    from edgeq.export.artifact import Artifact
+    from edgeq.export.quantization_facts import QuantizationFacts
     from edgeq.export.signal import Signal
     from edgeq.verbs.build import BuildResult
+    from edgeq.verbs.check import CheckResult
     from edgeq.verbs.doctor import Diagnosis
     from edgeq.verbs.gate import GateResult
     from edgeq.verbs.inspect_engine import EngineReport

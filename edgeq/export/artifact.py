@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeq.boundary import Count, Integer, convert, read_json
 from edgeq.errors import InputError, MismatchError
+from edgeq.export.quantization_facts import QuantizationFacts, require_file_name
 from edgeq.files import sha256_file, sha256_json, write_json
 
 MANIFEST_VERSION = 1
@@ -177,73 +178,6 @@ class Postprocessing:
 
 
 @dataclass(frozen=True)
-class CalibrationCacheFacts:
-    """The calibration cache of TensorRT that was written with an INT8 file.
-
-    Attributes:
-        file: Name of the cache, beside the INT8 file.
-        digest: SHA-256 of the cache.
-        float_file: Name of the file whose tensors its scales are for.
-        algorithm: TensorRT's calibrator that it names.
-        tensorrt: Version of TensorRT in its header.
-        tensors: How many scales it holds.
-    """
-
-    file: str
-    float_file: str
-    digest: str = ""
-    algorithm: str = ""
-    tensorrt: str = ""
-    tensors: Count = 0
-
-    def __post_init__(self) -> None:
-        for name in (self.file, self.float_file):
-            _require_file_name(name)
-
-
-@dataclass(frozen=True)
-class SimulatedBits:
-    """Grids that are coarser than those of INT8.
-
-    Attributes:
-        weights: Bits of weights.
-        activations: Bits of activations.
-    """
-
-    weights: Count
-    activations: Count
-
-
-@dataclass(frozen=True)
-class QuantizationFacts:
-    """What a manifest says of how its file was quantized; what it does not say is empty or `None`.
-
-    A manifest may hold further entries, of other writers and later versions: they stay in `Artifact.quantization`.
-
-    Attributes:
-        method: How the ranges were found, a name of `edgeq.calibrators.METHODS`.
-        ranges_digest: Digest of the ranges that the file was made from.
-        int8_nodes: How many layers compute in INT8.
-        float_nodes: Layer that stays in float -> why.
-        dynamic_nodes: Layer with INT8 weights whose activations are quantized while it runs -> why.
-        fp16_islands: Layer that stays in FP32, because FP16 would overflow -> why.
-        fp16: Where FP16 stands: `in the graph`, or in the weights alone.
-        calibration_cache: The calibration cache that was written with it.
-        simulated_bits: Bits of weights and activations, if they are fewer than 8.
-    """
-
-    method: str | None = None
-    ranges_digest: str | None = None
-    int8_nodes: Count | None = None
-    float_nodes: Mapping[str, str] = field(default_factory=dict)
-    dynamic_nodes: Mapping[str, str] = field(default_factory=dict)
-    fp16_islands: Mapping[str, str] = field(default_factory=dict)
-    fp16: str | None = None
-    calibration_cache: CalibrationCacheFacts | None = None
-    simulated_bits: SimulatedBits | None = None
-
-
-@dataclass(frozen=True)
 class Artifact:
     """An exported model file with everything that a runtime needs to score it.
 
@@ -396,9 +330,4 @@ class _Manifest:
     tools: dict[str, str]
 
     def __post_init__(self) -> None:
-        _require_file_name(self.path)
-
-
-def _require_file_name(name: str) -> None:
-    if not Path(name).name or "\0" in name:
-        raise ValueError(f"{name!r} is no name of a file")
+        require_file_name(self.path)

@@ -13,7 +13,7 @@ from edgeq.boundary import read_json
 from edgeq.calibrators.ranges import FORMAT as RANGES_FORMAT
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
-from edgeq.export.artifact import QuantizationFacts
+from edgeq.export.quantization_facts import QuantizationFacts
 from edgeq.files import sha256_file
 from edgeq.results.reading import KIND, read_results
 from edgeq.results.rows import Row, merge

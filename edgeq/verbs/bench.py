@@ -14,11 +14,10 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from edgeq.boundary import Count, NotNegative, Positive
 from edgeq.errors import EdgeqError, EngineError, InputError
 from edgeq.export.artifact import Artifact
 from edgeq.foreign import open_artifact
@@ -27,6 +26,7 @@ from edgeq.progress import Advance, progress_bar
 from edgeq.results.environment import Environment, parse_environment
 from edgeq.results.measurement import BenchResult, ColdStart, LatencyStatistics, StageStatistics
 from edgeq.runtimes import SIMULATED, choose_runtimes, get_runtime
+from edgeq.runtimes.answers import Memory, Opened, Turn
 from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
 from edgeq.runtimes.latency import Latency, clock_reasons, drift_reasons, interleaved_ratio, summarize
 from edgeq.verbs.surroundings import Observations, Observer, Window
@@ -79,42 +79,6 @@ class Sampling:
     round_s: float = 0.2
     timeout_s: float = 300.0
     idle_s: float = 2.0
-
-
-class _Opened(msgspec.Struct):
-    """What a runner answers to `open`."""
-
-    cold_start_ms: ColdStart
-    environment: dict[str, Any]
-
-
-class _DeviceTimes(msgspec.Struct):
-    compute: list[Count] = []
-    enqueue: list[Count] = []
-
-
-class _Turn(msgspec.Struct):
-    """What a runner answers to `run`: the times of one turn; those of the device are empty for engines on the CPU.
-
-    Clocks are those before and after it, of what computes, where the machine tells them.
-    """
-
-    samples_ns: Annotated[list[Positive], msgspec.Meta(min_length=1)]
-    window_ns: tuple[Count, Count]
-    clock_mhz: list[NotNegative] | None = None
-    energy_j: NotNegative | None = None
-    device_ns: _DeviceTimes = msgspec.field(default_factory=_DeviceTimes)
-
-    @property
-    def window(self) -> Window:
-        return Window(*self.window_ns, self.energy_j)
-
-
-class _Memory(msgspec.Struct):
-    """What a runner answers to `report`."""
-
-    peak_rss_bytes: Count | None
-    baseline_rss_bytes: Count | None
 
 
 class _Stages(msgspec.Struct):
@@ -255,7 +219,7 @@ def bench_jobs(
         for job in jobs:
             process = processes.enter_context(RunnerProcess(f"{job.artifact.name} in {job.runtime}", runner))
             opened = process.ask_for(
-                _Opened,
+                Opened,
                 sampling.timeout_s,
                 "open",
                 **_place(job.artifact, locate),
@@ -289,7 +253,7 @@ def _sample(rows: Sequence[_Row], sampling: Sampling, observer: Observer, cpus: 
                 for row in rows:
                     turn = _run(row, sampling, sampling.round_runs, sampling.round_s, untimed_runs=1)
                     row.rounds_ns.append(turn.samples_ns)
-                    row.windows.append(turn.window)
+                    row.windows.append(Window(*turn.window_ns, turn.energy_j))
                     row.clocks_mhz += turn.clock_mhz or []
                     row.gpu_ns += turn.device_ns.compute
                     row.enqueue_ns += turn.device_ns.enqueue
@@ -297,10 +261,10 @@ def _sample(rows: Sequence[_Row], sampling: Sampling, observer: Observer, cpus: 
         _show(advance, shown, 1)
 
 
-def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_runs: int = 0) -> _Turn:
+def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_runs: int = 0) -> Turn:
     """Returns the samples of one turn. The untimed run brings back the caches that the others took."""
     return row.process.ask_for(
-        _Turn,
+        Turn,
         sampling.timeout_s + sampling.max_s,
         "run",
         untimed_runs=untimed_runs,
@@ -322,7 +286,7 @@ def _show(advance: Advance, shown: int, done: float) -> int:
 
 def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling, observed: Observations) -> BenchResult:
     artifact = row.job.artifact
-    memory = row.process.ask_for(_Memory, sampling.timeout_s, "report")
+    memory = row.process.ask_for(Memory, sampling.timeout_s, "report")
     stages = _stages(row, sampling)
     result = BenchResult(
         artifact=artifact.name,

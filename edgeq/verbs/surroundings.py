@@ -8,13 +8,14 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from edgeq.boundary import Integer, convert
+from edgeq.boundary import convert
 from edgeq.errors import EdgeqError, InputError
 from edgeq.results.measurement import Energy, LoadAverage, SensorReadings
+from edgeq.runtimes.answers import Begun, Power, Sensed, Series
 from edgeq.runtimes.child import RunnerProcess
 
 # From fewer readings of the rails than a second holds there is no mean.
@@ -39,38 +40,6 @@ class Window(NamedTuple):
     begin_ns: int
     end_ns: int
     energy_j: float | None
-
-
-class Sensed(msgspec.Struct):
-    """What a watcher answers to `sense`: readings of the sensors by their kind, and the load average."""
-
-    sensors: dict[str, Any] | None = None
-    load_average: tuple[float, ...] | None = None
-
-
-class Power(msgspec.Struct):
-    """What it answers to `power`: how the machine tells its power, and its idle power in W."""
-
-    kind: Literal["rails", "rapl"] | None = None
-    source: str | None = None
-    watts: float | None = None
-
-
-class Series(msgspec.Struct):
-    """What it answers to `unwatch`: readings over the timed runs, and what went wrong in them.
-
-    `power` holds begin and end of each reading of the rails in ns, and the power in W.
-    """
-
-    entries: list[dict[str, Any]] = []
-    power: list[tuple[Integer, Integer, float]] = []
-    cpu_share: float | None = None
-    troubles: list[str] = []
-    gpu_troubles: list[str] = []
-
-
-class _Begun(msgspec.Struct):
-    """What it answers to `watch`."""
 
 
 class _Policy(msgspec.Struct):
@@ -209,7 +178,7 @@ class Observer:
         Args:
             cpus: CPUs that the watcher leaves to the measurement.
         """
-        self._ask(_Begun, "watch", leave_cpus=list(cpus))
+        self._ask(Begun, "watch", leave_cpus=list(cpus))
         yield
         self.observations.series = self._ask(Series, "unwatch")
         self.observations.after = self._ask(Sensed, "sense")

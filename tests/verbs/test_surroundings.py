@@ -15,10 +15,11 @@ from benchmarks.json_results import bench_jobs
 from edgeq.errors import EngineError
 from edgeq.export.artifact import Postprocessing
 from edgeq.results.serialization import to_json
+from edgeq.runtimes.answers import Power, Series
 from edgeq.runtimes.child import LOCAL_RUNNER
 from edgeq.verbs import bench
 from edgeq.verbs.bench import Job, Sampling
-from edgeq.verbs.surroundings import Observations, Power, Series, Window
+from edgeq.verbs.surroundings import Observations, Window
 from tests.boards import jetson_orin_nano, raspberry_pi_5, x86_laptop
 from tests.test_order import ROOT
 from tests.tiny import save_conv_net
