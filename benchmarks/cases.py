@@ -8,9 +8,9 @@ import os
 import sys
 from pathlib import Path
 
+from edgeq.calibration.source import CalibrationSource
 from edgeq.files import write_text
-from edgeq.model_source import ModelRequest
-from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.sources.model import ModelRequest
 
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
 RESULTS = Path(__file__).parent / "results"

@@ -22,14 +22,14 @@ from typing import Any
 
 from benchmarks.cases import Case, case, random_centernet, result_parser, write_result
 from benchmarks.json_results import bench_jobs, evaluate_artifacts, merge
-from edgeq.export.artifact import Artifact
-from edgeq.export.tflite.writer import PRECISIONS, Options
+from edgeq.calibration.source import CalibrationSource
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tflite.writer import PRECISIONS, Options
 from edgeq.files import atomic_path, write_json
-from edgeq.model_source import ModelRequest
+from edgeq.measurement.benchmark import Job, Sampling
 from edgeq.results.rows import provenance
 from edgeq.runtimes.child import LOCAL_RUNNER
-from edgeq.verbs.bench import Job, Sampling
-from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import export_model
 
 THREADS = 2

@@ -14,9 +14,9 @@ from pathlib import Path
 from benchmarks.cases import DATA, result_parser, write_result
 from benchmarks.image_sets import unpack_cifar
 from benchmarks.json_results import evaluate_artifacts, merge
-from edgeq.model_source import ModelRequest
+from edgeq.calibration.source import CalibrationSource
 from edgeq.results.rows import provenance
-from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import export_model
 
 ENGINES = (("x86", "onnxruntime"), ("x86", "openvino"), ("arm", "litert"))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from benchmarks.cases import Case, case, result_parser, write_result
 from benchmarks.json_results import bench_jobs, merge
+from edgeq.calibration.source import CalibrationSource
+from edgeq.measurement.benchmark import Job, Sampling
 from edgeq.results.rows import provenance
-from edgeq.verbs.bench import Job, Sampling
-from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import export_model
 
 SAMPLING = Sampling(round_s=0.1)

@@ -16,13 +16,13 @@ from typing import Any
 import edgeq
 from benchmarks.cases import DATA, RESULTS
 from edgeq.boundary import Plain, read_json
-from edgeq.detection.shapes import draw_shapes_dataset
+from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import EdgeqError
-from edgeq.export.signal import LOW_DB
+from edgeq.exporting.signal.ratio import LOW_DB
 from edgeq.files import write_json, write_text
 from edgeq.machine import read_machine
-from edgeq.model_source import ModelRequest
-from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.sources.model import ModelRequest
+from edgeq.tasks.detection.shapes import draw_shapes_dataset
 from edgeq.verbs.export import export_model
 
 TARGET, PRECISION = "x86", "int8"

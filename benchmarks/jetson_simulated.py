@@ -14,8 +14,8 @@ from typing import Any
 
 from benchmarks.cases import Case, case, result_parser, write_result
 from benchmarks.json_results import evaluate_artifacts, merge
+from edgeq.calibration.source import CalibrationSource
 from edgeq.results.rows import provenance
-from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import export_model
 
 CASES = ("centernet", "yolox")

@@ -8,25 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from edgeq.evaluation import evaluate
+from edgeq.measurement import benchmark
 from edgeq.results.reading import parse_results
 from edgeq.results.rows import Row
 from edgeq.results.rows import merge as merge_results
 from edgeq.results.serialization import to_json
-from edgeq.verbs import bench, evaluate
 
 
 def bench_artifacts(*arguments: Any, **options: Any) -> list[dict[str, Any]]:
-    """Returns what `edgeq.verbs.bench.bench_artifacts` measures."""
-    return [to_json(result) for result in bench.bench_artifacts(*arguments, **options)]
+    """Returns what `edgeq.measurement.benchmark.bench_artifacts` measures."""
+    return [to_json(result) for result in benchmark.bench_artifacts(*arguments, **options)]
 
 
 def bench_jobs(*arguments: Any, **options: Any) -> list[dict[str, Any]]:
-    """Returns what `edgeq.verbs.bench.bench_jobs` measures."""
-    return [to_json(result) for result in bench.bench_jobs(*arguments, **options)]
+    """Returns what `edgeq.measurement.benchmark.bench_jobs` measures."""
+    return [to_json(result) for result in benchmark.bench_jobs(*arguments, **options)]
 
 
 def evaluate_artifacts(*arguments: Any, **options: Any) -> list[dict[str, Any]]:
-    """Returns what `edgeq.verbs.evaluate.evaluate_artifacts` finds."""
+    """Returns what `edgeq.evaluation.evaluate.evaluate_artifacts` finds."""
     return [to_json(result) for result in evaluate.evaluate_artifacts(*arguments, **options)]
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from benchmarks.cases import DETECTORS, Case, case, result_parser, write_result
 from benchmarks.json_results import evaluate_artifacts, merge
+from edgeq.calibration.calibrate import calibrate
 from edgeq.calibrators import METHODS
 from edgeq.calibrators.ranges import Ranges
-from edgeq.export.onnx_writer import write_fp32, write_int8
-from edgeq.images import list_images
-from edgeq.model_source import open_model
+from edgeq.exporting.onnx.writer import write_fp32, write_int8
+from edgeq.inputs.images import list_images
 from edgeq.results.rows import provenance
+from edgeq.sources.model import open_model
 from edgeq.targets import get_target
-from edgeq.verbs.calibrate import calibrate
 
 RUNTIMES = ("openvino", "onnxruntime")
 

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.export.artifact import Artifact
-from edgeq.images import list_images, read_image
+from edgeq.calibration.calibrate import DEFAULT_METHOD, calibrate
+from edgeq.evaluation.execution_site import Here
+from edgeq.exporting.artifact import Artifact
 from edgeq.inputs import evenly_spaced
-from edgeq.preprocessing import preprocess
-from edgeq.verbs.calibrate import DEFAULT_METHOD, calibrate
-from edgeq.verbs.place import Here
+from edgeq.inputs.images import list_images, read_image
+from edgeq.inputs.preprocessing import preprocess
 
 Work = Callable[[], None]
 
@@ -99,8 +99,8 @@ def _plain(artifact: Artifact, images: Path, out: Path) -> Work:
 
 
 def _edgeq(artifact: Artifact, images: Path, out: Path, method: str = DEFAULT_METHOD) -> Work:
-    from edgeq.export.graph import clean, read_onnx
-    from edgeq.export.onnx_writer import FloatModel
+    from edgeq.exporting.graphs.graph import clean, read_onnx
+    from edgeq.exporting.onnx.writer import FloatModel
 
     assert artifact.preprocessing is not None
     graph = read_onnx(artifact.path)
@@ -115,7 +115,7 @@ def _edgeq(artifact: Artifact, images: Path, out: Path, method: str = DEFAULT_ME
 
 
 def _edgeq_tflite(artifact: Artifact, images: Path, out: Path) -> Work:
-    from edgeq.export.tflite.writer import TfliteModel
+    from edgeq.exporting.tflite.writer import TfliteModel
 
     assert artifact.preprocessing is not None
     model = TfliteModel("model", artifact.path.read_bytes(), artifact.preprocessing)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.cases import Case, case, result_parser, write_result
 from benchmarks.peers import run_peer, write_listing
-from edgeq.images import list_images
+from edgeq.inputs.images import list_images
 from edgeq.machine import read_machine
 from edgeq.verbs.export import export_model
 

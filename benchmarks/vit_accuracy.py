@@ -20,26 +20,26 @@ import numpy as np
 from benchmarks.cases import DATA, result_parser, write_result
 from benchmarks.image_sets import unpack_fashionmnist
 from benchmarks.json_results import evaluate_artifacts, merge
+from edgeq.calibration.calibrate import calibrate
+from edgeq.calibration.channel_extremes import channel_statistics
 from edgeq.calibrators.ranges import Ranges
 from edgeq.calibrators.twin_uniform import twin_uniform
-from edgeq.export.artifact import Artifact
-from edgeq.export.layernorm import NormedLinears, fold_layernorm_affine, normed_linears
-from edgeq.export.moves import moves_values
-from edgeq.export.narrow import insert_narrow_qdq
-from edgeq.export.onnx_writer import FloatModel, plan_int8, write_artifact, write_fp32
-from edgeq.export.plan import make_plan
-from edgeq.export.qdq import insert_qdq
-from edgeq.export.rescale import smooth_channels, unify_channels
-from edgeq.export.topology import Topology, VitPlan, choose, observed_tensors
-from edgeq.export.torch_export import export_torch
-from edgeq.export.transformer import find_transformer
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.graphs.moves import moves_values
+from edgeq.exporting.graphs.transformer import find_transformer
+from edgeq.exporting.onnx.qdq import insert_qdq
+from edgeq.exporting.onnx.simulated_bits import insert_narrow_qdq
+from edgeq.exporting.onnx.writer import FloatModel, plan_int8, write_artifact, write_fp32
+from edgeq.exporting.passes.layernorm import NormedLinears, fold_layernorm_affine, normed_linears
+from edgeq.exporting.passes.rescale import smooth_channels, unify_channels
+from edgeq.exporting.planning.plan import make_plan
+from edgeq.exporting.planning.selection import Topology, VitPlan, choose, observed_tensors
 from edgeq.files import write_json
-from edgeq.images import list_images
-from edgeq.model_source import ModelRequest, OpenedModel, open_model
+from edgeq.inputs.images import list_images
 from edgeq.results.rows import provenance
+from edgeq.sources.model import ModelRequest, OpenedModel, open_model
+from edgeq.sources.torch_export import export_torch
 from edgeq.targets import get_target
-from edgeq.verbs.calibrate import calibrate
-from edgeq.verbs.channel_statistics import channel_statistics
 
 X86 = get_target("x86")
 REQUEST = ModelRequest("vit_fashionmnist", DATA / "weights" / "vit_d128_l6_fashionmnist.safetensors")

@@ -16,19 +16,19 @@ import numpy as np
 from benchmarks.cases import result_parser, write_result
 from benchmarks.vit_accuracy import CALIBRATION_NUM, X86, Study, fashionmnist
 from edgeq.calibrators.ranges import Ranges
-from edgeq.export.artifact import Artifact
-from edgeq.export.gemm import rewrite_linear
-from edgeq.export.graph import weight_of
-from edgeq.export.narrow import insert_narrow_qdq
-from edgeq.export.onnx_writer import write_artifact, write_fp32
-from edgeq.export.packed_projection import split_projections
-from edgeq.export.plan import make_plan
-from edgeq.export.qdq import insert_qdq
-from edgeq.export.topology import choose
-from edgeq.export.transformer import Role, find_transformer, matching_nodes
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.graphs.graph import weight_of
+from edgeq.exporting.graphs.transformer import Role, find_transformer, matching_nodes
+from edgeq.exporting.onnx.qdq import insert_qdq
+from edgeq.exporting.onnx.simulated_bits import insert_narrow_qdq
+from edgeq.exporting.onnx.writer import write_artifact, write_fp32
+from edgeq.exporting.passes.gemm import rewrite_linear
+from edgeq.exporting.passes.packed_projection import split_projections
+from edgeq.exporting.planning.plan import make_plan
+from edgeq.exporting.planning.selection import choose
 from edgeq.files import atomic_path
-from edgeq.images import read_image
-from edgeq.preprocessing import preprocess
+from edgeq.inputs.images import read_image
+from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes import open_session
 
 PARTS = {"qk": "q and k", "v": "v", "projection": "projection", "fc1": "fc1", "fc2": "fc2"}

@@ -20,14 +20,14 @@ from benchmarks.cases import result_parser, write_result
 from benchmarks.json_results import bench_jobs, merge
 from benchmarks.peers import quantize, size_bytes
 from benchmarks.vit_accuracy import plain_model
-from edgeq.export.artifact import Artifact
-from edgeq.export.graph import save_onnx
-from edgeq.export.topology import VitPlan
-from edgeq.model_source import ModelRequest, open_model
+from edgeq.calibration.source import CalibrationSource
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.graphs.graph import save_onnx
+from edgeq.exporting.planning.selection import VitPlan
+from edgeq.measurement.benchmark import Job, Sampling
 from edgeq.results.rows import provenance
 from edgeq.runtimes import open_session
-from edgeq.verbs.bench import Job, Sampling
-from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.sources.model import ModelRequest, open_model
 from edgeq.verbs.export import export_model
 
 IMAGES = 16

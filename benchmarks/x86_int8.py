@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 from benchmarks.cases import DETECTORS, Case, case, result_parser, write_result
 from benchmarks.json_results import bench_jobs, evaluate_artifacts, merge
 from benchmarks.peers import AnyFormat, quantize, size_bytes, write_listing
-from edgeq.export.artifact import Artifact
-from edgeq.images import list_images
+from edgeq.calibration.source import CalibrationSource
+from edgeq.exporting.artifact import Artifact
+from edgeq.inputs.images import list_images
+from edgeq.measurement.benchmark import Job, Sampling
 from edgeq.results.rows import provenance
-from edgeq.verbs.bench import Job, Sampling
-from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import export_model
 
 HEADER = "| file | runtime | AP | AP50 | AP against FP32 | p50 ms | against NNCF | against FP32 | size MB |"

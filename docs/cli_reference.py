@@ -71,7 +71,7 @@ def read_commands(app: typer.Typer, program: str = "edgeq") -> list[Command]:
 
 def reference(commands: list[Command]) -> str:
     """Returns Markdown with one section a command: usage, help text, a table of arguments and options."""
-    head = "<!-- Written by `make docs` from edgeq/cli.py; change the help texts there. -->\n# Commands\n"
+    head = "<!-- Written by `make docs` from edgeq/cli/app.py; change the help texts there. -->\n# Commands\n"
     return "\n".join([head, *(_section(command) for command in commands)])
 
 
@@ -97,7 +97,7 @@ def with_overview(readme: str, commands: list[Command]) -> str:
 
 def main() -> None:
     """Writes both files."""
-    from edgeq.cli import app
+    from edgeq.cli.app import app
 
     commands = read_commands(app)
     readme = with_overview(README.read_text(encoding="utf-8"), commands)

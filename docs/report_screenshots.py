@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from docs.browser import Browser, find_browser
-from edgeq.report.runs import read_runs
-from edgeq.report.write import write_report
+from edgeq.reporting.runs import read_runs
+from edgeq.reporting.write import write_report
 
 FOLDER = Path(__file__).parent
 WIDE_PX, PHONE_PX = 1280, 390

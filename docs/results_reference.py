@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 
 from edgeq.files import write_text
-from edgeq.report.document import Document
+from edgeq.reporting.document import Document
 from edgeq.results.evaluation import SCORES, EvalResult
 from edgeq.results.measurement import BenchResult
 from edgeq.verbs.check import CheckResult

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeq.calibrators import Histogram
     from edgeq.calibrators.ranges import Ranges
-    from edgeq.export.artifact import Artifact
+    from edgeq.exporting.artifact import Artifact
     from edgeq.runtimes import Session, open_session
     from edgeq.targets import Target, get_target
 
@@ -22,7 +22,7 @@ __all__ = ["Artifact", "Histogram", "Ranges", "Session", "Target", "get_target",
 # Name -> module that holds it. A name stands here, in `__all__` and in the block for type checkers above;
 # tests/test_api.py says where one is missing.
 _HOME = {
-    "Artifact": "edgeq.export.artifact",
+    "Artifact": "edgeq.exporting.artifact",
     "Histogram": "edgeq.calibrators",
     "Ranges": "edgeq.calibrators.ranges",
     "Session": "edgeq.runtimes",

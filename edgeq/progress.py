@@ -1,6 +1,6 @@
 """How long jobs report their progress; who listens is decided by the caller, and by default nobody does.
 
-The command line listens with bars on a terminal (`edgeq.cli_progress`). A program listens with a class of its own:
+The command line listens with bars on a terminal (`edgeq.cli.progress`). A program listens with a class of its own:
 
     class Lines:
         def start(self, total, label, unit): print(f"{label}: {total} {unit}")

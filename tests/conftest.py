@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from edgeq import cli, tflite_source
-from edgeq.detection.shapes import draw_shapes_dataset
+from edgeq.cli import app
 from edgeq.files import sha256_file, sha256_json, write_bytes
 from edgeq.models.names import is_zoo_name
+from edgeq.sources import tflite
+from edgeq.tasks.detection.shapes import draw_shapes_dataset
 
 # What a shell starts in the background ignores Ctrl-C, and so does every process that it starts in turn; the tests that
 # send it would wait for ever.
@@ -74,7 +75,7 @@ def one_conversion_per_model(tmp_path_factory) -> Iterator[None]:
     folder = tmp_path_factory.getbasetemp()
     # All workers of one run look into the same folder.
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "conversions"
-    original = tflite_source._run
+    original = tflite._run
 
     def convert(job: dict[str, Any]) -> None:
         if not (job["onnx"] or is_zoo_name(job["reference"]) or job["reference"].startswith("tests.")):
@@ -89,7 +90,7 @@ def one_conversion_per_model(tmp_path_factory) -> Iterator[None]:
             write_bytes(kept, out.read_bytes())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tflite_source, "_run", convert)
+        patch.setattr(tflite, "_run", convert)
         yield
 
 
@@ -119,7 +120,7 @@ def small_weights(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_onnx(tmp_path_factory, small_weights) -> Path:
     """The same model as an ONNX file of anybody's: its input is 64x96, its preset `centernet`."""
-    from edgeq.model_source import ModelRequest
+    from edgeq.sources.model import ModelRequest
     from edgeq.verbs.export import export_model
 
     folder = tmp_path_factory.mktemp("onnx")
@@ -165,7 +166,7 @@ def edgeq(monkeypatch, capsys) -> Callable[..., Outcome]:
         capsys.readouterr()
         code = 0
         try:
-            cli.main()
+            app.main()
         except SystemExit as end:
             code = int(end.code or 0)
         return Outcome(code, *capsys.readouterr())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeq.export.artifact import Artifact
+from edgeq.exporting.artifact import Artifact
 from edgeq.machine import Machine, read_machine
 from edgeq.runtimes.onnxruntime import OnnxRuntimeSession
 

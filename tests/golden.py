@@ -5,7 +5,7 @@ Every table says what it was measured on and how far a result may be from it.
 
 from __future__ import annotations
 
-from edgeq.detection.coco import SCORE_NAMES
+from edgeq.tasks.detection.coco import SCORE_NAMES
 
 MLPERF_ON_COCO_VAL88 = {
     "nvidia_Xavier_trt_int8_ssd-mobilenet": {"AP": 0.2622, "AP50": 0.3701, "AP_small": 0.0041, "AR_100": 0.2715},

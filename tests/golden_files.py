@@ -27,18 +27,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from edgeq.calibration.collector import calibrated_tensors
 from edgeq.calibrators import Histogram, Range
 from edgeq.calibrators.ranges import Provenance, Ranges
-from edgeq.export.artifact import Artifact, Preprocessing
-from edgeq.export.batchnorm import fold_batchnorm
-from edgeq.export.graph import WEIGHTED_OPS, clean, convert_opset, make_static, read_onnx
-from edgeq.export.narrow import simulate
-from edgeq.export.onnx_writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
-from edgeq.export.tflite.graph import read_graph, rename_tensors, unpack
-from edgeq.export.tflite.plan import observed_tensors
-from edgeq.export.tflite.writer import Known, Options, TfliteModel, write
+from edgeq.exporting.artifact import Artifact, Preprocessing
+from edgeq.exporting.graphs.graph import WEIGHTED_OPS, clean, convert_opset, make_static, read_onnx
+from edgeq.exporting.onnx.simulated_bits import simulate
+from edgeq.exporting.onnx.writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+from edgeq.exporting.passes.batchnorm import fold_batchnorm
+from edgeq.exporting.tflite.graph import read_graph, rename_tensors, unpack
+from edgeq.exporting.tflite.plan import observed_tensors
+from edgeq.exporting.tflite.writer import Known, Options, TfliteModel, write
 from edgeq.targets import Target, get_target
-from edgeq.verbs.collect import calibrated_tensors
 
 RECORD = Path(__file__).parent / "data" / "golden.json"
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -212,7 +212,7 @@ def _of_text(name: str, folder: Path) -> Iterator[tuple[str, Artifact]]:
 
 
 def _of_encoder(name: str, folder: Path) -> Iterator[tuple[str, Artifact]]:
-    from tests.export import encoders
+    from tests.exporting import encoders
 
     opset = _ENCODERS[name]
     model = FloatModel(name, encoders.exported(name.removeprefix("vit_"), opset), _SPEC)
@@ -225,7 +225,7 @@ def _of_encoder(name: str, folder: Path) -> Iterator[tuple[str, Artifact]]:
 def _of_centernet(folder: Path) -> Iterator[tuple[str, Artifact]]:
     import torch
 
-    from edgeq.export.torch_export import export_torch
+    from edgeq.sources.torch_export import export_torch
     from tests.small import SIZE, small_centernet
 
     graph = export_torch(small_centernet(0), torch.zeros(1, 3, *SIZE), ["hm", "wh", "reg"], opset=18)

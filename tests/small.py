@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from edgeq.detection.shapes import draw_image
+from edgeq.inputs.preprocessing import preprocess
+from edgeq.inputs.presets import load_preset
 from edgeq.models.centernet import CenterNet
-from edgeq.preprocessing import preprocess
-from edgeq.presets import load_preset
+from edgeq.tasks.detection.shapes import draw_image
 
 SIZE = (64, 96)
 

@@ -28,7 +28,7 @@ def test_table_all_and_type_checkers_agree():
 
 
 def test_no_name_hides_a_module():
-    # Importing edgeq.export.artifact sets edgeq.export to the package: a function of that name would be lost.
+    # Importing edgeq.exporting.artifact sets edgeq.exporting to the package: a function of that name would be lost.
     assert {module.name for module in pkgutil.iter_modules(edgeq.__path__)}.isdisjoint(edgeq.__all__)
 
 

@@ -13,7 +13,7 @@ import typer
 from docs import cli_reference
 from docs.cli_reference import BEGIN, END, Command, overview, read_commands, reference, with_overview
 from docs.figures import FIGURES, GLANCES, RESULTS, at_a_glance, with_figures
-from edgeq.cli import app
+from edgeq.cli.app import app
 from tests.test_order import ROOT
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -69,7 +69,7 @@ def test_help_loads_no_heavy_library():
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "edgeq.cli" in loaded
+    assert "edgeq.cli.app" in loaded
     assert loaded.isdisjoint({*HEAVY, "numpy"})
 
 

@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-from edgeq.export.artifact import Artifact
-from edgeq.model_source import ModelRequest
+from edgeq.calibration.source import CalibrationSource
+from edgeq.exporting.artifact import Artifact
 from edgeq.runtimes.runner import make_inputs
+from edgeq.sources.model import ModelRequest
 from edgeq.targets import get_target
 from edgeq.verbs.build import BuildRequest, build_engines
-from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import export_model
 from tests.test_order import ROOT
 from tests.trt_fixtures import board, faults, install, old_trt, trt, trt10
@@ -87,7 +87,7 @@ FakeCuda.board = Board()
 edgeq.runtimes.cuda.BINDINGS = {"fake": "tests.fake_cuda:FakeCuda"}
 sys.modules["tensorrt"] = make_tensorrt("10.3.0", FakeCuda.board, Faults())
 from edgeq.verbs.build import BuildRequest, build_engines
-from edgeq.verbs.inspect_engine import inspect_engine
+from edgeq.verbs.inspect import inspect_engine
 (built,) = build_engines([Path(sys.argv[1])], BuildRequest(out=Path(sys.argv[2]), route="both"))
 print(json.dumps(inspect_engine(built.artifact.path).inspection.counts))
 """

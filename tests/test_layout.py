@@ -12,9 +12,9 @@ import pytest
 from tests.test_order import REGISTRY_ENTRY, ROOT, ROOT_LINKS, find_modules
 
 
-@pytest.mark.parametrize("name", sorted(ROOT_LINKS))
-def test_root_link_is_relative_and_leads_to_the_folder(name):
-    assert str((ROOT / name).readlink()) == f"edgeq/{name}"
+@pytest.mark.parametrize(("name", "package"), sorted(ROOT_LINKS.items()))
+def test_root_link_is_relative_and_leads_to_the_folder(name, package):
+    assert str((ROOT / name).readlink()) == package.replace(".", "/")
     assert (ROOT / name / "__init__.py").is_file()
 
 
@@ -26,7 +26,7 @@ def test_ci_and_the_hooks_run_the_same_script():
 
 
 def test_ruff_reads_every_module_once():
-    # An exclude pattern without a slash fits folders at any depth: one for a root link hides edgeq/export as well.
+    # An exclude pattern without a slash fits folders at any depth: one for a root link hides edgeq/exporting as well.
     command = [sys.executable, "-m", "ruff", "check", "--show-files", str(ROOT)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     read = {Path(line) for line in done.stdout.splitlines()}

@@ -16,22 +16,22 @@ import pytest
 
 from edgeq.boundary import parse_json
 from edgeq.calibrators.ranges import Ranges
-from edgeq.classification import class_indices, load_labelled_images
-from edgeq.console import describe_layers, print_report
-from edgeq.detection.coco import category_ids, load_ground_truth
+from edgeq.cli.console import describe_layers, print_report
 from edgeq.devices.config import read_devices
 from edgeq.errors import EdgeqError
-from edgeq.export.artifact import parse_manifest
-from edgeq.images import list_images
-from edgeq.presets import load_preset, parse_labels
-from edgeq.report.build import build_document
-from edgeq.report.runs import read_runs
+from edgeq.evaluation.prediction_codec import pack_prediction, unpack_prediction
+from edgeq.exporting.artifact import parse_manifest
+from edgeq.inputs.images import list_images
+from edgeq.inputs.presets import load_preset, parse_labels
+from edgeq.reporting.build import build_document
+from edgeq.reporting.runs import read_runs
 from edgeq.results.environment import parse_environment
 from edgeq.runtimes.runner import make_inputs
+from edgeq.tasks.classification import class_indices, load_labelled_images
+from edgeq.tasks.detection.coco import category_ids, load_ground_truth
 from edgeq.verbs.gate import Limits, check_limits
-from edgeq.verbs.wire import pack_prediction, unpack_prediction
 from tests.mutations import mutate_json, mutate_toml
-from tests.report.made import make_detections, make_ground_truth, make_score, make_timing
+from tests.reporting.made import make_detections, make_ground_truth, make_score, make_timing
 
 COUNT = int(os.environ.get("EDGEQ_MUTATIONS", "30"))
 SEED = 13

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from edgeq import cli
-from edgeq.cli_progress import terminal_progress
+from edgeq.cli import app
+from edgeq.cli.progress import terminal_progress
 from edgeq.devices.config import LOCAL, Device
-from edgeq.images import list_images
+from edgeq.inputs.images import list_images
 from edgeq.progress import labelled, progress_bar, reporting_to
 from edgeq.runtimes.tensorrt.progress import BuildProgress
-from edgeq.verbs.remote import _on_devices
+from edgeq.verbs.on_devices import _on_devices
 
 
 class _Terminal(io.StringIO):
@@ -100,7 +100,7 @@ def test_a_build_is_heard_from_whatever_thread_tensorrt_calls():
 
 def test_the_command_line_listens(edgeq, monkeypatch, small_onnx, drawn, tmp_path):
     listener = _Listener()
-    monkeypatch.setattr(cli, "terminal_progress", listener.make)
+    monkeypatch.setattr(app, "terminal_progress", listener.make)
     paths = list_images(drawn.folder)[:3]
     (tmp_path / "list.txt").write_text("\n".join(map(str, paths)))
     arguments = ["--preset", "centernet", "--out", tmp_path / "ranges.json"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.json_results import evaluate_artifacts
-from edgeq.model_source import ModelRequest
-from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.calibration.source import CalibrationSource
+from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import export_model
 from tests.exact import EXACT, sums_exactly
 from tests.golden import CENTERNET_R18_BCCD, CENTERNET_R18_BCCD_TOLERANCE, FP32_ON_COCO_VAL88, FP32_TOLERANCE

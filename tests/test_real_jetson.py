@@ -8,11 +8,11 @@ import onnx
 import pytest
 
 from benchmarks.json_results import evaluate_artifacts
-from edgeq.export.artifact import Artifact
-from edgeq.export.tensorrt.cache import parse_cache
-from edgeq.model_source import ModelRequest
+from edgeq.calibration.source import CalibrationSource
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensorrt.cache import parse_cache
+from edgeq.sources.model import ModelRequest
 from edgeq.targets import get_target
-from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.check import check_file
 from edgeq.verbs.export import export_model
 from tests.golden import CENTERNET_R18_BCCD, CENTERNET_R18_BCCD_TOLERANCE, FP32_ON_COCO_VAL88, FP32_TOLERANCE

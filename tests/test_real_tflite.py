@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks.image_sets import unpack_cifar
 from benchmarks.json_results import evaluate_artifacts
-from edgeq.export.tflite.graph import read_graph
-from edgeq.model_source import ModelRequest
-from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.calibration.source import CalibrationSource
+from edgeq.exporting.tflite.graph import read_graph
+from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import ExportResult, export_model
 from tests.golden import CENTERNET_R18_BCCD, CENTERNET_R18_BCCD_TOLERANCE, FP32_ON_COCO_VAL88, FP32_TOLERANCE
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from docs.cli_reference import REFERENCE
-from edgeq import cli
+from edgeq.cli import app
 from tests.markdown import Block, code_blocks, shell_commands
 from tests.test_order import ROOT
 
@@ -112,7 +112,7 @@ def _edgeq(words: list[str], patch: pytest.MonkeyPatch) -> tuple[int, str]:
     code = 0
     with contextlib.redirect_stdout(written), contextlib.redirect_stderr(written):
         try:
-            cli.main()
+            app.main()
         except SystemExit as end:
             code = int(end.code or 0)
     return code, written.getvalue()

@@ -76,7 +76,7 @@ def test_wheel_holds_licence_type_marker_and_weights(wheel):
 
 def test_wheel_declares_its_command(installed):
     entries = next(installed.glob("*.dist-info")) / "entry_points.txt"
-    assert "edgeq = edgeq.cli:main" in entries.read_text(encoding="utf-8").splitlines()
+    assert "edgeq = edgeq.cli.app:main" in entries.read_text(encoding="utf-8").splitlines()
 
 
 def test_metadata_is_valid_and_claims_the_python_that_is_tested(installed):

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgeq.export.tflite.convert import convert_module
-from edgeq.export.tflite.writer import TfliteModel
-from edgeq.presets import load_preset
+from edgeq.exporting.tflite.convert import convert_module
+from edgeq.exporting.tflite.writer import TfliteModel
+from edgeq.inputs.presets import load_preset
 from edgeq.runtimes.litert import quiet_stderr
 from tests.small import SIZE, small_centernet
 

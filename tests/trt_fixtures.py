@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import edgeq.runtimes.cuda
-from edgeq.export.artifact import Artifact, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec
 from edgeq.runtimes.cuda import open_cuda
 from edgeq.runtimes.tensorrt.builder import BuildOptions, Plan, build_plan
 from edgeq.runtimes.tensorrt.facts import BuildFacts, read_platform

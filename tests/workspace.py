@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeq.detection.shapes import draw_shapes_dataset
 from edgeq.models.zoo import shipped_weights
+from edgeq.tasks.detection.shapes import draw_shapes_dataset
 
 _MY_MODELS = """
 import torch
@@ -83,7 +83,7 @@ def save_embedder(path: Path, precision: str, noise: float, size_px: int = 8) ->
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from edgeq.export.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+    from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
 
     factors = np.random.default_rng(0).normal(1, noise, (1, 3, size_px, size_px)).astype(np.float32)
     graph = helper.make_graph(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeq.calibration.statistics import Request
-from edgeq.export.graph import weight_of
-from edgeq.export.linear import linear_of
+from edgeq.exporting.graphs.graph import weight_of
+from edgeq.exporting.graphs.linear import linear_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -6,7 +6,7 @@ A method is one file in this folder and one line in `METHODS`; third parties reg
     def method(histogram: Histogram, **options: float) -> Range
 
 `BEST` is no such function: it chooses among their ranges by what the model's layers make of them on images
-(`edgeq.verbs.search`).
+(`edgeq.calibration.layerwise`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What method `best` chooses from, tensor by tensor, and the record of a choice.
 
 The methods of `METHODS` judge a tensor by its own histogram. `best` asks the layers that read it: of the ranges that
-those methods propose, the one that changes the layers' outputs least (`edgeq.verbs.search`).
+those methods propose, the one that changes the layers' outputs least (`edgeq.calibration.layerwise`).
 """
 
 from __future__ import annotations

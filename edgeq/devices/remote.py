@@ -17,7 +17,7 @@ from edgeq.devices.probe import Facts, on_device, probe
 from edgeq.devices.ssh import Connection
 from edgeq.devices.transfer import SentFile, SentFolder, Store
 from edgeq.errors import DeviceError, EdgeqError, InputError
-from edgeq.export.artifact import Artifact
+from edgeq.exporting.artifact import Artifact
 from edgeq.files import cache_folder, sha256_json
 from edgeq.runtimes import RUNTIMES, get_runtime
 from edgeq.targets import get_target

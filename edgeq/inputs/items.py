@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.errors import InputError
-from edgeq.export.artifact import Preprocessing
+from edgeq.exporting.artifact import Preprocessing
 from edgeq.files import sha256_file
-from edgeq.images import read_image
-from edgeq.preprocessing import FloatArray, Placement, preprocess
+from edgeq.inputs.images import read_image
+from edgeq.inputs.preprocessing import FloatArray, Placement, preprocess
 
 Pixels = NDArray[np.uint8]
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class ImageFile:
             raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
 
     def read(self) -> Pixels:
-        """Returns the image; see `edgeq.images.read_image`."""
+        """Returns the image; see `edgeq.inputs.images.read_image`."""
         return read_image(self.path)
 
 
@@ -116,7 +116,9 @@ def items_of(data: Sequence[str | Path] | Iterable[Any], num: int) -> Items:
         InputError: `num` is below 1, or an element is of another kind; for an iterable, when its turn comes.
     """
     if isinstance(data, str | bytes | Path):
-        raise InputError(f"{str(data)[:80]!r}: is a single path; wanted a list of paths (edgeq.images.list_images)")
+        raise InputError(
+            f"{str(data)[:80]!r}: is a single path; wanted a list of paths (edgeq.inputs.images.list_images)"
+        )
     if isinstance(data, list | tuple) and all(isinstance(entry, str | Path) for entry in data):
         return evenly_spaced(image_files([Path(entry) for entry in data]), num)
     if hasattr(data, "__array__"):

@@ -22,15 +22,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeq.detection.coco import DetectionScores, evaluate, load_ground_truth
-from edgeq.detection.decoders import get_decoder
-from edgeq.detection.shapes import CATEGORIES, draw_image, draw_shapes_dataset
 from edgeq.files import atomic_path
-from edgeq.images import read_image
+from edgeq.inputs.images import read_image
+from edgeq.inputs.preprocessing import preprocess
+from edgeq.inputs.presets import load_preset
 from edgeq.models.centernet import CenterNet, initialise_heatmap
 from edgeq.models.centernet_training import Targets, centernet_loss, encode_targets
-from edgeq.preprocessing import preprocess
-from edgeq.presets import load_preset
+from edgeq.tasks.detection.coco import DetectionScores, evaluate, load_ground_truth
+from edgeq.tasks.detection.decoders import get_decoder
+from edgeq.tasks.detection.shapes import CATEGORIES, draw_image, draw_shapes_dataset
 
 INPUT_PX = 256
 IMAGES, TRAINING_SEED = 3200, 1000

@@ -221,7 +221,8 @@ class EvalResult(Generic[ScoreT_co]):
         edgeq: Version of edgeq that scored it.
         command: The command that scored it.
         results_version: Version of this form.
-        predictions: What was found in each image and the truth, packed by `edgeq.predictions`; `None` without them.
+        predictions: What was found in each image and the truth, packed by `edgeq.tasks.prediction_records`; `None`
+            without them.
     """
 
     artifact: str

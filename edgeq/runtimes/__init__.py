@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgeq.errors import InputError
-from edgeq.export.artifact import Artifact
+from edgeq.exporting.artifact import Artifact
 from edgeq.registry import load_entry
 from edgeq.runtimes.base import Session
 from edgeq.targets import get_target

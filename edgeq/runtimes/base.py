@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from edgeq.errors import EngineError, InputError, MissingDependencyError
-from edgeq.export.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact, TensorSpec
 from edgeq.machine import read_machine
 
 Arrays = dict[str, np.ndarray]

@@ -10,8 +10,8 @@ import numpy as np
 
 from edgeq.calibrators import Grid
 from edgeq.errors import EngineError
-from edgeq.export.graph import weight_of
-from edgeq.export.qdq import quantize_weight, weight_axis
+from edgeq.exporting.graphs.graph import weight_of
+from edgeq.exporting.onnx.qdq import quantize_weight, weight_axis
 from edgeq.targets import get_target
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class LayerError:
     as all targets have it; a second activation stays as it is. One thread, so that sums come out the same everywhere.
 
     Args:
-        node: A layer of a float graph: of `edgeq.export.graph.WEIGHTED_OPS` with a constant weight, or a MatMul of two
-            activations.
+        node: A layer of a float graph: of `edgeq.exporting.graphs.graph.WEIGHTED_OPS` with a constant weight, or a
+            MatMul of two activations.
         side: Which of its two inputs is quantized; 0 where the other is the weight.
         opset: The graph's opset.
         bits: Bits of the weight.

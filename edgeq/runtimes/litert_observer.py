@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgeq.errors import EngineError
-from edgeq.export.tflite.graph import read_graph, with_outputs
+from edgeq.exporting.tflite.graph import read_graph, with_outputs
 from edgeq.runtimes.base import Arrays, first_line
 from edgeq.runtimes.litert import LiteRtSession, quiet_stderr
 

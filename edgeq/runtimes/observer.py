@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.errors import EngineError
-from edgeq.export.exact_products import spell_out_products
+from edgeq.exporting.signal.exact_products import spell_out_products
 from edgeq.runtimes.base import Arrays
 
 if TYPE_CHECKING:

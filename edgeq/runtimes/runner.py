@@ -47,7 +47,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from edgeq.errors import InputError
-from edgeq.export.artifact import Artifact, Preprocessing, TensorSpec, parse_manifest
+from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec, parse_manifest
 from edgeq.registry import load_object
 from edgeq.runtimes import get_runtime
 from edgeq.runtimes.base import Arrays, DeviceTimes, Session

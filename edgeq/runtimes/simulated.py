@@ -6,7 +6,7 @@ in FP32, on the very integers that TensorRT's kernels sum up in int32. What diff
 float run in FP16, and the order of fusions. It tells nothing of the implicit route, where TensorRT picks the layers by
 speed, and nothing of speed.
 
-`simulated-narrow` computes the files of `edgeq.export.narrow` in the same way.
+`simulated-narrow` computes the files of `edgeq.exporting.onnx.simulated_bits` in the same way.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import Any
 
 from edgeq.errors import EngineError
-from edgeq.export.graph import read_onnx
-from edgeq.export.tensorrt.cache import DEFAULT_VERSION
-from edgeq.export.tensorrt.check import check_graph, parse_version
+from edgeq.exporting.graphs.graph import read_onnx
+from edgeq.exporting.tensorrt.cache import DEFAULT_VERSION
+from edgeq.exporting.tensorrt.check import check_graph, parse_version
 from edgeq.runtimes.onnxruntime import OnnxRuntimeSession
 
 
@@ -36,7 +36,7 @@ class _Unoptimized(OnnxRuntimeSession):
 
 
 class SimulatedNarrowSession(_Unoptimized):
-    """A file of `edgeq.export.narrow.simulate`: fewer bits than 8, for which no engine of ours has kernels."""
+    """A file of `edgeq.exporting.onnx.simulated_bits`: fewer bits than 8, for which no engine of ours has kernels."""
 
     runtime = "simulated-narrow"
     _stands_for = "kernels for so few bits"

@@ -1,4 +1,4 @@
-"""The declaration of a target. Numbers and names only: what they mean is carried out in `edgeq.export`."""
+"""The declaration of a target. Numbers and names only: what they mean is carried out in `edgeq.exporting`."""
 
 from __future__ import annotations
 

@@ -17,14 +17,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError, MismatchError
-from edgeq.export.artifact import Artifact
-from edgeq.export.tensorrt.cache import ENTROPY, MINMAX, parse_cache
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensorrt.cache import ENTROPY, MINMAX, parse_cache
 from edgeq.files import require_writable, sha256_file, write_bytes
-from edgeq.foreign import open_artifact
-from edgeq.images import list_images
 from edgeq.inputs import Item, UnreadableImages, evenly_spaced, image_files, model_input, prepared_samples
+from edgeq.inputs.images import list_images
+from edgeq.measurement.engine_comparison import RouteResult, better, compare_engines
 from edgeq.runtimes.cuda import Cuda, open_cuda
 from edgeq.runtimes.runner import make_inputs
 from edgeq.runtimes.tensorrt.builder import (
@@ -44,9 +45,8 @@ from edgeq.runtimes.tensorrt.facts import BuildFacts, Platform, read_platform
 from edgeq.runtimes.tensorrt.inspector import inspect_session
 from edgeq.runtimes.tensorrt.library import import_tensorrt
 from edgeq.runtimes.tensorrt.session import TensorRtSession
+from edgeq.sources.artifact_file import open_artifact
 from edgeq.targets import get_target
-from edgeq.verbs.calibration_source import CalibrationSource
-from edgeq.verbs.compare_engines import RouteResult, better, compare_engines
 
 Route = Literal["explicit", "implicit", "both", "float"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import InputError
-from edgeq.export.artifact import Artifact
-from edgeq.export.graph import read_onnx
-from edgeq.export.tensorrt.cache import DEFAULT_VERSION
-from edgeq.export.tensorrt.check import STRONG_TYPING_ONLY, Checked, check_graph, parse_version
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.graphs.graph import read_onnx
+from edgeq.exporting.tensorrt.cache import DEFAULT_VERSION
+from edgeq.exporting.tensorrt.check import STRONG_TYPING_ONLY, Checked, check_graph, parse_version
 from edgeq.registry import registered
 from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.targets import TARGETS, get_target

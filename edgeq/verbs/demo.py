@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeq.detection.shapes import draw_shapes_dataset
+from edgeq.calibration.source import CalibrationSource
+from edgeq.evaluation.evaluate import evaluate_artifacts
 from edgeq.files import write_json, write_text
-from edgeq.model_source import ModelRequest
+from edgeq.measurement.benchmark import Sampling, bench_artifacts
 from edgeq.results.rows import Row, merge
 from edgeq.results.serialization import to_json
 from edgeq.results.table import to_markdown
 from edgeq.runtimes import is_installed
+from edgeq.sources.model import ModelRequest
 from edgeq.targets import get_target
-from edgeq.verbs.bench import Sampling, bench_artifacts
-from edgeq.verbs.calibration_source import CalibrationSource
-from edgeq.verbs.evaluate import evaluate_artifacts
+from edgeq.tasks.detection.shapes import draw_shapes_dataset
 from edgeq.verbs.export import export_model
 
 MODEL = "centernet_shapes"

@@ -11,29 +11,36 @@ from typing import Any, get_args
 
 import numpy as np
 
+from edgeq.calibration.channel_extremes import channel_statistics
+from edgeq.calibration.collector import calibrated_tensors
+from edgeq.calibration.shared_ranges import collect_ranges, match_tensors, translate_keep
+from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import EdgeqError, InputError
-from edgeq.export.artifact import Artifact, Postprocessing
-from edgeq.export.onnx_writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
-from edgeq.export.output_groups import WHOLE, output_groups
-from edgeq.export.rescale import smooth_channels, unify_channels
-from edgeq.export.signal import Signal
-from edgeq.export.tflite import writer as tflite_writer
-from edgeq.export.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
-from edgeq.export.topology import VitPlan, choose, floats_of
+from edgeq.evaluation.exact_comparison import ComparedImages, Groups, measure_onnx, measure_tflite, with_signal
+from edgeq.evaluation.output_difference import (
+    Comparison,
+    Reference,
+    compare,
+    real_inputs,
+    reference_outputs,
+    tflite_outputs,
+)
+from edgeq.exporting.artifact import Artifact, Postprocessing
+from edgeq.exporting.onnx.writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+from edgeq.exporting.passes.rescale import smooth_channels, unify_channels
+from edgeq.exporting.planning.selection import VitPlan, choose, floats_of
+from edgeq.exporting.signal.output_groups import WHOLE, output_groups
+from edgeq.exporting.signal.ratio import Signal
+from edgeq.exporting.tflite import writer as tflite_writer
+from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
 from edgeq.files import require_writable
-from edgeq.images import list_images
-from edgeq.model_source import ModelRequest, open_model
-from edgeq.preprocessing import Placement
+from edgeq.inputs.images import list_images
+from edgeq.inputs.preprocessing import Placement
+from edgeq.sources.model import ModelRequest, open_model
+from edgeq.sources.tflite import convert, open_tflite
 from edgeq.targets import Target, get_target
-from edgeq.tflite_source import convert, open_tflite
-from edgeq.verbs.calibration_source import CalibrationSource
-from edgeq.verbs.channel_statistics import channel_statistics
-from edgeq.verbs.collect import calibrated_tensors
-from edgeq.verbs.compare import Comparison, Reference, compare, real_inputs, reference_outputs, tflite_outputs
-from edgeq.verbs.exact_comparison import ComparedImages, Groups, measure_onnx, measure_tflite, with_signal
-from edgeq.verbs.share import collect_ranges, match_tensors, translate_keep
-from edgeq.verbs.tasks import task_of
+from edgeq.tasks.base import task_of
 
 PRECISIONS = {"onnx": ("fp32", "fp16", "int8", "dynamic"), "tflite": tflite_writer.PRECISIONS}
 """File format -> the precisions that it is written in."""
@@ -117,7 +124,8 @@ def export_model(
         formats: Which of the target's formats to write; by default all.
         options: What stays in float, and how TFLite files are written.
         int8_deconv: Whether ConvTranspose runs in INT8 where the target by itself leaves it in float.
-        vit_plan: What of a transformer runs in INT8: `fast`, `balanced` or `safe` (`edgeq.export.topology`, rule 8).
+        vit_plan: What of a transformer runs in INT8: `fast`, `balanced` or `safe`
+            (`edgeq.exporting.planning.selection`, rule 8).
         rescale: How channels between LayerNorm and linear layers are rescaled first, a name of `RESCALINGS`; exact in
             float. By default they are not: on the trained ViT of the benchmarks INT8 gains nothing by it.
         threads: CPU threads for calibration.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import InputError
-from edgeq.report.comparison import CONFIDENCE, FEW, RESAMPLES, Comparison, Drop, compare
+from edgeq.reporting.comparison import CONFIDENCE, FEW, RESAMPLES, Comparison, Drop, compare
 from edgeq.results.rows import Row
 from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.runtimes.latency import interleaved_ratio

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.export.artifact import Artifact
+from edgeq.exporting.artifact import Artifact
 from edgeq.results.reading import read_results
 from edgeq.results.serialization import to_json
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from edgeq import cli
-from edgeq.export.artifact import Artifact
-from edgeq.images import read_image
-from edgeq.preprocessing import preprocess
+from edgeq.cli import app
+from edgeq.exporting.artifact import Artifact
+from edgeq.inputs.images import read_image
+from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes import RUNTIMES, open_session
 from edgeq.runtimes.onnxruntime import OnnxRuntimeSession
 
@@ -49,7 +49,7 @@ def main() -> None:
     """Runs one of the two."""
     RUNTIMES[BASIC] = f"{Path(__file__).stem}:{BasicOnnxRuntimeSession.__name__}"
     if sys.argv[1] != "outputs":
-        cli.main()
+        app.main()
         return
     file, runtime, folder, count, out = sys.argv[2:]
     images = sorted(path for path in Path(folder).iterdir() if path.suffix in (".jpg", ".png"))[: int(count)]

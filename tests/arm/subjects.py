@@ -7,11 +7,11 @@ from pathlib import Path
 
 from benchmarks.image_sets import unpack_fashionmnist
 from edgeq.boundary import Plain, read_json
-from edgeq.detection.shapes import draw_shapes_dataset
-from edgeq.export.artifact import Artifact
+from edgeq.calibration.source import CalibrationSource
+from edgeq.exporting.artifact import Artifact
 from edgeq.files import write_json
-from edgeq.model_source import ModelRequest
-from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.sources.model import ModelRequest
+from edgeq.tasks.detection.shapes import draw_shapes_dataset
 from edgeq.verbs.export import export_model
 
 

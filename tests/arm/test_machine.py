@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.json_results import bench_jobs
-from edgeq.export.artifact import Artifact
+from edgeq.exporting.artifact import Artifact
+from edgeq.measurement.benchmark import Job
 from edgeq.results.measurement import BenchResult
 from edgeq.results.reading import read_results
 from edgeq.runtimes.child import RunnerProcess
 from edgeq.runtimes.probe import ONNX, TFLITE
-from edgeq.verbs.bench import Job
 from tests.arm.agreement import ROOT
 
 pytestmark = pytest.mark.arm

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.cases import Case
-from edgeq.detection.shapes import draw_shapes_dataset
-from edgeq.model_source import ModelRequest
-from edgeq.verbs.bench import Sampling
+from edgeq.measurement.benchmark import Sampling
+from edgeq.sources.model import ModelRequest
+from edgeq.tasks.detection.shapes import draw_shapes_dataset
 
 BRIEF = Sampling(warmup_runs=1, warmup_s=0, min_runs=2, min_s=0, round_runs=1, round_s=0, idle_s=0)
 """Two runs of each file, which say nothing of its speed."""

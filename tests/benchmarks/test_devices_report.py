@@ -13,8 +13,8 @@ from PIL import Image
 from docs import devices_report, report_screenshots
 from docs.browser import find_browser
 from docs.devices_report import SUBJECTS, Steps
-from edgeq.cli import app
-from tests.report.made import make_detections, make_ground_truth, make_score, make_timing
+from edgeq.cli.app import app
+from tests.reporting.made import make_detections, make_ground_truth, make_score, make_timing
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")

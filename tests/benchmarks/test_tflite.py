@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks import centernet_tflite_study, cifar_resnets, tflite_calibration_cost
 from benchmarks.cases import Case
-from edgeq.detection.shapes import draw_shapes_dataset
-from edgeq.export.tflite.writer import PRECISIONS
-from edgeq.model_source import ModelRequest
+from edgeq.exporting.tflite.writer import PRECISIONS
+from edgeq.sources.model import ModelRequest
+from edgeq.tasks.detection.shapes import draw_shapes_dataset
 from tests import tflite_nets
 from tests.benchmarks.conftest import BRIEF, table
 

@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 
 from benchmarks import vit_accuracy, vit_sensitivity, vit_speed
 from benchmarks.vit_accuracy import OUTLIERS, STEPS, Study
-from edgeq.export.topology import VitPlan
-from edgeq.images import list_images, read_image
-from edgeq.model_source import ModelRequest
+from edgeq.exporting.planning.selection import VitPlan
+from edgeq.inputs.images import list_images, read_image
+from edgeq.inputs.preprocessing import preprocess
+from edgeq.inputs.presets import load_preset
 from edgeq.models.zoo import load_model
-from edgeq.preprocessing import preprocess
-from edgeq.presets import load_preset
+from edgeq.sources.model import ModelRequest
 from tests.benchmarks.conftest import BRIEF, HAS_NNCF, require_nncf, table
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests.verbs.test_evaluate import LABELS, save_square_finder
+from tests.evaluation.test_evaluate import LABELS, save_square_finder
 
 
 class Scene(NamedTuple):

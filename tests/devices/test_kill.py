@@ -22,7 +22,7 @@ from tests.devices.scene import Scene, draw_scene
 from tests.tiny import save_conv_net
 
 _IMAGES = 150
-_PREDICTOR = "edgeq.verbs.predictor"
+_PREDICTOR = "edgeq.evaluation.prediction_server"
 _RUNNER = "edgeq.runtimes.runner"
 
 

@@ -15,8 +15,8 @@ import pytest
 from edgeq.devices.remote import RemoteDevice
 from edgeq.devices.transfer import SentFile, SentFolder, Store
 from edgeq.errors import DeviceError, InputError
-from edgeq.verbs.bench import Sampling
-from edgeq.verbs.remote import bench_on_devices
+from edgeq.measurement.benchmark import Sampling
+from edgeq.verbs.on_devices import bench_on_devices
 from tests.arm.emulator import find
 from tests.devices.scene import Scene, draw_scene
 from tests.tiny import save_conv_net

@@ -17,14 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeq.detection import Detections
 from edgeq.devices import ssh
 from edgeq.devices.config import Device
 from edgeq.devices.probe import on_device, parse_facts
 from edgeq.devices.ssh import Connection, parse_answer, remote_command
 from edgeq.errors import DeviceError, EdgeqError, InputError, MissingDependencyError
-from edgeq.verbs.journal import Entry
-from edgeq.verbs.wire import pack_prediction, unpack_prediction
+from edgeq.evaluation.journal import Entry
+from edgeq.evaluation.prediction_codec import pack_prediction, unpack_prediction
+from edgeq.tasks.detection import Detections
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 jsons = st.recursive(

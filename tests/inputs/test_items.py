@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edgeq.errors import InputError
-from edgeq.export.artifact import Preprocessing
+from edgeq.exporting.artifact import Preprocessing
 from edgeq.inputs import ImageFile, evenly_spaced, items_of, model_input
-from edgeq.preprocessing import preprocess
+from edgeq.inputs.preprocessing import preprocess
 
 SPEC = Preprocessing(4, 6, resize="stretch", mean=(0.5,) * 3, std=(0.25,) * 3)
 RNG = np.random.default_rng(0)

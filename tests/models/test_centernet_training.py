@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq.detection.decoders.centernet import decode
-from edgeq.export.artifact import Postprocessing
-from edgeq.preprocessing import Placement
+from edgeq.exporting.artifact import Postprocessing
+from edgeq.inputs.preprocessing import Placement
+from edgeq.tasks.detection.decoders.centernet import decode
 
 torch = pytest.importorskip("torch")
 

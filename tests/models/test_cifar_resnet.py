@@ -7,9 +7,9 @@ import torch
 
 from benchmarks.image_sets import unpack_cifar
 from benchmarks.json_results import evaluate_artifacts
-from edgeq.model_source import ModelRequest
+from edgeq.calibration.source import CalibrationSource
 from edgeq.models.cifar_resnet import CifarResNet
-from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import export_model
 from tests.exact import sums_exactly
 from tests.golden import CIFAR_RESNETS

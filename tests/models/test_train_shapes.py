@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from edgeq.detection.shapes import CATEGORIES, DrawnImage
+from edgeq.tasks.detection.shapes import CATEGORIES, DrawnImage
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -73,9 +73,9 @@ def test_the_slim_model_answers_at_a_quarter_of_the_size():
 def test_inputs_are_normalised_as_the_preset_does(monkeypatch):
     example = make_example(1, 0)
     inputs, targets = make_batch([example])
-    from edgeq.detection.shapes import draw_image
-    from edgeq.preprocessing import preprocess
-    from edgeq.presets import load_preset
+    from edgeq.inputs.preprocessing import preprocess
+    from edgeq.inputs.presets import load_preset
+    from edgeq.tasks.detection.shapes import draw_image
 
     expected, _ = preprocess(draw_image(1, 0).pixels, load_preset("centernet", (INPUT_PX, INPUT_PX)).preprocessing)
     np.testing.assert_allclose(inputs.numpy(), expected, atol=0.51 / 255 / 0.274)  # pixels are kept as whole numbers

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from benchmarks.image_sets import unpack_fashionmnist
 from benchmarks.json_results import evaluate_artifacts
 from edgeq.errors import ModelError
-from edgeq.export.graph import save_onnx
-from edgeq.model_source import ModelRequest, open_model
+from edgeq.exporting.graphs.graph import save_onnx
+from edgeq.inputs.preprocessing import preprocess
+from edgeq.inputs.presets import load_preset
 from edgeq.models.vit import VisionTransformer
 from edgeq.models.vit_configs import VITS
 from edgeq.models.vit_weights import translate_weights
 from edgeq.models.zoo import load_model, read_weights
-from edgeq.preprocessing import preprocess
-from edgeq.presets import load_preset
+from edgeq.sources.model import ModelRequest, open_model
 from edgeq.verbs.export import export_model
 from tests.golden import FASHIONMNIST_VIT
 

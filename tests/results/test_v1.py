@@ -10,10 +10,10 @@ import pytest
 
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
-from edgeq.export.artifact import parse_manifest
-from edgeq.export.tensorrt.check import Checked
-from edgeq.report.build import build_document
-from edgeq.report.runs import read_runs
+from edgeq.exporting.artifact import parse_manifest
+from edgeq.exporting.tensorrt.check import Checked
+from edgeq.reporting.build import build_document
+from edgeq.reporting.runs import read_runs
 from edgeq.results.reading import parse_results, read_results
 from edgeq.results.rows import merge, provenance
 from edgeq.results.serialization import to_json

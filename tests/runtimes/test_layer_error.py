@@ -7,10 +7,10 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.calibrators import Grid
-from edgeq.export.qdq import quantize_weight
+from edgeq.exporting.onnx.qdq import quantize_weight
 from edgeq.runtimes import layer_error
 from edgeq.runtimes.layer_error import LayerError
-from tests.export.nets import graph, normal
+from tests.exporting.nets import graph, normal
 
 GRIDS = [Grid.asymmetric(-1.5, 2.0), Grid.symmetric(1.0), Grid.asymmetric(-3.0, 3.0, 4), Grid.symmetric(2.5, 6)]
 

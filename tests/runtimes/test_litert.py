@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from edgeq.errors import EngineError, InputError, MissingDependencyError
-from edgeq.export.artifact import Artifact, TensorSpec
-from edgeq.export.tflite.writer import Options, write
+from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.tflite.writer import Options, write
 from edgeq.runtimes import litert, open_session
 from edgeq.runtimes.litert import xnnpack_coverage
 from tests import tflite_nets
-from tests.export import nets
+from tests.exporting import nets
 from tests.small import SIZE, small_centernet
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from edgeq.errors import EngineError
-from edgeq.export.tflite.plan import observed_tensors
+from edgeq.exporting.tflite.plan import observed_tensors
 from edgeq.runtimes.litert_observer import TfliteObserver
 from tests import tflite_nets
-from tests.export import nets
+from tests.exporting import nets
 from tests.small import SIZE
 
 

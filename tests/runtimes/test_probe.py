@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeq.errors import InputError
-from edgeq.export.tflite.graph import read_graph
+from edgeq.exporting.tflite.graph import read_graph
 from edgeq.machine import read_machine
 from edgeq.runtimes import RUNTIMES, is_installed
 from edgeq.runtimes.probe import EXPECTED, INPUT, ONNX, TFLITE, probe

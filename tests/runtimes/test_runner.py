@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edgeq.errors import EngineError, InputError, MismatchError
-from edgeq.export.artifact import Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Preprocessing, TensorSpec
 from edgeq.machine import read_machine
 from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
 from edgeq.runtimes.runner import make_inputs

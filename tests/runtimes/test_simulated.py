@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.json_results import evaluate_artifacts
+from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import EngineError, InputError
-from edgeq.export.artifact import Artifact
-from edgeq.foreign import open_artifact
-from edgeq.model_source import ModelRequest
+from edgeq.exporting.artifact import Artifact
 from edgeq.runtimes import RUNTIMES, SIMULATED, default_runtime, is_installed, open_session, simulation_of
+from edgeq.sources.artifact_file import open_artifact
+from edgeq.sources.model import ModelRequest
 from edgeq.targets import TARGETS, get_target
-from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import export_model
 
 S_X, S_R, S_OUT = np.float32(0.05), np.float32(0.11), np.float32(0.07)

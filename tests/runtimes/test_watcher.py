@@ -121,9 +121,12 @@ def test_functions_of_who_drives_it_are_called_with_the_session(tmp_path):
     artifact = save_conv_net(tmp_path / "net.onnx")
     with RunnerProcess("net") as process:
         with pytest.raises(InputError, match="no artifact is open"):
-            process.ask(TIMEOUT_S, "call", function="edgeq.verbs.stages:time_stages")
+            process.ask(TIMEOUT_S, "call", function="edgeq.measurement.stage_timing:time_stages")
         process.ask(TIMEOUT_S, "open", artifact=str(artifact.path), **OPTIONS)
-        assert process.ask(TIMEOUT_S, "call", function="edgeq.verbs.stages:time_stages")["result"]["problem"] is None
+        assert (
+            process.ask(TIMEOUT_S, "call", function="edgeq.measurement.stage_timing:time_stages")["result"]["problem"]
+            is None
+        )
         with pytest.raises(InputError, match=r"function 'edgeq\.verbs\.nothing:at_all': cannot import"):
             process.ask(TIMEOUT_S, "call", function="edgeq.verbs.nothing:at_all")
 

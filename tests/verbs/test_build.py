@@ -14,13 +14,13 @@ from PIL import Image
 from edgeq.calibrators import Histogram
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EngineError, InputError, MismatchError, ModelError
-from edgeq.export.artifact import Artifact, Preprocessing, TensorSpec
-from edgeq.export.tensorrt.cache import make_cache, parse_cache
+from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec
+from edgeq.exporting.tensorrt.cache import make_cache, parse_cache
 from edgeq.files import sha256_file
+from edgeq.measurement.engine_comparison import RouteResult, better
 from edgeq.runtimes import open_session
 from edgeq.verbs.build import BuildRequest, build_engines
-from edgeq.verbs.compare_engines import RouteResult, better
-from edgeq.verbs.inspect_engine import inspect_engine
+from edgeq.verbs.inspect import inspect_engine
 from tests.tiny import save_conv_net
 from tests.trt_fixtures import SCALES, board, faults, image, install, old_trt, reference, save_net, trt, trt10
 
@@ -287,7 +287,7 @@ def test_no_cuda_binding_is_one_line(trt10, exported, edgeq, monkeypatch):
 def test_eval_scores_engines(trt10, drawn, edgeq, tmp_path):
     """An engine of a network that maps images to heat maps goes through the same task as every other artifact."""
     pytest.importorskip("torch")
-    from edgeq.model_source import ModelRequest
+    from edgeq.sources.model import ModelRequest
     from edgeq.verbs.export import export_model
     from tests.small import save_small_centernet
 

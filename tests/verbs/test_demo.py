@@ -7,11 +7,11 @@ import json
 import pytest
 
 from benchmarks import demo
-from edgeq.detection.shapes import CATEGORIES
 from edgeq.errors import InputError
-from edgeq.export.artifact import Artifact
+from edgeq.exporting.artifact import Artifact
 from edgeq.results.reading import read_results
 from edgeq.runtimes import is_installed
+from edgeq.tasks.detection.shapes import CATEGORIES
 from edgeq.verbs.demo import run_demo
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import edgeq
-from edgeq.console import print_diagnosis
+from edgeq.cli.console import print_diagnosis
 from edgeq.machine import read_machine
 from edgeq.runtimes import RUNTIMES, is_installed
 from edgeq.verbs import doctor

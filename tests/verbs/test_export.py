@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
-from edgeq.export.artifact import Artifact
-from edgeq.export.tflite.writer import Options
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tflite.writer import Options
 from edgeq.files import sha256_file
-from edgeq.images import list_images, read_image
 from edgeq.inputs import items
-from edgeq.model_source import ModelRequest
-from edgeq.preprocessing import preprocess
+from edgeq.inputs.images import list_images, read_image
+from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes import is_installed, open_session
-from edgeq.verbs.calibration_source import CalibrationSource
+from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import PRECISIONS, ExportResult, export_model
 from tests import exact
 from tests.test_order import ROOT

@@ -8,13 +8,13 @@ import numpy as np
 import onnx
 import pytest
 
+from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import InputError, MismatchError
-from edgeq.export.artifact import Artifact
-from edgeq.export.tensorrt.cache import make_cache, parse_cache
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensorrt.cache import make_cache, parse_cache
 from edgeq.files import sha256_file, write_bytes
-from edgeq.model_source import ModelRequest
+from edgeq.sources.model import ModelRequest
 from edgeq.targets import get_target
-from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import ExportResult, export_model
 
 

@@ -12,19 +12,19 @@ import torch
 from PIL import Image
 from torch import nn
 
+from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import InputError
-from edgeq.export.artifact import Artifact
-from edgeq.export.graph import infer_shapes, read_onnx
-from edgeq.export.onnx_writer import FloatModel
-from edgeq.export.tflite.writer import Options
-from edgeq.export.topology import VitPlan
-from edgeq.export.transformer import find_transformer
-from edgeq.model_source import ModelRequest
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.graphs.graph import infer_shapes, read_onnx
+from edgeq.exporting.graphs.transformer import find_transformer
+from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.planning.selection import VitPlan
+from edgeq.exporting.tflite.writer import Options
 from edgeq.models.vit import VisionTransformer
 from edgeq.models.vit_configs import VitConfig
 from edgeq.runtimes import open_session
+from edgeq.sources.model import ModelRequest
 from edgeq.targets import get_target
-from edgeq.verbs.calibration_source import CalibrationSource
 from edgeq.verbs.export import ExportResult, export_model
 from tests import exact
 

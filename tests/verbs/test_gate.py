@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.json_results import merge
 from edgeq.errors import InputError
-from edgeq.predictions import ClassificationPredictions, EmbeddingPredictions, pack_predictions
+from edgeq.tasks.prediction_records import ClassificationPredictions, EmbeddingPredictions, pack_predictions
 from edgeq.verbs.gate import FAILED, NOT_MEASURED, NOT_PROVED, PASSED, GateResult, Limits, Verdict, check_limits
-from tests.report.made import ENVIRONMENT, make_detections, make_ground_truth, make_score, make_timing
+from tests.reporting.made import ENVIRONMENT, make_detections, make_ground_truth, make_score, make_timing
 
 TRUTH = make_ground_truth(40, seed=5)
 GOOD = make_detections(TRUTH, 1, 1.0)

@@ -16,7 +16,7 @@ from edgeq.machine import read_machine
 from edgeq.runtimes import is_installed
 from edgeq.runtimes.probe import EXPECTED, INPUT, ONNX, probe
 from tests import exact
-from tests.export import nets
+from tests.exporting import nets
 from tests.x86.cpu import is_emulated
 
 pytestmark = pytest.mark.kernels

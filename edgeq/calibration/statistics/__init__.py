@@ -1,8 +1,8 @@
 """Statistics: what calibration can gather about a tensor. One class per file, and one line in `STATISTICS`.
 
 Third parties register through the entry point group `edgeq.statistics`. All statistics of a run are gathered in one
-pass over the images (`edgeq.verbs.collect.Collector`); each states in its own docstring what order and batches of the
-images may change, which for most of them is nothing.
+pass over the images (`edgeq.calibration.collector.Collector`); each states in its own docstring what order and batches
+of the images may change, which for most of them is nothing.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgeq.calibration.statistics.base import require_finite
 from edgeq.errors import InputError
-from edgeq.export.rescale import ChannelExtremes
+from edgeq.exporting.passes.rescale import ChannelExtremes
 
 
 class ChannelExtremesStatistic:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import EngineError, InputError, MismatchError, ModelError
-from edgeq.export.artifact import TensorSpec
-from edgeq.export.tensorrt.cache import CalibrationCache, header_version
+from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensorrt.cache import CalibrationCache, header_version
 from edgeq.files import write_bytes
 from edgeq.runtimes.cuda import Cuda
 from edgeq.runtimes.tensorrt.calibrator import Feed, batch_spec, make_calibrator

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import edgeq
-from edgeq.export.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact, TensorSpec
 from edgeq.files import write_bytes
 from edgeq.runtimes.tensorrt.builder import BuildOptions, FromCache, FromImages, FromScales, Plan
 from edgeq.runtimes.tensorrt.facts import BuildFacts, Platform

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeq.boundary import Count, convert
 from edgeq.errors import MismatchError
-from edgeq.export.artifact import Artifact
+from edgeq.exporting.artifact import Artifact
 from edgeq.runtimes.cuda import Cuda
 from edgeq.runtimes.tensorrt.library import short_version
 from edgeq.sensors import power_mode

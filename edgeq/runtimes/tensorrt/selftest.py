@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import EdgeqError
-from edgeq.export.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact, TensorSpec
 from edgeq.runtimes import is_installed, open_session
 from edgeq.runtimes.cuda import open_cuda
 from edgeq.runtimes.tensorrt.builder import BuildOptions, build_plan

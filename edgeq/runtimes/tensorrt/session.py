@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import EngineError, InputError
-from edgeq.export.artifact import TensorSpec
+from edgeq.exporting.artifact import TensorSpec
 from edgeq.runtimes.base import Arrays, DeviceTimes, Session
 from edgeq.runtimes.cuda import Buffer, open_cuda
 from edgeq.runtimes.tensorrt.facts import BuildFacts, check_platform, read_platform

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgeq.errors import EngineError, InputError, MismatchError, ModelError
-from edgeq.export.tensorrt.cache import CalibrationCache, make_cache, parse_cache
+from edgeq.exporting.tensorrt.cache import CalibrationCache, make_cache, parse_cache
 from edgeq.runtimes.cuda import open_cuda
 from edgeq.runtimes.tensorrt.builder import BuildOptions, FromCache, FromImages, FromScales, build_plan
 from tests.trt_fixtures import SCALES, image, save_net

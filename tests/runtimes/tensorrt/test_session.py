@@ -10,7 +10,7 @@ import pytest
 
 from edgeq.boundary import convert
 from edgeq.errors import EngineError, InputError, MismatchError
-from edgeq.export.artifact import Artifact
+from edgeq.exporting.artifact import Artifact
 from edgeq.runtimes import choose_runtimes, open_session
 from edgeq.runtimes.cuda import DeviceFacts
 from edgeq.runtimes.tensorrt.builder import BuildOptions

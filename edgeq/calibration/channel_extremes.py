@@ -1,0 +1,46 @@
+"""The extremes of every channel of a float graph's tensors over images, for `edgeq.exporting.passes.rescale`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeq.calibration.collector import Collector, ObservedOnnxModel
+from edgeq.calibration.statistics import Request
+from edgeq.calibration.statistics.channel_extremes import ChannelExtremesStatistic
+from edgeq.errors import InputError
+from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.passes.rescale import ChannelExtremes, rescalable_tensors
+from edgeq.inputs import UnreadableImages, evenly_spaced, image_files
+
+
+def channel_statistics(
+    model: FloatModel, images: Sequence[Path], *, num: int = 128, threads: int | None = None
+) -> dict[str, ChannelExtremes]:
+    """Returns tensor name -> extremes of its channels, for all tensors whose channels can be rescaled.
+
+    Args:
+        model: The float model.
+        images: Image files; `num` of them are taken, evenly spaced. Copies of one image are counted once.
+        num: The most images to take. A maximum is known sooner than a histogram.
+        threads: CPU threads of the engine.
+
+    Raises:
+        InputError: there are no images, or more than 5 % of them cannot be read.
+        ModelError: an activation is NaN or infinite.
+        EngineError: the engine cannot run the graph.
+    """
+    names = rescalable_tensors(model.graph)
+    chosen = evenly_spaced(images, num)
+    if not names:
+        return {}
+    requests = [Request.of(name, "channel_extremes", axis=-1) for name in names]
+    collector = Collector(ObservedOnnxModel(model, names, threads), None, requests)
+    collector.run(image_files(chosen), UnreadableImages(len(chosen)).add, label="channels")
+    if not collector.done:
+        raise InputError("no image could be used for the channels' statistics; give at least one readable image")
+    return {
+        request.tensor: statistic.extremes
+        for request, statistic in collector.statistics().items()
+        if isinstance(statistic, ChannelExtremesStatistic)
+    }

@@ -1,0 +1,357 @@
+"""Runs images through a float model and gathers statistics of its tensors, for `edgeq calibrate` and others."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+import edgeq
+from edgeq.calibration.statistics import NonFiniteError, Request, Statistic, statistic_class
+from edgeq.calibration.statistics.histogram import HistogramStatistic
+from edgeq.calibrators import Histogram
+from edgeq.calibrators.ranges import Provenance, Ranges
+from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
+from edgeq.exporting.artifact import Preprocessing
+from edgeq.exporting.graphs.linear import linear_of
+from edgeq.exporting.graphs.transformer import find_transformer
+from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.planning.fp16_audit import audited_tensors, thinned
+from edgeq.exporting.planning.selection import VitPlan, activation_behind, choose, observed_tensors
+from edgeq.exporting.tflite.plan import observed_tensors as observed_in_tflite
+from edgeq.exporting.tflite.writer import TfliteModel
+from edgeq.inputs import Item, Items, OnUnreadable, model_input, prepared_samples
+from edgeq.progress import progress_bar
+from edgeq.registry import registered
+from edgeq.resume import JobLog
+from edgeq.runtimes.litert_observer import TfliteObserver
+from edgeq.runtimes.observer import ActivationObserver
+from edgeq.targets import TARGETS, get_target
+
+_AHEAD = 2
+
+_log = logging.getLogger(__name__)
+
+
+def calibrated_tensors(model: FloatModel) -> list[str]:
+    """Returns the tensors that some registered target quantizes, and those that are audited for FP16."""
+    return list(dict.fromkeys([*_quantized_tensors(model), *audited_tensors(model.graph)]))
+
+
+def _quantized_tensors(model: FloatModel) -> list[str]:
+    """Returns the tensors that some registered target quantizes: one calibration serves them all.
+
+    What TFLite files need is among them: the outputs, for files whose outputs are integers, what depthwise
+    convolutions read and write, and what linear layers write.
+    """
+    targets = [get_target(name) for name in registered("target", TARGETS)]
+    rules = [target.rules for target in targets]
+    rules += [dataclasses.replace(each.rules, int8_depthwise=True) for each in targets if "tflite" in each.formats]
+    plans: tuple[VitPlan, ...] = ("balanced", "fast") if find_transformer(model.graph).blocks else ("balanced",)
+    chosen = [choose(model.graph, each, vit_plan=plan) for each in rules for plan in plans]
+    observed = observed_tensors(model.graph, chosen)
+    outputs = [str(value.name) for value in model.graph.graph.outputs]
+    if any("tflite" in each.formats for each in targets):
+        # Engines of ONNX files give floats out of a linear layer, TFLite's static FULLY_CONNECTED does not.
+        layers = (linear_of(node) for node in model.graph.graph)
+        outputs += [str(activation_behind(layer.add or layer.node).name) for layer in layers if layer is not None]
+    return list(dict.fromkeys([*observed, *outputs]))
+
+
+class _Part(msgspec.Struct):
+    """What an interrupted calibration has kept."""
+
+    format: str
+    tool_version: str
+    model_digest: str
+    preprocessing_digest: str
+    tensors: list[str]
+    images: list[str]
+    histograms: dict[str, Any]
+
+
+class ObservedModel(Protocol):
+    """A float model in an engine that hands out its activations.
+
+    Attributes:
+        digest: Digest of the model.
+        preprocessing: What makes its input of an image.
+        names: Tensors that are counted.
+    """
+
+    digest: str
+    preprocessing: Preprocessing
+    names: list[str]
+
+    def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
+
+
+class ObservedOnnxModel:
+    """A float ONNX graph in ONNX Runtime; it hands out further tensors that are not counted."""
+
+    def __init__(
+        self, model: FloatModel, tensors: Sequence[str] | None, threads: int | None, further: Sequence[str] = ()
+    ) -> None:
+        self.digest, self.preprocessing = model.digest, model.preprocessing
+        counted = list(tensors) if tensors is not None else _quantized_tensors(model)
+        audited = audited_tensors(model.graph) if tensors is None else []
+        self.names = list(dict.fromkeys([*counted, *audited]))
+        self._thinned = frozenset(audited).difference(counted, further)
+        self._input = str(model.graph.graph.inputs[0].name)
+        observed = list(dict.fromkeys([*self.names, *further]))
+        self._observer = ActivationObserver(model.graph, observed, threads)
+
+    def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
+        arrays = self._observer.observe({self._input: image})
+        return arrays | {name: thinned(arrays[name]) for name in self._thinned}
+
+
+class ObservedTfliteModel:
+    """A float TFLite file in LiteRT."""
+
+    def __init__(self, model: TfliteModel, tensors: Sequence[str] | None, threads: int | None) -> None:
+        self.digest, self.preprocessing = model.digest, model.preprocessing
+        self.names = list(tensors) if tensors is not None else observed_in_tflite(model.graph)
+        self._input = model.input
+        self._observer = TfliteObserver(model.content, self.names, threads)
+
+    def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
+        return self._observer.observe(self._input.encode(image))
+
+
+def observed_model(
+    model: FloatModel | TfliteModel, tensors: Sequence[str] | None, threads: int | None
+) -> ObservedModel:
+    """Returns a float model in the engine of its format.
+
+    Args:
+        model: The model.
+        tensors: Names of the tensors to observe; by default all that some target or precision quantizes.
+        threads: CPU threads of the engine.
+
+    Raises:
+        InputError: the model has no such tensor.
+        EngineError: the engine cannot run it.
+    """
+    if isinstance(model, FloatModel):
+        return ObservedOnnxModel(model, tensors, threads)
+    return ObservedTfliteModel(model, tensors, threads)
+
+
+class Collector:
+    """Runs images through the float graph and gathers statistics of its tensors, all of them in one pass.
+
+    Args:
+        model: The float model.
+        out: The file that the results are for, beside which an interrupted run keeps what was gathered.
+        requests: The statistics to gather; by default the histograms of `model.names`.
+        then: What else to do with the activations of an image.
+
+    Attributes:
+        done: Digests of the images that were counted, by an earlier run too.
+        resumed: How many of them an earlier run has counted.
+    """
+
+    def __init__(
+        self,
+        model: ObservedModel,
+        out: Path | None,
+        requests: Sequence[Request] | None = None,
+        then: Callable[[Mapping[str, np.ndarray]], None] | None = None,
+    ) -> None:
+        self._model = model
+        self._then = then
+        wanted = [Request(name, "histogram") for name in model.names] if requests is None else requests
+        self._gathered = {request: request.start() for request in wanted}
+        self._earlier: list[dict[Request, Statistic]] = []
+        self._log = None if out is None else JobLog(out.with_name(out.name + ".partial"), self._job())
+        # An image is counted as a whole or not at all, also in what an interrupted run keeps.
+        self._counting = threading.Lock()
+        self._torn = False
+        self.done: list[str] = []
+        self.resumed = 0
+
+    def run(self, items: Items, on_unreadable: OnUnreadable, label: str = "calibrate") -> None:
+        """Counts images; copies of one, and those that an earlier run has counted, are counted once.
+
+        One image is in flight: while the engine computes it, the previous one is counted and the next one is decoded.
+
+        Args:
+            items: Images, or inputs that are ready.
+            on_unreadable: Told of images that cannot be read.
+            label: What the progress bar calls it.
+
+        Raises:
+            InputError: too many images cannot be read, or an input does not fit the model.
+            ModelError: an activation is NaN or infinite.
+        """
+        earlier = frozenset(self.done)
+        seen = set(earlier)
+        counting: Future[None] | None = None
+        spec = self._model.preprocessing
+
+        def prepare(_position: int, item: Item, content: np.ndarray) -> np.ndarray:
+            return model_input(content, spec, item.name)[0]
+
+        total = len(items) if isinstance(items, Sized) else None
+        with (
+            ThreadPoolExecutor(1) as reader,
+            ThreadPoolExecutor(1) as counter,
+            progress_bar(total, label) as advance,
+        ):
+            for sample in prepared_samples(
+                items,
+                prepare,
+                pool=reader,
+                ahead=_AHEAD,
+                advance=advance,
+                on_unreadable=on_unreadable,
+                known=earlier,
+            ):
+                if sample.digest in seen:
+                    continue
+                seen.add(sample.digest)
+                arrays = self._model.observe(sample.prepared)
+                if counting is not None:
+                    counting.result()
+                counting = counter.submit(self._count, sample.name, sample.digest, arrays)
+            if counting is not None:
+                counting.result()
+
+    def _count(self, name: str, digest: str, arrays: Mapping[str, np.ndarray]) -> None:
+        with self._counting:
+            self._torn = True
+            for request, statistic in self._gathered.items():
+                try:
+                    statistic.update(arrays[request.tensor])
+                except NonFiniteError as error:
+                    raise ModelError(
+                        f"tensor {request.tensor!r} holds {error} for {name}; the model or its pre-processing is "
+                        "broken, check it in FP32 first"
+                    ) from error
+            if self._then is not None:
+                self._then(arrays)
+            self.done.append(digest)
+            self._torn = False
+
+    def ranges(self, method: str, options: Mapping[str, float]) -> Ranges:
+        """Returns what a method finds in the counts."""
+        return Ranges.from_histograms(self.histograms(), self.provenance(), method, **options)
+
+    def provenance(self, further: Sequence[str] = ()) -> Provenance:
+        """Returns where the counts come from, with the digests of further images."""
+        if not self.done:
+            raise InputError("no image could be used for calibration; give at least one readable image")
+        return Provenance.of(
+            model_digest=self._model.digest,
+            preprocessing_digest=self._model.preprocessing.digest,
+            image_digests=[*self.done, *further],
+            tool_version=edgeq.__version__,
+        )
+
+    def statistics(self) -> dict[Request, Statistic]:
+        """Returns what was gathered, here and in earlier, interrupted runs."""
+        if not self._earlier:
+            return dict(self._gathered)
+        found = {}
+        for request in self._gathered:
+            found[request] = request.start()
+            for part in (*self._earlier, self._gathered):
+                found[request].merge(part[request])
+        return found
+
+    def histograms(self) -> dict[str, Histogram]:
+        """Returns tensor -> its histogram, for the tensors whose histograms were requested."""
+        return {
+            request.tensor: statistic.histogram
+            for request, statistic in self.statistics().items()
+            if isinstance(statistic, HistogramStatistic)
+        }
+
+    def save_partial(self) -> None:
+        """Keeps what this run has counted."""
+        with self._counting:
+            if self._log is None or self._torn or len(self.done) == self.resumed:
+                return
+            kept = count_of_images(len(self.done))
+            gathered = [statistic.to_json() for statistic in self._gathered.values()]
+            try:
+                if not self._earlier:
+                    self._log.remove()  # nothing in it can be used
+                self._log.add({"images": self.done[self.resumed :], "statistics": gathered})
+            except InputError as error:
+                _log.warning("the ranges of %s could not be kept: %s", kept, error)
+            else:
+                _log.warning("%s counted so far: kept in %s; rerun the command to resume", kept, self._log.path)
+
+    def _job(self) -> dict[str, Any]:
+        return {
+            "format": "edgeq-calibration-part",
+            "tool_version": edgeq.__version__,
+            "model_digest": self._model.digest,
+            "preprocessing_digest": self._model.preprocessing.digest,
+            "requests": [dataclasses.astuple(request) for request in self._gathered],
+        }
+
+    def forget_partial(self) -> None:
+        """Removes what an interrupted run has kept."""
+        if self._log is not None:
+            self._log.remove()
+
+    def resume(self, items: Sequence[Item]) -> None:
+        """Takes over what interrupted runs have counted, if this run would count the same."""
+        if self._log is None or not self._log.path.is_file():
+            return
+        try:
+            done, parts = self._read_parts(self._log, items)
+        except (EdgeqError, KeyError, TypeError, ValueError, AttributeError) as error:
+            _log.warning("starting again: what an earlier run kept cannot be used: %s", error)
+        else:
+            self._earlier, self.done, self.resumed = parts, done, len(done)
+
+    def _read_parts(self, log: JobLog, items: Sequence[Item]) -> tuple[list[str], list[dict[Request, Statistic]]]:
+        try:
+            found = log.parts()
+        except MismatchError:
+            raise MismatchError(
+                f"{log.path} belongs to another model, other statistics, another pre-processing or version of edgeq"
+            ) from None
+        if not found:
+            raise InputError(f"{log.path} is damaged")
+        done: list[str] = []
+        parts: list[dict[Request, Statistic]] = []
+        for part in found:
+            images = [str(digest) for digest in part["images"]]
+            if set(images) & set(done):
+                raise InputError(f"{log.path} was written by two runs at the same time")
+            done += images
+            documents = zip(self._gathered, part["statistics"], strict=True)
+            parts.append(
+                {request: statistic_class(request.statistic).from_json(document) for request, document in documents}
+            )
+        if not set(done) <= {digest for digest, _ in digests_of(items)}:
+            raise MismatchError(f"{log.path} has counted images that this run does not take")
+        return done, parts
+
+
+def digests_of(items: Iterable[Item]) -> Iterator[tuple[str, Item]]:
+    """Yields the SHA-256 of each item with the item; those that cannot be read are left out."""
+    for item in items:
+        with contextlib.suppress(InputError):  # to be named when its turn comes
+            yield item.digest(), item
+
+
+def count_of_images(number: int) -> str:
+    """Returns a number of images in words for a message."""
+    return "1 image" if number == 1 else f"{number} images"

@@ -1,0 +1,356 @@
+"""The command line: parse, call a verb, print. No work happens here, and nothing heavy is imported early."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+import typer.core
+
+import edgeq
+from edgeq.cli import board, measure, results
+from edgeq.cli.options import JsonFile, Labels, Threads, require_writable_json, write_json_file
+from edgeq.cli.progress import terminal_progress
+from edgeq.errors import EdgeqError
+from edgeq.progress import reporting_to
+
+if TYPE_CHECKING:
+    from edgeq.exporting.planning.selection import VitPlan
+    from edgeq.sources.model import ModelRequest
+
+
+class _Commands(typer.core.TyperGroup):
+    """Says in one line that a command was interrupted."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            typer.echo("error: interrupted", err=True)
+            raise typer.Exit(_INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="edgeq",
+    help="Calibrate a vision model once, export it to every engine, measure what it costs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+_INTERRUPTED = 130
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.")
+]
+Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .safetensors or .pth.")]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="How images are prepared and outputs are read: a preset (centernet, yolox, imagenet, clip, ...) or a "
+        ".toml file."
+    ),
+]
+Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, if the model does not fix it.")]
+ImagesDir = Annotated[Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="minmax, percentile, entropy, mse, lp (the default), or best: per tensor, the method with the least "
+        "layer error on held-out images."
+    ),
+]
+Number = Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Calibrate a vision model once, export it to every engine, measure what it costs."""
+    if version:
+        typer.echo(f"edgeq {edgeq.__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("artifacts"),
+    target: Annotated[
+        str, typer.Option(help="Device to export for: x86, x86-ort, arm, jetson-orin or jetson-orin-trt11.")
+    ] = "x86",
+    precision: Annotated[
+        str, typer.Option(help="fp32, fp16, int8, dynamic or, for TFLite, int16x8; separate several with commas.")
+    ] = "fp32",
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="onnx or tflite; by default every format of the target; repeatable."),
+    ] = None,
+    weights: Weights = None,
+    calib: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ranges for int8: a ranges file, images (folder, list of paths, COCO .json with --images), or a "
+            "calibration cache of TensorRT."
+        ),
+    ] = None,
+    images: ImagesDir = None,
+    method: Method = None,
+    num: Number = 512,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Keep in float: a node's name, a regular expression, an operator type, or of a transformer "
+            "vit.[BLOCKS.]PART (vit.fc2, vit.end.qk, vit.0-3); repeatable."
+        ),
+    ] = None,
+    vit_plan: Annotated[
+        str,
+        typer.Option(
+            help="Transformers: fast (patch embedding and, on Jetson, attention products in INT8 too), balanced, or "
+            "safe (layers that write to the residual stream stay in float)."
+        ),
+    ] = "balanced",
+    rescale: Annotated[
+        str | None,
+        typer.Option(
+            help="Transformers: rescale the channels after LayerNorm to even out the outliers seen in the images: "
+            "smooth (SmoothQuant) or unify (RepQ-ViT)."
+        ),
+    ] = None,
+    int8_deconv: Annotated[
+        bool, typer.Option("--int8-deconv", help="jetson-orin: ConvTranspose in INT8 too, instead of FP16.")
+    ] = False,
+    integer_io: Annotated[
+        bool, typer.Option("--int8-io", help="TFLite: integer inputs and outputs, for hardware without floating point.")
+    ] = False,
+    compat: Annotated[
+        str | None, typer.Option(help="TFLite: restrict files to what the old tflite-runtime runs correctly.")
+    ] = None,
+    preset: PresetOption = None,
+    size: Size = None,
+    labels: Labels = None,
+    opset: Annotated[int | None, typer.Option(min=17, max=23, help="ONNX opset; by default the target's.")] = None,
+    dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
+    threads: Threads = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Export a model for a target; check each file against the model and write its manifest."""
+    from edgeq.calibration.source import CalibrationSource
+    from edgeq.cli.console import describe_layers, describe_signal
+    from edgeq.exporting.tflite.writer import Options
+    from edgeq.verbs.export import export_model
+
+    require_writable_json(json_file)
+    request = _request(model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch)
+    calibration = None if calib is None else CalibrationSource(calib, images, method, num)
+    precisions = [name.strip() for name in precision.split(",") if name.strip()]
+    result = export_model(
+        request,
+        target,
+        precisions,
+        out,
+        calibration=calibration,
+        formats=formats or (),
+        options=Options(tuple(keep or ()), integer_io, compat),
+        int8_deconv=int8_deconv,
+        vit_plan=cast("VitPlan", vit_plan),
+        rescale=rescale,
+        threads=threads,
+    )
+    for file in result.files:
+        size_mb = file.artifact.size_bytes / 1e6
+        comparison = file.comparison
+        typer.echo(
+            f"{file.artifact.path}  {size_mb:.2f} MB  max abs difference {comparison.max_abs_difference:.3g} of "
+            f"{comparison.max_abs_output:.3g}, cosine {comparison.cosine:.5f} "
+            f"(measured against {comparison.reference} on {comparison.images} images)"
+        )
+        for line in (
+            *describe_signal(file.artifact, comparison.signal),
+            *describe_layers(file.artifact.quantization_facts),
+        ):
+            typer.echo(f"    {line}")
+    if result.ranges_path is not None:
+        typer.echo(f"ranges: {result.ranges_path}")
+    write_json_file(json_file, result.to_json())
+
+
+@app.command()
+def calibrate(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file."),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Argument(metavar="IMAGES", help="A folder, a text file of paths, or a COCO .json with --images."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The ranges file to write.")] = Path("ranges.json"),
+    method: Method = None,
+    num: Number = 512,
+    images: ImagesDir = None,
+    earlier: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Earlier ranges file to apply another method to; needs no images."),
+    ] = None,
+    percentile: Annotated[
+        float | None, typer.Option(help="Percentage of the values that method percentile keeps.")
+    ] = None,
+    weights: Weights = None,
+    preset: PresetOption = None,
+    size: Size = None,
+    threads: Threads = None,
+) -> None:
+    """Collect the ranges of a model's activations on representative images, once for every target and method."""
+    if percentile is not None and method != "percentile":
+        raise typer.BadParameter("requires --method percentile", param_hint="--percentile")
+    options = {} if percentile is None else {"percentile": percentile}
+    if earlier is not None:
+        from edgeq.calibrators.ranges import Ranges
+
+        refused = {"MODEL": model, "--images": images, "--weights": weights, "--preset": preset, "--size": size}
+        for name, value in refused.items():
+            if value is not None:
+                raise typer.BadParameter(f"cannot be combined with {name}: no model is run", param_hint="--from")
+        ranges = Ranges.load(earlier)
+        changed = ranges.with_method(method or ranges.method, **options)
+        changed.save(out)
+        typer.echo(f"{out}: {len(changed.tensors)} tensors by {changed.method}, from {earlier}; no image was read")
+        return
+    if model is None or source is None:
+        raise typer.BadParameter("give MODEL and IMAGES, or --from FILE")
+    from edgeq.calibration.calibrate import DEFAULT_METHOD
+    from edgeq.calibration.calibrate import calibrate as run
+    from edgeq.inputs.images import list_images
+    from edgeq.sources.model import open_model
+    from edgeq.sources.tflite import open_tflite
+
+    found = list_images(source, images)
+    request = _request(model, weights, preset, size, None)
+    opened = open_tflite(request) if model.endswith(".tflite") else open_model(request).model
+    result = run(
+        opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads
+    )  # fmt: skip
+    resumed = f" ({result.resumed} of them in an interrupted run)" if result.resumed else ""
+    skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""
+    typer.echo(
+        f"{out}: {len(result.ranges.tensors)} tensors by {result.ranges.method}; images counted: {result.images}"
+        f"{resumed}{skipped}"
+    )
+
+
+app.command()(measure.bench)
+app.command("eval")(measure.evaluate)
+app.command()(results.report)
+app.command()(results.gate)
+app.command()(board.check)
+app.command()(board.build)
+app.command()(board.inspect)
+
+
+@app.command()
+def doctor(
+    device_test: Annotated[
+        bool, typer.Option("--device-test", help="On a Jetson: build, inspect and run a small INT8 engine.")
+    ] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Show what this machine can run, and the pip command for whatever is missing."""
+    from edgeq.cli.console import print_diagnosis
+    from edgeq.verbs.doctor import examine
+
+    diagnosis = examine(device_test=device_test)
+    print_diagnosis(diagnosis)
+    write_json_file(json_file, diagnosis.to_json())
+    if not diagnosis.healthy:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for images, files and results.")] = Path("demo"),
+    images: Annotated[int, typer.Option(min=8, help="Validation images to draw.")] = 100,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Minimum measuring time per artifact, in seconds.")] = 3.0,
+    threads: Threads = None,
+) -> None:
+    """Run every step on the shipped detector: draw images, export, calibrate, quantize, run, score."""
+    from edgeq.cli.console import print_report
+    from edgeq.verbs.demo import run_demo
+
+    print_report(run_demo(out, images=images, seconds=seconds, threads=threads, say=typer.echo))
+    typer.echo(f"wrote {out / 'report.md'}")
+
+
+def _request(
+    model: str,
+    weights: Path | None,
+    preset: str | None,
+    size: str | None,
+    labels: str | None,
+    *,
+    opset: int | None = None,
+    target: str = "x86",
+    dynamic_batch: bool = False,
+) -> ModelRequest:
+    from edgeq.sources.model import ModelRequest, parse_size
+    from edgeq.targets import get_target
+
+    return ModelRequest(
+        reference=model,
+        weights=weights,
+        preset=preset,
+        size=None if size is None else parse_size(size),
+        labels=labels,
+        opset=opset or get_target(target).rules.opset,
+        dynamic_batch=dynamic_batch,
+    )
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to what stderr is at the moment: while a progress bar is drawn, it prints above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
+def _configure_logging() -> None:
+    handler = _StderrHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("edgeq")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.DEBUG if _debug() else logging.INFO)
+    logging.addLevelName(logging.WARNING, "warning")
+
+
+def _debug() -> bool:
+    return os.environ.get("EDGEQ_DEBUG") == "1"
+
+
+def main() -> None:
+    """Runs the command line; an error is one line and exit code 1, with a traceback only under `EDGEQ_DEBUG=1`."""
+    _configure_logging()
+    try:
+        with reporting_to(terminal_progress):
+            app(prog_name="edgeq")
+    except EdgeqError as error:
+        if _debug():
+            raise
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if _debug():
+            raise
+        said = " ".join(str(error).split())
+        typer.echo(f"error: unexpected {type(error).__name__}: {said} (EDGEQ_DEBUG=1 shows where)", err=True)
+        sys.exit(1)

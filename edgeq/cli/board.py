@@ -1,0 +1,111 @@
+"""The commands for boards with TensorRT: parse, call a verb, print. `edgeq.cli.app` registers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
+
+CudaOption = Annotated[
+    str | None, typer.Option(help="CUDA binding: pycuda, cudart or torch; by default the first that works.")
+]
+
+
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file of any tool.")],
+    target: Annotated[
+        str, typer.Option(help="Target whose rules apply: jetson-orin, or jetson-orin-trt11 for strong typing.")
+    ] = "jetson-orin",
+    tensorrt: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help="TensorRT's version, 10.3 for example; by default the target's."),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Check a Q/DQ file against TensorRT's rules; exit 1 if TensorRT would reject it or compute it differently."""
+    from edgeq.cli.console import print_check
+    from edgeq.verbs.check import check_file
+
+    require_writable_json(json_file)
+    result = check_file(file, target, tensorrt)
+    print_check(result)
+    write_json_file(json_file, result.to_json())
+    if result.checked.errors:
+        raise typer.Exit(1)
+
+
+def build(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help=".onnx files that `edgeq export` wrote for a Jetson.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder for the engines; by default that of each file.")] = None,
+    route: Annotated[
+        Literal["explicit", "implicit", "both"] | None,
+        typer.Option(
+            help="To INT8: explicit by Q/DQ nodes, implicit by a scale for each tensor, or the better of both."
+        ),
+    ] = None,
+    calib: Annotated[
+        Path | None,
+        typer.Option(
+            help="Scales for --route implicit: a calibration cache, a ranges file or images; by default the cache that "
+            "was exported with the file."
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="TensorRT's own calibration on images: entropy or minmax.")] = "entropy",
+    num: Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")] = 512,
+    workspace: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="Maximum temporary memory per layer, in MiB.")
+    ] = 1024,
+    dla: Annotated[
+        int | None, typer.Option(min=0, metavar="CORE", help="DLA core to build for; the GPU takes what it cannot run.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size, if the file does not fix it.")] = 1,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--timing-cache", metavar="FILE", help="Keep kernel timings in this file: later builds are faster."
+        ),
+    ] = None,
+    cuda: CudaOption = None,
+) -> None:
+    """Build TensorRT engines from exported files, on the board that will run them."""
+    from edgeq.cli.console import describe_engine
+    from edgeq.verbs.build import BuildRequest, build_engines
+
+    request = BuildRequest(
+        out=out,
+        route=route,
+        calibration=calib,
+        images_dir=images,
+        algorithm=method,
+        num=num,
+        workspace_bytes=workspace << 20,
+        dla_core=dla,
+        batch=batch,
+        timing_cache=timing_cache,
+        cuda=cuda,
+    )
+    for built in build_engines(files, request):
+        for line in describe_engine(built):
+            typer.echo(line)
+
+
+def inspect(
+    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="An engine that `edgeq build` wrote here.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Show what an engine consists of: layers by precision, Reformat layers, and their shares of the profiled time."""
+    from edgeq.cli.console import print_inspection
+    from edgeq.verbs.inspect import inspect_engine
+
+    require_writable_json(json_file)
+    report = inspect_engine(engine)
+    print_inspection(report)
+    write_json_file(json_file, report.to_json())

@@ -1,0 +1,270 @@
+"""What the command line prints: tables for people, on stdout."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from edgeq.exporting.signal.ratio import EQUAL_DB
+from edgeq.results.evaluation import ClassificationScore, DetectionScore, Score
+from edgeq.results.rows import LOCAL, Row, provenance
+from edgeq.results.table import REPORT, Column, filled, header, table
+
+if TYPE_CHECKING:
+    from edgeq.exporting.artifact import Artifact
+    from edgeq.exporting.quantization_facts import QuantizationFacts
+    from edgeq.exporting.signal.ratio import Signal
+    from edgeq.verbs.build import BuildResult
+    from edgeq.verbs.check import CheckResult
+    from edgeq.verbs.doctor import Diagnosis
+    from edgeq.verbs.gate import GateResult
+    from edgeq.verbs.inspect import EngineReport
+
+# A pipe has no width; rich would fold tables at 80 columns.
+_PIPE_WIDTH = 1000
+_STYLES = {"ok": "green", "missing": "yellow", "warning": "yellow", "broken": "red"}
+
+_MAX_CLASSES = 100
+_NAMED = 5
+
+Cells = Sequence[Sequence[str]]
+
+
+def print_report(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> None:
+    """Prints a table of results without its empty columns, and below it how every figure was obtained.
+
+    A terminal that is too narrow gets each artifact's name on a line of its own.
+    """
+    columns = filled(rows, columns)
+    titles, cells = header(columns), table(rows, columns)
+    console = _console()
+    layouts = (_one_line_a_row(titles, cells), _by_artifact(titles, cells, 2), _by_artifact(titles, cells, 1))
+    fitting = (each for each in layouts if max(cell_len(line) for line in chain(*each)) <= console.width)
+    _print_lines(console, *next(fitting, layouts[-1]))
+    for sentence in provenance(rows):
+        console.print(sentence, style="dim", soft_wrap=True, markup=False)
+
+
+def print_failures(errors: Mapping[str, str]) -> None:
+    """Prints a row for each device that failed, with the reason."""
+    console = _console()
+    for device, error in errors.items():
+        reason = " ".join(error.removeprefix(f"{device}: ").split())
+        console.print(f"{device}  failed: {reason}", style="red", soft_wrap=True, markup=False)
+
+
+def print_classes(score: Score) -> None:
+    """Prints the scores of each class that the images hold; nothing for a task without classes.
+
+    Hundreds of classes with an image or two each tell nothing; beyond 100 they are left to the JSON file.
+    """
+    titles, rows = _class_scores(score)
+    if not titles:
+        return
+    console = _console()
+    if len(rows) > _MAX_CLASSES:
+        console.print(f"{len(rows)} classes; --json FILE holds the scores of each", style="dim", soft_wrap=True)
+        return
+    cells = [
+        (name, str(count), *("-" if each is None else f"{each:.4f}" for each in found)) for name, count, found in rows
+    ]
+    top, *lines = _align([("class", *titles), *cells], left=1)
+    _print_lines(console, [top], lines)
+
+
+def _class_scores(score: Score) -> tuple[tuple[str, ...], list[tuple[str, int, tuple[float | None, ...]]]]:
+    """Returns the titles of a class's figures, and for each class its name, how often it occurs, and its scores."""
+    if isinstance(score, DetectionScore):
+        titles = ("boxes", "AP", "AP50", "AR")
+        return titles, [
+            (each.name, each.boxes, (each.ap, each.ap50, each.ar_100)) for each in score.per_class if each.boxes
+        ]
+    if isinstance(score, ClassificationScore):
+        return ("images", "top-1"), [(each.name, each.images, (each.top1,)) for each in score.per_class if each.images]
+    return (), []
+
+
+def _one_line_a_row(titles: Sequence[str], cells: Cells) -> tuple[list[str], list[str]]:
+    top, *lines = _align([titles, *cells], left=2)
+    return [top], lines
+
+
+def _by_artifact(titles: Sequence[str], cells: Cells, gap: int) -> tuple[list[str], list[str]]:
+    # Titles are broken at their spaces: "memory" above "MB", "time /" above "FP32".
+    broken = [re.split(" (?!/)", title) for title in titles[1:]]
+    height = max(map(len, broken))
+    heads = [[""] * (height - len(words)) + words for words in broken]
+    runtimes = [(f"  {runtime}", *figures) for _, runtime, *figures in cells]
+    aligned = _align([*zip(*heads, strict=True), *runtimes], left=1, gap=gap)
+    lines: list[str] = []
+    previous = ""
+    for (artifact, *_), line in zip(cells, aligned[height:], strict=True):
+        lines += [line] if artifact == previous else [artifact, line]
+        previous = artifact
+    return aligned[:height], lines
+
+
+def _align(rows: Cells, *, left: int, gap: int = 2) -> list[str]:
+    """Returns one line for each row of cells: the first `left` columns aligned to the left, figures to the right."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        padding = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        names = [cell + space for cell, space in zip(row[:left], padding, strict=False)]
+        figures = [space + cell for cell, space in zip(row[left:], padding[left:], strict=True)]
+        lines.append((" " * gap).join([*names, *figures]).rstrip())
+    return lines
+
+
+def _print_lines(console: Console, top: Sequence[str], lines: Sequence[str]) -> None:
+    for line in top:
+        console.print(line, style="bold", soft_wrap=True, markup=False)
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def describe_layers(facts: QuantizationFacts) -> list[str]:
+    """Returns how many layers of a quantized file compute in INT8, and which do not for what reason.
+
+    Only some are named; the manifest names them all.
+    """
+    islands = [f"{name} ({reason})" for name, reason in facts.fp16_islands.items()]
+    kept = (
+        f"{len(islands)} layers kept in FP32 because FP16 would overflow or lose digits: {'; '.join(islands[:_NAMED])}"
+    )
+    audit = [f"{kept}{'; ...' if len(islands) > _NAMED else ''}"] if islands else []
+    if facts.int8_nodes is None:
+        return audit
+    ranges = f", ranges by {facts.method}" if facts.method is not None else ""
+    lines = [f"{facts.int8_nodes} layers in int8{ranges}"]
+    for form, nodes in (("with dynamic ranges", facts.dynamic_nodes), ("in float", facts.float_nodes)):
+        names: dict[str, list[str]] = {}
+        for name, reason in nodes.items():
+            names.setdefault(reason, []).append(name)
+        lines += [
+            f"{len(found)} {form}, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
+            for reason, found in names.items()
+        ]
+    if facts.calibration_cache is not None:
+        cache = facts.calibration_cache
+        lines.append(
+            f"{cache.file}: {cache.tensors} scales for {cache.float_file}, under the header of TensorRT "
+            f"{cache.tensorrt}; edgeq build writes that of the board over it"
+        )
+    return lines + audit
+
+
+def describe_signal(artifact: Artifact, signal: Signal | None) -> list[str]:
+    """Returns the line that says what a file leaves of its model's signal; nothing for a file that computes in FP32."""
+    if signal is None:
+        return []
+    outputs = ", ".join(f"{output.label} {_decibels(output.snr_db)}" for output in signal.outputs[:_NAMED])
+    more = ", ..." if len(signal.outputs) > _NAMED else ""
+    worst = ""
+    if signal.layers:
+        layer = signal.layers[0]
+        worst = f"; worst layer {layer.name} {_decibels(layer.input_db)} to {_decibels(layer.snr_db)} dB"
+    return [f"{artifact.name}: {_decibels(signal.snr_db)} dB ({outputs}{more}{worst}); {signal.how}"]
+
+
+def _decibels(ratio: float) -> str:
+    return "equal" if ratio == EQUAL_DB else f"{ratio:.1f}"
+
+
+def print_check(result: CheckResult) -> None:
+    """Prints what `edgeq check` found: a line for each finding, and how many layers run in INT8."""
+    console = _console()
+    checked = result.checked
+    for finding in checked.findings:
+        console.print(f"{finding.rule} {finding.severity}: {finding.sentence}", soft_wrap=True, markup=False)
+    errors, advice = len(checked.errors), len(checked.findings) - len(checked.errors)
+    floats = f" ({', '.join(checked.float_layers[:_NAMED])}{', ...' if len(checked.float_layers) > _NAMED else ''})"
+    console.print(
+        f"{result.path.name}, TensorRT {result.tensorrt}: errors {errors}, advice {advice}; weighted layers in int8 "
+        f"{len(checked.int8_layers)}, in float {len(checked.float_layers)}{floats if checked.float_layers else ''}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def describe_engine(built: BuildResult) -> list[str]:
+    """Returns what `edgeq build` made: size, memory, layers by precision, and what it was chosen from."""
+    facts, artifact = built.facts, built.artifact
+    layers = ", ".join(f"{count} {precision}" for precision, count in facts.layers.items())
+    lines = [
+        f"{artifact.path}  {artifact.size_bytes / 1e6:.2f} MB, {built.device_memory_bytes / 1e6:.1f} MB to run",
+        f"    {facts.route} route{f', scales from {facts.scales_from}' if facts.scales_from else ''}; layers: {layers}",
+    ]
+    for result in built.compared:
+        error = "" if result.relative_error is None else f"relative error {result.relative_error:.4f}, "
+        lines.append(f"    {result.route}: {error}time / explicit {result.ratio:.2f} (measured in turns)")
+    if facts.missing_scales:
+        lines.append(f"    tensors without a scale: {len(facts.missing_scales)}")
+    return lines
+
+
+def print_inspection(report: EngineReport) -> None:
+    """Prints the layers of an engine by precision with their share of the profiled time, and the slowest ones."""
+    console = _console()
+    platform, found = report.facts.platform, report.inspection
+    mode = f", power mode {platform.power_mode}" if platform.power_mode else ""
+    console.print(
+        f"{report.artifact.name}: TensorRT {platform.tensorrt}, {platform.gpu} ({platform.compute_capability}){mode}, "
+        f"{report.artifact.size_bytes / 1e6:.2f} MB, {report.device_memory_bytes / 1e6:.1f} MB to run",
+        soft_wrap=True,
+        markup=False,
+    )
+    rows = [(name, str(count), f"{100 * (found.share(name) or 0):.1f}") for name, count in found.counts.items()]
+    top, *lines = _align([("precision", "layers", "% of time"), *rows], left=1)
+    _print_lines(console, [top], lines)
+    slowest = sorted(found.layers, key=lambda layer: layer.ms or 0, reverse=True)[:_NAMED]
+    total = found.total_ms or 1.0
+    rows = [(layer.name, layer.precision, f"{100 * (layer.ms or 0) / total:.1f}") for layer in slowest]
+    top, *lines = _align([("slowest layers", "precision", "% of time"), *rows], left=2)
+    _print_lines(console, [top], lines)
+
+
+def print_gate(gate: GateResult) -> None:
+    """Prints a line for each limit of each artifact, and below them whether all of them hold."""
+    console = _console()
+    rows = [("verdict", "artifact", "runtime", "limit", "allowed", "figure", "95 % interval")]
+    for each in gate.verdicts:
+        figures = [
+            "-" if value is None else f"{value:.2f}" for value in (each.allowed, each.figure, each.low, each.high)
+        ]
+        interval = "-" if each.high is None else f"{figures[2]} to {figures[3]}"
+        runtime = each.runtime if each.device == LOCAL else f"{each.runtime} on {each.device}"
+        rows.append((each.verdict, each.artifact, runtime, each.limit, figures[0], figures[1], interval))
+    top, *lines = _align(rows, left=4)
+    noted = [f"{line}  {each.note}" for line, each in zip(lines, gate.verdicts, strict=True)]
+    _print_lines(console, [top], noted)
+    doubtful = sum(each.verdict == "not proved" for each in gate.verdicts)
+    doubt = f"; within its limit, but not proved: {doubtful}" if doubtful else ""
+    console.print(f"gate: {'passed' if gate.passed else 'failed'}{doubt}", soft_wrap=True, markup=False)
+
+
+def print_diagnosis(diagnosis: Diagnosis) -> None:
+    """Prints what `edgeq doctor` found, with what to do about it."""
+    machine = diagnosis.machine
+    console = _console()
+    console.print(f"edgeq {diagnosis.edgeq}, Python {machine.python}, {machine.system}")
+    memory = f", {machine.memory_bytes / 1e9:.0f} GB of memory" if machine.memory_bytes else ""
+    console.print(f"{machine.cpu or machine.architecture}, {machine.usable_cpus} CPUs{memory}")
+    drawn = Table(box=None, pad_edge=False)
+    for check in diagnosis.checks:
+        style = _STYLES[check.state]
+        remedy = f"\n{check.remedy}" if check.remedy else ""
+        drawn.add_row(f"[{style}]{check.state}[/{style}]", check.name, escape(check.found + remedy))
+    console.print(drawn)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)

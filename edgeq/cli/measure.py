@@ -1,0 +1,166 @@
+"""The commands that run files: parse, call a verb, print. `edgeq.cli.app` registers them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import edgeq
+from edgeq.cli.options import JsonFile, Labels, Threads, require_writable_json, write_json_file
+
+if TYPE_CHECKING:
+    from edgeq.results.reading import Result
+    from edgeq.results.table import Column
+    from edgeq.verbs.on_devices import Outcome
+
+Artifacts = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="ARTIFACT...",
+        help="Files of `edgeq export`, engines of `edgeq build`, or .onnx and .tflite files of other tools.",
+    ),
+]
+RuntimeOption = Annotated[
+    list[str] | None,
+    typer.Option("--runtime", help="onnxruntime, openvino, litert or tensorrt; repeatable."),
+]
+Compute = Annotated[
+    list[str] | None,
+    typer.Option(help="Precision that float layers are computed in: f32 or bf16 (openvino); repeatable."),
+]
+DeviceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="Where to run: local (the default), ssh://[user@]host[:port] or a name of devices.toml; repeatable.",
+    ),
+]
+
+
+def bench(
+    artifacts: Artifacts,
+    runtime: RuntimeOption = None,
+    threads: Threads = None,
+    compute: Compute = None,
+    cpus: Annotated[
+        str | None, typer.Option(metavar="LIST", help="The only CPUs to run on, for example 0,2-3.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Minimum measuring time per artifact, in seconds.")] = 3.0,
+    device: DeviceOption = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure latency, throughput, memory and cold start, artifacts interleaved so that their ratios hold.
+
+    For TensorRT engines the environment decides: EDGEQ_CUDA=pycuda, cudart or torch forces a CUDA binding,
+    EDGEQ_ZERO_COPY=1 lets the GPU work in the host's memory, EDGEQ_CUDA_GRAPH=1 launches all kernels in one call.
+    """
+    from edgeq.devices.config import find_devices
+    from edgeq.machine import parse_cpus
+    from edgeq.measurement.benchmark import Sampling
+    from edgeq.results.table import TIMING
+    from edgeq.verbs.on_devices import bench_on_devices
+
+    require_writable_json(json_file)
+    outcomes = bench_on_devices(
+        find_devices(device or ["local"]),
+        artifacts,
+        runtime or (),
+        compute_precisions=compute or (),
+        threads=threads,
+        cpus=None if cpus is None else parse_cpus(cpus),
+        sampling=Sampling(min_s=seconds),
+        on_results=lambda results: _write(results, json_file),
+    )
+    _show(outcomes, TIMING)
+
+
+def evaluate(
+    artifacts: Artifacts,
+    images: Annotated[Path, typer.Option(help="Folder of the images, or one with a sub-folder for each class.")],
+    annotations: Annotated[
+        Path | None,
+        typer.Option(help="COCO .json for detectors; otherwise a .json or text file of image and class."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="For files without a manifest: how images are prepared and outputs are read (a name or .toml file)."
+        ),
+    ] = None,
+    labels: Labels = None,
+    runtime: RuntimeOption = None,
+    simulate: Annotated[
+        str | None,
+        typer.Option(metavar="TARGET", help="Simulate the engine of this target on the CPU: jetson-orin."),
+    ] = None,
+    threads: Threads = None,
+    compute: Compute = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Float model to compare embeddings with; by default the fp32 file among ARTIFACT..."),
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="COCO evaluator: pycocotools, or faster (extra `faster`).")
+    ] = "pycocotools",
+    device: DeviceOption = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Score detectors (COCO's twelve numbers), classifiers (top-1, top-5) and embeddings (cosine, recall) on images."""
+    from edgeq.cli.console import print_classes
+    from edgeq.devices.config import find_devices
+    from edgeq.results.evaluation import EvalResult
+    from edgeq.results.table import SCORES
+    from edgeq.verbs.on_devices import evaluate_on_devices
+
+    require_writable_json(json_file)
+    outcomes = evaluate_on_devices(
+        find_devices(device or ["local"]),
+        artifacts,
+        annotations,
+        images,
+        runtimes=runtime or (),
+        simulate=simulate,
+        compute_precisions=compute or (),
+        threads=threads,
+        engine=engine,
+        preset=preset,
+        labels=labels,
+        reference=reference,
+        on_results=lambda results: _write(results, json_file),
+    )
+    scores = [result.score for outcome in outcomes for result in outcome.results if isinstance(result, EvalResult)]
+    _show(outcomes, SCORES, [f"task: {score.task}" for score in scores[:1]])
+    if len(scores) == 1:
+        print_classes(scores[0])
+
+
+def _write(results: Sequence[Result], json_file: Path | None) -> None:
+    """Writes results with the command that made them: one object for one artifact, a list for several."""
+    from edgeq.results.serialization import to_json
+
+    command = shlex.join(["edgeq", *sys.argv[1:]])
+    written = [to_json(dataclasses.replace(result, edgeq=edgeq.__version__, command=command)) for result in results]
+    write_json_file(json_file, written[0] if len(written) == 1 else written)
+
+
+def _show(outcomes: Sequence[Outcome], columns: Sequence[Column], lines: Sequence[str] = ()) -> None:
+    """Prints the results of all devices as a table, lines below it, and which devices failed, which is exit code 1."""
+    from edgeq.cli.console import print_failures, print_report
+    from edgeq.results.rows import merge
+
+    results = [result for outcome in outcomes for result in outcome.results]
+    if results:
+        print_report(merge(results), columns)
+    for line in lines:
+        typer.echo(line)
+    errors = {outcome.device: str(outcome.error) for outcome in outcomes if outcome.error}
+    if errors:
+        print_failures(errors)
+        raise typer.Exit(1)

@@ -1,8 +1,0 @@
-"""Detection: decoders, COCO data and its scores."""
-
-from __future__ import annotations
-
-from edgeq.detection.decoders import DECODERS, Decoder, get_decoder
-from edgeq.detection.detections import Detections
-
-__all__ = ["DECODERS", "Decoder", "Detections", "get_decoder"]

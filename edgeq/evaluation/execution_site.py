@@ -1,0 +1,36 @@
+"""Where files are run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from edgeq.evaluation.dataset import Dataset
+from edgeq.evaluation.inference import Job, predict
+from edgeq.exporting.artifact import Artifact
+from edgeq.runtimes import choose_runtimes
+
+
+class Place(Protocol):
+    """A machine that files are run on: this one, or a device behind ssh."""
+
+    def choose_runtimes(self, artifact: Artifact, wished: Sequence[str]) -> list[str]:
+        """Returns the runtimes to run an artifact in there, see `edgeq.runtimes.choose_runtimes`."""
+
+    def predict(self, jobs: Sequence[Job], dataset: Dataset, threads: int | None) -> None:
+        """Runs all images of a data set through all jobs there, see `edgeq.evaluation.inference.predict`."""
+
+
+class Here:
+    """This machine."""
+
+    def choose_runtimes(self, artifact: Artifact, wished: Sequence[str]) -> list[str]:
+        """Returns those of the wished runtimes that read it, or the first of its target that is installed."""
+        return choose_runtimes(artifact, wished)
+
+    def predict(self, jobs: Sequence[Job], dataset: Dataset, threads: int | None) -> None:
+        """Runs the images in this process."""
+        predict(jobs, dataset.task, threads, dataset.inputs)
+
+
+HERE = Here()

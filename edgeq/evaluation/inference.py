@@ -1,0 +1,265 @@
+"""What models say about images: read, pre-processed, inferred and decoded, here or on a device.
+
+Images are decoded, resized and put into the form of the model's input while the engine computes earlier ones; artifacts
+that share a pre-processing share this work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.errors import EdgeqError, InputError, ModelError
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.inputs import InputCache, Item, OnUnreadable, UnreadableImages, image_files, model_input, prepared_samples
+from edgeq.inputs.preprocessing import FloatArray, Placement
+from edgeq.progress import progress_bar
+from edgeq.runtimes import Session, open_session
+
+# Two threads keep images ready for the engine; more would only take its cores.
+_WORKERS = 2
+_AHEAD = 4
+
+
+class Images(Protocol):
+    """Images, and how to read what a model says about them; every `edgeq.tasks.base.Task` is this and more."""
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """The images, not opened yet."""
+
+    def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
+        """Raises `InputError` where an image `(H, W, 3)` is not the one that is meant."""
+
+    def decode(self, outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Any:
+        """Returns what a model's outputs say about one image."""
+
+
+@dataclass(eq=False)
+class Job:
+    """An artifact in a runtime, and what came of it.
+
+    Attributes:
+        artifact: What is run.
+        preprocessing: From image to input.
+        postprocessing: From outputs to prediction.
+        runtime: The runtime that runs it.
+        compute_precision: What float layers are computed in, see `edgeq.runtimes.open_session`.
+        environment: The session's, see `edgeq.runtimes.Session.environment`.
+        predictions: By the image's position in the task.
+        skipped: File names of images that could not be read.
+        inference_s: Time of the engine alone, over all images.
+        total_s: Time from files to predictions, over all images.
+    """
+
+    artifact: Artifact
+    preprocessing: Preprocessing
+    postprocessing: Postprocessing
+    runtime: str
+    compute_precision: str | None
+    environment: dict[str, Any] = field(default_factory=dict)
+    predictions: dict[int, Any] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    inference_s: float = 0.0
+    total_s: float = 0.0
+
+    @property
+    def input(self) -> TensorSpec:
+        """The one input, which takes the image."""
+        (spec,) = self.artifact.inputs
+        return spec
+
+    @property
+    def is_float(self) -> bool:
+        """Whether an FP32 file is computed in FP32."""
+        return self.artifact.precision == "fp32" and self.compute_precision in (None, "f32")
+
+    @property
+    def encoding(self) -> TensorSpec:
+        """What of the input decides how real numbers go into it: jobs of the same encoding share arrays."""
+        return dataclasses.replace(self.input, name="", shape=())
+
+    def add(self, number: int, prediction: Any, inference_s: float) -> None:
+        """Takes what was found in an image, and how long the engine took."""
+        self.predictions[number] = prediction
+        self.inference_s += inference_s
+
+
+def predict(jobs: Sequence[Job], task: Images, threads: int | None, inputs: InputCache) -> None:
+    """Runs all images of a task through all jobs, on this machine.
+
+    Args:
+        jobs: What is run; predictions, times and skipped images are added to them.
+        task: The images.
+        threads: CPU threads of the engine; `None` leaves it to the engine.
+        inputs: What earlier calls have prepared of the same images.
+
+    Raises:
+        InputError: more than 5 % of the images cannot be read.
+        EdgeqError: an engine or decoder fails.
+    """
+    groups: dict[Preprocessing, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.preprocessing, []).append(job)
+    for group in groups.values():
+        unreadable = SkippedImages(task.paths)
+        predict_group(group, task, threads, unreadable.add, inputs)
+        for job in group:
+            job.skipped = unreadable.names
+
+
+class SkippedImages:
+    """Warns of images that cannot be read, and refuses to go on without too many of them.
+
+    Args:
+        paths: All images of the task.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._unreadable = UnreadableImages(len(paths))
+        self._positions: list[int] = []
+
+    @property
+    def names(self) -> list[str]:
+        """File names of the skipped images, in the task's order."""
+        return [self._paths[position].name for position in sorted(self._positions)]
+
+    def add(self, position: int, item: Item, error: InputError) -> None:
+        """Notes an image that is skipped, and why; raises `InputError` if they are too many."""
+        self._unreadable.add(position, item, error)
+        self._positions.append(position)
+
+
+def predict_group(
+    jobs: Sequence[Job],
+    task: Images,
+    threads: int | None,
+    on_unreadable: OnUnreadable,
+    inputs: InputCache,
+) -> None:
+    """Runs all images of a task through jobs that share a pre-processing; `total_s` is added at the end."""
+    preprocessing = jobs[0].preprocessing
+    encodings = {job.encoding for job in jobs}
+
+    def prepare(position: int, item: Item, content: np.ndarray) -> _Prepared:
+        task.check_image(position, content)
+        array, placement = model_input(content, preprocessing, item.name)
+        return _Prepared.of(array, placement, encodings)
+
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
+        sessions = [open_session(job.artifact, job.runtime, threads, job.compute_precision) for job in jobs]
+        runs = [
+            _Run(job, stack.enter_context(session), task, pool) for job, session in zip(jobs, sessions, strict=True)
+        ]
+        advance = stack.enter_context(progress_bar(len(task.paths), "eval"))
+        started = time.perf_counter()
+        for sample in prepared_samples(
+            image_files(task.paths),
+            prepare,
+            pool=pool,
+            ahead=_AHEAD,
+            on_unreadable=on_unreadable,
+            advance=advance,
+            cache=_EncodedCache(inputs, preprocessing, encodings),
+        ):
+            for run in runs:
+                run.submit(sample.position, sample.prepared)
+        for run in runs:
+            run.finish()
+        total_s = time.perf_counter() - started
+    for job in jobs:
+        job.total_s += total_s - sum(other.inference_s for other in jobs if other is not job)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An image as every job of a group takes it, and where it lies in the input.
+
+    Attributes:
+        real: The input in real numbers.
+        placement: Where the image lies in it.
+        arrays: The input in every encoding.
+    """
+
+    real: FloatArray
+    placement: Placement
+    arrays: Mapping[TensorSpec, np.ndarray]
+
+    @classmethod
+    def of(cls, real: FloatArray, placement: Placement, encodings: set[TensorSpec]) -> _Prepared:
+        return cls(real, placement, {encoding: encoding.encode(real) for encoding in encodings})
+
+
+class _EncodedCache:
+    """Keeps real inputs, by their pre-processing, whatever encodings a call wants them in."""
+
+    def __init__(self, inputs: InputCache, preprocessing: Preprocessing, encodings: set[TensorSpec]) -> None:
+        self._inputs = inputs
+        self._preprocessing = preprocessing
+        self._encodings = encodings
+
+    def get(self, position: int) -> _Prepared | None:
+        kept = self._inputs.get((self._preprocessing, position))
+        if kept is None:
+            return None
+        real, placement = kept
+        return _Prepared.of(real, placement, self._encodings)
+
+    def put(self, position: int, prepared: _Prepared) -> None:
+        kept = (prepared.real, prepared.placement)
+        self._inputs.put((self._preprocessing, position), kept, prepared.real.nbytes)
+
+
+class _Run:
+    """Infers in the calling thread and decodes in the pool."""
+
+    def __init__(self, job: Job, session: Session, task: Images, pool: ThreadPoolExecutor) -> None:
+        self._job = job
+        self._session = session
+        self._task = task
+        self._pool = pool
+        self._pending: deque[tuple[int, float, Future[Any]]] = deque()
+        job.environment = session.environment()
+
+    def submit(self, number: int, prepared: _Prepared) -> None:
+        inputs = {self._job.input.name: prepared.arrays[self._job.encoding]}
+        started = time.perf_counter()
+        outputs = self._session.run(inputs)
+        inference_s = time.perf_counter() - started
+        decoding = self._pool.submit(_decode, self._job, self._task, outputs, prepared.placement)
+        self._pending.append((number, inference_s, decoding))
+        if len(self._pending) > _AHEAD:
+            self._collect()
+
+    def finish(self) -> None:
+        while self._pending:
+            self._collect()
+
+    def _collect(self) -> None:
+        number, inference_s, decoding = self._pending.popleft()
+        self._job.add(number, decoding.result(), inference_s)
+
+
+def _decode(job: Job, task: Images, outputs: dict[str, np.ndarray], placement: Placement) -> Any:
+    name = job.postprocessing.decoder
+    real = {spec.name: spec.decode(outputs[spec.name]) for spec in job.artifact.outputs}
+    try:
+        return task.decode(real, job.postprocessing, placement)
+    except ModelError as error:
+        raise ModelError(f"{job.artifact.name}: {error}") from error
+    except EdgeqError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{job.artifact.name}: decoder {name} failed on its outputs ({error!r})") from error

@@ -1,0 +1,141 @@
+"""Compares an exported file with the model that it was made from, on real inputs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeq.calibration.source import CalibrationSource
+from edgeq.errors import EngineError, ModelError
+from edgeq.exporting.artifact import Artifact, Preprocessing
+from edgeq.exporting.signal.output_groups import ChannelGroup
+from edgeq.exporting.signal.ratio import Signal, Sums
+from edgeq.exporting.tflite.writer import TfliteModel
+from edgeq.inputs.preprocessing import Placement, preprocess
+from edgeq.runtimes import open_session
+from edgeq.runtimes.litert_observer import TfliteObserver
+from edgeq.sources.model import ModelRequest, OpenedModel
+from edgeq.tasks.detection.shapes import draw_image
+
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
+"""Largest allowed difference to the model's own outputs, as a share of the largest of them.
+
+Not for files whose every tensor is FP16: values that nobody reads, the logits of background, may be far off.
+"""
+
+_RUNTIME = {"onnx": "onnxruntime", "tflite": "litert"}
+
+_COMPARED_IMAGES = 2
+_LOG_FATAL = 4
+
+Reference = tuple[str, list[list[np.ndarray]]]
+"""What was compared with, and its outputs in the model's order, image by image, `(N, C, H, W)` where they are 4-D."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How an exported file differs from the model it was made from, on real inputs in ONNX Runtime or LiteRT.
+
+    Attributes:
+        reference: What it was compared with.
+        max_abs_difference: Largest difference of any output value.
+        max_abs_output: Largest magnitude of any output value of the reference.
+        cosine: Smallest cosine similarity of an output, or of a group of channels of an output.
+        images: How many images were run.
+        signal: What the file leaves of the model's signal in exact arithmetic; `None` for a file that computes in FP32.
+    """
+
+    reference: str
+    max_abs_difference: float
+    max_abs_output: float
+    cosine: float
+    images: int
+    signal: Signal | None = None
+
+
+def real_inputs(spec: Preprocessing, calibration: CalibrationSource | None) -> tuple[list[np.ndarray], Placement]:
+    """Returns inputs `(1, 3, H, W)` of a few images, the user's or drawn ones, and where the first lies in its own."""
+    users = calibration.images() if calibration is not None else iter(())
+    images = itertools.chain(users, (draw_image(1, i).pixels for i in itertools.count()))
+    prepared = [preprocess(image, spec) for image in itertools.islice(images, _COMPARED_IMAGES)]
+    return [array for array, _ in prepared], prepared[0][1]
+
+
+def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[np.ndarray]) -> Reference:
+    """Returns what was compared with, and the outputs of the model as it was given, in graph order, image by image."""
+    if opened.module is not None:
+        import torch
+
+        with torch.no_grad():
+            raw = [opened.module(torch.from_numpy(array)) for array in inputs]
+        outputs = [[one.numpy() for one in (each if isinstance(each, (tuple, list)) else [each])] for each in raw]
+        return f"torch {torch.__version__}", outputs
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _LOG_FATAL
+    names = [value.name for value in opened.model.graph.graph.outputs]
+    try:
+        session = onnxruntime.InferenceSession(request.reference, options, providers=["CPUExecutionProvider"])
+        feed = session.get_inputs()[0].name
+        return Path(request.reference).name, [session.run(names, {feed: array}) for array in inputs]
+    except Exception as error:
+        raise EngineError(
+            f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {error}"
+        ) from error
+
+
+def tflite_outputs(model: TfliteModel, inputs: list[np.ndarray]) -> Reference:
+    """Returns the outputs of a float TFLite file, as it is."""
+    specs = model.outputs
+    observer = TfliteObserver(model.content, [spec.name for spec in specs])
+    found = [observer.observe(model.input.encode(array)) for array in inputs]
+    return f"{model.name}.tflite", [[spec.decode(arrays[spec.name]) for spec in specs] for arrays in found]
+
+
+def compare(
+    artifact: Artifact,
+    inputs: list[np.ndarray],
+    reference: Reference,
+    groups: Sequence[Sequence[ChannelGroup]],
+) -> Comparison:
+    """Returns how a file's outputs differ from the model's.
+
+    Args:
+        artifact: The file.
+        inputs: What both are run on.
+        reference: What the model gives.
+        groups: The groups of channels of each output.
+
+    Raises:
+        ModelError: they differ more than `TOLERANCE`, or in shape.
+    """
+    label, expected = reference
+    difference, largest, cosine = 0.0, 0.0, 1.0
+    with open_session(artifact, _RUNTIME[artifact.format]) as session:
+        for array, outputs in zip(inputs, expected, strict=True):
+            found = session.run({artifact.inputs[0].name: artifact.inputs[0].encode(array)})
+            for spec, wanted, members in zip(artifact.outputs, outputs, groups, strict=True):
+                got = spec.decode(found[spec.name]).astype(np.float64)
+                if got.shape != wanted.shape:
+                    raise ModelError(
+                        f"{artifact.name}: output {spec.name!r} has the shape {got.shape}, that of {label} "
+                        f"{wanted.shape}; an output's shape must not depend on the image"
+                    )
+                difference = max(difference, float(np.abs(got - wanted).max(initial=0)))
+                largest = max(largest, float(np.abs(wanted).max(initial=0)))
+                cosine = min(cosine, *(Sums.of(group.of(wanted), group.of(got)).cosine for group in members))
+    comparison = Comparison(label, difference, largest, cosine, len(inputs))
+    in_graph = artifact.quantization.get("fp16") == "in the graph"
+    tolerance = None if in_graph else TOLERANCE.get(artifact.precision)
+    # NaN compares false, so the test is for what is allowed.
+    if tolerance is not None and not difference <= tolerance * max(1.0, largest):
+        raise ModelError(
+            f"{artifact.name}: differs from {label} by {difference:.3g} where outputs reach {largest:.3g}, more than "
+            f"{tolerance:g} of them; the file was removed, please report the model"
+        )
+    return comparison

@@ -1,0 +1,1 @@
+"""Float ONNX graphs: opening, cleaning, analysing. Nothing here rewrites a layer."""

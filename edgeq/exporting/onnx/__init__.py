@@ -1,0 +1,1 @@
+"""Writers of ONNX files: they render a plan and decide nothing."""

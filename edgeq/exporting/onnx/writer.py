@@ -1,0 +1,263 @@
+"""Writes a float graph as FP32, FP16, INT8 or dynamic INT8 ONNX files, each with its manifest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import edgeq
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.exporting.graphs.digest import graph_digest
+from edgeq.exporting.graphs.graph import new_initializer, save_onnx, specs
+from edgeq.exporting.graphs.transformer import find_transformer
+from edgeq.exporting.onnx.dynamic import quantize_dynamically
+from edgeq.exporting.onnx.qdq import insert_qdq
+from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
+from edgeq.exporting.passes.gemm import rewrite_linear
+from edgeq.exporting.passes.packed_projection import split_projections
+from edgeq.exporting.passes.token_selection import move_selections_up
+from edgeq.exporting.planning.fp16_audit import audit_fp16
+from edgeq.exporting.planning.plan import QuantPlan, make_plan
+from edgeq.exporting.planning.selection import VitPlan, choose
+from edgeq.exporting.tensorrt.cache import DEFAULT_VERSION, ENTROPY, MINMAX, make_cache
+from edgeq.exporting.tensorrt.scales import implicit_scales
+from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
+from edgeq.files import sha256_bytes, write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from edgeq.calibrators.ranges import Ranges
+    from edgeq.targets import Target
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FloatModel:
+    """A cleaned, BatchNorm-free float graph and what belongs to it: the source of every file.
+
+    Attributes:
+        name: Stem of the files' names.
+        graph: The graph. Writers copy it before they change it.
+        preprocessing: From image file to input.
+        postprocessing: From outputs to detections.
+        labels: Class names by class index.
+    """
+
+    name: str
+    graph: ir.Model
+    preprocessing: Preprocessing
+    postprocessing: Postprocessing | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Identifies the graph; ranges and artifacts remember it."""
+        return graph_digest(self.graph)
+
+    def copy_graph(self) -> ir.Model:
+        """Returns a copy that a pass may change."""
+        import onnx_ir as ir
+
+        return ir.from_proto(ir.to_proto(self.graph))
+
+
+def engine_graph(model: FloatModel, target: Target) -> ir.Model:
+    """Returns a copy of the float graph that computes the same with less work: every file of a target is made from it.
+
+    Tensors keep their names and values, or hold a part of what they held, so that the model's ranges are theirs.
+    """
+    graph = model.copy_graph()
+    if target.rules.split_projections:
+        split_projections(graph)  # first: queries that are apart are computed for the chosen tokens alone, too
+    move_selections_up(graph)
+    return graph
+
+
+def write_fp32(model: FloatModel, target: Target, folder: Path) -> Artifact:
+    """Returns the FP32 artifact, written to `folder`."""
+    return write_artifact(model, engine_graph(model, target), target, "fp32", folder, {})
+
+
+def write_fp16(model: FloatModel, target: Target, folder: Path, ranges: Ranges | None = None) -> Artifact:
+    """Returns the FP16 artifact, by `Rules.fp16`.
+
+    - `weights`: they are stored in FP16 and cast to FP32 when the engine loads them. Half the size at the accuracy of
+      FP16 weights; x86 engines compute in FP32 (or BF16), for they have no FP16 kernels that are faster. Weights beyond
+      FP16's range stay FP32 and are named in the manifest.
+    - `engine`: the FP32 graph; the engine is told to compute it in FP16.
+    - `graph`: every tensor is FP16.
+
+    Where tensors are to be FP16, the nodes that FP16 cannot compute stay FP32, and the manifest names them.
+
+    Args:
+        model: The float model.
+        target: Whose rules to follow.
+        folder: Where to write.
+        ranges: What calibration saw of this model; `None` leaves the tensors unaudited.
+
+    Raises:
+        ModelError: a constant of an FP16 graph does not fit.
+        MismatchError: the ranges were collected for another model or other pre-processing.
+    """
+    graph = engine_graph(model, target)
+    if target.rules.fp16 != "weights":
+        if ranges is not None:
+            ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
+        islands = _fp16_islands(graph, ranges)
+        if target.rules.fp16 == "graph":
+            to_fp16(graph, islands.get("fp16_islands", ()))
+        where = "in the graph" if target.rules.fp16 == "graph" else "by the engine"
+        return write_artifact(model, graph, target, "fp16", folder, {"fp16": where, **islands})
+    kept = _halve_weights(graph)
+    return write_artifact(model, graph, target, "fp16", folder, {"weights_kept_in_fp32": kept})
+
+
+def write_int8(
+    model: FloatModel,
+    target: Target,
+    folder: Path,
+    ranges: Ranges,
+    keep: Sequence[str] = (),
+    vit_plan: VitPlan = "balanced",
+) -> Artifact:
+    """Returns the static INT8 artifact, written by the target's rules.
+
+    Args:
+        model: The float model.
+        target: Whose rules to follow.
+        folder: Where to write.
+        ranges: Calibrated ranges of this model and its pre-processing.
+        keep: Nodes that stay in float (`edgeq.exporting.planning.selection.choose`).
+        vit_plan: What of a transformer runs in INT8 (the same).
+
+    Raises:
+        MismatchError: the ranges were collected for another model or other pre-processing.
+    """
+    graph, plan, facts = plan_int8(model, target, ranges, keep, vit_plan)
+    if target.rules.calibration_cache:
+        facts["calibration_cache"] = _write_cache(model, graph, plan, ranges, target, folder)
+    if target.rules.fp16 != "weights":
+        facts |= _fp16_islands(graph, ranges)
+    insert_qdq(graph, plan, target.rules)
+    if target.rules.fp16 == "graph":
+        to_fp16(graph, facts["fp16_islands"])
+    return write_artifact(model, graph, target, "int8", folder, facts)
+
+
+def _fp16_islands(graph: ir.Model, ranges: Ranges | None) -> dict[str, Any]:
+    """Returns what the manifest says of the nodes that FP16 cannot compute; nothing without ranges."""
+    islands = audit_fp16(graph, ranges)
+    return {} if ranges is None else {"fp16_islands": islands}
+
+
+def plan_int8(
+    model: FloatModel, target: Target, ranges: Ranges, keep: Sequence[str] = (), vit_plan: VitPlan = "balanced"
+) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
+    """Returns a copy of the float graph as the target wants it, the plan for it, and what the manifest says of both.
+
+    The arguments are those of `write_int8`, and so is the error.
+    """
+    ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
+    graph = engine_graph(model, target)
+    rewritten = rewrite_conv_transpose(graph) if target.rules.rewrite_conv_transpose else 0
+    if target.rules.rewrite_linear:
+        rewrite_linear(graph)
+    plan = make_plan(graph, choose(graph, target.rules, keep, vit_plan), ranges, target.rules)
+    transformer = find_transformer(graph)
+    for name in transformer.unknown:
+        _log.warning("%s belongs to an attention that edgeq does not know; its products stay in float", name)
+    if not any(choice.precision == "int8" for choice in plan.nodes):
+        _log.warning("no layer of %s runs in INT8 on %s; it computes in float: take fp32", model.name, target.name)
+    facts: dict[str, Any] = {"method": ranges.method, "ranges_digest": ranges.digest}
+    if transformer.blocks:
+        facts["vit_plan"] = vit_plan
+    return graph, plan, facts | {"rewritten_conv_transpose": rewritten, **plan.summary()}
+
+
+def _write_cache(
+    model: FloatModel, graph: ir.Model, plan: QuantPlan, ranges: Ranges, target: Target, folder: Path
+) -> dict[str, Any]:
+    """Writes TensorRT's calibration cache for the FP32 file, and returns what the INT8 file's manifest says of it."""
+    algorithm = MINMAX if ranges.method == "minmax" else ENTROPY
+    cache = make_cache(implicit_scales(graph, plan, ranges), algorithm=algorithm)
+    path = folder / f"{model.name}.{target.name}.int8.cache"
+    write_bytes(path, cache.render())
+    return {
+        "file": path.name,
+        "digest": sha256_bytes(cache.render()),
+        "float_file": f"{model.name}.{target.name}.fp32.onnx",
+        "algorithm": algorithm,
+        "tensorrt": DEFAULT_VERSION,
+        "tensors": len(cache.bits),
+    }
+
+
+def write_dynamic(model: FloatModel, target: Target, folder: Path, keep: Sequence[str] = ()) -> Artifact:
+    """Returns the dynamic INT8 artifact: int8 weights, ranges of activations measured anew at every run."""
+    graph = engine_graph(model, target)
+    count = quantize_dynamically(graph, choose(graph, target.rules, keep))
+    return write_artifact(model, graph, target, "dynamic", folder, {"int8_nodes": count})
+
+
+def write_artifact(
+    model: FloatModel, graph: ir.Model, target: Target, precision: str, folder: Path, quantization: Mapping[str, Any]
+) -> Artifact:
+    """Writes a graph that was made of a model, with its manifest, and returns it.
+
+    Args:
+        model: Where the graph comes from.
+        graph: What to write.
+        target: Whose rules it follows.
+        precision: As the file's name and the manifest have it.
+        folder: Where to.
+        quantization: What the manifest says of it.
+    """
+    path = folder / f"{model.name}.{target.name}.{precision}.onnx"
+    graph.producer_name, graph.producer_version = "edgeq", edgeq.__version__
+    save_onnx(graph, path)
+    artifact = Artifact(
+        path=path,
+        format="onnx",
+        precision=precision,
+        target=target.name,
+        inputs=specs(graph.graph.inputs),
+        outputs=specs(graph.graph.outputs),
+        preprocessing=model.preprocessing,
+        postprocessing=model.postprocessing,
+        labels=model.labels,
+        source_digest=model.digest,
+        quantization=quantization,
+        tools={"edgeq": edgeq.__version__} | {name: version(name) for name in ("onnx", "onnx-ir")},
+    )
+    return artifact.save()
+
+
+def _halve_weights(model: ir.Model) -> list[str]:
+    """Stores matrices and kernels as FP16 behind a Cast, and returns the names of those that do not fit."""
+    import onnx_ir as ir
+
+    kept = []
+    for name, value in list(model.graph.initializers.items()):
+        array = value.const_value.numpy() if value.const_value is not None else None
+        if array is None or array.dtype != np.float32 or array.ndim < 2:
+            continue
+        if np.abs(array).max(initial=0) > FP16_MAX:
+            kept.append(name)
+            continue
+        half = new_initializer(model, f"{name}_fp16", array.astype(np.float16))
+        cast = ir.node("Cast", [half], {"to": ir.DataType.FLOAT}, name=f"{name}_cast")
+        cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].type = f"{name}_fp32", value.shape, value.type
+        model.graph.insert_before(next(iter(model.graph)), cast)
+        value.replace_all_uses_with(cast.outputs[0])
+        del model.graph.initializers[name]
+    return kept

@@ -1,0 +1,1 @@
+"""Which layers are quantized, on which grid each tensor lies, and what FP16 cannot hold."""

@@ -1,0 +1,381 @@
+"""Decides, from the graph alone, which nodes run in INT8 and which tensors need a Q/DQ pair for it.
+
+Rules, by number:
+
+1. A node of `Rules.int8_ops` with a constant weight runs in INT8; a residual Add does where a quantized layer feeds it.
+2. The last convolutions before the graph's outputs, and everything behind them, stay in float: a detector's heatmap,
+   sizes and offsets are read as they are, and cost next to nothing.
+3. Nodes that `keep` names (by name, by regular expression over the whole name, or by operator type) stay in float.
+4. Every data input of an INT8 node gets a Q/DQ pair, one per tensor, shared by all its readers.
+5. Where the engine fuses a convolution with the QuantizeLinear behind it (`Rules.output_pairs`), its output gets
+   a pair too, behind its ReLU or Clip, never between the two. Other functions (SiLU, GELU) stand between float layers:
+   a pair before them would spend its steps on the negative tail that they flatten. Where the engine runs nothing in
+   INT8 without that pair, the layer stays in float.
+6. An operator that only moves values (`edgeq.exporting.graphs.moves`) is transparent: input and output share one range.
+7. Of the two inputs of a residual Add one may go without a pair (`Rules.residual_pairs`): the output of the layer that
+   the engine fuses with the Add. Where both inputs come straight from a layer, that is the deeper one; the other is the
+   projection of the identity.
+8. In a transformer (`edgeq.exporting.graphs.transformer`) linear layers run in INT8 and give floats; the residual
+   stream stays in float, and with it what is read from it (LayerNorm), Softmax, and the patch embedding: rounding the
+   stream to 8 bits would add error in every block. The plan decides about the rest:
+   - `balanced`: the products of activations in an attention stay in float;
+   - `fast`: they run in INT8 where the engines have a kernel (`Rules.int8_attention`);
+   - `safe`: as `balanced`, and `SAFE_FLOATS` stay in float.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from edgeq.errors import InputError
+from edgeq.exporting.graphs.graph import data_inputs, weight_of
+from edgeq.exporting.graphs.moves import MOVES_VALUES, moved_inputs, moves_values
+from edgeq.exporting.graphs.transformer import Transformer, find_transformer, matching_nodes
+from edgeq.exporting.passes.packed_projection import whole_name
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeq.targets import Rules
+
+_FUNCTIONS = frozenset({"Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu", "Softplus", "Elu", "Mish"})
+
+_LINEAR = frozenset({"Gemm", "MatMul"})
+
+VitPlan = Literal["fast", "balanced", "safe"]
+
+FUSED_HEADS, FUSED_TOKENS = (16, 32, 64), 512
+"""Sizes of heads, and most tokens, that TensorRT's fused INT8 attention takes."""
+
+SAFE_FLOATS = ("vit.fc2", "vit.projection")
+"""What `--vit-plan safe` keeps beside all that `balanced` does: the layers that write into the residual stream."""
+
+_BEHIND_HEADS = MOVES_VALUES | {
+    "Sigmoid",
+    "Softmax",
+    "Relu",
+    "Clip",
+    "Exp",
+    "Tanh",
+    "Mul",
+    "Sub",
+    "Div",
+    "Add",
+    "HardSigmoid",
+}
+
+
+@dataclass(frozen=True)
+class NodeChoice:
+    """The precision of a node (`int8` or `float`) and why."""
+
+    name: str
+    op_type: str
+    precision: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Topology:
+    """What is to be quantized, before any range is known.
+
+    Attributes:
+        nodes: The choice for every node that could run in INT8, in graph order.
+        tensors: Names of the tensors that get a Q/DQ pair, in graph order.
+    """
+
+    nodes: tuple[NodeChoice, ...]
+    tensors: tuple[str, ...]
+
+    @property
+    def int8_nodes(self) -> frozenset[str]:
+        """Names of the nodes that run in INT8."""
+        return frozenset(choice.name for choice in self.nodes if choice.precision == "int8")
+
+
+def choose(model: ir.Model, rules: Rules, keep: Sequence[str] = (), vit_plan: VitPlan = "balanced") -> Topology:
+    """Returns what is quantized in a cleaned, BatchNorm-free graph.
+
+    Args:
+        model: The float graph.
+        rules: The target's rules.
+        keep: What stays in float: names, regular expressions, operator types, or parts of a transformer
+            (`edgeq.exporting.graphs.transformer.matching_nodes`).
+        vit_plan: What of a transformer runs in INT8 (rule 8).
+
+    Raises:
+        InputError: a `keep` entry matches nothing or is not a regular expression.
+    """
+    transformer = find_transformer(model)
+    kept = _kept_nodes(model, (*floats_of(model, vit_plan), *keep))
+    heads = _head_nodes(model)
+    products = _attention_reasons(model, transformer, rules, vit_plan)
+    choices: dict[str, NodeChoice] = {}
+    quantized_layers: set[int] = set()
+    for node in model.graph:
+        reason = _transformer_reason(node, transformer, products, vit_plan)
+        if not reason:
+            reason = _float_reason(node, rules, kept, heads, quantized_layers, is_product=reason == "")
+        if reason is None:
+            continue
+        name = node.name or ""
+        precision = "float" if reason else "int8"
+        choices[name] = NodeChoice(name, node.op_type, precision, reason or "the target runs it in INT8")
+        if precision == "int8":
+            quantized_layers.add(id(node))
+    tensors = _tensors(model, rules, quantized_layers)
+    return Topology(tuple(choices.values()), tensors)
+
+
+def floats_of(model: ir.Model, vit_plan: VitPlan) -> tuple[str, ...]:
+    """Returns what a plan for transformers adds to `keep`; nothing for a model without attention."""
+    return SAFE_FLOATS if vit_plan == "safe" and find_transformer(model).blocks else ()
+
+
+def observed_tensors(model: ir.Model, topologies: Iterable[Topology]) -> list[str]:
+    """Returns the tensors whose values calibration has to see, in graph order.
+
+    Those are the tensors with a pair, less those behind operators that only move values: they share the range of what
+    they move. The operands of a product of activations are observed as they are: queries, keys and values that come out
+    of one packed layer are apart in most files.
+    """
+    topologies = list(topologies)
+    wanted = {name for topology in topologies for name in topology.tensors}
+    int8 = frozenset[str]().union(*(topology.int8_nodes for topology in topologies))
+    operands = {
+        value.name for node in model.graph if node.op_type == "MatMul" and node.name in int8 and weight_of(node) is None
+        for value in data_inputs(node)
+    }  # fmt: skip
+    found = [value for value in model.graph.inputs if value.name in wanted]
+    for node in model.graph:
+        computed = frozenset[str]() if moves_values(node) else wanted
+        found += [value for value in node.outputs if value.name in operands | computed]
+    return [value.name for value in found if value.name is not None]
+
+
+def nodes_matching(model: ir.Model, pattern: str) -> list[ir.Node]:
+    """Returns the nodes that an entry of `keep` means: by name, by regular expression over it, or by operator type.
+
+    Raises:
+        InputError: it is no regular expression, or matches nothing.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--keep {pattern!r}: is not a regular expression ({error})") from None
+    matched = matching_nodes(model, pattern)
+    if matched is None:
+        matched = [
+            node for node in model.graph
+            if pattern in (node.op_type, whole_name(node)) or expression.fullmatch(whole_name(node))
+        ]  # fmt: skip
+    if not matched:
+        names = ", ".join(str(node.name) for node in list(model.graph)[:5])
+        raise InputError(f"--keep {pattern!r}: matches no node; names look like {names}")
+    return matched
+
+
+def activation_behind(node: ir.Node) -> ir.Value:
+    """Returns the output of the ReLU or Clip that engines fuse into `node`, or the node's own output."""
+    output = node.outputs[0]
+    uses = output.uses()
+    if len(uses) == 1 and not output.is_graph_output():
+        behind = next(iter(uses)).node
+        if behind.op_type in ("Relu", "Clip"):
+            return behind.outputs[0]
+    return output
+
+
+def _feeds_function(value: ir.Value) -> bool:
+    return any(use.node.op_type in _FUNCTIONS for use in value.uses())
+
+
+def _transformer_reason(
+    node: ir.Node, transformer: Transformer, products: Mapping[int, str], vit_plan: VitPlan
+) -> str | None:
+    """Returns why a node of a transformer stays in float (rule 8), an empty string for an INT8 product of activations.
+
+    `None` leaves the choice to the rules for all graphs.
+    """
+    role = transformer.roles.get(node.name or "")
+    if role is not None and role.part == "residual":
+        return "the residual stream of a transformer"
+    if role is not None and role.part in ("logits", "context") and node.op_type == "MatMul":
+        return products.get(role.block, "")
+    if transformer.blocks and vit_plan != "fast" and _embeds_patches(node):
+        return "the patch embedding, which begins the residual stream"
+    return None
+
+
+def _attention_reasons(model: ir.Model, transformer: Transformer, rules: Rules, vit_plan: VitPlan) -> dict[int, str]:
+    """Returns block -> why the products of its attention stay in float; both of them run in INT8 or none."""
+    if rules.int8_attention == "none":
+        return dict.fromkeys(range(transformer.blocks), "an attention's product: in INT8 the target is no faster")
+    if vit_plan != "fast":
+        return dict.fromkeys(range(transformer.blocks), "an attention's product, which --vit-plan fast quantizes")
+    reasons: dict[int, str] = {}
+    if rules.int8_attention == "fused":
+        for node in model.graph:
+            role = transformer.roles.get(node.name or "")
+            if role is not None and node.op_type == "MatMul" and (reason := _unfused(node, role.part)):
+                reasons.setdefault(role.block, reason)
+    return reasons
+
+
+def _unfused(node: ir.Node, part: str) -> str | None:
+    """Returns what keeps a product from TensorRT's fused INT8 attention (its developer guide), or `None`."""
+    if part == "logits":
+        if any(use.node.op_type in ("Mul", "Div") for use in node.outputs[0].uses()):
+            return "its logits are scaled behind the product, and TensorRT fuses a scale before it alone"
+        lengths = node.inputs[0].shape if node.inputs[0] is not None else None
+        head, tokens = (None, None) if lengths is None else (lengths[-1], lengths[-2])
+        if head not in FUSED_HEADS:
+            return f"its heads are of size {head}; TensorRT fuses INT8 attention for {', '.join(map(str, FUSED_HEADS))}"
+        if not isinstance(tokens, int) or tokens > FUSED_TOKENS:
+            return f"it goes over {tokens} tokens; TensorRT fuses INT8 attention up to {FUSED_TOKENS}"
+    return None
+
+
+def _embeds_patches(node: ir.Node) -> bool:
+    """Says whether a convolution cuts an image into patches: its kernels do not overlap."""
+    if node.op_type != "Conv" or "strides" not in node.attributes or "kernel_shape" not in node.attributes:
+        return False
+    strides = list(node.attributes["strides"].as_ints())
+    return strides == list(node.attributes["kernel_shape"].as_ints()) and max(strides) > 1
+
+
+def _float_reason(
+    node: ir.Node,
+    rules: Rules,
+    kept: dict[int, str],
+    heads: frozenset[int],
+    quantized: set[int],
+    is_product: bool = False,
+) -> str | None:
+    """Returns why a node stays in float, an empty string for INT8, `None` for a node that is no candidate."""
+    if node.op_type not in rules.int8_ops:
+        return f"the target leaves {node.op_type} in float" if weight_of(node) is not None else None
+    if moves_values(node):
+        return None
+    if not rules.int8_depthwise and _is_depthwise(node):
+        return "depthwise convolution"
+    if node.op_type == "Add":
+        if not _is_residual(node, quantized):
+            return None
+    elif weight_of(node) is None and not is_product:
+        return "its weight is not a constant"
+    if id(node) in kept:
+        return f"kept by {kept[id(node)]!r}"
+    if id(node) in heads:
+        return "last convolution of a head"
+    if rules.output_pairs == "required" and _stands_before_function(node):
+        return "it is followed by a function other than ReLU, so the engine would run it in float"
+    return ""
+
+
+def layers_before_functions(model: ir.Model, topology: Topology) -> list[str]:
+    """Returns the names of the nodes in INT8 whose output goes into a function that is no ReLU (SiLU, GELU).
+
+    They write floats. OpenVINO has kernels for that; ONNX Runtime has them for linear layers alone, which are left out.
+    """
+    int8 = topology.int8_nodes
+    return [str(node.name) for node in model.graph if node.name in int8 and _stands_before_function(node)]
+
+
+def _stands_before_function(node: ir.Node) -> bool:
+    return node.op_type not in _LINEAR and _feeds_function(activation_behind(node))
+
+
+def _is_depthwise(node: ir.Node) -> bool:
+    weight = weight_of(node)
+    groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    return node.op_type == "Conv" and weight is not None and groups > 1 and weight.shape[1] == 1
+
+
+def _is_residual(node: ir.Node, quantized: set[int]) -> bool:
+    inputs = data_inputs(node)
+    if len(inputs) != 2 or len({str(value.shape) for value in inputs}) != 1:
+        return False
+    return any(id(_origin(value)) in quantized for value in inputs)
+
+
+def _origin(value: ir.Value) -> ir.Node | None:
+    """Returns the node that computed a value, looking through activations and operators that only move values."""
+    producer = value.producer()
+    while producer is not None and (producer.op_type in ("Relu", "Clip") or moves_values(producer)):
+        inputs = data_inputs(producer)
+        if not inputs:
+            return producer
+        producer = inputs[0].producer()
+    return producer
+
+
+def _kept_nodes(model: ir.Model, keep: Sequence[str]) -> dict[int, str]:
+    return {id(node): pattern for pattern in keep for node in nodes_matching(model, pattern)}
+
+
+def _head_nodes(model: ir.Model) -> frozenset[int]:
+    """Returns the last convolutions before each output, walking back over what may stand behind a head (rule 2)."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    pending = [value.producer() for value in model.graph.outputs]
+    while pending:
+        node = pending.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if node.op_type in ("Conv", "ConvTranspose"):
+            found.add(id(node))
+            continue
+        inputs = data_inputs(node)
+        # A sum of two maps is a residual block: what stands before it is the backbone, no head.
+        if node.op_type in _BEHIND_HEADS and not (node.op_type == "Add" and len(inputs) > 1):
+            pending += [value.producer() for value in inputs]
+    return frozenset(found)
+
+
+def _fused_branch(node: ir.Node, quantized: set[int], depths: dict[int, int]) -> ir.Value | None:
+    """Returns the input of a residual Add that the engine computes in one kernel with it (rule 7), or `None`."""
+    if node.op_type != "Add":
+        return None
+    direct = [
+        value for value in data_inputs(node)
+        if (producer := value.producer()) is not None
+        and id(producer) in quantized
+        and producer.op_type != "Add"
+        and len(value.uses()) == 1
+        and not value.is_graph_output()
+    ]  # fmt: skip
+    return max(direct, key=lambda value: depths[id(value.producer())], default=None)
+
+
+def _depths(model: ir.Model) -> dict[int, int]:
+    """Returns the identity of each node -> how many weighted layers stand on the longest way from an input to it."""
+    depths: dict[int, int] = {}
+    for node in model.graph:
+        before = [depths.get(id(value.producer()), 0) for value in data_inputs(node)]
+        depths[id(node)] = max(before, default=0) + (weight_of(node) is not None)
+    return depths
+
+
+def _tensors(model: ir.Model, rules: Rules, quantized: set[int]) -> tuple[str, ...]:
+    wanted: set[int] = set()
+    depths = _depths(model)
+    for node in model.graph:
+        if id(node) not in quantized:
+            continue
+        fused = _fused_branch(node, quantized, depths) if rules.residual_pairs == "identity" else None
+        wanted.update(id(value) for value in data_inputs(node) if value is not fused)
+        if rules.output_pairs != "none" and node.op_type not in _LINEAR:
+            output = activation_behind(node)
+            if not output.is_graph_output() and not _feeds_function(output):
+                wanted.add(id(output))
+    # Rule 6, against the direction of the data: what is moved has to be quantized before it is moved.
+    for node in reversed(model.graph):
+        if moves_values(node) and any(id(output) in wanted for output in node.outputs):
+            wanted.update(id(value) for value in moved_inputs(node))
+    values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    return tuple(value.name for value in values if id(value) in wanted and value.name is not None)

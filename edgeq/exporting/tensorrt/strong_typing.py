@@ -1,0 +1,162 @@
+"""FP16 in the graph itself, for engines that compute every tensor in the type that the file gives it.
+
+Rules, by number:
+
+1. Every float32 tensor is float16, and so are the scales of Q/DQ pairs: a DequantizeLinear gives the type of its scale.
+2. The graph's inputs and outputs stay float32, behind a Cast, so that FP32 and FP16 files are fed alike.
+3. Scales are rounded up: rounded down, the largest values would be cut off; and never to zero.
+4. What an operator wants in float32 (the scales of a Resize) stays so.
+5. Islands compute in float32: their constants stay so, and Casts stand where other nodes begin. A QuantizeLinear behind
+   an island, and a DequantizeLinear that only islands read, belong to it: between them and the rest are integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeq.errors import ModelError
+from edgeq.exporting.graphs.graph import new_initializer, walk
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+FP16_MAX = float(np.finfo(np.float16).max)
+
+# Operator -> positions of the inputs that are float32 whatever the others are.
+_FLOAT32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
+
+
+def to_fp16(model: ir.Model, islands: Collection[str] = ()) -> None:
+    """Makes a float32 graph, with or without Q/DQ pairs, a float16 one, in place.
+
+    Args:
+        model: The graph.
+        islands: Names of nodes that stay float32 (`edgeq.exporting.planning.fp16_audit`).
+
+    Raises:
+        ModelError: a constant does not fit into float16, or an operator computes in float32 alone.
+    """
+    import onnx_ir as ir
+
+    for node in walk(model):
+        if node.op_type == "NonMaxSuppression":
+            raise ModelError(f"{node.name}: NonMaxSuppression takes float32 alone; export the model without it")
+    kept = _with_pairs(model, islands)
+    _halve_constants(model, kept)
+    for node in walk(model):
+        if node in kept:
+            continue
+        for output in node.outputs:
+            if output.dtype == ir.DataType.FLOAT:
+                output.type = ir.TensorType(ir.DataType.FLOAT16)
+        if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
+            node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT16)
+    _cast_borders(model, kept)
+    _cast_outputs(model)
+
+
+def _with_pairs(model: ir.Model, islands: Collection[str]) -> set[ir.Node]:
+    """Returns the nodes of the islands with their Q/DQ nodes (rule 5)."""
+    kept = {node for node in model.graph if node.name in islands}
+    for node in walk(model):
+        if node.op_type == "QuantizeLinear" and node.inputs[0] is not None and node.inputs[0].producer() in kept:
+            kept.add(node)
+    for node in reversed(list(model.graph)):
+        readers = [use.node for use in node.outputs[0].uses()]
+        if node.op_type == "DequantizeLinear" and readers and all(reader in kept for reader in readers):
+            kept.add(node)
+    return kept
+
+
+def _halve_constants(model: ir.Model, kept: Collection[ir.Node]) -> None:
+    import onnx_ir as ir
+
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT:
+            continue
+        uses = [
+            use
+            for use in value.uses()
+            if use.node not in kept and use.idx not in _FLOAT32_INPUTS.get(use.node.op_type, ())
+        ]
+        if not uses:
+            continue
+        is_scale = any(use.idx == 1 and use.node.op_type in ("QuantizeLinear", "DequantizeLinear") for use in uses)
+        array = _rounded_up(tensor.numpy()) if is_scale else _half(name, tensor)
+        if len(uses) == len(value.uses()):
+            del model.graph.initializers[name]  # its name is free for the other
+        half = new_initializer(model, name, array)
+        for use in uses:
+            use.node.replace_input_with(use.idx, half)
+
+
+def _half(name: str, tensor: ir.TensorProtocol) -> np.ndarray:
+    array = tensor.numpy()
+    largest = float(np.abs(array[np.isfinite(array)]).max(initial=0))
+    if largest > FP16_MAX:
+        raise ModelError(
+            f"{name}: holds {largest:.3g}, and FP16 ends at {FP16_MAX:.0f}; the model cannot be typed FP16, take fp32"
+        )
+    return array.astype(np.float16)
+
+
+def _rounded_up(scale: np.ndarray) -> np.ndarray:
+    limited = np.minimum(scale, np.float32(FP16_MAX))
+    half = limited.astype(np.float16)
+    above: np.ndarray = np.where(half.astype(np.float32) < limited, np.nextafter(half, np.float16(np.inf)), half)
+    return above
+
+
+def _cast_borders(model: ir.Model, kept: Collection[ir.Node]) -> None:
+    """Puts one Cast behind each input and each island's output that others read, and before what islands read."""
+    import onnx_ir as ir
+
+    values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
+    for value in values:
+        if value.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+            continue
+        is_float = value.dtype == ir.DataType.FLOAT
+        others = [
+            use
+            for use in value.uses()
+            if (use.node in kept) != is_float and use.idx not in _FLOAT32_INPUTS.get(use.node.op_type, ())
+        ]
+        if others:
+            result = _cast(model, value, ir.DataType.FLOAT16 if is_float else ir.DataType.FLOAT)
+            for use in others:
+                use.node.replace_input_with(use.idx, result)
+
+
+def _cast(model: ir.Model, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """Returns a value in another type; the node stands directly behind what makes it."""
+    import onnx_ir as ir
+
+    suffix = "fp16" if dtype == ir.DataType.FLOAT16 else "fp32"
+    cast = ir.node("Cast", [value], {"to": dtype}, name=f"{value.name}_to_{suffix}")
+    (result,) = cast.outputs
+    result.name, result.shape, result.type = f"{value.name}_{suffix}", value.shape, ir.TensorType(dtype)
+    producer = value.producer()
+    if producer is None:
+        model.graph.insert_before(next(iter(model.graph)), cast)
+    else:
+        model.graph.insert_after(producer, cast)
+    return result
+
+
+def _cast_outputs(model: ir.Model) -> None:
+    import onnx_ir as ir
+
+    for index, value in enumerate(model.graph.outputs):
+        if value.dtype != ir.DataType.FLOAT16:
+            continue
+        cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=f"{value.name}_to_fp32")
+        result = cast.outputs[0]
+        # The name is the graph's interface; what computes it gets another.
+        result.name, value.name = value.name, f"{value.name}_fp16"
+        result.shape, result.type = value.shape, ir.TensorType(ir.DataType.FLOAT)
+        model.graph.append(cast)
+        model.graph.outputs[index] = result

@@ -1,0 +1,78 @@
+"""A float ONNX graph as a torch module, for the TFLite converter: it takes torch programs only.
+
+Every operator is written out as the ONNX specification defines it, for the static shapes that edgeq's graphs have.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeq.errors import ModelError
+from edgeq.exporting.graphs.graph import constant
+from edgeq.exporting.tflite.onnx_node import OnnxNode
+from edgeq.exporting.tflite.onnx_operations import OPERATIONS
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+    from torch import Tensor
+
+
+def onnx_to_torch(model: ir.Model) -> torch.nn.Module:
+    """Returns a module that computes an ONNX graph: its inputs in order in, its outputs in order out.
+
+    Args:
+        model: A cleaned float graph with static shapes (`edgeq.exporting.graphs.graph.clean`, `infer_shapes`).
+
+    Raises:
+        ModelError: the graph has operators that this cannot take; the message names them.
+    """
+    unknown = sorted({_kind(node) for node in model.graph if _kind(node) not in OPERATIONS})
+    if unknown:
+        raise ModelError(
+            f"the operators {', '.join(unknown)} of the ONNX file cannot be converted to TFLite; convert from the "
+            "torch model, or replace them"
+        )
+    for node in model.graph:
+        if node.op_type != "Split" and any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+            raise ModelError(f"{node.op_type} {node.name!r}: only its first output can be converted to TFLite")
+    return _module_class()(model)
+
+
+def _kind(node: ir.Node) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+
+
+def _module_class() -> type[torch.nn.Module]:
+    """Returns the module's class; it is made here because its base is torch's."""
+    import torch
+
+    class OnnxModule(torch.nn.Module):
+        """Runs the nodes of an ONNX graph one by one."""
+
+        def __init__(self, model: ir.Model) -> None:
+            super().__init__()
+            self._nodes = [OnnxNode(node) for node in model.graph]
+            self._inputs = [str(value.name) for value in model.graph.inputs]
+            self._outputs = [str(value.name) for value in model.graph.outputs]
+            self._buffer_names: dict[str, str] = {}
+            for index, (name, value) in enumerate(model.graph.initializers.items()):
+                array = constant(value)
+                if array is not None:
+                    self._buffer_names[name] = f"constant_{index}"
+                    self.register_buffer(f"constant_{index}", torch.from_numpy(np.array(array)))
+
+        def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+            values: dict[str | None, Any] = {None: None}
+            values.update(zip(self._inputs, inputs, strict=True))
+            values.update({name: getattr(self, buffer) for name, buffer in self._buffer_names.items()})
+            for node in self._nodes:
+                results = OPERATIONS[node.op_type](node, [values[name] for name in node.inputs])
+                if isinstance(results, torch.Tensor):
+                    results = [results]
+                values.update(zip(node.outputs, results, strict=False))
+            return tuple(values[name] for name in self._outputs)
+
+    return OnnxModule

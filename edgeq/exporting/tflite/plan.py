@@ -1,0 +1,322 @@
+"""Decides, from a float TFLite graph alone, which precision each operator gets.
+
+Rules, by number:
+
+1. Convolutions and fully connected layers with a constant weight run in INT8.
+2. The last convolutions before the graph's outputs are `Precision.DYNAMIC`: a detector's heatmap, sizes and offsets are
+   read as they are. On CenterNet-R18 with bccd, AP .5829 in float, this gave .5836, static outputs .5746, last
+   convolutions in float .5830 and in int16x8 .5823, slower.
+3. A layer before a function that is no ReLU (SiLU, GELU) is dynamic too: TFLite has no static layer with real outputs,
+   and a static range before the function would spend its steps on the negative tail that the function flattens.
+4. Operators between layers (`_FOLLOWERS`) run in INT8 where what they read is computed in INT8 and what reads them
+   leads to an INT8 layer. A transformer's residual stream, normalisation and softmax lead to none, so they stay in
+   float, which XNNPACK runs; their INT8 forms fall out of it.
+5. Operators that `keep` names (by output tensor, by regular expression over the whole name, or by kind) stay in float.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeq.errors import InputError
+from edgeq.exporting.planning.plan import MAX_RANGE_RATIO
+from edgeq.exporting.tflite.graph import Graph, Operator
+
+LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"})
+"""Operators with a weight, where the time goes."""
+
+MOVES_VALUES = frozenset(
+    {
+        "MAX_POOL_2D", "PAD", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SPLIT", "GATHER",
+        "RESIZE_NEAREST_NEIGHBOR", "PACK", "UNPACK", "MIRROR_PAD", "SPACE_TO_DEPTH", "AVERAGE_POOL_2D",
+        "RESIZE_BILINEAR",
+    }
+)  # fmt: skip
+"""Operators whose outputs lie within the values of their inputs (or zero), and that TFLite runs on one grid."""
+
+_FOLLOWERS = MOVES_VALUES | {"ADD", "MUL", "MEAN", "RELU"}
+"""Operators that the quantizer writes and XNNPACK runs in INT8, worth it only between layers in INT8."""
+
+NO_DYNAMIC = frozenset({"DEPTHWISE_CONV_2D"})
+"""Layers whose dynamic form falls out of XNNPACK and costs accuracy: YOLOX-nano AP .229 with it, .325 without."""
+
+_FUNCTIONS = frozenset({"LOGISTIC", "TANH", "GELU", "HARD_SWISH", "ELU", "EXP"})
+
+_BEHIND_HEADS = MOVES_VALUES | {"LOGISTIC", "SOFTMAX", "RELU", "EXP", "TANH", "MUL", "SUB", "DIV", "DEQUANTIZE"}
+
+
+class Precision(str, enum.Enum):
+    """What an operator computes in.
+
+    `INT8` and `INT16X8` have static ranges (activations of 8 or 16 bits, weights of 8); `DYNAMIC` has INT8 weights and
+    measures the range of its input at every run.
+    """
+
+    FLOAT = "float"
+    DYNAMIC = "dynamic"
+    INT8 = "int8"
+    INT16X8 = "int16x8"
+
+
+STATIC = (Precision.INT8, Precision.INT16X8)
+"""Precisions that need ranges."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The precision of an operator and why.
+
+    Attributes:
+        name: Name of its first output.
+        kind: The schema's name of the operator.
+        precision: What it computes in.
+        reason: Why, for the manifest.
+    """
+
+    name: str
+    kind: str
+    precision: Precision
+    reason: str
+
+
+def choose(
+    graph: Graph, keep: Sequence[str] = (), *, integer_heads: bool = False, apart: Collection[int] = ()
+) -> dict[int, Choice]:
+    """Returns operator number -> choice for static INT8, for every operator that could run in it.
+
+    Args:
+        graph: A float graph whose tensors have names of their own.
+        keep: Operators that stay in float.
+        integer_heads: Whether the last convolutions are static too, for outputs that are integers.
+        apart: CONCATENATIONs whose inputs keep grids of their own (`mixed_ranges`), so that they are float.
+
+    Raises:
+        InputError: an entry of `keep` is no regular expression or matches nothing.
+    """
+    kept = _kept(graph, keep)
+    heads = frozenset() if integer_heads else _heads(graph)
+    layers = {
+        operator.index: _layer(graph, operator, kept, heads) for operator in graph.operators if operator.kind in LAYERS
+    }
+    static = {index for index, (precision, _) in layers.items() if precision is Precision.INT8}
+    between = _between(graph, static, {*kept, *apart})
+    choices = {}
+    for operator in graph.operators:
+        if operator.kind in _FOLLOWERS:
+            layers[operator.index] = _follower(operator.index, between, kept, apart)
+        if operator.index in layers:
+            precision, reason = layers[operator.index]
+            choices[operator.index] = Choice(_name(graph, operator), operator.kind, precision, reason)
+    return choices
+
+
+def choose_everywhere(
+    graph: Graph, precision: Precision, keep: Sequence[str] = (), without: Collection[str] = NO_DYNAMIC
+) -> dict[int, Choice]:
+    """Returns operator number -> choice of one precision for all layers, and for int16x8 for what stands between.
+
+    Args:
+        graph: A float graph whose tensors have names of their own.
+        precision: `DYNAMIC` or `INT16X8`.
+        keep: Operators that stay in float.
+        without: Kinds of layers that have no dynamic form worth taking.
+
+    Raises:
+        InputError: an entry of `keep` is no regular expression or matches nothing.
+    """
+    kept = _kept(graph, keep)
+    layers = {
+        operator.index
+        for operator in graph.operators
+        if operator.kind in LAYERS and operator.index not in kept and _has_constant_weight(graph, operator)
+    }
+    if precision is Precision.DYNAMIC:
+        layers = {index for index in layers if graph.operators[index].kind not in without}
+    chosen = layers | (_between(graph, layers, kept.keys()) if precision is Precision.INT16X8 else set())
+    return {
+        index: Choice(_name(graph, graph.operators[index]), graph.operators[index].kind, precision, "asked for")
+        for index in sorted(chosen)
+    }
+
+
+def observed_tensors(graph: Graph) -> list[str]:
+    """Returns the tensors whose values decide static ranges, in graph order: all real activations that are computed.
+
+    What operators only move has the range of what they move.
+    """
+    moved = {index for operator in graph.operators if operator.kind in MOVES_VALUES for index in operator.outputs}
+    computed = [index for operator in graph.operators for index in operator.outputs]
+    return [
+        graph.tensors[index].name
+        for index in (*graph.inputs, *computed)
+        if index not in moved and graph.tensors[index].dtype == "float32"
+    ]
+
+
+def needed_tensors(graph: Graph, choices: Mapping[int, Choice], integer_io: bool) -> list[str]:
+    """Returns the tensors that static operators read or write, and the graph's ends where they are integers.
+
+    What operators only move stands for what it was moved from.
+    """
+    static = [graph.operators[index] for index, choice in choices.items() if choice.precision in STATIC]
+    wanted = {index for operator in static for index in (*graph.activations(operator), *operator.outputs)}
+    if integer_io:
+        wanted |= {*graph.inputs, *graph.outputs}
+    needed: set[int] = set()
+    while wanted:
+        index = wanted.pop()
+        producer = graph.producer.get(index)
+        if producer is not None and producer.kind in MOVES_VALUES:
+            wanted.update(graph.activations(producer))
+        else:
+            needed.add(index)
+    return [graph.tensors[index].name for index in sorted(needed)]
+
+
+def tied(graph: Graph, static: Collection[Operator]) -> list[set[int]]:
+    """Returns groups of tensors that lie on one grid: what static operators only move, and what stands alone.
+
+    Tensors that float operators move belong to a group with what they move too: their values are known from it.
+    """
+    group = {tensor.index: {tensor.index} for tensor in graph.tensors if not tensor.constant}
+    for operator in graph.operators:
+        if operator.kind not in MOVES_VALUES or (operator.kind == "CONCATENATION" and operator not in static):
+            continue
+        for index in (*graph.activations(operator), *operator.outputs):
+            first = group[operator.outputs[0]]
+            if group[index] is not first:
+                first |= group[index]
+                for member in group[index]:
+                    group[member] = first
+    return list({id(members): members for members in group.values()}.values())
+
+
+def mixed_ranges(graph: Graph, choices: Mapping[int, Choice], widths: Mapping[str, float]) -> frozenset[int]:
+    """Returns the static CONCATENATIONs whose inputs differ in width more than `MAX_RANGE_RATIO` times.
+
+    Args:
+        graph: The float graph.
+        choices: The plan.
+        widths: Tensor name -> largest magnitude of its range.
+    """
+    found = set()
+    for index, choice in choices.items():
+        operator = graph.operators[index]
+        if operator.kind != "CONCATENATION" or choice.precision not in STATIC:
+            continue
+        known = [widths[name] for name in (graph.tensors[each].name for each in operator.inputs) if name in widths]
+        if len(known) > 1 and max(known) > MAX_RANGE_RATIO * max(min(known), 1e-30):
+            found.add(index)
+    return frozenset(found)
+
+
+def _layer(graph: Graph, operator: Operator, kept: Mapping[int, str], heads: frozenset[int]) -> tuple[Precision, str]:
+    if operator.index in kept:
+        return Precision.FLOAT, f"kept by {kept[operator.index]!r}"
+    if not _has_constant_weight(graph, operator):
+        return Precision.FLOAT, "its weight is not a constant"
+    if operator.index in heads:
+        return Precision.DYNAMIC, "last convolution of a head"
+    if any(reader.kind in _FUNCTIONS for index in operator.outputs for reader in graph.readers[index]):
+        without = operator.kind in NO_DYNAMIC
+        return Precision.FLOAT if without else Precision.DYNAMIC, "it is followed by a function other than ReLU"
+    return Precision.INT8, "a layer"
+
+
+def _follower(
+    index: int, between: Collection[int], kept: Mapping[int, str], apart: Collection[int]
+) -> tuple[Precision, str]:
+    if index in between:
+        return Precision.INT8, "between layers in INT8"
+    if index in kept:
+        return Precision.FLOAT, f"kept by {kept[index]!r}"
+    if index in apart:
+        return Precision.FLOAT, "the ranges of its inputs are too different for one scale"
+    return Precision.FLOAT, "not between layers in INT8"
+
+
+def _between(graph: Graph, layers: set[int], float_operators: Collection[int]) -> set[int]:
+    """Returns the followers that read INT8 numbers and lead to an INT8 layer (rule 4): the largest such set."""
+    followers = {
+        operator.index
+        for operator in graph.operators
+        if operator.kind in _FOLLOWERS and operator.index not in float_operators
+    }
+    while True:
+        static = layers | followers
+        remaining = {index for index in followers if _fits(graph, graph.operators[index], static)}
+        remaining &= _leading_to(graph, remaining, layers)
+        if remaining == followers:
+            return followers
+        followers = remaining
+
+
+def _fits(graph: Graph, operator: Operator, static: set[int]) -> bool:
+    """Returns whether all that an operator computes with is there in INT8; the image is, where it is only moved."""
+    activations = graph.activations(operator)
+    if operator.kind in ("ADD", "MUL") and len(activations) < 2:
+        return False  # a constant operand is a normalisation's, or an offset of small steps
+    return bool(activations) and all(
+        (index in graph.inputs and operator.kind in MOVES_VALUES)
+        or (index in graph.producer and graph.producer[index].index in static)
+        for index in activations
+    )
+
+
+def _leading_to(graph: Graph, followers: set[int], layers: set[int]) -> set[int]:
+    """Returns the followers from which a path of followers ends in a layer."""
+    found: set[int] = set()
+    for operator in reversed(graph.operators):
+        readers = [reader.index for index in operator.outputs for reader in graph.readers[index]]
+        if operator.index in followers and any(reader in layers or reader in found for reader in readers):
+            found.add(operator.index)
+    return found
+
+
+def _heads(graph: Graph) -> frozenset[int]:
+    """Returns the last convolutions before each output, walking back over what may stand behind a head (rule 2)."""
+    found: set[int] = set()
+    seen: set[int] = set()
+    pending = list(graph.outputs)
+    while pending:
+        operator = graph.producer.get(pending.pop())
+        if operator is None or operator.index in seen:
+            continue
+        seen.add(operator.index)
+        if operator.kind in ("CONV_2D", "TRANSPOSE_CONV"):
+            found.add(operator.index)
+        elif operator.kind in _BEHIND_HEADS or (operator.kind == "ADD" and len(graph.activations(operator)) == 1):
+            pending += graph.activations(operator)
+    return frozenset(found)
+
+
+def _has_constant_weight(graph: Graph, operator: Operator) -> bool:
+    weight = operator.inputs[1] if len(operator.inputs) > 1 else -1
+    return weight >= 0 and graph.tensors[weight].constant
+
+
+def _kept(graph: Graph, keep: Sequence[str]) -> dict[int, str]:
+    kept: dict[int, str] = {}
+    for pattern in keep:
+        matched = [op.index for op in graph.operators if pattern in (op.kind, _name(graph, op))]
+        matched = matched or _matching(graph, pattern)
+        if not matched:
+            names = ", ".join(_name(graph, operator) for operator in graph.operators[:5])
+            raise InputError(f"--keep {pattern!r}: matches no operator; they are named by their outputs, like {names}")
+        kept.update(dict.fromkeys(matched, pattern))
+    return kept
+
+
+def _matching(graph: Graph, pattern: str) -> list[int]:
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--keep {pattern!r}: is not a regular expression ({error})") from None
+    return [operator.index for operator in graph.operators if expression.fullmatch(_name(graph, operator))]
+
+
+def _name(graph: Graph, operator: Operator) -> str:
+    return graph.tensors[operator.outputs[0]].name

@@ -1,0 +1,270 @@
+"""Writes a float TFLite file as float32, float16, static INT8, int16x8 or dynamic INT8, each with its manifest."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import edgeq
+from edgeq.calibrators.ranges import Ranges
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.tflite.graph import Graph, Tensor, read_graph
+from edgeq.exporting.tflite.plan import (
+    LAYERS,
+    NO_DYNAMIC,
+    STATIC,
+    Choice,
+    Precision,
+    choose,
+    choose_everywhere,
+    mixed_ranges,
+    needed_tensors,
+)
+from edgeq.exporting.tflite.quantize import cast_to_float16, intervals, quantize
+from edgeq.files import sha256_bytes, write_bytes
+
+PRECISIONS = ("fp32", "fp16", "int8", "int16x8", "dynamic")
+
+STATIC_PRECISIONS = ("int8", "int16x8")
+"""Precisions that need ranges."""
+
+COMPATIBLE = ("tflite-runtime",)
+"""Engines that need files of their own."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TfliteModel:
+    """A float32 TFLite file and what belongs to it: the source of every other TFLite file.
+
+    Attributes:
+        name: Stem of the files' names.
+        content: The file's bytes; every tensor has a name of its own.
+        preprocessing: From image file to input.
+        postprocessing: From outputs to detections or classes.
+        labels: Class names by class index.
+        source_digest: Digest of the graph that it was converted from; empty for a file that was given.
+    """
+
+    name: str
+    content: bytes
+    preprocessing: Preprocessing
+    postprocessing: Postprocessing | None = None
+    labels: tuple[str, ...] = ()
+    source_digest: str = ""
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The file as a graph."""
+        return read_graph(self.content, self.name)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identifies the file; ranges remember it."""
+        return sha256_bytes(self.content)
+
+    @property
+    def input(self) -> TensorSpec:
+        """The one input."""
+        return _spec(self.graph.tensors[self.graph.inputs[0]])
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs, in order."""
+        return tuple(_spec(self.graph.tensors[index]) for index in self.graph.outputs)
+
+
+@dataclass(frozen=True)
+class Known:
+    """Where the ranges of TFLite tensors are.
+
+    Attributes:
+        tensors: Tensor name -> the ranges that hold it, and its name in them.
+        matched: How many are those of the ONNX graph, found by value.
+    """
+
+    tensors: Mapping[str, tuple[Ranges, str]]
+    matched: int = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """How TFLite files are written.
+
+    Attributes:
+        keep: Operators that stay in float (`edgeq.exporting.tflite.plan`).
+        integer_io: Whether inputs and outputs of static files are integers.
+        compat: An engine of `COMPATIBLE` that has to run the files right, or `None`.
+    """
+
+    keep: Sequence[str] = ()
+    integer_io: bool = False
+    compat: str | None = None
+
+
+def plan(model: TfliteModel, precision: str, options: Options) -> dict[int, Choice]:
+    """Returns operator number -> choice for `int8`, `int16x8` or `dynamic`, before any range is known.
+
+    Raises:
+        InputError: an entry of `options.keep` is no regular expression or matches nothing.
+    """
+    if precision == "int8":
+        return choose(model.graph, options.keep, integer_heads=options.integer_io)
+    if precision == "int16x8":
+        return choose_everywhere(model.graph, Precision.INT16X8, options.keep)
+    # tflite-runtime refuses a dynamic TRANSPOSE_CONV when it loads a file.
+    without = NO_DYNAMIC | {"TRANSPOSE_CONV"} if options.compat else NO_DYNAMIC
+    return choose_everywhere(model.graph, Precision.DYNAMIC, options.keep, without)
+
+
+def tensors_to_calibrate(model: TfliteModel, precisions: Sequence[str], options: Options) -> list[str]:
+    """Returns the tensors whose ranges the files of these precisions need, in graph order."""
+    needed: set[str] = set()
+    for precision in precisions:
+        if precision in STATIC_PRECISIONS:
+            needed.update(needed_tensors(model.graph, plan(model, precision, options), options.integer_io))
+    return [tensor.name for tensor in model.graph.tensors if tensor.name in needed]
+
+
+def write(
+    model: TfliteModel, target: str, precision: str, folder: Path, options: Options, known: Known | None = None
+) -> Artifact:
+    """Returns the artifact of one precision, written to `folder`.
+
+    Args:
+        model: The float model.
+        target: Name of the target, for the file's name and manifest.
+        precision: Any of `PRECISIONS`.
+        folder: Where to write.
+        options: How to write.
+        known: The ranges; `int8` and `int16x8` need them.
+
+    Raises:
+        InputError: an entry of `options.keep` is no regular expression or matches nothing.
+        MismatchError: a tensor has no range.
+        ModelError: the quantizer refuses the graph, or did something else than was decided.
+        MissingDependencyError: the extra `tflite` is not installed.
+    """
+    facts: dict[str, Any] = {}
+    if precision == "fp32":
+        content = model.content
+    elif precision == "fp16":
+        content = cast_to_float16(model.content, model.name)
+    else:
+        content, facts = _quantized(model, precision, options, known)
+    path = folder / f"{model.name}.{target}.{precision}.tflite"
+    graph = read_graph(content, path.name)
+    write_bytes(path, content)
+    artifact = Artifact(
+        path=path,
+        format="tflite",
+        precision=precision,
+        target=target,
+        inputs=tuple(_spec(graph.tensors[index]) for index in graph.inputs),
+        outputs=tuple(_spec(graph.tensors[index]) for index in graph.outputs),
+        preprocessing=model.preprocessing,
+        postprocessing=model.postprocessing,
+        labels=model.labels,
+        source_digest=model.source_digest or model.digest,
+        quantization=facts,
+        tools={"edgeq": edgeq.__version__} | _versions("litert-torch", "ai-edge-quantizer"),
+    )
+    return artifact.save()
+
+
+def _quantized(
+    model: TfliteModel, precision: str, options: Options, known: Known | None
+) -> tuple[bytes, dict[str, Any]]:
+    if precision == "int16x8":
+        _log.warning(
+            "int16x8 runs in plain kernels, 20 to 40 times slower than fp32 where that runs in XNNPACK: it shows how "
+            "much accuracy 8 bits cost"
+        )
+    choices = plan(model, precision, options)
+    facts: dict[str, Any] = {}
+    ranges = None
+    if known is not None and any(choice.precision in STATIC for choice in choices.values()):
+        # Steps of 16 bits are fine enough for what goes together in no 8.
+        apart = _apart(model, choices, known) if precision == "int8" else frozenset()
+        if apart:
+            names = ", ".join(choices[index].name for index in sorted(apart))
+            _log.warning(
+                "mixed ranges: the inputs of %s are too different for one scale, it is computed in float", names
+            )
+            choices = choose(model.graph, options.keep, integer_heads=options.integer_io, apart=apart)
+        ranges = intervals(model.graph, known.tensors, choices, options.integer_io)
+        sources = {id(used): used for used, _ in known.tensors.values()}.values()
+        facts = {
+            "method": ", ".join(sorted({used.method for used in sources})) if precision == "int8" else "minmax",
+            "ranges_digests": sorted(used.digest for used in sources),
+            "matched_tensors": known.matched,
+        }
+    _warn(model.name, precision, {choice.precision for choice in choices.values()})
+    per_tensor = frozenset({"FULLY_CONNECTED"}) if options.compat else frozenset()
+    content = quantize(
+        model.content, choices, model.name, ranges=ranges, integer_io=options.integer_io, per_tensor=per_tensor
+    )
+    return content, facts | _summary(model.graph, choices, options)
+
+
+def _warn(name: str, precision: str, found: Set[Precision]) -> None:
+    """Says where a file is not what its name promises."""
+    if precision == "int8" and Precision.DYNAMIC in found and not found & {*STATIC}:
+        _log.warning(
+            "no layer of %s can use static ranges, because functions such as SiLU follow them: its int8 file is "
+            "the dynamic one, smaller than fp32 but hardly faster",
+            name,
+        )
+    elif not found - {Precision.FLOAT}:
+        _log.warning("no layer of %s has an INT8 form in TFLite; it computes in float: take fp32", name)
+
+
+def _apart(model: TfliteModel, choices: Mapping[int, Choice], known: Known) -> frozenset[int]:
+    """Returns the CONCATENATIONs whose inputs do not go on one grid, by the ranges that those have on their own."""
+    alone = {index: choice for index, choice in choices.items() if choice.kind != "CONCATENATION"}
+    widths = {name: max(high, -low) for name, (low, high) in intervals(model.graph, known.tensors, alone).items()}
+    return mixed_ranges(model.graph, choices, widths)
+
+
+def _summary(graph: Graph, choices: Mapping[int, Choice], options: Options) -> dict[str, Any]:
+    layers = [choice for choice in choices.values() if choice.kind in LAYERS]
+    counts = Counter(choice.precision.value for choice in layers)
+    floats = {choice.name: choice.reason for choice in layers if choice.precision is Precision.FLOAT}
+    floats |= {
+        graph.tensors[operator.outputs[0]].name: "has no such form"
+        for operator in graph.operators
+        if operator.kind in LAYERS and operator.index not in choices
+    }
+    dynamic = {each.name: each.reason for each in layers if each.precision is Precision.DYNAMIC}
+    mixed = len(dynamic) < len(layers) - counts["float"]
+    return {
+        "int8_nodes": len(layers) - counts["float"] - (len(dynamic) if mixed else 0),
+        "layers": dict(counts),
+        "dynamic_nodes": dynamic if mixed else {},
+        "float_nodes": floats,
+        "compat": options.compat,
+    }
+
+
+def _spec(tensor: Tensor) -> TensorSpec:
+    scale, zero = (tensor.scales[0], tensor.zero_points[0]) if tensor.scales else (None, 0)
+    return TensorSpec(
+        tensor.name, tensor.dtype, tensor.shape, "NHWC" if len(tensor.shape) == 4 else "NCHW", scale, zero
+    )
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

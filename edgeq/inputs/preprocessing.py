@@ -1,0 +1,256 @@
+"""From an image to a model's input, and from the input's pixels back to the image's.
+
+Detectors of the OpenCV tradition (CenterNet, YOLOX) sample bilinearly between four pixels even when they shrink an
+image; torchvision's classifiers average over all pixels (antialiasing). Pillow does the second well but truncates the
+result of the first, so the first is done here, in numpy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.exporting.artifact import Preprocessing
+
+FloatArray = NDArray[np.float32]
+
+_LUMINANCE = (19595, 38470, 7471)  # 0.299, 0.587 and 0.114 of 65536, as Pillow's mode "L" has them
+_ONE = 256  # weights between two rows are multiples of 1/256, so that a weighted sum of pixels fits 16 bits
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in a model's input: `input = image * scale + offset`, in pixels, along each axis.
+
+    Attributes:
+        image_width_px: Width of the image.
+        image_height_px: Height of the image.
+        input_width_px: Width of the model's input.
+        input_height_px: Height of the model's input.
+        scale_x: Input pixels an image pixel.
+        scale_y: Input pixels an image pixel.
+        offset_x: Where the image's left edge lies in the input.
+        offset_y: Where the image's top edge lies in the input.
+    """
+
+    image_width_px: int
+    image_height_px: int
+    input_width_px: int
+    input_height_px: int
+    scale_x: float
+    scale_y: float
+    offset_x: float
+    offset_y: float
+
+    def to_input(self, boxes: NDArray[np.floating]) -> FloatArray:
+        """Returns `(N, 4)` xyxy boxes in the input's pixels for boxes in the image's."""
+        return (boxes * self._scale + self._offset).astype(np.float32)
+
+    def to_image(self, boxes: NDArray[np.floating]) -> FloatArray:
+        """Returns `(N, 4)` xyxy boxes in the image's pixels, cut at its edges, for boxes in the input's."""
+        limit = np.array([self.image_width_px, self.image_height_px] * 2)
+        return np.clip((boxes - self._offset) / self._scale, 0, limit).astype(np.float32)
+
+    @property
+    def _scale(self) -> NDArray[np.float64]:
+        return np.array([self.scale_x, self.scale_y] * 2)
+
+    @property
+    def _offset(self) -> NDArray[np.float64]:
+        return np.array([self.offset_x, self.offset_y] * 2)
+
+
+def preprocess(image: NDArray[np.uint8], spec: Preprocessing) -> tuple[FloatArray, Placement]:
+    """Returns the input `(1, channels, height_px, width_px)`, float32, C-contiguous, and where the image lies in it.
+
+    Args:
+        image: `(H, W, 3)` uint8, RGB.
+        spec: What the model was trained on.
+    """
+    height, width = image.shape[:2]
+    if spec.channel_order == "gray":
+        image = _luminance(image)
+    if spec.resize == "center" and not spec.antialias:
+        placement = _center(width, height, spec)
+        columns = _warp_taps(placement.scale_x, placement.offset_x, width, spec.width_px)
+        rows = _warp_taps(placement.scale_y, placement.offset_y, height, spec.height_px)
+        return _sample(image, rows, columns, spec), placement
+    frame, placement = _LAYOUTS[spec.resize](width, height, spec)
+    if spec.antialias:
+        return _normalise(_resize_antialiased(image, frame, spec), spec), placement
+    columns = _resize_taps(frame.left, frame.width, width, spec.width_px)
+    rows = _resize_taps(frame.top, frame.height, height, spec.height_px)
+    return _sample(image, rows, columns, spec), placement
+
+
+def _luminance(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns `(H, W, 1)`; where an image is gray already, its pixels as they are."""
+    red, green, blue = (image[:, :, channel] * np.uint32(weight) for channel, weight in enumerate(_LUMINANCE))
+    luminance: NDArray[np.uint8] = ((red + green + blue + np.uint32(1 << 15)) >> np.uint32(16)).astype(np.uint8)
+    return luminance[:, :, None]
+
+
+class _Frame(NamedTuple):
+    """The rectangle of whole input pixels that the resized image covers; it may reach beyond the input."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def _center(width: int, height: int, spec: Preprocessing) -> Placement:
+    """Fits the image and puts its centre on the input's ("Objects as Points", Zhou et al., 2019)."""
+    scale = min(spec.width_px / width, spec.height_px / height)
+    left, top = (spec.width_px - scale * width) / 2, (spec.height_px - scale * height) / 2
+    return Placement(width, height, spec.width_px, spec.height_px, scale, scale, left, top)
+
+
+def _center_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, Placement]:
+    """As `_center`, rounded to whole pixels."""
+    scale = min(spec.width_px / width, spec.height_px / height)
+    new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+    frame = _Frame((spec.width_px - new_width) // 2, (spec.height_px - new_height) // 2, new_width, new_height)
+    return frame, _placement(width, height, frame, spec)
+
+
+def _letterbox_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, Placement]:
+    """Fits the image into the top left corner ("YOLOX", Ge et al., 2021)."""
+    ratio = min(spec.width_px / width, spec.height_px / height)
+    frame = _Frame(0, 0, max(1, int(width * ratio)), max(1, int(height * ratio)))
+    # YOLOX maps boxes by the ratio itself, in training and in scoring, not by the whole sizes it was rounded to.
+    return frame, Placement(width, height, spec.width_px, spec.height_px, ratio, ratio, 0, 0)
+
+
+def _stretch_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, Placement]:
+    """Fills the input with the whole image, whatever becomes of its aspect ratio."""
+    frame = _Frame(0, 0, spec.width_px, spec.height_px)
+    return frame, _placement(width, height, frame, spec)
+
+
+def _crop_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, Placement]:
+    """Scales the short side to the input over `crop_fraction` and cuts the centre (torchvision's classification)."""
+    new_width, new_height = round(spec.width_px / spec.crop_fraction), round(spec.height_px / spec.crop_fraction)
+    if width * new_height <= height * new_width:
+        new_height = new_width * height // width
+    else:
+        new_width = new_height * width // height
+    left, top = round((new_width - spec.width_px) / 2), round((new_height - spec.height_px) / 2)
+    frame = _Frame(-left, -top, new_width, new_height)
+    return frame, _placement(width, height, frame, spec)
+
+
+_LAYOUTS = {"center": _center_frame, "letterbox": _letterbox_frame, "stretch": _stretch_frame, "crop": _crop_frame}
+
+
+def _placement(width: int, height: int, frame: _Frame, spec: Preprocessing) -> Placement:
+    return Placement(
+        image_width_px=width,
+        image_height_px=height,
+        input_width_px=spec.width_px,
+        input_height_px=spec.height_px,
+        scale_x=frame.width / width,
+        scale_y=frame.height / height,
+        offset_x=frame.left,
+        offset_y=frame.top,
+    )
+
+
+class _Taps(NamedTuple):
+    """The two image pixels behind each input pixel along one axis, and their weights.
+
+    Weights that sum to less than 1 are completed with the fill colour.
+    """
+
+    low: NDArray[np.intp]
+    high: NDArray[np.intp]
+    low_weight: NDArray[np.float64]
+    high_weight: NDArray[np.float64]
+
+
+def _warp_taps(scale: float, offset: float, size: int, count: int) -> _Taps:
+    """As OpenCV's `warpAffine`: whole coordinates are pixel centres, and the image's edges blend into the fill."""
+    positions = (np.arange(count) - offset) / scale
+    low = np.floor(positions).astype(np.intp)
+    high_weight = positions - low
+    return _Taps(
+        np.clip(low, 0, size - 1),
+        np.clip(low + 1, 0, size - 1),
+        (1 - high_weight) * ((low >= 0) & (low < size)),
+        high_weight * ((low + 1 >= 0) & (low + 1 < size)),
+    )
+
+
+def _resize_taps(start: int, resized: int, size: int, count: int) -> _Taps:
+    """As OpenCV's `INTER_LINEAR`: half coordinates are pixel centres, and the image's edges are repeated."""
+    index = np.arange(count) - start
+    inside = (index >= 0) & (index < resized)
+    positions = np.clip((index + 0.5) * (size / resized) - 0.5, 0, size - 1)
+    low = np.floor(positions).astype(np.intp)
+    high_weight = positions - low
+    return _Taps(low, np.minimum(low + 1, size - 1), (1 - high_weight) * inside, high_weight * inside)
+
+
+def _sample(image: NDArray[np.uint8], rows: _Taps, columns: _Taps, spec: Preprocessing) -> FloatArray:
+    """Returns the normalised input, sampled bilinearly: first between rows, then between columns."""
+    height, width, channels = image.shape
+    lines = image.reshape(height, width * channels)
+    # Rounded on their own, the two could add up to more than one.
+    high_weight = np.rint(rows.high_weight * _ONE).astype(np.uint16)[:, None]
+    low_weight = np.rint((rows.low_weight + rows.high_weight) * _ONE).astype(np.uint16)[:, None] - high_weight
+    blend = lines[rows.low] * low_weight
+    blend += lines[rows.high] * high_weight
+    if spec.fill:
+        blend += np.rint((_ONE - low_weight - high_weight) * np.float64(spec.fill)).astype(np.uint16)
+
+    factor, shift = _affine(spec)
+    batch = np.empty((1, spec.channels, spec.height_px, spec.width_px), np.float32)
+    high = np.empty((spec.height_px, spec.width_px), np.float32)
+    for channel, source in enumerate(_channels(spec)):
+        plane = batch[0, channel]
+        gain = factor[channel] / _ONE
+        # An image row is R, G, B, R, G, B, ...: taking by 3 * column + channel splits the channels on the way.
+        low_pixels = blend.take(columns.low * channels + source, axis=1, mode="clip")
+        np.multiply(low_pixels, (columns.low_weight * gain).astype(np.float32), out=plane)
+        high_pixels = blend.take(columns.high * channels + source, axis=1, mode="clip")
+        np.multiply(high_pixels, (columns.high_weight * gain).astype(np.float32), out=high)
+        plane += high
+        fill = (1 - columns.low_weight - columns.high_weight) * spec.fill * factor[channel]
+        plane += (fill + shift[channel]).astype(np.float32)
+    return batch
+
+
+def _resize_antialiased(image: NDArray[np.uint8], frame: _Frame, spec: Preprocessing) -> NDArray[np.uint8]:
+    """Returns the frame's part of the input, `(height_px, width_px, channels)`, and fill around it."""
+    from PIL import Image
+
+    # Pillow knows gray images as two-dimensional arrays only.
+    source = Image.fromarray(image[:, :, 0] if spec.channels == 1 else image)
+    resized = source.resize((frame.width, frame.height), Image.Resampling.BILINEAR)
+    canvas = Image.new(source.mode, (spec.width_px, spec.height_px), (round(spec.fill),) * spec.channels)
+    canvas.paste(resized, (frame.left, frame.top))
+    return np.asarray(canvas).reshape(spec.height_px, spec.width_px, spec.channels)
+
+
+def _normalise(pixels: NDArray[np.uint8], spec: Preprocessing) -> FloatArray:
+    factor, shift = _affine(spec)
+    batch = np.empty((1, spec.channels, spec.height_px, spec.width_px), np.float32)
+    for channel, source in enumerate(_channels(spec)):
+        plane = batch[0, channel]
+        np.multiply(pixels[:, :, source], np.float32(factor[channel]), out=plane)
+        plane += np.float32(shift[channel])
+    return batch
+
+
+def _affine(spec: Preprocessing) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns factor and shift `(channels,)` that do in one step what scale, mean and std say."""
+    std = np.array(spec.std)
+    return spec.scale / std, -np.array(spec.mean) / std
+
+
+def _channels(spec: Preprocessing) -> tuple[int, ...]:
+    """Returns which channel of the image goes into each of the input."""
+    return {"rgb": (0, 1, 2), "bgr": (2, 1, 0), "gray": (0,)}[spec.channel_order]

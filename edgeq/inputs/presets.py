@@ -1,0 +1,216 @@
+"""Presets: how a known family of models is fed and decoded, declared in TOML.
+
+`--preset` takes a built-in name or a `.toml` file of this form; only what differs from the defaults need be there:
+
+    labels = ["cat", "dog"]         # class names by class index, or the name of a built-in list: "coco80"
+
+    [preprocessing]                 # edgeq.exporting.artifact.Preprocessing explains each key
+    height_px = 416                 # both sizes are needed only where the model's input has a free height or width
+    width_px = 416
+    resize = "letterbox"            # center, letterbox, stretch or crop
+    channel_order = "bgr"           # rgb, bgr, or gray for models of one channel
+    scale = 0.00392156862745098     # pixels 0..255 become (pixel * scale - mean) / std
+    mean = [0.0, 0.0, 0.0]          # for gray one number: [0.0]
+    std = [1.0, 1.0, 1.0]
+    fill = 114                      # 0..255, outside the image
+    antialias = false
+    crop_fraction = 0.875           # for crop
+
+    [postprocessing]                # left out for a model that is not to be scored
+    decoder = "yolox"               # centernet, fastestdet, yolox, classification, embedding or a.module:function
+
+    [postprocessing.outputs]        # role in the decoder = output's name
+    predictions = "output"
+
+    [postprocessing.options]        # numbers; each decoder's docstring names its own
+    score_threshold = 0.001
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeq.boundary import Integer, parse_toml, read_json, read_text, read_toml
+from edgeq.errors import InputError
+from edgeq.exporting.artifact import (
+    ChannelOrder,
+    CropFraction,
+    Factor,
+    Pixels,
+    PixelValue,
+    Postprocessing,
+    Preprocessing,
+    Resize,
+)
+
+_DATA = files("edgeq") / "data"
+_SIZES = ("height_px", "width_px")
+
+
+class _Category(msgspec.Struct):
+    id: Integer
+    name: str | Integer
+
+
+class _Categories(msgspec.Struct):
+    categories: tuple[_Category, ...]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a model is fed and decoded.
+
+    Attributes:
+        preprocessing: From image to input.
+        postprocessing: From outputs to detections or class scores; `None` for any other model.
+        labels: Class names by class index; empty where the preset names none.
+    """
+
+    preprocessing: Preprocessing
+    postprocessing: Postprocessing | None
+    labels: tuple[str, ...]
+
+
+def preset_names() -> list[str]:
+    """Returns the names of the built-in presets."""
+    return sorted(Path(entry.name).stem for entry in (_DATA / "presets").iterdir())
+
+
+def load_preset(name_or_toml: str, input_size: tuple[int, int] | None = None) -> Preset:
+    """Returns a built-in preset or that of a TOML file.
+
+    Args:
+        name_or_toml: A name of `preset_names()`, or the path of a `.toml` file.
+        input_size: Height and width of the model's input in pixels, which replace those of the preset; `None` where
+            the model leaves them free.
+
+    Raises:
+        InputError: the preset is unknown, cannot be read, has an unknown key, or a value of the wrong kind.
+    """
+    document = _read(name_or_toml)
+    post = document.postprocessing
+    return Preset(
+        _preprocessing(name_or_toml, document.preprocessing, input_size),
+        None if post is None else Postprocessing(post.decoder, post.outputs, post.options),
+        _labels(name_or_toml, document.labels),
+    )
+
+
+def require_channels(source: str, channels: int, name_or_toml: str, preprocessing: Preprocessing) -> None:
+    """Checks that a model takes images of as many channels as a preset makes.
+
+    Args:
+        source: The model, for the error.
+        channels: How many channels its input has.
+        name_or_toml: The preset, for the error.
+        preprocessing: What the preset declares.
+
+    Raises:
+        InputError: it takes another number.
+    """
+    if channels != preprocessing.channels:
+        wanted = "gray" if channels == 1 else "rgb or bgr"
+        raise InputError(
+            f"{source}: takes images of {channels} {'channel' if channels == 1 else 'channels'}, and preset "
+            f"{name_or_toml} makes {preprocessing.channels} (channel_order {preprocessing.channel_order}); give a "
+            f"--preset whose channel_order is {wanted}"
+        )
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """Returns class names by class index.
+
+    Args:
+        text: A COCO JSON (its categories by ascending id), a text file with a name a line, or names with commas.
+
+    Raises:
+        InputError: the file is missing or has another form.
+    """
+    path = Path(text)
+    if path.suffix == ".json":
+        document = read_json(path, _Categories, kind="a COCO annotation file for --labels")
+        return tuple(str(category.name) for category in sorted(document.categories, key=lambda category: category.id))
+    if path.is_file():
+        lines = read_text(path, kind="class names for --labels, one per line").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
+    if path.suffix:
+        raise InputError(f"--labels {path}: no such file; wanted a COCO JSON, a text file, or names with commas")
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+class _Preprocessing(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """The table [preprocessing]; what it leaves out is the default of `Preprocessing`."""
+
+    height_px: Pixels | None = None
+    width_px: Pixels | None = None
+    resize: Resize | None = None
+    channel_order: ChannelOrder | None = None
+    scale: Factor | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    fill: PixelValue | None = None
+    antialias: bool | None = None
+    crop_fraction: CropFraction | None = None
+
+    def __post_init__(self) -> None:
+        channels = 1 if self.channel_order == "gray" else 3
+        wanted = "three numbers" if channels == 3 else "one number for gray images: [0.5]"
+        if self.mean is not None and len(self.mean) != channels:
+            raise ValueError(f"mean is {list(self.mean)}, wanted {wanted}")
+        if self.std is not None and (len(self.std) != channels or min(self.std) <= 0):
+            raise ValueError(f"std is {list(self.std)}, wanted {wanted}, each above 0")
+
+
+class _Postprocessing(msgspec.Struct, forbid_unknown_fields=True):
+    """The table [postprocessing]."""
+
+    decoder: str
+    outputs: dict[str, str] = {}
+    options: dict[str, Any] = {}
+
+
+class _Document(msgspec.Struct, forbid_unknown_fields=True):
+    """A preset's file."""
+
+    labels: str | tuple[str, ...] = ()
+    preprocessing: _Preprocessing = msgspec.field(default_factory=_Preprocessing)
+    postprocessing: _Postprocessing | None = None
+
+
+def _read(name_or_toml: str) -> _Document:
+    if name_or_toml in preset_names():
+        content = (_DATA / "presets" / f"{name_or_toml}.toml").read_bytes()
+        return parse_toml(content, _Document, source=f"preset {name_or_toml}", kind="a preset")
+    path = Path(name_or_toml)
+    if path.suffix != ".toml":
+        raise InputError(f"unknown preset {name_or_toml!r}; known: {', '.join(preset_names())}, or a .toml file")
+    return read_toml(path, _Document, kind="a preset", advice=f"built in are {', '.join(preset_names())}")
+
+
+def _preprocessing(source: str, table: _Preprocessing, input_size: tuple[int, int] | None) -> Preprocessing:
+    stated = {key: value for key, value in msgspec.structs.asdict(table).items() if value is not None}
+    if input_size is not None:
+        stated |= dict(zip(_SIZES, input_size, strict=True))
+    if not stated.keys() >= set(_SIZES):
+        raise InputError(
+            f"preset {source}: the model's input size is free; give --size HxW, or height_px and width_px under "
+            "[preprocessing] of a .toml file"
+        )
+    try:
+        return Preprocessing(**stated)
+    except ValueError as error:
+        raise InputError(f"preset {source}: {error}; choose a smaller input") from error
+
+
+def _labels(source: str, stated: str | tuple[str, ...]) -> tuple[str, ...]:
+    if not isinstance(stated, str):
+        return stated
+    known = sorted(Path(entry.name).stem for entry in (_DATA / "labels").iterdir())
+    if stated not in known:
+        raise InputError(f"preset {source}: unknown labels {stated!r}; known: {', '.join(known)}, or a list of names")
+    return tuple((_DATA / "labels" / f"{stated}.txt").read_text(encoding="utf-8").splitlines())

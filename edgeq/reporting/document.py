@@ -1,0 +1,257 @@
+"""Everything that a report says, as numbers and text: the page, the tables and the JSON file show the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from edgeq.reporting.comparison import CONFIDENCE, FEW, RESAMPLES, Drop
+from edgeq.reporting.differences import Example
+from edgeq.reporting.runs import Source
+from edgeq.reporting.saturation import TensorRange
+from edgeq.reporting.threshold import ScoreCurve
+from edgeq.results.serialization import RESULTS_VERSION, to_json
+
+SCORE_TITLES = {"AP": "AP", "top1": "top-1", "cosine": "cosine"}
+"""Main score of a task, as results name it -> as people read it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the overview; `None` is what was not measured.
+
+    Attributes:
+        number: Its number in the report, from 1.
+        model: Name of the model.
+        artifact: File name.
+        digest: SHA-256 of the file.
+        device: Name of the device.
+        runtime: Name of the runtime.
+        engine: Engine with its version.
+        precision: Precision of the file.
+        compute: What float layers were computed in.
+        target: Target that it was written for.
+        task: Task; `None` where it was not scored.
+        data: Name of the annotations.
+        images: How many images it was scored on.
+        score_name: `AP`, `top1` or `cosine`.
+        score: Main score, 0..1.
+        reference: Number of the FP32 row that it is compared with; its own number for that row.
+        drop: How far the main score is below FP32.
+        no_interval: Why the drop has no interval; `None` where it has one.
+        scores: All numbers of the evaluation.
+        p50_ms: Median latency.
+        p90_ms: 90th percentile.
+        p99_ms: 99th percentile.
+        gpu_ms: Median of the GPU's own time.
+        preprocess_ms: Time of pre-processing an image.
+        postprocess_ms: Time of reading the outputs.
+        cold_start_ms: From the start of a process to the first result.
+        throughput_per_s: Inferences a second.
+        ratio_to_fp32: Time over that of FP32, timed in turns.
+        size_bytes: Size of the file.
+        memory_bytes: Peak memory of the process.
+        j_per_image: Energy of an image, idle included.
+        idle_share: Share of it that the idle machine would have taken.
+        energy_source: What measured the energy.
+        runs: Number of timed runs.
+        drift: Median of the last third of the runs over that of the first, minus 1.
+        stable: Whether the run was a steady state.
+        unstable_reasons: Why it was not.
+        scored: How the score was obtained: measured or simulated.
+        timed: How the latency was obtained: measured or emulated.
+        on_front: Whether nothing of the same model and device is both faster and better.
+        machine: CPU or board, system and Python.
+        threads: Threads of the engine.
+        tools: Versions of edgeq that made the results, where these tell.
+        commands: The commands that made them.
+    """
+
+    number: int
+    model: str
+    artifact: str
+    digest: str
+    device: str
+    runtime: str
+    engine: str
+    precision: str
+    compute: str
+    target: str
+    task: str | None
+    data: str | None
+    images: int | None
+    score_name: str | None
+    score: float | None
+    reference: int | None
+    drop: Drop | None
+    no_interval: str | None
+    scores: dict[str, float | None]
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    gpu_ms: float | None
+    preprocess_ms: float | None
+    postprocess_ms: float | None
+    cold_start_ms: float | None
+    throughput_per_s: float | None
+    ratio_to_fp32: float | None
+    size_bytes: int | None
+    memory_bytes: int | None
+    j_per_image: float | None
+    idle_share: float | None
+    energy_source: str | None
+    runs: int | None
+    drift: float | None
+    stable: bool | None
+    unstable_reasons: tuple[str, ...]
+    scored: str | None
+    timed: str | None
+    on_front: bool
+    machine: str
+    threads: int | None
+    tools: tuple[str, ...]
+    commands: tuple[str, ...]
+
+    @property
+    def precision_name(self) -> str:
+        """Precision of the file, and of its float layers where that is not f32."""
+        return f"{self.precision} ({self.compute})" if self.compute not in ("", "f32") else self.precision
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """What a reader has to know of how it was obtained."""
+        labels = {each for each in (self.scored, self.timed) if each not in (None, "measured")}
+        steady = {True: ("stable",), False: ("unstable",), None: ()}[self.stable]
+        return (*sorted(str(each) for each in labels), *steady)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """F1 by threshold of one row.
+
+    Attributes:
+        entry: Number of the row.
+        curve: The curve.
+        f1_at_reference: F1 at the threshold that is best for FP32; `None` without FP32.
+        shift: Best threshold minus that of FP32.
+    """
+
+    entry: int
+    curve: ScoreCurve
+    f1_at_reference: float | None
+    shift: float | None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Where a file loses against FP32.
+
+    Attributes:
+        entry: Number of the row.
+        reference: Number of FP32.
+        areas: Drop of AP over all boxes, small, medium and large ones.
+        classes: Drop of every class, the most lost first.
+    """
+
+    entry: int
+    reference: int
+    areas: tuple[Drop, ...]
+    classes: tuple[Drop, ...]
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Images on which a file differs most from FP32.
+
+    Attributes:
+        entry: Number of the row: of the model's files the one that lost most.
+        reference: Number of FP32.
+        threshold: Score from which boxes are shown: the best one for FP32.
+        examples: The images, the worst first.
+    """
+
+    entry: int
+    reference: int
+    threshold: float
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class LatencySeries:
+    """The runs of one row, in order.
+
+    Attributes:
+        entry: Number of the row.
+        runs: How many there were.
+        at: Position of each point, 0 to `runs - 1`.
+        ms: Time of each point; of more than 300 runs the least and the largest of every stretch.
+        quantiles_ms: The 0th, 1st, ..., 100th percentile.
+    """
+
+    entry: int
+    runs: int
+    at: tuple[int, ...]
+    ms: tuple[float, ...]
+    quantiles_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RangesTable:
+    """The tensors of one ranges file.
+
+    Attributes:
+        file: File name.
+        model: Name of the model; its digest where no row is of it.
+        method: Method of the ranges.
+        images: Images that were counted.
+        tensors: The tensors, those that lose most first.
+    """
+
+    file: str
+    model: str
+    method: str
+    images: int
+    tensors: tuple[TensorRange, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report.
+
+    Attributes:
+        version: Version of edgeq that made it.
+        entries: The overview.
+        losses: One for each row that is compared with FP32.
+        curves: One for each row of a detector.
+        differences: One for each model, of the file that lost most.
+        latency: One for each row that was timed.
+        ranges: One for each ranges file.
+        sentences: How every figure was obtained.
+        sources: The files it was made from.
+    """
+
+    version: str
+    entries: tuple[Entry, ...]
+    losses: tuple[Loss, ...]
+    curves: tuple[Curve, ...]
+    differences: tuple[Differences, ...]
+    latency: tuple[LatencySeries, ...]
+    ranges: tuple[RangesTable, ...]
+    sentences: tuple[str, ...]
+    sources: tuple[Source, ...]
+
+    def entry(self, number: int) -> Entry:
+        """Returns the row of that number."""
+        return self.entries[number - 1]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the report as a JSON object; drops are in points, hundredths of the score."""
+        document: dict[str, Any] = to_json(self)
+        interval = f"paired percentile bootstrap over images, {RESAMPLES} draws, {CONFIDENCE:.0%}; in points"
+        return {
+            "format": "edgeq-report",
+            "results_version": RESULTS_VERSION,
+            "interval": interval,
+            "few_boxes": FEW,
+            **document,
+        }

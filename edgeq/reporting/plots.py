@@ -1,0 +1,245 @@
+"""The plots of a report: SVG that matplotlib writes, made to live in a page.
+
+Colours become the page's own (so that light, dark and print all fit), text stays text in the page's font, and every
+plot says in words what it shows.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from edgeq.files import sha256_bytes
+from edgeq.reporting.document import SCORE_TITLES, Curve, Entry, LatencySeries
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours that stand for those of the page: what matplotlib writes -> a variable of report.css.
+_INK, _MUTED, _GRID, _PAPER = "#010101", "#020202", "#030303", "#040404"
+_SERIES = tuple(f"#0000{number:02x}" for number in range(16, 23))
+_VARIABLES = {
+    _INK: "var(--ink)",
+    _MUTED: "var(--muted)",
+    _GRID: "var(--line)",
+    _PAPER: "var(--paper)",
+    **{color: f"var(--series-{number})" for number, color in enumerate(_SERIES)},
+}
+_PRECISIONS = ("fp32", "int8", "fp16", "dynamic", "int16x8")
+_MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+_STYLE: Mapping[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "edgeq",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.edgecolor": _GRID,
+    "axes.facecolor": "none",
+    "axes.labelcolor": _MUTED,
+    "axes.labelsize": 9.5,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _MUTED,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+}
+# Inches of 72 points: about a column of the page; on a phone it is as wide as the screen, and its text stays legible.
+_WIDTH, _HEIGHT = 4.7, 3.0
+_FEW_TICKS = 5
+_HEADROOM = 1.08
+# Points between marks whose numbers would meet.
+_CROWDED = 14
+_MARGIN = 0.1
+
+
+def series_number(entry: Entry) -> int:
+    """Returns the number of a row's colour: by the precision of the file, BF16 apart."""
+    if entry.compute not in ("", "f32") and entry.precision == "fp32":
+        return 5
+    return _PRECISIONS.index(entry.precision) if entry.precision in _PRECISIONS else len(_SERIES) - 1
+
+
+def plot_tradeoff(entries: Sequence[Entry], engines: Sequence[str], title: str) -> str:
+    """Returns score against median latency of rows that have both, with the Pareto front.
+
+    `engines` are those of the whole page, so that an engine has one mark in all of its plots.
+    """
+    marks = dict(zip(engines, itertools.cycle(_MARKERS), strict=False))
+    with _Plot(_WIDTH, _HEIGHT) as plot:
+        axes = plot.axes()
+        front = sorted((entry for entry in entries if entry.on_front), key=lambda entry: entry.p50_ms or 0)
+        times = [entry.p50_ms or 0 for entry in entries]
+        scores = [entry.score or 0 for entry in entries]
+        if min(times) > 0 and max(times) > 5 * min(times):
+            axes.set_xscale("log")
+            _plain_log_ticks(axes)
+        axes.step(
+            [entry.p50_ms or 0 for entry in front], [entry.score or 0 for entry in front],
+            where="post", color=_MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=2,
+        )  # fmt: skip
+        for entry in entries:
+            color = _SERIES[series_number(entry)]
+            axes.plot(
+                [entry.p50_ms or 0], [entry.score or 0], marks[entry.runtime],
+                color=color if entry.stable is not False else "none",
+                markeredgecolor=color, markeredgewidth=1.6, markersize=8, url=f"#row-{entry.number}", zorder=3,
+            )  # fmt: skip
+        if len(engines) > 1:
+            for engine in dict.fromkeys(entry.runtime for entry in entries):
+                axes.plot([], [], marks[engine], color=_MUTED, markersize=6, label=engine)
+            plot.figure.legend(loc="outside upper left", ncols=3, handletextpad=0.3, borderpad=0, labelcolor=_MUTED)
+        axes.margins(x=_MARGIN)  # for the numbers beside the marks
+        spread = max(max(scores) - min(scores), 0.01)
+        axes.set_ylim(min(scores) - 0.25 * spread, max(scores) + 0.3 * spread)
+        _number(axes, entries)
+        axes.set_xlabel("p50 latency, ms" + (" (log)" if axes.get_xscale() == "log" else ""))
+        axes.set_ylabel(SCORE_TITLES.get(entries[0].score_name or "", ""))
+        words = ", ".join(f"{entry.number}: {entry.p50_ms:.2f} ms, {entry.score:.4f}" for entry in entries)
+        return plot.svg(f"{title}. {words}")
+
+
+def plot_scores(curves: Sequence[tuple[Entry, Curve]], title: str) -> str:
+    """Returns F1 against the score threshold, FP32 and others, each with its best threshold marked."""
+    with _Plot(_WIDTH, _HEIGHT) as plot:
+        axes = plot.axes()
+        for position, (entry, curve) in enumerate(curves):
+            color = _SERIES[series_number(entry)]
+            # The first one, FP32, lies broad and pale beneath the others: often they are nearly the same.
+            width, alpha = (1.4, 1.0) if position else (5.0, 0.4)
+            label = f"{entry.number}  {entry.precision_name}, {entry.runtime}"
+            axes.plot(curve.curve.thresholds, curve.curve.f1, color=color, label=label, linewidth=width, alpha=alpha)
+            best = curve.curve.best_threshold
+            axes.plot([best, best], [0, curve.curve.best_f1], color=color, linewidth=1, linestyle=(0, (3, 2)))
+            axes.plot([best], [curve.curve.best_f1], "o", color=color, markersize=6)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.set_xlabel("score threshold")
+        axes.set_ylabel("F1 at IoU .50")
+        axes.legend(loc="upper right", handlelength=1.6, labelcolor=_INK)
+        words = ", ".join(
+            f"{entry.number}: best {curve.curve.best_f1:.3f} at {curve.curve.best_threshold:.3f}"
+            for entry, curve in curves
+        )
+        return plot.svg(f"{title}. {words}")
+
+
+def plot_latency(series: Sequence[tuple[Entry, LatencySeries]], title: str) -> str:
+    """Returns, for each row, its runs in order and beside them how they are distributed."""
+    with _Plot(_WIDTH, 0.55 + 0.82 * len(series)) as plot:
+        grid: Any = plot.figure.subplots(
+            len(series),
+            2,
+            squeeze=False,
+            sharey="row",
+            gridspec_kw={"width_ratios": [4, 1], "wspace": 0.06, "hspace": 0.12},
+        )
+        for (entry, runs), (over_time, spread) in zip(series, grid, strict=True):
+            color = _SERIES[series_number(entry)]
+            over_time.plot(runs.at, runs.ms, color=color, linewidth=0.9, drawstyle="steps-mid")
+            over_time.axhline(entry.p50_ms or 0, color=_MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+            over_time.set_ylim(0, _HEADROOM * runs.quantiles_ms[99])
+            over_time.set_xlim(0, runs.runs)
+            over_time.set_title(
+                f"{entry.number}  {entry.precision_name}, {entry.runtime}", loc="left", fontsize=9.5, pad=3, color=_INK
+            )
+            spread.hist(
+                runs.quantiles_ms, bins=24, range=(0, _HEADROOM * runs.quantiles_ms[99]), orientation="horizontal",
+                color=color,
+            )  # fmt: skip
+            spread.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
+            spread.grid(visible=False)
+            spread.spines["bottom"].set_visible(False)
+            over_time.locator_params(axis="y", nbins=3)
+            over_time.tick_params(labelbottom=False)
+            over_time.grid(visible=False, axis="x")
+        grid[-1][0].tick_params(labelbottom=True)
+        grid[-1][0].set_xlabel("run, in order; ms")
+        words = ", ".join(
+            f"{entry.number}: median {entry.p50_ms or 0:.2f} ms, 5th to 95th percentile {runs.quantiles_ms[5]:.2f} to "
+            f"{runs.quantiles_ms[95]:.2f}"
+            for entry, runs in series
+        )
+        return plot.svg(f"{title}. {words}")
+
+
+class _Plot:
+    """A figure in the report's style, closed with the block that drew it."""
+
+    def __init__(self, width_in: float, height_in: float) -> None:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        self._context = mpl.rc_context(dict(_STYLE))
+        self._context.__enter__()
+        self.figure: Figure = Figure(figsize=(width_in, height_in), layout="constrained")
+
+    def __enter__(self) -> _Plot:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.__exit__(None, None, None)
+
+    def axes(self) -> Axes:
+        """Returns the one set of axes."""
+        return self.figure.subplots()
+
+    def svg(self, words: str) -> str:
+        """Returns the figure as an `<svg>` element for a page, with a description for those who do not see it."""
+        stream = io.StringIO()
+        self.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+        return _for_page(stream.getvalue(), words)
+
+
+def _for_page(svg: str, words: str) -> str:
+    """Returns the root element alone, with the page's colours and font and with ids that no other plot has."""
+    body = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    for color, variable in _VARIABLES.items():
+        body = body.replace(color, variable)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    # A hundredth of a point is finer than any screen. Only in elements: between them stand the labels of the axes.
+    body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\.\d\d)\d+", r"\1", tag[0]), body)
+    prefix = f"p{sha256_bytes(f'{words}{body}'.encode())[:8]}-"
+    body = re.sub(r'\bid="', f'id="{prefix}', body)
+    body = re.sub(r'(href="#|url\(#)(?!row-)', rf"\1{prefix}", body)
+    opening, _, rest = body.partition(">")
+    view = re.search(r'viewBox="[^"]*"', opening)
+    label = escape(words, quote=True)
+    return f'<svg class="plot" role="img" aria-label="{label}" {view[0] if view else ""}>{rest.strip()}'
+
+
+def _number(axes: Axes, entries: Sequence[Entry]) -> None:
+    """Writes each mark's number beside it: above, or below where the number of a near mark stands above."""
+    places = axes.transData.transform([(entry.p50_ms or 0, entry.score or 0) for entry in entries])
+    scale = 72 / axes.figure.dpi
+    above: list[tuple[float, float]] = []
+    for entry, (x, y) in zip(entries, places * scale, strict=True):
+        crowded = any(abs(x - other_x) < _CROWDED and abs(y - other_y) < _CROWDED for other_x, other_y in above)
+        if not crowded:
+            above.append((x, y))
+        axes.annotate(
+            str(entry.number), (entry.p50_ms or 0, entry.score or 0), xytext=(7, -14 if crowded else 5),
+            textcoords="offset points", fontsize=9.5, color=_INK,
+        )  # fmt: skip
+
+
+def _plain_log_ticks(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=_FEW_TICKS * 3))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,237 @@
+"""What MODEL on the command line names: a zoo model, `package.module:factory`, or an `.onnx` file."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeq.errors import InputError, ModelError
+from edgeq.exporting.graphs.graph import (
+    clean,
+    convert_opset,
+    infer_shapes,
+    make_static,
+    read_onnx,
+    set_input_size,
+    specs,
+)
+from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.passes.attention_scale import fold_attention_scale
+from edgeq.exporting.passes.batchnorm import FoldReport, fold_batchnorm
+from edgeq.exporting.passes.gelu import fuse_gelu
+from edgeq.exporting.passes.layernorm import fold_layernorm_affine
+from edgeq.inputs.presets import Preset, load_preset, parse_labels, preset_names, require_channels
+from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
+from edgeq.models.vit_configs import VITS, VitConfig
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+_log = logging.getLogger(__name__)
+
+_CENTERNET_STRIDE = 32
+
+ImageSize = tuple[int, int]
+"""Height and width in pixels."""
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What the user said about a model.
+
+    Attributes:
+        reference: Zoo name, `package.module:factory`, or the path of an `.onnx` file.
+        weights: Weights file of a torch model.
+        preset: Name of a built-in preset or path of a TOML file; `None` takes the zoo model's own.
+        size: Input size, where the model or its weights do not fix it.
+        labels: Class names: a COCO JSON, a text file with a name a line, or names with commas between them.
+        opset: ONNX opset of the graph.
+        dynamic_batch: Whether the batch dimension stays free.
+    """
+
+    reference: str
+    weights: Path | None = None
+    preset: str | None = None
+    size: ImageSize | None = None
+    labels: str | None = None
+    opset: int = 18
+    dynamic_batch: bool = False
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model that is ready to be written.
+
+    Attributes:
+        model: The float graph with its declarations.
+        module: The torch module that it came from, for comparison; `None` for an ONNX file.
+        folded: What became of its BatchNormalization nodes.
+    """
+
+    model: FloatModel
+    module: torch.nn.Module | None
+    folded: FoldReport
+
+
+def open_model(request: ModelRequest) -> OpenedModel:
+    """Returns the float graph of a model, with BatchNorm folded and its pre- and post-processing declared.
+
+    Raises:
+        InputError: the reference, the weights, the preset or the labels cannot be used.
+        ModelError: the model cannot be exported.
+        MissingDependencyError: the `export` extra is not installed.
+    """
+    if request.reference.endswith(".onnx"):
+        opened = _open_onnx(request)
+    elif is_zoo_name(request.reference) or ":" in request.reference:
+        opened = _open_torch(request)
+    else:
+        raise InputError(
+            f"unknown model {request.reference!r}; wanted an .onnx or .tflite file, package.module:factory, or one of: "
+            + ", ".join(zoo_names())
+        )
+    for name, reason in opened.folded.left.items():
+        _log.warning("BatchNormalization %s could not be folded: %s", name, reason)
+    return opened
+
+
+def _open_onnx(request: ModelRequest) -> OpenedModel:
+    path = Path(request.reference)
+    if request.weights is not None:
+        raise InputError(f"--weights {request.weights}: an ONNX file holds its weights already; omit --weights")
+    graph = read_onnx(path)
+    if request.size is not None:
+        set_input_size(graph, *request.size)
+    if not request.dynamic_batch:
+        make_static(graph)
+    clean(graph)
+    graph = convert_opset(graph, request.opset)
+    clean(graph)
+    channels, size = _static_image(graph)
+    if request.preset is None:
+        raise InputError(
+            f"{path.name}: how its input is prepared and its outputs are read must be declared; "
+            f"give --preset {', '.join(preset_names())} or a TOML file"
+        )
+    preset = load_preset(request.preset, size)
+    require_channels(path.name, channels, request.preset, preset.preprocessing)
+    return _assemble(request, path.stem, graph, None, preset)
+
+
+def _open_torch(request: ModelRequest) -> OpenedModel:
+    from edgeq.models.outputs import tensor_outputs
+    from edgeq.models.vit import VisionTransformer
+    from edgeq.models.zoo import load_model, read_metadata, shipped_weights
+    from edgeq.sources.torch_export import export_torch
+
+    weights = request.weights or shipped_weights(request.reference)
+    metadata = read_metadata(weights) if weights is not None else {}
+    module = load_model(request.reference, request.weights)
+    preset_name = request.preset or _zoo_preset(request.reference)
+    vit = module.config if isinstance(module, VisionTransformer) else None
+    own_size = None if vit is None else (vit.image_px, vit.image_px)
+    preset = load_preset(preset_name, request.size or _metadata_size(metadata) or own_size)
+    size = (preset.preprocessing.height_px, preset.preprocessing.width_px)
+    if request.reference in CENTERNET_DEPTHS and any(side % _CENTERNET_STRIDE for side in size):
+        raise InputError(f"--size {size[0]}x{size[1]}: CenterNet wants sides that are multiples of {_CENTERNET_STRIDE}")
+    if vit is not None:
+        _check_patches(request.reference, vit, size)
+    if is_zoo_name(request.reference):
+        require_channels(request.reference, 3 if vit is None else vit.channels, preset_name, preset.preprocessing)
+
+    import torch
+
+    example = torch.zeros(1, preset.preprocessing.channels, *size)
+    if not is_zoo_name(request.reference):
+        module = tensor_outputs(module, example)
+    names = _output_names(module)
+    graph = export_torch(module, example, names, opset=request.opset, dynamic_batch=request.dynamic_batch)
+    if not preset.labels and "labels" in metadata:
+        preset = dataclasses.replace(preset, labels=tuple(metadata["labels"].split(",")))
+    name = request.weights.stem if request.weights is not None else request.reference.rpartition(":")[2]
+    return _assemble(request, name, graph, module, preset)
+
+
+def _assemble(
+    request: ModelRequest, name: str, graph: ir.Model, module: torch.nn.Module | None, preset: Preset
+) -> OpenedModel:
+    folded = fold_batchnorm(graph)
+    infer_shapes(graph)
+    fuse_gelu(graph)
+    for rewrite in (fold_attention_scale, fold_layernorm_affine):
+        for node, reason in rewrite(graph).left.items():
+            _log.debug("%s: %s is left as it is: %s", rewrite.__name__, node, reason)
+    labels = preset.labels if request.labels is None else parse_labels(request.labels)
+    model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels)
+    return OpenedModel(model, module, folded)
+
+
+def _check_patches(reference: str, config: VitConfig, size: ImageSize) -> None:
+    if size != (config.image_px, config.image_px):
+        patches = (size[0] // config.patch_px) * (size[1] // config.patch_px)
+        raise InputError(
+            f"an input of {size[0]}x{size[1]} is {patches} patches of {config.patch_px}x{config.patch_px} pixels, and "
+            f"the position table of {reference} has {config.patches}: only {config.image_px}x{config.image_px} fits "
+            "it; omit --size"
+        )
+
+
+def _zoo_preset(reference: str) -> str:
+    if reference in CENTERNET_DEPTHS:
+        return "centernet"
+    if reference in CIFAR_DEPTHS:
+        return "cifar10"
+    if reference in VITS:
+        return VITS[reference].preset
+    if is_zoo_name(reference):
+        return "imagenet"
+    raise InputError(
+        f"{reference}: how its input is prepared must be declared; "
+        f"give --preset {', '.join(preset_names())} or a TOML file"
+    )
+
+
+def _output_names(module: torch.nn.Module) -> Sequence[str]:
+    names = getattr(module, "output_names", ())
+    return tuple(str(name) for name in names)
+
+
+def _metadata_size(metadata: dict[str, str]) -> ImageSize | None:
+    return parse_size(metadata["input_size"], "input_size of the weights") if "input_size" in metadata else None
+
+
+def parse_size(text: str, source: str = "--size") -> ImageSize:
+    """Returns height and width of `HxW` or of one number for both.
+
+    Args:
+        text: What was written.
+        source: Where, for the error.
+
+    Raises:
+        InputError: the text has another form or a side is not positive.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", text.strip().lower())
+    if match is None:
+        raise InputError(f"{source} {text!r}: wanted height x width in pixels, for example 320x416")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def _static_image(graph: ir.Model) -> tuple[int, ImageSize]:
+    """Returns how many channels the graph's image has, and its size."""
+    inputs = specs(graph.graph.inputs)
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[1] not in (1, 3):
+        raise ModelError(
+            f"the model's inputs are {[(spec.name, spec.shape) for spec in inputs]}; edgeq wants one image "
+            "(N, 3, H, W), or (N, 1, H, W) of gray ones"
+        )
+    channels, height, width = inputs[0].shape[1:]
+    if height is None or width is None:
+        raise ModelError("the model's height and width are free; fix them with --size HxW")
+    assert channels is not None  # noqa: S101 - checked above
+    return channels, (height, width)

@@ -1,0 +1,245 @@
+"""A model as a float32 TFLite file: one that was given, or one converted in a process of its own.
+
+The converter takes gigabytes and may die; here that costs one line. The process is `python -m edgeq.sources.tflite`:
+one JSON object on stdin says what to convert, its stages come back on stdout line by line, and an error as the last
+line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+import edgeq.errors
+from edgeq.boundary import parse_json
+from edgeq.errors import EdgeqError, InputError, ModelError
+from edgeq.exporting.graphs.graph import read_onnx, save_onnx
+from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors, require_builtin
+from edgeq.exporting.tflite.writer import TfliteModel
+from edgeq.files import write_bytes
+from edgeq.inputs.presets import load_preset, parse_labels, preset_names, require_channels
+from edgeq.models.names import is_zoo_name
+from edgeq.progress import progress_bar
+from edgeq.runtimes.child import safe_environment
+from edgeq.sources.model import ModelRequest, OpenedModel
+
+_STAGES = 13
+"""How many stages litert-torch reports."""
+
+_DONE = re.compile(rb"\[ DONE\]")
+_FAILED = "edgeq failed: "
+_KILLED = -9
+_STDERR_CHARACTERS = 300
+_ERRORS: dict[str, type[EdgeqError]] = {
+    name: error
+    for name, error in vars(edgeq.errors).items()
+    if isinstance(error, type) and issubclass(error, EdgeqError)
+}
+
+
+def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
+    """Returns a model as a float32 TFLite file.
+
+    A torch model is converted from torch; an ONNX file from its graph, operator by operator.
+
+    Raises:
+        ModelError: the model has an operator that cannot be converted, or the converter died or ran out of memory.
+        MissingDependencyError: the extra `tflite` is not installed.
+    """
+    graph, model = opened.model.graph, opened.model
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+        converted = Path(folder) / "model.tflite"
+        onnx = None if opened.module is not None else Path(folder) / "model.onnx"
+        if onnx is not None:
+            save_onnx(graph, onnx)
+        job = _Job(
+            name=model.name,
+            reference=request.reference,
+            weights=None if request.weights is None else str(request.weights),
+            onnx=None if onnx is None else str(onnx),
+            channels=model.preprocessing.channels,
+            height_px=model.preprocessing.height_px,
+            width_px=model.preprocessing.width_px,
+            outputs=[str(value.name) for value in graph.graph.outputs],
+            out=str(converted),
+        )
+        _run(job)
+        content = converted.read_bytes()
+    return TfliteModel(
+        model.name, content, model.preprocessing, model.postprocessing, model.labels, source_digest=model.digest
+    )
+
+
+def open_tflite(request: ModelRequest) -> TfliteModel:
+    """Returns the model of a float `.tflite` file, every tensor with a name of its own.
+
+    Raises:
+        InputError: the file is missing, damaged or not TFLite, or no preset says how it is fed.
+        ModelError: it is quantized already, has custom operators, or takes something else than one image.
+        MissingDependencyError: the extra `tflite` is not installed.
+    """
+    path = Path(request.reference)
+    if request.weights is not None:
+        raise InputError(f"--weights {request.weights}: a TFLite file holds its weights already; omit --weights")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a TFLite model") from error
+    graph = read_graph(content, path.name)
+    require_builtin(graph, path.name)
+    shapes = [graph.tensors[index].shape for index in graph.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][0] != 1 or shapes[0][3] not in (1, 3):
+        raise ModelError(f"{path.name}: takes inputs of the shapes {shapes}; edgeq wants one image (1, H, W, 3 or 1)")
+    quantized = next((tensor for tensor in graph.tensors if tensor.scales), None)
+    if quantized is not None:
+        raise ModelError(
+            f"{path.name}: is quantized already (tensor {quantized.name!r} is {quantized.dtype}); export takes float "
+            "files, edgeq bench and edgeq eval take this one as it is"
+        )
+    if request.preset is None:
+        raise InputError(
+            f"{path.name}: how its input is prepared and its outputs are read must be declared; "
+            f"give --preset {', '.join(preset_names())} or a TOML file"
+        )
+    preset = load_preset(request.preset, (shapes[0][1], shapes[0][2]))
+    require_channels(path.name, shapes[0][3], request.preset, preset.preprocessing)
+    labels = preset.labels if request.labels is None else parse_labels(request.labels)
+    named = rename_tensors(content, _unique_names(graph), path.name)
+    return TfliteModel(path.stem, named, preset.preprocessing, preset.postprocessing, labels)
+
+
+def _unique_names(graph: Graph) -> dict[int, str]:
+    """Returns new names for the tensors that share theirs, or have none; the ends keep theirs."""
+    ends = {*graph.inputs, *graph.outputs}
+    taken = {graph.tensors[index].name for index in ends}
+    names = {}
+    for tensor in graph.tensors:
+        if tensor.index in ends:
+            continue
+        name = tensor.name or "tensor"
+        if name in taken:
+            name = names[tensor.index] = f"{name}_{tensor.index}"
+        taken.add(name)
+    return names
+
+
+class _Job(msgspec.Struct):
+    """What the converter is told: a model of the zoo, of a user, or an ONNX file, and where to write it."""
+
+    name: str
+    reference: str
+    weights: str | None
+    onnx: str | None
+    channels: int
+    height_px: int
+    width_px: int
+    outputs: list[str]
+    out: str
+
+
+class _Failure(msgspec.Struct):
+    """The last line of a converter that gave up."""
+
+    error: str
+    message: str
+
+
+def _run(job: _Job) -> None:
+    with tempfile.TemporaryFile() as log:
+        with subprocess.Popen(
+            [sys.executable, "-m", "edgeq.sources.tflite"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env=safe_environment(),
+        ) as process:
+            assert process.stdin is not None and process.stdout is not None  # noqa: S101 - both are pipes
+            try:
+                last = _follow(process, job)
+            except BaseException:
+                process.kill()
+                raise
+        if last.startswith(_FAILED):
+            answer = parse_json(
+                last.removeprefix(_FAILED).encode(),
+                _Failure,
+                source=f"{job.name}: the TFLite converter",
+                kind="an error",
+                error=ModelError,
+            )
+            raise _restored(_ERRORS.get(answer.error, ModelError), answer.message)
+        if process.returncode == _KILLED:
+            raise ModelError(
+                f"{job.name}: the TFLite converter was killed, most likely for want of memory; it needs about 3 GB "
+                "for a ResNet-50 detector, free some or take a smaller --size"
+            )
+        if process.returncode:
+            log.seek(0)
+            words = log.read().decode(errors="replace").strip()[-_STDERR_CHARACTERS:]
+            raise ModelError(
+                f"{job.name}: the TFLite converter died (exit code {process.returncode}); it last wrote: "
+                + " | ".join(words.splitlines())
+            )
+
+
+def _follow(process: subprocess.Popen[bytes], job: _Job) -> str:
+    """Returns the last line of the process after moving the progress bar on with each stage."""
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101 - both are pipes
+    with contextlib.suppress(BrokenPipeError):  # it died; its exit code says so
+        process.stdin.write(msgspec.json.encode(job))
+        process.stdin.close()
+    last = b""
+    with progress_bar(_STAGES, "convert", unit="%") as advance:
+        for line in process.stdout:
+            last = line.strip() or last
+            if _DONE.search(line):
+                advance(1)
+    return last.decode(errors="replace")
+
+
+def _restored(error: type[EdgeqError], message: str) -> EdgeqError:
+    """Returns an error of a class whose own constructor would ask for more than the message."""
+    restored = error.__new__(error, message)
+    restored.args = (message,)
+    return restored
+
+
+def main() -> NoReturn:
+    """Converts what stdin says."""
+    job = parse_json(sys.stdin.buffer.read(), _Job, source="stdin", kind="what to convert")
+    try:
+        write_bytes(Path(job.out), _converted(job))
+    except EdgeqError as error:
+        print(_FAILED + json.dumps({"error": type(error).__name__, "message": str(error)}), flush=True)
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _converted(job: _Job) -> bytes:
+    import torch
+
+    from edgeq.exporting.tflite.convert import convert_module
+    from edgeq.exporting.tflite.onnx_module import onnx_to_torch
+    from edgeq.models.outputs import tensor_outputs
+    from edgeq.models.zoo import load_model
+
+    example = torch.zeros(1, job.channels, job.height_px, job.width_px)
+    if job.onnx is not None:
+        module = onnx_to_torch(read_onnx(Path(job.onnx)))
+    else:
+        module = load_model(job.reference, None if job.weights is None else Path(job.weights))
+        if not is_zoo_name(job.reference):
+            module = tensor_outputs(module, example)
+    return convert_module(module, example, job.outputs, job.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""torch -> ONNX with the dynamo exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from edgeq.errors import ModelError
+from edgeq.exporting.graphs.graph import clean, convert_opset, require_onnx
+from edgeq.exporting.passes.gelu import fuse_gelu
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+_NATIVE_OPSET = 18
+"""The lowest opset that the dynamo exporter writes itself; lower ones are converted afterwards."""
+
+
+def export_torch(
+    module: torch.nn.Module,
+    example: torch.Tensor,
+    output_names: Sequence[str],
+    *,
+    opset: int,
+    dynamic_batch: bool = False,
+) -> ir.Model:
+    """Returns the cleaned ONNX graph of a torch module.
+
+    LayerNorm is one operator at every opset, GELU (exact and tanh) from 20 on, scaled_dot_product_attention from 23 on.
+    Below, GELU is written in the order of operators that ONNX Runtime fuses.
+
+    Args:
+        module: In eval mode, one image batch in, one tensor or a tuple of tensors out.
+        example: An input `(1, 3, H, W)`, float32.
+        output_names: Names of the outputs, in order; missing ones are called `output_N`.
+        opset: ONNX opset, 17 to 24.
+        dynamic_batch: Whether the batch dimension stays free; height and width are always fixed.
+
+    Raises:
+        ModelError: the module cannot be traced, or has no equivalent in that opset.
+        MissingDependencyError: the `export` extra is not installed.
+    """
+    require_onnx("exporting a torch model")
+    import onnx_ir as ir
+    import torch
+
+    # The exporter specialises on a batch of one, so a free batch has to be traced with two.
+    traced = example.repeat(2, 1, 1, 1) if dynamic_batch else example
+    with _quiet():
+        try:
+            with torch.no_grad():
+                outputs = module(traced)
+            count = len(outputs) if isinstance(outputs, (tuple, list)) else 1
+            names = [output_names[i] if i < len(output_names) else f"output_{i}" for i in range(count)]
+            program = torch.onnx.export(
+                module,
+                (traced,),
+                input_names=["image"],
+                output_names=names,
+                opset_version=max(opset, _NATIVE_OPSET),
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},) if dynamic_batch else None,
+                dynamo=True,
+                verbose=False,
+            )
+        # The exporter raises errors of many kinds, from its own tree to plain RuntimeError.
+        except Exception as error:
+            raise ModelError(
+                f"{type(module).__name__} cannot be exported to ONNX for an input of shape {tuple(example.shape)}: "
+                f"{_last_cause(error)}"
+            ) from error
+    assert program is not None  # noqa: S101 - only with `f=` given does the exporter return nothing
+    model = ir.from_proto(program.model_proto)
+    clean(model)
+    if opset < _NATIVE_OPSET:
+        model = convert_opset(model, opset)
+        clean(model)
+    fuse_gelu(model)
+    return model
+
+
+def _last_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's progress prints, deprecation notes and version chatter off the user's terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""What comes out of a model: decoding outputs, data sets with their truth, scores."""

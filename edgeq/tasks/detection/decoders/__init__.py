@@ -1,0 +1,41 @@
+"""Decoders: from a model's outputs to detections in the image's pixels.
+
+A decoder is one file in this folder and one line in `DECODERS`; third parties register through the entry point group
+`edgeq.decoders`, or name a function as `package.module:function`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from edgeq.errors import InputError
+from edgeq.exporting.artifact import Postprocessing
+from edgeq.inputs.preprocessing import Placement
+from edgeq.registry import load_entry, load_object
+from edgeq.tasks.detection.detections import Detections
+
+__all__ = ["DECODERS", "Decoder", "get_decoder"]
+
+Decoder = Callable[[Mapping[str, np.ndarray], Postprocessing, Placement], Detections]
+"""Output name -> array, what the manifest says about decoding, and where the image lies in the input."""
+
+DECODERS: dict[str, str] = {
+    "centernet": "edgeq.tasks.detection.decoders.centernet:decode",
+    "fastestdet": "edgeq.tasks.detection.decoders.fastestdet:decode",
+    "yolox": "edgeq.tasks.detection.decoders.yolox:decode",
+}
+
+
+def get_decoder(name: str) -> Decoder:
+    """Returns the decoder of that name, or the function that `package.module:function` names.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    decoder = load_object("decoder", name) if ":" in name else load_entry("decoder", DECODERS, name)
+    if not callable(decoder):
+        raise InputError(f"decoder {name!r}: found {type(decoder).__name__}, wanted a function")
+    found: Decoder = decoder
+    return found

@@ -1,0 +1,246 @@
+"""Embeddings: how close those of a quantized model are to the float model's, and whether a search still finds the same.
+
+All scores are by cosine similarity, so that the length of an embedding does not count. What they mean is `DEFINITION`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.errors import InputError, ModelError
+from edgeq.exporting.artifact import Artifact, Postprocessing
+from edgeq.inputs.images import IMAGE_SUFFIXES, list_images
+from edgeq.tasks.classification import load_labelled_images
+from edgeq.tasks.detection.decoders.roles import describe, pick_outputs
+
+DECODER = "embedding"
+
+RECALL_AT = (1, 5, 10)
+"""How many of the nearest images a search returns."""
+
+DEFINITION = (
+    "cosine: similarity of an image's embedding to the float model's (mean, 1st percentile, least); recall_at_k: share "
+    "of the images whose nearest other image by the float model is among the k nearest when embeddings of this model "
+    "search those of the float model (self_: those of this model); class_recall_at_k: share of the images with "
+    "another one of their class, where one of the k nearest is of that class; equally near images rank in their order"
+)
+"""What the scores mean, for whoever reads a result without this module."""
+
+_ROLES = {"embedding": "embedding"}
+# Similarities held at once: 64 MiB of float32, whatever the number of images.
+_MAX_SIMILARITIES = 1 << 24
+
+Embeddings = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SearchedImages:
+    """Images that are searched for each other.
+
+    Attributes:
+        source: The folder, or the file with their classes.
+        paths: The image files; they are not opened.
+        classes: Class of each `(images,)`, as numbers without a meaning; `None` where classes are unknown or all one.
+    """
+
+    source: Path
+    paths: tuple[Path, ...]
+    classes: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True)
+class Recalls:
+    """Shares of the queries, by how many of the nearest images are returned; `None` where that is all of the images.
+
+    Attributes:
+        neighbour: The nearest image by the float model is among them.
+        same_class: One of the query's class is among them; `None` without classes, too.
+    """
+
+    neighbour: Mapping[int, float | None]
+    same_class: Mapping[int, float | None]
+
+
+@dataclass(frozen=True)
+class EmbeddingScores:
+    """How a model's embeddings compare with the float model's; `DEFINITION` says what is counted.
+
+    Attributes:
+        cosine: Mean similarity of an image's two embeddings, -1 to 1.
+        cosine_p1: Its 1st percentile over the images.
+        cosine_min: The least.
+        float_index: Recalls where the model's embeddings search the float model's.
+        own_index: Recalls where they search one another.
+    """
+
+    cosine: float
+    cosine_p1: float
+    cosine_min: float
+    float_index: Recalls
+    own_index: Recalls
+
+    def numbers(self) -> dict[str, float | None]:
+        """Returns every score by its name in a result, such as `recall_at_1` and `self_class_recall_at_10`."""
+        return {"cosine": self.cosine, "cosine_p1": self.cosine_p1, "cosine_min": self.cosine_min} | {
+            f"{prefix}{kind}recall_at_{k}": share
+            for prefix, recalls in (("", self.float_index), ("self_", self.own_index))
+            for kind, shares in (("", recalls.neighbour), ("class_", recalls.same_class))
+            for k, share in shares.items()
+        }
+
+
+def load_searched_images(annotations: Path | None, images_dir: Path) -> SearchedImages:
+    """Returns the images of a folder, with their classes where something tells them.
+
+    Args:
+        annotations: A file of image and class (`edgeq.tasks.classification.load_labelled_images`), or `None`.
+        images_dir: Folder of the images. Without `annotations`, one that holds only folders has a class in each.
+
+    Raises:
+        InputError: there are fewer than two images, a class folder is empty, or the file has another form.
+    """
+    if annotations is None and not _has_class_folders(images_dir):
+        source, paths, labels = images_dir, tuple(list_images(images_dir)), []
+    else:
+        images = load_labelled_images(annotations, images_dir)
+        source, paths, labels = images.source, images.paths, [str(label) for label in images.classes]
+    if len(paths) < 2:
+        raise InputError(f"{source}: holds a single image, which has no neighbour; embeddings want two images or more")
+    classes = np.unique(labels, return_inverse=True)[1].astype(np.int64) if len(set(labels)) > 1 else None
+    return SearchedImages(source, paths, classes)
+
+
+def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing) -> Embeddings:
+    """Returns the embedding of an image `(length,)`, as the model gives it.
+
+    Args:
+        outputs: Role `embedding`: `(1, length)`; further axes have length 1.
+        post: Takes no options.
+
+    Raises:
+        ModelError: the output is missing, of another shape, or no finite numbers.
+        InputError: `post` has an unknown role or an option.
+    """
+    if post.options:
+        raise InputError(f"decoder {post.decoder}: takes no options, found {', '.join(map(repr, post.options))}")
+    embedding = pick_outputs(outputs, post, _ROLES)["embedding"]
+    if embedding.ndim < 2 or embedding.shape[0] != 1 or embedding.size != embedding.shape[1]:
+        raise ModelError(
+            f"decoder {post.decoder}: wanted one embedding (1, length) of an image, found "
+            f"{describe({'embedding': embedding})}; let the model pick a token or average over them"
+        )
+    if not np.isfinite(embedding).all():
+        raise ModelError("computed an embedding that is not finite numbers; it is broken")
+    return embedding.reshape(-1)
+
+
+def embedding_length(artifact: Artifact) -> int:
+    """Returns how many numbers an embedding of the model has.
+
+    Raises:
+        ModelError: the output is missing, or not of one fixed length.
+        InputError: its post-processing has an unknown role or an option.
+    """
+    assert artifact.postprocessing is not None  # noqa: S101 - it names the decoder by which this module was chosen
+    outputs = {}
+    for spec in artifact.outputs:
+        if None in spec.shape[1:]:
+            raise ModelError(
+                f"{artifact.name}: its output {spec.name!r} has the shape {spec.shape}, wanted (1, length)"
+            )
+        outputs[spec.name] = spec.decode(np.zeros([length or 1 for length in spec.shape], spec.dtype))
+    return len(decode(outputs, artifact.postprocessing))
+
+
+def cosines(embeddings: Embeddings, reference: Embeddings) -> NDArray[np.float64]:
+    """Returns the similarity `(images,)` of each embedding `(images, length)` to the float model's, -1 to 1."""
+    products = np.einsum("ij,ij->i", embeddings, reference, dtype=np.float64)
+    similarity: NDArray[np.float64] = np.clip(products / (_lengths(embeddings) * _lengths(reference)), -1, 1)
+    return similarity
+
+
+def score(embeddings: Embeddings, reference: Embeddings, classes: NDArray[np.int64] | None) -> EmbeddingScores:
+    """Returns how a model's embeddings compare with the float model's, by `DEFINITION`; every search is exhaustive.
+
+    The similarities are computed in blocks of 64 MiB. An embedding of zeros is similar to none (0.0).
+
+    Args:
+        embeddings: Embeddings `(images, length)` of at least two images.
+        reference: Those of the float model `(images, length)`, in the same order.
+        classes: Class of each image `(images,)`; `None` without.
+    """
+    similarity = cosines(embeddings, reference)
+    queries, index = (_divided(vectors, _lengths(vectors)) for vectors in (embeddings, reference))
+    images = len(queries)
+    # Rank of the image that a search should find; `images` for a query that has none.
+    ranks = {key: np.full(images, images) for key in ("neighbour", "class", "own neighbour", "own class")}
+    rows = max(1, _MAX_SIMILARITIES // images)
+    for start in range(0, images, rows):
+        block = np.arange(start, min(start + rows, images))
+        neighbours = _similarities(index, index, block).argmax(axis=1)
+        for own, searched in (("", index), ("own ", queries)):
+            similarities = _similarities(queries, searched, block)
+            ranks[f"{own}neighbour"][block] = _ranks(similarities, neighbours)
+            if classes is not None:
+                same = classes[block, None] == classes
+                nearest = np.where(same, similarities, -np.inf).argmax(axis=1)
+                ranks[f"{own}class"][block] = _ranks(similarities, nearest)
+    alone = None if classes is None else np.bincount(classes)[classes] == 1
+    float_index, own_index = (
+        Recalls(_shares(ranks[f"{own}neighbour"], images), _class_shares(ranks[f"{own}class"], alone, images))
+        for own in ("", "own ")
+    )
+    return EmbeddingScores(
+        float(similarity.mean()), float(np.percentile(similarity, 1)), float(similarity.min()), float_index, own_index
+    )
+
+
+def _has_class_folders(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    flat = any(path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() for path in entries)
+    return not flat and any(path.is_dir() for path in entries)
+
+
+def _lengths(vectors: Embeddings) -> NDArray[np.float64]:
+    """Returns the Euclidean length of each vector, and 1 for a vector of zeros."""
+    lengths: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    lengths[lengths == 0] = 1
+    return lengths
+
+
+def _divided(vectors: Embeddings, lengths: NDArray[np.float64]) -> Embeddings:
+    divided = np.empty_like(vectors, dtype=np.float32)
+    # Casts piece by piece; a whole array of float64 would take as much memory as everything else.
+    return np.divide(vectors, lengths[:, None], out=divided, casting="same_kind")
+
+
+def _similarities(queries: Embeddings, index: Embeddings, block: NDArray[np.int64]) -> Embeddings:
+    """Returns the similarity `(block, images)` of some queries to all images; an image is never near itself."""
+    similarities: Embeddings = queries[block] @ index.T
+    similarities[np.arange(len(block)), block] = -np.inf
+    return similarities
+
+
+def _ranks(similarities: Embeddings, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns how many images `(block,)` are found before the wanted one of each query."""
+    wanted = np.take_along_axis(similarities, targets[:, None], axis=1)
+    before = np.arange(similarities.shape[1]) < targets[:, None]
+    before &= similarities == wanted
+    before |= similarities > wanted
+    ranks: NDArray[np.int64] = before.sum(axis=1)
+    return ranks
+
+
+def _shares(ranks: NDArray[np.int64], images: int) -> dict[int, float | None]:
+    return {k: float((ranks < k).mean()) if k < images - 1 and len(ranks) else None for k in RECALL_AT}
+
+
+def _class_shares(ranks: NDArray[np.int64], alone: NDArray[np.bool_] | None, images: int) -> dict[int, float | None]:
+    return dict.fromkeys(RECALL_AT) if alone is None else _shares(ranks[~alone], images)

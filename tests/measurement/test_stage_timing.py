@@ -1,0 +1,67 @@
+"""Times of pre- and post-processing with real models and decoders."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from edgeq.exporting.artifact import TensorSpec
+from edgeq.measurement import stage_timing
+from edgeq.measurement.stage_timing import time_stages
+from edgeq.runtimes import open_session
+from edgeq.runtimes.runner import make_inputs
+from edgeq.sources.artifact_file import open_artifact
+from edgeq.tasks import base
+from tests.tiny import save_conv_net
+
+STATISTICS = {"runs", "p50", "p90", "mean", "min", "max", "mad"}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(stage_timing, "_MIN_NS", 0)
+
+
+def test_a_detectors_image_and_boxes_are_timed_apart(small_onnx, monkeypatch):
+    decoded = []
+
+    def spy(post):
+        task = base.task_of(post)
+        decode = task.decode
+        monkeypatch.setattr(task, "decode", staticmethod(lambda *given: decoded.append(decode(*given))))
+        return task
+
+    monkeypatch.setattr(stage_timing, "task_of", spy)
+    with open_session(open_artifact(small_onnx, "centernet"), "onnxruntime", 1) as session:
+        answer = time_stages(session)
+    assert answer["problem"] is None
+    assert answer["preprocess_ms"].keys() == STATISTICS | {"image_px"}
+    assert answer["preprocess_ms"]["image_px"] == [480, 640]
+    assert answer["postprocess_ms"].keys() == STATISTICS
+    for times in (answer["preprocess_ms"], answer["postprocess_ms"]):
+        assert times["runs"] >= 64
+        assert 0 < times["min"] <= times["p50"] <= times["p90"] <= times["max"]
+    # The decoder got the model's own outputs, and found what there is to find in noise.
+    assert len(decoded) == answer["postprocess_ms"]["runs"] + 3
+    assert {len(found.boxes) for found in decoded} == {len(decoded[0].boxes)}
+
+
+def test_what_the_manifest_does_not_describe_is_not_timed(tmp_path):
+    artifact = save_conv_net(tmp_path / "net.onnx")
+    with open_session(artifact, "onnxruntime", 1) as session:
+        without_decoder = time_stages(session)
+        assert without_decoder["preprocess_ms"]["runs"] >= 64
+        assert (without_decoder["postprocess_ms"], without_decoder["problem"]) == (None, None)
+        nothing = {"preprocess_ms": None, "postprocess_ms": None, "problem": None}
+        (spec,) = artifact.inputs
+        for described in (
+            dataclasses.replace(artifact, preprocessing=None),
+            dataclasses.replace(artifact, inputs=()),
+            dataclasses.replace(artifact, inputs=(spec, TensorSpec("other", "float32", (1,)))),
+            dataclasses.replace(artifact, inputs=(dataclasses.replace(spec, shape=(4, 3, 16, 16)),)),
+        ):
+            session.artifact = described
+            assert time_stages(session) == nothing
+        session.artifact = artifact
+        assert session.run(make_inputs(artifact))

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeq.errors import InputError
+from edgeq.tasks.detection import DECODERS, get_decoder
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+def test_every_decoder_of_the_table_loads(name: str) -> None:
+    assert callable(get_decoder(name))
+
+
+def test_a_function_of_ones_own_is_found_by_its_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_decoder.py").write_text("def decode(outputs, post, placement):\n    return 'mine'\nNUMBER = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert get_decoder("own_decoder:decode")({}, None, None) == "mine"  # type: ignore[arg-type, comparison-overlap]
+    with pytest.raises(InputError, match="found int, wanted a function"):
+        get_decoder("own_decoder:NUMBER")
+    with pytest.raises(InputError, match="has no 'missing'"):
+        get_decoder("own_decoder:missing")
+
+
+def test_an_unknown_decoder_names_the_known_ones() -> None:
+    with pytest.raises(InputError, match="unknown decoder 'ssd'; known: centernet, fastestdet, yolox"):
+        get_decoder("ssd")
