@@ -166,7 +166,7 @@ def _may_import(importer: str | None, imported: str | None) -> bool:
 
 
 def _top(module: str) -> str | None:
-    """Returns the name that `LEVELS` knows a module by: `edgeq.exporting.graphs.graph` -> `exporting`, if it is ours."""
+    """Returns the name that `LEVELS` knows a module by, `edgeq.exporting.graphs.graph` -> `exporting`, if any."""
     first, *rest = module.split(".")
     if first == "edgeq":
         return rest[0] if rest else first
