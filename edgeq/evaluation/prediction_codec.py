@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from edgeq.boundary import convert
 from edgeq.errors import InputError
-from edgeq.packing import pack_array, unpack_array
+from edgeq.packing import PackedArray, pack_array, unpack_array
 from edgeq.tasks.detection import Detections
 
 _BARE = "array"
@@ -33,17 +34,18 @@ def unpack_prediction(packed: Any) -> Detections | np.ndarray:
         InputError: it is something else, damaged, not finite, or too large.
     """
     try:
-        arrays = {name: _unpack(entry) for name, entry in packed.items()}
+        stated = convert(packed, dict[str, PackedArray], source="a prediction", kind="packed arrays")
+        arrays = {name: _unpack(entry) for name, entry in stated.items()}
         if arrays.keys() == {_BARE}:
             return arrays[_BARE]
         found = Detections(**arrays)
         _require_detections(found)
         return found
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"a prediction that cannot be used ({str(error)[:80]})") from error
+    except (InputError, TypeError, ValueError) as error:
+        raise InputError(f"a prediction that cannot be used ({str(error)[:120]})") from error
 
 
-def _unpack(packed: Any) -> np.ndarray:
+def _unpack(packed: PackedArray) -> np.ndarray:
     array = unpack_array(packed, _MAX_BYTES)
     if array.ndim > _MAX_AXES:
         raise ValueError(f"an array of shape {array.shape}")

@@ -26,7 +26,7 @@ class _Score:
 
     @property
     def numbers(self) -> dict[str, float | None]:
-        """Every number by its name in a result; `None` where there is nothing to count."""
+        """Every number by its name in a result; `None` if there is nothing to count."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value is None or isinstance(value, (int, float))}
 
@@ -38,7 +38,7 @@ class _Score:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionClass:
-    """Scores of one class; `None` where the images hold no box of it.
+    """Scores of one class; `None` if the images hold no box of it.
 
     Attributes:
         name: Name of the category.
@@ -59,7 +59,7 @@ class DetectionClass:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionScore(_Score):
-    """COCO's twelve numbers, 0..1; `None` where there is no box to find.
+    """COCO's twelve numbers, 0..1; `None` if there is no box to find.
 
     Attributes:
         AP: Mean over the IoU thresholds .50:.05:.95 and the classes.
@@ -101,7 +101,7 @@ class ClassificationClass:
     """Accuracy on the images of one class.
 
     Attributes:
-        name: Name of the class; its index in digits where the model has no names.
+        name: Name of the class; its index in digits if the model has no names.
         class_index: Index of the class.
         images: Images of the class.
         top1: Share of them that are recognised, 0..1; `None` without any.
@@ -139,10 +139,10 @@ class EmbeddingScore(_Score):
         cosine_p1: Its 1st percentile over the images.
         cosine_min: The least.
         recall_at_1: Share of the images whose nearest other image is found first in a search of the float model's
-            embeddings, 0..1; this and the following are `None` where a search returns all images.
+            embeddings, 0..1; this and the following are `None` if a search returns all images.
         recall_at_5: Share of them that find it among the first 5.
         recall_at_10: Share of them that find it among the first 10.
-        class_recall_at_1: Share of the images that find one of their class first; `None` without classes, too.
+        class_recall_at_1: Share of the images that find one of their class first; `None` without classes.
         class_recall_at_5: Share of them that find one among the first 5.
         class_recall_at_10: Share of them that find one among the first 10.
         self_recall_at_1: `recall_at_1` in a search of this model's own embeddings.
@@ -209,15 +209,15 @@ class EvalResult(Generic[ScoreT_co]):
         precision: Precision of the file, as its manifest states it.
         task: `detection`, `classification` or `embedding`.
         images: How many images were scored.
-        score: The numbers of the task; their keys stand among those of the result.
-        reference: The float model that embeddings are compared with; of embeddings only.
+        score: The numbers of the task; their keys are part of the result.
+        reference: The float model that embeddings are compared with; only for embeddings.
         skipped_images: Names of the images that could not be read.
         inference_images_per_s: Images per second in the engine alone; `None` unless measured.
         eval_images_per_s: Images per second from file to prediction; `None` unless measured.
         annotations: Name of the file or folder that holds the truth.
         environment: Engine, settings and machine.
         obtained: `measured`, `simulated` or `emulated`.
-        device: Name of the device; absent where the file was run from Python.
+        device: Name of the device; absent if the file was run from Python.
         edgeq: Version of edgeq that scored it.
         command: The command that scored it.
         results_version: Version of this form.

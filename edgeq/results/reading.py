@@ -77,7 +77,7 @@ def _parse(entry: Any, source: object, place: str) -> Iterator[Result]:
 
 
 def _with_environment(entry: dict[str, Any]) -> dict[str, Any]:
-    """Returns the entry with what only one engine tells of itself in a place of its own."""
+    """Returns the entry with what only one engine reports in a separate place."""
     found = entry.get("environment")
     if found is None:
         return {key: value for key, value in entry.items() if key != "environment"}

@@ -29,10 +29,10 @@ class Row:
 
     Attributes:
         artifact: File name.
-        digest: SHA-256 of the file; empty where the result does not tell.
+        digest: SHA-256 of the file; empty if the result does not say.
         runtime: Name of the runtime.
         compute: What the engine computed float layers in.
-        engine: The engine with its version; empty where the result does not tell.
+        engine: The engine with its version; empty if the result does not say.
         device: Name of the device.
         scores: The result of `edgeq eval`; `None` if it was not scored.
         timing: The result of `edgeq bench`; `None` if it was not timed.

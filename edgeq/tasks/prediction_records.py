@@ -10,13 +10,15 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.boundary import convert
 from edgeq.errors import InputError
-from edgeq.packing import pack_array, unpack_array
+from edgeq.packing import PackedArray, pack_array, unpack_array
 from edgeq.tasks.detection.coco import GroundTruth
 from edgeq.tasks.detection.detections import Detections
 
@@ -189,37 +191,46 @@ def unpack_predictions(document: Any) -> Predictions:
         InputError: the document is not that, is damaged, contradicts itself, or an array is over 256 MiB.
     """
     try:
-        _require(document["format"] == FORMAT, f"not of the format {FORMAT!r}")
-        _require(document["version"] == _VERSION, f"version {document['version']!r}, this edgeq reads {_VERSION}")
-        kind = _KINDS[document["task"]]
-        fields = [each.name for each in dataclasses.fields(kind)]
-        names: dict[str, Any] = {key: _names(key, document[key]) for key in fields if key not in kind._ARRAYS}
-        lengths: dict[str, int] = {"N": len(names["images"])}
+        stated = convert(document, _Packed, source="predictions", kind=f"the format {FORMAT!r}")
+        _require(stated.format == FORMAT, f"not of the format {FORMAT!r}")
+        _require(stated.version == _VERSION, f"version {stated.version}, this edgeq reads {_VERSION}")
+        kind = _KINDS[stated.task]
+        names: dict[str, Any] = {
+            each.name: getattr(stated, each.name) for each in dataclasses.fields(kind) if each.name not in kind._ARRAYS
+        }
+        lengths: dict[str, int] = {"N": len(stated.images)}
         arrays: dict[str, Any] = {
-            key: _unpack(key, document["arrays"][key], dtype, axes, lengths)
+            key: _unpack(key, stated.arrays.get(key), dtype, axes, lengths)
             for key, (dtype, axes) in kind._ARRAYS.items()
         }
         return kind(**names, **arrays)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{error.args[0]!r} is missing or unknown" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"its predictions cannot be used: {reason}; run `edgeq eval` again") from error
+    except (InputError, ValueError) as error:
+        raise InputError(f"its predictions cannot be used: {error}; run `edgeq eval` again") from error
 
 
-def _unpack(name: str, packed: Mapping[str, Any], dtype: str, axes: str, lengths: dict[str, int]) -> np.ndarray:
+class _Packed(msgspec.Struct):
+    """What `pack_predictions` returns."""
+
+    format: str
+    version: int
+    task: Literal["detection", "classification", "embedding"]
+    images: tuple[str, ...]
+    arrays: dict[str, PackedArray]
+    classes: tuple[str, ...] = ()
+
+
+def _unpack(name: str, packed: PackedArray | None, dtype: str, axes: str, lengths: dict[str, int]) -> np.ndarray:
     """Returns an array; its axes are digits, or letters for lengths that several arrays share."""
-    shape: Sequence[int] = packed["shape"]
+    if packed is None:
+        raise ValueError(f"the array {name} is missing")
+    shape = packed.shape
     wanted = [int(axis) if axis.isdigit() else lengths.setdefault(axis, length) for axis, length in zip(axes, shape)]  # noqa: B905 - compared below
-    fits = all(type(length) is int and length >= 0 for length in shape) and list(shape) == wanted
-    _require(fits and len(shape) == len(axes) and packed["dtype"] == dtype, f"{name} is {packed['dtype']} {shape}")
+    fits = list(shape) == wanted and len(shape) == len(axes) and packed.dtype == dtype
+    _require(fits, f"{name} is {packed.dtype} {list(shape)}")
     try:
         return unpack_array(packed, _MAX_BYTES)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-def _names(key: str, found: Any) -> tuple[str, ...]:
-    _require(isinstance(found, list) and all(isinstance(name, str) for name in found), f"{key} are no names")
-    return tuple(found)
 
 
 def _require(holds: bool, otherwise: str) -> None:

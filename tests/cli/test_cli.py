@@ -205,7 +205,7 @@ def test_ranges_that_cannot_be_used(edgeq, work, small_onnx, artifacts, drawn):
         ([*export, ranges, "--method", "guess"], "unknown method 'guess'"),
         (["calibrate", "--from", "none.json"], "none.json: no such file; expected ranges"),
         (["calibrate", "--from", "cut.json"], "cut.json: is not valid JSON"),
-        (["calibrate", "--from", drawn.annotations], "it is JSON, but not of the format 'edgeq-ranges'"),
+        (["calibrate", "--from", drawn.annotations], "is not of the format 'edgeq-ranges'; expected ranges"),
         (["calibrate", "--from", ranges, "--method", "guess"], "unknown method 'guess'"),
     ):
         assert error in edgeq(*arguments).error
@@ -245,7 +245,7 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
     assert "has no manifest next to it (small.x86.fp32.onnx.json) that says how" in lonely and "give --preset" in lonely
     for name, error in (
         ("changed", "is not the file that its manifest describes"),
-        ("blank", "is not an edgeq manifest"),
+        ("blank", "has no `manifest_version`; expected an edgeq manifest; export the model again"),
         ("headless", "no such file; expected a model file that `edgeq export` wrote"),
         ("of tomorrow", "manifest version 99, this edgeq reads 1"),
     ):
@@ -267,7 +267,7 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
         ),
         ([whole, *data, "--labels", "a,b"], "omit --preset and --labels"),
         ([damaged["lonely"], *data, "--preset", "resnet"], "unknown preset 'resnet'; known: centernet"),
-        ([damaged["lonely"], *data, "--preset", "imagenet"], "this is a COCO file, which is for detectors"),
+        ([damaged["lonely"], *data, "--preset", "imagenet"], "is a COCO file, which is for detectors"),
         ([whole, *data, "--engine", "abacus"], "unknown COCO evaluator 'abacus'"),
         ([whole, *data, "--json", "lonely"], "lonely: is a folder; wanted the name of a file"),
     ):

@@ -149,7 +149,7 @@ def test_a_free_input_size_asks_for_one() -> None:
         ("[postprocessing]\ndecoder = 'yolox'\nthreshold = 1", "postprocessing has an unknown key `threshold`"),
         (
             "[postprocessing]\ndecoder = 'yolox'\noutputs = {predictions = 1}",
-            "outputs.* is a whole number, wanted text",
+            "outputs.'predictions'. is 1, wanted text",
         ),
         ("[postprocessing", "not valid TOML"),
     ],
