@@ -36,7 +36,9 @@ class Level:
 
 # Lowest first. A new module or package under edgeq/ is entered here, and nowhere else.
 LEVELS = (
-    Level(frozenset({"boundary", "errors", "files", "machine", "packing", "progress", "registry", "resume"})),
+    Level(
+        frozenset({"boundary", "errors", "files", "machine", "packing", "progress", "registry", "resume", "schemes"})
+    ),
     Level(frozenset({"sensors"})),
     Level(frozenset({"calibrators", "quantizers", "targets"}), mixed=False),
     Level(frozenset({"exporting"})),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,10 @@ from edgeq.exporting.tensorrt.cache import parse_cache
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.inputs import evenly_spaced
 from edgeq.inputs.images import list_images, read_image
+from edgeq.targets import Target
+
+DEFAULT_NUM = 512
+"""Most images to take, if nothing else is said."""
 
 _CACHE_MARK = b"TRT-"
 
@@ -41,7 +45,7 @@ class CalibrationSource:
     source: Path
     images_dir: Path | None = None
     method: str | None = None
-    num: int = 512
+    num: int = DEFAULT_NUM
 
     @property
     def is_ranges_file(self) -> bool:
@@ -74,8 +78,16 @@ class CalibrationSource:
             with contextlib.suppress(InputError):  # calibration names it
                 yield read_image(path)
 
-    def ranges(self, model: FloatModel | TfliteModel, out: Path, threads: int | None) -> tuple[Ranges, Path]:
+    def ranges(
+        self, model: FloatModel | TfliteModel, out: Path, threads: int | None, targets: Sequence[Target] = ()
+    ) -> tuple[Ranges, Path]:
         """Returns a model's ranges and where they lie: the given file, or a new one in the folder `out`.
+
+        Args:
+            model: The float model.
+            out: Folder for a new file.
+            threads: CPU threads for calibration.
+            targets: Targets beside those of edgeq that a new file has to serve.
 
         Raises:
             InputError: the file is broken, or a cache is to change its method.
@@ -96,4 +108,6 @@ class CalibrationSource:
         path = out / f"{model.name}.ranges.json"
         images = list_images(self.source, self.images_dir)
         method = self.method or DEFAULT_METHOD
-        return calibrate(model, images, path, method=method, num=self.num, threads=threads).ranges, path
+        return calibrate(
+            model, images, path, method=method, num=self.num, threads=threads, targets=targets
+        ).ranges, path

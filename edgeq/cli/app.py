@@ -106,7 +106,9 @@ def export(
     ] = None,
     images: ImagesDir = None,
     method: Method = None,
-    num: Number = 512,
+    num: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly), by default 512.")
+    ] = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -146,15 +148,16 @@ def export(
     json_file: JsonFile = None,
 ) -> None:
     """Export a model for a target; check each file against the model and write its manifest."""
-    from edgeq.calibration.source import CalibrationSource
+    from edgeq.calibration.source import DEFAULT_NUM, CalibrationSource
     from edgeq.cli.console import describe_layers, describe_signal
-    from edgeq.exporting.tflite.writer import Options
-    from edgeq.verbs.export import export_model
+    from edgeq.exporting.options import ExportOptions
+    from edgeq.verbs.export import check_calibration_options, export_model
 
     require_writable_json(json_file)
     request = _request(model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch)
-    calibration = None if calib is None else CalibrationSource(calib, images, method, num)
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
+    check_calibration_options(target, precisions, rescale, calib, images, method, num)
+    calibration = None if calib is None else CalibrationSource(calib, images, method, num or DEFAULT_NUM)
     result = export_model(
         request,
         target,
@@ -162,10 +165,14 @@ def export(
         out,
         calibration=calibration,
         formats=formats or (),
-        options=Options(tuple(keep or ()), integer_io, compat),
-        int8_deconv=int8_deconv,
-        vit_plan=cast("VitPlan", vit_plan),
-        rescale=rescale,
+        options=ExportOptions(
+            keep=tuple(keep or ()),
+            vit_plan=cast("VitPlan", vit_plan),
+            rescale=rescale,
+            int8_deconv=int8_deconv,
+            integer_io=integer_io,
+            compat=compat,
+        ),
         threads=threads,
     )
     for file in result.files:
@@ -204,6 +211,10 @@ def calibrate(
         Path | None,
         typer.Option("--from", metavar="FILE", help="Earlier ranges file to apply another method to; needs no images."),
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Serve this target too; needed for installed ones only, edgeq's own are served; repeatable."),
+    ] = None,
     percentile: Annotated[
         float | None, typer.Option(help="Percentage of the values that method percentile keeps.")
     ] = None,
@@ -219,7 +230,8 @@ def calibrate(
     if earlier is not None:
         from edgeq.calibrators.ranges import Ranges
 
-        refused = {"MODEL": model, "--images": images, "--weights": weights, "--preset": preset, "--size": size}
+        refused = {"MODEL": model, "--images": images, "--weights": weights, "--preset": preset, "--size": size,
+                   "--target": target}  # fmt: skip
         for name, value in refused.items():
             if value is not None:
                 raise typer.BadParameter(f"cannot be combined with {name}: no model is run", param_hint="--from")
@@ -235,12 +247,14 @@ def calibrate(
     from edgeq.inputs.images import list_images
     from edgeq.sources.model import open_model
     from edgeq.sources.tflite import open_tflite
+    from edgeq.targets import get_target
 
     found = list_images(source, images)
     request = _request(model, weights, preset, size, None)
     opened = open_tflite(request) if model.endswith(".tflite") else open_model(request).model
+    targets = [get_target(name) for name in target or ()]
     result = run(
-        opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads
+        opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads, targets=targets
     )  # fmt: skip
     resumed = f" ({result.resumed} of them in an interrupted run)" if result.resumed else ""
     skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""

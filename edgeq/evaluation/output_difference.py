@@ -15,6 +15,7 @@ from edgeq.exporting.artifact import Artifact, Preprocessing
 from edgeq.exporting.signal.output_groups import ChannelGroup
 from edgeq.exporting.signal.ratio import Signal, Sums
 from edgeq.exporting.tflite.writer import TfliteModel
+from edgeq.formats import get_format
 from edgeq.inputs.preprocessing import Placement, preprocess
 from edgeq.runtimes import open_session
 from edgeq.runtimes.litert_observer import TfliteObserver
@@ -26,8 +27,6 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
 
 Not for files whose every tensor is FP16: values that nobody reads, the logits of background, may be far off.
 """
-
-_RUNTIME = {"onnx": "onnxruntime", "tflite": "litert"}
 
 _COMPARED_IMAGES = 2
 _LOG_FATAL = 4
@@ -116,7 +115,7 @@ def compare(
     """
     label, expected = reference
     difference, largest, cosine = 0.0, 0.0, 1.0
-    with open_session(artifact, _RUNTIME[artifact.format]) as session:
+    with open_session(artifact, get_format(artifact.format).runtime) as session:
         for array, outputs in zip(inputs, expected, strict=True):
             found = session.run({artifact.inputs[0].name: artifact.inputs[0].encode(array)})
             for spec, wanted, members in zip(artifact.outputs, outputs, groups, strict=True):

@@ -143,7 +143,10 @@ def test_models_that_cannot_be_opened(edgeq, work, small_onnx):
         ([small_onnx, "--preset", "centernet", "--precision", "int4"], "--precision int4: known are fp32, fp16, int8"),
         ([small_onnx, "--preset", "centernet", "--precision", ","], "--precision (none): known are fp32"),
         ([small_onnx, "--preset", "centernet", "--precision", "int8"], "int8 needs ranges: give --calib"),
-        ([small_onnx, "--preset", "centernet", "--keep", "Gelu"], "--keep 'Gelu': matches no node; names look like"),
+        (
+            [small_onnx, "--preset", "centernet", "--precision", "dynamic", "--keep", "Gelu"],
+            "--keep 'Gelu': matches no node; names look like",
+        ),
         ([small_onnx, "--preset", "centernet", "--labels", "none.txt"], "--labels none.txt: no such file"),
         ([small_onnx, "--preset", "centernet", "--out", "cut.onnx"], "is a file; choose another name"),
         (["centernet_resnet19"], "unknown model 'centernet_resnet19'; wanted an .onnx or .tflite file"),
@@ -194,13 +197,16 @@ def test_images_that_cannot_be_used(edgeq, work, small_onnx, drawn):
 def test_ranges_that_cannot_be_used(edgeq, work, small_onnx, artifacts, drawn):
     ranges = artifacts / "small.ranges.json"
     document = json.loads(ranges.read_text())
-    document["provenance"]["model_digest"] = "0" * 64
+    document["provenance"]["model_digest"] = "2:" + "0" * 64
     (work / "other.json").write_text(json.dumps(document))
+    document["provenance"]["model_digest"] = "0" * 64
+    (work / "old.json").write_text(json.dumps(document))
     (work / "cut.json").write_text(ranges.read_text()[:2000])
     before = contents(work)
     export = ["export", small_onnx, "--preset", "centernet", "--precision", "fp32,int8", "--calib"]
     for arguments, error in (
         ([*export, "other.json"], "the ranges were collected with another model"),
+        ([*export, "old.json"], "the ranges were collected by an older edgeq"),
         ([*export, "cut.json"], "cut.json: is not valid JSON"),
         ([*export, ranges, "--method", "guess"], "unknown method 'guess'"),
         (["calibrate", "--from", "none.json"], "none.json: no such file; expected ranges"),

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import data_inputs, weight_of
+from edgeq.exporting.graphs.moves import REARRANGES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -35,9 +36,7 @@ PARTS = ("qk", "v", "qkv", "projection", "fc1", "fc2", "attention", "residual")
 """Parts that `--keep vit.PART` names; `qk` and `v` mean a packed layer, too."""
 
 _RANGES = ("front", "middle", "end")
-_MOVES = frozenset(
-    {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Expand", "Identity"}
-)
+_MOVES = REARRANGES | {"Expand", "Identity"}
 _THROUGH = _MOVES | {"Cast", "Mul", "Div", "Add", "LayerNormalization", "SimplifiedLayerNormalization", "Where", "Clip"}
 _PATTERN = re.compile(r"vit(?:\.(?P<blocks>front|middle|end|\d+(?:-\d+)?))?(?:\.(?P<part>[a-z0-9]+))?")
 
