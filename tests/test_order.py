@@ -66,7 +66,7 @@ ROOT_LINKS = {
     "calibrators": "edgeq.calibrators", "export": "edgeq.exporting", "runtimes": "edgeq.runtimes",
     "targets": "edgeq.targets",
 }  # fmt: skip
-"""Link -> the package that it leads to. `edgeq.export` is the function of the public API."""
+"""Link -> the package that it leads to. `edgeq.exporting` is the function of the public API."""
 REGISTRY_ENTRY = re.compile(r"(edgeq(?:\.\w+)+):\w+")
 
 

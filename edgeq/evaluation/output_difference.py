@@ -15,10 +15,10 @@ from edgeq.exporting.artifact import Artifact, Preprocessing
 from edgeq.exporting.signal.output_groups import ChannelGroup
 from edgeq.exporting.signal.ratio import Signal, Sums
 from edgeq.exporting.tflite.writer import TfliteModel
-from edgeq.formats import get_format
 from edgeq.inputs.preprocessing import Placement, preprocess
 from edgeq.runtimes import open_session
 from edgeq.runtimes.litert_observer import TfliteObserver
+from edgeq.sources.formats import get_format
 from edgeq.sources.model import ModelRequest, OpenedModel
 from edgeq.tasks.detection.shapes import draw_image
 

@@ -10,7 +10,7 @@ from edgeq.exporting.planning.selection import VitPlan
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """Decisions about the files of one export. Which files an option changes is in `edgeq.formats`.
+    """Decisions about the files of one export. Which files an option changes is in `edgeq.sources.formats`.
 
     Attributes:
         keep: What stays in float: names, regular expressions, operator types, or parts of a transformer

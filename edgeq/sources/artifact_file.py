@@ -11,8 +11,8 @@ from pathlib import Path
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec, manifest_path
 from edgeq.files import sha256_file
-from edgeq.formats import all_formats, format_of
 from edgeq.inputs.presets import load_preset, parse_labels, require_channels
+from edgeq.sources.formats import all_formats, format_of
 
 
 def open_artifact(path: Path, preset: str | None = None, labels: str | None = None) -> Artifact:

@@ -37,10 +37,10 @@ from edgeq.exporting.signal.ratio import Signal
 from edgeq.exporting.tflite import writer as tflite_writer
 from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
 from edgeq.files import require_writable
-from edgeq.formats import FORMATS, FileFormat, get_format
 from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import registered
+from edgeq.sources.formats import FORMATS, FileFormat, get_format
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.sources.tflite import convert, open_tflite
 from edgeq.targets import Target, get_target

@@ -16,7 +16,7 @@ RESHAPES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"}
 """Operators that hand on all values of their first input, each once."""
 
 REARRANGES = RESHAPES | {"Slice", "Gather", "Split"}
-"""Operators that put values of their first input elsewhere; `edgeq.exporting.graphs.channels` follows each value through them."""
+"""Operators that put values of their first input elsewhere; `edgeq.exporting.graphs.channels` follows each value."""
 
 JOINS = frozenset({"Concat"})
 """Operators that move the values of all their inputs; the others move those of the first."""

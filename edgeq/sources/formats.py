@@ -58,7 +58,7 @@ ONNX = FileFormat(
     suffix=".onnx",
     precisions=("fp32", "fp16", "int8", "dynamic"),
     runtime="onnxruntime",
-    read="edgeq.engine_specs:read_onnx_specs",
+    read="edgeq.sources.engine_specs:read_onnx_specs",
     effects={
         "--keep": _QUANTIZED,
         "--vit-plan": _QUANTIZED,
@@ -72,11 +72,11 @@ TFLITE = FileFormat(
     suffix=".tflite",
     precisions=("fp32", "fp16", "int8", "int16x8", "dynamic"),
     runtime="litert",
-    read="edgeq.engine_specs:read_tflite_specs",
+    read="edgeq.sources.engine_specs:read_tflite_specs",
     effects={"--keep": _QUANTIZED, "--vit-plan": _QUANTIZED, "--int8-io": _STATIC, "--compat": _QUANTIZED},
 )
 
-FORMATS: dict[str, str] = {"onnx": "edgeq.formats:ONNX", "tflite": "edgeq.formats:TFLITE"}
+FORMATS: dict[str, str] = {"onnx": "edgeq.sources.formats:ONNX", "tflite": "edgeq.sources.formats:TFLITE"}
 
 
 def get_format(name: str) -> FileFormat:
@@ -87,7 +87,7 @@ def get_format(name: str) -> FileFormat:
     """
     found = load_entry("format", FORMATS, name)
     if not isinstance(found, FileFormat):
-        raise InputError(f"format {name!r}: its entry is {type(found).__name__}, wanted edgeq.formats.FileFormat")
+        raise InputError(f"format {name!r}: its entry is {type(found).__name__}, wanted a FileFormat")
     return found
 
 

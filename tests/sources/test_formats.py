@@ -10,16 +10,16 @@ import pytest
 
 from edgeq import registry
 from edgeq.errors import InputError
-from edgeq.formats import FORMATS, all_formats, format_of, get_format
 from edgeq.sources.artifact_file import open_artifact
+from edgeq.sources.formats import FORMATS, all_formats, format_of, get_format
 from tests.tiny import save_conv_net
 
 STUB = '''
 """ONNX files under another name."""
 
-from edgeq.engine_specs import read_onnx_specs
+from edgeq.sources.engine_specs import read_onnx_specs
 from edgeq.exporting.onnx.writer import write_fp32
-from edgeq.formats import FileFormat
+from edgeq.sources.formats import FileFormat
 
 STUB = FileFormat(
     name="stub", suffix=".stub", precisions=("fp32",), runtime="onnxruntime",
