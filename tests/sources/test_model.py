@@ -205,7 +205,7 @@ def test_an_onnx_file_needs_a_preset(foreign):
 def test_an_onnx_file_brings_its_own_weights_and_size(foreign, small_weights):
     with pytest.raises(InputError, match="an ONNX file holds its weights already; omit --weights"):
         open_model(dataclasses.replace(foreign, weights=small_weights))
-    with pytest.raises(ModelError, match=r"the model is fixed to .*; omit --size"):
+    with pytest.raises(ModelError, match=r"the model is fixed to .*; omit `size`"):
         open_model(dataclasses.replace(foreign, size=(32, 32)))
     assert open_model(dataclasses.replace(foreign, size=SIZE)).model.digest == open_model(foreign).model.digest
 
@@ -244,7 +244,7 @@ WEIGHT = np.full((4, 3, 1, 1), 0.5)
 
 def test_free_height_and_width_are_given_by_size(tmp_path):
     request = save_net(tmp_path / "free.onnx", FREE, w=WEIGHT)
-    with pytest.raises(ModelError, match=r"free shape .* with --size HxW"):
+    with pytest.raises(ModelError, match=r"free shape .* with `size` HxW"):
         open_model(request)
     model = open_model(dataclasses.replace(request, size=(32, 48))).model
     assert [tuple(value.shape or ()) for value in (*model.graph.graph.inputs, *model.graph.graph.outputs)] == [

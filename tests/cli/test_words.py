@@ -1,0 +1,93 @@
+"""Parameters in messages, shown as options."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+import typer.main
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq.cli import app, words
+from edgeq.cli.console import describe_layers, print_failures
+from edgeq.cli.words import as_options
+from edgeq.errors import InputError
+from edgeq.exporting.quantization_facts import QuantizationFacts
+from edgeq.machine import parse_cpus
+
+COMMANDS = typer.main.get_group(app.app).commands
+OPTIONS = [
+    (command, parameter.name, parameter.opts[0])
+    for command, declared in COMMANDS.items()
+    for parameter in declared.params
+    if parameter.param_type_name == "option"
+]
+PARAMETERS = {name for _, name, _ in OPTIONS} | {option[2:].replace("-", "_") for _, _, option in OPTIONS}
+
+
+@pytest.mark.parametrize(("command", "name", "option"), OPTIONS)
+def test_every_option_of_every_command_is_named_by_its_parameter(command, name, option):
+    spelled = option.removeprefix("--").replace("-", "_")
+    assert as_options(f"`{name}` 'x': wanted y; omit `{spelled}`") == f"{option} 'x': wanted y; omit {option}"
+
+
+def test_what_python_calls_otherwise_is_an_option_too():
+    declared = {option for _, _, option in OPTIONS}
+    assert set(words._OTHERWISE.values()) <= declared
+    assert as_options("give `calibration` with images, and `images_dir`") == "give --calib with images, and --images"
+
+
+def test_no_name_python_uses_is_that_of_another_option():
+    assert not PARAMETERS & set(words._OTHERWISE)
+
+
+@given(st.text(st.characters(exclude_characters="`")), st.from_regex(r"[a-z_]\w*", fullmatch=True))
+def test_words_that_are_no_parameters_are_untouched(text, word):
+    if word not in PARAMETERS | set(words._OTHERWISE):
+        assert as_options(f"{text} `{word}`; {text}") == f"{text} `{word}`; {text}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run `edgeq calibrate MODEL IMAGES --method best`",
+        "name another `python` in devices.toml",
+        "other `runtimes = [...]` in devices.toml",
+        "wanted `path,class`",
+        "keep and `Keep`",
+        "`keep",
+    ],
+)
+def test_a_message_without_parameters_is_as_it_was(text):
+    assert as_options(text) == text
+
+
+def test_a_warning_from_any_thread_names_options(edgeq, monkeypatch):
+    def warn(**_: Any) -> None:
+        log = logging.getLogger("edgeq.test").warning
+        thread = threading.Thread(target=log, args=("%s: try `vit_plan` safe; see `edgeq check`", "net"))
+        thread.start()
+        thread.join()
+        raise SystemExit
+
+    monkeypatch.setattr("edgeq.verbs.doctor.examine", warn)
+    assert edgeq("doctor").err == "warning: net: try --vit-plan safe; see `edgeq check`\n"
+
+
+def test_an_error_names_the_option_only_on_the_command_line(edgeq):
+    assert edgeq("bench", "net.onnx", "--cpus", "one").error.startswith("--cpus one: wanted numbers")
+    with pytest.raises(InputError, match="^`cpus` one: wanted numbers"):
+        parse_cpus("one")
+
+
+def test_why_a_layer_is_in_float_names_the_option():
+    facts = QuantizationFacts(int8_nodes=1, float_nodes={"/attention": "a product, which `vit_plan` fast quantizes"})
+    assert describe_layers(facts)[1] == "1 in float, a product, which --vit-plan fast quantizes: /attention"
+
+
+def test_why_a_device_failed_names_the_option(capsys):
+    print_failures({"pi": "pi: cannot run on these CPUs; omit `cpus`"})
+    assert capsys.readouterr().out == "pi  failed: cannot run on these CPUs; omit --cpus\n"
