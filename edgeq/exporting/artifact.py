@@ -66,9 +66,9 @@ class TensorSpec:
         try:
             dtype = np.dtype(self.dtype)
         except (TypeError, ValueError):
-            raise ValueError(f"dtype {self.dtype!r} is no type of numpy") from None
+            raise ValueError(f"dtype {self.dtype!r} is not a numpy type") from None
         if dtype.kind not in _NUMBER_KINDS:
-            raise ValueError(f"dtype {self.dtype!r} is no type of numbers")
+            raise ValueError(f"dtype {self.dtype!r} is not a numeric type")
         if self.scale is not None and (dtype.kind not in "iu" or not self.scale > 0):
             raise ValueError(f"scale {self.scale} of a {self.dtype} tensor; wanted one above 0, of integers")
         if math.prod(length or 1 for length in self.shape) * dtype.itemsize > _MAX_TENSOR_BYTES:

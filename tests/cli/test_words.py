@@ -91,3 +91,9 @@ def test_why_a_layer_is_in_float_names_the_option():
 def test_why_a_device_failed_names_the_option(capsys):
     print_failures({"pi": "pi: cannot run on these CPUs; omit `cpus`"})
     assert capsys.readouterr().out == "pi  failed: cannot run on these CPUs; omit --cpus\n"
+
+
+def test_a_key_that_a_file_lacks_is_no_option(edgeq, tmp_path):
+    (tmp_path / "coco.json").write_text("{}")
+    error = edgeq("calibrate", "net.onnx", tmp_path / "coco.json", "--images", tmp_path).error
+    assert "coco.json: has no 'images'; expected a COCO annotation file" in error

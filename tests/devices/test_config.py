@@ -43,8 +43,8 @@ def test_the_users_file_is_second(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[pi]\nhost = 'pi'\ncolour = 1\n", r"\[pi\] has an unknown key `colour` \(known: host, threads"),
-        ("[pi]\nthreads = 1\n", "has no `host`; .* with host = "),
+        ("[pi]\nhost = 'pi'\ncolour = 1\n", r"\[pi\] has an unknown key 'colour' \(known: host, threads"),
+        ("[pi]\nthreads = 1\n", "has no 'host'; .* with host = "),
         ("[pi]\nhost = '-oProxyCommand=x'\n", "is not the address of a device"),
         ("[pi]\nhost = 'pi'\nthreads = true\n", r"\[pi\]\.threads is True, wanted a whole number from 1"),
         ("[pi]\nhost = 'pi'\ncpus = [-1]\n", r"\[pi\]\.cpus\[0\] is -1, wanted a whole number from 0"),

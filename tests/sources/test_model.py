@@ -91,7 +91,7 @@ def test_a_classifier_of_imagenet_takes_224_pixels_unless_told():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"size": None}, InputError, "the model's input size is free; give --size HxW"),
+        ({"size": None}, InputError, "the model's input size is free; give `size` HxW"),
         ({"size": (60, 96)}, InputError, "--size 60x96: CenterNet wants sides that are multiples of 32"),
         ({"reference": "centernet_resnet50"}, ModelError, "does not fit centernet_resnet50"),
         ({"reference": "resnet18"}, ModelError, "does not fit resnet18"),
@@ -335,7 +335,7 @@ def test_labels_come_from_names_a_text_file_or_a_coco_file(foreign, tmp_path):
     assert labels("cat, big dog") == labels(text) == ("cat", "big dog")
     assert labels(coco) == ("cat", "dog")
     coco.write_text("{}")
-    with pytest.raises(InputError, match=r"coco\.json: has no list of categories with id and name"):
+    with pytest.raises(InputError, match=r"coco\.json: has no 'categories'; expected a COCO annotation file for `labels`"):
         labels(coco)
     with pytest.raises(InputError, match=r"none\.txt: no such file; wanted a COCO JSON, a text file, or names"):
         labels(tmp_path / "none.txt")
