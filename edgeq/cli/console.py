@@ -149,9 +149,9 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
     for form, nodes in (("with dynamic ranges", facts.dynamic_nodes), ("in float", facts.float_nodes)):
         names: dict[str, list[str]] = {}
         for name, reason in nodes.items():
-            names.setdefault(reason, []).append(name)
+            names.setdefault(as_options(reason), []).append(name)
         lines += [
-            f"{len(found)} {form}, {as_options(reason)}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
+            f"{len(found)} {form}, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
             for reason, found in names.items()
         ]
     if facts.calibration_cache is not None:

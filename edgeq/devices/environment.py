@@ -190,8 +190,8 @@ def _run_pip(wanted: _Wanted, site: Path) -> None:
         raise MissingDependencyError("pip", None, "Assembling an environment for a device")
     if "No matching distribution" in done.stderr or "ResolutionImpossible" in done.stderr:
         raise InputError(
-            f"no wheels of {wanted}: {_last_error(done.stderr)}; in devices.toml, name another "
-            '`python`, other `runtimes = [...]`, or `env = "venv"`'
+            f"no wheels of {wanted}: {_last_error(done.stderr)}; name another `python`, other `runtimes`, or "
+            'env = "venv" in devices.toml'
         )
     raise EngineError(f"pip could not fetch {wanted}: {_last_error(done.stderr)}")
 

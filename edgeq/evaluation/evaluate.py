@@ -144,7 +144,7 @@ class _Scoring:
         if simulate is not None:
             if runtimes:
                 raise InputError(
-                    f"`simulate` {simulate} cannot be combined with `runtimes`: the simulation is a runtime"
+                    f"`simulate` {simulate} cannot be combined with `runtime`: the simulation is a runtime"
                 )
             runtimes = (simulation_of(simulate),)
         for runtime in runtimes:

@@ -219,7 +219,7 @@ def _warn_of_loss(artifact: Artifact, signal: Signal, images: ComparedImages) ->
 def _next_step(artifact: Artifact, signal: Signal, images: ComparedImages) -> str:
     steps = []
     if images.are_drawn:
-        steps.append("give `calibration` with images of your own, because drawn images tell little of them")
+        steps.append("give `calib` with images of your own, because drawn images tell little of them")
     if artifact.precision == "fp16":
         steps.append("take fp32")
     elif signal.layers:

@@ -181,7 +181,7 @@ def make_jobs(
     ]
     for job in jobs:
         if job.runtime in SIMULATED:
-            raise InputError(f"`runtimes` {job.runtime}: a simulation has no latency; run edgeq bench on the device")
+            raise InputError(f"`runtime` {job.runtime}: a simulation has no latency; run edgeq bench on the device")
     return jobs
 
 

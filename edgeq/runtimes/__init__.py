@@ -105,7 +105,7 @@ def choose_runtimes(artifact: Artifact, wished: Sequence[str] = ()) -> list[str]
     readers = [name for name in wished if artifact.format in get_runtime(name).formats]
     if not readers:
         raise InputError(
-            f"{artifact.name}: `runtimes` {', '.join(wished)} does not read {artifact.format} files; add `runtimes` "
+            f"{artifact.name}: `runtime` {', '.join(wished)} does not read {artifact.format} files; add `runtime` "
             f"{' or '.join(_readers(artifact, RUNTIMES))}"
         )
     return readers

@@ -122,7 +122,7 @@ def build_engines(paths: Sequence[Path], request: BuildRequest) -> list[BuildRes
     if not paths:
         raise InputError("no file to build; name at least one .onnx file that `edgeq export` wrote")
     if request.algorithm not in _ALGORITHMS:
-        raise InputError(f"`algorithm` {request.algorithm}: TensorRT's own calibrators are {', '.join(_ALGORITHMS)}")
+        raise InputError(f"`method` {request.algorithm}: TensorRT's own calibrators are {', '.join(_ALGORITHMS)}")
     artifacts = [open_artifact(path) for path in paths]
     for artifact in artifacts:
         if artifact.format != "onnx":
@@ -188,11 +188,11 @@ def _route(artifact: Artifact, request: BuildRequest) -> Route:
     route: Route = request.route or ("explicit" if explicit else "implicit" if request.calibration else "float")
     if route in ("explicit", "both") and not explicit:
         raise InputError(
-            f"{artifact.path}: has no Q/DQ nodes, which `route` {route} builds from; export it with `precisions` int8"
+            f"{artifact.path}: has no Q/DQ nodes, which `route` {route} builds from; export it with `precision` int8"
         )
     if route == "explicit" and request.calibration is not None:
         raise InputError(
-            f"{artifact.path}: has its scales in Q/DQ nodes; omit `calibration`, or give `route` implicit or both"
+            f"{artifact.path}: has its scales in Q/DQ nodes; omit `calib`, or give `route` implicit or both"
         )
     return route
 
@@ -248,12 +248,12 @@ def _float_file(artifact: Artifact) -> Artifact:
     if cache is None:
         raise InputError(
             f"{artifact.path}: `route` implicit builds from a float file, and its manifest names none; export it with "
-            "`target` jetson-orin, or build the float file with `calibration`"
+            "`target` jetson-orin, or build the float file with `calib`"
         )
     path = artifact.path.with_name(Path(cache.float_file).name)
     if not path.is_file():
         raise InputError(
-            f"{path}: no such file; `route` implicit builds from it, export with `precisions` fp32,int8 and copy both"
+            f"{path}: no such file; `route` implicit builds from it, export with `precision` fp32,int8 and copy both"
         )
     return Artifact.load(path)
 
@@ -266,8 +266,7 @@ def _calibration(artifact: Artifact, source: Artifact, request: BuildRequest) ->
         path = None if cache is None else artifact.path.with_name(Path(cache.file).name)
     if path is None:
         raise InputError(
-            f"{artifact.path}: `route` implicit needs scales; give `calibration` with a calibration cache, ranges or "
-            "images"
+            f"{artifact.path}: `route` implicit needs scales; give `calib` with a calibration cache, ranges or images"
         )
     given = CalibrationSource(path, request.images_dir)
     if given.is_ranges_file:
@@ -282,7 +281,7 @@ def _calibration(artifact: Artifact, source: Artifact, request: BuildRequest) ->
         except OSError as error:
             raise InputError(
                 f"{path}: the calibration cache cannot be read ({error.strerror}); copy it next to the INT8 file, or "
-                "give `calibration`"
+                "give `calib`"
             ) from error
         return FromCache(parse_cache(content, str(path))), {path.name: sha256_file(path)}
     images = evenly_spaced(list_images(path, request.images_dir), request.num)
@@ -336,7 +335,5 @@ def _comparison_inputs(engine: Artifact, request: BuildRequest) -> list[dict[str
         if not source.is_ranges_file and not source.is_cache:
             chosen = evenly_spaced(list_images(path, request.images_dir), _COMPARED_IMAGES)
             return [{spec.name: array} for array in _inputs(chosen, engine)]
-    _log.warning(
-        "%s: the routes are compared on noise; give `calibration` with images to compare on those", engine.name
-    )
+    _log.warning("%s: the routes are compared on noise; give `calib` with images to compare on those", engine.name)
     return [make_inputs(engine)]

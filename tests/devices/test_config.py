@@ -95,7 +95,7 @@ def test_no_address_holds_what_a_shell_or_ssh_would_take_for_more(user, host):
 
 
 def test_unknown_and_repeated_names():
-    with pytest.raises(InputError, match=r"`devices` pi: no such device; wanted local, ssh://.* or a name"):
+    with pytest.raises(InputError, match=r"`device` pi: no such device; wanted local, ssh://.* or a name"):
         find_devices(["pi"], {"orin": Device("orin", "orin")})
-    with pytest.raises(InputError, match="`devices` local: named twice"):
+    with pytest.raises(InputError, match="`device` local: named twice"):
         find_devices(["local", "local"], {})

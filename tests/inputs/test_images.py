@@ -51,7 +51,7 @@ def test_coco_file_lists_its_images_in_its_order_missing_ones_included(folder: P
     annotations = tmp_path / "instances.json"
     annotations.write_text(json.dumps({"images": [{"file_name": name} for name in ("gone.png", "b.png", "a.JPG")]}))
     assert names(list_images(annotations, folder), folder) == ["gone.png", "b.png", "a.JPG"]
-    with pytest.raises(InputError, match="`images_dir` DIR"):
+    with pytest.raises(InputError, match="`images` DIR"):
         list_images(annotations)
 
 

@@ -335,7 +335,9 @@ def test_labels_come_from_names_a_text_file_or_a_coco_file(foreign, tmp_path):
     assert labels("cat, big dog") == labels(text) == ("cat", "big dog")
     assert labels(coco) == ("cat", "dog")
     coco.write_text("{}")
-    with pytest.raises(InputError, match=r"coco\.json: has no 'categories'; expected a COCO annotation file for `labels`"):
+    with pytest.raises(
+        InputError, match=r"coco\.json: has no 'categories'; expected a COCO annotation file for `labels`"
+    ):
         labels(coco)
     with pytest.raises(InputError, match=r"none\.txt: no such file; wanted a COCO JSON, a text file, or names"):
         labels(tmp_path / "none.txt")

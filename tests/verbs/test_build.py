@@ -188,7 +188,7 @@ def test_routes_that_do_not_go_with_a_file_are_refused(trt10, exported):
             build_engines([exported["fp16"]], BuildRequest(route=route))
     with pytest.raises(InputError, match="`route` implicit needs scales"):
         build_engines([exported["fp16"]], BuildRequest(route="implicit"))
-    with pytest.raises(InputError, match="omit `calibration`"):
+    with pytest.raises(InputError, match="omit `calib`"):
         build_engines([exported["int8"]], BuildRequest(calibration=exported["folder"]))
     with pytest.raises(InputError, match="own calibrators are entropy, minmax"):
         build_engines([exported["int8"]], BuildRequest(algorithm="mse"))

@@ -280,8 +280,8 @@ class _Build:
             return
         if not 0 <= core < builder.num_DLA_cores:
             raise InputError(
-                f"`dla_core` {core}: TensorRT {self._trt.__version__} finds {builder.num_DLA_cores} DLA cores here; "
-                "omit `dla_core` to build for the GPU"
+                f"`dla` {core}: TensorRT {self._trt.__version__} finds {builder.num_DLA_cores} DLA cores here; "
+                "omit `dla` to build for the GPU"
             )
         if not self._strong and self._options.int8 and self._options.calibration is None:
             raise MismatchError(

@@ -75,9 +75,7 @@ class Messages:
     def advice(self, otherwise: str) -> str:
         """Returns the next step after a failure."""
         if self.lacks_memory:
-            return (
-                "free memory (close other programs and the desktop, add swap), or build with a smaller `workspace_bytes`"
-            )
+            return "free memory (close other programs and the desktop, add swap), or build with a smaller `workspace`"
         return otherwise
 
 

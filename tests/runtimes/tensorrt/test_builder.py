@@ -216,7 +216,7 @@ def test_a_build_that_returns_none_is_an_error_with_what_was_said(trt, faults, p
     with pytest.raises(EngineError, match=r"built no engine.*any implementation for node conv1"):
         build(trt, plain, fp16=True)
     faults.build_error = "Autotuning failed: CUDA out of memory"
-    with pytest.raises(EngineError, match=r"out of memory.*`workspace_bytes`"):
+    with pytest.raises(EngineError, match=r"out of memory.*`workspace`"):
         build(trt, plain, fp16=True)
 
 
