@@ -253,12 +253,11 @@ def _refusals(
 def _explain(problem: str, place: str, wanted: Any, reparse: Any) -> str:
     """Returns what is wrong at a place, with what was found there and, for a choice, what there is to choose from."""
     if problem.startswith("Object missing required field"):
-        return f"has no {problem.removeprefix('Object missing required field ')}"
+        return f"has no {_key(problem)}"
     schema = _schema_at(wanted, place)
     if problem.startswith("Object contains unknown field"):
         known = ", ".join(schema.get("properties", {}))
-        key = _cut(problem.removeprefix("Object contains unknown field "), _MAX_SHOWN)
-        return f"has an unknown key {key}" + (f" (known: {known})" if known else "")
+        return f"has an unknown key {_key(problem)}" + (f" (known: {known})" if known else "")
     shown = _shown_at(place, reparse)
     choices = ", ".join(map(str, schema.get("enum", ())))
     if problem.startswith("Invalid enum value") and choices:
@@ -267,6 +266,11 @@ def _explain(problem: str, place: str, wanted: Any, reparse: Any) -> str:
         said = problem.removeprefix("Expected ").partition(", got ")
         return f"is {shown or _in_words(said[2], {}) or 'out of range'}, wanted {_in_words(said[0], schema)}"
     return problem if place == "$" else f"is refused: {problem}" if shown is None else f"is {shown}: {problem}"
+
+
+def _key(problem: str) -> str:
+    """Returns the key that msgspec names, in quotes: in a message of edgeq, backticks are for parameters."""
+    return repr(_cut(problem.partition("`")[2].removesuffix("`"), _MAX_SHOWN))
 
 
 def _in_words(said: str, schema: Mapping[str, Any]) -> str:

@@ -57,9 +57,9 @@ def test_a_document_becomes_a_value_of_the_type():
     ("text", "said"),
     [
         ("[]", "w.json: is [], wanted keys with values; expected a whole"),
-        ("{}", "w.json: has no `parts`; expected a whole"),
+        ("{}", "w.json: has no 'parts'; expected a whole"),
         ('{"parts": 3}', "w.json: $.parts is 3, wanted a list; expected a whole"),
-        ('{"parts": [{"name": "a"}, {"sizes": []}]}', "w.json: $.parts[1] has no `name`; expected a whole"),
+        ('{"parts": [{"name": "a"}, {"sizes": []}]}', "w.json: $.parts[1] has no 'name'; expected a whole"),
         (
             '{"parts": [{"name": "a", "sizes": [1, 2, "3"]}]}',
             "w.json: $.parts[0].sizes[2] is '3', wanted a whole number; expected a whole",
@@ -106,7 +106,7 @@ def test_the_error_has_the_class_the_advice_and_the_place_of_the_caller():
 
 
 def test_a_closed_type_names_its_keys():
-    with pytest.raises(InputError, match=r"has an unknown key `depth` \(known: width, height\); expected a whole"):
+    with pytest.raises(InputError, match=r"has an unknown key 'depth' \(known: width, height\); expected a whole"):
         parse('{"width": 1, "depth": 2}', Closed)
 
 
@@ -178,7 +178,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("width = 1\ndepth = 2", "t.toml: has an unknown key `depth`"),
+        ("width = 1\ndepth = 2", "t.toml: has an unknown key 'depth'"),
         ("width = 1.5", "t.toml: $.width is 1.5, wanted a whole number"),
         ("width = 2020-01-01", "t.toml: $.width is "),
         ("width = inf", "t.toml: holds inf, which is not a finite number"),

@@ -95,7 +95,7 @@ class CalibrationSource:
         """
         if self.is_cache:
             if self.method is not None:
-                raise InputError(f"{self.source}: holds ranges alone, --method {self.method} needs images; omit it")
+                raise InputError(f"{self.source}: holds ranges alone, `method` {self.method} needs images; omit it")
             cache = parse_cache(self.source.read_bytes(), str(self.source))
             digests = {"model_digest": model.digest, "preprocessing_digest": model.preprocessing.digest}
             return cache.to_ranges(**digests), self.source

@@ -15,6 +15,7 @@ import edgeq
 from edgeq.cli import board, measure, results
 from edgeq.cli.options import JsonFile, Labels, Threads, require_writable_json, write_json_file
 from edgeq.cli.progress import terminal_progress
+from edgeq.cli.words import as_options
 from edgeq.errors import EdgeqError
 from edgeq.progress import reporting_to
 
@@ -335,7 +336,7 @@ class _StderrHandler(logging.Handler):
     """Writes to what stderr is at the moment: while a progress bar is drawn, it prints above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        print(as_options(self.format(record)), file=sys.stderr)
 
 
 def _configure_logging() -> None:
@@ -360,7 +361,7 @@ def main() -> None:
     except EdgeqError as error:
         if _debug():
             raise
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"error: {as_options(' '.join(str(error).split()))}", err=True)
         sys.exit(1)
     except Exception as error:
         if _debug():

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgeq.cli.words import as_options
 from edgeq.exporting.signal.ratio import EQUAL_DB
 from edgeq.results.evaluation import ClassificationScore, DetectionScore, Score
 from edgeq.results.rows import LOCAL, Row, provenance
@@ -57,7 +58,7 @@ def print_failures(errors: Mapping[str, str]) -> None:
     """Prints a row for each device that failed, with the reason."""
     console = _console()
     for device, error in errors.items():
-        reason = " ".join(error.removeprefix(f"{device}: ").split())
+        reason = as_options(" ".join(error.removeprefix(f"{device}: ").split()))
         console.print(f"{device}  failed: {reason}", style="red", soft_wrap=True, markup=False)
 
 
@@ -148,7 +149,7 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
     for form, nodes in (("with dynamic ranges", facts.dynamic_nodes), ("in float", facts.float_nodes)):
         names: dict[str, list[str]] = {}
         for name, reason in nodes.items():
-            names.setdefault(reason, []).append(name)
+            names.setdefault(as_options(reason), []).append(name)
         lines += [
             f"{len(found)} {form}, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
             for reason, found in names.items()

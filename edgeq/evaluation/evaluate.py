@@ -144,7 +144,7 @@ class _Scoring:
         if simulate is not None:
             if runtimes:
                 raise InputError(
-                    f"--simulate {simulate} cannot be combined with --runtime: the simulation is a runtime"
+                    f"`simulate` {simulate} cannot be combined with `runtime`: the simulation is a runtime"
                 )
             runtimes = (simulation_of(simulate),)
         for runtime in runtimes:
@@ -181,12 +181,12 @@ def _job(artifact: Artifact, runtime: str, compute: str | None) -> Job:
     if artifact.preprocessing is None:
         raise InputError(
             f"{artifact.path}: has no manifest next to it ({artifact.manifest_path.name}) that says how images are "
-            f"prepared and outputs are read; give --preset {', '.join(preset_names())} or a TOML file"
+            f"prepared and outputs are read; give `preset` {', '.join(preset_names())} or a TOML file"
         )
     if artifact.postprocessing is None:
         raise InputError(
             f"{artifact.path}: its manifest or preset names no decoder, so it cannot be scored; export it with a "
-            "--preset that has one"
+            "`preset` that has one"
         )
     if len(artifact.inputs) != 1:
         names = ", ".join(spec.name for spec in artifact.inputs)
@@ -250,7 +250,7 @@ def _references(jobs: Sequence[Job], task: type[Task[Any]], given: Job | None) -
     if not task.needs_reference:
         if given is not None:
             raise InputError(
-                f"--reference {given.artifact.name}: only embeddings are compared with one, and these files are for "
+                f"`reference` {given.artifact.name}: only embeddings are compared with one, and these files are for "
                 f"{task.name}"
             )
         return [None] * len(jobs)
@@ -267,7 +267,7 @@ def _float_sibling(job: Job, jobs: Sequence[Job]) -> Job:
     if not found:
         raise InputError(
             f"{job.artifact.name}: its embeddings are scored against the float model's; name the fp32 file of the same "
-            "model too, or give --reference FILE"
+            "model too, or give `reference` FILE"
         )
     return next((other for other in found if other.runtime == job.runtime), found[0])
 

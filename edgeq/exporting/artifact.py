@@ -51,7 +51,7 @@ class TensorSpec:
         zero_point: The integer that stands for 0.0.
 
     Raises:
-        ValueError: `dtype` is no type of numbers, `scale` is 0 or not finite, or the shape is larger than 4 GiB.
+        ValueError: `dtype` is not a numeric type, `scale` is 0 or not finite, or the shape is larger than 4 GiB.
     """
 
     name: str
@@ -65,9 +65,9 @@ class TensorSpec:
         try:
             dtype = np.dtype(self.dtype)
         except (TypeError, ValueError):
-            raise ValueError(f"dtype {self.dtype!r} is no type of numpy") from None
+            raise ValueError(f"dtype {self.dtype!r} is not a numpy type") from None
         if dtype.kind not in _NUMBER_KINDS:
-            raise ValueError(f"dtype {self.dtype!r} is no type of numbers")
+            raise ValueError(f"dtype {self.dtype!r} is not a numeric type")
         if self.scale is not None and (dtype.kind == "b" or not (math.isfinite(self.scale) and self.scale)):
             raise ValueError(f"scale {self.scale} of {self.dtype}; wanted a finite number other than 0, of numbers")
         if math.prod(length or 1 for length in self.shape) * dtype.itemsize > _MAX_TENSOR_BYTES:

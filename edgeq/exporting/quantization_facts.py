@@ -79,4 +79,4 @@ class QuantizationFacts:
 def require_file_name(name: str) -> None:
     """Raises `ValueError` if a text names no file."""
     if not Path(name).name or "\0" in name:
-        raise ValueError(f"{name!r} is no name of a file")
+        raise ValueError(f"{name!r} is not a file name")

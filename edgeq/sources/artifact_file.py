@@ -37,8 +37,8 @@ def open_artifact(path: Path, preset: str | None = None, labels: str | None = No
         artifact = Artifact.load(path)
         if preset is not None or labels is not None:
             raise InputError(
-                f"{path}: has a manifest that says how images are prepared and outputs are read; omit --preset and "
-                "--labels"
+                f"{path}: has a manifest that says how images are prepared and outputs are read; omit `preset` and "
+                "`labels`"
             )
         return artifact
     artifact = _describe(path)

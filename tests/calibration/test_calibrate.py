@@ -273,7 +273,7 @@ def test_num_takes_images_evenly_spaced(model, drawn, tmp_path):
     run(model, images, tmp_path / "num.json", num=5)
     run(model, evenly_spaced(images, 5), tmp_path / "chosen.json")
     assert (tmp_path / "num.json").read_bytes() == (tmp_path / "chosen.json").read_bytes()
-    with pytest.raises(InputError, match="--num 0: wanted at least 1"):
+    with pytest.raises(InputError, match="`num` 0: wanted at least 1"):
         evenly_spaced(images, 0)
 
 

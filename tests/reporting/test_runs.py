@@ -61,7 +61,7 @@ def test_a_manifest_leads_to_the_ranges_of_its_file(folder, ranges):
 
 
 def test_a_named_file_of_another_kind_is_refused(folder):
-    with pytest.raises(InputError, match=r"annotations\.json: has no `artifact`; expected a result"):
+    with pytest.raises(InputError, match=r"annotations\.json: has no 'artifact'; expected a result"):
         read_runs([folder / "annotations.json"])
     with pytest.raises(InputError, match="no such file"):
         read_runs([folder / "gone.json"])

@@ -309,7 +309,7 @@ def test_files_hold_one_result_or_a_list(tmp_path):
         ("{", "is not valid JSON"),
         ("[]", "holds no results"),
         ([1], "$[0] is 1, wanted keys with values; expected a result of `edgeq bench --json` or"),
-        ({"format": "edgeq-ranges"}, "has no `artifact`; expected a result of"),
+        ({"format": "edgeq-ranges"}, "has no 'artifact'; expected a result of"),
         ({"artifact": "a", "runtime": "b", "precision": "c"}, "$ holds none of AP, top1, cosine and latency_ms"),
         (scored("a.onnx", AP="0.5"), "$.AP is '0.5', wanted a number"),
         (recognised("a.onnx", top5="all"), "$.top5 is 'all', wanted a number"),

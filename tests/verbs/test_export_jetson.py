@@ -127,7 +127,7 @@ def test_a_cache_of_another_model_or_for_another_use_is_refused(small_onnx, tmp_
     with pytest.raises(MismatchError, match="the ranges hold no interval for tensor"):
         export_model(request, "jetson-orin", ("int8",), out, calibration=CalibrationSource(cache))
     assert [path for path in out.iterdir() if ".int8." in path.name] == []
-    with pytest.raises(InputError, match="--method mse needs images"):
+    with pytest.raises(InputError, match="`method` mse needs images"):
         export_model(request, "jetson-orin", ("int8",), out, calibration=CalibrationSource(cache, method="mse"))
     with pytest.raises(InputError, match="holds symmetric ranges alone"):
         export_model(request, "x86", ("int8",), out, calibration=CalibrationSource(cache))

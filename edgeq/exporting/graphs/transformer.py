@@ -108,10 +108,10 @@ def matching_nodes(model: ir.Model, pattern: str) -> list[ir.Node] | None:
     if blocks is None and part in _RANGES:
         part, blocks = None, part
     if part is not None and part not in PARTS:
-        raise InputError(f"--keep {pattern!r}: unknown part {part!r}; wanted one of {', '.join(PARTS)}")
+        raise InputError(f"`keep` {pattern!r}: unknown part {part!r}; wanted one of {', '.join(PARTS)}")
     transformer = find_transformer(model)
     if not transformer.blocks:
-        raise InputError(f"--keep {pattern!r}: the model has no attention that edgeq knows; name nodes instead")
+        raise InputError(f"`keep` {pattern!r}: the model has no attention that edgeq knows; name nodes instead")
     wanted = _block_range(pattern, blocks, transformer.blocks)
     return [
         node for node in model.graph
@@ -140,7 +140,7 @@ def _block_range(pattern: str, text: str | None, blocks: int) -> range:
     first, _, last = text.partition("-")
     found = range(int(first), int(last or first) + 1)
     if not found or found[-1] >= blocks:
-        raise InputError(f"--keep {pattern!r}: the model has the blocks 0 to {blocks - 1}")
+        raise InputError(f"`keep` {pattern!r}: the model has the blocks 0 to {blocks - 1}")
     return found
 
 
