@@ -40,7 +40,7 @@ from edgeq.inputs.preprocessing import Placement
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.sources.tflite import convert, open_tflite
 from edgeq.targets import Target, get_target
-from edgeq.tasks.base import task_of
+from edgeq.tasks import find_decoder
 
 PRECISIONS = {"onnx": ("fp32", "fp16", "int8", "dynamic"), "tflite": tflite_writer.PRECISIONS}
 """File format -> the precisions that it is written in."""
@@ -370,4 +370,4 @@ def _check_decoder(
     declared: Postprocessing | None = model.postprocessing
     if declared is not None:
         outputs = dict(zip(names, reference[1][0], strict=True))
-        task_of(declared).decode(outputs, declared, placement)
+        find_decoder(declared).decode(outputs, declared, placement)
