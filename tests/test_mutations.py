@@ -30,8 +30,10 @@ from edgeq.results.environment import parse_environment
 from edgeq.runtimes.answers import Power, Sensed, Series, Turn
 from edgeq.runtimes.latency import summarize
 from edgeq.runtimes.runner import make_inputs
-from edgeq.tasks.classification import class_indices, load_labelled_images
+from edgeq.tasks.classification import class_indices
 from edgeq.tasks.detection.coco import category_ids, load_ground_truth
+from edgeq.tasks.detection.task import DetectionTask
+from edgeq.tasks.labelled_images import load_labelled_images
 from edgeq.verbs.gate import Limits, check_limits
 from tests.mutations import mutate_json, mutate_toml
 from tests.reporting.made import make_detections, make_ground_truth, make_score, make_timing
@@ -106,7 +108,7 @@ def read_classes(path: Path) -> None:
 
 
 def read_prediction(path: Path) -> None:
-    unpack_prediction(parse_json(path.read_bytes(), dict[str, Any], source=path, kind="a prediction"))
+    unpack_prediction(DetectionTask, parse_json(path.read_bytes(), dict[str, Any], source=path, kind="a prediction"))
 
 
 def read_environment(path: Path) -> None:
@@ -141,7 +143,7 @@ def made_results() -> list[dict[str, Any]]:
 
 def a_prediction() -> dict[str, Any]:
     truth = make_ground_truth(1)
-    return pack_prediction(next(iter(make_detections(truth, 0, 1.0).values())))
+    return pack_prediction(DetectionTask, next(iter(make_detections(truth, 0, 1.0).values())))
 
 
 TURN = {

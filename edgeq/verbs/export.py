@@ -44,7 +44,7 @@ from edgeq.sources.formats import FORMATS, FileFormat, get_format
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.sources.tflite import convert, open_tflite
 from edgeq.targets import Target, get_target
-from edgeq.tasks.base import task_of
+from edgeq.tasks import find_decoder
 
 PRECISIONS = {name: get_format(name).precisions for name in FORMATS}
 """File format -> the precisions that it is written in."""
@@ -495,4 +495,4 @@ def _check_decoder(
     declared: Postprocessing | None = model.postprocessing
     if declared is not None:
         outputs = dict(zip(names, reference[1][0], strict=True))
-        task_of(declared).decode(outputs, declared, placement)
+        find_decoder(declared).decode(outputs, declared, placement)

@@ -13,12 +13,12 @@ import pytest
 from edgeq.calibrators.histogram import Histogram
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError
-from edgeq.reporting.average_precision import match
 from edgeq.reporting.build import build_document
 from edgeq.reporting.runs import read_runs
 from edgeq.reporting.saturation import tensor_ranges
-from edgeq.reporting.threshold import score_curve
 from edgeq.reporting.write import to_csv
+from edgeq.tasks.detection.average_precision import match
+from edgeq.tasks.detection.threshold import score_curve
 from tests.reporting.made import make_detections, make_ground_truth, make_predictions, make_score, make_timing
 
 TRUTH = make_ground_truth(10, seed=5)

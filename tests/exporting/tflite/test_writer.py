@@ -27,7 +27,7 @@ from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes import open_session
 from edgeq.schemes import FLOAT, LayerScheme
-from edgeq.tasks.base import task_of
+from edgeq.tasks import find_decoder
 from edgeq.tasks.detection.shapes import draw_image
 from tests import tflite_nets
 
@@ -163,9 +163,9 @@ def test_ends_are_real_numbers_or_integers_and_the_manifest_says_which(written, 
 
 def test_integer_ends_give_the_same_detections(detector, written, image) -> None:
     _, placement = preprocess(draw_image(9, 5).pixels, detector.preprocessing)
-    task = task_of(detector.postprocessing)
+    decoder = find_decoder(detector.postprocessing)
     whole, integers = (
-        task.decode(outputs_of(written[name], image), detector.postprocessing, placement)
+        decoder.decode(outputs_of(written[name], image), detector.postprocessing, placement)
         for name in ("fp32", "int8_io")
     )
     best = np.argsort(-whole.scores)[:3]
