@@ -89,7 +89,7 @@ def _blow_up(document):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda document: document.pop("arrays"), "has no `arrays`"),
+        (lambda document: document.pop("arrays"), "has no .arrays"),
         (
             lambda document: document.update(task="segmentation"),
             "they are for 'segmentation', its scores for 'detection'",
