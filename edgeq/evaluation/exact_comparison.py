@@ -80,9 +80,10 @@ class ComparedImages:
 
     @cached_property
     def _prepared(self) -> tuple[list[np.ndarray], bool]:
-        images = [] if self.calibration is None else list(self.calibration.images(_CALIBRATION_IMAGES))
-        drawn = (draw_image(1, index).pixels for index in range(_DRAWN_IMAGES))
-        return [preprocess(image, self.preprocessing)[0] for image in images or drawn], not images
+        spec = self.preprocessing
+        if self.calibration is not None and (found := list(self.calibration.inputs(spec, _CALIBRATION_IMAGES))):
+            return [array for array, _ in found], False
+        return [preprocess(draw_image(1, index).pixels, spec)[0] for index in range(_DRAWN_IMAGES)], True
 
 
 @dataclass(frozen=True)

@@ -58,10 +58,14 @@ class Comparison:
 
 
 def real_inputs(spec: Preprocessing, calibration: CalibrationSource | None) -> tuple[list[np.ndarray], Placement]:
-    """Returns inputs `(1, 3, H, W)` of a few images, the user's or drawn ones, and where the first lies in its own."""
-    users = calibration.images() if calibration is not None else iter(())
-    images = itertools.chain(users, (draw_image(1, i).pixels for i in itertools.count()))
-    prepared = [preprocess(image, spec) for image in itertools.islice(images, _COMPARED_IMAGES)]
+    """Returns inputs `(1, C, H, W)` of a few images, the user's or drawn ones, and where the first lies in its own.
+
+    Where no pre-processing is declared no image can be drawn, so that `calibration` has to hold an input.
+    """
+    users = calibration.inputs(spec) if calibration is not None else iter(())
+    count = _COMPARED_IMAGES if spec.declared is not None else 0
+    drawn = (preprocess(draw_image(1, index).pixels, spec) for index in range(count))
+    prepared = list(itertools.islice(itertools.chain(users, drawn), _COMPARED_IMAGES))
     return [array for array, _ in prepared], prepared[0][1]
 
 

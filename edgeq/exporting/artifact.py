@@ -160,6 +160,35 @@ class Preprocessing:
         """SHA-256 over all fields; ranges remember it."""
         return sha256_json(dataclasses.asdict(self))
 
+    @property
+    def declared(self) -> Preprocessing | None:
+        """What a manifest says of it."""
+        return self
+
+
+@dataclass(frozen=True)
+class PreparedInputs(Preprocessing):
+    """Inputs that the caller prepares: only their shape is known, and that their values are finite.
+
+    It takes the place of a pre-processing that nobody declared. It makes no input of an image, and manifests do not
+    mention it.
+    """
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Minus and plus infinity."""
+        return -math.inf, math.inf
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the shape; never that of a declared pre-processing."""
+        return sha256_json({"prepared": [self.channels, self.height_px, self.width_px]})
+
+    @property
+    def declared(self) -> Preprocessing | None:
+        """Nothing."""
+        return None
+
 
 @dataclass(frozen=True)
 class Postprocessing:

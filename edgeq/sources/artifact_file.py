@@ -16,7 +16,7 @@ import numpy as np
 from edgeq.errors import EngineError, InputError
 from edgeq.exporting.artifact import Artifact, Layout, Preprocessing, TensorSpec, manifest_path
 from edgeq.files import sha256_file
-from edgeq.inputs.presets import load_preset, parse_labels, require_channels
+from edgeq.inputs.presets import Labels, load_preset, parse_labels, require_channels
 from edgeq.runtimes import get_runtime
 from edgeq.runtimes.base import first_line
 from edgeq.runtimes.litert import quiet_stderr
@@ -29,7 +29,7 @@ _LOG_FATAL = 4
 Specs = tuple[TensorSpec, ...]
 
 
-def open_artifact(path: Path, preset: str | None = None, labels: str | None = None) -> Artifact:
+def open_artifact(path: Path, preset: str | None = None, labels: Labels | None = None) -> Artifact:
     """Returns the artifact of a model file or a manifest, or for a file without one what can be known of it.
 
     Names, shapes, types and quantization of such a file's tensors come from its engine; its target, precision and

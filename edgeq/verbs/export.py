@@ -35,7 +35,7 @@ from edgeq.exporting.signal.ratio import Signal
 from edgeq.exporting.tflite import writer as tflite_writer
 from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
 from edgeq.files import require_writable
-from edgeq.inputs.images import list_images
+from edgeq.inputs import items_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.sources.tflite import convert, open_tflite
@@ -76,6 +76,11 @@ class ExportResult:
     unfolded_batchnorm: dict[str, str]
     files: tuple[Exported, ...]
     ranges_path: Path | None
+
+    @property
+    def paths(self) -> list[Path]:
+        """The written files, in order."""
+        return [each.artifact.path for each in self.files]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the written files, each with its manifest's path, its facts and its comparison, as a JSON object."""
@@ -232,7 +237,7 @@ class _Export:
         if "onnx" in formats:
             # Tells of a wrong `keep` before the long work.
             choose(model.graph, self.target.rules, self.options.keep, self.vit_plan)
-        inputs, placement = real_inputs(model.preprocessing, self.calibration)
+        inputs, placement = real_inputs(model.preprocessing, self._samples)
         reference = reference_outputs(opened, self.request, inputs)
         _check_decoder([str(value.name) for value in model.graph.graph.outputs], model, reference, placement)
         converted = convert(self.request, opened) if "tflite" in formats else None
@@ -245,13 +250,21 @@ class _Export:
             files += self._write_onnx(model, ranges, inputs, reference)
         return ExportResult(model, opened.folded.folded, opened.folded.left, tuple(files), path)
 
+    @property
+    def _samples(self) -> CalibrationSource | None:
+        """The images or inputs that files are compared with the model on; without any, images are drawn."""
+        module = self.request.module
+        if module is None or self.request.preset is not None:
+            return self.calibration
+        if self.calibration is not None and self.calibration.has_images:
+            return self.calibration
+        return CalibrationSource(list(items_of(module.example, 1)))
+
     def _rescale_channels(self, model: FloatModel, method: str) -> None:
         source = self.calibration
-        if source is None or source.is_ranges_file or source.is_cache:
+        if source is None or not source.has_images:
             raise InputError(f"--rescale {method}: measures channels on images; give --calib with images")
-        statistics = channel_statistics(
-            model, list_images(source.source, source.images_dir), num=min(source.num, 128), threads=self.threads
-        )
+        statistics = channel_statistics(model, source.data(), num=min(source.num, 128), threads=self.threads)
         if not RESCALINGS[method](model.graph, statistics).done:
             _log.warning("--rescale %s: the model has no LayerNorm that linear layers alone read", method)
 
@@ -305,7 +318,7 @@ class _Export:
                 "a dynamic ONNX file measures ranges at every run and is slower than fp32 for convolutions; int8 is "
                 "static"
             )
-        groups, images = output_groups(model.graph), ComparedImages(model.preprocessing, self.calibration)
+        groups, images = output_groups(model.graph), ComparedImages(model.preprocessing, self._samples)
 
         def measure(artifact: Artifact) -> Signal | None:
             return measure_onnx(artifact, model, self.target, images, groups, self.threads)
@@ -321,7 +334,7 @@ class _Export:
         reference: Reference,
         groups: Groups,
     ) -> list[Exported]:
-        images = ComparedImages(model.preprocessing, self.calibration)
+        images = ComparedImages(model.preprocessing, self._samples)
 
         def measure(artifact: Artifact) -> Signal | None:
             return measure_tflite(artifact, model, images, groups, self.threads)
