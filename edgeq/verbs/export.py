@@ -35,7 +35,6 @@ from edgeq.exporting.signal.ratio import Signal
 from edgeq.exporting.tflite import writer as tflite_writer
 from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
 from edgeq.files import require_writable
-from edgeq.inputs import items_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.sources.tflite import convert, open_tflite
@@ -237,7 +236,7 @@ class _Export:
         if "onnx" in formats:
             # Tells of a wrong `keep` before the long work.
             choose(model.graph, self.target.rules, self.options.keep, self.vit_plan)
-        inputs, placement = real_inputs(model.preprocessing, self._samples)
+        inputs, placement = real_inputs(model.preprocessing, self.calibration, self._example)
         reference = reference_outputs(opened, self.request, inputs)
         _check_decoder([str(value.name) for value in model.graph.graph.outputs], model, reference, placement)
         converted = convert(self.request, opened) if "tflite" in formats else None
@@ -251,14 +250,10 @@ class _Export:
         return ExportResult(model, opened.folded.folded, opened.folded.left, tuple(files), path)
 
     @property
-    def _samples(self) -> CalibrationSource | None:
-        """The images or inputs that files are compared with the model on; without any, images are drawn."""
+    def _example(self) -> np.ndarray | None:
+        """An input of a model for which no image can be drawn, because no preset says how it takes them."""
         module = self.request.module
-        if module is None or self.request.preset is not None:
-            return self.calibration
-        if self.calibration is not None and self.calibration.has_images:
-            return self.calibration
-        return CalibrationSource(list(items_of(module.example, 1)))
+        return None if module is None or self.request.preset is not None else module.example.numpy()
 
     def _rescale_channels(self, model: FloatModel, method: str) -> None:
         source = self.calibration
@@ -318,7 +313,8 @@ class _Export:
                 "a dynamic ONNX file measures ranges at every run and is slower than fp32 for convolutions; int8 is "
                 "static"
             )
-        groups, images = output_groups(model.graph), ComparedImages(model.preprocessing, self._samples)
+        groups = output_groups(model.graph)
+        images = ComparedImages(model.preprocessing, self.calibration, self._example)
 
         def measure(artifact: Artifact) -> Signal | None:
             return measure_onnx(artifact, model, self.target, images, groups, self.threads)
@@ -334,7 +330,7 @@ class _Export:
         reference: Reference,
         groups: Groups,
     ) -> list[Exported]:
-        images = ComparedImages(model.preprocessing, self._samples)
+        images = ComparedImages(model.preprocessing, self.calibration, self._example)
 
         def measure(artifact: Artifact) -> Signal | None:
             return measure_tflite(artifact, model, images, groups, self.threads)
