@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgeq.errors import EdgeqError
     from edgeq.exporting.artifact import Artifact
     from edgeq.progress import Progress
-    from edgeq.results.evaluation import EvalResult
+    from edgeq.results.evaluation import ClassificationScore, DetectionScore, EmbeddingScore, EvalResult, Score
     from edgeq.results.measurement import BenchResult
     from edgeq.runtimes import Session, open_session
     from edgeq.targets import Target, get_target
@@ -40,7 +40,10 @@ __all__ = [
     "Artifact",
     "BenchResult",
     "CheckResult",
+    "ClassificationScore",
+    "DetectionScore",
     "EdgeqError",
+    "EmbeddingScore",
     "EvalResult",
     "ExportResult",
     "GateResult",
@@ -48,6 +51,7 @@ __all__ = [
     "Model",
     "Progress",
     "Ranges",
+    "Score",
     "Session",
     "Target",
     "benchmark",
@@ -68,7 +72,10 @@ _HOME = {
     "Artifact": "edgeq.exporting.artifact",
     "BenchResult": "edgeq.results.measurement",
     "CheckResult": "edgeq.verbs.check",
+    "ClassificationScore": "edgeq.results.evaluation",
+    "DetectionScore": "edgeq.results.evaluation",
     "EdgeqError": "edgeq.errors",
+    "EmbeddingScore": "edgeq.results.evaluation",
     "EvalResult": "edgeq.results.evaluation",
     "ExportResult": "edgeq.verbs.export",
     "GateResult": "edgeq.verbs.gate",
@@ -76,6 +83,7 @@ _HOME = {
     "Model": "edgeq.api.model",
     "Progress": "edgeq.progress",
     "Ranges": "edgeq.calibrators.ranges",
+    "Score": "edgeq.results.evaluation",
     "Session": "edgeq.runtimes",
     "Target": "edgeq.targets",
     "benchmark": "edgeq.api.measure",

@@ -181,13 +181,13 @@ def model_input(content: Pixels | FloatArray, spec: Preprocessing, name: str) ->
     least, most = spec.value_range
     margin = _OVERSHOOT * (most - least)
     low, high = float(content.min()), float(content.max())
+    if spec.declared is None and not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"{name}: has values from {low:.4g} to {high:.4g}; wanted finite numbers")
     if not (least - margin <= low and high <= most + margin):  # NaN fails both
         raise InputError(
             f"{name}: has values from {low:.4g} to {high:.4g}, the model's pre-processing leads to {least:.4g} to "
             f"{most:.4g}; scale and normalise it, or give images (H, W, 3) of uint8, which are pre-processed"
         )
-    if not math.isfinite(low) or not math.isfinite(high):
-        raise InputError(f"{name}: has values from {low:.4g} to {high:.4g}; wanted finite numbers")
     height, width = expected[2:]
     return cast(FloatArray, content), Placement(width, height, width, height, 1.0, 1.0, 0, 0)
 

@@ -61,7 +61,7 @@ def test_a_module_that_was_trained_after_loading_is_refused():
     module = net()
     model = edgeq.load(module, EXAMPLE)
     module.dropout.train()
-    with pytest.raises(EdgeqError, match="its part 'dropout' is in training mode; call model.eval"):
+    with pytest.raises(EdgeqError, match=r"its part 'dropout' is in training mode; call model.eval"):
         model.open()
 
 
@@ -77,7 +77,7 @@ def nowhere() -> Classifier:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Classifier(), "`model` Classifier: it is in training mode; call model.eval"),
+        (Classifier, "`model` Classifier: it is in training mode; call model.eval"),
         (half, "is of torch.float16; call model.float"),
         (lambda: net().double(), "is of torch.float64; call model.float"),
         (nowhere, r"has no values \(device meta\); load the weights first"),
