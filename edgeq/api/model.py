@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,7 @@ def load(
     weights: FilePath | None = None,
     opset: int | None = None,
     dynamic_batch: bool = False,
+    name: str | None = None,
 ) -> Model:
     """Returns a model for `calibrate` and `export`.
 
@@ -95,6 +97,7 @@ def load(
         weights: Weights of a torch model: `.safetensors` or `.pth`.
         opset: ONNX opset, 17 to 23; by default that of the target.
         dynamic_batch: Whether the batch dimension stays free.
+        name: For a module: what its files are called; by default as its class.
 
     Raises:
         InputError: an argument cannot be used, or does not go with the kind of model.
@@ -112,8 +115,9 @@ def load(
         dynamic_batch=dynamic_batch,
     )
     if isinstance(model, str | os.PathLike):
-        if example_input is not None:
-            raise InputError("`example_input` is for a torch.nn.Module; omit it, or give the module as `model`")
+        for parameter, given in (("example_input", example_input), ("name", name)):
+            if given is not None:
+                raise InputError(f"`{parameter}` is for a torch.nn.Module; omit it, or give the module as `model`")
         reference = os.fspath(model)
         request = dataclasses.replace(request, reference=reference)
         name = Path(reference).stem if reference.endswith((".onnx", ".tflite")) else reference.rpartition(":")[2]
@@ -121,7 +125,9 @@ def load(
         for parameter, given in (("size", size), ("weights", weights)):
             if given is not None:
                 raise InputError(f"`{parameter}` does not go with a torch.nn.Module, which has its own; omit it")
-        name = type(model).__name__
+        name = type(model).__name__ if name is None else name
+        if not isinstance(name, str) or re.fullmatch(r"[\w-]{1,100}", name) is None:
+            raise InputError(f"`name` is {name!r}; wanted letters, digits, - and _, for the names of files")
         request = dataclasses.replace(request, reference=name, module=TorchModule.of(model, example_input))
     check_request(request)
     return Model(request, name, opset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -277,13 +278,14 @@ class Artifact:
         return dataclasses.asdict(self) | {"path": self.path.name, "manifest_version": MANIFEST_VERSION}
 
     @classmethod
-    def load(cls, path: Path) -> Artifact:
+    def load(cls, path: str | os.PathLike[str]) -> Artifact:
         """Returns the artifact of a model file or of its manifest.
 
         Raises:
             InputError: the file or its manifest is missing or is not one of ours.
             MismatchError: the file's bytes are not those that the manifest describes.
         """
+        path = Path(path)
         manifest = path if path.suffix == ".json" else manifest_path(path)
         if path != manifest and not path.is_file():
             raise InputError(f"{path}: no such file; expected a model file that `edgeq export` wrote")

@@ -129,11 +129,21 @@ def test_an_example_that_cannot_be_used_is_refused(example, message):
         ("resnet18", {"opset": 9}, "`opset` is 9; wanted a number from 17 to 23"),
         ("resnet18", {"weights": 5}, "`weights` is of type int; wanted a path"),
         ("resnet18", {"example_input": EXAMPLE}, "`example_input` is for a torch.nn.Module; omit it"),
+        ("resnet18", {"name": "net"}, "`name` is for a torch.nn.Module; omit it"),
     ],
 )
 def test_what_cannot_be_used_is_told_at_once(reference: str, arguments: dict[str, Any], message: str, small_onnx: Path):
     with pytest.raises(EdgeqError, match=message.format(name=small_onnx.name)):
         edgeq.load(reference.format(onnx=small_onnx), **arguments)
+
+
+def test_files_of_a_module_are_called_as_it_is_or_as_is_asked(tmp_path):
+    assert edgeq.export(edgeq.load(net(), EXAMPLE), out=tmp_path).paths == [tmp_path / "Classifier.x86.fp32.onnx"]
+    model = edgeq.load(net(), EXAMPLE, name="bees-2")
+    assert edgeq.export(model, out=str(tmp_path)).paths == [tmp_path / "bees-2.x86.fp32.onnx"]
+    for name in ("../bees", "a.tflite", "", 5):
+        with pytest.raises(InputError, match=r"`name` is .*; wanted letters, digits, - and _"):
+            edgeq.load(net(), EXAMPLE, name=name)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("arguments", [{"size": (32, 32)}, {"weights": "a.safetensors"}])
