@@ -1,6 +1,6 @@
-"""How long does `edgeq --help` take, as a whole process, compared with a bare Python that starts and ends?
+"""How long do `edgeq --help` and `import edgeq` take, as whole processes, compared with a bare Python?
 
-`python -m benchmarks.command_line` runs both in turns.
+`python -m benchmarks.command_line` runs all three in turns.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ RUNS = 15
 
 def run(out: Path, *, runs: int = RUNS) -> Path:
     """Returns the result file: each command's time over so many runs."""
-    taken: dict[str, list[float]] = {"python -c pass": [], "edgeq --help": []}
-    commands = (["-c", "pass"], ["-m", "edgeq", "--help"])
+    taken: dict[str, list[float]] = {"python -c pass": [], "edgeq --help": [], "import edgeq": []}
+    commands = (["-c", "pass"], ["-m", "edgeq", "--help"], ["-c", "import edgeq"])
     for _ in range(runs):
         for results, arguments in zip(taken.values(), commands, strict=True):
             results.append(seconds(arguments))

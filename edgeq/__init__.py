@@ -1,4 +1,11 @@
-"""edgeq: one calibration, every edge engine, and each file carries the proof of what it costs.
+"""edgeq: calibrate a vision model once, export it to every engine, measure what it costs.
+
+    import edgeq
+
+    model = edgeq.load("detector.onnx", preset="yolox")
+    ranges = edgeq.calibrate(model, "images")
+    files = edgeq.export(model, "x86", ("fp32", "int8"), calib=ranges)
+    results = edgeq.benchmark(files.paths)
 
 The names below load on first use: `import edgeq` itself imports nothing but the standard library.
 """
@@ -9,26 +16,89 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgeq.api.calibrate import calibrate
+    from edgeq.api.export import export
+    from edgeq.api.judge import check, gate, report
+    from edgeq.api.measure import benchmark, evaluate
+    from edgeq.api.model import Model, load
     from edgeq.calibrators import Histogram
     from edgeq.calibrators.ranges import Ranges
+    from edgeq.errors import EdgeqError
     from edgeq.exporting.artifact import Artifact
+    from edgeq.progress import Progress
+    from edgeq.results.evaluation import EvalResult, Score
+    from edgeq.results.measurement import BenchResult
     from edgeq.runtimes import Session, open_session
     from edgeq.targets import Target, get_target
+    from edgeq.tasks.classification import ClassificationScore
+    from edgeq.tasks.detection.task import DetectionScore
+    from edgeq.tasks.embedding import EmbeddingScore
+    from edgeq.verbs.check import CheckResult
+    from edgeq.verbs.export import ExportResult
+    from edgeq.verbs.gate import GateResult
 
 __version__ = "0.1.0"
 
-__all__ = ["Artifact", "Histogram", "Ranges", "Session", "Target", "get_target", "open_session"]
+__all__ = [
+    "Artifact",
+    "BenchResult",
+    "CheckResult",
+    "ClassificationScore",
+    "DetectionScore",
+    "EdgeqError",
+    "EmbeddingScore",
+    "EvalResult",
+    "ExportResult",
+    "GateResult",
+    "Histogram",
+    "Model",
+    "Progress",
+    "Ranges",
+    "Score",
+    "Session",
+    "Target",
+    "benchmark",
+    "calibrate",
+    "check",
+    "evaluate",
+    "export",
+    "gate",
+    "get_target",
+    "load",
+    "open_session",
+    "report",
+]
 
 # Name -> module that holds it. A name stands here, in `__all__` and in the block for type checkers above;
 # tests/test_api.py says where one is missing.
 _HOME = {
     "Artifact": "edgeq.exporting.artifact",
+    "BenchResult": "edgeq.results.measurement",
+    "CheckResult": "edgeq.verbs.check",
+    "ClassificationScore": "edgeq.tasks.classification",
+    "DetectionScore": "edgeq.tasks.detection.task",
+    "EdgeqError": "edgeq.errors",
+    "EmbeddingScore": "edgeq.tasks.embedding",
+    "EvalResult": "edgeq.results.evaluation",
+    "ExportResult": "edgeq.verbs.export",
+    "GateResult": "edgeq.verbs.gate",
     "Histogram": "edgeq.calibrators",
+    "Model": "edgeq.api.model",
+    "Progress": "edgeq.progress",
     "Ranges": "edgeq.calibrators.ranges",
+    "Score": "edgeq.results.evaluation",
     "Session": "edgeq.runtimes",
     "Target": "edgeq.targets",
+    "benchmark": "edgeq.api.measure",
+    "calibrate": "edgeq.api.calibrate",
+    "check": "edgeq.api.judge",
+    "evaluate": "edgeq.api.measure",
+    "export": "edgeq.api.export",
+    "gate": "edgeq.api.judge",
     "get_target": "edgeq.targets",
+    "load": "edgeq.api.model",
     "open_session": "edgeq.runtimes",
+    "report": "edgeq.api.judge",
 }
 
 

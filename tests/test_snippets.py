@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,9 @@ PAGES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.m
 AFTER = {"docs/reports.md": "README.md"}
 """Page -> the page whose commands write the files that it starts from."""
 
-SLOW = {"README.md", "docs/calibration.md", "docs/detectors.md", "docs/tflite.md", "docs/transformers.md"}
+SLOW = {
+    "README.md", "docs/calibration.md", "docs/detectors.md", "docs/python.md", "docs/tflite.md", "docs/transformers.md"
+}  # fmt: skip
 """Pages that export models, or convert them to TFLite."""
 
 
@@ -83,11 +87,13 @@ def _run_page(page: Path, folders: dict[str, Path], prepared: Path, tmp_path_fac
         start = folders[earlier]
     folder = tmp_path_factory.mktemp("page") / "folder"
     shutil.copytree(start, folder)
+    names: dict[str, object] = {"__name__": "__main__"}  # the Python blocks of a page go on from each other
+    runners = _RUNNERS | {"python": functools.partial(_run_python, names=names)}
     for block in _to_run(page):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             patch.delenv("EDGEQ_DEBUG", raising=False)
-            _RUNNERS[block.language](block, patch)
+            runners[block.language](block, patch)
     folders[_name(page)] = folder
 
 
@@ -118,9 +124,9 @@ def _edgeq(words: list[str], patch: pytest.MonkeyPatch) -> tuple[int, str]:
     return code, written.getvalue()
 
 
-def _run_python(block: Block, patch: pytest.MonkeyPatch) -> None:
+def _run_python(block: Block, patch: pytest.MonkeyPatch, names: dict[str, object]) -> None:
     patch.syspath_prepend(str(Path.cwd()))
-    exec(compile(block.text, f"line {block.line}", "exec"), {"__name__": "__main__"})  # noqa: S102 - our own pages
+    exec(compile(block.text, f"line {block.line}", "exec"), names)  # noqa: S102 - our own pages
 
 
 def _read_toml(block: Block, patch: pytest.MonkeyPatch) -> None:
@@ -131,7 +137,7 @@ def _read_toml(block: Block, patch: pytest.MonkeyPatch) -> None:
     assert [device.name for device in find_devices(names)] == names
 
 
-_RUNNERS = {"sh": _run_shell, "python": _run_python, "toml": _read_toml}
+_RUNNERS: dict[str, Callable[[Block, pytest.MonkeyPatch], None]] = {"sh": _run_shell, "toml": _read_toml}
 
 
 def test_blocks_are_found_with_their_marks():

@@ -26,6 +26,9 @@ from edgeq.targets import Target
 DEFAULT_METHOD = "lp"
 """Least loss on the detectors of the benchmarks; see benchmarks/methods.py."""
 
+DEFAULT_NUM = 512
+"""The most images that are taken."""
+
 SENSIBLE_IMAGES = 32
 """Below this many images the tails of the ranges are luck; published practice is 100 to 500."""
 
@@ -57,7 +60,7 @@ def calibrate(
     tensors: Sequence[str] | None = None,
     method: str = DEFAULT_METHOD,
     options: dict[str, float] | None = None,
-    num: int = 512,
+    num: int = DEFAULT_NUM,
     threads: int | None = None,
     targets: Sequence[Target] = (),
 ) -> Calibration:

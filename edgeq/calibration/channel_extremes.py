@@ -11,17 +11,18 @@ from edgeq.calibration.statistics.channel_extremes import ChannelExtremesStatist
 from edgeq.errors import InputError
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.passes.rescale import ChannelExtremes, rescalable_tensors
-from edgeq.inputs import UnreadableImages, evenly_spaced, image_files
+from edgeq.inputs import Item, UnreadableImages, items_of
 
 
 def channel_statistics(
-    model: FloatModel, images: Sequence[Path], *, num: int = 128, threads: int | None = None
+    model: FloatModel, images: Sequence[Path] | Sequence[Item], *, num: int = 128, threads: int | None = None
 ) -> dict[str, ChannelExtremes]:
     """Returns tensor name -> extremes of its channels, for all tensors whose channels can be rescaled.
 
     Args:
         model: The float model.
-        images: Image files; `num` of them are taken, evenly spaced. Copies of one image are counted once.
+        images: Image files, or items of `edgeq.inputs.items_of`; `num` of them are taken, evenly spaced. Copies of
+            one image are counted once.
         num: The most images to take. A maximum is known sooner than a histogram.
         threads: CPU threads of the engine.
 
@@ -31,12 +32,12 @@ def channel_statistics(
         EngineError: the engine cannot run the graph.
     """
     names = rescalable_tensors(model.graph)
-    chosen = evenly_spaced(images, num)
+    chosen = list(items_of(images, num))
     if not names:
         return {}
     requests = [Request.of(name, "channel_extremes", axis=-1) for name in names]
     collector = Collector(ObservedOnnxModel(model, names, threads), None, requests)
-    collector.run(image_files(chosen), UnreadableImages(len(chosen)).add, label="channels")
+    collector.run(chosen, UnreadableImages(len(chosen)).add, label="channels")
     if not collector.done:
         raise InputError("no image could be used for the channels' statistics; give at least one readable image")
     return {

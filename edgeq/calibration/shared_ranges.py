@@ -20,7 +20,6 @@ from edgeq.exporting.planning.selection import activation_behind, nodes_matching
 from edgeq.exporting.tflite.match import match_by_value
 from edgeq.exporting.tflite.plan import observed_tensors
 from edgeq.exporting.tflite.writer import Known, Options, TfliteModel, tensors_to_calibrate
-from edgeq.inputs.images import list_images
 from edgeq.runtimes.litert_observer import TfliteObserver
 from edgeq.runtimes.observer import ActivationObserver
 
@@ -78,13 +77,12 @@ def collect_ranges(
     known = {name: (ranges, matched[name]) for name in needed if matched.get(name) in ranges.tensors}
     shared = len(known)
     rest = [name for name in needed if name not in known]
-    if rest and source is not None and not source.is_ranges_file:
-        images = list_images(source.source, source.images_dir)
+    if rest and source is not None and source.has_images:
         path = out / f"{converted.name}.tflite.ranges.json"
         # The layers of the TFLite file cannot be run one by one, as `best` would have it.
         method, chosen = (FALLBACK, {}) if ranges.method == BEST else (ranges.method, dict(ranges.options))
         own = calibrate(
-            converted, images, path, tensors=rest, method=method, options=chosen, num=source.num, threads=threads
+            converted, source.data(), path, tensors=rest, method=method, options=chosen, num=source.num, threads=threads
         ).ranges
         known |= {name: (own, name) for name in rest}
     _log.info("%d of %d TFLite tensors share the ranges of the ONNX graph", shared, len(needed))

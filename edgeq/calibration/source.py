@@ -1,28 +1,26 @@
-"""Where INT8 ranges come from: images, a ranges file, or a calibration cache of TensorRT."""
+"""Where INT8 ranges come from: images, ranges of an earlier calibration, or a calibration cache of TensorRT."""
 
 from __future__ import annotations
 
-import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from edgeq.boundary import read_json
-from edgeq.calibration.calibrate import DEFAULT_METHOD, calibrate
+from edgeq.calibration.calibrate import DEFAULT_METHOD, DEFAULT_NUM, calibrate
 from edgeq.calibrators.ranges import FORMAT, Ranges
 from edgeq.errors import InputError
+from edgeq.exporting.artifact import Preprocessing
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.tensorrt.cache import parse_cache
 from edgeq.exporting.tflite.writer import TfliteModel
-from edgeq.inputs import evenly_spaced
-from edgeq.inputs.images import list_images, read_image
+from edgeq.inputs import Item, items_of, model_input
+from edgeq.inputs.images import list_images
+from edgeq.inputs.preprocessing import FloatArray, Placement
 from edgeq.targets import Target
-
-DEFAULT_NUM = 512
-"""Most images to take, if nothing else is said."""
 
 _CACHE_MARK = b"TRT-"
 
@@ -36,13 +34,14 @@ class CalibrationSource:
     """Where INT8 ranges come from.
 
     Attributes:
-        source: A ranges file, a calibration cache, or images (a folder, a text file of paths, a COCO annotation file).
+        source: A ranges file, a calibration cache, or images (a folder, a text file of paths, a COCO annotation file);
+            or ranges, or images and inputs, that are in memory.
         images_dir: Folder of a COCO file's images.
         method: Calibration method; `None` keeps that of a ranges file.
         num: The most images to take.
     """
 
-    source: Path
+    source: Path | Ranges | Sequence[Item]
     images_dir: Path | None = None
     method: str | None = None
     num: int = DEFAULT_NUM
@@ -50,7 +49,7 @@ class CalibrationSource:
     @property
     def is_ranges_file(self) -> bool:
         """Whether `source` is a ranges file of `edgeq calibrate` (and not, for example, a COCO annotation file)."""
-        if self.source.suffix != ".json" or not self.source.is_file():
+        if not isinstance(self.source, Path) or self.source.suffix != ".json" or not self.source.is_file():
             return False
         try:
             return read_json(self.source, _Head, kind="ranges").format == FORMAT
@@ -60,54 +59,77 @@ class CalibrationSource:
     @property
     def is_cache(self) -> bool:
         """Whether `source` is a calibration cache of TensorRT, by its name or by how it begins."""
-        if not self.source.is_file():
+        if not isinstance(self.source, Path) or not self.source.is_file():
             return False
         with self.source.open("rb") as stream:
             return self.source.suffix == ".cache" or stream.read(len(_CACHE_MARK)) == _CACHE_MARK
 
-    def images(self, num: int | None = None) -> Iterator[np.ndarray]:
-        """Yields the images that can be read, `(H, W, 3)` uint8; none for a ranges file or a cache.
+    @property
+    def has_images(self) -> bool:
+        """Whether `source` holds images or inputs, and not ranges."""
+        return not (isinstance(self.source, Ranges) or self.is_ranges_file or self.is_cache)
+
+    def data(self) -> Sequence[Path] | Sequence[Item]:
+        """Returns the images or inputs, none of them read yet; none for ranges and caches.
+
+        Raises:
+            InputError: `source` leads to no image.
+        """
+        if isinstance(self.source, Ranges) or not self.has_images:
+            return []
+        return list_images(self.source, self.images_dir) if isinstance(self.source, Path) else self.source
+
+    def inputs(self, spec: Preprocessing, num: int | None = None) -> Iterator[tuple[FloatArray, Placement]]:
+        """Yields the model's inputs `(1, C, H, W)` for the images that can be read; none for ranges and caches.
 
         Args:
+            spec: The model's pre-processing.
             num: The most to take, evenly spaced; by default all.
+
+        Raises:
+            InputError: an array does not fit the model.
         """
-        if self.is_ranges_file or self.is_cache:
-            return
-        paths = list_images(self.source, self.images_dir)
-        for path in paths if num is None else evenly_spaced(paths, num):
-            with contextlib.suppress(InputError):  # calibration names it
-                yield read_image(path)
+        for item in items_of(self.data(), num or sys.maxsize):
+            try:
+                content = item.read()
+            except InputError:
+                continue  # calibration names it
+            yield model_input(content, spec, item.name)
 
     def ranges(
         self, model: FloatModel | TfliteModel, out: Path, threads: int | None, targets: Sequence[Target] = ()
-    ) -> tuple[Ranges, Path]:
+    ) -> tuple[Ranges, Path | None]:
         """Returns a model's ranges and where they lie: the given file, or a new one in the folder `out`.
+
+        Ranges in memory lie nowhere.
 
         Args:
             model: The float model.
             out: Folder for a new file.
             threads: CPU threads for calibration.
-            targets: Targets beside those of edgeq that a new file has to serve.
+            targets: Targets besides those of edgeq that a new file has to serve.
 
         Raises:
             InputError: the file is broken, or a cache is to change its method.
-            MismatchError: the file belongs to another model or other pre-processing.
+            MismatchError: the ranges belong to another model or other pre-processing.
         """
-        if self.is_cache:
+        if isinstance(self.source, Path) and self.is_cache:
             if self.method is not None:
                 raise InputError(f"{self.source}: holds ranges alone, `method` {self.method} needs images; omit it")
             cache = parse_cache(self.source.read_bytes(), str(self.source))
             digests = {"model_digest": model.digest, "preprocessing_digest": model.preprocessing.digest}
             return cache.to_ranges(**digests), self.source
-        if self.is_ranges_file:
-            ranges = Ranges.load(self.source)
-            ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
-            if self.method not in (None, ranges.method):
-                ranges = ranges.with_method(str(self.method))
-            return ranges, self.source
+        if isinstance(self.source, Ranges):
+            return self._of_model(self.source, model), None
+        if isinstance(self.source, Path) and self.is_ranges_file:
+            return self._of_model(Ranges.load(self.source), model), self.source
         path = out / f"{model.name}.ranges.json"
-        images = list_images(self.source, self.images_dir)
         method = self.method or DEFAULT_METHOD
         return calibrate(
-            model, images, path, method=method, num=self.num, threads=threads, targets=targets
+            model, self.data(), path, method=method, num=self.num, threads=threads, targets=targets
         ).ranges, path
+
+    def _of_model(self, ranges: Ranges, model: FloatModel | TfliteModel) -> Ranges:
+        """Returns ranges by the method that is asked for; raises `MismatchError` if they are not the model's."""
+        ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
+        return ranges if self.method in (None, ranges.method) else ranges.with_method(str(self.method))

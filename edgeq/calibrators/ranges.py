@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ class Ranges:
                     "run `edgeq calibrate` again on this model"
                 )
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the file, whole or not at all.
 
         Raises:
@@ -163,15 +164,16 @@ class Ranges:
         """
         document = self._to_json()
         sections = [f"  {json.dumps(key)}: {_render(value)}" for key, value in document.items()]
-        write_text(path, "{\n" + ",\n".join(sections) + "\n}\n")
+        write_text(Path(path), "{\n" + ",\n".join(sections) + "\n}\n")
 
     @classmethod
-    def load(cls, path: Path) -> Ranges:
+    def load(cls, path: str | os.PathLike[str]) -> Ranges:
         """Returns the ranges that `save` wrote.
 
         Raises:
             InputError: the file is missing, damaged, of another kind or version, or its parts contradict each other.
         """
+        path = Path(path)
         content = read_limited(path, _KIND)
         head = _parse(path, content, _Head)
         if head.format != FORMAT:

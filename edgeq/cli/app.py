@@ -149,7 +149,8 @@ def export(
     json_file: JsonFile = None,
 ) -> None:
     """Export a model for a target; check each file against the model and write its manifest."""
-    from edgeq.calibration.source import DEFAULT_NUM, CalibrationSource
+    from edgeq.calibration.calibrate import DEFAULT_NUM
+    from edgeq.calibration.source import CalibrationSource
     from edgeq.cli.console import describe_layers, describe_signal
     from edgeq.exporting.options import ExportOptions
     from edgeq.verbs.export import check_calibration_options, export_model

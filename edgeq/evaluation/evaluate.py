@@ -15,7 +15,7 @@ from edgeq.evaluation.dataset import Dataset, load_dataset
 from edgeq.evaluation.execution_site import HERE, Place
 from edgeq.evaluation.inference import Job
 from edgeq.exporting.artifact import Artifact, manifest_path
-from edgeq.inputs.presets import preset_names
+from edgeq.inputs.presets import Labels, preset_names
 from edgeq.results.environment import parse_environment
 from edgeq.results.evaluation import EvalResult, ReferenceModel, Score
 from edgeq.runtimes import SIMULATED, get_runtime, simulation_of
@@ -42,7 +42,7 @@ def evaluate_artifacts(
     threads: int | None = None,
     engine: str = "pycocotools",
     preset: str | None = None,
-    labels: str | None = None,
+    labels: Labels | None = None,
     reference: Path | None = None,
     place: Place = HERE,
 ) -> list[EvalResult[Score]]:
@@ -233,7 +233,7 @@ def _common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
     return first
 
 
-def _open_reference(path: Path, preset: str | None, labels: str | None) -> Artifact:
+def _open_reference(path: Path, preset: str | None, labels: Labels | None) -> Artifact:
     """Returns the artifact of `--reference`; preset and labels count if the file has no manifest."""
     described = path.suffix == ".json" or manifest_path(path).is_file()
     return open_artifact(path, *((None, None) if described else (preset, labels)))

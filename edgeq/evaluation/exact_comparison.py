@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -63,10 +63,12 @@ class ComparedImages:
     Attributes:
         preprocessing: From image to input.
         calibration: Where the user's images are, if anywhere.
+        example: An input `(1, C, H, W)` that takes the place of drawn images, which need a declared pre-processing.
     """
 
     preprocessing: Preprocessing
     calibration: CalibrationSource | None
+    example: np.ndarray | None = None
 
     @cached_property
     def inputs(self) -> list[np.ndarray]:
@@ -74,15 +76,18 @@ class ComparedImages:
         return self._prepared[0]
 
     @property
-    def are_drawn(self) -> bool:
-        """Whether there was no image of the user's."""
+    def kind(self) -> Literal["calibration", "example", "drawn"]:
+        """What they are."""
         return self._prepared[1]
 
     @cached_property
-    def _prepared(self) -> tuple[list[np.ndarray], bool]:
-        images = [] if self.calibration is None else list(self.calibration.images(_CALIBRATION_IMAGES))
-        drawn = (draw_image(1, index).pixels for index in range(_DRAWN_IMAGES))
-        return [preprocess(image, self.preprocessing)[0] for image in images or drawn], not images
+    def _prepared(self) -> tuple[list[np.ndarray], Literal["calibration", "example", "drawn"]]:
+        spec = self.preprocessing
+        if self.calibration is not None and (found := list(self.calibration.inputs(spec, _CALIBRATION_IMAGES))):
+            return [array for array, _ in found], "calibration"
+        if self.example is not None:
+            return [self.example], "example"
+        return [preprocess(draw_image(1, index).pixels, spec)[0] for index in range(_DRAWN_IMAGES)], "drawn"
 
 
 @dataclass(frozen=True)
@@ -218,8 +223,8 @@ def _warn_of_loss(artifact: Artifact, signal: Signal, images: ComparedImages) ->
 
 def _next_step(artifact: Artifact, signal: Signal, images: ComparedImages) -> str:
     steps = []
-    if images.are_drawn:
-        steps.append("give `calib` with images of your own, because drawn images tell little of them")
+    if images.kind != "calibration":
+        steps.append(f"give `calib` with images of your own, because {images.kind} images tell little of them")
     if artifact.precision == "fp16":
         steps.append("take fp32")
     elif signal.layers:
@@ -252,9 +257,8 @@ def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages) -> 
                         groups[name, group] += Sums.of(group.of(expected[name]), group.of(found[name]))
                 advance(1)
     count = len(inputs)
-    kind = "drawn" if images.are_drawn else "calibration"
     signal = Signal(
-        f"exact arithmetic: {subject.arithmetic}, {count} {kind} image{'s' if count > 1 else ''}",
+        f"exact arithmetic: {subject.arithmetic}, {count} {images.kind} image{'s' if count > 1 else ''}",
         count,
         tuple(OutputSignal.of(name, group.label, found) for (name, group), found in groups.items()),
         worst_layers(subject.layers, sums),

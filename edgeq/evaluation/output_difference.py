@@ -15,6 +15,7 @@ from edgeq.exporting.artifact import Artifact, Preprocessing
 from edgeq.exporting.signal.output_groups import ChannelGroup
 from edgeq.exporting.signal.ratio import Signal, Sums
 from edgeq.exporting.tflite.writer import TfliteModel
+from edgeq.inputs import model_input
 from edgeq.inputs.preprocessing import Placement, preprocess
 from edgeq.runtimes import open_session
 from edgeq.runtimes.litert_observer import TfliteObserver
@@ -56,11 +57,23 @@ class Comparison:
     signal: Signal | None = None
 
 
-def real_inputs(spec: Preprocessing, calibration: CalibrationSource | None) -> tuple[list[np.ndarray], Placement]:
-    """Returns inputs `(1, 3, H, W)` of a few images, the user's or drawn ones, and where the first lies in its own."""
-    users = calibration.images() if calibration is not None else iter(())
-    images = itertools.chain(users, (draw_image(1, i).pixels for i in itertools.count()))
-    prepared = [preprocess(image, spec) for image in itertools.islice(images, _COMPARED_IMAGES)]
+def real_inputs(
+    spec: Preprocessing, calibration: CalibrationSource | None, example: np.ndarray | None = None
+) -> tuple[list[np.ndarray], Placement]:
+    """Returns inputs `(1, C, H, W)` of a few images, the user's or drawn ones, and where the first lies in its own.
+
+    Args:
+        spec: From image to input.
+        calibration: Where the user's images are, if anywhere.
+        example: An input `(1, C, H, W)` that takes the place of drawn images, which need a declared pre-processing.
+    """
+    users = calibration.inputs(spec) if calibration is not None else iter(())
+    if example is None:
+        drawn = (preprocess(draw_image(1, index).pixels, spec) for index in itertools.count())
+        users = itertools.chain(users, drawn)
+    else:
+        users = itertools.chain(users, [model_input(example, spec, "the example")])
+    prepared = list(itertools.islice(users, _COMPARED_IMAGES))
     return [array for array, _ in prepared], prepared[0][1]
 
 

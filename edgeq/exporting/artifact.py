@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -161,6 +162,35 @@ class Preprocessing:
         """SHA-256 over all fields; ranges remember it."""
         return sha256_json(dataclasses.asdict(self))
 
+    @property
+    def declared(self) -> Preprocessing | None:
+        """What a manifest says of it."""
+        return self
+
+
+@dataclass(frozen=True)
+class PreparedInputs(Preprocessing):
+    """Inputs that the caller prepares: only their shape is known, and that their values are finite.
+
+    It takes the place of a pre-processing that nobody declared. It makes no input of an image, and manifests do not
+    mention it.
+    """
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Minus and plus infinity."""
+        return -math.inf, math.inf
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the shape; never that of a declared pre-processing."""
+        return sha256_json({"prepared": [self.channels, self.height_px, self.width_px]})
+
+    @property
+    def declared(self) -> Preprocessing | None:
+        """Nothing."""
+        return None
+
 
 @dataclass(frozen=True)
 class Postprocessing:
@@ -249,13 +279,14 @@ class Artifact:
         return dataclasses.asdict(self) | {"path": self.path.name, "manifest_version": MANIFEST_VERSION}
 
     @classmethod
-    def load(cls, path: Path) -> Artifact:
+    def load(cls, path: str | os.PathLike[str]) -> Artifact:
         """Returns the artifact of a model file or of its manifest.
 
         Raises:
             InputError: the file or its manifest is missing or is not one of ours.
             MismatchError: the file's bytes are not those that the manifest describes.
         """
+        path = Path(path)
         manifest = path if path.suffix == ".json" else manifest_path(path)
         if path != manifest and not path.is_file():
             raise InputError(f"{path}: no such file; expected a model file that `edgeq export` wrote")

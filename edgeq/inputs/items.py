@@ -7,6 +7,7 @@ Arrays are either images, `(H, W, 3)` uint8, which are pre-processed like those 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -108,7 +109,7 @@ def items_of(data: Sequence[str | Path] | Iterable[Any], num: int) -> Items:
 
     Args:
         data: Paths of image files; or an array, or an iterable of arrays as the module describes them (tensors of
-            PyTorch on the CPU are arrays, too).
+            PyTorch on the CPU are arrays, too); or a list of items.
         num: The most items to take: evenly spaced from files, an array, a list or a tuple, which come back as a list;
             the first ones of any other iterable, of which one element at a time is in memory.
 
@@ -119,6 +120,8 @@ def items_of(data: Sequence[str | Path] | Iterable[Any], num: int) -> Items:
         raise InputError(
             f"{str(data)[:80]!r}: is a single path; wanted a list of paths (edgeq.inputs.images.list_images)"
         )
+    if isinstance(data, list | tuple) and all(isinstance(entry, ImageFile | _Array) for entry in data):
+        return evenly_spaced(data, num)
     if isinstance(data, list | tuple) and all(isinstance(entry, str | Path) for entry in data):
         return evenly_spaced(image_files([Path(entry) for entry in data]), num)
     if hasattr(data, "__array__"):
@@ -160,8 +163,13 @@ def model_input(content: Pixels | FloatArray, spec: Preprocessing, name: str) ->
 
     Raises:
         InputError: an input that is ready has another shape than the model's, or values that pre-processing does not
-            lead to.
+            lead to; or it is an image, and no pre-processing is declared.
     """
+    if content.dtype == np.uint8 and spec.declared is None:
+        raise InputError(
+            f"{name}: is an image, and nothing says how the model takes it; open the model with `preset`, or give "
+            "inputs (C, H, W) or (N, C, H, W) of floating point"
+        )
     if content.dtype == np.uint8:
         return preprocess(cast(Pixels, content), spec)
     expected = (1, spec.channels, spec.height_px, spec.width_px)
@@ -173,6 +181,8 @@ def model_input(content: Pixels | FloatArray, spec: Preprocessing, name: str) ->
     least, most = spec.value_range
     margin = _OVERSHOOT * (most - least)
     low, high = float(content.min()), float(content.max())
+    if spec.declared is None and not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(f"{name}: has values from {low:.4g} to {high:.4g}; wanted finite numbers")
     if not (least - margin <= low and high <= most + margin):  # NaN fails both
         raise InputError(
             f"{name}: has values from {low:.4g} to {high:.4g}, the model's pre-processing leads to {least:.4g} to "

@@ -28,6 +28,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -50,6 +51,10 @@ from edgeq.exporting.artifact import (
 
 _DATA = files("edgeq") / "data"
 _SIZES = ("height_px", "width_px")
+
+
+Labels = str | Sequence[str]
+"""Class names, or where they are; see `parse_labels`."""
 
 
 class _Category(msgspec.Struct):
@@ -122,16 +127,19 @@ def require_channels(source: str, channels: int, name_or_toml: str, preprocessin
         )
 
 
-def parse_labels(text: str) -> tuple[str, ...]:
+def parse_labels(given: Labels) -> tuple[str, ...]:
     """Returns class names by class index.
 
     Args:
-        text: A COCO JSON (its categories by ascending id), a text file with a name a line, or names with commas.
+        given: A COCO JSON (its categories by ascending id), a text file with a name a line, or names with commas; or
+            the names themselves.
 
     Raises:
         InputError: the file is missing or has another form.
     """
-    path = Path(text)
+    if not isinstance(given, str):
+        return tuple(given)
+    path = Path(given)
     if path.suffix == ".json":
         document = read_json(path, _Categories, kind="a COCO annotation file for `labels`")
         return tuple(str(category.name) for category in sorted(document.categories, key=lambda category: category.id))
@@ -140,7 +148,7 @@ def parse_labels(text: str) -> tuple[str, ...]:
         return tuple(line.strip() for line in lines if line.strip())
     if path.suffix:
         raise InputError(f"`labels` {path}: no such file; wanted a COCO JSON, a text file, or names with commas")
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    return tuple(name.strip() for name in given.split(",") if name.strip())
 
 
 class _Preprocessing(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -1,4 +1,4 @@
-"""What RUNS on the command line hold: results of bench and eval, and the ranges that INT8 files were made with."""
+"""What a report is made of: results of bench and eval, and the ranges that INT8 files were made with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.quantization_facts import QuantizationFacts
 from edgeq.files import sha256_file
-from edgeq.results.reading import KIND, read_results
+from edgeq.results.reading import KIND, Result, read_results
 from edgeq.results.rows import Row, merge
 from edgeq.tasks import score_types
 
@@ -68,12 +68,13 @@ class _Manifest(msgspec.Struct):
     quantization: QuantizationFacts
 
 
-def read_runs(paths: Sequence[Path]) -> Runs:
+def read_runs(paths: Sequence[Path], further: Sequence[Result] = ()) -> Runs:
     """Returns what files and folders hold.
 
     Args:
         paths: Results of `edgeq bench --json` and `edgeq eval --json`, ranges files, manifests (for the ranges beside
             them), and folders: of these all results and ranges at any depth; other files in them are passed over.
+        further: Results in memory.
 
     Raises:
         InputError: a named file is none of these or damaged, or there is no result.
@@ -87,11 +88,12 @@ def read_runs(paths: Sequence[Path]) -> Runs:
             ranges += beside
         else:
             results.append(path)
-    if not results:
+    if not results and not further:
         raise InputError(
-            f"{', '.join(map(str, paths))}: no results; wanted what `edgeq bench --json` and `edgeq eval --json` write"
+            f"{', '.join(map(str, paths)) or 'nothing given'}: no results; wanted what `edgeq bench --json` and "
+            "`edgeq eval --json` write"
         )
-    rows = merge(read_results(results, score_types()))
+    rows = merge([*(read_results(results, score_types()) if results else ()), *further])
     unique: dict[str, NamedRanges] = {}
     for path in dict.fromkeys(ranges):
         loaded = Ranges.load(path)

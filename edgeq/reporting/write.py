@@ -17,6 +17,9 @@ from edgeq.reporting.runs import Runs
 from edgeq.results.rows import Row
 from edgeq.results.table import Column, to_markdown
 
+EXAMPLES = 6
+"""Images of each model on which two files are shown side by side."""
+
 # A cell that begins like this is a formula to a spreadsheet.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -36,7 +39,7 @@ def require_format(out: Path) -> None:
         require_packages()
 
 
-def write_report(runs: Runs, out: Path, *, images_dirs: Sequence[Path] = (), examples: int = 6) -> None:
+def write_report(runs: Runs, out: Path, *, images_dirs: Sequence[Path] = (), examples: int = EXAMPLES) -> None:
     """Writes a report in the format that the extension of `out` names.
 
     Args:

@@ -11,11 +11,11 @@ from pathlib import Path
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec, manifest_path
 from edgeq.files import sha256_file
-from edgeq.inputs.presets import load_preset, parse_labels, require_channels
+from edgeq.inputs.presets import Labels, load_preset, parse_labels, require_channels
 from edgeq.sources.formats import all_formats, format_of
 
 
-def open_artifact(path: Path, preset: str | None = None, labels: str | None = None) -> Artifact:
+def open_artifact(path: Path, preset: str | None = None, labels: Labels | None = None) -> Artifact:
     """Returns the artifact of a model file or a manifest, or for a file without one what can be known of it.
 
     Names, shapes, types and quantization of such a file's tensors come from its engine; its target, precision and

@@ -1,4 +1,4 @@
-"""What MODEL on the command line names: a zoo model, `package.module:factory`, or an `.onnx` file."""
+"""What a user gives as a model: a zoo name, `package.module:factory`, an `.onnx` file, or a torch module in memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError, ModelError
+from edgeq.exporting.artifact import PreparedInputs
 from edgeq.exporting.graphs.graph import (
     clean,
     convert_opset,
@@ -25,7 +26,7 @@ from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.batchnorm import FoldReport, fold_batchnorm
 from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.layernorm import fold_layernorm_affine
-from edgeq.inputs.presets import Preset, load_preset, parse_labels, preset_names, require_channels
+from edgeq.inputs.presets import Labels, Preset, load_preset, parse_labels, preset_names, require_channels
 from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
 from edgeq.models.vit_configs import VITS, VitConfig
 
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
+    from edgeq.sources.torch_module import TorchModule
+
 _log = logging.getLogger(__name__)
 
 _CENTERNET_STRIDE = 32
+_ANY_SIZE = (64, 64)
 
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
@@ -46,22 +50,25 @@ class ModelRequest:
     """What the user said about a model.
 
     Attributes:
-        reference: Zoo name, `package.module:factory`, or the path of an `.onnx` file.
+        reference: Zoo name, `package.module:factory`, or the path of an `.onnx` file; of a module in memory its name.
         weights: Weights file of a torch model.
         preset: Name of a built-in preset or path of a TOML file; `None` takes the zoo model's own.
         size: Input size, where the model or its weights do not fix it.
-        labels: Class names: a COCO JSON, a text file with a name a line, or names with commas between them.
+        labels: Class names: a COCO JSON, a text file with a name a line, or names with commas between them; or the
+            names themselves.
         opset: ONNX opset of the graph.
         dynamic_batch: Whether the batch dimension stays free.
+        module: A torch module in memory.
     """
 
     reference: str
     weights: Path | None = None
     preset: str | None = None
     size: ImageSize | None = None
-    labels: str | None = None
+    labels: Labels | None = None
     opset: int = 18
     dynamic_batch: bool = False
+    module: TorchModule | None = None
 
 
 @dataclass(frozen=True)
@@ -87,18 +94,54 @@ def open_model(request: ModelRequest) -> OpenedModel:
         ModelError: the model cannot be exported.
         MissingDependencyError: the `export` extra is not installed.
     """
-    if request.reference.endswith(".onnx"):
+    if request.module is not None:
+        opened = _open_module(request, request.module)
+    elif request.reference.endswith(".onnx"):
         opened = _open_onnx(request)
-    elif is_zoo_name(request.reference) or ":" in request.reference:
-        opened = _open_torch(request)
     else:
-        raise InputError(
-            f"unknown model {request.reference!r}; wanted an .onnx or .tflite file, package.module:factory, or one of: "
-            + ", ".join(zoo_names())
-        )
+        _require_known(request.reference)
+        opened = _open_torch(request)
     for name, reason in opened.folded.left.items():
         _log.warning("BatchNormalization %s could not be folded: %s", name, reason)
     return opened
+
+
+def check_request(request: ModelRequest) -> None:
+    """Checks as much of a request as needs no opening of the model: its file, preset and labels.
+
+    Raises:
+        InputError: the file is missing, the reference or preset unknown, or the labels cannot be read.
+    """
+    reference = request.reference
+    if request.module is None and reference.endswith((".onnx", ".tflite")):
+        if not Path(reference).is_file():
+            raise InputError(f"{reference}: no such file; wanted a model")
+        _require_preset(request, Path(reference).name)
+    elif request.module is None:
+        _require_known(reference)
+        if request.preset is None:
+            _zoo_preset(reference)
+    if request.preset is not None:
+        load_preset(request.preset, request.size or _ANY_SIZE)
+    if request.labels is not None:
+        parse_labels(request.labels)
+
+
+def _require_known(reference: str) -> None:
+    if not is_zoo_name(reference) and ":" not in reference:
+        raise InputError(
+            f"unknown model {reference!r}; wanted an .onnx or .tflite file, package.module:factory, or one of: "
+            + ", ".join(zoo_names())
+        )
+
+
+def _require_preset(request: ModelRequest, name: str) -> str:
+    if request.preset is None:
+        raise InputError(
+            f"{name}: how its input is prepared and its outputs are read must be declared; "
+            f"give --preset {', '.join(preset_names())} or a TOML file"
+        )
+    return request.preset
 
 
 def _open_onnx(request: ModelRequest) -> OpenedModel:
@@ -119,14 +162,27 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     graph = convert_opset(graph, request.opset)
     clean(graph)
     channels, size = _static_image(graph)
-    if request.preset is None:
-        raise InputError(
-            f"{path.name}: how its input is prepared and its outputs are read must be declared; "
-            f"give --preset {', '.join(preset_names())} or a TOML file"
-        )
-    preset = load_preset(request.preset, size)
-    require_channels(path.name, channels, request.preset, preset.preprocessing)
+    preset_name = _require_preset(request, path.name)
+    preset = load_preset(preset_name, size)
+    require_channels(path.name, channels, preset_name, preset.preprocessing)
     return _assemble(request, path.stem, graph, None, preset)
+
+
+def _open_module(request: ModelRequest, given: TorchModule) -> OpenedModel:
+    from edgeq.models.outputs import tensor_outputs
+    from edgeq.sources.torch_export import export_torch
+
+    given.require_ready()  # again: it may have been trained since it was given
+    module = tensor_outputs(given.module, given.example)
+    names = _output_names(module)
+    graph = export_torch(module, given.example, names, opset=request.opset, dynamic_batch=request.dynamic_batch)
+    channels, height, width = given.example.shape[1:]
+    if request.preset is None:
+        preset = Preset(PreparedInputs(height, width, channel_order="gray" if channels == 1 else "rgb"), None, ())
+    else:
+        preset = load_preset(request.preset, (height, width))
+        require_channels(request.reference, channels, request.preset, preset.preprocessing)
+    return _assemble(request, request.reference, graph, module, preset)
 
 
 def _open_torch(request: ModelRequest) -> OpenedModel:

@@ -48,7 +48,8 @@ _ERRORS: dict[str, type[EdgeqError]] = {
 def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
     """Returns a model as a float32 TFLite file.
 
-    A torch model is converted from torch; an ONNX file from its graph, operator by operator.
+    A torch model that a new process can load is converted from torch; an ONNX file, and a module that is only in this
+    process's memory, from its graph, operator by operator.
 
     Raises:
         ModelError: the model has an operator that cannot be converted, or the converter died or ran out of memory.
@@ -57,7 +58,8 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
     graph, model = opened.model.graph, opened.model
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         converted = Path(folder) / "model.tflite"
-        onnx = None if opened.module is not None else Path(folder) / "model.onnx"
+        from_torch = opened.module is not None and request.module is None
+        onnx = None if from_torch else Path(folder) / "model.onnx"
         if onnx is not None:
             save_onnx(graph, onnx)
         job = _Job(

@@ -37,7 +37,6 @@ from edgeq.exporting.signal.ratio import Signal
 from edgeq.exporting.tflite import writer as tflite_writer
 from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
 from edgeq.files import require_writable
-from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import registered
 from edgeq.sources.formats import FORMATS, FileFormat, get_format
@@ -85,6 +84,11 @@ class ExportResult:
     unfolded_batchnorm: dict[str, str]
     files: tuple[Exported, ...]
     ranges_path: Path | None
+
+    @property
+    def paths(self) -> list[Path]:
+        """The written files, in order."""
+        return [each.artifact.path for each in self.files]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the written files, each with its manifest's path, its facts and its comparison, as a JSON object."""
@@ -321,7 +325,7 @@ class _Export:
         if "onnx" in formats:
             # Tells of a wrong `keep` before the long work.
             select_layers(model.graph, self.target.rules, self.options.keep, self.options.vit_plan)
-        inputs, placement = real_inputs(model.preprocessing, self.calibration)
+        inputs, placement = real_inputs(model.preprocessing, self.calibration, self._example)
         reference = reference_outputs(opened, self.request, inputs)
         _check_decoder([str(value.name) for value in model.graph.graph.outputs], model, reference, placement)
         converted = convert(self.request, opened) if "tflite" in formats else None
@@ -345,13 +349,17 @@ class _Export:
         if self.options.int8_deconv and not any(node.op_type == "ConvTranspose" for node in model.graph.graph):
             raise InputError("--int8-deconv: the model has no ConvTranspose; omit --int8-deconv")
 
+    @property
+    def _example(self) -> np.ndarray | None:
+        """An input of a model for which no image can be drawn, because no preset says how it takes them."""
+        module = self.request.module
+        return None if module is None or self.request.preset is not None else module.example.numpy()
+
     def _rescale_channels(self, model: FloatModel, method: str) -> None:
         source = self.calibration
-        if source is None or source.is_ranges_file or source.is_cache:
+        if source is None or not source.has_images:
             raise InputError(f"--rescale {method}: measures channels on images; give --calib with images")
-        statistics = channel_statistics(
-            model, list_images(source.source, source.images_dir), num=min(source.num, 128), threads=self.threads
-        )
+        statistics = channel_statistics(model, source.data(), num=min(source.num, 128), threads=self.threads)
         if not RESCALINGS[method](model.graph, statistics).done:
             raise InputError(
                 f"--rescale {method}: the model has no LayerNorm that linear layers alone read; omit --rescale"
@@ -413,7 +421,8 @@ class _Export:
                 "a dynamic ONNX file measures ranges at every run and is slower than fp32 for convolutions; int8 is "
                 "static"
             )
-        groups, images = output_groups(model.graph), ComparedImages(model.preprocessing, self.calibration)
+        groups = output_groups(model.graph)
+        images = ComparedImages(model.preprocessing, self.calibration, self._example)
 
         def measure(artifact: Artifact) -> Signal | None:
             return measure_onnx(artifact, model, self.target, images, groups, self.threads)
@@ -446,7 +455,7 @@ class _Export:
         reference: Reference,
         groups: Groups,
     ) -> list[Exported]:
-        images = ComparedImages(model.preprocessing, self.calibration)
+        images = ComparedImages(model.preprocessing, self.calibration, self._example)
 
         def measure(artifact: Artifact) -> Signal | None:
             return measure_tflite(artifact, model, images, groups, self.threads)

@@ -110,5 +110,5 @@ def test_methods(subject, tmp_path):
 def test_command_line(tmp_path):
     rows = table(command_line.run(tmp_path, runs=1))
     names = [name for name, _ in rows]
-    assert names == ["command", "python -c pass", "edgeq --help"]
+    assert names == ["command", "python -c pass", "edgeq --help", "import edgeq"]
     assert all(float(median) > 0 for _, median in list(rows)[1:])

@@ -245,7 +245,7 @@ def test_models_with_large_maps_are_compared_on_fewer_images(exported, source, m
 
 def test_a_ranges_file_has_no_images(exported):
     images = ComparedImages(exported.model.preprocessing, CalibrationSource(exported.ranges_path))
-    assert (images.are_drawn, len(images.inputs)) == (True, 2)
+    assert (images.kind, len(images.inputs)) == ("drawn", 2)
 
 
 def test_dynamic_products_are_judged_as_the_specification_has_them(tmp_path, drawn_images):

@@ -254,7 +254,7 @@ def write_artifact(
         target=target.name,
         inputs=specs(graph.graph.inputs),
         outputs=specs(graph.graph.outputs),
-        preprocessing=model.preprocessing,
+        preprocessing=model.preprocessing.declared,
         postprocessing=model.postprocessing,
         labels=model.labels,
         source_digest=model.digest,

@@ -171,7 +171,7 @@ def write(
         target=target,
         inputs=tuple(_spec(graph.tensors[index]) for index in graph.inputs),
         outputs=tuple(_spec(graph.tensors[index]) for index in graph.outputs),
-        preprocessing=model.preprocessing,
+        preprocessing=model.preprocessing.declared,
         postprocessing=model.postprocessing,
         labels=model.labels,
         source_digest=model.source_digest or model.digest,

@@ -1,0 +1,71 @@
+"""`edgeq.calibrate`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeq.api.arguments import FilePath, Listener, optional_path, reporting, require_positive
+from edgeq.api.model import Model, require_model
+from edgeq.calibration.calibrate import DEFAULT_METHOD, DEFAULT_NUM
+from edgeq.calibration.calibrate import calibrate as run
+from edgeq.calibrators.ranges import Ranges
+from edgeq.errors import InputError
+from edgeq.inputs.images import list_images
+
+
+def calibrate(
+    model: Model,
+    data: FilePath | Iterable[Any],
+    *,
+    images: FilePath | None = None,
+    num: int = DEFAULT_NUM,
+    method: str = DEFAULT_METHOD,
+    options: Mapping[str, float] | None = None,
+    out: FilePath | None = None,
+    threads: int | None = None,
+    progress: Listener = None,
+) -> Ranges:
+    """Returns the ranges of a model's activations over images, once for every target.
+
+    Another method can be taken later without the images: `ranges.with_method("mse")`.
+
+    Args:
+        model: What `edgeq.load` returned.
+        data: A folder of images, a text file of paths, or a COCO `.json` with `images`; a list of paths; or an array
+            or any iterable of arrays: images `(H, W, 3)` of uint8, RGB, or prepared inputs `(C, H, W)` or
+            `(N, C, H, W)` of floating point. Of an iterable that is no sequence, one element at a time is in memory.
+        images: Folder of the images of a COCO annotation file.
+        num: Maximum number of images: evenly spaced from files, arrays and lists, the first ones of another iterable.
+        method: `minmax`, `percentile`, `entropy`, `mse`, `lp`, or `best`: per tensor, the method with the least layer
+            error on held-out images.
+        options: Options of the method, for example `{"percentile": 99.99}`.
+        out: Ranges file to write, which `edgeq export --calib` reads; an interrupted run over files resumes.
+        threads: CPU threads of the engine; by default one per physical core.
+        progress: Called for each job, returns an `edgeq.Progress`.
+
+    Raises:
+        InputError: an argument cannot be used, more than 5 % of the files cannot be read, an array has a shape, type or
+            values that do not fit the model, or the iterable raises; nothing is written.
+        ModelError: the model cannot be opened, or an activation is NaN or infinite.
+    """
+    require_model(model)
+    require_positive(num, "num")
+    require_positive(threads, "threads")
+    target_file = optional_path(out, "out")
+    if isinstance(data, str | os.PathLike):
+        data = list_images(Path(data), optional_path(images, "images"))
+    elif images is not None:
+        raise InputError("`images` is the folder of a COCO file's images, and `data` is no file; omit `images`")
+    with reporting(progress):
+        return run(
+            model.open(),
+            data,
+            target_file,
+            method=method,
+            options=dict(options or {}),
+            num=num,
+            threads=threads,
+        ).ranges

@@ -1,0 +1,116 @@
+"""`edgeq.export`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from edgeq.api.arguments import (
+    FilePath,
+    Listener,
+    Names,
+    names,
+    optional_path,
+    path,
+    reporting,
+    require_positive,
+)
+from edgeq.api.model import Model, require_model
+from edgeq.calibration.calibrate import DEFAULT_NUM
+from edgeq.calibration.source import CalibrationSource
+from edgeq.calibrators.ranges import Ranges
+from edgeq.errors import InputError
+from edgeq.exporting.options import ExportOptions
+from edgeq.exporting.planning.selection import VitPlan
+from edgeq.inputs import items_of
+from edgeq.verbs.export import ExportResult, export_model
+
+
+def export(
+    model: Model,
+    target: str = "x86",
+    precision: Names = "fp32",
+    *,
+    calib: FilePath | Ranges | Iterable[Any] | None = None,
+    images: FilePath | None = None,
+    method: str | None = None,
+    num: int = DEFAULT_NUM,
+    out: FilePath = "artifacts",
+    format: Names | None = None,
+    keep: str | Iterable[str] = (),
+    vit_plan: VitPlan = "balanced",
+    rescale: str | None = None,
+    int8_deconv: bool = False,
+    int8_io: bool = False,
+    compat: str | None = None,
+    threads: int | None = None,
+    progress: Listener = None,
+) -> ExportResult:
+    """Returns the files of a model for a target, each compared with the model, with its manifest next to it.
+
+    The files are those that `edgeq export` writes with the same arguments, byte by byte.
+
+    Args:
+        model: What `edgeq.load` returned.
+        target: A name of `edgeq.targets.TARGETS`: `x86`, `x86-ort`, `arm`, `jetson-orin` or `jetson-orin-trt11`, or an
+            installed one.
+        precision: `fp32`, `fp16`, `int8`, `dynamic` or, for TFLite, `int16x8`: one, or several.
+        calib: Ranges for `int8`: what `edgeq.calibrate` returned, the path of a ranges file, of images or of a
+            calibration cache of TensorRT, or arrays as `edgeq.calibrate` takes them. At most `num` elements of an
+            iterable are held in memory; calibrate first to hold one at a time.
+        images: Folder of the images of a COCO annotation file.
+        method: Calibration method; by default that of the ranges, or `lp`.
+        num: Maximum number of calibration images.
+        out: Folder for the files.
+        format: `onnx` or `tflite`: one, or several; by default every format of the target.
+        keep: What stays in float: a node's name, a regular expression, an operator type, or `vit.[BLOCKS.]PART` of a
+            transformer; or several of them.
+        vit_plan: Transformers: `fast`, `balanced` or `safe`.
+        rescale: Transformers: `smooth` or `unify` the channels behind LayerNorm first.
+        int8_deconv: jetson-orin: ConvTranspose in INT8 too.
+        int8_io: TFLite: integer inputs and outputs.
+        compat: TFLite: an old runtime that has to run the files correctly.
+        threads: CPU threads for calibration; by default one per physical core.
+        progress: Called for each job, returns an `edgeq.Progress`.
+
+    Raises:
+        InputError: an argument cannot be used; nothing is written.
+        ModelError: the model cannot be opened or converted, or a file does not compute what the model computes; that
+            file is removed.
+        MismatchError: the ranges belong to another model or pre-processing.
+    """
+    require_model(model)
+    require_positive(num, "num")
+    require_positive(threads, "threads")
+    folder = path(out, "out")
+    calibration = _calibration(calib, images, method, num)
+    kept = (keep,) if isinstance(keep, str) else tuple(keep)
+    with reporting(progress):
+        return export_model(
+            model.request(target),
+            target,
+            names(precision),
+            folder,
+            calibration=calibration,
+            formats=names(format),
+            options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat),
+            threads=threads,
+        )
+
+
+def _calibration(
+    calib: FilePath | Ranges | Iterable[Any] | None, images: FilePath | None, method: str | None, num: int
+) -> CalibrationSource | None:
+    is_path = isinstance(calib, str | os.PathLike)
+    if images is not None and not is_path:
+        raise InputError("`images` is the folder of a COCO file's images, and `calib` is no file; omit `images`")
+    if calib is None:
+        if method is not None:
+            raise InputError(f"`method` {method!r} says how `calib` is read; give `calib`")
+        return None
+    if isinstance(calib, str | os.PathLike):
+        return CalibrationSource(path(calib, "calib"), optional_path(images, "images"), method, num)
+    if isinstance(calib, Ranges):
+        return CalibrationSource(calib, None, method, num)
+    return CalibrationSource(list(items_of(calib, num)), None, method, num)

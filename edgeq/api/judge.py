@@ -1,0 +1,108 @@
+"""`edgeq.check`, `edgeq.gate` and `edgeq.report`: what is said about files and results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from edgeq.api.arguments import FilePath, path, paths
+from edgeq.errors import InputError
+from edgeq.files import require_writable
+from edgeq.reporting.comparison import FEW
+from edgeq.reporting.runs import Runs, read_runs
+from edgeq.reporting.write import EXAMPLES, require_format, write_report
+from edgeq.results.evaluation import EvalResult, Score
+from edgeq.results.measurement import BenchResult
+from edgeq.verbs.check import CheckResult, check_file
+from edgeq.verbs.gate import GateResult, Limits, check_limits
+
+ResultOrPath: TypeAlias = "BenchResult | EvalResult[Score] | FilePath"
+"""A result of `benchmark` or `evaluate`, or the path of a file or folder of results."""
+
+
+def check(file: FilePath, target: str = "jetson-orin", tensorrt: str | None = None) -> CheckResult:
+    """Returns what TensorRT would refuse of a Q/DQ file, or compute differently: `result.checked.errors`.
+
+    Args:
+        file: An `.onnx` file of any tool.
+        target: Target whose rules apply: `jetson-orin`, or `jetson-orin-trt11` for strong typing.
+        tensorrt: TensorRT's version, `10.3` for example; by default the target's.
+
+    Raises:
+        InputError: the file, the target or the version cannot be used.
+        ModelError: the file holds no graph.
+    """
+    return check_file(path(file, "file"), target, tensorrt)
+
+
+def gate(
+    runs: ResultOrPath | Sequence[ResultOrPath],
+    *,
+    max_drop: float | None = None,
+    per_class: float | None = None,
+    small: float | None = None,
+    latency_ratio: float | None = None,
+    few: int = FEW,
+    strict: bool = False,
+) -> GateResult:
+    """Returns how results do against limits, compared with FP32 of the same model, runtime and device.
+
+    `result.passed` is whether all limits hold. Each verdict has a 95 % interval; a figure within its limit whose
+    interval extends past it is "not proved".
+
+    Args:
+        runs: Results of `benchmark` and `evaluate`, JSON files of `edgeq bench` and `edgeq eval`, or folders of them.
+        max_drop: Maximum drop of AP, top-1 or cosine below FP32, in points (hundredths).
+        per_class: The same for the AP or top-1 of each class.
+        small: The same for the AP of small boxes.
+        latency_ratio: Maximum latency as a multiple of FP32's.
+        few: Minimum boxes (for a classifier: images) for `per_class` to judge a class.
+        strict: Whether "not proved" fails too.
+
+    Raises:
+        InputError: no limit is given, there is nothing but FP32, or a result cannot be read.
+    """
+    for name, limit in (
+        ("max_drop", max_drop),
+        ("per_class", per_class),
+        ("small", small),
+        ("latency_ratio", latency_ratio),
+    ):
+        if limit is not None and not isinstance(limit, int | float):
+            raise InputError(f"`{name}` is of type {type(limit).__name__}; wanted a number")
+    return check_limits(_runs(runs).rows, Limits(max_drop, per_class, small, latency_ratio, few, strict))
+
+
+def report(
+    runs: ResultOrPath | Sequence[ResultOrPath],
+    out: FilePath = "report.html",
+    *,
+    images: FilePath | Sequence[FilePath] = (),
+    examples: int = EXAMPLES,
+) -> Path:
+    """Writes one page or table of results that says how every figure was obtained, and returns its path.
+
+    Args:
+        runs: Results of `benchmark` and `evaluate`, JSON files of `edgeq bench` and `edgeq eval`, or folders of them;
+            ranges files.
+        out: File to write: `.html` for people, `.md`, `.csv` or `.json` with the same figures.
+        images: Folder of the scored images, or several, for detections drawn on them (`.html`).
+        examples: Images on which FP32 and the quantized file are shown side by side (`.html`).
+
+    Raises:
+        InputError: a result cannot be read, or `out` not be written or is of no known format.
+        MissingDependencyError: a package for `.html` is not installed.
+    """
+    page = path(out, "out")
+    require_format(page)
+    require_writable(page)
+    write_report(_runs(runs), page, images_dirs=paths(images, "images"), examples=examples)
+    return page
+
+
+def _runs(given: ResultOrPath | Sequence[ResultOrPath]) -> Runs:
+    entries = list(given) if isinstance(given, list | tuple) else [given]
+    results = [entry for entry in entries if isinstance(entry, BenchResult | EvalResult)]
+    files = [entry for entry in entries if not isinstance(entry, BenchResult | EvalResult)]
+    return read_runs(paths(files, "runs"), results)

@@ -1,0 +1,148 @@
+"""`edgeq.benchmark` and `edgeq.evaluate`: files in their engines, on this machine or a device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import edgeq
+from edgeq.api.arguments import (
+    FilePath,
+    Listener,
+    Names,
+    class_names,
+    names,
+    optional_path,
+    path,
+    paths,
+    reporting,
+    require_positive,
+)
+from edgeq.devices.config import LOCAL, find_devices
+from edgeq.errors import InputError
+from edgeq.machine import parse_cpus
+from edgeq.measurement.benchmark import Sampling
+from edgeq.results.evaluation import EvalResult, Score
+from edgeq.results.measurement import BenchResult
+from edgeq.verbs.on_devices import bench_on_devices, evaluate_on_devices
+
+
+def benchmark(
+    artifacts: FilePath | Sequence[FilePath],
+    *,
+    runtime: Names | None = None,
+    compute: Names | None = None,
+    threads: int | None = None,
+    cpus: str | Sequence[int] | None = None,
+    seconds: float = Sampling.min_s,
+    device: str = LOCAL,
+    progress: Listener = None,
+) -> list[BenchResult]:
+    """Returns latency, throughput, memory and cold start: one result for each file, runtime and compute precision.
+
+    The files take turns, so that their ratios hold; each runs in a process of its own.
+
+    Args:
+        artifacts: Files of `edgeq.export` (`result.paths`), engines of `edgeq build`, or `.onnx` and `.tflite` files of
+            other tools.
+        runtime: `onnxruntime`, `openvino`, `litert` or `tensorrt`: one, or several; by default the first of the file's
+            target that is installed.
+        compute: Precision that float layers are computed in (openvino): `f32`, `bf16`, or both.
+        threads: CPU threads of each engine; by default one per physical core.
+        cpus: The only CPUs to run on: `"0,2-3"`, or their numbers.
+        seconds: Minimum measuring time per result, in seconds.
+        device: `local`, `ssh://[user@]host[:port]`, or a name of `devices.toml`.
+        progress: Called for each job, returns an `edgeq.Progress`.
+
+    Raises:
+        InputError: an argument cannot be used.
+        MismatchError: a file is not the one that its manifest describes.
+        EngineError: an engine refuses a file, or its process died.
+        DeviceError: the device cannot be reached.
+    """
+    require_positive(threads, "threads")
+    if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise InputError(f"`seconds` is {seconds!r}; wanted a number of seconds, 0 or more")
+    with reporting(progress):
+        (outcome,) = bench_on_devices(
+            find_devices([device]),
+            paths(artifacts, "artifacts"),
+            names(runtime),
+            compute_precisions=names(compute),
+            threads=threads,
+            cpus=parse_cpus(cpus) if isinstance(cpus, str) else cpus,
+            sampling=Sampling(min_s=seconds),
+        )
+    return [
+        dataclasses.replace(result, edgeq=edgeq.__version__)
+        for result in outcome.results
+        if isinstance(result, BenchResult)
+    ]
+
+
+def evaluate(
+    artifacts: FilePath | Sequence[FilePath],
+    images: FilePath,
+    annotations: FilePath | None = None,
+    *,
+    preset: FilePath | None = None,
+    labels: FilePath | Sequence[str] | None = None,
+    runtime: Names | None = None,
+    simulate: str | None = None,
+    threads: int | None = None,
+    compute: Names | None = None,
+    reference: FilePath | None = None,
+    engine: str = "pycocotools",
+    device: str = LOCAL,
+    progress: Listener = None,
+) -> list[EvalResult[Score]]:
+    """Returns scores on images: one result for each file, runtime and compute precision.
+
+    Detectors get COCO's twelve numbers (`result.score.AP`), classifiers top-1 and top-5, embeddings their similarity to
+    the float model's.
+
+    Args:
+        artifacts: Files of `edgeq.export` (`result.paths`), engines of `edgeq build`, or `.onnx` and `.tflite` files of
+            other tools with a `preset`.
+        images: Folder of the images, or one with a sub-folder for each class.
+        annotations: COCO `.json` for detectors; otherwise a `.json` or text file of image and class.
+        preset: For files without a manifest: how images are prepared and outputs are read.
+        labels: For files without a manifest: class names, or the path of a file of them.
+        runtime: See `benchmark`.
+        simulate: Target whose engine is simulated on the CPU: `jetson-orin`.
+        threads: CPU threads of the engine; by default one per physical core.
+        compute: See `benchmark`.
+        reference: Float model to compare embeddings with; by default the fp32 file among `artifacts`.
+        engine: COCO evaluator: `pycocotools` or `faster`.
+        device: See `benchmark`.
+        progress: Called for each job, returns an `edgeq.Progress`.
+
+    Raises:
+        InputError: an argument cannot be used, a file has no decoder or other classes than the annotations, or more
+            than 5 % of the images cannot be read.
+        MismatchError: a file is not the one that its manifest describes.
+        ModelError: the decoder does not know the model's outputs.
+        EngineError: an engine refuses or fails to run a file.
+        DeviceError: the device cannot be reached.
+    """
+    require_positive(threads, "threads")
+    with reporting(progress):
+        (outcome,) = evaluate_on_devices(
+            find_devices([device]),
+            paths(artifacts, "artifacts"),
+            optional_path(annotations, "annotations"),
+            path(images, "images"),
+            runtimes=names(runtime),
+            simulate=simulate,
+            compute_precisions=names(compute),
+            threads=threads,
+            engine=engine,
+            preset=None if preset is None else str(path(preset, "preset")),
+            labels=class_names(labels),
+            reference=optional_path(reference, "reference"),
+        )
+    return [
+        dataclasses.replace(result, edgeq=edgeq.__version__)
+        for result in outcome.results
+        if isinstance(result, EvalResult)
+    ]
