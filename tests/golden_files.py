@@ -37,7 +37,7 @@ from edgeq.exporting.onnx.writer import FloatModel, write_dynamic, write_fp16, w
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.tflite.graph import read_graph, rename_tensors, unpack
 from edgeq.exporting.tflite.plan import observed_tensors
-from edgeq.exporting.tflite.writer import Known, Options, TfliteModel, write
+from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions, write
 from edgeq.targets import get_target
 
 RECORD = Path(__file__).parent / "data" / "golden.json"
@@ -305,17 +305,17 @@ def _of_tflite_net(folder: Path) -> Iterator[tuple[str, Artifact]]:
 
 def _tflite_files(model: TfliteModel, folder: Path) -> Iterator[tuple[str, Artifact]]:
     ranges = synthetic_ranges(observed_tensors(model.graph), model.digest, model.preprocessing, "entropy")
-    known = Known({name: (ranges, name) for name in ranges.tensors})
+    known = RangeSources({name: (ranges, name) for name in ranges.tensors})
     layer = next(each for each in model.graph.operators if each.kind == "CONV_2D")
     keep = [model.graph.tensors[layer.outputs[0]].name]
     variants = {
-        "fp16": ("fp16", Options()),
-        "int8": ("int8", Options()),
-        "int8 keep": ("int8", Options(keep=keep)),
-        "int8 io": ("int8", Options(integer_io=True)),
-        "int16x8": ("int16x8", Options()),
-        "dynamic": ("dynamic", Options()),
-        "dynamic compat": ("dynamic", Options(compat="tflite-runtime")),
+        "fp16": ("fp16", TfliteOptions()),
+        "int8": ("int8", TfliteOptions()),
+        "int8 keep": ("int8", TfliteOptions(keep=keep)),
+        "int8 io": ("int8", TfliteOptions(integer_io=True)),
+        "int16x8": ("int16x8", TfliteOptions()),
+        "dynamic": ("dynamic", TfliteOptions()),
+        "dynamic compat": ("dynamic", TfliteOptions(compat="tflite-runtime")),
     }
     for label, (precision, options) in variants.items():
         yield label, write(model, "arm", precision, folder, options, known)

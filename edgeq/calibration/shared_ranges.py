@@ -19,7 +19,7 @@ from edgeq.exporting.graphs.linear import linear_of
 from edgeq.exporting.planning.selection import activation_behind, nodes_matching
 from edgeq.exporting.tflite.match import match_by_value
 from edgeq.exporting.tflite.plan import observed_tensors
-from edgeq.exporting.tflite.writer import Known, Options, TfliteModel, tensors_to_calibrate
+from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions, tensors_to_calibrate
 from edgeq.runtimes.litert_observer import TfliteObserver
 from edgeq.runtimes.observer import ActivationObserver
 
@@ -57,10 +57,10 @@ def collect_ranges(
     ranges: Ranges,
     source: CalibrationSource | None,
     precisions: Sequence[str],
-    options: Options,
+    options: TfliteOptions,
     out: Path,
     threads: int | None,
-) -> Known:
+) -> RangeSources:
     """Returns the ranges of the tensors that the files need: those of the ONNX graph, and the rest from the images.
 
     Args:
@@ -86,7 +86,7 @@ def collect_ranges(
         ).ranges
         known |= {name: (own, name) for name in rest}
     _log.info("%d of %d TFLite tensors share the ranges of the ONNX graph", shared, len(needed))
-    return Known(known, shared)
+    return RangeSources(known, shared)
 
 
 def translate_keep(

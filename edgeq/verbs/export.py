@@ -35,7 +35,7 @@ from edgeq.exporting.planning.selection import VitPlan, kept_by_vit_plan, select
 from edgeq.exporting.signal.output_groups import WHOLE, output_groups
 from edgeq.exporting.signal.ratio import Signal
 from edgeq.exporting.tflite import writer as tflite_writer
-from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
+from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, RangeSources, TfliteModel, TfliteOptions
 from edgeq.files import require_writable
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import registered
@@ -373,7 +373,7 @@ class _Export:
         reference = tflite_outputs(model, inputs)
         _check_decoder([spec.name for spec in model.outputs], model, reference, placement)
         ranges, path = self._ranges(model)
-        known = None if ranges is None else Known({name: (ranges, name) for name in ranges.tensors})
+        known = None if ranges is None else RangeSources({name: (ranges, name) for name in ranges.tensors})
         files = self._write_tflite(model, options, known, inputs, reference, [WHOLE] * len(model.outputs))
         return ExportResult(model, 0, {}, tuple(files), path)
 
@@ -382,13 +382,13 @@ class _Export:
             return None, None
         return self.calibration.ranges(model, self.out, self.threads, [self.target])
 
-    def _tflite_options(self, keep: Sequence[str]) -> Options:
+    def _tflite_options(self, keep: Sequence[str]) -> TfliteOptions:
         """Returns how TFLite files are written, with the operators that stay in float in the terms of the file."""
-        return Options(keep, self.options.integer_io, self.options.compat)
+        return TfliteOptions(keep, self.options.integer_io, self.options.compat)
 
     def _share(
         self, model: FloatModel, converted: TfliteModel, ranges: Ranges | None, inputs: Sequence[np.ndarray]
-    ) -> tuple[Options, Known | None]:
+    ) -> tuple[TfliteOptions, RangeSources | None]:
         """Returns how TFLite files are written, `keep` translated, and the ranges of their tensors."""
         if not get_format("tflite").effects["--keep"].intersection(self.precisions):
             return self._tflite_options(()), None
@@ -449,8 +449,8 @@ class _Export:
     def _write_tflite(
         self,
         model: TfliteModel,
-        options: Options,
-        known: Known | None,
+        options: TfliteOptions,
+        known: RangeSources | None,
         inputs: list[np.ndarray],
         reference: Reference,
         groups: Groups,

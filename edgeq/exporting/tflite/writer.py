@@ -84,7 +84,7 @@ class TfliteModel:
 
 
 @dataclass(frozen=True)
-class Known:
+class RangeSources:
     """Where the ranges of TFLite tensors are.
 
     Attributes:
@@ -97,7 +97,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Options:
+class TfliteOptions:
     """How TFLite files are written.
 
     Attributes:
@@ -111,7 +111,7 @@ class Options:
     compat: str | None = None
 
 
-def plan(model: TfliteModel, precision: str, options: Options) -> dict[int, LayerDecision]:
+def plan(model: TfliteModel, precision: str, options: TfliteOptions) -> dict[int, LayerDecision]:
     """Returns operator number -> decision for `int8`, `int16x8` or `dynamic`, before any range is known.
 
     Raises:
@@ -126,7 +126,7 @@ def plan(model: TfliteModel, precision: str, options: Options) -> dict[int, Laye
     return select_everywhere(model.graph, DYNAMIC, options.keep, without)
 
 
-def tensors_to_calibrate(model: TfliteModel, precisions: Sequence[str], options: Options) -> list[str]:
+def tensors_to_calibrate(model: TfliteModel, precisions: Sequence[str], options: TfliteOptions) -> list[str]:
     """Returns the tensors whose ranges the files of these precisions need, in graph order."""
     needed: set[str] = set()
     for precision in precisions:
@@ -136,7 +136,12 @@ def tensors_to_calibrate(model: TfliteModel, precisions: Sequence[str], options:
 
 
 def write(
-    model: TfliteModel, target: str, precision: str, folder: Path, options: Options, known: Known | None = None
+    model: TfliteModel,
+    target: str,
+    precision: str,
+    folder: Path,
+    options: TfliteOptions,
+    known: RangeSources | None = None,
 ) -> Artifact:
     """Returns the artifact of one precision, written to `folder`.
 
@@ -182,7 +187,7 @@ def write(
 
 
 def _quantized(
-    model: TfliteModel, precision: str, options: Options, known: Known | None
+    model: TfliteModel, precision: str, options: TfliteOptions, known: RangeSources | None
 ) -> tuple[bytes, dict[str, Any]]:
     if precision == "int16x8":
         _log.warning(
@@ -235,14 +240,14 @@ def _warn(name: str, precision: str, found: Set[LayerScheme]) -> None:
         _log.warning("no layer of %s has an INT8 form in TFLite; it computes in float: take fp32", name)
 
 
-def _apart(model: TfliteModel, decisions: Mapping[int, LayerDecision], known: Known) -> frozenset[int]:
+def _apart(model: TfliteModel, decisions: Mapping[int, LayerDecision], known: RangeSources) -> frozenset[int]:
     """Returns the CONCATENATIONs whose inputs do not go on one grid, by the ranges that those have on their own."""
     alone = {index: decision for index, decision in decisions.items() if decision.op_type != "CONCATENATION"}
     widths = {name: max(high, -low) for name, (low, high) in intervals(model.graph, known.tensors, alone).items()}
     return mixed_ranges(model.graph, decisions, widths)
 
 
-def _summary(graph: Graph, decisions: Mapping[int, LayerDecision], options: Options) -> dict[str, Any]:
+def _summary(graph: Graph, decisions: Mapping[int, LayerDecision], options: TfliteOptions) -> dict[str, Any]:
     layers = [decision for decision in decisions.values() if decision.op_type in LAYERS]
     counts = Counter(decision.scheme.name for decision in layers)
     floats = {decision.name: decision.reason for decision in layers if decision.is_float}
