@@ -22,7 +22,7 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.options import ExportOptions
-from edgeq.exporting.planning.selection import VitPlan
+from edgeq.exporting.planning.keep import VitPlan
 from edgeq.inputs import items_of
 from edgeq.verbs.export import ExportResult, export_model
 

@@ -17,8 +17,10 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError, MismatchError
 from edgeq.exporting.graphs.graph import constant
 from edgeq.exporting.onnx.writer import FloatModel, write_int8
+from edgeq.exporting.planning.keep import resolve_keep
 from edgeq.exporting.planning.selection import activation_behind
 from edgeq.exporting.tflite.graph import read_graph
+from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.writer import TfliteModel, TfliteOptions, tensors_to_calibrate, write
 from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import preprocess
@@ -137,12 +139,18 @@ def test_keep_by_onnx_node_name_reaches_the_tflite_file(pair: Pair, tmp_path: Pa
         for node in pair.model.graph.graph
         if node.op_type == "Conv" and node.inputs[0] and node.inputs[0].producer()
     )
-    (kept,) = translate_keep(pair.model, pair.converted, pair.matched, [str(node.name)])
+    (kept,) = translated(pair, [str(node.name)])
     assert pair.matched[kept] == activation_behind(node).name
-    artifact = write(pair.converted, "arm", "dynamic", tmp_path, TfliteOptions(keep=[kept]))
+    artifact = write(pair.converted, "arm", "dynamic", tmp_path, TfliteOptions(kept={kept: "asked for"}))
     assert artifact.quantization["float_nodes"] == {kept: "has no such form"}
     weight = constant(node.inputs[1])
     assert weight is not None and len(weight) == pair.converted.graph.tensors[numbers(pair)[kept]].shape[3]
+
+
+def translated(pair: Pair, keep: list[str]) -> dict[str, str]:
+    """Returns what `keep` means in the TFLite file."""
+    kept = resolve_keep(pair.model.graph, keep, unknown_to_graph=True)
+    return translate_keep(pair.model, pair.converted, pair.matched, kept)
 
 
 def numbers(pair: Pair) -> dict[str, int]:
@@ -151,7 +159,7 @@ def numbers(pair: Pair) -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
 def test_keep_by_operator_type_reaches_every_counterpart(pair: Pair, kind: str) -> None:
-    kept = translate_keep(pair.model, pair.converted, pair.matched, [kind])
+    kept = translated(pair, [kind])
     operators = {pair.converted.graph.tensors[operator.outputs[0]].name: operator.kind
                  for operator in pair.converted.graph.operators}  # fmt: skip
     same = {"Conv": "CONV_2D", "ConvTranspose": "TRANSPOSE_CONV"}[kind]
@@ -159,24 +167,25 @@ def test_keep_by_operator_type_reaches_every_counterpart(pair: Pair, kind: str) 
 
 
 def test_tflite_names_and_kinds_are_taken_as_they_are(pair: Pair) -> None:
-    assert translate_keep(pair.model, pair.converted, pair.matched, ["conv_2d_5", "TRANSPOSE_CONV"]) == [
-        "conv_2d_5",
-        "TRANSPOSE_CONV",
-    ]
+    deconvolutions = {operator_name(pair.converted.graph, operator) for operator in pair.converted.graph.operators
+                      if operator.kind == "TRANSPOSE_CONV"}  # fmt: skip
+    assert translated(pair, ["conv_2d_5", "TRANSPOSE_CONV"]) == {
+        "conv_2d_5": "kept by 'conv_2d_5'", **dict.fromkeys(deconvolutions, "kept by 'TRANSPOSE_CONV'"),
+    }  # fmt: skip
 
 
 def test_a_node_without_counterpart_is_told(pair: Pair) -> None:
     name = next(str(node.name) for node in pair.model.graph.graph if node.op_type == "Conv")
     with pytest.raises(InputError, match="the nodes that it matches have no counterpart in the TFLite file"):
-        translate_keep(pair.model, pair.converted, {}, [name])
-    with pytest.raises(InputError, match="--keep 'nothing': matches no node"):
-        translate_keep(pair.model, pair.converted, pair.matched, ["nothing"])
+        translated(pair._replace(matched={}), [name])
+    with pytest.raises(InputError, match="`keep` 'nothing': matches no node"):
+        translated(pair, ["nothing"])
 
 
 def test_a_layer_that_is_lost_among_others_is_warned_of(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     node = next(node for node in pair.model.graph.graph if node.op_type == "Conv")
     lost = {str(node.outputs[0].name), str(activation_behind(node).name)}
     less = {name: twin for name, twin in pair.matched.items() if twin not in lost}
-    kept = translate_keep(pair.model, pair.converted, less, ["Conv"])
+    kept = translated(pair._replace(matched=less), ["Conv"])
     assert "conv_2d_5" in kept and "conv_2d_1" not in kept
     assert f"`keep` 'Conv': no counterpart in the TFLite file for {node.name}" in caplog.text

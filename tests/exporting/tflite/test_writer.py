@@ -20,6 +20,7 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.tflite import quantize as quantize_module
 from edgeq.exporting.tflite.graph import Graph, read_graph
+from edgeq.exporting.tflite.keep import resolve_operators
 from edgeq.exporting.tflite.plan import INT8, INT16X8, LAYERS
 from edgeq.exporting.tflite.quantize import check, intervals, quantize
 from edgeq.exporting.tflite.writer import (
@@ -248,7 +249,7 @@ def test_a_tensor_without_range_is_a_mismatch_and_leaves_nothing(detector, known
     needed = tensors_to_calibrate(detector, ["int8"], TfliteOptions())
     assert {"image", "conv_2d_1"} <= set(needed) <= set(known.tensors)
     less = RangeSources({name: each for name, each in known.tensors.items() if name != "conv_2d_5"})
-    with pytest.raises(MismatchError, match="no interval for the TFLite tensor 'conv_2d_5'; give --calib with images"):
+    with pytest.raises(MismatchError, match="no interval for the TFLite tensor 'conv_2d_5'; give `calib` with images"):
         write(detector, "arm", "int8", tmp_path, TfliteOptions(), less)
     assert list(tmp_path.iterdir()) == []
 
@@ -281,7 +282,14 @@ def test_a_full_disk_leaves_whole_files_only(detector, tmp_path: Path, monkeypat
 
 
 def test_a_file_without_int8_layers_is_warned_of(detector, known, tmp_path: Path, caplog) -> None:
-    artifact = write(detector, "arm", "int8", tmp_path, TfliteOptions(keep=["CONV_2D", "TRANSPOSE_CONV"]), known)
+    artifact = write(
+        detector,
+        "arm",
+        "int8",
+        tmp_path,
+        TfliteOptions(resolve_operators(detector.graph, ["CONV_2D", "TRANSPOSE_CONV"])),
+        known,
+    )
     assert "no layer of small has an INT8 form in TFLite" in caplog.text
     assert artifact.quantization["int8_nodes"] == 0
     assert json.loads(artifact.manifest_path.read_text())["quantization"]["float_nodes"]["hm"] == "kept by 'CONV_2D'"
