@@ -107,7 +107,7 @@ def _calibration(
 ) -> CalibrationSource | None:
     is_path = isinstance(calib, str | os.PathLike)
     if images is not None and not is_path:
-        raise InputError("`images` is the folder of a COCO file's images, and `calib` is no file; omit `images`")
+        raise InputError("`images` is the folder of a COCO file's images, and `calib` is not a file; omit `images`")
     if calib is None:
         if method is not None:
             raise InputError(f"`method` {method!r} says how `calib` is read; give `calib`")

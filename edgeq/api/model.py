@@ -115,16 +115,16 @@ def load(
         dynamic_batch=dynamic_batch,
     )
     if isinstance(model, str | os.PathLike):
-        for parameter, given in (("example_input", example_input), ("name", name)):
-            if given is not None:
+        for parameter, is_given in (("example_input", example_input is not None), ("name", name is not None)):
+            if is_given:
                 raise InputError(f"`{parameter}` is for a torch.nn.Module; omit it, or give the module as `model`")
         reference = os.fspath(model)
         request = dataclasses.replace(request, reference=reference)
         name = Path(reference).stem if reference.endswith((".onnx", ".tflite")) else reference.rpartition(":")[2]
     else:
-        for parameter, given in (("size", size), ("weights", weights)):
-            if given is not None:
-                raise InputError(f"`{parameter}` does not go with a torch.nn.Module, which has its own; omit it")
+        for parameter, is_given in (("size", size is not None), ("weights", weights is not None)):
+            if is_given:
+                raise InputError(f"`{parameter}` cannot be combined with a torch.nn.Module, which has its own; omit it")
         name = type(model).__name__ if name is None else name
         if not isinstance(name, str) or re.fullmatch(r"[\w-]{1,100}", name) is None:
             raise InputError(f"`name` is {name!r}; wanted letters, digits, - and _, for the names of files")
