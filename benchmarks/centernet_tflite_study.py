@@ -24,7 +24,8 @@ from benchmarks.cases import Case, case, random_centernet, result_parser, write_
 from benchmarks.json_results import bench_jobs, evaluate_artifacts, merge
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.tflite.writer import PRECISIONS, Options
+from edgeq.exporting.options import ExportOptions
+from edgeq.exporting.tflite.writer import PRECISIONS
 from edgeq.files import atomic_path, write_json
 from edgeq.measurement.benchmark import Job, Sampling
 from edgeq.results.rows import provenance
@@ -63,7 +64,7 @@ def export(request: ModelRequest, calibration: CalibrationSource, folder: Path, 
     """Writes every precision for the new engine, and those that the old one cannot run again for it."""
     for engine, compat, wanted in ((NEW, None, precisions), (OLD, OLD, ("int8", "dynamic"))):
         if not (folder / engine).is_dir():
-            options = Options(compat=compat)
+            options = ExportOptions(compat=compat)
             export_model(
                 request, "arm", wanted, folder / engine, calibration=calibration, formats=("tflite",), options=options
             )

@@ -14,6 +14,7 @@ from edgeq.results.reading import parse_results
 from edgeq.results.rows import Row
 from edgeq.results.rows import merge as merge_results
 from edgeq.results.serialization import to_json
+from edgeq.tasks import score_types
 
 
 def bench_artifacts(*arguments: Any, **options: Any) -> list[dict[str, Any]]:
@@ -33,4 +34,4 @@ def evaluate_artifacts(*arguments: Any, **options: Any) -> list[dict[str, Any]]:
 
 def merge(results: Sequence[dict[str, Any]]) -> list[Row]:
     """Returns the rows of results, read as from a file."""
-    return merge_results(parse_results(list(results), "results"))
+    return merge_results(parse_results(list(results), "results", score_types()))

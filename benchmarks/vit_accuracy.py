@@ -28,12 +28,11 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.moves import moves_values
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.qdq import insert_qdq
-from edgeq.exporting.onnx.simulated_bits import insert_narrow_qdq
 from edgeq.exporting.onnx.writer import FloatModel, plan_int8, write_artifact, write_fp32
 from edgeq.exporting.passes.layernorm import NormedLinears, fold_layernorm_affine, normed_linears
 from edgeq.exporting.passes.rescale import smooth_channels, unify_channels
 from edgeq.exporting.planning.plan import make_plan
-from edgeq.exporting.planning.selection import Topology, VitPlan, choose, observed_tensors
+from edgeq.exporting.planning.selection import Selection, VitPlan, observed_tensors, select_layers
 from edgeq.files import write_json
 from edgeq.inputs.images import list_images
 from edgeq.results.rows import provenance
@@ -113,9 +112,9 @@ def add_outliers(model: FloatModel) -> FloatModel:
     return changed
 
 
-def everything(model: FloatModel) -> Topology:
-    """Returns a topology with a pair on every activation that is computed."""
-    chosen = choose(model.graph, X86.rules, vit_plan="fast")
+def everything(model: FloatModel) -> Selection:
+    """Returns a selection with a pair on every activation that is computed."""
+    chosen = select_layers(model.graph, X86.rules, vit_plan="fast")
     outputs = {value.name for value in model.graph.graph.outputs}
     values = [*model.graph.graph.inputs]
     values += [value for node in model.graph.graph if not moves_values(node) for value in node.outputs]
@@ -128,15 +127,13 @@ def write(model: FloatModel, step: Step, ranges: Ranges, bits: tuple[int, int], 
     if step.plan == "everything":
         graph = model.copy_graph()
         facts: Results = {"method": ranges.method}
-        plan = make_plan(graph, everything(model), ranges, X86.rules)
+        plan = make_plan(graph, everything(model).with_bits(*bits), ranges, X86.rules)
     else:
         vit_plan: VitPlan = step.plan  # type: ignore[assignment]
-        graph, plan, facts = plan_int8(model, X86, ranges, vit_plan=vit_plan)
-    if bits == (8, 8):
-        insert_qdq(graph, plan, X86.rules)
-        return write_artifact(model, graph, X86, "int8", folder, facts)
-    insert_narrow_qdq(graph, plan, X86.rules, *bits)
-    return write_artifact(model, graph, X86, f"simulated-w{bits[0]}a{bits[1]}", folder, facts)
+        graph, plan, facts = plan_int8(model, X86, ranges, vit_plan=vit_plan, bits=bits)
+    insert_qdq(graph, plan, X86.rules)
+    precision = "int8" if bits == (8, 8) else f"simulated-w{bits[0]}a{bits[1]}"
+    return write_artifact(model, graph, X86, precision, folder, facts)
 
 
 class Study:

@@ -17,15 +17,11 @@ from benchmarks.cases import result_parser, write_result
 from benchmarks.vit_accuracy import CALIBRATION_NUM, X86, Study, fashionmnist
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.graphs.graph import weight_of
-from edgeq.exporting.graphs.transformer import Role, find_transformer, matching_nodes
+from edgeq.exporting.graphs.transformer import matching_nodes
 from edgeq.exporting.onnx.qdq import insert_qdq
-from edgeq.exporting.onnx.simulated_bits import insert_narrow_qdq
-from edgeq.exporting.onnx.writer import write_artifact, write_fp32
-from edgeq.exporting.passes.gemm import rewrite_linear
-from edgeq.exporting.passes.packed_projection import split_projections
+from edgeq.exporting.onnx.writer import quantizable_graph, write_artifact, write_fp32
 from edgeq.exporting.planning.plan import make_plan
-from edgeq.exporting.planning.selection import choose
+from edgeq.exporting.planning.selection import select_named
 from edgeq.files import atomic_path
 from edgeq.inputs.images import read_image
 from edgeq.inputs.preprocessing import preprocess
@@ -40,25 +36,14 @@ EVERY = 5
 def write_group(study: Study, ranges: Ranges, pattern: str, bits: int, folder: Path) -> Artifact:
     """Returns a file in which only the layers that a pattern of `--keep` names are quantized."""
     model = study.model("folded")
-    graph = model.copy_graph()
-    split_projections(graph)
-    rewrite_linear(graph)
-    chosen = {node.name for node in matching_nodes(graph, pattern) or ()}
-    roles = find_transformer(graph).roles
-    others = [str(node.name) for node in graph.graph if weight_of(node) is not None and node.name not in chosen]
-    # A piece of a packed projection has no name of its own in `--keep`: its block and part name it.
-    keep = [keep_pattern(roles[name]) if name in roles else name for name in others]
-    plan = make_plan(graph, choose(graph, X86.rules, keep), ranges, X86.rules)
-    if bits == 8:
-        insert_qdq(graph, plan, X86.rules)
-        return write_artifact(model, graph, X86, "int8", folder, plan.summary())
-    insert_narrow_qdq(graph, plan, X86.rules, bits, bits)
-    return write_artifact(model, graph, X86, f"simulated-w{bits}a{bits}", folder, plan.summary())
-
-
-def keep_pattern(role: Role) -> str:
-    """Returns what `--keep` calls the layers of one part of one block."""
-    return f"vit.{role.block}.{'qk' if role.part in ('q', 'k') else role.part}"
+    graph, _ = quantizable_graph(model, X86)
+    int8 = X86.rules.static("Gemm")
+    assert int8 is not None
+    layers = {str(node.name): int8.with_bits(bits, bits) for node in matching_nodes(graph, pattern) or ()}
+    plan = make_plan(graph, select_named(graph, X86.rules, layers), ranges, X86.rules)
+    insert_qdq(graph, plan, X86.rules)
+    precision = "int8" if bits == 8 else f"simulated-w{bits}a{bits}"
+    return write_artifact(model, graph, X86, precision, folder, plan.summary())
 
 
 class Images:

@@ -23,6 +23,7 @@ from benchmarks.vit_accuracy import plain_model
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import save_onnx
+from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.selection import VitPlan
 from edgeq.measurement.benchmark import Job, Sampling
 from edgeq.results.rows import provenance
@@ -110,7 +111,12 @@ def make_entries(
     plans: list[Entry] = []
     for vit_plan in get_args(VitPlan):
         exported = export_model(
-            request, "x86", ("int8",), folder / vit_plan, calibration=calibration, vit_plan=vit_plan
+            request,
+            "x86",
+            ("int8",),
+            folder / vit_plan,
+            calibration=calibration,
+            options=ExportOptions(vit_plan=vit_plan),
         )
         plans.append((f"edgeq x86, {vit_plan}", exported.files[0].artifact, None))
         # The first pass over the images serves all plans.

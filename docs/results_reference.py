@@ -19,8 +19,9 @@ import msgspec
 
 from edgeq.files import write_text
 from edgeq.reporting.document import Document
-from edgeq.results.evaluation import SCORES, EvalResult
+from edgeq.results.evaluation import EvalResult
 from edgeq.results.measurement import BenchResult
+from edgeq.tasks import TASKS, get_task
 from edgeq.verbs.check import CheckResult
 from edgeq.verbs.doctor import Diagnosis
 from edgeq.verbs.gate import GateResult
@@ -68,7 +69,8 @@ class Section:
 
 def sections() -> tuple[Section, ...]:
     """Returns the keys of every file."""
-    scores = (Section(f"`edgeq eval --json`: the score of {kind.task}", tuple(_keys(kind))) for kind in SCORES)
+    types = {name: get_task(name).score_type for name in TASKS}
+    scores = (Section(f"`edgeq eval --json`: the score of {name}", tuple(_keys(kind))) for name, kind in types.items())
     return (
         Section("`edgeq bench --json`", tuple(_keys(BenchResult))),
         Section("`edgeq eval --json`", tuple(key for key in _keys(EvalResult) if not key.name.startswith("*"))),

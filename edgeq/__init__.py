@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from edgeq.errors import EdgeqError
     from edgeq.exporting.artifact import Artifact
     from edgeq.progress import Progress
-    from edgeq.results.evaluation import ClassificationScore, DetectionScore, EmbeddingScore, EvalResult, Score
+    from edgeq.results.evaluation import EvalResult, Score
     from edgeq.results.measurement import BenchResult
     from edgeq.runtimes import Session, open_session
     from edgeq.targets import Target, get_target
+    from edgeq.tasks.classification import ClassificationScore
+    from edgeq.tasks.detection.task import DetectionScore
+    from edgeq.tasks.embedding import EmbeddingScore
     from edgeq.verbs.check import CheckResult
     from edgeq.verbs.export import ExportResult
     from edgeq.verbs.gate import GateResult
@@ -72,10 +75,10 @@ _HOME = {
     "Artifact": "edgeq.exporting.artifact",
     "BenchResult": "edgeq.results.measurement",
     "CheckResult": "edgeq.verbs.check",
-    "ClassificationScore": "edgeq.results.evaluation",
-    "DetectionScore": "edgeq.results.evaluation",
+    "ClassificationScore": "edgeq.tasks.classification",
+    "DetectionScore": "edgeq.tasks.detection.task",
     "EdgeqError": "edgeq.errors",
-    "EmbeddingScore": "edgeq.results.evaluation",
+    "EmbeddingScore": "edgeq.tasks.embedding",
     "EvalResult": "edgeq.results.evaluation",
     "ExportResult": "edgeq.verbs.export",
     "GateResult": "edgeq.verbs.gate",

@@ -9,7 +9,9 @@ except by a `Struct` that forbids them.
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import copy
 import json
 import math
 import re
@@ -51,15 +53,21 @@ Raw = msgspec.Raw
 
 # Shorter runs of digits fit 64 bits.
 _LONG_INTEGER = re.compile(rb"(?<![0-9.])[0-9]{19}")
+# A key of more than 64 parts with points between them.
+_LONG_KEY = re.compile(rb"""(?<![\w"'-])(?:["'\w-]+[ \t]*\.[ \t]*){64}""")
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _TEXT = re.compile(rb'"[^"]*"')
 _STRUCTURE = b'"[]{}'
 _OTHERS = bytes(set(range(256)) - set(_STRUCTURE))
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
 _PLACE = re.compile(r"(?P<problem>.*) - at `(?P<place>\$.*)`", re.DOTALL)
-_STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
+_STEP = re.compile(r"""\.(?P<field>[^.\[\]]+)|\[(?P<key>\d+|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\]""")
+_ANY_KEY = "[...]"
+# Beyond so many keys the one that is wrong is not looked for.
+_MAX_KEYS = 200
 _AT_BYTE = re.compile(r"(?P<problem>.*) \(byte (?P<byte>\d+)\)")
 _MAX_SHOWN = 60
+_MAX_PLACE = 200
 _WORDS = {
     "array": "a list",
     "bool": "true or false",
@@ -139,8 +147,10 @@ def parse_toml(content: bytes, wanted: type[T], *, source: object, kind: str, ad
     Raises:
         InputError: it is not TOML or not of that type.
     """
-    if _LONG_INTEGER.search(content) or max(content.count(b"["), content.count(b"{")) > MAX_TOML_BYTES // 64:
-        raise InputError(f"{source}: holds a number of 19 digits or more, or thousands of tables; expected {kind}")
+    if _LONG_INTEGER.search(content):
+        raise InputError(f"{source}: holds a number of 19 digits or more; expected {kind}")
+    if _LONG_KEY.search(content):  # tomllib takes the square of their length
+        raise InputError(f"{source}: is nested deeper than {MAX_DEPTH} levels; expected {kind}")
     try:
         document = tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -228,7 +238,8 @@ def _refusals(
     except msgspec.ValidationError as refused:
         found = _PLACE.fullmatch(str(refused))
         problem, inner = (found["problem"], found["place"]) if found else (str(refused), "$")
-        where = place + inner[1:]
+        inner = _with_keys(inner, str(refused), wanted, reparse)
+        where = _cut(place + inner[1:], _MAX_PLACE)
         said = _explain(problem, inner, wanted, reparse)
         raise error(f"{source}: {'' if where == '$' else f'{where} '}{said}{expected}") from refused
     except UnicodeDecodeError as refused:
@@ -242,21 +253,24 @@ def _refusals(
 def _explain(problem: str, place: str, wanted: Any, reparse: Any) -> str:
     """Returns what is wrong at a place, with what was found there and, for a choice, what there is to choose from."""
     if problem.startswith("Object missing required field"):
-        return f"has no {problem.removeprefix('Object missing required field ')}"
+        return f"has no {_key(problem)}"
     schema = _schema_at(wanted, place)
     if problem.startswith("Object contains unknown field"):
         known = ", ".join(schema.get("properties", {}))
-        return f"has an unknown key {problem.removeprefix('Object contains unknown field ')}" + (
-            f" (known: {known})" if known else ""
-        )
+        return f"has an unknown key {_key(problem)}" + (f" (known: {known})" if known else "")
     shown = _shown_at(place, reparse)
     choices = ", ".join(map(str, schema.get("enum", ())))
     if problem.startswith("Invalid enum value") and choices:
         return f"is {shown or problem.removeprefix('Invalid enum value ')}, wanted one of {choices}"
     if problem.startswith("Expected "):
         said = problem.removeprefix("Expected ").partition(", got ")
-        return f"is {shown or _in_words(said[2], {})}, wanted {_in_words(said[0], schema)}"
+        return f"is {shown or _in_words(said[2], {}) or 'out of range'}, wanted {_in_words(said[0], schema)}"
     return problem if place == "$" else f"is refused: {problem}" if shown is None else f"is {shown}: {problem}"
+
+
+def _key(problem: str) -> str:
+    """Returns the key that msgspec names, in quotes: in a message of edgeq, backticks are for parameters."""
+    return repr(_cut(problem.partition("`")[2].removesuffix("`"), _MAX_SHOWN))
 
 
 def _in_words(said: str, schema: Mapping[str, Any]) -> str:
@@ -273,18 +287,56 @@ def _in_words(said: str, schema: Mapping[str, Any]) -> str:
 
 def _shown_at(place: str, reparse: Any) -> str | None:
     """Returns the start of what stands at a place; `None` where the place is not exact or that is a large part."""
-    with contextlib.suppress(ValueError, KeyError, IndexError, TypeError, RecursionError):
-        value, end = reparse(), 1
-        while end < len(place):
-            step = _STEP.match(place, end)
-            if step is None:
-                return None
-            value, end = value[step["key"] if step["key"] is not None else int(step["index"])], step.end()
+    with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+        value = _at(reparse(), place)
         if isinstance(value, (dict, list)) and len(value) > 4:
             return "a list" if isinstance(value, list) else "an object"
-        text = repr(value)
-        return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+        return _cut(repr(value), _MAX_SHOWN)
     return None
+
+
+def _at(document: Any, place: str) -> Any:
+    """Returns what stands at a place; raises `LookupError` or `TypeError` if nothing does."""
+    end = 1
+    while end < len(place):
+        step = _STEP.match(place, end)
+        if step is None:
+            raise LookupError(place)
+        document, end = document[step["field"] or ast.literal_eval(step["key"])], step.end()
+    return document
+
+
+def _with_keys(place: str, refused: str, wanted: Any, reparse: Any) -> str:
+    """Returns a place with the keys that msgspec leaves out: with them alone the document is refused as before."""
+    with contextlib.suppress(ValueError, LookupError, TypeError, RecursionError):
+        document = copy.deepcopy(reparse()) if _ANY_KEY in place else None
+        while _ANY_KEY in place:
+            before, _, after = place.partition(_ANY_KEY)
+            parent = _at(document, before)
+            entries = dict(parent)
+            for key, value in list(entries.items())[:_MAX_KEYS]:
+                parent.clear()
+                parent[key] = value
+                if _is_refused(document, wanted, refused):
+                    place = f"{before}[{key!r}]{after}"
+                    break
+            else:
+                break
+    return place
+
+
+def _is_refused(document: Any, wanted: Any, refused: str) -> bool:
+    try:
+        msgspec.convert(document, wanted, dec_hook=_decode_other)
+    except msgspec.ValidationError as error:
+        return str(error) == refused
+    return False
+
+
+def _cut(text: str, length: int) -> str:
+    """Returns a text fit for one line of a terminal: printable, and not longer than that."""
+    printable = "".join(each if each.isprintable() else "?" for each in text[: length + 1])
+    return printable if len(text) <= length else f"{printable[: length - 3]}..."
 
 
 def _schema_at(wanted: Any, place: str) -> dict[str, Any]:
@@ -292,9 +344,8 @@ def _schema_at(wanted: Any, place: str) -> dict[str, Any]:
     with contextlib.suppress(TypeError, KeyError, RuntimeError):
         whole = msgspec.json.schema(wanted, schema_hook=lambda _: {"type": "string"})
         schema = _resolved(whole, whole)
-        for step in _STEP.finditer(place.replace("[...]", "[0]"), 1):
-            key = step["key"]
-            inner = schema.get("properties", {}).get(key) if key is not None else None
+        for step in _STEP.finditer(place.replace(_ANY_KEY, "[0]"), 1):
+            inner = schema.get("properties", {}).get(step["field"])
             schema = _resolved(inner or schema.get("items") or schema.get("additionalProperties") or {}, whole)
         return schema
     return {}

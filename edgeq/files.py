@@ -102,7 +102,7 @@ def sha256_json(document: Any) -> str:
 def _cannot_write(target: Path, error: OSError) -> InputError:
     reason = error.strerror or str(error)
     return InputError(
-        f"{target}: cannot be written ({reason}); nothing was left behind, choose another --out or free space"
+        f"{target}: cannot be written ({reason}); nothing was left behind, choose another `out` or free space"
     )
 
 

@@ -140,7 +140,7 @@ def parse_cpus(text: str) -> list[int]:
         found = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part.strip())
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
         if first > last:
-            raise InputError(f"--cpus {text}: wanted numbers and ranges of CPUs with commas, for example 0,2-3")
+            raise InputError(f"`cpus` {text}: wanted numbers and ranges of CPUs with commas, for example 0,2-3")
         cpus |= set(range(first, last + 1))
     return sorted(cpus)
 

@@ -36,14 +36,16 @@ def load_object(kind: str, reference: str) -> Any:
 
 
 def load_entry(kind: str, table: Mapping[str, str], name: str) -> Any:
-    """Returns the object registered as `name` in a table of ours or in the entry point group `edgeq.<kind>s`.
+    """Returns the object registered as `name` in a table of ours or in the entry point group of its kind.
+
+    The group of `weight method` is `edgeq.weight_methods`.
 
     Raises:
         InputError: nothing of that name is registered; the message lists what is.
     """
     if name in table:
         return load_object(kind, table[name])
-    for entry in entry_points(group=f"edgeq.{kind}s"):
+    for entry in entry_points(group=_group(kind)):
         if entry.name == name:
             return entry.load()
     raise InputError(f"unknown {kind} {name!r}; known: {', '.join(registered(kind, table))}")
@@ -51,4 +53,8 @@ def load_entry(kind: str, table: Mapping[str, str], name: str) -> Any:
 
 def registered(kind: str, table: Mapping[str, str]) -> list[str]:
     """Returns the sorted names that `load_entry` knows for a kind."""
-    return sorted({*table, *(entry.name for entry in entry_points(group=f"edgeq.{kind}s"))})
+    return sorted({*table, *(entry.name for entry in entry_points(group=_group(kind)))})
+
+
+def _group(kind: str) -> str:
+    return f"edgeq.{kind.replace(' ', '_')}s"

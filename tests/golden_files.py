@@ -38,7 +38,7 @@ from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.tflite.graph import read_graph, rename_tensors, unpack
 from edgeq.exporting.tflite.plan import observed_tensors
 from edgeq.exporting.tflite.writer import Known, Options, TfliteModel, write
-from edgeq.targets import Target, get_target
+from edgeq.targets import get_target
 
 RECORD = Path(__file__).parent / "data" / "golden.json"
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -89,6 +89,10 @@ TEXTS = {
         c = Conv(j, v8_8_1_1) rc = Relu(c) y = Conv(rc, w2_8_1_1) }""",
     "decoded": """g (float[1,3,8,8] x) => (float[1,4,64] y) { c = Conv<pads=[1,1,1,1]>(x, w8_3_3_3) r = Relu(c)
         b = Conv(r, w2_8_1_1) o = Conv(r, v2_8_1_1) s = Sigmoid(o) j = Concat<axis=1>(b, s) y = Reshape(j, shape) }""",
+    "coordinates": """g (float[1,3,8,8] x) => (float[1,2,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, w4_3_3_3) rb = Relu(a)
+        j = Concat<axis=1>(rb, grid1_2_8_8) c = Conv(j, w4_6_1_1) rc = Relu(c) y = Conv(rc, w2_4_1_1) }""",
+    "pruned": """g (float[1,3,8,8] x) => (float[1,2,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, dead4_3_3_3, b4) ra = Relu(a)
+        c = Conv(ra, dead4_4_1_1) rc = Relu(c) y = Conv(rc, w2_4_1_1) }""",
 }
 """Name -> graph in ONNX text; a weight's name says its shape."""
 
@@ -180,6 +184,8 @@ def _weight(name: str) -> np.ndarray:
     weight = np.random.default_rng(seed).integers(-255, 256, shape).astype(np.float32) / np.float32(256)
     if name.startswith("tiny"):
         weight[2] *= np.float32(2.0**-40)
+    if name.startswith("dead"):
+        weight[1] = 0
     return weight
 
 
@@ -247,7 +253,7 @@ def _of_onnx(path: str, folder: Path) -> Iterator[tuple[str, Artifact]]:
     for name in ("x86", "x86-ort", "arm", "jetson-orin"):
         target = get_target(name)
         yield f"{name}/int8", write_int8(model, target, folder, known)
-        if target.rules.dynamic:
+        if target.rules.takes_dynamic:
             yield f"{name}/dynamic", write_dynamic(model, target, folder)
 
 
@@ -266,18 +272,14 @@ def _onnx_files(
     yield f"{name}/int8 minmax", write_int8(model, target, folder, _ranges_of(model, "minmax"))
     layers = [str(node.name) for node in model.graph.graph if node.op_type in WEIGHTED_OPS]
     yield f"{name}/int8 keep", write_int8(model, target, folder, ranges, [layers[0]])
-    if "ConvTranspose" not in target.rules.int8_ops and any(
+    if "ConvTranspose" in target.rules.on_request and any(
         node.op_type == "ConvTranspose" for node in model.graph.graph
     ):
-        yield f"{name}/int8 deconv", write_int8(model, _with_deconvolution(target), folder, ranges)
-    if target.rules.dynamic:
+        asked = dataclasses.replace(target, rules=target.rules.requested("ConvTranspose"))
+        yield f"{name}/int8 deconv", write_int8(model, asked, folder, ranges)
+    if target.rules.takes_dynamic:
         yield f"{name}/dynamic", write_dynamic(model, target, folder)
         yield f"{name}/dynamic keep", write_dynamic(model, target, folder, [layers[0]])
-
-
-def _with_deconvolution(target: Target) -> Target:
-    rules = dataclasses.replace(target.rules, int8_ops=target.rules.int8_ops | {"ConvTranspose"})
-    return dataclasses.replace(target, rules=rules)
 
 
 def _narrow_files(model: FloatModel, folder: Path) -> Iterator[tuple[str, Artifact]]:
@@ -325,13 +327,18 @@ def _tflite_files(model: TfliteModel, folder: Path) -> Iterator[tuple[str, Artif
 def _digests(artifact: Artifact) -> Digests:
     content = artifact.path.read_bytes()
     canonical = canonical_tflite(content) if artifact.format == "tflite" else canonical_onnx(content)
-    facts = {
-        key: value for key, value in artifact.quantization.items() if key not in ("ranges_digest", "ranges_digests")
-    }
+    facts = {key: _without_words(artifact.quantization[key]) for key in _FACTS if key in artifact.quantization}
     cache = facts.get("calibration_cache")
     given = {} if cache is None else {"cache": _sha256((artifact.path.parent / cache["file"]).read_bytes())}
     digest = _sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     return {"canonical": _sha256(canonical), "facts": digest, "bytes": _sha256(content), **given}
+
+
+def _without_words(fact: Any) -> Any:
+    """Returns an entry of the manifest without its reasons, which may be worded anew."""
+    if isinstance(fact, Mapping):
+        return {key: "" if " " in str(value) else value for key, value in fact.items()}
+    return len(fact) if isinstance(fact, list) else fact
 
 
 def canonical_onnx(content: bytes) -> bytes:

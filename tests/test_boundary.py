@@ -57,9 +57,9 @@ def test_a_document_becomes_a_value_of_the_type():
     ("text", "said"),
     [
         ("[]", "w.json: is [], wanted keys with values; expected a whole"),
-        ("{}", "w.json: has no `parts`; expected a whole"),
+        ("{}", "w.json: has no 'parts'; expected a whole"),
         ('{"parts": 3}', "w.json: $.parts is 3, wanted a list; expected a whole"),
-        ('{"parts": [{"name": "a"}, {"sizes": []}]}', "w.json: $.parts[1] has no `name`; expected a whole"),
+        ('{"parts": [{"name": "a"}, {"sizes": []}]}', "w.json: $.parts[1] has no 'name'; expected a whole"),
         (
             '{"parts": [{"name": "a", "sizes": [1, 2, "3"]}]}',
             "w.json: $.parts[0].sizes[2] is '3', wanted a whole number; expected a whole",
@@ -88,6 +88,17 @@ def test_what_does_not_fit_is_one_line_with_its_place(text, said):
     assert str(caught.value) == said
 
 
+def test_a_wrong_entry_of_a_map_is_named():
+    text = '{"parts": [], "named": {"a": {"name": "x"}, "b\\n\'c": {"name": "y", "sizes": [-1, "2"]}, "d": {}}}'
+    with pytest.raises(InputError) as caught:
+        parse(text)
+    assert str(caught.value).startswith(
+        """w.json: $.named["b\\n'c"].sizes[1] is '2', wanted a whole number; expected"""
+    )
+    with pytest.raises(InputError, match=r"\$\['two'\]\['b'\] is -1, wanted a whole number from 0; expected"):
+        parse('{"one": {"a": 1}, "two": {"a": 1, "b": -1}}', dict[str, dict[str, Count]])
+
+
 def test_the_error_has_the_class_the_advice_and_the_place_of_the_caller():
     with pytest.raises(EngineError) as caught:
         parse('{"name": 3}', Part, place="$.parts['a']", error=EngineError, advice="write it again")
@@ -95,8 +106,15 @@ def test_the_error_has_the_class_the_advice_and_the_place_of_the_caller():
 
 
 def test_a_closed_type_names_its_keys():
-    with pytest.raises(InputError, match=r"has an unknown key `depth` \(known: width, height\); expected a whole"):
+    with pytest.raises(InputError, match=r"has an unknown key 'depth' \(known: width, height\); expected a whole"):
         parse('{"width": 1, "depth": 2}', Closed)
+
+
+def test_keys_and_values_of_any_length_and_kind_are_one_short_line():
+    for text in ('{"de\\npth\\u001b[2J": 2}', '{"%s": 2}' % ("d" * 100_000), '{"width": "%s"}' % ("w" * 100_000)):
+        with pytest.raises(InputError) as caught:
+            parse(text, Closed, place="$['\n" + "k" * 1000 + "']")
+        assert str(caught.value).isprintable() and len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("digits", [20, 401, 5000, 300_000])
@@ -160,14 +178,17 @@ def test_files_that_cannot_be_read_are_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("width = 1\ndepth = 2", "t.toml: has an unknown key `depth`"),
+        ("width = 1\ndepth = 2", "t.toml: has an unknown key 'depth'"),
         ("width = 1.5", "t.toml: $.width is 1.5, wanted a whole number"),
         ("width = 2020-01-01", "t.toml: $.width is "),
         ("width = inf", "t.toml: holds inf, which is not a finite number"),
         ("width = 1" + "0" * 5000, "t.toml: holds a number of 19 digits or more"),
         ("width = 0x" + "f" * 17, "t.toml: holds an integer of more than 64 bits"),
         ("width = " + "[" * 5000, "t.toml: is not valid TOML"),
-        ("a." * 500 + "a = 1", "t.toml: is nested deeper than 64 levels"),
+        ("a." * 64 + "a = 1", "t.toml: is nested deeper than 64 levels"),
+        ("a." * 500_000 + "a = 1", "t.toml: is nested deeper than 64 levels"),
+        ('["a"' + " . 'a'" * 100_000 + "]\na = 1", "t.toml: is nested deeper than 64 levels"),
+        ("a = " + "[" * 300_000, "t.toml: is not valid TOML"),
         ("width = ", "t.toml: is not valid TOML"),
         ("width = 1\nwidth = 1", "t.toml: is not valid TOML"),
     ],

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.markdown import Block, code_blocks, shell_commands
+from tests.markdown import Block, ShellCommand, code_blocks, shell_commands
 from tests.test_order import ROOT
 
 _TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -90,31 +90,39 @@ def test_what_the_text_says_works(recipe, prepared, sandbox, tmp_path):
         place = (sandbox if path.endswith(".py") else folder) / path
         assert not place.exists()
         place.write_text(text)
-    commands = [command for block in recipe.run for command in shell_commands(block.text)]
+    steps = [step for block in recipe.run for step in _steps(block)]
 
     # Without the line the name is unknown: what runs below is the new thing.
-    before = _run(commands[0].expanded(folder), sandbox, folder)
+    before = _run(steps[0], sandbox, folder)
     assert before.returncode == 1
-    assert "error: unknown " in before.stderr
+    assert re.search(rf"unknown (\w+ )?{recipe.title.split()[-1]} ", before.stderr), before.stderr
 
     for line, table, path in recipe.lines:
         _add_line(sandbox / path, table, line)
-    for command in commands:
-        done = _run(command.expanded(folder), sandbox, folder)
+    for step in steps:
+        done = _run(step, sandbox, folder)
         assert done.returncode == 0, done.stderr
     _require_style(sandbox, [path for path in recipe.files if path.endswith(".py")])
 
 
-def _run(words: list[str], sandbox: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    assert words[0] == "edgeq"
+def _steps(block: Block) -> list[ShellCommand]:
+    """Returns the commands of a shell block, or the one that runs a block of Python."""
+    if block.language == "python":
+        return [ShellCommand({}, ["python", "-c", block.text])]
+    return list(shell_commands(block.text))
+
+
+def _run(step: ShellCommand, sandbox: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    program, *arguments = step.words if step.words[0] == "python" else step.expanded(folder)
+    python = {"edgeq": [sys.executable, "-m", "edgeq"], "python": [sys.executable]}[program]
     environment = {**os.environ, "PYTHONPATH": str(sandbox), "EDGEQ_DEBUG": ""}
     return subprocess.run(
-        [sys.executable, "-m", *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [*python, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
 
 
 def _add_line(path: Path, table: str, line: str) -> None:
-    """Adds a line at the end of a module's dictionary."""
+    """Adds a line at the end of a module's dictionary, which may be written on one line."""
     text = path.read_text()
     (value,) = [
         node.value
@@ -123,9 +131,23 @@ def _add_line(path: Path, table: str, line: str) -> None:
     ]
     assert isinstance(value, ast.Dict)
     assert value.end_lineno is not None
-    lines = text.splitlines(keepends=True)
-    lines.insert(value.end_lineno - 1, f"    {line}")
-    path.write_text("".join(lines))
+    before = text.splitlines(keepends=True)[: value.end_lineno]
+    assert value.end_col_offset is not None
+    head = "".join([*before[:-1], before[-1][: value.end_col_offset - 1]]).rstrip()
+    comma = "" if head.endswith((",", "{")) else ","
+    path.write_text(
+        f"{head}{comma}\n    {line}" + text[len("".join(before)) - len(before[-1]) + value.end_col_offset - 1 :]
+    )
+
+
+@pytest.mark.parametrize("table", ['T: dict[str, str] = {"a": "b"}', 'T: dict[str, str] = {\n    "a": "b",\n}'])
+def test_a_line_is_added_to_a_table(table, tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(f"{table}\nafter = 1\n")
+    _add_line(path, "T", '"c": "d",\n')
+    names: dict[str, object] = {}
+    exec(path.read_text(), names)  # noqa: S102 - written above
+    assert (names["T"], names["after"]) == ({"a": "b", "c": "d"}, 1)
 
 
 def _require_style(sandbox: Path, paths: list[str]) -> None:

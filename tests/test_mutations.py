@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from edgeq.boundary import parse_json
+from edgeq.boundary import convert, parse_json
 from edgeq.calibrators.ranges import Ranges
 from edgeq.cli.console import describe_layers, print_report
 from edgeq.devices.config import read_devices
@@ -23,12 +23,17 @@ from edgeq.evaluation.prediction_codec import pack_prediction, unpack_prediction
 from edgeq.exporting.artifact import parse_manifest
 from edgeq.inputs.images import list_images
 from edgeq.inputs.presets import load_preset, parse_labels
+from edgeq.measurement.telemetry import Observations, Window
 from edgeq.reporting.build import build_document
 from edgeq.reporting.runs import read_runs
 from edgeq.results.environment import parse_environment
+from edgeq.runtimes.answers import Power, Sensed, Series, Turn
+from edgeq.runtimes.latency import summarize
 from edgeq.runtimes.runner import make_inputs
-from edgeq.tasks.classification import class_indices, load_labelled_images
+from edgeq.tasks.classification import class_indices
 from edgeq.tasks.detection.coco import category_ids, load_ground_truth
+from edgeq.tasks.detection.task import DetectionTask
+from edgeq.tasks.labelled_images import load_labelled_images
 from edgeq.verbs.gate import Limits, check_limits
 from tests.mutations import mutate_json, mutate_toml
 from tests.reporting.made import make_detections, make_ground_truth, make_score, make_timing
@@ -103,12 +108,27 @@ def read_classes(path: Path) -> None:
 
 
 def read_prediction(path: Path) -> None:
-    unpack_prediction(parse_json(path.read_bytes(), dict[str, Any], source=path, kind="a prediction"))
+    unpack_prediction(DetectionTask, parse_json(path.read_bytes(), dict[str, Any], source=path, kind="a prediction"))
 
 
 def read_environment(path: Path) -> None:
     found = parse_json(path.read_bytes(), dict[str, Any], source=path, kind="an environment")
     parse_environment(found, source=path)
+
+
+def read_turn(path: Path) -> None:
+    found = parse_json(path.read_bytes(), dict[str, Any], source=path, kind="an answer")
+    summarize(convert(found, Turn, source=path, kind="an answer", place="answer").samples_ns)
+
+
+def read_series(path: Path) -> None:
+    found = parse_json(path.read_bytes(), dict[str, Any], source=path, kind="an answer")
+    series = convert(found, Series, source=path, kind="an answer", place="answer")
+    power = Power("rails", "INA3221", 2.0)
+    observed = Observations(power=power, series=series, before=Sensed({"cpu_clock": found.get("cpu_clock")}))
+    observed.energy([Window(0, 10**10, None)], images=3)
+    observed.governors()
+    assert observed.sensors() is None or observed.troubles(gpu=True) is not None
 
 
 def recorded(name: str) -> Any:
@@ -123,8 +143,25 @@ def made_results() -> list[dict[str, Any]]:
 
 def a_prediction() -> dict[str, Any]:
     truth = make_ground_truth(1)
-    return pack_prediction(next(iter(make_detections(truth, 0, 1.0).values())))
+    return pack_prediction(DetectionTask, next(iter(make_detections(truth, 0, 1.0).values())))
 
+
+TURN = {
+    "ok": True,
+    "samples_ns": [3, 4, 5],
+    "window_ns": [1, 20],
+    "clock_mhz": [2400.0, 2400.0],
+    "energy_j": 0.5,
+    "device_ns": {"compute": [1, 2, 3], "enqueue": [1, 1, 1]},
+}
+SERIES = {
+    "entries": [{"t_s": 0.1, "cpu_clock": {"policy0": 2400}}],
+    "power": [[number, number + 1, 5.0] for number in range(12)],
+    "cpu_share": 0.01,
+    "troubles": ["too hot"],
+    "gpu_troubles": [],
+    "cpu_clock": {"policy0": {"mhz": 2400, "governor": "ondemand"}},
+}
 
 # Kind of file -> its name, its content, and all that is done with it.
 JSON_KINDS: dict[str, tuple[str, Callable[[], Any], Callable[[Path], object]]] = {
@@ -137,6 +174,8 @@ JSON_KINDS: dict[str, tuple[str, Callable[[], Any], Callable[[Path], object]]] =
     "COCO": ("instances.json", lambda: COCO, read_coco),
     "classes": ("labels.json", lambda: {"3.png": "cat", "5.png": 2}, read_classes),
     "prediction": ("prediction.json", a_prediction, read_prediction),
+    "turn": ("turn.json", lambda: TURN, read_turn),
+    "series": ("series.json", lambda: SERIES, read_series),
     "environment": ("environment.json", lambda: recorded("bench.json")[0]["environment"], read_environment),
 }
 TOML_KINDS: dict[str, tuple[str, str, Callable[[Path], object]]] = {

@@ -36,7 +36,9 @@ class Level:
 
 # Lowest first. A new module or package under edgeq/ is entered here, and nowhere else.
 LEVELS = (
-    Level(frozenset({"boundary", "errors", "files", "machine", "packing", "progress", "registry", "resume"})),
+    Level(
+        frozenset({"boundary", "errors", "files", "machine", "packing", "progress", "registry", "resume", "schemes"})
+    ),
     Level(frozenset({"sensors"})),
     Level(frozenset({"calibrators", "quantizers", "targets"}), mixed=False),
     Level(frozenset({"exporting"})),
@@ -66,7 +68,7 @@ ROOT_LINKS = {
     "calibrators": "edgeq.calibrators", "export": "edgeq.exporting", "runtimes": "edgeq.runtimes",
     "targets": "edgeq.targets",
 }  # fmt: skip
-"""Link -> the package that it leads to. `edgeq.export` is the function of the public API."""
+"""Link -> the package that it leads to. `edgeq.exporting` is the function of the public API."""
 REGISTRY_ENTRY = re.compile(r"(edgeq(?:\.\w+)+):\w+")
 
 

@@ -37,6 +37,19 @@ _ALLOWED = {
     "No module named pip",
 }
 
+_OPTION = re.compile(r"(?<![\w(-])--[a-z][\w-]*")
+_COMMAND = re.compile(r"`edgeq [^`]*`|^edgeq \S.*|pip install [^;]*")
+_OPTIONS_OF_OTHERS = {"--system-site-packages"}
+"""Options of other programs, which messages may tell a user to give."""
+_PASS_OPTIONS = {"edgeq/devices/environment.py", "edgeq/devices/on_device/venv.py", "edgeq/sensors/nvidia_gpu.py"}
+"""Modules that give options to other programs."""
+_COMMAND_LINES = ("edgeq/cli/", "edgeq/models/train_shapes.py")
+_NAME_OPTIONS_STILL = (
+    "edgeq/exporting/planning/", "edgeq/exporting/tensorrt/", "edgeq/exporting/tflite/",
+    "edgeq/sources/model.py", "edgeq/tasks/", "edgeq/verbs/export.py", "edgeq/verbs/gate.py",
+)  # fmt: skip
+"""Modules whose messages are still to be written in parameters."""
+
 _GENERATED = re.compile(r"<!-- (?!cli)\w+:begin -->.*?<!-- \w+:end -->", re.DOTALL)
 _CODE = re.compile(r"^```.*?^```|^    [^\n]*|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 
@@ -65,8 +78,8 @@ def test_the_documents_that_hold_the_help_texts_are_among_them():
     assert {README, REFERENCE} <= set(_documents())
 
 
-def messages(source: str) -> Iterator[tuple[int, str]]:
-    """Yields line and text of all strings of a module that hold a sentence; docstrings are left out."""
+def strings(source: str) -> Iterator[tuple[int, str]]:
+    """Yields line and text of all strings of a module but docstrings; values in f-strings are `{}`."""
     tree = ast.parse(source)
     parts = {part for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     alone = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
@@ -79,8 +92,12 @@ def messages(source: str) -> Iterator[tuple[int, str]]:
             text = node.value
         else:
             continue
-        if text.count(" ") > 1 and text not in _ALLOWED:
-            yield node.lineno, text
+        yield node.lineno, text
+
+
+def messages(source: str) -> Iterator[tuple[int, str]]:
+    """Yields line and text of those strings of a module that hold a sentence."""
+    yield from ((line, text) for line, text in strings(source) if text.count(" ") > 1 and text not in _ALLOWED)
 
 
 def test_messages_are_in_plain_english():
@@ -113,3 +130,45 @@ def test_a_phrase_is_found(text):
 def test_messages_are_found_in_raises_logs_and_f_strings_but_not_docstrings():
     source = '"""A b c."""\ndef f(x):\n    """D e f."""\n    log("g h i")\n    raise E(f"j {x} k l")\n'
     assert [text for _, text in messages(source)] == ["g h i", "j {} k l"]
+
+
+def options_in(text: str) -> list[str]:
+    """Returns the options that a message names, but for those of whole commands."""
+    return [option for option in _OPTION.findall(_COMMAND.sub("", text)) if option not in _OPTIONS_OF_OTHERS]
+
+
+def test_messages_below_the_command_line_name_parameters_instead_of_options():
+    """A user of the Python API gives `keep`; edgeq/cli/words.py makes --keep of it for a user of the command line."""
+    found = [
+        f"{path}:{line}: {', '.join(options)}"
+        for path in (str(each.relative_to(ROOT)) for each in sorted((ROOT / "edgeq").rglob("*.py")))
+        if not path.startswith((*_COMMAND_LINES, *_NAME_OPTIONS_STILL))
+        for line, text in strings((ROOT / path).read_text(encoding="utf-8"))
+        if (" " in text or path not in _PASS_OPTIONS) and (options := options_in(text))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("module", _NAME_OPTIONS_STILL)
+def test_modules_that_name_options_still_are_listed_no_longer_than_they_do(module):
+    place = ROOT / module
+    files = [place] if place.is_file() else place.rglob("*.py")
+    assert any(options_in(text) for file in files for _, text in strings(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("--keep {}: matches no node", ["--keep"]),
+        ("--size", ["--size"]),
+        ("run `edgeq calibrate` or give --calib and --images", ["--calib", "--images"]),
+        ("run `edgeq calibrate MODEL IMAGES --method best`", []),
+        ("edgeq doctor --device-test", []),
+        ("pip install --upgrade {}; or give --threads", ["--threads"]),
+        ("a virtual environment needs --system-site-packages", []),
+        ("var(--ink)", []),
+        ("vit_plan, x--y and `vit_plan`", []),
+    ],
+)
+def test_options_are_found_outside_whole_commands(text, options):
+    assert options_in(text) == options

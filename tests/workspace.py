@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -24,9 +25,9 @@ def deit():
 def prepare(folder: Path, images: int = 5) -> Path:
     """Fills an empty folder and returns it.
 
-    It holds `images/` with `train.json`, `val.json` and `labels.csv`, the detectors
-    `centernet.safetensors`, `yolox_nano.onnx` and `yolov10.onnx`, `train2017/`, the factory `mymodels:deit` and CLIP's
-    files.
+    It holds `images/` with `train.json`, `val.json`, `labels.csv` and `counts.json`, the detectors
+    `centernet.safetensors`, `yolox_nano.onnx` and `yolov10.onnx`, `counter.onnx`, `train2017/`, the factory
+    `mymodels:deit` and CLIP's files.
     """
     annotations = draw_shapes_dataset(folder / "images", images=images, seed=5)
     for name in ("train.json", "val.json"):
@@ -38,9 +39,11 @@ def prepare(folder: Path, images: int = 5) -> Path:
     weights = shipped_weights("centernet_shapes")
     assert weights is not None
     shutil.copy(weights, folder / "centernet.safetensors")
+    (folder / "counts.json").write_text(json.dumps({name: number % 4 for number, name in enumerate(names)}))
     (folder / "mymodels.py").write_text(_MY_MODELS)
     save_yolox(folder / "yolox_nano.onnx")
     save_end_to_end(folder / "yolov10.onnx")
+    save_counter(folder / "counter.onnx")
     for precision, noise in (("fp32", 0.0), ("int8", 0.01)):
         save_embedder(folder / f"clip.x86.{precision}.onnx", precision, noise)
     return folder
@@ -132,5 +135,33 @@ def save_end_to_end(path: Path, height_px: int = 64, width_px: int = 96, boxes: 
             numpy_helper.from_array(rows[None].astype(np.float32), "rows"),
             numpy_helper.from_array(np.array([0, 0, 0, 0, 0.001, 0], np.float32), "scores"),
         ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+def save_counter(path: Path, size_px: int = 32) -> None:
+    """Writes a net that gives one number, `(1, 1)`, in the order of the counts of `counts.json`."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = {
+        "w1": rng.normal(0, 0.3, (8, 3, 3, 3)),
+        "b1": rng.normal(0, 0.1, 8),
+        "w2": rng.uniform(0, 1, (1, 8, 1, 1)),
+        "b2": np.ones(1),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["image", "w1", "b1"], ["map"], name="first", pads=[1, 1, 1, 1]),
+            helper.make_node("Relu", ["map"], ["active"]),
+            helper.make_node("GlobalAveragePool", ["active"], ["mean"]),
+            helper.make_node("Conv", ["mean", "w2", "b2"], ["number"], name="second"),
+            helper.make_node("Flatten", ["number"], ["count"]),
+        ],
+        "counter",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, size_px, size_px])],
+        [helper.make_tensor_value_info("count", TensorProto.FLOAT, [1, 1])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)

@@ -21,6 +21,7 @@ from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.files import require_writable
 from edgeq.inputs import ImageFile, Item, UnreadableImages, items_of
+from edgeq.targets import Target
 
 DEFAULT_METHOD = "lp"
 """Least loss on the detectors of the benchmarks; see benchmarks/methods.py."""
@@ -61,6 +62,7 @@ def calibrate(
     options: dict[str, float] | None = None,
     num: int = DEFAULT_NUM,
     threads: int | None = None,
+    targets: Sequence[Target] = (),
 ) -> Calibration:
     """Returns the ranges of a model over images, and writes them to `out`.
 
@@ -73,13 +75,14 @@ def calibrate(
         images: Paths of image files; or an array or an iterable of arrays, which are images `(H, W, 3)` of uint8 or
             inputs `(C, H, W)` or `(N, C, H, W)` that are pre-processed already. Copies of one image are counted once.
         out: Where to write the ranges.
-        tensors: Names of the tensors to observe; by default all that some target or precision quantizes.
+        tensors: Names of the tensors to observe; by default all that some target of edgeq or precision quantizes.
         method: A name of `edgeq.calibrators.METHODS`, or `best`, which measures the layers of an ONNX graph on held-out
             images (`edgeq.calibration.layerwise`). It can be changed later without the images, to any but `best`.
         options: Options of the method; of `best` they are `bits` (8) and `held_out` (32 images).
         num: The most images to take: evenly spaced from files, an array or a list, the first ones of any other
             iterable.
         threads: CPU threads of the engine.
+        targets: Further targets, for example installed ones, that the ranges have to serve.
 
     Raises:
         InputError: there are no images, more than 5 % of them cannot be read, an array does not fit the model, an
@@ -102,7 +105,7 @@ def calibrate(
         counted, held_out = _part(chosen, int(options.get("held_out", HELD_OUT)))
     # Arrays that do not fit are an error of the caller's program: there is nothing to resume.
     files = isinstance(chosen, list) and all(isinstance(item, ImageFile) for item in chosen)
-    collector = Collector(observed_model(model, tensors, threads), out if files else None)
+    collector = Collector(observed_model(model, tensors, threads, targets), out if files else None)
     if isinstance(counted, list):
         collector.resume(counted)
     unreadable = UnreadableImages(len(chosen) if isinstance(chosen, list) else 0)

@@ -25,38 +25,42 @@ from edgeq.exporting.graphs.linear import linear_of
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.planning.fp16_audit import audited_tensors, thinned
-from edgeq.exporting.planning.selection import VitPlan, activation_behind, choose, observed_tensors
+from edgeq.exporting.planning.selection import VitPlan, activation_behind, observed_tensors, select_layers
 from edgeq.exporting.tflite.plan import observed_tensors as observed_in_tflite
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.inputs import Item, Items, OnUnreadable, model_input, prepared_samples
 from edgeq.progress import progress_bar
-from edgeq.registry import registered
 from edgeq.resume import JobLog
 from edgeq.runtimes.litert_observer import TfliteObserver
 from edgeq.runtimes.observer import ActivationObserver
-from edgeq.targets import TARGETS, get_target
+from edgeq.targets import TARGETS, Target, get_target
 
 _AHEAD = 2
 
 _log = logging.getLogger(__name__)
 
 
-def calibrated_tensors(model: FloatModel) -> list[str]:
-    """Returns the tensors that some registered target quantizes, and those that are audited for FP16."""
-    return list(dict.fromkeys([*_quantized_tensors(model), *audited_tensors(model.graph)]))
+def calibrated_tensors(model: FloatModel, further: Sequence[Target] = ()) -> list[str]:
+    """Returns the tensors that a target of edgeq, or of `further`, quantizes, and those that are audited for FP16."""
+    return list(dict.fromkeys([*_quantized_tensors(model, further), *audited_tensors(model.graph)]))
 
 
-def _quantized_tensors(model: FloatModel) -> list[str]:
-    """Returns the tensors that some registered target quantizes: one calibration serves them all.
+def _quantized_tensors(model: FloatModel, further: Sequence[Target] = ()) -> list[str]:
+    """Returns the tensors that some target of edgeq quantizes: one calibration serves them all.
 
     What TFLite files need is among them: the outputs, for files whose outputs are integers, what depthwise
     convolutions read and write, and what linear layers write.
+
+    Args:
+        model: The float model.
+        further: Targets that are asked for by name. Those that are merely installed do not count, so that the same
+            calibration writes the same bytes on every machine.
     """
-    targets = [get_target(name) for name in registered("target", TARGETS)]
+    targets = [*(get_target(name) for name in TARGETS), *further]
     rules = [target.rules for target in targets]
-    rules += [dataclasses.replace(each.rules, int8_depthwise=True) for each in targets if "tflite" in each.formats]
+    rules += [each.rules.requested("DepthwiseConv") for each in targets if "tflite" in each.formats]
     plans: tuple[VitPlan, ...] = ("balanced", "fast") if find_transformer(model.graph).blocks else ("balanced",)
-    chosen = [choose(model.graph, each, vit_plan=plan) for each in rules for plan in plans]
+    chosen = [select_layers(model.graph, each, vit_plan=plan) for each in rules for plan in plans]
     observed = observed_tensors(model.graph, chosen)
     outputs = [str(value.name) for value in model.graph.graph.outputs]
     if any("tflite" in each.formats for each in targets):
@@ -99,10 +103,15 @@ class ObservedOnnxModel:
     """A float ONNX graph in ONNX Runtime; it hands out further tensors that are not counted."""
 
     def __init__(
-        self, model: FloatModel, tensors: Sequence[str] | None, threads: int | None, further: Sequence[str] = ()
+        self,
+        model: FloatModel,
+        tensors: Sequence[str] | None,
+        threads: int | None,
+        further: Sequence[str] = (),
+        targets: Sequence[Target] = (),
     ) -> None:
         self.digest, self.preprocessing = model.digest, model.preprocessing
-        counted = list(tensors) if tensors is not None else _quantized_tensors(model)
+        counted = list(tensors) if tensors is not None else _quantized_tensors(model, targets)
         audited = audited_tensors(model.graph) if tensors is None else []
         self.names = list(dict.fromkeys([*counted, *audited]))
         self._thinned = frozenset(audited).difference(counted, further)
@@ -131,21 +140,22 @@ class ObservedTfliteModel:
 
 
 def observed_model(
-    model: FloatModel | TfliteModel, tensors: Sequence[str] | None, threads: int | None
+    model: FloatModel | TfliteModel, tensors: Sequence[str] | None, threads: int | None, targets: Sequence[Target] = ()
 ) -> ObservedModel:
     """Returns a float model in the engine of its format.
 
     Args:
         model: The model.
-        tensors: Names of the tensors to observe; by default all that some target or precision quantizes.
+        tensors: Names of the tensors to observe; by default all that some target of edgeq or precision quantizes.
         threads: CPU threads of the engine.
+        targets: Further targets, whose tensors are observed too.
 
     Raises:
         InputError: the model has no such tensor.
         EngineError: the engine cannot run it.
     """
     if isinstance(model, FloatModel):
-        return ObservedOnnxModel(model, tensors, threads)
+        return ObservedOnnxModel(model, tensors, threads, targets=targets)
     return ObservedTfliteModel(model, tensors, threads)
 
 

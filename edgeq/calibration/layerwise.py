@@ -28,10 +28,10 @@ import numpy as np
 
 from edgeq.calibrators import Grid, Histogram, Range
 from edgeq.calibrators.candidates import FALLBACK, Candidate, Choice, candidates
-from edgeq.calibrators.ranges import Provenance, Ranges
+from edgeq.calibrators.minmax import minmax
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, opset_of, weight_of
-from edgeq.exporting.planning.plan import tie
+from edgeq.exporting.planning.plan import constant_ranges, tensors_by_grid
 from edgeq.runtimes.layer_error import LayerError
 
 if TYPE_CHECKING:
@@ -178,8 +178,9 @@ class Search:
         group = _Group(names, proposing, self._find_readers(graph, set(members)))
         if not group.readers:
             return group
+        constants = constant_ranges(graph, members)
         for candidate, propose in proposing.items():
-            proposed = [propose(histograms[name]) for name in names]
+            proposed = [*(propose(histograms[name]) for name in names), *constants]
             low, high = min(one.low for one in proposed), max(one.high for one in proposed)
             threshold = max(one.threshold for one in proposed)
             group.asymmetric[candidate] = _position(group.grids, Grid.asymmetric(low, high, self._bits))
@@ -205,11 +206,10 @@ def softmax_outputs(graph: ir.Model) -> set[str]:
 
 def _tied(graph: ir.Model, histograms: Mapping[str, Histogram]) -> list[list[str]]:
     """Returns the groups of tensors on one grid that hold a calibrated tensor."""
-    nowhere = Provenance.of(model_digest="", preprocessing_digest="", image_digests=(), tool_version="")
-    ranges = Ranges.from_histograms(histograms, nowhere, "minmax")
+    widths = {name: minmax(histogram).width for name, histogram in histograms.items()}
     every = {str(value.name) for node in graph.graph for value in node.outputs}
     every |= {str(value.name) for value in graph.graph.inputs}
-    return [members for members in tie(graph, every, ranges) if any(name in histograms for name in members)]
+    return [members for members in tensors_by_grid(graph, every, widths) if any(name in histograms for name in members)]
 
 
 def _quantized_sides(node: ir.Node) -> tuple[int, ...]:

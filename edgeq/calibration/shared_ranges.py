@@ -120,10 +120,10 @@ def translate_keep(
                     lost.append(str(node.name))
         if not names:
             raise InputError(
-                f"--keep {pattern!r}: the nodes that it matches have no counterpart in the TFLite file; name a TFLite "
+                f"`keep` {pattern!r}: the nodes that it matches have no counterpart in the TFLite file; name a TFLite "
                 f"operator by its output, like {sorted(own)[0]}"
             )
         if lost:
-            _log.warning("--keep %r: no counterpart in the TFLite file for %s", pattern, ", ".join(lost))
+            _log.warning("`keep` %r: no counterpart in the TFLite file for %s", pattern, ", ".join(lost))
         kept += dict.fromkeys(names)
     return kept

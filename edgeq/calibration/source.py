@@ -20,6 +20,7 @@ from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.inputs import Item, items_of, model_input
 from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import FloatArray, Placement
+from edgeq.targets import Target
 
 _CACHE_MARK = b"TRT-"
 
@@ -95,10 +96,18 @@ class CalibrationSource:
                 continue  # calibration names it
             yield model_input(content, spec, item.name)
 
-    def ranges(self, model: FloatModel | TfliteModel, out: Path, threads: int | None) -> tuple[Ranges, Path | None]:
+    def ranges(
+        self, model: FloatModel | TfliteModel, out: Path, threads: int | None, targets: Sequence[Target] = ()
+    ) -> tuple[Ranges, Path | None]:
         """Returns a model's ranges and where they lie: the given file, or a new one in the folder `out`.
 
         Ranges in memory lie nowhere.
+
+        Args:
+            model: The float model.
+            out: Folder for a new file.
+            threads: CPU threads for calibration.
+            targets: Targets beside those of edgeq that a new file has to serve.
 
         Raises:
             InputError: the file is broken, or a cache is to change its method.
@@ -106,7 +115,7 @@ class CalibrationSource:
         """
         if isinstance(self.source, Path) and self.is_cache:
             if self.method is not None:
-                raise InputError(f"{self.source}: holds ranges alone, --method {self.method} needs images; omit it")
+                raise InputError(f"{self.source}: holds ranges alone, `method` {self.method} needs images; omit it")
             cache = parse_cache(self.source.read_bytes(), str(self.source))
             digests = {"model_digest": model.digest, "preprocessing_digest": model.preprocessing.digest}
             return cache.to_ranges(**digests), self.source
@@ -116,7 +125,9 @@ class CalibrationSource:
             return self._of_model(Ranges.load(self.source), model), self.source
         path = out / f"{model.name}.ranges.json"
         method = self.method or DEFAULT_METHOD
-        return calibrate(model, self.data(), path, method=method, num=self.num, threads=threads).ranges, path
+        return calibrate(
+            model, self.data(), path, method=method, num=self.num, threads=threads, targets=targets
+        ).ranges, path
 
     def _of_model(self, ranges: Ranges, model: FloatModel | TfliteModel) -> Ranges:
         """Returns ranges by the method that is asked for; raises `MismatchError` if they are not the model's."""

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import InputError
+from edgeq.schemes import Scheme
 
 Floats = npt.NDArray[np.float64]
 
 # Below it, scales and their products with weight scales would leave the normal float32 numbers.
 SMALLEST_AMAX = 2.0**-100
+
+_SMALLEST_STEP = 1e-30
+"""A smaller step is that of a tensor that was zero on all images; its grid gets the step 1."""
 
 MIN_BITS, MAX_BITS = 2, 8
 """Fewer bits leave a symmetric grid nothing but zero; no engine of ours has more."""
@@ -52,6 +57,11 @@ class Range:
                 "low <= 0 <= high, low < high, threshold > 0"
             )
 
+    @property
+    def width(self) -> float:
+        """The largest magnitude of the asymmetric form."""
+        return max(self.high, -self.low)
+
     @classmethod
     def unknown(cls) -> Range:
         """Returns the range of a tensor that showed nothing but zeros: one unit.
@@ -65,38 +75,91 @@ class Range:
 class Grid:
     """Evenly spaced numbers `(q - zero_point) * scale` for the integers `q` in `qmin..qmax`; zero is one of them.
 
+    The only place where a range becomes a step.
+
     Attributes:
         scale: Distance of two neighbours, above 0.
         zero_point: The integer that stands for 0.
-        qmin: Smallest integer.
-        qmax: Largest integer.
+        scheme: The integers.
     """
 
     scale: float
     zero_point: int
-    qmin: int
-    qmax: int
+    scheme: Scheme
 
     @classmethod
     def symmetric(cls, threshold: float, bits: int = 8) -> Grid:
         """Returns the grid of int8 without -128: zero point 0, ends at plus and minus the threshold.
 
-        With fewer bits it is the same of that many, `-(2**(bits - 1) - 1)` to its opposite.
+        With other bits it is the same of that many, `-(2**(bits - 1) - 1)` to its opposite.
         """
-        most = 2 ** (bits - 1) - 1
-        return cls(threshold / most, 0, -most, most)
+        return cls(threshold / _signed(bits).qmax, 0, _signed(bits))
 
     @classmethod
     def asymmetric(cls, low: float, high: float, bits: int = 8) -> Grid:
         """Returns the grid of uint8: 256 levels over `low..high`, moved by up to half a step so that it holds 0.
 
-        With fewer bits it has `2**bits` levels.
+        With other bits it has `2**bits` levels.
         """
-        most = 2**bits - 1
-        scale = (high - low) / most
-        return cls(scale, round(-low / scale), 0, most)
+        scale = (high - low) / _unsigned(bits).qmax
+        return cls(scale, round(-low / scale), _unsigned(bits))
+
+    @classmethod
+    def of(cls, low: float, high: float, threshold: float, scheme: Scheme) -> Grid:
+        """Returns the grid of a scheme over a range, which may be empty: a tensor of zeros needs a valid step too.
+
+        Unsigned integers of a symmetric scheme have their zero in the middle, but for a range without negative numbers,
+        which uses all of them.
+
+        Args:
+            low: Lower end of the asymmetric form, at most 0.
+            high: Upper end of the asymmetric form, at least 0.
+            threshold: Largest magnitude of the symmetric form.
+            scheme: Integers of one scale for the whole tensor.
+        """
+        if scheme.symmetric and (scheme.signed or low < 0):
+            middle = 0 if scheme.signed else 2 ** (scheme.bits - 1)
+            return cls(_valid(threshold / (2 ** (scheme.bits - 1) - 1)), middle, scheme)
+        levels = 2**scheme.bits - 1
+        step = _valid((high - low) / levels)
+        zero = min(levels, max(0, round(-low / step)))
+        return cls(step, zero - 2 ** (scheme.bits - 1) if scheme.signed else zero, scheme)
+
+    @property
+    def qmin(self) -> int:
+        """Smallest integer."""
+        return self.scheme.qmin
+
+    @property
+    def qmax(self) -> int:
+        """Largest integer."""
+        return self.scheme.qmax
+
+    @property
+    def dtype(self) -> str:
+        """Numpy's name of the type that the integers are stored in."""
+        return self.scheme.dtype
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The smallest and the largest number."""
+        return (self.qmin - self.zero_point) * self.scale, (self.qmax - self.zero_point) * self.scale
 
     def quantize(self, values: Floats) -> Floats:
         """Returns the grid's number for each value, halves rounded to even, outliers clipped; same shape."""
         steps = np.rint(values / self.scale)
         return np.clip(steps, self.qmin - self.zero_point, self.qmax - self.zero_point) * self.scale
+
+
+@cache
+def _signed(bits: int) -> Scheme:
+    return Scheme(bits=bits, narrow_range=True)
+
+
+@cache
+def _unsigned(bits: int) -> Scheme:
+    return Scheme(bits=bits, signed=False, symmetric=False)
+
+
+def _valid(step: float) -> float:
+    return step if step > _SMALLEST_STEP else 1.0

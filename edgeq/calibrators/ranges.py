@@ -221,7 +221,7 @@ class Ranges:
 def _digest_version(digest: str) -> int:
     """Returns the version in front of a model's digest; 1 for a digest without one."""
     version, separator, _ = digest.partition(":")
-    return int(version) if separator and version.isdecimal() else 1
+    return int(version) if separator and version.isdecimal() and len(version) < 10 else 1
 
 
 def _render(value: Any) -> str:

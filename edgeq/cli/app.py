@@ -15,6 +15,7 @@ import edgeq
 from edgeq.cli import board, measure, results
 from edgeq.cli.options import JsonFile, Labels, Threads, require_writable_json, write_json_file
 from edgeq.cli.progress import terminal_progress
+from edgeq.cli.words import as_options
 from edgeq.errors import EdgeqError
 from edgeq.progress import reporting_to
 
@@ -106,7 +107,9 @@ def export(
     ] = None,
     images: ImagesDir = None,
     method: Method = None,
-    num: Number = 512,
+    num: Annotated[
+        int | None, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly), by default 512.")
+    ] = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -146,15 +149,17 @@ def export(
     json_file: JsonFile = None,
 ) -> None:
     """Export a model for a target; check each file against the model and write its manifest."""
+    from edgeq.calibration.calibrate import DEFAULT_NUM
     from edgeq.calibration.source import CalibrationSource
     from edgeq.cli.console import describe_layers, describe_signal
-    from edgeq.exporting.tflite.writer import Options
-    from edgeq.verbs.export import export_model
+    from edgeq.exporting.options import ExportOptions
+    from edgeq.verbs.export import check_calibration_options, export_model
 
     require_writable_json(json_file)
     request = _request(model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch)
-    calibration = None if calib is None else CalibrationSource(calib, images, method, num)
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
+    check_calibration_options(target, precisions, rescale, calib, images, method, num)
+    calibration = None if calib is None else CalibrationSource(calib, images, method, num or DEFAULT_NUM)
     result = export_model(
         request,
         target,
@@ -162,10 +167,14 @@ def export(
         out,
         calibration=calibration,
         formats=formats or (),
-        options=Options(tuple(keep or ()), integer_io, compat),
-        int8_deconv=int8_deconv,
-        vit_plan=cast("VitPlan", vit_plan),
-        rescale=rescale,
+        options=ExportOptions(
+            keep=tuple(keep or ()),
+            vit_plan=cast("VitPlan", vit_plan),
+            rescale=rescale,
+            int8_deconv=int8_deconv,
+            integer_io=integer_io,
+            compat=compat,
+        ),
         threads=threads,
     )
     for file in result.files:
@@ -204,6 +213,10 @@ def calibrate(
         Path | None,
         typer.Option("--from", metavar="FILE", help="Earlier ranges file to apply another method to; needs no images."),
     ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Serve this target too; needed for installed ones only, edgeq's own are served; repeatable."),
+    ] = None,
     percentile: Annotated[
         float | None, typer.Option(help="Percentage of the values that method percentile keeps.")
     ] = None,
@@ -219,7 +232,8 @@ def calibrate(
     if earlier is not None:
         from edgeq.calibrators.ranges import Ranges
 
-        refused = {"MODEL": model, "--images": images, "--weights": weights, "--preset": preset, "--size": size}
+        refused = {"MODEL": model, "--images": images, "--weights": weights, "--preset": preset, "--size": size,
+                   "--target": target}  # fmt: skip
         for name, value in refused.items():
             if value is not None:
                 raise typer.BadParameter(f"cannot be combined with {name}: no model is run", param_hint="--from")
@@ -235,12 +249,14 @@ def calibrate(
     from edgeq.inputs.images import list_images
     from edgeq.sources.model import open_model
     from edgeq.sources.tflite import open_tflite
+    from edgeq.targets import get_target
 
     found = list_images(source, images)
     request = _request(model, weights, preset, size, None)
     opened = open_tflite(request) if model.endswith(".tflite") else open_model(request).model
+    targets = [get_target(name) for name in target or ()]
     result = run(
-        opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads
+        opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads, targets=targets
     )  # fmt: skip
     resumed = f" ({result.resumed} of them in an interrupted run)" if result.resumed else ""
     skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""
@@ -321,7 +337,7 @@ class _StderrHandler(logging.Handler):
     """Writes to what stderr is at the moment: while a progress bar is drawn, it prints above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
+        print(as_options(self.format(record)), file=sys.stderr)
 
 
 def _configure_logging() -> None:
@@ -346,7 +362,7 @@ def main() -> None:
     except EdgeqError as error:
         if _debug():
             raise
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"error: {as_options(' '.join(str(error).split()))}", err=True)
         sys.exit(1)
     except Exception as error:
         if _debug():

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgeq.cli.words import as_options
 from edgeq.exporting.signal.ratio import EQUAL_DB
-from edgeq.results.evaluation import ClassificationScore, DetectionScore, Score
+from edgeq.results.evaluation import Score
 from edgeq.results.rows import LOCAL, Row, provenance
-from edgeq.results.table import REPORT, Column, filled, header, table
+from edgeq.results.table import Column, filled, header, report_columns, table
 
 if TYPE_CHECKING:
     from edgeq.exporting.artifact import Artifact
@@ -38,12 +39,16 @@ _NAMED = 5
 Cells = Sequence[Sequence[str]]
 
 
-def print_report(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> None:
+def print_report(rows: Sequence[Row], columns: Sequence[Column] | None = None) -> None:
     """Prints a table of results without its empty columns, and below it how every figure was obtained.
 
     A terminal that is too narrow gets each artifact's name on a line of its own.
+
+    Args:
+        rows: The results.
+        columns: By default those of `edgeq report`.
     """
-    columns = filled(rows, columns)
+    columns = filled(rows, report_columns(rows) if columns is None else columns)
     titles, cells = header(columns), table(rows, columns)
     console = _console()
     layouts = (_one_line_a_row(titles, cells), _by_artifact(titles, cells, 2), _by_artifact(titles, cells, 1))
@@ -57,7 +62,7 @@ def print_failures(errors: Mapping[str, str]) -> None:
     """Prints a row for each device that failed, with the reason."""
     console = _console()
     for device, error in errors.items():
-        reason = " ".join(error.removeprefix(f"{device}: ").split())
+        reason = as_options(" ".join(error.removeprefix(f"{device}: ").split()))
         console.print(f"{device}  failed: {reason}", style="red", soft_wrap=True, markup=False)
 
 
@@ -66,30 +71,19 @@ def print_classes(score: Score) -> None:
 
     Hundreds of classes with an image or two each tell nothing; beyond 100 they are left to the JSON file.
     """
-    titles, rows = _class_scores(score)
-    if not titles:
+    if not score.class_titles:
         return
     console = _console()
-    if len(rows) > _MAX_CLASSES:
-        console.print(f"{len(rows)} classes; --json FILE holds the scores of each", style="dim", soft_wrap=True)
+    classes = [each for each in score.classes if each.support]
+    if len(classes) > _MAX_CLASSES:
+        console.print(f"{len(classes)} classes; --json FILE holds the scores of each", style="dim", soft_wrap=True)
         return
     cells = [
-        (name, str(count), *("-" if each is None else f"{each:.4f}" for each in found)) for name, count, found in rows
+        (each.name, str(each.support), *("-" if value is None else f"{value:.4f}" for value in each.values))
+        for each in classes
     ]
-    top, *lines = _align([("class", *titles), *cells], left=1)
+    top, *lines = _align([("class", *score.class_titles), *cells], left=1)
     _print_lines(console, [top], lines)
-
-
-def _class_scores(score: Score) -> tuple[tuple[str, ...], list[tuple[str, int, tuple[float | None, ...]]]]:
-    """Returns the titles of a class's figures, and for each class its name, how often it occurs, and its scores."""
-    if isinstance(score, DetectionScore):
-        titles = ("boxes", "AP", "AP50", "AR")
-        return titles, [
-            (each.name, each.boxes, (each.ap, each.ap50, each.ar_100)) for each in score.per_class if each.boxes
-        ]
-    if isinstance(score, ClassificationScore):
-        return ("images", "top-1"), [(each.name, each.images, (each.top1,)) for each in score.per_class if each.images]
-    return (), []
 
 
 def _one_line_a_row(titles: Sequence[str], cells: Cells) -> tuple[list[str], list[str]]:
@@ -148,7 +142,7 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
     for form, nodes in (("with dynamic ranges", facts.dynamic_nodes), ("in float", facts.float_nodes)):
         names: dict[str, list[str]] = {}
         for name, reason in nodes.items():
-            names.setdefault(reason, []).append(name)
+            names.setdefault(as_options(reason), []).append(name)
         lines += [
             f"{len(found)} {form}, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
             for reason, found in names.items()

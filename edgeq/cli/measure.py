@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,7 @@ from edgeq.cli.options import JsonFile, Labels, Threads, require_writable_json, 
 
 if TYPE_CHECKING:
     from edgeq.results.reading import Result
+    from edgeq.results.rows import Row
     from edgeq.results.table import Column
     from edgeq.verbs.on_devices import Outcome
 
@@ -78,7 +79,7 @@ def bench(
         sampling=Sampling(min_s=seconds),
         on_results=lambda results: _write(results, json_file),
     )
-    _show(outcomes, TIMING)
+    _show(outcomes, lambda _rows: TIMING)
 
 
 def evaluate(
@@ -116,7 +117,7 @@ def evaluate(
     from edgeq.cli.console import print_classes
     from edgeq.devices.config import find_devices
     from edgeq.results.evaluation import EvalResult
-    from edgeq.results.table import SCORES
+    from edgeq.results.table import evaluation_columns
     from edgeq.verbs.on_devices import evaluate_on_devices
 
     require_writable_json(json_file)
@@ -136,7 +137,7 @@ def evaluate(
         on_results=lambda results: _write(results, json_file),
     )
     scores = [result.score for outcome in outcomes for result in outcome.results if isinstance(result, EvalResult)]
-    _show(outcomes, SCORES, [f"task: {score.task}" for score in scores[:1]])
+    _show(outcomes, evaluation_columns, [f"task: {score.task}" for score in scores[:1]])
     if len(scores) == 1:
         print_classes(scores[0])
 
@@ -150,14 +151,17 @@ def _write(results: Sequence[Result], json_file: Path | None) -> None:
     write_json_file(json_file, written[0] if len(written) == 1 else written)
 
 
-def _show(outcomes: Sequence[Outcome], columns: Sequence[Column], lines: Sequence[str] = ()) -> None:
+def _show(
+    outcomes: Sequence[Outcome], columns: Callable[[Sequence[Row]], Sequence[Column]], lines: Sequence[str] = ()
+) -> None:
     """Prints the results of all devices as a table, lines below it, and which devices failed, which is exit code 1."""
     from edgeq.cli.console import print_failures, print_report
     from edgeq.results.rows import merge
 
     results = [result for outcome in outcomes for result in outcome.results]
     if results:
-        print_report(merge(results), columns)
+        rows = merge(results)
+        print_report(rows, columns(rows))
     for line in lines:
         typer.echo(line)
     errors = {outcome.device: str(outcome.error) for outcome in outcomes if outcome.error}

@@ -73,16 +73,16 @@ def find_devices(wished: Sequence[str], table: Mapping[str, Device] | None = Non
         if text == LOCAL:
             found.append(Device(LOCAL))
         elif "://" in text:
-            found.append(Device(text.removeprefix("ssh://").rstrip("/"), **_address(text, "--device")))
+            found.append(Device(text.removeprefix("ssh://").rstrip("/"), **_address(text, "`device`")))
         else:
             table = read_devices() if table is None else table
             if text not in table:
-                raise InputError(f"--device {text}: no such device; wanted {_WANTED} ({', '.join(table) or 'none'})")
+                raise InputError(f"`device` {text}: no such device; wanted {_WANTED} ({', '.join(table) or 'none'})")
             found.append(table[text])
     names = [device.name for device in found]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"--device {name}: named twice; a device runs one thing at a time")
+            raise InputError(f"`device` {name}: named twice; a device runs one thing at a time")
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.inputs import InputCache
-from edgeq.tasks.base import Task, task_named
+from edgeq.tasks import Task, get_task
 
 _CACHE_BYTES = 1 << 30
 
@@ -36,7 +36,7 @@ def load_dataset(
     """Returns a data set for `edgeq.evaluation.evaluate.evaluate`; its annotations are parsed here, its images later.
 
     Args:
-        task: `detection`, `classification` or `embedding`.
+        task: A name of `edgeq.tasks.TASKS`.
         annotations: See `edgeq.evaluation.evaluate.evaluate_artifacts`.
         images_dir: Folder of the images.
         engine: COCO evaluator, see `edgeq.tasks.detection.coco.evaluate`.
@@ -47,4 +47,4 @@ def load_dataset(
         InputError: there is no such task, or the data set cannot be used.
         MissingDependencyError: the evaluator is not installed.
     """
-    return Dataset(task_named(task)(annotations, images_dir, engine), InputCache(cache_bytes))
+    return Dataset(get_task(task)(annotations, images_dir, engine), InputCache(cache_bytes))

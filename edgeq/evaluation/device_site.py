@@ -24,7 +24,7 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.inputs import ImageFile
 from edgeq.progress import progress_bar
 from edgeq.runtimes.child import RunnerProcess
-from edgeq.tasks.base import DetectionTask, Task
+from edgeq.tasks import Task
 
 _PREDICTOR = ("-m", "edgeq.evaluation.prediction_server")
 # An emulated CPU may take minutes for an image.
@@ -174,13 +174,13 @@ class DeviceRun:
             return
         width, height = entry.size_px
         self._task.check_image(number, np.broadcast_to(np.uint8(0), (height, width, 3)))
-        prediction = unpack_prediction(entry.prediction)
-        if isinstance(self._task, DetectionTask) == isinstance(prediction, np.ndarray):
-            raise DeviceError(f"{self._task.paths[number].name}: the device did not predict {self._task.name}")
-        if isinstance(prediction, np.ndarray):
-            first = next(iter(self.job.predictions.values()), prediction)
-            if (prediction.dtype, prediction.shape) != (first.dtype, first.shape):
-                raise DeviceError(f"{self._task.paths[number].name}: the device's prediction is of another size")
+        try:
+            prediction = unpack_prediction(type(self._task), entry.prediction)
+        except InputError as error:
+            raise DeviceError(f"{self._task.paths[number].name}: the device returned {error}") from error
+        first = next(iter(self.job.predictions.values()), prediction)
+        if not self._task.are_alike(first, prediction):
+            raise DeviceError(f"{self._task.paths[number].name}: the device's prediction is of another size")
         self.job.add(number, prediction, entry.inference_s)
         self.job.total_s += entry.elapsed_s
 

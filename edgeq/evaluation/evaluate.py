@@ -20,7 +20,7 @@ from edgeq.results.environment import parse_environment
 from edgeq.results.evaluation import EvalResult, ReferenceModel, Score
 from edgeq.runtimes import SIMULATED, get_runtime, simulation_of
 from edgeq.sources.artifact_file import open_artifact
-from edgeq.tasks.base import Task, task_of
+from edgeq.tasks import Task
 from edgeq.tasks.prediction_records import pack_predictions
 
 # Share of the values of pre-processing that an integer input may cut off without a warning.
@@ -53,7 +53,7 @@ def evaluate_artifacts(
     Args:
         paths: Model files, or their manifests.
         annotations: COCO annotation file, or a classifier's labels (see
-            `edgeq.tasks.classification.load_labelled_images`); `None` where `images_dir` has one sub-folder a class,
+            `edgeq.tasks.labelled_images.load_labelled_images`); `None` where `images_dir` has one sub-folder a class,
             and for embeddings of images without classes.
         images_dir: Folder of its images.
         runtimes: Runtimes to run each in; by default the first of its target that is installed.
@@ -144,7 +144,7 @@ class _Scoring:
         if simulate is not None:
             if runtimes:
                 raise InputError(
-                    f"--simulate {simulate} cannot be combined with --runtime: the simulation is a runtime"
+                    f"`simulate` {simulate} cannot be combined with `runtime`: the simulation is a runtime"
                 )
             runtimes = (simulation_of(simulate),)
         for runtime in runtimes:
@@ -162,7 +162,7 @@ class _Scoring:
     def results(self, dataset: Dataset, threads: int | None, place: Place) -> list[EvalResult[Score]]:
         """Returns one result for each job."""
         task, everyone = dataset.task, _each([*self.jobs, *self.references])
-        if not isinstance(task, self.task):
+        if task.name != self.task.name:
             raise InputError(
                 f"{everyone[0].artifact.name} is for {self.task.name} and the data set for {task.name}; load the data "
                 "set for the task of the artifacts"
@@ -181,12 +181,12 @@ def _job(artifact: Artifact, runtime: str, compute: str | None) -> Job:
     if artifact.preprocessing is None:
         raise InputError(
             f"{artifact.path}: has no manifest next to it ({artifact.manifest_path.name}) that says how images are "
-            f"prepared and outputs are read; give --preset {', '.join(preset_names())} or a TOML file"
+            f"prepared and outputs are read; give `preset` {', '.join(preset_names())} or a TOML file"
         )
     if artifact.postprocessing is None:
         raise InputError(
             f"{artifact.path}: its manifest or preset names no decoder, so it cannot be scored; export it with a "
-            "--preset that has one"
+            "`preset` that has one"
         )
     if len(artifact.inputs) != 1:
         names = ", ".join(spec.name for spec in artifact.inputs)
@@ -222,9 +222,9 @@ def _check_input(job: Job) -> None:
 
 def _common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
     """Returns the task of all jobs, which share one data set."""
-    first = task_of(jobs[0].postprocessing)
+    first = jobs[0].decoder.task
     for job in jobs:
-        other = task_of(job.postprocessing)
+        other = job.decoder.task
         if other is not first:
             raise InputError(
                 f"{jobs[0].artifact.name} is for {first.name} and {job.artifact.name} for {other.name}; score them in "
@@ -250,7 +250,7 @@ def _references(jobs: Sequence[Job], task: type[Task[Any]], given: Job | None) -
     if not task.needs_reference:
         if given is not None:
             raise InputError(
-                f"--reference {given.artifact.name}: only embeddings are compared with one, and these files are for "
+                f"`reference` {given.artifact.name}: only embeddings are compared with one, and these files are for "
                 f"{task.name}"
             )
         return [None] * len(jobs)
@@ -267,7 +267,7 @@ def _float_sibling(job: Job, jobs: Sequence[Job]) -> Job:
     if not found:
         raise InputError(
             f"{job.artifact.name}: its embeddings are scored against the float model's; name the fp32 file of the same "
-            "model too, or give --reference FILE"
+            "model too, or give `reference` FILE"
         )
     return next((other for other in found if other.runtime == job.runtime), found[0])
 

@@ -224,16 +224,16 @@ def _warn_of_loss(artifact: Artifact, signal: Signal, images: ComparedImages) ->
 def _next_step(artifact: Artifact, signal: Signal, images: ComparedImages) -> str:
     steps = []
     if images.kind != "calibration":
-        steps.append(f"give --calib with images of your own, because {images.kind} images tell little of them")
+        steps.append(f"give `calib` with images of your own, because {images.kind} images tell little of them")
     if artifact.precision == "fp16":
         steps.append("take fp32")
     elif signal.layers:
         worst = signal.layers[0]
         steps.append(
-            f"it falls most at {worst.name} ({worst.input_db:.1f} to {worst.snr_db:.1f} dB): try --keep {worst.name}"
+            f"it falls most at {worst.name} ({worst.input_db:.1f} to {worst.snr_db:.1f} dB): try `keep` {worst.name}"
         )
     if artifact.precision == "int8":
-        steps.append("another --method, or more calibration images")
+        steps.append("another `method`, or more calibration images")
     return ", ".join(steps) or "take fp32"
 
 

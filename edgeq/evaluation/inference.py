@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from edgeq.inputs import InputCache, Item, OnUnreadable, UnreadableImages, image
 from edgeq.inputs.preprocessing import FloatArray, Placement
 from edgeq.progress import progress_bar
 from edgeq.runtimes import Session, open_session
+from edgeq.tasks import Decoder, find_decoder
 
 # Two threads keep images ready for the engine; more would only take its cores.
 _WORKERS = 2
@@ -32,7 +34,7 @@ _AHEAD = 4
 
 
 class Images(Protocol):
-    """Images, and how to read what a model says about them; every `edgeq.tasks.base.Task` is this and more."""
+    """Images of a data set; every `edgeq.tasks.base.Task` is this and more."""
 
     @property
     def paths(self) -> Sequence[Path]:
@@ -40,9 +42,6 @@ class Images(Protocol):
 
     def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
         """Raises `InputError` where an image `(H, W, 3)` is not the one that is meant."""
-
-    def decode(self, outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Any:
-        """Returns what a model's outputs say about one image."""
 
 
 @dataclass(eq=False)
@@ -78,6 +77,11 @@ class Job:
         """The one input, which takes the image."""
         (spec,) = self.artifact.inputs
         return spec
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """How the outputs are read; raises `InputError` if no task has the decoder."""
+        return find_decoder(self.postprocessing)
 
     @property
     def is_float(self) -> bool:
@@ -160,9 +164,7 @@ def predict_group(
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
         sessions = [open_session(job.artifact, job.runtime, threads, job.compute_precision) for job in jobs]
-        runs = [
-            _Run(job, stack.enter_context(session), task, pool) for job, session in zip(jobs, sessions, strict=True)
-        ]
+        runs = [_Run(job, stack.enter_context(session), pool) for job, session in zip(jobs, sessions, strict=True)]
         advance = stack.enter_context(progress_bar(len(task.paths), "eval"))
         started = time.perf_counter()
         for sample in prepared_samples(
@@ -225,10 +227,9 @@ class _EncodedCache:
 class _Run:
     """Infers in the calling thread and decodes in the pool."""
 
-    def __init__(self, job: Job, session: Session, task: Images, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, job: Job, session: Session, pool: ThreadPoolExecutor) -> None:
         self._job = job
         self._session = session
-        self._task = task
         self._pool = pool
         self._pending: deque[tuple[int, float, Future[Any]]] = deque()
         job.environment = session.environment()
@@ -238,7 +239,7 @@ class _Run:
         started = time.perf_counter()
         outputs = self._session.run(inputs)
         inference_s = time.perf_counter() - started
-        decoding = self._pool.submit(_decode, self._job, self._task, outputs, prepared.placement)
+        decoding = self._pool.submit(_decode, self._job, outputs, prepared.placement)
         self._pending.append((number, inference_s, decoding))
         if len(self._pending) > _AHEAD:
             self._collect()
@@ -252,11 +253,11 @@ class _Run:
         self._job.add(number, decoding.result(), inference_s)
 
 
-def _decode(job: Job, task: Images, outputs: dict[str, np.ndarray], placement: Placement) -> Any:
+def _decode(job: Job, outputs: dict[str, np.ndarray], placement: Placement) -> Any:
     name = job.postprocessing.decoder
     real = {spec.name: spec.decode(outputs[spec.name]) for spec in job.artifact.outputs}
     try:
-        return task.decode(real, job.postprocessing, placement)
+        return job.decoder.decode(real, job.postprocessing, placement)
     except ModelError as error:
         raise ModelError(f"{job.artifact.name}: {error}") from error
     except EdgeqError:

@@ -19,6 +19,7 @@ from edgeq.inputs import model_input
 from edgeq.inputs.preprocessing import Placement, preprocess
 from edgeq.runtimes import open_session
 from edgeq.runtimes.litert_observer import TfliteObserver
+from edgeq.sources.formats import get_format
 from edgeq.sources.model import ModelRequest, OpenedModel
 from edgeq.tasks.detection.shapes import draw_image
 
@@ -27,8 +28,6 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2}
 
 Not for files whose every tensor is FP16: values that nobody reads, the logits of background, may be far off.
 """
-
-_RUNTIME = {"onnx": "onnxruntime", "tflite": "litert"}
 
 _COMPARED_IMAGES = 2
 _LOG_FATAL = 4
@@ -129,7 +128,7 @@ def compare(
     """
     label, expected = reference
     difference, largest, cosine = 0.0, 0.0, 1.0
-    with open_session(artifact, _RUNTIME[artifact.format]) as session:
+    with open_session(artifact, get_format(artifact.format).runtime) as session:
         for array, outputs in zip(inputs, expected, strict=True):
             found = session.run({artifact.inputs[0].name: artifact.inputs[0].encode(array)})
             for spec, wanted, members in zip(artifact.outputs, outputs, groups, strict=True):

@@ -33,11 +33,9 @@ from numpy.typing import NDArray
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.evaluation.inference import Job, predict_group
 from edgeq.evaluation.prediction_codec import pack_prediction
-from edgeq.exporting.artifact import Postprocessing, parse_manifest
+from edgeq.exporting.artifact import parse_manifest
 from edgeq.inputs import InputCache, Item
-from edgeq.inputs.preprocessing import Placement
 from edgeq.runtimes.commands import answer_by, field, serve
-from edgeq.tasks.base import Task, task_of
 
 # How many images the host may be behind: the device's memory is small.
 _AHEAD = 64
@@ -46,20 +44,15 @@ _AHEAD = 64
 class _Images:
     """Images without the truth about them, which stays on the host."""
 
-    def __init__(self, paths: list[Path], decoder: type[Task[Any]]) -> None:
+    def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
         self.sizes_px: dict[int, tuple[int, int]] = {}
         self.begun_s: float | None = None
-        self._decoder = decoder
 
     def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
         """Notes the size, which the host compares with the annotations."""
         self.begun_s = self.begun_s or time.perf_counter()
         self.sizes_px[number] = (image.shape[1], image.shape[0])
-
-    def decode(self, outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Any:
-        """Returns what the outputs say, as the task of this decoder understands them."""
-        return self._decoder.decode(outputs, post, placement)
 
 
 class _StreamedJob(Job):
@@ -79,7 +72,7 @@ class _StreamedJob(Job):
                 "size_px": self.images.sizes_px.pop(number),
                 "inference_s": inference_s,
                 "elapsed_s": now - before,
-                "prediction": pack_prediction(prediction),
+                "prediction": pack_prediction(self.decoder.task, prediction),
             }
         )
 
@@ -142,7 +135,7 @@ class Predictor:
         return {}
 
     def _work(self, job: _StreamedJob) -> None:
-        images = _Images(self._paths, task_of(job.postprocessing))
+        images = _Images(self._paths)
         job.found, job.images = self._found, images
         try:
             predict_group([job], images, self._threads, self._unreadable, InputCache(0))

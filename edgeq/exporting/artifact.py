@@ -52,8 +52,7 @@ class TensorSpec:
         zero_point: The integer that stands for 0.0.
 
     Raises:
-        ValueError: `dtype` is no type of numbers, `scale` is not above 0 or of a tensor of floats, or the shape is
-            larger than 4 GiB.
+        ValueError: `dtype` is not a numeric type, `scale` is 0 or not finite, or the shape is larger than 4 GiB.
     """
 
     name: str
@@ -67,11 +66,11 @@ class TensorSpec:
         try:
             dtype = np.dtype(self.dtype)
         except (TypeError, ValueError):
-            raise ValueError(f"dtype {self.dtype!r} is no type of numpy") from None
+            raise ValueError(f"dtype {self.dtype!r} is not a numpy type") from None
         if dtype.kind not in _NUMBER_KINDS:
-            raise ValueError(f"dtype {self.dtype!r} is no type of numbers")
-        if self.scale is not None and (dtype.kind not in "iu" or not self.scale > 0):
-            raise ValueError(f"scale {self.scale} of a {self.dtype} tensor; wanted one above 0, of integers")
+            raise ValueError(f"dtype {self.dtype!r} is not a numeric type")
+        if self.scale is not None and (dtype.kind == "b" or not (math.isfinite(self.scale) and self.scale)):
+            raise ValueError(f"scale {self.scale} of {self.dtype}; wanted a finite number other than 0, of numbers")
         if math.prod(length or 1 for length in self.shape) * dtype.itemsize > _MAX_TENSOR_BYTES:
             raise ValueError(f"shape {list(self.shape)} holds more than 4 GiB")
 
@@ -79,9 +78,11 @@ class TensorSpec:
         """Returns what the file takes for real numbers, `(N, C, H, W)` where they are 4-D: C-contiguous."""
         if self.layout == "NHWC" and array.ndim == 4:
             array = array.transpose(0, 2, 3, 1)
-        if self.scale is not None:
+        if self.scale is not None and np.issubdtype(self.dtype, np.integer):
             limits = np.iinfo(self.dtype)
             array = np.clip(np.rint(array / self.scale) + self.zero_point, limits.min, limits.max)
+        elif self.scale is not None:
+            array = array / self.scale + self.zero_point
         return np.ascontiguousarray(array, self.dtype)
 
     def decode(self, array: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ class CalibrationCacheFacts:
     """The calibration cache of TensorRT that was written with an INT8 file.
 
     Attributes:
-        file: Name of the cache, beside the INT8 file.
+        file: Name of the cache, next to the INT8 file.
         digest: SHA-256 of the cache.
         float_file: Name of the file whose tensors its scales are for.
         algorithm: TensorRT's calibrator that it names.
@@ -49,7 +49,7 @@ class SimulatedBits:
 
 @dataclass(frozen=True)
 class QuantizationFacts:
-    """What a manifest says of how its file was quantized; what it does not say is empty or `None`.
+    """What a manifest says of how its file was quantized; anything it does not say is empty or `None`.
 
     A manifest may hold further entries, of other writers and later versions: they stay in `Artifact.quantization`.
 
@@ -57,10 +57,10 @@ class QuantizationFacts:
         method: How the ranges were found, a name of `edgeq.calibrators.METHODS`.
         ranges_digest: Digest of the ranges that the file was made from.
         int8_nodes: How many layers compute in INT8.
-        float_nodes: Layer that stays in float -> why.
+        float_nodes: Layer kept in float -> why.
         dynamic_nodes: Layer with INT8 weights whose activations are quantized while it runs -> why.
-        fp16_islands: Layer that stays in FP32, because FP16 would overflow -> why.
-        fp16: Where FP16 stands: `in the graph`, or in the weights alone.
+        fp16_islands: Layer kept in FP32, because FP16 would overflow -> why.
+        fp16: Where FP16 is used: `in the graph`, or only in the weights.
         calibration_cache: The calibration cache that was written with it.
         simulated_bits: Bits of weights and activations, if they are fewer than 8.
     """
@@ -79,4 +79,4 @@ class QuantizationFacts:
 def require_file_name(name: str) -> None:
     """Raises `ValueError` if a text names no file."""
     if not Path(name).name or "\0" in name:
-        raise ValueError(f"{name!r} is no name of a file")
+        raise ValueError(f"{name!r} is not a file name")

@@ -135,5 +135,5 @@ class _CocoImages(msgspec.Struct):
 def _list_coco(source: Path, images_dir: Path | None) -> list[Path]:
     names = [image.file_name for image in read_json(source, _CocoImages, kind="a COCO annotation file").images]
     if images_dir is None:
-        raise InputError(f"{source}: is a COCO annotation file; say with --images DIR where its images are")
+        raise InputError(f"{source}: is a COCO annotation file; say with `images` DIR where its images are")
     return existing_images(source, images_dir, names)

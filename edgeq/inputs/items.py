@@ -138,7 +138,7 @@ def items_of(data: Sequence[str | Path] | Iterable[Any], num: int) -> Items:
 def _check_num(num: int) -> None:
     """Raises `InputError` if there is nothing to take."""
     if num < 1:
-        raise InputError(f"--num {num}: wanted at least 1")
+        raise InputError(f"`num` {num}: wanted at least 1")
 
 
 def evenly_spaced(entries: Sequence[T], num: int) -> list[T]:

@@ -123,7 +123,7 @@ def require_channels(source: str, channels: int, name_or_toml: str, preprocessin
         raise InputError(
             f"{source}: takes images of {channels} {'channel' if channels == 1 else 'channels'}, and preset "
             f"{name_or_toml} makes {preprocessing.channels} (channel_order {preprocessing.channel_order}); give a "
-            f"--preset whose channel_order is {wanted}"
+            f"`preset` whose channel_order is {wanted}"
         )
 
 
@@ -141,13 +141,13 @@ def parse_labels(given: Labels) -> tuple[str, ...]:
         return tuple(given)
     path = Path(given)
     if path.suffix == ".json":
-        document = read_json(path, _Categories, kind="a COCO annotation file for --labels")
+        document = read_json(path, _Categories, kind="a COCO annotation file for `labels`")
         return tuple(str(category.name) for category in sorted(document.categories, key=lambda category: category.id))
     if path.is_file():
-        lines = read_text(path, kind="class names for --labels, one per line").splitlines()
+        lines = read_text(path, kind="class names for `labels`, one per line").splitlines()
         return tuple(line.strip() for line in lines if line.strip())
     if path.suffix:
-        raise InputError(f"--labels {path}: no such file; wanted a COCO JSON, a text file, or names with commas")
+        raise InputError(f"`labels` {path}: no such file; wanted a COCO JSON, a text file, or names with commas")
     return tuple(name.strip() for name in given.split(",") if name.strip())
 
 
@@ -206,7 +206,7 @@ def _preprocessing(source: str, table: _Preprocessing, input_size: tuple[int, in
         stated |= dict(zip(_SIZES, input_size, strict=True))
     if not stated.keys() >= set(_SIZES):
         raise InputError(
-            f"preset {source}: the model's input size is free; give --size HxW, or height_px and width_px under "
+            f"preset {source}: the model's input size is free; give `size` HxW, or height_px and width_px under "
             "[preprocessing] of a .toml file"
         )
     try:

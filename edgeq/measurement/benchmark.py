@@ -181,7 +181,7 @@ def make_jobs(
     ]
     for job in jobs:
         if job.runtime in SIMULATED:
-            raise InputError(f"--runtime {job.runtime}: a simulation has no latency; run edgeq bench on the device")
+            raise InputError(f"`runtime` {job.runtime}: a simulation has no latency; run edgeq bench on the device")
     return jobs
 
 
@@ -212,7 +212,7 @@ def bench_jobs(
         threads = default_threads(read_machine())
         threads = min(threads, len(cpus)) if cpus else threads
     if threads < 1:
-        raise InputError(f"--threads {threads}: wanted at least 1")
+        raise InputError(f"`threads` {threads}: wanted at least 1")
     with contextlib.ExitStack() as processes:
         observer = processes.enter_context(Observer(runner, sampling.idle_s))
         rows = []

@@ -15,6 +15,7 @@ from edgeq.errors import InputError
 from edgeq.results.reading import Result, parse_results
 from edgeq.results.serialization import to_json
 from edgeq.resume import JobLog
+from edgeq.tasks import score_types
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class KeptResults:
         if not parts:
             return None
         try:
-            results = parse_results(parts[-1]["results"], self._log.path)
+            results = parse_results(parts[-1]["results"], self._log.path, score_types())
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(parts[-1]["measured_at_s"]))
         except (InputError, KeyError, TypeError):
             return None

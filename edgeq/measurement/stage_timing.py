@@ -15,7 +15,7 @@ import numpy as np
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes.base import Session
 from edgeq.runtimes.latency import summarize
-from edgeq.tasks.base import task_of
+from edgeq.tasks import find_decoder
 
 # The most frequent size of COCO's images.
 _IMAGE_PX = (480, 640)
@@ -48,7 +48,7 @@ def time_stages(session: Session) -> dict[str, Any]:
         if post is not None:
             array, placement = preprocess(image, pre)
             outputs = session.run({spec.name: spec.encode(array)})
-            decode, specs = task_of(post).decode, session.artifact.outputs
+            decode, specs = find_decoder(post).decode, session.artifact.outputs
             answer["postprocess_ms"] = _time(
                 lambda: decode({each.name: each.decode(outputs[each.name]) for each in specs}, post, placement)
             )

@@ -53,7 +53,7 @@ def load_model(reference: str, weights: Path | None = None) -> nn.Module:
     if weights is not None:
         _load_state(model, state, reference, weights)
     elif ":" not in reference:
-        _log.warning("%s has random weights: its speed is real, its outputs are not; give --weights FILE", reference)
+        _log.warning("%s has random weights: its speed is real, its outputs are not; give `weights` FILE", reference)
     return model.float().eval()
 
 

@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from edgeq.quantizers.weight import QuantizedWeight
+from edgeq.schemes import INT32, PerAxis
+
 _ROOM = 2.0**30
 """Half of int32: what a quantized bias may use, so that the sums have the rest."""
 
@@ -35,8 +38,8 @@ def scale_for_bias(scale: np.ndarray, dead: np.ndarray, bias: np.ndarray, input_
     return fitted
 
 
-def quantize_bias(bias: np.ndarray, scale: np.ndarray, input_scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the int32 bias and its float32 scale, both of the bias's shape.
+def quantize_bias(bias: np.ndarray, scale: np.ndarray, input_scale: float) -> QuantizedWeight:
+    """Returns the int32 bias, with a scale for each channel.
 
     Args:
         bias: Float bias `(channels,)`.
@@ -45,4 +48,5 @@ def quantize_bias(bias: np.ndarray, scale: np.ndarray, input_scale: float) -> tu
     """
     step = np.broadcast_to((np.float32(input_scale) * scale).astype(np.float32), bias.shape)
     exact = np.divide(bias.astype(np.float64), step, out=np.zeros(bias.shape), where=bias != 0)
-    return np.rint(exact).astype(np.int32), np.ascontiguousarray(step)
+    integers, scheme = np.rint(exact).astype(np.int32), INT32.along(PerAxis(0))
+    return QuantizedWeight(integers, np.ascontiguousarray(step), np.zeros(bias.shape, np.int32), scheme)

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 import edgeq
-from edgeq.reporting.average_precision import AREAS
 from edgeq.reporting.comparison import Comparison, compare
-from edgeq.reporting.differences import most_different
 from edgeq.reporting.document import (
     Curve,
     Differences,
@@ -21,11 +19,9 @@ from edgeq.reporting.document import (
 )
 from edgeq.reporting.runs import Runs
 from edgeq.reporting.saturation import tensor_ranges
-from edgeq.reporting.threshold import score_curve
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.results.measurement import BenchResult, Energy
 from edgeq.results.rows import Row, provenance
-from edgeq.tasks.prediction_records import DetectionPredictions
 
 # Points of a plotted run; of longer ones every stretch is shown by its least and its largest sample.
 _PLOTTED = 300
@@ -163,9 +159,9 @@ def _fronts(rows: Sequence[Row]) -> set[int]:
     groups: dict[tuple[str, str, str], list[tuple[float, float, int]]] = {}
     for row in rows:
         score = None if row.score is None else row.score.main_value
-        if row.scores is not None and score is not None and row.p50_ms is not None:
+        if row.scores is not None and row.score is not None and score is not None and row.p50_ms is not None:
             key = (row.model, str(row.scores.annotations), row.device)
-            groups.setdefault(key, []).append((row.p50_ms, score, id(row)))
+            groups.setdefault(key, []).append((row.p50_ms, -score if row.score.lower_is_better else score, id(row)))
     return {
         row
         for members in groups.values()
@@ -181,11 +177,11 @@ def _is_compared(comparison: Comparison) -> bool:
 
 
 def _loss(comparison: Comparison, numbers: dict[int, int]) -> Loss:
-    areas = [comparison.main, *(comparison.area(area) for area in AREAS[1:])]
+    whole = () if comparison.main is None else (comparison.main,)
     return Loss(
         numbers[id(comparison.row)],
         numbers[id(comparison.reference)],
-        tuple(drop for drop in areas if drop is not None),
+        (*whole, *comparison.parts),
         comparison.classes,
     )
 
@@ -193,10 +189,9 @@ def _loss(comparison: Comparison, numbers: dict[int, int]) -> Loss:
 def _curves(comparisons: Sequence[Comparison], numbers: dict[int, int]) -> tuple[Curve, ...]:
     found = {}
     for each in comparisons:
-        if each.scored is not None and isinstance(each.scored.predictions, DetectionPredictions):
-            curve = score_curve(each.scored.matches)
-            if curve is not None:
-                found[id(each.row)] = (each, curve)
+        curve = None if each.predictions is None else each.predictions.curve()
+        if curve is not None:
+            found[id(each.row)] = (each, curve)
     curves = []
     for each, curve in found.values():
         best = found.get(id(each.reference))
@@ -213,7 +208,7 @@ def _differences(
 ) -> tuple[Differences, ...]:
     worst: dict[tuple[str, str | None], Comparison] = {}
     for each in comparisons:
-        if not _is_compared(each) or each.without_interval or each.task != "detection":
+        if not _is_compared(each) or each.without_interval:
             continue
         key = (each.row.model, None if each.row.scores is None else each.row.scores.annotations)
         if key not in worst or _points(each) > _points(worst[key]):
@@ -221,14 +216,12 @@ def _differences(
     thresholds = {curve.entry: curve.curve.best_threshold for curve in curves}
     found = []
     for each in worst.values():
-        if each.scored is None or each.reference_scored is None:
-            continue
-        before, now = each.reference_scored.predictions, each.scored.predictions
-        if not isinstance(before, DetectionPredictions) or not isinstance(now, DetectionPredictions):
+        before, now = each.reference_predictions, each.predictions
+        if before is None or now is None:
             continue
         entry, reference = numbers[id(each.row)], numbers[id(each.reference)]
         threshold = thresholds.get(reference, _THRESHOLD)
-        examples = most_different(before, now, threshold, count)
+        examples = before.most_different(now, threshold, count)
         if examples:
             found.append(Differences(entry, reference, threshold, tuple(examples)))
     return tuple(found)

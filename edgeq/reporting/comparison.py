@@ -1,50 +1,42 @@
 """How much a quantized file loses against FP32, with an interval that says how much so few images can prove.
 
-A figure is the drop of the score over the images that were scored. Its interval is a paired percentile bootstrap (Efron
-and Tibshirani, "An Introduction to the Bootstrap", 1993): images are drawn with replacement, both files are scored on
-the same draw, and the middle 95 % of 1,000 such drops are the interval. The draws repeat from run to run.
+A figure is the drop of the score over the images that were scored. Its interval is a paired percentile bootstrap
+(`edgeq.tasks.resampling`): both files are scored on the same draws of the images.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.errors import InputError
-from edgeq.reporting.average_precision import Matches, class_ap, match, mean_ap
-from edgeq.results.evaluation import ClassificationScore, DetectionScore, Score
+from edgeq.results.evaluation import ClassFigures, Score
 from edgeq.results.rows import Row
-from edgeq.tasks.prediction_records import (
-    ClassificationPredictions,
-    DetectionPredictions,
-    EmbeddingPredictions,
-    Predictions,
-    unpack_predictions,
-)
+from edgeq.results.serialization import OMIT_EMPTY
+from edgeq.tasks import get_task
+from edgeq.tasks.prediction_records import PredictionRecords, unpack_predictions
+from edgeq.tasks.resampling import interval
 
-RESAMPLES = 1000
-CONFIDENCE = 0.95
 FEW = 10
 """Fewest boxes (or images, for a classifier) from which the score of a class says anything."""
-
-_SEED = 20
 
 
 @dataclass(frozen=True)
 class Drop:
-    """By how much a score fell.
+    """By how much a score became worse.
 
     Attributes:
         name: `AP`, `AP_small`, `top1`, `cosine`, or a class's name.
-        reference: The score of FP32, 0..1.
+        reference: The score of FP32; 0..1 for the tasks of edgeq.
         value: The score of the other file.
         low: Lower end of the interval of the drop, in points; `None` where there is no interval.
         high: Its upper end.
         support: How many boxes or images it was measured on; `None` where the results do not tell.
+        lower_is_better: True for an error, which becomes worse by growing; absent otherwise.
     """
 
     name: str
@@ -53,41 +45,12 @@ class Drop:
     low: float | None = None
     high: float | None = None
     support: int | None = None
+    lower_is_better: bool | None = field(default=None, metadata=OMIT_EMPTY)
 
     @property
     def points(self) -> float:
         """The drop in points, hundredths of the score; negative for a gain."""
-        return 100 * (self.reference - self.value)
-
-
-class Scored:
-    """The predictions of one row, matched once."""
-
-    def __init__(self, predictions: Predictions) -> None:
-        self.predictions = predictions
-        self._per_class: dict[str, NDArray[np.float64]] = {}
-
-    @functools.cached_property
-    def matches(self) -> Matches:
-        """Its detections matched with the boxes."""
-        if not isinstance(self.predictions, DetectionPredictions):
-            raise TypeError(f"predictions for {self.predictions.task} have no boxes")
-        return match(self.predictions)
-
-    def per_class(self, area: str) -> NDArray[np.float64]:
-        """Returns the AP of each class `(classes, 1 + RESAMPLES)`: over all images, then over each draw of them."""
-        if area not in self._per_class:
-            weights = draws(len(self.predictions.images))
-            classes = [class_ap(each, weights).mean(axis=0) for each in self.matches[area]]
-            self._per_class[area] = np.stack(classes)
-        return self._per_class[area]
-
-
-@functools.lru_cache(maxsize=8)
-def draws(images: int) -> NDArray[np.int32]:
-    """Returns how often each image is in each choice, `(images, 1 + RESAMPLES)`; the first choice is all of them."""
-    drawn = np.random.default_rng(_SEED).multinomial(images, np.full(images, 1 / images), RESAMPLES)
-    return np.concatenate([np.ones((1, images), np.int64), drawn]).T.astype(np.int32)
+        return (-100 if self.lower_is_better else 100) * (self.reference - self.value)
 
 
 class Comparison:
@@ -96,13 +59,21 @@ class Comparison:
     Attributes:
         row: The file.
         reference: FP32; `None` where the results hold none.
+        predictions: What the file said about each image; `None` where the results do not tell.
+        reference_predictions: What FP32 said.
     """
 
-    def __init__(self, row: Row, reference: Row | None, scored: Scored | None, reference_scored: Scored | None) -> None:
+    def __init__(
+        self,
+        row: Row,
+        reference: Row | None,
+        predictions: PredictionRecords | None,
+        reference_predictions: PredictionRecords | None,
+    ) -> None:
         self.row = row
         self.reference = reference
-        self.scored = scored
-        self.reference_scored = reference_scored
+        self.predictions = predictions
+        self.reference_predictions = reference_predictions
 
     @property
     def task(self) -> str | None:
@@ -112,85 +83,77 @@ class Comparison:
     @property
     def without_interval(self) -> str | None:
         """Why there is no interval; `None` where there is one."""
-        if self.scored is None or self.reference_scored is None:
+        if self.predictions is None or self.reference_predictions is None:
             return "the results hold no predictions; run edgeq eval again"
-        if not _same_images(self.scored.predictions, self.reference_scored.predictions):
+        if not self.predictions.has_truth_of(self.reference_predictions):
             return "FP32 was scored on other images"
         return None
 
     @functools.cached_property
     def main(self) -> Drop | None:
-        """The drop of the task's main score; of embeddings that of their cosine to the float model's, from 1."""
+        """The drop of the task's main score; of one that compares with FP32 already, from its perfect value."""
         score = self.row.score
-        return None if score is None else self._drop(score.main, self._resampled("all"))
+        return None if score is None else self._drop(score, score.main)
 
-    def area(self, area: str) -> Drop | None:
-        """Returns the drop of AP over boxes of one area; `None` where there is no such box, or it is no detector."""
-        return self._drop(f"AP_{area}", self._resampled(area)) if self.task == "detection" else None
+    @functools.cached_property
+    def parts(self) -> tuple[Drop, ...]:
+        """The drops of the main score over parts of the data, such as AP of small boxes; those that were measured."""
+        score = self.row.score
+        drops = () if score is None else (self._drop(score, name) for name in score.parts)
+        return tuple(drop for drop in drops if drop is not None)
 
     @functools.cached_property
     def classes(self) -> tuple[Drop, ...]:
-        """The drop of each class's AP or top-1, the most lost first; classes that the images do not hold left out."""
-        if self.reference is None or self.task not in ("detection", "classification"):
-            return ()
-        before = {name: value for name, value, _ in _class_scores(self.reference.score)}
+        """The drop of each class's score, the most lost first; classes that the images do not hold left out."""
+        before = {each.name: each.values[0] for each in _class_figures(self.reference)}
+        now = _class_figures(self.row)
+        intervals = self._class_intervals() if before and now else []
         drops = []
-        intervals = self._class_intervals()
-        for number, (name, value, support) in enumerate(_class_scores(self.row.score)):
-            reference = before.get(name)
+        for number, each in enumerate(now):
+            reference, value = before.get(each.name), each.values[0]
             if reference is None or value is None:
                 continue
-            low, high = intervals[number] if intervals is not None and number < len(intervals) else (None, None)
-            drops.append(Drop(name, reference, value, low, high, support))
+            low, high = intervals[number] if number < len(intervals) else (None, None)
+            drops.append(Drop(each.name, reference, value, low, high, each.support, self._lower_is_better))
         return tuple(sorted(drops, key=lambda drop: -drop.points))
 
-    def _drop(self, name: str, resampled: NDArray[np.float64] | None) -> Drop | None:
-        before = 1.0 if name == "cosine" else _number(self.reference, name)
+    @property
+    def _lower_is_better(self) -> bool | None:
+        return (self.row.score is not None and self.row.score.lower_is_better) or None
+
+    def _drop(self, score: Score, name: str) -> Drop | None:
+        before = score.perfect if _is_compared_already(score, name) else _number(self.reference, name)
         value = _number(self.row, name)
         if before is None or value is None:
             return None
-        low, high = (None, None) if resampled is None else _interval(resampled)
-        return Drop(name, before, value, low, high, None if self.row.scores is None else self.row.scores.images)
+        resampled = self._resampled(score, name)
+        low, high = (None, None) if resampled is None else interval(resampled)
+        images = None if self.row.scores is None else self.row.scores.images
+        return Drop(name, before, value, low, high, images, self._lower_is_better)
 
-    def _pair(self) -> tuple[Scored, Scored] | None:
-        if self.scored is None or self.reference_scored is None or self.without_interval:
+    def _pair(self) -> tuple[PredictionRecords, PredictionRecords] | None:
+        if self.predictions is None or self.reference_predictions is None or self.without_interval:
             return None
-        return self.scored, self.reference_scored
+        return self.predictions, self.reference_predictions
 
-    def _resampled(self, area: str) -> NDArray[np.float64] | None:
+    def _resampled(self, score: Score, name: str) -> NDArray[np.float64] | None:
         """Returns the drop in points `(RESAMPLES,)` over each draw of the images."""
-        if self.task == "embedding" and self.scored is not None:
-            return 100 * (1 - _mean_of(_cosines(self.scored)))[1:]
+        if _is_compared_already(score, name) and self.predictions is not None and score.perfect is not None:
+            return self._points(np.full(1, score.perfect), self.predictions.resampled(name))
+        pair = self._pair()
+        return None if pair is None else self._points(pair[1].resampled(name), pair[0].resampled(name))
+
+    def _class_intervals(self) -> list[tuple[float, float] | tuple[None, None]]:
         pair = self._pair()
         if pair is None:
-            return None
-        now, before = (
-            mean_ap(each.per_class(area)) if self.task == "detection" else _mean_of(_right(each)) for each in pair
-        )
-        return 100 * (before - now)[1:]
+            return []
+        now, before = (each.resampled_classes() for each in pair)
+        return [interval(self._points(old, new)) for new, old in zip(now, before, strict=True)]
 
-    def _class_intervals(self) -> list[tuple[float, float] | tuple[None, None]] | None:
-        pair = self._pair()
-        if pair is None:
-            return None
-        if self.task == "detection":
-            now, before = (each.per_class("all") for each in pair)
-        else:
-            now, before = (_per_class(each) for each in pair)
-        return [_interval(100 * (old - new)[1:]) for new, old in zip(now, before, strict=True)]
-
-
-def _number(row: Row | None, name: str) -> float | None:
-    return None if row is None or row.score is None else row.score.numbers.get(name)
-
-
-def _class_scores(score: Score | None) -> list[tuple[str, float | None, int | None]]:
-    """Returns name, AP or top-1, and number of boxes or images of each class; none for a task without classes."""
-    if isinstance(score, DetectionScore):
-        return [(each.name, each.ap, each.boxes) for each in score.per_class]
-    if isinstance(score, ClassificationScore):
-        return [(each.name, each.top1, each.images) for each in score.per_class]
-    return []
+    def _points(self, before: NDArray[np.float64], now: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns the drop over each draw; the first choice, all images, is none."""
+        points: NDArray[np.float64] = (-100 if self._lower_is_better else 100) * (before - now)[1:]
+        return points
 
 
 def compare(rows: Sequence[Row]) -> list[Comparison]:
@@ -199,11 +162,11 @@ def compare(rows: Sequence[Row]) -> list[Comparison]:
     Raises:
         InputError: the predictions of a result are damaged.
     """
-    scored = [_scored(row) for row in rows]
-    by_row = {id(row): each for row, each in zip(rows, scored, strict=True)}
+    predictions = [_predictions(row) for row in rows]
+    by_row = {id(row): each for row, each in zip(rows, predictions, strict=True)}
     return [
         Comparison(row, reference, each, None if reference is None else by_row[id(reference)])
-        for row, each in zip(rows, scored, strict=True)
+        for row, each in zip(rows, predictions, strict=True)
         for reference in [find_reference(row, rows)]
     ]
 
@@ -230,69 +193,24 @@ def _origin(row: Row) -> tuple[str, str, str]:
     return row.model, row.runtime, row.device
 
 
-def _scored(row: Row) -> Scored | None:
+def _predictions(row: Row) -> PredictionRecords | None:
     if row.scores is None or row.scores.predictions is None:
         return None
+    kind = get_task(row.scores.score.task).records_type
     try:
-        predictions = unpack_predictions(row.scores.predictions)
+        return unpack_predictions(row.scores.predictions, kind)
     except InputError as error:
         raise InputError(f"{row.artifact} in {row.runtime}: {error}") from error
-    if predictions.task != row.scores.score.task:
-        raise InputError(
-            f"{row.artifact} in {row.runtime}: its predictions are for {predictions.task}, its scores for "
-            f"{row.scores.score.task}; run `edgeq eval` again"
-        )
-    return Scored(predictions)
 
 
-def _same_images(first: Predictions, second: Predictions) -> bool:
-    if first.images != second.images or first.task != second.task:
-        return False
-    if isinstance(first, DetectionPredictions) and isinstance(second, DetectionPredictions):
-        truth = ((each.truth_boxes, each.truth_labels) for each in (first, second))
-        return all(np.array_equal(one, other) for one, other in zip(*truth, strict=True))
-    return True
+def _is_compared_already(score: Score, name: str) -> bool:
+    """Returns whether a number is a comparison with FP32 by itself."""
+    return name == score.main and score.perfect is not None
 
 
-def _right(scored: Scored) -> NDArray[np.float64]:
-    predictions = scored.predictions
-    if not isinstance(predictions, ClassificationPredictions):
-        raise TypeError(f"predictions for {predictions.task} rank no classes")
-    right: NDArray[np.float64] = (predictions.ranked[:, 0] == predictions.truth).astype(np.float64)
-    return right
+def _number(row: Row | None, name: str) -> float | None:
+    return None if row is None or row.score is None else row.score.numbers.get(name)
 
 
-def _cosines(scored: Scored) -> NDArray[np.float64]:
-    predictions = scored.predictions
-    if not isinstance(predictions, EmbeddingPredictions):
-        raise TypeError(f"predictions for {predictions.task} have no embeddings")
-    return predictions.cosines.astype(np.float64)
-
-
-def _mean_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the mean of a value an image `(N,)` over each draw `(1 + RESAMPLES,)`."""
-    mean: NDArray[np.float64] = values @ draws(len(values)) / len(values)
-    return mean
-
-
-def _per_class(scored: Scored) -> NDArray[np.float64]:
-    """Returns the share of each class's images that are recognised `(classes, 1 + RESAMPLES)`."""
-    predictions = scored.predictions
-    right = _right(scored)
-    if not isinstance(predictions, ClassificationPredictions):
-        raise TypeError(f"predictions for {predictions.task} rank no classes")
-    weights = draws(len(right))
-    members = np.arange(len(predictions.classes))[:, None] == predictions.truth
-    with np.errstate(invalid="ignore"):
-        shares: NDArray[np.float64] = (members * right) @ weights / (members @ weights)
-    return shares
-
-
-def _interval(drops: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
-    """Returns the middle `CONFIDENCE` of drops; none where no draw held what is scored."""
-    present = drops[~np.isnan(drops)]
-    if not len(present):
-        return None, None
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(present, [tail, 100 - tail])
-    return float(low), float(high)
+def _class_figures(row: Row | None) -> tuple[ClassFigures, ...]:
+    return () if row is None or row.score is None else row.score.classes

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from edgeq.reporting.comparison import CONFIDENCE, FEW, RESAMPLES, Drop
-from edgeq.reporting.differences import Example
+from edgeq.reporting.comparison import FEW, Drop
 from edgeq.reporting.runs import Source
 from edgeq.reporting.saturation import TensorRange
-from edgeq.reporting.threshold import ScoreCurve
 from edgeq.results.serialization import RESULTS_VERSION, to_json
-
-SCORE_TITLES = {"AP": "AP", "top1": "top-1", "cosine": "cosine"}
-"""Main score of a task, as results name it -> as people read it."""
+from edgeq.tasks import get_task
+from edgeq.tasks.evidence import Example, ScoreCurve
+from edgeq.tasks.resampling import CONFIDENCE, RESAMPLES
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Entry:
         task: Task; `None` where it was not scored.
         data: Name of the annotations.
         images: How many images it was scored on.
-        score_name: `AP`, `top1` or `cosine`.
+        score_name: Name of the main score: `AP`, `top1`, `cosine`, or that of a further task.
         score: Main score, 0..1.
         reference: Number of the FP32 row that it is compared with; its own number for that row.
         drop: How far the main score is below FP32.
@@ -112,6 +110,22 @@ class Entry:
     tools: tuple[str, ...]
     commands: tuple[str, ...]
 
+    def score_title(self, name: str | None = None) -> str:
+        """Returns what people call a number of the row's scores, by default the main one; empty if it has none."""
+        wanted = name or self.score_name
+        return "" if self.task is None or wanted is None else get_task(self.task).score_type.title(wanted)
+
+    @property
+    def parts_by(self) -> str:
+        """What tells the parts of the main score apart: the size of the boxes, of a detector."""
+        return "" if self.task is None else get_task(self.task).score_type.parts_by
+
+    @property
+    def counted(self) -> str:
+        """What a class of the row's scores is counted in: boxes or images; empty without classes."""
+        titles = () if self.task is None else get_task(self.task).score_type.class_titles
+        return titles[0] if titles else ""
+
     @property
     def precision_name(self) -> str:
         """Precision of the file, and of its float layers where that is not f32."""
@@ -149,7 +163,7 @@ class Loss:
     Attributes:
         entry: Number of the row.
         reference: Number of FP32.
-        areas: Drop of AP over all boxes, small, medium and large ones.
+        areas: Drop of the main score, then over each of its parts: of AP over all, small, medium and large boxes.
         classes: Drop of every class, the most lost first.
     """
 

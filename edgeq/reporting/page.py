@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.errors import MissingDependencyError
-from edgeq.reporting.comparison import CONFIDENCE, FEW, RESAMPLES, Drop
-from edgeq.reporting.differences import thumbnail
-from edgeq.reporting.document import SCORE_TITLES, Curve, Differences, Document, Entry, LatencySeries, Loss
+from edgeq.reporting.comparison import FEW, Drop
+from edgeq.reporting.document import Curve, Differences, Document, Entry, LatencySeries, Loss
 from edgeq.reporting.plots import plot_latency, plot_scores, plot_tradeoff, series_number
+from edgeq.reporting.thumbnail import thumbnail
 from edgeq.results.measurement import MAX_DRIFT
 from edgeq.results.rows import LOCAL
+from edgeq.tasks.resampling import CONFIDENCE, RESAMPLES
 
 _TEMPLATE = Path(__file__).parent / "template"
 _CLASSES_SHOWN = 8
@@ -113,7 +114,7 @@ def render(document: Document, images_dirs: Sequence[Path] = ()) -> str:
         spark=_spark,
         series=series_number,
         shown_series={series_number(entry) for entry in document.entries},
-        score_titles=SCORE_TITLES,
+        parts_by=_parts_by(document),
         label=_label,
         largest_drop=_largest_drop,
         few=FEW,
@@ -164,11 +165,11 @@ def _finding(entry: Entry) -> str:
     if drop is None or entry.ratio_to_fp32 is None:
         return ""
     where = entry.engine if entry.device == LOCAL else f"{entry.engine} on {entry.device}"
-    title = SCORE_TITLES.get(drop.name, drop.name)
-    beside = "level with" if round(drop.points, 2) == 0 else _side(drop.points)
+    title = entry.score_title(drop.name)
+    beside = "level with" if round(drop.points, 2) == 0 else _side(drop, drop.points)
     proof = ""
     if drop.low is not None and drop.high is not None:
-        proof = f" ({CONFIDENCE:.0%} interval: {_side(drop.low)} to {_side(drop.high)})"
+        proof = f" ({CONFIDENCE:.0%} interval: {_side(drop, drop.low)} to {_side(drop, drop.high)})"
     unstable = "; its run was not stable" if entry.stable is False else ""
     return (
         f"{entry.precision_name} in {where} is {_speed(entry.ratio_to_fp32)} FP32; {title} "
@@ -184,20 +185,24 @@ def _speed(ratio: float) -> str:
     return f"{factor}x {'faster' if ratio < 1 else 'slower'} than"
 
 
-def _side(points: float) -> str:
-    """Returns how far below or above FP32; what rounds to zero is on no side."""
+def _side(drop: Drop, points: float) -> str:
+    """Returns how far below or above FP32 so many points of a drop are; what rounds to zero is on no side."""
     if round(points, 2) == 0:
         return "0.00"
-    return f"{abs(points):.2f} points {'below' if points > 0 else 'above'}"
+    below = points < 0 if drop.lower_is_better else points > 0
+    return f"{abs(points):.2f} points {'below' if below else 'above'}"
 
 
 def _overview(document: Document) -> tuple[list[Column], list[str]]:
     """Returns the columns that hold something, and the names of those that nothing was measured for."""
     entries = document.entries
-    names = {entry.score_name for entry in entries if entry.score_name}
-    score = SCORE_TITLES[next(iter(names))] if len(names) == 1 else "score"
+    titles = {entry.score_title() for entry in entries if entry.score_name}
     columns = [
-        Column(score, "", tuple(_score_cell(entry, alone=len(names) == 1) for entry in entries)),
+        Column(
+            next(iter(titles)) if len(titles) == 1 else "score",
+            "",
+            tuple(_score_cell(entry, alone=len(titles) == 1) for entry in entries),
+        ),
         Column("below FP32", "points", tuple(_drop_cell(entry) for entry in entries)),
         Column("p50", "ms", tuple(_latency_cell(entry) for entry in entries)),
         _figures("p90", "ms", entries, lambda entry: entry.p90_ms, 2),
@@ -232,7 +237,7 @@ def _latency_cell(entry: Entry) -> Cell:
 def _score_cell(entry: Entry, *, alone: bool) -> Cell:
     if entry.score is None or entry.score_name is None:
         return _missing()
-    return Cell(f"{entry.score:.4f}", entry.score, "" if alone else SCORE_TITLES[entry.score_name])
+    return Cell(f"{entry.score:.4f}", entry.score, "" if alone else entry.score_title())
 
 
 def _drop_cell(entry: Entry) -> Cell:
@@ -322,6 +327,12 @@ def _label(entry: Entry) -> str:
 
 def _examples(document: Document, folders: Sequence[Path]) -> list[tuple[Differences, list[str | None]]]:
     return [(each, [thumbnail(folders, shown.image) for shown in each.examples]) for each in document.differences]
+
+
+def _parts_by(document: Document) -> str:
+    """Returns what tells the parts of main scores apart, where a row has such parts."""
+    named = (document.entry(loss.entry).parts_by for loss in document.losses if len(loss.areas) > 1)
+    return " and ".join(dict.fromkeys(named))
 
 
 def _largest_drop(loss: Loss) -> float:

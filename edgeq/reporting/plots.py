@@ -14,7 +14,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from edgeq.files import sha256_bytes
-from edgeq.reporting.document import SCORE_TITLES, Curve, Entry, LatencySeries
+from edgeq.reporting.document import Curve, Entry, LatencySeries
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +108,7 @@ def plot_tradeoff(entries: Sequence[Entry], engines: Sequence[str], title: str) 
         axes.set_ylim(min(scores) - 0.25 * spread, max(scores) + 0.3 * spread)
         _number(axes, entries)
         axes.set_xlabel("p50 latency, ms" + (" (log)" if axes.get_xscale() == "log" else ""))
-        axes.set_ylabel(SCORE_TITLES.get(entries[0].score_name or "", ""))
+        axes.set_ylabel(entries[0].score_title())
         words = ", ".join(f"{entry.number}: {entry.p50_ms:.2f} ms, {entry.score:.4f}" for entry in entries)
         return plot.svg(f"{title}. {words}")
 

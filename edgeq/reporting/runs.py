@@ -17,6 +17,7 @@ from edgeq.exporting.quantization_facts import QuantizationFacts
 from edgeq.files import sha256_file
 from edgeq.results.reading import KIND, Result, read_results
 from edgeq.results.rows import Row, merge
+from edgeq.tasks import score_types
 
 # Where a file says what it is; an annotation file of gigabytes in a folder is not read to the end.
 _HEAD_BYTES = 4096
@@ -92,7 +93,7 @@ def read_runs(paths: Sequence[Path], further: Sequence[Result] = ()) -> Runs:
             f"{', '.join(map(str, paths)) or 'nothing given'}: no results; wanted what `edgeq bench --json` and "
             "`edgeq eval --json` write"
         )
-    rows = merge([*(read_results(results) if results else ()), *further])
+    rows = merge([*(read_results(results, score_types()) if results else ()), *further])
     unique: dict[str, NamedRanges] = {}
     for path in dict.fromkeys(ranges):
         loaded = Ranges.load(path)

@@ -15,7 +15,7 @@ from edgeq.reporting.build import build_document
 from edgeq.reporting.document import Document, Entry
 from edgeq.reporting.runs import Runs
 from edgeq.results.rows import Row
-from edgeq.results.table import REPORT, Column, to_markdown
+from edgeq.results.table import Column, to_markdown
 
 EXAMPLES = 6
 """Images of each model on which two files are shown side by side."""
@@ -96,7 +96,7 @@ def _markdown(runs: Runs, document: Document, out: Path, _images_dirs: Sequence[
     def drop(row: Row) -> float | None:
         return drops.get(id(row))
 
-    write_text(out, to_markdown(runs.rows, (*REPORT, Column("points below FP32", drop, 2))))
+    write_text(out, to_markdown(runs.rows, [Column("points below FP32", drop, 2)]))
 
 
 def _html(_runs: Runs, document: Document, out: Path, images_dirs: Sequence[Path]) -> None:

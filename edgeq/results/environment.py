@@ -14,12 +14,12 @@ from edgeq.results.serialization import INLINE
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """How much of a TFLite file XNNPACK runs; the other operators are an order of magnitude slower.
+    """How much of a TFLite file XNNPACK runs; other operators are an order of magnitude slower.
 
     Attributes:
         operators: All operators.
         delegated: Operators that XNNPACK runs.
-        partitions: Parts that these form.
+        partitions: Number of parts that XNNPACK runs in one piece.
     """
 
     operators: Count = 0
@@ -29,14 +29,14 @@ class Coverage:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """What decides speed and scores; `None` or empty is what the session or an older result does not tell.
+    """What decides speed and scores; `None` or empty means that the session or an older result does not say.
 
     Attributes:
         engine: Engine with its version.
         threads: CPU threads of the engine.
         compute_precision: What the engine computed float layers in: `f32`, `bf16` or `f16`.
         xnnpack: How much of a TFLite file XNNPACK runs.
-        further: What else an engine tells of itself (`gpu`, `cuda_graph`, ...), as JSON values.
+        further: What else an engine reports (`gpu`, `cuda_graph`, ...), as JSON values.
         cpu: Name of the CPU.
         cpu_features: Its instruction sets that matter for INT8.
         usable_cpus: CPUs that the process may use.
@@ -73,7 +73,7 @@ _KEYS = frozenset(each.name for each in dataclasses.fields(Environment)) - {_FUR
 
 
 def nested(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns an environment as JSON has it with what only one engine tells of itself under `further`."""
+    """Returns an environment as JSON has it with what only one engine reports under `further`."""
     known = {key: value for key, value in environment.items() if key in _KEYS}
     return known | {_FURTHER: {key: value for key, value in environment.items() if key not in _KEYS}}
 
@@ -81,7 +81,7 @@ def nested(environment: Mapping[str, Any]) -> dict[str, Any]:
 def parse_environment(
     environment: Mapping[str, Any], *, source: object, error: type[EdgeqError] = InputError
 ) -> Environment:
-    """Returns what a session says of itself, see `edgeq.runtimes.Session.environment`.
+    """Returns what a session reports about itself, see `edgeq.runtimes.Session.environment`.
 
     Args:
         environment: Its JSON values.
@@ -91,5 +91,5 @@ def parse_environment(
     Raises:
         EdgeqError: a value is of another type.
     """
-    kind = "what a session says of itself"
+    kind = "what a session reports about itself"
     return convert(nested(environment), Environment, source=source, kind=kind, place="environment", error=error)

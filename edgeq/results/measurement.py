@@ -19,7 +19,7 @@ MAX_DRIFT = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyStatistics:
-    """Times of single runs in ms; `None` where so few samples say nothing of it, or the CPU was emulated.
+    """Times of single runs in ms; `None` if there are too few samples for it, or the CPU was emulated.
 
     Attributes:
         p50: Median.
@@ -52,7 +52,7 @@ class StageStatistics:
         min: Shortest.
         max: Longest.
         mad: Median absolute deviation from the median.
-        image_px: Height and width of the image, in pixels; of pre-processing only.
+        image_px: Height and width of the image, in pixels; only for pre-processing.
     """
 
     runs: Count = 0
@@ -69,8 +69,8 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
     """Times from the start of a process to the first result, in ms.
 
     Attributes:
-        start: From the start of the process to Python; `None` where the system does not tell.
-        import_: Importing the engine; `import` in JSON.
+        start: From the start of the process to Python; `None` if the system does not report it.
+        import_: Importing the engine.
         load: Loading the file.
         first: The first run.
     """
@@ -82,7 +82,7 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def total_ms(self) -> float | None:
-        """The sum of what is known, in ms; `None` where nothing is."""
+        """The sum of what is known, in ms; `None` if nothing is."""
         known = [part for part in (self.start, self.import_, self.load, self.first) if part is not None]
         return sum(known) if known else None
 
@@ -93,7 +93,7 @@ class Energy:
 
     Attributes:
         j_per_image: Energy of one image in J, the idle machine's share included.
-        idle_share: Share of it that the idle machine would have taken in that time, 0..1; `None` where that was not
+        idle_share: Share of it that the idle machine would have taken in that time, 0..1; `None` if that was not
             measured.
         source: What was measured.
         window_s: Length of the timed turns in s.
@@ -111,10 +111,10 @@ class Energy:
 
 @dataclass(frozen=True, kw_only=True)
 class SensorReadings:
-    """What the machine's sensors said; each reading is as `edgeq.sensors` describes it.
+    """Readings of the machine's sensors, each as `edgeq.sensors` describes it.
 
     Attributes:
-        before: Kind of sensor -> reading, before an engine was loaded.
+        before: Kind of sensor -> reading, before any engine was loaded.
         after: The same after the timed runs.
         series: Readings during the timed runs, each with its time `t_s` in s.
         sampler_cpu_share: Share of one CPU that reading them took, 0..1.
@@ -128,10 +128,10 @@ class SensorReadings:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadAverage:
-    """The system's load averages over 1, 5 and 15 minutes; `None` where it does not tell them.
+    """The system's load averages over 1, 5 and 15 minutes; `None` if it does not report them.
 
     Attributes:
-        before: Before an engine was loaded.
+        before: Before any engine was loaded.
         after: After the timed runs.
     """
 
@@ -154,27 +154,27 @@ class BenchResult:
         latency_ms: Times of single runs in ms.
         throughput_per_s: Runs per second, 1 over the mean time.
         cold_start_ms: Times from the start of a process to the first result in ms; `None` on an emulated CPU.
-        ratio_to_first: Time over that of the first file of the run, median over the rounds.
-        ratio_to_fp32: Time over that of the model's FP32 file in the same runtime, median over the rounds; `None`
+        ratio_to_first: Time divided by that of the first file in the run, median over the rounds.
+        ratio_to_fp32: Time divided by that of the model's FP32 file in the same runtime, median over the rounds; `None`
             without one.
         runs: Number of timed runs.
-        drift: Median of the last third of the runs over that of the first, minus 1.
-        stable: Whether it was timed in a steady state; `None` on an emulated CPU.
-        unstable_reasons: Why it was not, in sentences.
+        drift: Median of the last third of the runs divided by that of the first third, minus 1.
+        stable: Whether the times were steady; `None` on an emulated CPU.
+        unstable_reasons: Why they were not, in sentences.
         obtained: `measured`, or `emulated` and then without times.
-        preprocess_ms: Times of pre-processing an image in ms; `None` where the manifest does not describe it.
-        postprocess_ms: Times of decoding the outputs in ms; `None` where the manifest does not describe it.
-        energy: Energy of the timed runs; `None` where the machine does not tell its power.
+        preprocess_ms: Times of pre-processing an image in ms; `None` if the manifest does not describe it.
+        postprocess_ms: Times of decoding the outputs in ms; `None` if the manifest does not describe it.
+        energy: Energy of the timed runs; `None` if the machine does not report its power.
         peak_rss_bytes: Peak memory of the process in bytes.
         baseline_rss_bytes: The peak before the file was loaded, in bytes.
-        gpu_ms: The GPU's own time for the network in ms, without copies; only of engines on a GPU.
-        enqueue_ms: The CPU's time to hand a run over in ms; only of engines on a GPU.
-        launch_bound: Whether the CPU sets the pace; only of engines on a GPU.
+        gpu_ms: The GPU's own time for the network in ms, without copies; only for engines on a GPU.
+        enqueue_ms: The CPU's time to hand a run over in ms; only for engines on a GPU.
+        launch_bound: Whether the CPU sets the pace; only for engines on a GPU.
         environment: Engine, settings and machine.
-        sensors: What the machine's sensors said; `None` where there are none.
+        sensors: Readings of the machine's sensors; `None` if it has none.
         load_average: The system's load averages.
         round_runs: How many of `samples_ns` belong to each round.
-        device: Name of the device; absent where the file was run from Python.
+        device: Name of the device; absent if the file was run from Python.
         edgeq: Version of edgeq that measured it.
         command: The command that measured it.
         results_version: Version of this form.
@@ -218,7 +218,7 @@ class BenchResult:
 
     @property
     def cold_start_total_ms(self) -> float | None:
-        """Time from the start of a process to the first result in ms, as far as its parts are known."""
+        """Time from the start of a process to the first result in ms, from the parts that are known."""
         return None if self.cold_start_ms is None else self.cold_start_ms.total_ms
 
     @property
@@ -228,12 +228,12 @@ class BenchResult:
 
     @property
     def j_per_image(self) -> float | None:
-        """Energy of one image in J; `None` where it was not measured."""
+        """Energy of one image in J; `None` if it was not measured."""
         return None if self.energy is None else self.energy.j_per_image
 
     @property
     def rounds_ns(self) -> tuple[tuple[int, ...], ...]:
-        """The runs of each round in ns; none where `round_runs` do not add up to them."""
+        """The runs of each round in ns; none if `round_runs` do not add up to them."""
         if sum(self.round_runs) != len(self.samples_ns) or 0 in self.round_runs:
             return ()
         ends = itertools.accumulate(self.round_runs)

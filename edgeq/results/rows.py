@@ -13,9 +13,6 @@ from edgeq.results.reading import Result
 LOCAL = "local"
 """Name of the machine that commands run on; results that name no device are from there."""
 
-# Task -> what a sentence calls its scores.
-_SCORES = {"detection": "AP and AR", "classification": "Accuracy", "embedding": "Cosine and recall"}
-
 _SLOWER = 1.03
 """Ratios of one run repeat to a few percent: below, a file is as fast as its float version."""
 
@@ -29,10 +26,10 @@ class Row:
 
     Attributes:
         artifact: File name.
-        digest: SHA-256 of the file; empty where the result does not tell.
+        digest: SHA-256 of the file; empty if the result does not say.
         runtime: Name of the runtime.
         compute: What the engine computed float layers in.
-        engine: The engine with its version; empty where the result does not tell.
+        engine: The engine with its version; empty if the result does not say.
         device: Name of the device.
         scores: The result of `edgeq eval`; `None` if it was not scored.
         timing: The result of `edgeq bench`; `None` if it was not timed.
@@ -150,7 +147,7 @@ def _measured(row: Row) -> Iterator[tuple[str, Result]]:
     if row.scores is not None:
         of = f" of {row.scores.annotations}" if row.scores.annotations else ""
         images = "?" if row.scores.images is None else row.scores.images
-        yield f"{_SCORES[row.scores.score.task]} over {images} images{of}", row.scores
+        yield f"{row.scores.score.figures} over {images} images{of}", row.scores
     if row.timing is not None:
         yield "Latency, size and memory", row.timing
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edgeq.results.evaluation import ScoreColumn
 from edgeq.results.measurement import BenchResult
 from edgeq.results.rows import LOCAL, Row, provenance
+
+_SCORE_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,29 @@ class Column:
         return f"{'~' if self.marks_drift and row.drifted else ''}{value:.{self.digits}f}"
 
 
-def _score(name: str) -> Callable[[Row], float | None]:
-    return lambda row: None if row.score is None else row.score.numbers.get(name)
+def report_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Returns the columns of `edgeq report`: scores of the rows' tasks, then times.
+
+    Ratios are those of `edgeq bench`: they hold only within one interleaved run.
+    """
+    scores = (_score(column) for column in _score_columns(rows) if column.in_report)
+    return (*scores, _P50, _P90, _GPU, _SIZE, _MEMORY, _RATIO, _JOULES, _XNNPACK)
+
+
+def evaluation_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """Returns the columns of `edgeq eval`; the rest of what it measures is in its JSON."""
+    return (*(_score(column) for column in _score_columns(rows)), _XNNPACK)
+
+
+def _score_columns(rows: Sequence[Row]) -> tuple[ScoreColumn, ...]:
+    """Returns the columns of the tasks that the rows were scored on, by task in the order of the rows."""
+    return tuple(dict.fromkeys(column for row in rows if row.score is not None for column in row.score.columns))
+
+
+def _score(column: ScoreColumn) -> Column:
+    return Column(
+        column.title, lambda row: None if row.score is None else row.score.numbers.get(column.name), _SCORE_DIGITS
+    )
 
 
 def _timing(figure: Callable[[BenchResult], float | None], factor: float = 1.0) -> Callable[[Row], float | None]:
@@ -51,12 +75,6 @@ def _xnnpack_percent(row: Row) -> float | None:
     return 100 * coverage.delegated / coverage.operators if coverage is not None and coverage.operators else None
 
 
-_AP, _AP50, _AR = Column("AP", _score("AP"), 4), Column("AP50", _score("AP50"), 4), Column("AR", _score("AR_100"), 4)
-_TOP1, _TOP5 = Column("top-1", _score("top1"), 4), Column("top-5", _score("top5"), 4)
-_COSINE, _COSINE_MIN = Column("cosine", _score("cosine"), 4), Column("cosine min", _score("cosine_min"), 4)
-_RECALLS = tuple(Column(f"recall@{k}", _score(f"recall_at_{k}"), 4) for k in (1, 5, 10))
-_SELF_RECALLS = tuple(Column(f"self recall@{k}", _score(f"self_recall_at_{k}"), 4) for k in (1, 5, 10))
-_CLASS_RECALL = Column("class recall@1", _score("class_recall_at_1"), 4)
 _P50, _P90 = (
     Column("p50 ms", lambda row: row.p50_ms, 2, marks_drift=True),
     Column("p90 ms", _timing(lambda found: found.latency_ms.p90), 2),
@@ -68,12 +86,6 @@ _RATIO = Column("time / FP32", _timing(lambda found: found.ratio_to_fp32), 2)
 _JOULES = Column("J / image", _timing(lambda found: found.j_per_image), 3)
 
 _XNNPACK = Column("XNNPACK %", _xnnpack_percent, 0)
-
-REPORT = (
-    *(_AP, _AP50, _AR, _TOP1, _TOP5, _COSINE, _COSINE_MIN, *_RECALLS, _SELF_RECALLS[0], _CLASS_RECALL),
-    *(_P50, _P90, _GPU, _SIZE, _MEMORY, _RATIO, _JOULES, _XNNPACK),
-)
-"""Columns of `edgeq report`. Ratios are those of `edgeq bench`: they hold only within one interleaved run."""
 
 TIMING = (
     _P50,
@@ -91,33 +103,13 @@ TIMING = (
 )
 """Columns of `edgeq bench`; the rest of what it measures is in its JSON."""
 
-SCORES = (
-    _AP,
-    _AP50,
-    Column("AP75", _score("AP75"), 4),
-    Column("AP small", _score("AP_small"), 4),
-    Column("AP medium", _score("AP_medium"), 4),
-    Column("AP large", _score("AP_large"), 4),
-    _AR,
-    _TOP1,
-    _TOP5,
-    _COSINE,
-    Column("cosine p1", _score("cosine_p1"), 4),
-    _COSINE_MIN,
-    *_RECALLS,
-    *_SELF_RECALLS,
-    _CLASS_RECALL,
-    _XNNPACK,
-)
-"""Columns of `edgeq eval`; the rest of what it measures is in its JSON."""
 
-
-def header(columns: Sequence[Column] = REPORT) -> tuple[str, ...]:
+def header(columns: Sequence[Column]) -> tuple[str, ...]:
     """Returns the titles of a table."""
     return ("artifact", "runtime", *(column.title for column in columns))
 
 
-def table(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> list[tuple[str, ...]]:
+def table(rows: Sequence[Row], columns: Sequence[Column]) -> list[tuple[str, ...]]:
     """Returns the cells under `header(columns)`; what was not measured is `-`.
 
     Digests and versions of engines stand where names do not tell rows apart, devices where there are others than this.
@@ -140,14 +132,19 @@ def table(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> list[tuple
     return cells
 
 
-def filled(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> tuple[Column, ...]:
+def filled(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[Column, ...]:
     """Returns the columns in which at least one row has a figure."""
     return tuple(column for column in columns if any(column.value(row) is not None for row in rows))
 
 
-def to_markdown(rows: Sequence[Row], columns: Sequence[Column] = REPORT) -> str:
-    """Returns the report: the table without empty columns, and below it how every figure was obtained."""
-    columns = filled(rows, columns)
+def to_markdown(rows: Sequence[Row], further: Sequence[Column] = ()) -> str:
+    """Returns the report: the table without empty columns, and below it how every figure was obtained.
+
+    Args:
+        rows: What it is about.
+        further: Columns behind those of `report_columns`.
+    """
+    columns = filled(rows, (*report_columns(rows), *further))
     lines = [_markdown_row(header(columns)), "|" + "---|" * 2 + "---:|" * len(columns)]
     lines += [_markdown_row(row) for row in table(rows, columns)]
     return "\n".join([*lines, "", *provenance(rows)]) + "\n"

@@ -81,7 +81,7 @@ def simulation_of(target_name: str) -> str:
     name = f"simulated-{engine}"
     if name not in SIMULATED:
         engines = [each for each in RUNTIMES if f"simulated-{each}" in SIMULATED]
-        raise InputError(f"--simulate {target_name}: its engine {engine} is not simulated, only {', '.join(engines)}")
+        raise InputError(f"`simulate` {target_name}: its engine {engine} is not simulated, only {', '.join(engines)}")
     return name
 
 
@@ -105,7 +105,7 @@ def choose_runtimes(artifact: Artifact, wished: Sequence[str] = ()) -> list[str]
     readers = [name for name in wished if artifact.format in get_runtime(name).formats]
     if not readers:
         raise InputError(
-            f"{artifact.name}: --runtime {', '.join(wished)} does not read {artifact.format} files; add --runtime "
+            f"{artifact.name}: `runtime` {', '.join(wished)} does not read {artifact.format} files; add `runtime` "
             f"{' or '.join(_readers(artifact, RUNTIMES))}"
         )
     return readers

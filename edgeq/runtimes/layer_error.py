@@ -11,8 +11,9 @@ import numpy as np
 from edgeq.calibrators import Grid
 from edgeq.errors import EngineError
 from edgeq.exporting.graphs.graph import weight_of
-from edgeq.exporting.onnx.qdq import quantize_weight, weight_axis
-from edgeq.targets import get_target
+from edgeq.exporting.planning.plan import channel_scheme
+from edgeq.quantizers.round_nearest import round_nearest
+from edgeq.schemes import INT8_WEIGHT
 
 if TYPE_CHECKING:
     import onnx
@@ -44,9 +45,9 @@ class LayerError:
         self._weights: dict[str, np.ndarray] = {}
         self._axis = None
         if weight is not None:
-            self._axis = weight_axis(node, weight, get_target("x86").rules)
-            integers, scale = quantize_weight(weight, self._axis, bits)
-            self._weights = {"other": weight, "integers": integers, "weight_scale": scale}
+            quantized = round_nearest(weight, channel_scheme(node, weight, INT8_WEIGHT.with_bits(bits)), {})
+            self._axis = quantized.axis
+            self._weights = {"other": weight, "integers": quantized.integers, "weight_scale": quantized.scale}
         self._sessions: dict[tuple[int, ...], Any] = {}
 
     def measure(self, value: np.ndarray, other: np.ndarray | None, grids: Sequence[Grid]) -> tuple[np.ndarray, float]:

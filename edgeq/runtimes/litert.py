@@ -35,7 +35,7 @@ _PACKAGES = (
 
 
 _WAY_OUT = (
-    "export it with --compat tflite-runtime, or run it with ai-edge-litert (pip install 'edgeq[litert]'); "
+    "export it with `compat` tflite-runtime, or run it with ai-edge-litert (pip install 'edgeq[litert]'); "
     "tflite-runtime itself wants numpy<2"
 )
 

@@ -259,7 +259,7 @@ def process_age_ms() -> float | None:
 
 def _pin(cpus: list[int]) -> None:
     if not hasattr(os, "sched_setaffinity"):
-        raise InputError("this system cannot pin a process to CPUs; omit --cpus")
+        raise InputError("this system cannot pin a process to CPUs; omit `cpus`")
     try:
         os.sched_setaffinity(0, cpus)
     except OSError as error:

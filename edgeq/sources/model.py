@@ -153,6 +153,11 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
         set_input_size(graph, *request.size)
     if not request.dynamic_batch:
         make_static(graph)
+    elif all(value.shape and isinstance(value.shape[0], int) for value in graph.graph.inputs):
+        raise InputError(
+            f"--dynamic-batch: {path.name} is fixed to the input shape {graph.graph.inputs[0].shape}; omit "
+            "--dynamic-batch, or export the file with a free batch"
+        )
     clean(graph)
     graph = convert_opset(graph, request.opset)
     clean(graph)

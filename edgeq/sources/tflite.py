@@ -90,7 +90,7 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
     """
     path = Path(request.reference)
     if request.weights is not None:
-        raise InputError(f"--weights {request.weights}: a TFLite file holds its weights already; omit --weights")
+        raise InputError(f"`weights` {request.weights}: a TFLite file holds its weights already; omit `weights`")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -109,7 +109,7 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
     if request.preset is None:
         raise InputError(
             f"{path.name}: how its input is prepared and its outputs are read must be declared; "
-            f"give --preset {', '.join(preset_names())} or a TOML file"
+            f"give `preset` {', '.join(preset_names())} or a TOML file"
         )
     preset = load_preset(request.preset, (shapes[0][1], shapes[0][2]))
     require_channels(path.name, shapes[0][3], request.preset, preset.preprocessing)
@@ -181,7 +181,7 @@ def _run(job: _Job) -> None:
         if process.returncode == _KILLED:
             raise ModelError(
                 f"{job.name}: the TFLite converter was killed, most likely for want of memory; it needs about 3 GB "
-                "for a ResNet-50 detector, free some or take a smaller --size"
+                "for a ResNet-50 detector, free some or take a smaller `size`"
             )
         if process.returncode:
             log.seek(0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-
+from edgeq.schemes import INT8_ASYMMETRIC
 from edgeq.targets.base import Target
 from edgeq.targets.x86 import X86_ORT
 
@@ -12,5 +11,5 @@ ARM = Target(
     runtimes=("litert", "onnxruntime"),
     formats=("tflite", "onnx"),
     # ONNX Runtime's ARM kernels multiply signed by signed numbers (SDOT, SMMLA); elsewhere as on x86.
-    rules=dataclasses.replace(X86_ORT.rules, activation_dtype="int8"),
+    rules=X86_ORT.rules.changed(activation=INT8_ASYMMETRIC),
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from edgeq.schemes import LayerScheme, Scheme
 
 
 @dataclass(frozen=True)
@@ -12,11 +15,10 @@ class Rules:
 
     Attributes:
         opset: ONNX opset that the files are written in.
-        int8_ops: Operators that the engines run in INT8 and that are worth it.
-        activation_dtype: Integer type of activations.
-        symmetric_activations: Whether the grid of a signed tensor is symmetric around zero.
-        int8_depthwise: Whether depthwise convolutions run in INT8. Their channels share one activation scale but no
-            sum, so that channels of small range lose most, and engines gain little by them.
+        schemes: Operator -> how the engines run it where that is worth it, the preferred first; what is not named stays
+            in float. Convolutions of one channel each are called `DepthwiseConv`: their channels share one activation
+            scale but no sum, so that channels of small range lose most, and engines gain little by them.
+        on_request: The same for operators that run so only when asked for (`requested`).
         output_pairs: What a convolution's output needs for the engine to run it in INT8. `none`: nothing, its inputs
             decide.
             `fused`: a Q/DQ pair behind it or its ReLU, even where only float nodes read it; a layer before another
@@ -29,8 +31,6 @@ class Rules:
             weighted layers that stay in float.
         float_weights: Whether weights are float behind a QuantizeLinear and a DequantizeLinear; otherwise they are int8
             behind a DequantizeLinear.
-        quantize_bias: Whether biases are int32 behind a DequantizeLinear; otherwise they stay float.
-        per_channel_conv_transpose: Whether ConvTranspose weights have a scale for each output channel.
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
         rewrite_linear: Whether a MatMul by a constant matrix becomes a Gemm.
         split_projections: Whether a packed projection of queries, keys and values becomes three layers.
@@ -39,29 +39,62 @@ class Rules:
             kernel takes.
         fp16: What makes an `fp16` file. `weights`: they are stored in FP16 and cast when the file is loaded. `engine`:
             nothing, the engine computes an FP32 file in FP16. `graph`: every tensor, and every scale of an `int8` file.
-        dynamic: Whether the engines take dynamic INT8 files.
         calibration_cache: Whether an `int8` file comes with TensorRT's calibration cache and the FP32 file for it.
     """
 
     opset: int
-    int8_ops: frozenset[str]
-    activation_dtype: Literal["uint8", "int8"]
-    symmetric_activations: bool
-    int8_depthwise: bool
+    schemes: Mapping[str, tuple[LayerScheme, ...]]
+    on_request: Mapping[str, tuple[LayerScheme, ...]]
     output_pairs: Literal["none", "fused", "required"]
     residual_pairs: Literal["both", "identity"]
     pairs_before_moves: bool
     shared_pairs: Literal["all", "int8"]
     float_weights: bool
-    quantize_bias: bool
-    per_channel_conv_transpose: bool
     rewrite_conv_transpose: bool
     rewrite_linear: bool
     split_projections: bool
     int8_attention: Literal["none", "any", "fused"]
     fp16: Literal["weights", "engine", "graph"]
-    dynamic: bool
     calibration_cache: bool
+
+    def static(self, operator: str) -> LayerScheme | None:
+        """Returns how the engines run an operator by calibrated ranges; `None` where they leave it in float."""
+        return next((scheme for scheme in self.schemes.get(operator, ()) if scheme.is_static), None)
+
+    def dynamic(self, operator: str) -> LayerScheme | None:
+        """Returns how they run it by ranges measured at every run; `None` where they do not."""
+        return next((scheme for scheme in self.schemes.get(operator, ()) if scheme.dynamic), None)
+
+    @property
+    def takes_dynamic(self) -> bool:
+        """Whether the engines take files whose ranges are measured at every run."""
+        return any(map(self.dynamic, self.schemes))
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether all activations with calibrated ranges lie on grids around zero."""
+        static = [scheme for operator in self.schemes if (scheme := self.static(operator)) is not None]
+        return all(scheme.activation.symmetric for scheme in static)
+
+    def requested(self, *operators: str) -> Rules:
+        """Returns the rules with further operators of `on_request`."""
+        further = {operator: self.on_request[operator] for operator in operators}
+        return replace(self, schemes={**self.schemes, **further})
+
+    def changed(self, *, activation: Scheme | None = None, bias: Scheme | None = None) -> Rules:
+        """Returns the rules with other activations or biases in all that has calibrated ranges."""
+
+        def change(scheme: LayerScheme) -> LayerScheme:
+            if not scheme.is_static:
+                return scheme
+            stored = bias if bias is not None and scheme.weight.is_integer else scheme.bias
+            return replace(scheme, activation=activation or scheme.activation, bias=stored)
+
+        schemes, on_request = (
+            {operator: tuple(map(change, each)) for operator, each in table.items()}
+            for table in (self.schemes, self.on_request)
+        )
+        return replace(self, schemes=schemes, on_request=on_request)
 
 
 @dataclass(frozen=True)

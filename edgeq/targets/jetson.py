@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from edgeq.schemes import INT8, INT8_WEIGHT, LayerScheme, PerTensor
 from edgeq.targets.base import Rules, Target
+
+# The parser takes no zero point but zero.
+_INT8 = LayerScheme(INT8_WEIGHT, INT8)
 
 JETSON_ORIN = Target(
     name="jetson-orin",
@@ -13,28 +17,25 @@ JETSON_ORIN = Target(
     rules=Rules(
         # The newest that TensorRT 8.6 reads.
         opset=17,
-        # INT8 deconvolutions can be slower than FP16 ones, and a Q behind them fails to fuse in some versions 8:
-        # `--int8-deconv` adds ConvTranspose.
-        int8_ops=frozenset({"Conv", "Gemm", "MatMul", "Add"}),
-        # The parser takes no zero point but zero.
-        activation_dtype="int8",
-        symmetric_activations=True,
-        int8_depthwise=False,
+        schemes={"Conv": (_INT8,), "Gemm": (_INT8,), "MatMul": (_INT8,), "Add": (_INT8.without_weight,)},
+        on_request={
+            "DepthwiseConv": (_INT8,),
+            # INT8 deconvolutions can be slower than FP16 ones, and a Q behind them fails to fuse in some versions 8:
+            # `--int8-deconv` adds them. TensorRT's kernels want a scale for each input channel, ONNX's tools write one
+            # for each output channel.
+            "ConvTranspose": (dataclasses.replace(_INT8, weight=INT8_WEIGHT.along(PerTensor())),),
+        },
         output_pairs="none",
         residual_pairs="identity",
         pairs_before_moves=False,
         shared_pairs="int8",
         # Every version folds Q and DQ of a float weight; int8 weights behind a DQ alone are documented from 10 on.
         float_weights=True,
-        quantize_bias=False,
-        # TensorRT's kernels want a scale for each input channel, ONNX's tools write one for each output channel.
-        per_channel_conv_transpose=False,
         rewrite_conv_transpose=False,
         rewrite_linear=False,
         split_projections=False,
         int8_attention="fused",
         fp16="engine",
-        dynamic=False,
         calibration_cache=True,
     ),
 )

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from edgeq.schemes import DYNAMIC_INT8, INT8_WEIGHT, INT32, UINT8, LayerScheme
 from edgeq.targets.base import Rules, Target
+
+# ONNX Runtime's U8S8 kernels use VNNI; its signed ones ran slower than FP32.
+_INT8 = LayerScheme(INT8_WEIGHT, UINT8, INT32)
 
 X86 = Target(
     name="x86",
@@ -12,19 +16,20 @@ X86 = Target(
     formats=("onnx",),
     rules=Rules(
         opset=18,
-        int8_ops=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add"}),
-        # ONNX Runtime's U8S8 kernels use VNNI; its signed ones ran slower than FP32.
-        activation_dtype="uint8",
-        symmetric_activations=False,
+        schemes={
+            "Conv": (_INT8, DYNAMIC_INT8),
+            "ConvTranspose": (_INT8,),
+            "Gemm": (_INT8, DYNAMIC_INT8),
+            "MatMul": (_INT8, DYNAMIC_INT8),
+            "Add": (_INT8.without_weight,),
+        },
         # YOLOX-nano: AP .33 of .33 in FP32 without, .26 with; 3 % slower in OpenVINO, the same in ONNX Runtime.
-        int8_depthwise=False,
+        on_request={"DepthwiseConv": (_INT8,)},
         output_pairs="fused",
         residual_pairs="both",
         pairs_before_moves=True,
         shared_pairs="all",
         float_weights=False,
-        quantize_bias=True,
-        per_channel_conv_transpose=True,
         rewrite_conv_transpose=False,
         rewrite_linear=True,
         # Four blocks of a ViT-B in ONNX Runtime: 0.95 of the time; vit_b_16 in INT8 in OpenVINO: 1.01.
@@ -32,7 +37,6 @@ X86 = Target(
         # vit_b_16 with the products in INT8: 1.03 of the time without in ONNX Runtime, 1.14 in OpenVINO.
         int8_attention="none",
         fp16="weights",
-        dynamic=True,
         calibration_cache=False,
     ),
 )

@@ -1,1 +1,77 @@
-"""What comes out of a model: decoding outputs, data sets with their truth, scores."""
+"""What comes out of a model: tasks, each with its decoders, data sets with their truth, scores, and predictions.
+
+A task is one file in this folder and one line in `TASKS`; third parties register through the entry point group
+`edgeq.tasks`. `edgeq.tasks.base.Task` says what its class answers for. The decoder that a manifest names decides the
+task: `find_decoder` is the one place that asks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from typing import Any
+
+from edgeq.errors import InputError
+from edgeq.exporting.artifact import Postprocessing
+from edgeq.registry import load_entry, registered
+from edgeq.results.evaluation import Score
+from edgeq.tasks.base import Decoder, Task
+
+__all__ = ["TASKS", "Decoder", "Task", "all_tasks", "find_decoder", "get_task", "score_types"]
+
+TASKS: dict[str, str] = {
+    "detection": "edgeq.tasks.detection.task:DetectionTask",
+    "classification": "edgeq.tasks.classification:ClassificationTask",
+    "embedding": "edgeq.tasks.embedding:EmbeddingTask",
+}
+
+_log = logging.getLogger(__name__)
+
+
+def get_task(name: str) -> type[Task[Any]]:
+    """Returns the task of that name.
+
+    Raises:
+        InputError: there is none, or it is no `edgeq.tasks.base.Task`.
+    """
+    task = load_entry("task", TASKS, name)
+    if not (isinstance(task, type) and issubclass(task, Task)):
+        raise InputError(f"task {name!r}: found {task!r}, wanted a subclass of edgeq.tasks.base.Task")
+    if task.name != name:
+        raise InputError(f"task {name!r}: its class calls itself {task.name!r}; register it under that name")
+    return task
+
+
+def all_tasks() -> dict[str, type[Task[Any]]]:
+    """Returns name -> task, ours first; a task of another package that cannot be loaded is left out with a warning."""
+    tasks: dict[str, type[Task[Any]]] = {}
+    for name in dict.fromkeys([*TASKS, *registered("task", TASKS)]):
+        try:
+            tasks[name] = get_task(name)
+        except Exception as error:  # the package of a third party may raise anything
+            _log.warning("task %s is left out: it cannot be loaded (%s)", name, error)
+    return tasks
+
+
+def score_types() -> dict[str, type[Score]]:
+    """Returns name of a task -> type of its scores, for `edgeq.results.reading`."""
+    return {name: task.score_type for name, task in all_tasks().items()}
+
+
+def find_decoder(post: Postprocessing) -> Decoder:
+    """Returns the decoder that a manifest or preset names, with the task that it belongs to.
+
+    Raises:
+        InputError: no task has a decoder of that name; the message lists those that are similar.
+    """
+    tasks = all_tasks()
+    for task in tasks.values():
+        decode = task.find_decoder(post.decoder)
+        if decode is not None:
+            return Decoder(task, decode)
+    names = sorted(name for task in tasks.values() for name in task.decoder_names())
+    similar = difflib.get_close_matches(post.decoder, names)
+    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+    raise InputError(
+        f"unknown decoder {post.decoder!r}; {hint}known: {', '.join(names)}, or a function as package.module:function"
+    )

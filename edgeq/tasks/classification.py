@@ -5,20 +5,24 @@ Equal scores are common in INT8 files; between them the lower class index ranks 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.boundary import Integer, convert, read_json, read_text
+from edgeq.boundary import Count
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
-from edgeq.inputs.images import IMAGE_SUFFIXES, existing_images, list_images
+from edgeq.inputs.preprocessing import Placement
+from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
+from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
+from edgeq.tasks.labelled_images import LabelledImages, load_labelled_images, relative_names
+from edgeq.tasks.prediction_records import PredictionRecords, require
+from edgeq.tasks.resampling import draws, mean_over_draws
 
 DECODER = "classification"
 
@@ -27,79 +31,153 @@ TOP = 5
 
 _ROLES = {"scores": "scores"}
 _OPTIONS = {"offset": 0}
-_WANTED = "a JSON object of file name and class, or a text file with lines `path,class`"
 
 
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images and the class of each, as a folder or file states them.
-
-    Attributes:
-        source: The folder or file.
-        paths: The image files; they are not opened.
-        classes: The class of each: an index, or what a text says (a name, or an index in digits).
-        folders: Names of the class folders, sorted; empty where the classes come from a file.
-    """
-
-    source: Path
-    paths: tuple[Path, ...]
-    classes: tuple[int | str, ...]
-    folders: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class ClassAccuracy:
-    """How often images of one class are recognised.
+@dataclass(frozen=True, kw_only=True)
+class ClassificationClass:
+    """Accuracy on the images of one class.
 
     Attributes:
-        name: The class's name, or its index where the model has no names.
-        class_index: Its index.
-        images: How many images of it were scored.
-        top1: Share of them whose best class it is; `None` without any.
+        name: Name of the class; its index in digits where the model has no names.
+        class_index: Index of the class.
+        images: Images of the class.
+        top1: Share of them that are recognised, 0..1; `None` without any.
     """
 
     name: str
-    class_index: int
-    images: int
-    top1: float | None
+    class_index: Count = 0
+    images: Count | None = None
+    top1: float | None = None
 
 
-@dataclass(frozen=True)
-class ClassificationScores:
-    """Accuracy over images.
+@dataclass(frozen=True, kw_only=True)
+class ClassificationScore(Score):
+    """Accuracy of a classifier, 0..1.
 
     Attributes:
-        top1: Share of the images whose class ranks first.
-        top5: Share of the images whose class is among the first five; `None` for models of fewer than six classes.
-        per_class: One entry a class, by index.
+        top1: Share of the images whose best class is the true one.
+        top5: Share of the images whose true class is among the five best; `None` for fewer than six classes.
+        per_class: Accuracy on every class.
     """
 
-    top1: float
-    top5: float | None
-    per_class: tuple[ClassAccuracy, ...]
+    task = "classification"
+    main = "top1"
+    figures = "Accuracy"
+    columns = (ScoreColumn("top1", "top-1"), ScoreColumn("top5", "top-5"))
+    class_titles = ("images", "top-1")
+    top1: float | None
+    top5: float | None = None
+    per_class: tuple[ClassificationClass, ...] = ()
+
+    @property
+    def classes(self) -> tuple[ClassFigures, ...]:
+        """Top-1 accuracy of every class."""
+        return tuple(ClassFigures(each.name, each.images, (each.top1,)) for each in self.per_class)
 
 
-def load_labelled_images(source: Path | None, images_dir: Path) -> LabelledImages:
-    """Returns the images of a data set with their classes.
+@dataclass(frozen=True, eq=False)
+class ClassificationPredictions(PredictionRecords):
+    """Ranked classes and the true class of images.
 
-    Args:
-        source: A JSON object of file name -> class, or a text or CSV file with lines `path,class` or `path class`
-            (without a comma or tab the class is the last word); a first line that names no image is a heading. `None`
-            where `images_dir` has one sub-folder a class.
-        images_dir: Folder that the paths of `source` start from, or the one with the sub-folders.
-
-    Raises:
-        InputError: nothing is found, a class folder is empty, or the file has another form.
+    Attributes:
+        classes: Class names by index; indices in digits where the model has none.
+        images: File names, `N` of them.
+        ranked: `(N, K)` int32, class indices, best first.
+        truth: `(N,)` int32, class indices.
     """
-    if source is None:
-        return _from_folders(images_dir)
-    if not source.is_file():
-        raise InputError(f"{source}: no such file; wanted {_WANTED}")
-    rows = _from_json(source) if source.suffix.lower() == ".json" else _from_text(source)
-    if not rows:
-        raise InputError(f"{source}: names no images; wanted {_WANTED}")
-    paths = existing_images(source, images_dir, [name for name, _ in rows])
-    return LabelledImages(source, tuple(paths), tuple(label for _, label in rows))
+
+    task = "classification"
+    classes: tuple[str, ...]
+    images: tuple[str, ...]
+    ranked: NDArray[np.int32]
+    truth: NDArray[np.int32]
+
+    arrays: ClassVar[Mapping[str, tuple[str, str]]] = {"ranked": ("int32", "NK"), "truth": ("int32", "N")}
+
+    def __post_init__(self) -> None:
+        for indices in (self.ranked, self.truth):
+            inside = indices.min(initial=0) >= 0 and indices.max(initial=-1) < len(self.classes)
+            require(bool(inside), "an image is of a class that is not named")
+
+    def resampled(self, name: str) -> NDArray[np.float64]:
+        """Returns top-1 accuracy, the only number that is asked for."""
+        return mean_over_draws(self._right)
+
+    def resampled_classes(self) -> NDArray[np.float64]:
+        """Returns the share of each class's images that are recognised."""
+        weights = draws(len(self.images))
+        members = np.arange(len(self.classes))[:, None] == self.truth
+        with np.errstate(invalid="ignore"):
+            shares: NDArray[np.float64] = (members * self._right) @ weights / (members @ weights)
+        return shares
+
+    @property
+    def _right(self) -> NDArray[np.float64]:
+        right: NDArray[np.float64] = (self.ranked[:, 0] == self.truth).astype(np.float64)
+        return right
+
+
+class ClassificationTask(ArrayTask):
+    """Top-1 and top-5 accuracy for classifiers."""
+
+    name = "classification"
+    score_type = ClassificationScore
+    records_type = ClassificationPredictions
+    decoder = DECODER
+    dtype = "int64"
+
+    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
+        self._images = load_labelled_images(annotations, images_dir)
+        self.source = self._images.source
+        self.paths = self._images.paths
+        self._names = relative_names(self.paths, images_dir)
+
+    def check(self, artifact: Artifact) -> None:
+        """Raises where the labels are not classes of the model."""
+        self._truth(artifact)
+
+    @staticmethod
+    def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> NDArray[np.int64]:
+        """Returns the best classes of one image, best first."""
+        scores = decode(outputs, post)
+        if not np.isfinite(scores).all():
+            raise ModelError("computed scores that are not finite numbers; it is broken")
+        return rank(scores)
+
+    def score(
+        self,
+        artifact: Artifact,
+        predictions: Mapping[int, NDArray[np.int64]],
+        reference: Mapping[int, NDArray[np.int64]],
+    ) -> ClassificationScore:
+        """Returns top-1 and top-5 accuracy, and the accuracy on each class."""
+        numbers = sorted(predictions)
+        return score(
+            np.stack([predictions[number] for number in numbers]),
+            self._truth(artifact)[numbers],
+            count_classes(artifact),
+            class_names(artifact),
+        )
+
+    def per_image(
+        self,
+        artifact: Artifact,
+        predictions: Mapping[int, NDArray[np.int64]],
+        reference: Mapping[int, NDArray[np.int64]],
+    ) -> ClassificationPredictions:
+        """Returns ranked and true classes."""
+        numbers = sorted(predictions)
+        names = class_names(artifact) or map(str, range(count_classes(artifact)))
+        return ClassificationPredictions(
+            classes=tuple(names),
+            images=tuple(self._names[number] for number in numbers),
+            ranked=np.stack([predictions[number] for number in numbers]).astype(np.int32),
+            truth=self._truth(artifact)[numbers].astype(np.int32),
+        )
+
+    def _truth(self, artifact: Artifact) -> NDArray[np.int64]:
+        classes, names = count_classes(artifact), class_names(artifact)
+        return class_indices(self._images, classes, names)
 
 
 def class_indices(images: LabelledImages, classes: int, labels: Sequence[str]) -> NDArray[np.int64]:
@@ -181,7 +259,7 @@ def rank(scores: NDArray[np.float32]) -> NDArray[np.int64]:
 
 def score(
     ranked: NDArray[np.int64], truth: NDArray[np.int64], classes: int, names: Sequence[str] = ()
-) -> ClassificationScores:
+) -> ClassificationScore:
     """Returns the accuracy over at least one image.
 
     Args:
@@ -193,15 +271,15 @@ def score(
     hits = ranked == truth[:, None]
     images = np.bincount(truth, minlength=classes)
     right = np.bincount(truth[hits[:, 0]], minlength=classes)
-    return ClassificationScores(
+    return ClassificationScore(
         top1=float(hits[:, 0].mean()),
         top5=float(hits.any(axis=1).mean()) if classes > TOP else None,
         per_class=tuple(
-            ClassAccuracy(
-                names[index] if names else str(index),
-                index,
-                int(images[index]),
-                float(right[index] / images[index]) if images[index] else None,
+            ClassificationClass(
+                name=names[index] if names else str(index),
+                class_index=index,
+                images=int(images[index]),
+                top1=float(right[index] / images[index]) if images[index] else None,
             )
             for index in range(classes)
         ),
@@ -245,49 +323,3 @@ def _class_scores(scores: NDArray[np.float32], post: Postprocessing) -> NDArray[
             f"{int(offset)}, found {describe({'scores': scores})}; a detector or embedding needs another preset"
         )
     return scores.reshape(-1)[int(offset) :]
-
-
-def _from_folders(folder: Path) -> LabelledImages:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; wanted one with a sub-folder of images for each class")
-    folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not folders:
-        raise InputError(
-            f"{folder}: has no sub-folder for each class; give the classes with --annotations FILE, {_WANTED}"
-        )
-    found = [(path, each.name) for each in folders for path in list_images(each)]
-    names = tuple(each.name for each in folders)
-    return LabelledImages(folder, tuple(path for path, _ in found), tuple(name for _, name in found), names)
-
-
-def _from_json(source: Path) -> list[tuple[str, int | str]]:
-    found = read_json(source, dict[str, Any], kind=_WANTED)
-    if {"images", "annotations"} <= found.keys():
-        raise InputError(f"{source}: is a COCO file, which is for detectors; wanted {_WANTED}")
-    for name, label in found.items():
-        convert(label, Integer | str, source=source, kind=_WANTED, place=f"$[{name!r}]")  # type: ignore[arg-type]
-    return list(found.items())
-
-
-def _from_text(source: Path) -> list[tuple[str, int | str]]:
-    lines = read_text(source, kind=_WANTED).splitlines()
-    rows: list[tuple[str, int | str]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        name, label = _split(source, number, line.strip())
-        if number > 1 or Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            rows.append((name, label))
-    return rows
-
-
-def _split(source: Path, number: int, line: str) -> tuple[str, str]:
-    if "\t" in line:
-        cells = line.split("\t")
-    elif "," in line:
-        cells = next(csv.reader([line]))
-    else:
-        cells = line.rsplit(maxsplit=1)
-    if len(cells) != 2 or not all(cell.strip() for cell in cells):
-        raise InputError(f"{source}: line {number} is {line[:80]!r}; wanted `path,class` or `path class`")
-    return cells[0].strip(), cells[1].strip()

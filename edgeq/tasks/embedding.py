@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,13 @@ from numpy.typing import NDArray
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.inputs.images import IMAGE_SUFFIXES, list_images
-from edgeq.tasks.classification import load_labelled_images
+from edgeq.inputs.preprocessing import Placement
+from edgeq.results.evaluation import Score, ScoreColumn
+from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_outputs
+from edgeq.tasks.labelled_images import load_labelled_images, relative_names
+from edgeq.tasks.prediction_records import PredictionRecords, require
+from edgeq.tasks.resampling import mean_over_draws
 
 DECODER = "embedding"
 
@@ -94,11 +100,155 @@ class EmbeddingScores:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingScore(Score):
+    """How a model's embeddings compare with the float model's; `definition` says what is counted.
+
+    Attributes:
+        cosine: Mean similarity of an image's two embeddings, -1..1.
+        cosine_p1: Its 1st percentile over the images.
+        cosine_min: The least.
+        recall_at_1: Share of the images whose nearest other image is found first in a search of the float model's
+            embeddings, 0..1; this and the following are `None` where a search returns all images.
+        recall_at_5: Share of them that find it among the first 5.
+        recall_at_10: Share of them that find it among the first 10.
+        class_recall_at_1: Share of the images that find one of their class first; `None` without classes, too.
+        class_recall_at_5: Share of them that find one among the first 5.
+        class_recall_at_10: Share of them that find one among the first 10.
+        self_recall_at_1: `recall_at_1` in a search of this model's own embeddings.
+        self_recall_at_5: `recall_at_5` in them.
+        self_recall_at_10: `recall_at_10` in them.
+        self_class_recall_at_1: `class_recall_at_1` in them.
+        self_class_recall_at_5: `class_recall_at_5` in them.
+        self_class_recall_at_10: `class_recall_at_10` in them.
+        definition: What the numbers mean, in sentences.
+    """
+
+    task = "embedding"
+    main = "cosine"
+    figures = "Cosine and recall"
+    columns = (
+        ScoreColumn("cosine", "cosine"),
+        ScoreColumn("cosine_p1", "cosine p1", in_report=False),
+        ScoreColumn("cosine_min", "cosine min"),
+        ScoreColumn("recall_at_1", "recall@1"),
+        ScoreColumn("recall_at_5", "recall@5"),
+        ScoreColumn("recall_at_10", "recall@10"),
+        ScoreColumn("self_recall_at_1", "self recall@1"),
+        ScoreColumn("self_recall_at_5", "self recall@5", in_report=False),
+        ScoreColumn("self_recall_at_10", "self recall@10", in_report=False),
+        ScoreColumn("class_recall_at_1", "class recall@1"),
+    )
+    perfect = 1.0
+    cosine: float | None
+    cosine_p1: float | None = None
+    cosine_min: float | None = None
+    recall_at_1: float | None = None
+    recall_at_5: float | None = None
+    recall_at_10: float | None = None
+    class_recall_at_1: float | None = None
+    class_recall_at_5: float | None = None
+    class_recall_at_10: float | None = None
+    self_recall_at_1: float | None = None
+    self_recall_at_5: float | None = None
+    self_recall_at_10: float | None = None
+    self_class_recall_at_1: float | None = None
+    self_class_recall_at_5: float | None = None
+    self_class_recall_at_10: float | None = None
+    definition: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingPredictions(PredictionRecords):
+    """How near each image's embedding is to the float model's.
+
+    Attributes:
+        images: File names, `N` of them.
+        cosines: `(N,)` float32, similarity to the float model's embedding, -1 to 1.
+    """
+
+    task = "embedding"
+    images: tuple[str, ...]
+    cosines: NDArray[np.float32]
+
+    arrays: ClassVar[Mapping[str, tuple[str, str]]] = {"cosines": ("float32", "N")}
+
+    def __post_init__(self) -> None:
+        require(bool((np.abs(self.cosines) <= 1).all()), "a cosine is not in -1..1")
+
+    def resampled(self, name: str) -> NDArray[np.float64]:
+        """Returns the mean cosine, the only number that is asked for."""
+        return mean_over_draws(self.cosines.astype(np.float64))
+
+
+class EmbeddingTask(ArrayTask):
+    """Cosine to the float model's embeddings, and recall of searches for the nearest image."""
+
+    name = "embedding"
+    score_type = EmbeddingScore
+    records_type = EmbeddingPredictions
+    decoder = DECODER
+    dtype = "float32"
+    needs_reference = True
+
+    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
+        images = load_searched_images(annotations, images_dir)
+        self.source, self.paths, self._classes = images.source, images.paths, images.classes
+        self._names = relative_names(self.paths, images_dir)
+
+    def check(self, artifact: Artifact) -> None:
+        """Raises where the model does not give one embedding."""
+        embedding_length(artifact)
+
+    def check_reference(self, artifact: Artifact, reference: Artifact) -> None:
+        """Raises `InputError` where the embeddings of the two are not of one length."""
+        found, wanted = embedding_length(artifact), embedding_length(reference)
+        if found != wanted:
+            raise InputError(
+                f"{artifact.name}: its embeddings have {found} numbers, and those of the float model {reference.name} "
+                f"{wanted}; wanted the float model that it was made from"
+            )
+
+    @staticmethod
+    def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Embeddings:
+        """Returns the embedding of one image."""
+        return decode(outputs, post)
+
+    def score(
+        self,
+        artifact: Artifact,
+        predictions: Mapping[int, Embeddings],
+        reference: Mapping[int, Embeddings],
+    ) -> EmbeddingScore:
+        """Returns how the embeddings compare with the float model's."""
+        numbers = sorted(predictions)
+        scores = score(
+            np.stack([predictions[number] for number in numbers]),
+            np.stack([reference[number] for number in numbers]),
+            None if self._classes is None else self._classes[numbers],
+        )
+        return EmbeddingScore(**scores.numbers(), definition=DEFINITION)
+
+    def per_image(
+        self,
+        artifact: Artifact,
+        predictions: Mapping[int, Embeddings],
+        reference: Mapping[int, Embeddings],
+    ) -> EmbeddingPredictions:
+        """Returns the similarity of each image's embedding to the float model's."""
+        numbers = sorted(predictions)
+        found, wanted = (np.stack([each[number] for number in numbers]) for each in (predictions, reference))
+        return EmbeddingPredictions(
+            images=tuple(self._names[number] for number in numbers),
+            cosines=cosines(found, wanted).astype(np.float32),
+        )
+
+
 def load_searched_images(annotations: Path | None, images_dir: Path) -> SearchedImages:
     """Returns the images of a folder, with their classes where something tells them.
 
     Args:
-        annotations: A file of image and class (`edgeq.tasks.classification.load_labelled_images`), or `None`.
+        annotations: A file of image and class (`edgeq.tasks.labelled_images.load_labelled_images`), or `None`.
         images_dir: Folder of the images. Without `annotations`, one that holds only folders has a class in each.
 
     Raises:

@@ -122,7 +122,7 @@ def build_engines(paths: Sequence[Path], request: BuildRequest) -> list[BuildRes
     if not paths:
         raise InputError("no file to build; name at least one .onnx file that `edgeq export` wrote")
     if request.algorithm not in _ALGORITHMS:
-        raise InputError(f"--method {request.algorithm}: TensorRT's own calibrators are {', '.join(_ALGORITHMS)}")
+        raise InputError(f"`method` {request.algorithm}: TensorRT's own calibrators are {', '.join(_ALGORITHMS)}")
     artifacts = [open_artifact(path) for path in paths]
     for artifact in artifacts:
         if artifact.format != "onnx":
@@ -188,11 +188,11 @@ def _route(artifact: Artifact, request: BuildRequest) -> Route:
     route: Route = request.route or ("explicit" if explicit else "implicit" if request.calibration else "float")
     if route in ("explicit", "both") and not explicit:
         raise InputError(
-            f"{artifact.path}: has no Q/DQ nodes, which --route {route} builds from; export it with --precision int8"
+            f"{artifact.path}: has no Q/DQ nodes, which `route` {route} builds from; export it with `precision` int8"
         )
     if route == "explicit" and request.calibration is not None:
         raise InputError(
-            f"{artifact.path}: has its scales in Q/DQ nodes; omit --calib, or give --route implicit or both"
+            f"{artifact.path}: has its scales in Q/DQ nodes; omit `calib`, or give `route` implicit or both"
         )
     return route
 
@@ -211,7 +211,7 @@ def _job(artifact: Artifact, route: Route, request: BuildRequest, trt: Any) -> _
     if artifact.target and not strong and artifact.precision != "fp32" and not hasattr(trt.BuilderFlag, "FP16"):
         raise MismatchError(
             f"{artifact.path}: is written for TensorRT 8 to 10; TensorRT {trt.__version__} would compute its float "
-            "layers in FP32, export it with --target jetson-orin-trt11"
+            "layers in FP32, export it with `target` jetson-orin-trt11"
         )
     source = artifact
     calibration: Calibration | None = None
@@ -220,7 +220,7 @@ def _job(artifact: Artifact, route: Route, request: BuildRequest, trt: Any) -> _
         if not can_calibrate(trt):
             raise MismatchError(
                 f"{artifact.path}: TensorRT {trt.__version__} has no implicit quantization; build the Q/DQ file by "
-                "--route explicit"
+                "`route` explicit"
             )
         source = _float_file(artifact)
         calibration, built_from = _calibration(artifact, source, request)
@@ -247,13 +247,13 @@ def _float_file(artifact: Artifact) -> Artifact:
     cache = artifact.quantization_facts.calibration_cache
     if cache is None:
         raise InputError(
-            f"{artifact.path}: --route implicit builds from a float file, and its manifest names none; export it with "
-            "--target jetson-orin, or build the float file with --calib"
+            f"{artifact.path}: `route` implicit builds from a float file, and its manifest names none; export it with "
+            "`target` jetson-orin, or build the float file with `calib`"
         )
     path = artifact.path.with_name(Path(cache.float_file).name)
     if not path.is_file():
         raise InputError(
-            f"{path}: no such file; --route implicit builds from it, export with --precision fp32,int8 and copy both"
+            f"{path}: no such file; `route` implicit builds from it, export with `precision` fp32,int8 and copy both"
         )
     return Artifact.load(path)
 
@@ -266,7 +266,7 @@ def _calibration(artifact: Artifact, source: Artifact, request: BuildRequest) ->
         path = None if cache is None else artifact.path.with_name(Path(cache.file).name)
     if path is None:
         raise InputError(
-            f"{artifact.path}: --route implicit needs scales; give --calib with a calibration cache, ranges or images"
+            f"{artifact.path}: `route` implicit needs scales; give `calib` with a calibration cache, ranges or images"
         )
     given = CalibrationSource(path, request.images_dir)
     if given.is_ranges_file:
@@ -281,12 +281,12 @@ def _calibration(artifact: Artifact, source: Artifact, request: BuildRequest) ->
         except OSError as error:
             raise InputError(
                 f"{path}: the calibration cache cannot be read ({error.strerror}); copy it next to the INT8 file, or "
-                "give --calib"
+                "give `calib`"
             ) from error
         return FromCache(parse_cache(content, str(path))), {path.name: sha256_file(path)}
     images = evenly_spaced(list_images(path, request.images_dir), request.num)
     if source.preprocessing is None:
-        raise InputError(f"{source.path}: its manifest does not say how images are prepared; export it with --preset")
+        raise InputError(f"{source.path}: its manifest does not say how images are prepared; export it with `preset`")
     _log.info("%s: TensorRT calibrates on %d images", source.name, len(images))
     return FromImages(_inputs(images, source), _ALGORITHMS[request.algorithm]), {}
 
@@ -335,5 +335,5 @@ def _comparison_inputs(engine: Artifact, request: BuildRequest) -> list[dict[str
         if not source.is_ranges_file and not source.is_cache:
             chosen = evenly_spaced(list_images(path, request.images_dir), _COMPARED_IMAGES)
             return [{spec.name: array} for array in _inputs(chosen, engine)]
-    _log.warning("%s: the routes are compared on noise; give --calib with images to compare on those", engine.name)
+    _log.warning("%s: the routes are compared on noise; give `calib` with images to compare on those", engine.name)
     return [make_inputs(engine)]

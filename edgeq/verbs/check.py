@@ -58,7 +58,7 @@ def check_file(path: Path, target_name: str, tensorrt: str | None = None) -> Che
     target = get_target(target_name)
     if target.runtimes[0] != "tensorrt":
         known = [name for name in registered("target", TARGETS) if get_target(name).runtimes[0] == "tensorrt"]
-        raise InputError(f"--target {target_name}: its engines take any Q/DQ file; rules to check are of {known}")
+        raise InputError(f"`target` {target_name}: its engines take any Q/DQ file; rules to check are of {known}")
     strongly_typed = target.rules.fp16 == "graph"
     chosen = tensorrt or (f"{STRONG_TYPING_ONLY}.0" if strongly_typed else DEFAULT_VERSION)
     version = parse_version(chosen)

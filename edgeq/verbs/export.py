@@ -27,25 +27,35 @@ from edgeq.evaluation.output_difference import (
     tflite_outputs,
 )
 from edgeq.exporting.artifact import Artifact, Postprocessing
+from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.passes.rescale import smooth_channels, unify_channels
-from edgeq.exporting.planning.selection import VitPlan, choose, floats_of
+from edgeq.exporting.planning.selection import VitPlan, kept_by_vit_plan, select_layers
 from edgeq.exporting.signal.output_groups import WHOLE, output_groups
 from edgeq.exporting.signal.ratio import Signal
 from edgeq.exporting.tflite import writer as tflite_writer
 from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
 from edgeq.files import require_writable
+from edgeq.inputs import Item
 from edgeq.inputs.preprocessing import Placement
+from edgeq.registry import registered
+from edgeq.sources.formats import FORMATS, FileFormat, get_format
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.sources.tflite import convert, open_tflite
 from edgeq.targets import Target, get_target
-from edgeq.tasks.base import task_of
+from edgeq.tasks import find_decoder
 
-PRECISIONS = {"onnx": ("fp32", "fp16", "int8", "dynamic"), "tflite": tflite_writer.PRECISIONS}
+PRECISIONS = {name: get_format(name).precisions for name in FORMATS}
 """File format -> the precisions that it is written in."""
 
 RESCALINGS = {"smooth": smooth_channels, "unify": unify_channels}
 """What `--rescale` takes: SmoothQuant's way and RepQ-ViT's."""
+
+_FOR_GRAPHS = frozenset({"--vit-plan", "--rescale", "--int8-deconv", "--size", "--dynamic-batch"})
+"""Options that a TFLite file is too late for."""
+
+_DEFAULT_OPSET = ModelRequest("").opset
 
 _log = logging.getLogger(__name__)
 
@@ -110,10 +120,7 @@ def export_model(
     *,
     calibration: CalibrationSource | None = None,
     formats: Sequence[str] = (),
-    options: Options | None = None,
-    int8_deconv: bool = False,
-    vit_plan: VitPlan = "balanced",
-    rescale: str | None = None,
+    options: ExportOptions | None = None,
     threads: int | None = None,
 ) -> ExportResult:
     """Writes a model's files for one target and returns them with their comparisons.
@@ -126,12 +133,7 @@ def export_model(
         out: Folder for the files.
         calibration: Where the ranges for `int8` and `int16x8` come from.
         formats: Which of the target's formats to write; by default all.
-        options: What stays in float, and how TFLite files are written.
-        int8_deconv: Whether ConvTranspose runs in INT8 where the target by itself leaves it in float.
-        vit_plan: What of a transformer runs in INT8: `fast`, `balanced` or `safe`
-            (`edgeq.exporting.planning.selection`, rule 8).
-        rescale: How channels between LayerNorm and linear layers are rescaled first, a name of `RESCALINGS`; exact in
-            float. By default they are not: on the trained ViT of the benchmarks INT8 gains nothing by it.
+        options: What stays in float, what of a transformer runs in INT8, and how files are written.
         threads: CPU threads for calibration.
 
     Raises:
@@ -142,17 +144,18 @@ def export_model(
         MismatchError: the ranges belong to another model or other pre-processing.
     """
     target = get_target(target_name)
-    if int8_deconv:
+    options = options or ExportOptions()
+    if options.int8_deconv:
         target = _with_int8_deconv(target)
-    options = options or Options()
-    if vit_plan not in get_args(VitPlan):
-        raise InputError(f"--vit-plan {vit_plan}: wanted one of {', '.join(get_args(VitPlan))}")
-    if rescale is not None and rescale not in RESCALINGS:
-        raise InputError(f"--rescale {rescale}: wanted one of {', '.join(RESCALINGS)}")
+    if options.vit_plan not in get_args(VitPlan):
+        raise InputError(f"--vit-plan {options.vit_plan}: wanted one of {', '.join(get_args(VitPlan))}")
+    if options.rescale is not None and options.rescale not in RESCALINGS:
+        raise InputError(f"--rescale {options.rescale}: wanted one of {', '.join(RESCALINGS)}")
     is_tflite = request.reference.endswith(".tflite")
     formats = formats or (("tflite",) if is_tflite else target.formats)
     _check_formats(target, formats, is_tflite, options)
     _check_precisions(target, formats, precisions, calibration)
+    _check_effects(request, target, formats, precisions, options.given)
     if target.rules.fp16 == "graph" and request.opset < target.rules.opset:
         raise InputError(
             f"opset {request.opset}: Q/DQ nodes take FP16 scales from opset {target.rules.opset} on, and {target.name} "
@@ -161,15 +164,13 @@ def export_model(
     if target.rules.calibration_cache and "int8" in precisions and "fp32" not in precisions:
         precisions = ("fp32", *precisions)
     require_writable(out / "a file")
-    export = _Export(
-        request, target, tuple(dict.fromkeys(precisions)), out, calibration, options, vit_plan, rescale, threads
-    )
+    export = _Export(request, target, tuple(dict.fromkeys(precisions)), out, calibration, options, threads)
     return export.from_tflite() if is_tflite else export.from_graph(formats)
 
 
-def _check_formats(target: Target, formats: Sequence[str], is_tflite: bool, options: Options) -> None:
+def _check_formats(target: Target, formats: Sequence[str], is_tflite: bool, options: ExportOptions) -> None:
     for name in formats:
-        if name not in target.formats or name not in PRECISIONS:
+        if name not in target.formats and (name in FORMATS or name not in registered("format", FORMATS)):
             raise InputError(
                 f"--format {name}: the target {target.name} takes {' and '.join(target.formats)}; TFLite files are "
                 "written for --target arm, and run on x86 too"
@@ -184,24 +185,23 @@ def _check_formats(target: Target, formats: Sequence[str], is_tflite: bool, opti
 
 def _with_int8_deconv(target: Target) -> Target:
     rules = target.rules
-    if "ConvTranspose" in rules.int8_ops:
+    if rules.static("ConvTranspose") is not None:
         raise InputError(f"--int8-deconv: the target {target.name} runs ConvTranspose in INT8 by itself; omit it")
-    rules = dataclasses.replace(rules, int8_ops=rules.int8_ops | {"ConvTranspose"})
-    return dataclasses.replace(target, rules=rules)
+    return dataclasses.replace(target, rules=rules.requested("ConvTranspose"))
 
 
 def _check_precisions(
     target: Target, formats: Sequence[str], precisions: Sequence[str], calibration: CalibrationSource | None
 ) -> None:
-    known = list(dict.fromkeys(precision for name in formats for precision in PRECISIONS[name]))
+    known = list(dict.fromkeys(precision for name in formats for precision in get_format(name).precisions))
     unknown = [precision for precision in precisions if precision not in known]
     if unknown or not precisions:
         raise InputError(
             f"--precision {','.join(unknown) or '(none)'}: known are {', '.join(known)} ({' and '.join(formats)})"
         )
-    if "dynamic" in precisions and not target.rules.dynamic:
+    if "dynamic" in precisions and not target.rules.takes_dynamic:
         raise InputError(f"--precision dynamic: the engines of {target.name} take no dynamic INT8 files; choose int8")
-    if calibration is not None and calibration.is_cache and not target.rules.symmetric_activations:
+    if calibration is not None and calibration.is_cache and not target.rules.symmetric:
         raise InputError(
             f"{calibration.source}: a calibration cache holds symmetric ranges alone, which cost {target.name} half "
             "its steps; calibrate on images"
@@ -213,6 +213,101 @@ def _check_precisions(
         )
 
 
+def _check_effects(
+    request: ModelRequest, target: Target, formats: Sequence[str], precisions: Sequence[str], given: Sequence[str]
+) -> None:
+    """Refuses options that would change nothing in the files that are asked for.
+
+    Args:
+        request: The model.
+        target: Whose rules to follow.
+        formats: Of the files.
+        precisions: Of the files.
+        given: The options that are not at their default.
+    """
+    if "--rescale" in given and "tflite" in formats:
+        raise InputError(
+            "--rescale: a TFLite file cannot hold it, its converter moves a LayerNorm's scale into the layers behind; "
+            "add --format onnx"
+        )
+    for option in given:
+        effects = [get_format(name).effects.get(option, frozenset()) for name in formats]
+        effective = frozenset[str]().union(*effects)
+        if not effective.intersection(precisions):
+            wanted = ", ".join(sorted(effective)) or "no"
+            raise InputError(
+                f"{option}: changes {wanted} {' and '.join(formats)} files, and {', '.join(precisions)} is asked for; "
+                f"omit {option}"
+            )
+    if request.reference.endswith(".tflite"):
+        further = (("--size", request.size is not None), ("--dynamic-batch", request.dynamic_batch))
+        for option in (*given, *(option for option, is_given in further if is_given)):
+            if option in _FOR_GRAPHS:
+                raise InputError(f"{option}: does not go with a TFLite file; start from the torch model or ONNX file")
+    if "onnx" not in formats:
+        for option, is_given in (
+            ("--opset", request.opset not in (_DEFAULT_OPSET, target.rules.opset)),
+            ("--dynamic-batch", request.dynamic_batch),
+        ):
+            if is_given:
+                raise InputError(f"{option}: is for ONNX files, and {', '.join(formats)} is written; omit {option}")
+
+
+def check_calibration_options(
+    target_name: str,
+    precisions: Sequence[str],
+    rescale: str | None,
+    calib: Path | Ranges | Sequence[Item] | None,
+    images: Path | None,
+    method: str | None,
+    num: int | None,
+) -> None:
+    """Refuses options about calibration, as they were written, that would change nothing.
+
+    Images without ranges to collect stay useful: files are compared with the model on them.
+
+    Args:
+        target_name: A name of `edgeq.targets.TARGETS`.
+        precisions: Of the files.
+        rescale: What rescales channels, which takes images.
+        calib: The source, see `CalibrationSource`.
+        images: Folder of a COCO file's images.
+        method: The method that is asked for.
+        num: The number of images that is asked for.
+
+    Raises:
+        InputError: an option has no effect.
+    """
+    typed = {"--images": images, "--method": method, "--num": num}
+    given = [option for option, value in typed.items() if value is not None]
+    if calib is None:
+        if given:
+            raise InputError(f"{given[0]}: says how --calib is read, and there is none; give --calib")
+        return
+    no_images = not CalibrationSource(calib).has_images
+    written = str(calib) if isinstance(calib, Path) else "in memory"
+    if no_images and (unread := [option for option in given if option != "--method"]):
+        raise InputError(f"{unread[0]}: {written} holds ranges already, no image is read; omit {unread[0]}")
+    if images is not None and not isinstance(calib, Path):
+        raise InputError("--images: is for a COCO annotation file, and --calib is in memory; omit --images")
+    if images is not None and isinstance(calib, Path) and calib.is_dir():
+        raise InputError(f"--images: {calib} is a folder of images itself; omit --images")
+    if _takes_ranges(get_target(target_name), precisions):
+        return
+    if no_images:
+        raise InputError(
+            f"--calib: {', '.join(precisions)} files need no ranges, and {written} holds them; omit --calib"
+        )
+    if method is not None or (num is not None and rescale is None):
+        option = "--num" if method is None else "--method"
+        raise InputError(f"{option}: {', '.join(precisions)} files need no ranges; omit {option}")
+
+
+def _takes_ranges(target: Target, precisions: Sequence[str]) -> bool:
+    audited = "fp16" in precisions and target.rules.fp16 != "weights"
+    return audited or bool(set(precisions) & set(STATIC_PRECISIONS))
+
+
 @dataclass(frozen=True)
 class _Export:
     """One run of `export_model`; the fields are its arguments."""
@@ -222,20 +317,19 @@ class _Export:
     precisions: tuple[str, ...]
     out: Path
     calibration: CalibrationSource | None
-    options: Options
-    vit_plan: VitPlan
-    rescale: str | None
+    options: ExportOptions
     threads: int | None
 
     def from_graph(self, formats: Sequence[str]) -> ExportResult:
         """Writes the files of a torch model or an ONNX file."""
         opened = open_model(self.request)
         model = opened.model
-        if self.rescale is not None:
-            self._rescale_channels(model, self.rescale)
+        self._check_graph(model)
+        if self.options.rescale is not None:
+            self._rescale_channels(model, self.options.rescale)
         if "onnx" in formats:
             # Tells of a wrong `keep` before the long work.
-            choose(model.graph, self.target.rules, self.options.keep, self.vit_plan)
+            select_layers(model.graph, self.target.rules, self.options.keep, self.options.vit_plan)
         inputs, placement = real_inputs(model.preprocessing, self.calibration, self._example)
         reference = reference_outputs(opened, self.request, inputs)
         _check_decoder([str(value.name) for value in model.graph.graph.outputs], model, reference, placement)
@@ -247,6 +341,8 @@ class _Export:
             files += self._write_tflite(converted, options, known, inputs, reference, output_groups(model.graph))
         if "onnx" in formats:
             files += self._write_onnx(model, ranges, inputs, reference)
+        for name in formats:
+            files += self._write_installed(get_format(name), model, ranges, inputs, reference)
         return ExportResult(model, opened.folded.folded, opened.folded.left, tuple(files), path)
 
     @property
@@ -255,41 +351,58 @@ class _Export:
         module = self.request.module
         return None if module is None or self.request.preset is not None else module.example.numpy()
 
+    def _check_graph(self, model: FloatModel) -> None:
+        """Refuses options that mean nothing to a model."""
+        if self.options.vit_plan != "balanced" and not find_transformer(model.graph).blocks:
+            raise InputError(
+                f"--vit-plan {self.options.vit_plan}: the model has no attention that edgeq knows; omit --vit-plan"
+            )
+        if self.options.int8_deconv and not any(node.op_type == "ConvTranspose" for node in model.graph.graph):
+            raise InputError("--int8-deconv: the model has no ConvTranspose; omit --int8-deconv")
+
     def _rescale_channels(self, model: FloatModel, method: str) -> None:
         source = self.calibration
         if source is None or not source.has_images:
             raise InputError(f"--rescale {method}: measures channels on images; give --calib with images")
         statistics = channel_statistics(model, source.data(), num=min(source.num, 128), threads=self.threads)
         if not RESCALINGS[method](model.graph, statistics).done:
-            _log.warning("--rescale %s: the model has no LayerNorm that linear layers alone read", method)
+            raise InputError(
+                f"--rescale {method}: the model has no LayerNorm that linear layers alone read; omit --rescale"
+            )
 
     def from_tflite(self) -> ExportResult:
         """Writes the files of a float TFLite file."""
+        options = self._tflite_options(self.options.keep)
         model = open_tflite(self.request)
         inputs, placement = real_inputs(model.preprocessing, self.calibration)
         reference = tflite_outputs(model, inputs)
         _check_decoder([spec.name for spec in model.outputs], model, reference, placement)
         ranges, path = self._ranges(model)
         known = None if ranges is None else Known({name: (ranges, name) for name in ranges.tensors})
-        files = self._write_tflite(model, self.options, known, inputs, reference, [WHOLE] * len(model.outputs))
+        files = self._write_tflite(model, options, known, inputs, reference, [WHOLE] * len(model.outputs))
         return ExportResult(model, 0, {}, tuple(files), path)
 
     def _ranges(self, model: FloatModel | TfliteModel) -> tuple[Ranges | None, Path | None]:
-        audited = "fp16" in self.precisions and self.target.rules.fp16 != "weights"
-        if self.calibration is None or not (audited or set(self.precisions) & set(STATIC_PRECISIONS)):
+        if self.calibration is None or not _takes_ranges(self.target, self.precisions):
             return None, None
-        return self.calibration.ranges(model, self.out, self.threads)
+        return self.calibration.ranges(model, self.out, self.threads, [self.target])
+
+    def _tflite_options(self, keep: Sequence[str]) -> Options:
+        """Returns how TFLite files are written, with the operators that stay in float in the terms of the file."""
+        return Options(keep, self.options.integer_io, self.options.compat)
 
     def _share(
         self, model: FloatModel, converted: TfliteModel, ranges: Ranges | None, inputs: Sequence[np.ndarray]
     ) -> tuple[Options, Known | None]:
         """Returns how TFLite files are written, `keep` translated, and the ranges of their tensors."""
-        keep = (*self.options.keep, *floats_of(model.graph, self.vit_plan))
+        if not get_format("tflite").effects["--keep"].intersection(self.precisions):
+            return self._tflite_options(()), None
+        keep = (*self.options.keep, *kept_by_vit_plan(model.graph, self.options.vit_plan))
         if ranges is None and not keep:
-            return self.options, None
+            return self._tflite_options(()), None
         names = calibrated_tensors(model) if ranges is None else list(ranges.tensors)
         matched = match_tensors(model, converted, names, inputs)
-        options = dataclasses.replace(self.options, keep=translate_keep(model, converted, matched, keep))
+        options = self._tflite_options(translate_keep(model, converted, matched, keep))
         if ranges is None:
             return options, None
         known = collect_ranges(
@@ -304,8 +417,8 @@ class _Export:
         writers: dict[str, Callable[[], Artifact]] = {
             "fp32": lambda: write_fp32(model, self.target, self.out),
             "fp16": lambda: write_fp16(model, self.target, self.out, ranges),
-            "int8": lambda: write_int8(model, self.target, self.out, _known(ranges), keep, self.vit_plan),
-            "dynamic": lambda: write_dynamic(model, self.target, self.out, keep),
+            "int8": lambda: write_int8(model, self.target, self.out, _known(ranges), keep, self.options.vit_plan),
+            "dynamic": lambda: write_dynamic(model, self.target, self.out, keep, self.options.vit_plan),
         }
         chosen = [precision for precision in self.precisions if precision in writers]
         if "dynamic" in chosen and _has_convolutions(model):
@@ -320,6 +433,23 @@ class _Export:
             return measure_onnx(artifact, model, self.target, images, groups, self.threads)
 
         return [_compared(writers[precision](), inputs, reference, groups, measure) for precision in chosen]
+
+    def _write_installed(
+        self,
+        file_format: FileFormat,
+        model: FloatModel,
+        ranges: Ranges | None,
+        inputs: list[np.ndarray],
+        reference: Reference,
+    ) -> list[Exported]:
+        """Returns the files of a format that an installed package writes; none for a format of edgeq."""
+        write = file_format.writer()
+        if write is None:
+            return []
+        chosen = [precision for precision in self.precisions if precision in file_format.precisions]
+        groups = output_groups(model.graph)
+        written = (write(model, self.target, precision, self.out, ranges) for precision in chosen)
+        return [_compared(artifact, inputs, reference, groups, lambda _artifact: None) for artifact in written]
 
     def _write_tflite(
         self,
@@ -379,4 +509,4 @@ def _check_decoder(
     declared: Postprocessing | None = model.postprocessing
     if declared is not None:
         outputs = dict(zip(names, reference[1][0], strict=True))
-        task_of(declared).decode(outputs, declared, placement)
+        find_decoder(declared).decode(outputs, declared, placement)

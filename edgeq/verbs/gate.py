@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import InputError
-from edgeq.reporting.comparison import CONFIDENCE, FEW, RESAMPLES, Comparison, Drop, compare
+from edgeq.reporting.comparison import FEW, Comparison, Drop, compare
 from edgeq.results.rows import Row
 from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.runtimes.latency import interleaved_ratio
+from edgeq.tasks.resampling import CONFIDENCE, RESAMPLES
 
 PASSED, NOT_PROVED, FAILED, NOT_MEASURED = "passed", "not proved", "failed", "not measured"
 
+# The number that the limit `small` is about.
+_SMALL = "AP_small"
 _SEED = 21
 # Fewer rounds than this say nothing about how the ratio varies.
 _MIN_ROUNDS = 5
@@ -28,7 +31,8 @@ class Limits:
     """What is allowed; `None` is not checked.
 
     Attributes:
-        max_drop: Points by which the main score (AP, top-1, or an embedding's cosine from 1) may be below FP32.
+        max_drop: Points by which the main score (AP, top-1, or an embedding's cosine from 1) may be below FP32; an
+            error, above it.
         per_class: Points by which the AP or top-1 of any class may be, classes of fewer than `few` left out.
         small: Points by which the AP of small boxes may be.
         latency_ratio: Maximum latency as a multiple of FP32's.
@@ -132,12 +136,13 @@ def check_limits(rows: Sequence[Row], limits: Limits) -> GateResult:
 def _verdicts(comparison: Comparison, limits: Limits) -> Iterator[Verdict]:
     if limits.max_drop is not None:
         yield _judge_drop(comparison, "max-drop", limits.max_drop, comparison.main, "no scores of both it and FP32")
-    if limits.per_class is not None and comparison.task in (None, "detection", "classification"):
+    # A limit that the scores of a task cannot exceed does not apply; of a row that was not scored nobody knows.
+    score = comparison.row.score
+    if limits.per_class is not None and (score is None or score.class_titles):
         yield _judge_classes(comparison, limits.per_class, limits.few)
-    if limits.small is not None and comparison.task in (None, "detection"):
-        yield _judge_drop(
-            comparison, "small", limits.small, comparison.area("small"), "no AP of small boxes of both it and FP32"
-        )
+    if limits.small is not None and (score is None or _SMALL in score.parts):
+        small = next((drop for drop in comparison.parts if drop.name == _SMALL), None)
+        yield _judge_drop(comparison, "small", limits.small, small, "no AP of small boxes of both it and FP32")
     if limits.latency_ratio is not None:
         yield _judge_latency(comparison, limits.latency_ratio)
 
@@ -153,7 +158,8 @@ def _judge_drop(comparison: Comparison, limit: str, allowed: float, drop: Drop |
 def _judge_classes(comparison: Comparison, allowed: float, few: int) -> Verdict:
     drops = comparison.classes
     judged = [drop for drop in drops if drop.support is None or drop.support >= few]
-    counted = "boxes" if comparison.task != "classification" else "images"
+    score = comparison.row.score
+    counted = "boxes" if score is None else score.class_titles[0]
     rare = tuple(f"{drop.name} ({drop.support})" for drop in drops if drop not in judged)
     named = ", ".join(rare[:_NAMED]) + (", ..." if len(rare) > _NAMED else "")
     left_out = (

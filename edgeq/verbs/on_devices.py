@@ -142,7 +142,7 @@ def evaluate_on_devices(
         if remote is None:
             return evaluate_artifacts(paths, annotations, images_dir, **options)
         if options.get("simulate") is not None:
-            raise InputError(f"--simulate {options['simulate']}: computes the same everywhere; omit --device")
+            raise InputError(f"`simulate` {options['simulate']}: computes the same everywhere; omit `device`")
         place = DevicePlace(device, remote)
         places.append(place)
         return evaluate_artifacts(paths, annotations, images_dir, place=place, **options)

@@ -17,6 +17,7 @@ import numpy as np
 from edgeq.exporting.artifact import Artifact
 from edgeq.results.reading import read_results
 from edgeq.results.serialization import to_json
+from edgeq.tasks import score_types
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +62,7 @@ class Machine:
             out = Path(folder) / "eval.json"
             command = ["eval", artifact.path, "--runtime", runtime, "--threads", 1]
             self.run(_SCRIPT, *command, "--annotations", annotations, "--images", images, "--json", out)
-            (result,) = read_results([out])
+            (result,) = read_results([out], score_types())
             found: dict[str, Any] = to_json(result)
             return found
 

@@ -15,6 +15,7 @@ from edgeq.results.measurement import BenchResult
 from edgeq.results.reading import read_results
 from edgeq.runtimes.child import RunnerProcess
 from edgeq.runtimes.probe import ONNX, TFLITE
+from edgeq.tasks import score_types
 from tests.arm.agreement import ROOT
 
 pytestmark = pytest.mark.arm
@@ -76,7 +77,7 @@ def test_bench_of_an_emulated_runner_gives_no_times(arm):
 def test_bench_on_an_emulated_machine_gives_no_times(arm, tmp_path):
     table = arm.run("-m", "edgeq", "bench", ONNX.path, "--runtime", "onnxruntime", "--json", tmp_path / "bench.json")
     assert "Latency, size and memory: emulated with onnxruntime" in " ".join(table.split())
-    (result,) = read_results([tmp_path / "bench.json"])
+    (result,) = read_results([tmp_path / "bench.json"], score_types())
     assert isinstance(result, BenchResult)
     assert (result.obtained, result.latency_ms.p50) == ("emulated", None)
 

@@ -19,7 +19,7 @@ from edgeq.calibrators import METHODS, HistogramBuilder
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.onnx.writer import FloatModel
-from edgeq.exporting.planning.selection import choose
+from edgeq.exporting.planning.selection import select_layers
 from edgeq.inputs import evenly_spaced, items
 from edgeq.inputs.images import list_images, read_image
 from edgeq.resume import JobLog
@@ -273,7 +273,7 @@ def test_num_takes_images_evenly_spaced(model, drawn, tmp_path):
     run(model, images, tmp_path / "num.json", num=5)
     run(model, evenly_spaced(images, 5), tmp_path / "chosen.json")
     assert (tmp_path / "num.json").read_bytes() == (tmp_path / "chosen.json").read_bytes()
-    with pytest.raises(InputError, match="--num 0: wanted at least 1"):
+    with pytest.raises(InputError, match="`num` 0: wanted at least 1"):
         evenly_spaced(images, 0)
 
 
@@ -309,7 +309,7 @@ def test_the_ranges_are_those_of_the_activations(model, images, out):
 
 def test_only_what_a_target_quantizes_is_observed(model):
     observed = set(calibrated_tensors(model))
-    wanted = [choose(model.graph, get_target(name).rules).tensors for name in TARGETS]
+    wanted = [select_layers(model.graph, get_target(name).rules).tensors for name in TARGETS]
     outputs = {str(value.name) for value in model.graph.graph.outputs}
     assert outputs <= observed  # for files whose outputs are integers
     observed -= outputs

@@ -98,7 +98,8 @@ def test_the_errors_are_those_of_the_held_out_images(model, images, found):
     """Every layer anew in torch, from the ranges that the other images give."""
     torch = pytest.importorskip("torch")
     from edgeq.exporting.graphs.graph import weight_of
-    from edgeq.exporting.onnx.qdq import quantize_weight
+    from edgeq.quantizers.round_nearest import round_nearest
+    from edgeq.schemes import INT8_WEIGHT, PerAxis
 
     by_digest = {sha256_file(path): path for path in images}
     counted, held_out = part_images(by_digest)
@@ -116,7 +117,7 @@ def test_the_errors_are_those_of_the_held_out_images(model, images, found):
         weight = weight_of(node)
         assert weight is not None
         attributes = {key: value.value for key, value in node.attributes.items()}
-        integers, scale = quantize_weight(weight, 0)
+        rounded = round_nearest(weight, INT8_WEIGHT.along(PerAxis(0)), {})
 
         strides, padding = attributes["strides"], attributes["pads"][:2]
 
@@ -133,7 +134,7 @@ def test_the_errors_are_those_of_the_held_out_images(model, images, found):
                 (Grid.asymmetric(proposed.low, proposed.high), choice.asymmetric_errors),
                 (Grid.symmetric(proposed.threshold), choice.symmetric_errors),
             ):
-                outputs = [layer(grid.quantize(value), integers * scale[:, None, None, None]) for value in inputs]
+                outputs = [layer(grid.quantize(value), rounded.dequantize()) for value in inputs]
                 error = sum(float(np.sum((a - b) ** 2)) for a, b in zip(outputs, reference, strict=True))
                 assert errors[candidate] == pytest.approx(error / energy, rel=2e-3), (name, candidate)
         checked += 1
@@ -193,6 +194,20 @@ def test_a_tensor_that_is_moved_is_measured_where_it_is_read():
     search.add({"x": x, "t": x.transpose(0, 2, 1)})
     names = {str(node.name) for node in net.graph if node.op_type == "MatMul"}
     assert set(search.choose()["x"].layers) == names
+
+
+def test_a_constant_that_is_joined_with_a_tensor_is_on_every_grid_to_choose_from():
+    """Clipping the features would gain nothing: what is joined with them needs the room."""
+    text = """g (float[1,4,6] x) => (float[1,8,3] y) { j = Concat<axis=1>(x, c) y = MatMul(j, w) }"""
+    x, c = normal(0, 1, 4, 6), np.linspace(-4, 4, 24, dtype=np.float32).reshape(1, 4, 6)
+    joined = np.concatenate([x, c], axis=1)
+    weights = {"c": c, "w": normal(1, 6, 3)}
+    net: ir.Model = graph(text, weights)
+    search = Search(net, {"x": Histogram.of(x)}, 8, 1)
+    search.add({"x": x, "j": joined})
+    choice = search.choose()["x"]
+    for errors in (choice.asymmetric_errors, choice.symmetric_errors):
+        assert len(errors) > 3 and len(set(errors.values())) == 1
 
 
 def test_softmax_outputs_and_both_sides_of_a_product():

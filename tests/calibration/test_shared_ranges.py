@@ -179,4 +179,4 @@ def test_a_layer_that_is_lost_among_others_is_warned_of(pair: Pair, caplog: pyte
     less = {name: twin for name, twin in pair.matched.items() if twin not in lost}
     kept = translate_keep(pair.model, pair.converted, less, ["Conv"])
     assert "conv_2d_5" in kept and "conv_2d_1" not in kept
-    assert f"--keep 'Conv': no counterpart in the TFLite file for {node.name}" in caplog.text
+    assert f"`keep` 'Conv': no counterpart in the TFLite file for {node.name}" in caplog.text

@@ -17,8 +17,8 @@ from torchvision.models import VisionTransformer as TorchvisionTransformer
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
+from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.selection import VitPlan
-from edgeq.exporting.tflite.writer import Options
 from edgeq.inputs.images import list_images
 from edgeq.models.vit import VisionTransformer
 from edgeq.models.vit_configs import VitConfig
@@ -60,7 +60,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("plan", ["balanced", "safe"])
+@pytest.mark.parametrize("plan", ["fast", "balanced", "safe"])
 @pytest.mark.parametrize("factory", ["zoo", "torchvision"])
 def test_a_vit_s_ranges_suffice_without_images(images: Path, tmp_path: Path, factory: str, plan: VitPlan) -> None:
     tflite_nets.require_converter()
@@ -69,11 +69,12 @@ def test_a_vit_s_ranges_suffice_without_images(images: Path, tmp_path: Path, fac
     calibrate(open_model(request).model, list_images(images), ranges, method="minmax", threads=1)
     exported = export_model(
         request, "arm", ["int8"], tmp_path, calibration=CalibrationSource(ranges), formats=["tflite"],
-        options=Options(), vit_plan=plan,
+        options=ExportOptions(vit_plan=plan),
     )  # fmt: skip
     facts = exported.files[0].artifact.quantization
     assert facts["ranges_digests"] == [Ranges.load(ranges).digest]
-    # The layer before GELU is dynamic; `safe` keeps what writes into the residual stream: projection and fc2.
-    kept = 2 * BLOCKS if plan == "safe" else 0
+    # The layer before GELU is dynamic; `fast` alone quantizes the patch embedding, as in ONNX files, and `safe` keeps
+    # what writes into the residual stream: projection and fc2.
+    kept = {"fast": 0, "balanced": 1, "safe": 1 + 2 * BLOCKS}[plan]
     assert facts["layers"] == {"int8": 2 + 3 * BLOCKS - kept, "dynamic": BLOCKS} | ({"float": kept} if kept else {})
     assert len(facts["float_nodes"]) == kept and all("kept by" in each for each in facts["float_nodes"].values())

@@ -171,8 +171,8 @@ HOSTILE = {
     "threshold zero": (entry(threshold=0), "threshold > 0"),
     "text for a number": (entry(low="0"), "$.tensors['relu2'].low is '0', wanted a number"),
     "true for a number": (entry(threshold=True), "$.tensors['relu2'].threshold is True, wanted a number"),
-    "a number less": (lambda document: document["tensors"]["relu2"].pop("low"), "$.tensors['relu2'] has no `low`"),
-    "no tensors": (lambda document: document.pop("tensors"), "has no `tensors`"),
+    "a number less": (lambda document: document["tensors"]["relu2"].pop("low"), "$.tensors['relu2'] has no 'low'"),
+    "no tensors": (lambda document: document.pop("tensors"), "has no 'tensors'"),
     "tensors of the wrong kind": (
         lambda document: document.update(tensors=[]),
         "$.tensors is [], wanted keys with values",
@@ -188,7 +188,7 @@ HOSTILE = {
         lambda document: document["histograms"].update(relu2=7),
         "$.histograms['relu2'] is 7, wanted keys with values",
     ),
-    "no provenance": (lambda document: document.pop("provenance"), "has no `provenance`"),
+    "no provenance": (lambda document: document.pop("provenance"), "has no 'provenance'"),
     "provenance of the wrong kind": (
         lambda document: document.update(provenance="me"),
         "$.provenance is 'me', wanted keys with values",

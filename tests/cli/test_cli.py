@@ -143,7 +143,10 @@ def test_models_that_cannot_be_opened(edgeq, work, small_onnx):
         ([small_onnx, "--preset", "centernet", "--precision", "int4"], "--precision int4: known are fp32, fp16, int8"),
         ([small_onnx, "--preset", "centernet", "--precision", ","], "--precision (none): known are fp32"),
         ([small_onnx, "--preset", "centernet", "--precision", "int8"], "int8 needs ranges: give --calib"),
-        ([small_onnx, "--preset", "centernet", "--keep", "Gelu"], "--keep 'Gelu': matches no node; names look like"),
+        (
+            [small_onnx, "--preset", "centernet", "--precision", "dynamic", "--keep", "Gelu"],
+            "--keep 'Gelu': matches no node; names look like",
+        ),
         ([small_onnx, "--preset", "centernet", "--labels", "none.txt"], "--labels none.txt: no such file"),
         ([small_onnx, "--preset", "centernet", "--out", "cut.onnx"], "is a file; choose another name"),
         (["centernet_resnet19"], "unknown model 'centernet_resnet19'; wanted an .onnx or .tflite file"),
@@ -194,18 +197,21 @@ def test_images_that_cannot_be_used(edgeq, work, small_onnx, drawn):
 def test_ranges_that_cannot_be_used(edgeq, work, small_onnx, artifacts, drawn):
     ranges = artifacts / "small.ranges.json"
     document = json.loads(ranges.read_text())
-    document["provenance"]["model_digest"] = "0" * 64
+    document["provenance"]["model_digest"] = "2:" + "0" * 64
     (work / "other.json").write_text(json.dumps(document))
+    document["provenance"]["model_digest"] = "0" * 64
+    (work / "old.json").write_text(json.dumps(document))
     (work / "cut.json").write_text(ranges.read_text()[:2000])
     before = contents(work)
     export = ["export", small_onnx, "--preset", "centernet", "--precision", "fp32,int8", "--calib"]
     for arguments, error in (
         ([*export, "other.json"], "the ranges were collected with another model"),
+        ([*export, "old.json"], "the ranges were collected by an older edgeq"),
         ([*export, "cut.json"], "cut.json: is not valid JSON"),
         ([*export, ranges, "--method", "guess"], "unknown method 'guess'"),
         (["calibrate", "--from", "none.json"], "none.json: no such file; expected ranges"),
         (["calibrate", "--from", "cut.json"], "cut.json: is not valid JSON"),
-        (["calibrate", "--from", drawn.annotations], "it is JSON, but not of the format 'edgeq-ranges'"),
+        (["calibrate", "--from", drawn.annotations], "is not of the format 'edgeq-ranges'; expected ranges"),
         (["calibrate", "--from", ranges, "--method", "guess"], "unknown method 'guess'"),
     ):
         assert error in edgeq(*arguments).error
@@ -245,7 +251,7 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
     assert "has no manifest next to it (small.x86.fp32.onnx.json) that says how" in lonely and "give --preset" in lonely
     for name, error in (
         ("changed", "is not the file that its manifest describes"),
-        ("blank", "is not an edgeq manifest"),
+        ("blank", "has no `manifest_version`; expected an edgeq manifest; export the model again"),
         ("headless", "no such file; expected a model file that `edgeq export` wrote"),
         ("of tomorrow", "manifest version 99, this edgeq reads 1"),
     ):
@@ -267,7 +273,7 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
         ),
         ([whole, *data, "--labels", "a,b"], "omit --preset and --labels"),
         ([damaged["lonely"], *data, "--preset", "resnet"], "unknown preset 'resnet'; known: centernet"),
-        ([damaged["lonely"], *data, "--preset", "imagenet"], "this is a COCO file, which is for detectors"),
+        ([damaged["lonely"], *data, "--preset", "imagenet"], "is a COCO file, which is for detectors"),
         ([whole, *data, "--engine", "abacus"], "unknown COCO evaluator 'abacus'"),
         ([whole, *data, "--json", "lonely"], "lonely: is a folder; wanted the name of a file"),
     ):

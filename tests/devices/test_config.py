@@ -43,8 +43,8 @@ def test_the_users_file_is_second(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[pi]\nhost = 'pi'\ncolour = 1\n", r"\[pi\] has an unknown key `colour` \(known: host, threads"),
-        ("[pi]\nthreads = 1\n", "has no `host`; .* with host = "),
+        ("[pi]\nhost = 'pi'\ncolour = 1\n", r"\[pi\] has an unknown key 'colour' \(known: host, threads"),
+        ("[pi]\nthreads = 1\n", "has no 'host'; .* with host = "),
         ("[pi]\nhost = '-oProxyCommand=x'\n", "is not the address of a device"),
         ("[pi]\nhost = 'pi'\nthreads = true\n", r"\[pi\]\.threads is True, wanted a whole number from 1"),
         ("[pi]\nhost = 'pi'\ncpus = [-1]\n", r"\[pi\]\.cpus\[0\] is -1, wanted a whole number from 0"),
@@ -95,7 +95,7 @@ def test_no_address_holds_what_a_shell_or_ssh_would_take_for_more(user, host):
 
 
 def test_unknown_and_repeated_names():
-    with pytest.raises(InputError, match=r"--device pi: no such device; wanted local, ssh://.* or a name"):
+    with pytest.raises(InputError, match=r"`device` pi: no such device; wanted local, ssh://.* or a name"):
         find_devices(["pi"], {"orin": Device("orin", "orin")})
-    with pytest.raises(InputError, match="--device local: named twice"):
+    with pytest.raises(InputError, match="`device` local: named twice"):
         find_devices(["local", "local"], {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -10,7 +11,9 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +27,11 @@ from edgeq.devices.ssh import Connection, parse_answer, remote_command
 from edgeq.errors import DeviceError, EdgeqError, InputError, MissingDependencyError
 from edgeq.evaluation.journal import Entry
 from edgeq.evaluation.prediction_codec import pack_prediction, unpack_prediction
+from edgeq.packing import pack_array
+from edgeq.tasks import all_tasks
+from edgeq.tasks.classification import ClassificationTask
 from edgeq.tasks.detection import Detections
+from edgeq.tasks.detection.task import DetectionTask
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 jsons = st.recursive(
@@ -125,18 +132,20 @@ def test_predictions_arrive_bit_for_bit(count, seed):
         rng.random(count).astype(np.float32),
         rng.integers(0, 80, count),
     )
-    found = unpack_prediction(json.loads(json.dumps(pack_prediction(sent))))
+    found = unpack_prediction(DetectionTask, json.loads(json.dumps(pack_prediction(DetectionTask, sent))))
     assert isinstance(found, Detections)
     for name, array in vars(sent).items():
         assert getattr(found, name).tobytes() == array.tobytes()
         assert getattr(found, name).shape == array.shape
     ranked = rng.integers(0, 1000, 5)
-    assert np.array_equal(np.asarray(unpack_prediction(json.loads(json.dumps(pack_prediction(ranked))))), ranked)
+    packed = json.loads(json.dumps(pack_prediction(ClassificationTask, ranked)))
+    assert np.array_equal(unpack_prediction(ClassificationTask, packed), ranked)
 
 
 @given(jsons)
 def test_any_json_is_a_prediction_or_refused(document):
-    for parse in (unpack_prediction, lambda found: Entry.parse(found) and None):
+    parsers: list[Callable[[Any], Any]] = [functools.partial(unpack_prediction, task) for task in all_tasks().values()]
+    for parse in (*parsers, Entry.parse):
         try:
             parse(document)
         except (InputError, ValueError) as error:
@@ -149,17 +158,18 @@ def test_any_json_is_a_prediction_or_refused(document):
         {"scores": {"dtype": "float32", "shape": [2], "data": "AAAA"}},
         {"scores": {"dtype": "object", "shape": [1], "data": "AAAA"}},
         {"scores": {"dtype": "float32", "shape": [10**12], "data": "AAAA"}},
-        {"boxes": pack_prediction(np.zeros((3, 4), np.float32))["array"]},
-        {"scores": pack_prediction(np.full(1, np.nan, np.float32))["array"]},
-        {"classes": pack_prediction(np.zeros(1, np.float32))["array"]},
-        {"more": pack_prediction(np.zeros(1, np.float32))["array"]},
+        {"boxes": pack_array(np.zeros((3, 4), np.float32))},
+        {"scores": pack_array(np.full(1, np.nan, np.float32))},
+        {"classes": pack_array(np.zeros(1, np.float32))},
+        {"more": pack_array(np.zeros(1, np.float32))},
     ],
 )
 def test_a_harmed_prediction_is_refused(harm):
-    good = pack_prediction(Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64)))
-    unpack_prediction(good)
+    sent = Detections(np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))
+    good = pack_prediction(DetectionTask, sent)
+    unpack_prediction(DetectionTask, good)
     with pytest.raises(InputError, match="a prediction that cannot be used"):
-        unpack_prediction(good | harm)
+        unpack_prediction(DetectionTask, good | harm)
 
 
 def test_without_an_ssh_client(monkeypatch):

@@ -17,8 +17,9 @@ from edgeq.evaluation.inference import Job
 from edgeq.evaluation.journal import Entry, Journal
 from edgeq.evaluation.prediction_codec import pack_prediction
 from edgeq.exporting.artifact import Artifact
-from edgeq.tasks.base import DetectionTask
+from edgeq.tasks.classification import ClassificationTask
 from edgeq.tasks.detection import Detections
+from edgeq.tasks.detection.task import DetectionTask
 from tests.devices.scene import Scene, draw_scene
 
 _ANSWERING = """
@@ -30,8 +31,9 @@ for line in sys.stdin:
     print(json.dumps({"ok": True, **answer}), flush=True)
 """
 _BOX = pack_prediction(
-    Detections(np.array([[1, 2, 30, 40]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))
+    DetectionTask, Detections(np.array([[1, 2, 30, 40]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))
 )
+_RANKED = pack_prediction(ClassificationTask, np.zeros(3, np.int64))
 _ENVIRONMENT = {"engine": "made up 1.0", "emulated": False, "compute_precision": "f32"}
 
 
@@ -108,7 +110,10 @@ def test_what_comes_is_kept_and_not_asked_for_again(scene, journal):
         (_answer(_image(0, inference_s=-1)), "the device returned times of"),
         (_answer(_image(0, inference_s=float("nan"))), "wanted a JSON object"),
         (_answer(_image(0, prediction=None)), "neither a prediction nor why there is none"),
-        (_answer(_image(0, prediction=pack_prediction(np.zeros(3, np.float32)))), "did not predict detection"),
+        (
+            _answer(_image(0, prediction=_RANKED)),
+            "cannot be used for detection",
+        ),
         (_answer(_image(0, prediction={"boxes": []})), "a prediction that cannot be used"),
         (_answer({"position": 0, "unreadable": "\u001b[2J"}), "1 of 2 images cannot be read"),
     ],

@@ -97,7 +97,7 @@ def test_bf16_is_compared_with_fp32_of_the_same_file(tmp_path: Path, images: Pat
     results = evaluate_artifacts([path], None, images, runtimes=["openvino"], compute_precisions=["bf16", "f32"])
     assert results[1]["cosine_min"] == pytest.approx(1)
     with pytest.raises(
-        InputError, match=r"net\.onnx: .* name the fp32 file of the same model too, or give --reference"
+        InputError, match=r"net\.onnx: .* name the fp32 file of the same model too, or give `reference`"
     ):
         evaluate_artifacts([path], None, images, runtimes=["openvino"], compute_precisions=["bf16"])
 
@@ -155,7 +155,7 @@ def test_references_that_do_not_fit_are_told(tmp_path: Path, images: Path) -> No
     with pytest.raises(InputError, match=r"int8\.onnx: its embeddings have 48 numbers, .* short\.onnx 24"):
         evaluate_artifacts([path], None, images, reference=short.path)
     detector = save_pixels(tmp_path / "net.onnx", postprocessing=Postprocessing("centernet"))
-    with pytest.raises(InputError, match=r"--reference net\.onnx: only embeddings .* these files are for detection"):
+    with pytest.raises(InputError, match=r"`reference` net\.onnx: only embeddings .* these files are for detection"):
         evaluate_artifacts([detector.path], None, images, reference=detector.path)
     with pytest.raises(InputError, match=r"int8\.onnx is for embedding and net\.onnx for detection"):
         evaluate_artifacts([path], None, images, reference=detector.path)

@@ -148,7 +148,7 @@ def test_the_layer_that_loses_most_is_named_with_what_to_do(model, tmp_path, cap
     assert (signal.images, signal.how.endswith("8 calibration images")) == (8, True)
     (line,) = caplog.messages
     assert line.startswith(f"net.x86.int8.onnx: y[0:4] has a signal-to-noise ratio of {signal.snr_db:.1f} dB (exact ")
-    assert f"it falls most at box (120.0 to {signal.layers[0].snr_db:.1f} dB): try --keep box" in line
+    assert f"it falls most at box (120.0 to {signal.layers[0].snr_db:.1f} dB): try `keep` box" in line
 
 
 def test_layers_that_are_in_float_already_are_not_named(model, drawn_images, tmp_path):

@@ -17,10 +17,10 @@ from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Preprocessing
 from edgeq.exporting.onnx.qdq import insert_qdq
-from edgeq.exporting.onnx.simulated_bits import insert_narrow_qdq, narrow_grid, simulate
+from edgeq.exporting.onnx.simulated_bits import simulate
 from edgeq.exporting.onnx.writer import FloatModel, write_fp32, write_int8
-from edgeq.exporting.planning.plan import TensorGrid, make_plan
-from edgeq.exporting.planning.selection import choose
+from edgeq.exporting.planning.plan import make_plan
+from edgeq.exporting.planning.selection import select_layers
 from edgeq.runtimes import choose_runtimes, open_session
 from edgeq.targets import TARGETS, get_target
 from tests.exporting.nets import copy, graph, normal, run
@@ -63,7 +63,8 @@ def ranges_of(histograms: dict[str, Histogram], model: FloatModel) -> Ranges:
 
 def narrowed(net: ir.Model, ranges: Ranges, target: str, weight_bits: int, activation_bits: int) -> ir.Model:
     model, rules = copy(net), get_target(target).rules
-    insert_narrow_qdq(model, make_plan(model, choose(model, rules), ranges, rules), rules, weight_bits, activation_bits)
+    selection = select_layers(model, rules).with_bits(weight_bits, activation_bits)
+    insert_qdq(model, make_plan(model, selection, ranges, rules), rules)
     onnx.checker.check_model(ir.to_proto(model))
     return model
 
@@ -72,7 +73,7 @@ def narrowed(net: ir.Model, ranges: Ranges, target: str, weight_bits: int, activ
 def test_eight_bits_are_int8_bit_for_bit(net, ranges, target):
     rules = get_target(target).rules
     int8 = copy(net)
-    insert_qdq(int8, make_plan(int8, choose(int8, rules), ranges, rules), rules)
+    insert_qdq(int8, make_plan(int8, select_layers(int8, rules), ranges, rules), rules)
     found = run(narrowed(net, ranges, target, 8, 8), IMAGE)
     np.testing.assert_array_equal(found[0], run(int8, IMAGE)[0])
 
@@ -106,12 +107,12 @@ def test_values_on_the_grid_come_back_exactly_and_others_the_nearest(bits, targe
     net = graph("g (float[1,64,4] x) => (float[1,64,4] y) { m = MatMul(x, w) y = Sigmoid(m) }", {"w": eye})
     rules = get_target(target).rules
     ranges = ranges_of({"x": Histogram.of([low, 4.0]), "m": Histogram.of([low, 4.0])}, FloatModel("", net, SPEC))
-    plan = make_plan(net, choose(net, rules), ranges, rules)
+    plan = make_plan(net, select_layers(net, rules).with_bits(8, bits), ranges, rules)
     plan = dataclasses.replace(plan, tensors={name: grid for name, grid in plan.tensors.items() if name == "x"})
     written = copy(net)
-    insert_narrow_qdq(written, plan, rules, 8, bits)
+    insert_qdq(written, plan, rules)
     written.graph.outputs[:] = [node.outputs[0] for node in written.graph if node.op_type == "MatMul"]
-    grid = narrow_grid(plan.tensors["x"], rules, bits)
+    grid = plan.tensors["x"]
     x = np.random.default_rng(seed).uniform(1.5 * low, 6, (1, 64, 4)).astype(np.float32)
     (found,) = run(written, x)
     levels = np.unique(found / np.float32(grid.scale) + grid.zero_point).round(3)
@@ -122,20 +123,20 @@ def test_values_on_the_grid_come_back_exactly_and_others_the_nearest(bits, targe
     assert np.abs(found - x)[inside].max(initial=0) <= grid.scale * 0.5001
 
 
-def test_a_narrow_grid_is_that_of_the_range(net, ranges):
+def test_a_narrow_grid_is_that_of_the_range(net, ranges, tmp_path):
+    low, high = ranges.interval("x")
     for bits in range(2, 9):
-        grid = Grid.asymmetric(-1.0, 3.0, 8)
-        found = narrow_grid(TensorGrid(grid.scale, grid.zero_point, "uint8"), get_target("x86").rules, bits)
-        wanted = Grid.asymmetric(-1.0, 3.0, bits)
-        assert found.scale == pytest.approx(wanted.scale)
-        assert found.zero_point == wanted.zero_point
-        signed = narrow_grid(TensorGrid(grid.scale, grid.zero_point - 128, "int8"), get_target("arm").rules, bits)
-        assert signed.zero_point == wanted.zero_point - 2 ** (bits - 1)
-        symmetric = narrow_grid(TensorGrid(5 / 127, 0, "int8"), get_target("jetson-orin").rules, bits)
-        assert symmetric.scale == pytest.approx(Grid.symmetric(5, bits).scale)
-        assert symmetric.zero_point == 0
+        plans = {}
+        for target in ("x86", "arm", "jetson-orin"):
+            rules = get_target(target).rules
+            plans[target] = make_plan(net, select_layers(net, rules).with_bits(8, bits), ranges, rules).tensors["x"]
+        wanted = Grid.asymmetric(low, high, bits)
+        assert (plans["x86"].scale, plans["x86"].zero_point) == (wanted.scale, wanted.zero_point)
+        assert (plans["arm"].scale, plans["arm"].zero_point) == (wanted.scale, wanted.zero_point - 2 ** (bits - 1))
+        assert plans["jetson-orin"].scale == Grid.symmetric(ranges.threshold("x"), bits).scale
+        assert plans["jetson-orin"].zero_point == 0
     with pytest.raises(InputError, match="9 bits: wanted a whole number from 2 to 8"):
-        narrowed(net, ranges, "x86", 9, 8)
+        simulate(FloatModel("net", net, SPEC), get_target("x86"), ranges, (), 9, 8, tmp_path)
 
 
 def test_weights_use_no_more_integers_than_their_bits(net, ranges):

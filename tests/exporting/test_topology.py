@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from edgeq.errors import InputError
-from edgeq.exporting.planning.selection import choose, observed_tensors
+from edgeq.exporting.planning.selection import observed_tensors, select_layers
+from edgeq.schemes import FLOAT32, INT8_ASYMMETRIC
 from edgeq.targets import Rules, get_target
 from tests.exporting import nets
 
 X86 = get_target("x86").rules
-TENSORRT_LIKE = dataclasses.replace(X86, activation_dtype="int8", output_pairs="none", quantize_bias=False)
+TENSORRT_LIKE = dataclasses.replace(X86.changed(activation=INT8_ASYMMETRIC, bias=FLOAT32), output_pairs="none")
 
 WEIGHTS = {
     "w0": nets.normal(1, 8, 3, 3, 3), "w1": nets.normal(2, 8, 8, 3, 3), "w2": nets.normal(3, 8, 8, 3, 3),
@@ -29,22 +30,22 @@ RESIDUAL_DETECTOR = """g (float[1,3,16,16] image) => (float[1,2,8,8] hm, float[1
 def tensors(
     text: str, weights: dict[str, np.ndarray], rules: Rules = X86, keep: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    return choose(nets.graph(text, weights), rules, keep).tensors
+    return select_layers(nets.graph(text, weights), rules, keep).tensors
 
 
 def test_residual_detector() -> None:
     model = nets.graph(RESIDUAL_DETECTOR, WEIGHTS)
-    topology = choose(model, X86)
-    by_type = [(choice.op_type, choice.precision) for choice in topology.nodes]
+    selection = select_layers(model, X86)
+    by_type = [(decision.op_type, decision.scheme.name) for decision in selection.decisions]
     assert by_type == [("Conv", "int8")] * 3 + [("Add", "int8")] + [("Conv", "float")] * 2
-    assert {choice.reason for choice in topology.nodes[-2:]} == {"last convolution of a head"}
+    assert {decision.reason for decision in selection.decisions[-2:]} == {"last convolution of a head"}
     # The ReLU's output, not the Conv's; both branches of the sum; what the heads read, because the Add ends there.
-    assert topology.tensors == ("image", "r0", "p0", "r1", "c2", "r2")
+    assert selection.tensors == ("image", "r0", "p0", "r1", "c2", "r2")
 
 
 def test_only_what_is_computed_anew_is_observed() -> None:
     model = nets.graph(RESIDUAL_DETECTOR, WEIGHTS)
-    assert observed_tensors(model, [choose(model, X86)]) == ["image", "r0", "r1", "c2", "r2"]
+    assert observed_tensors(model, [select_layers(model, X86)]) == ["image", "r0", "r1", "c2", "r2"]
 
 
 def test_engine_that_fuses_by_inputs_needs_no_pair_behind_the_last_quantized_layer() -> None:
@@ -55,7 +56,9 @@ def test_keep_by_type_name_or_expression() -> None:
     model = nets.graph(RESIDUAL_DETECTOR, WEIGHTS)
     name = next(str(node.name) for node in model.graph if node.op_type == "Add")
     for pattern in ("Add", name, name[:-1] + "."):
-        precision = {choice.op_type: choice.precision for choice in choose(model, X86, [pattern]).nodes}
+        precision = {
+            decision.op_type: decision.scheme.name for decision in select_layers(model, X86, [pattern]).decisions
+        }
         assert precision["Add"] == "float"
 
 
@@ -69,15 +72,17 @@ def test_keep_that_matches_nothing_is_an_error_that_shows_names() -> None:
 def test_heads_behind_a_joined_output_stay_float() -> None:
     text = """g (float[1,3,8,8] x) => (float[1,4,64] y) { c = Conv<pads=[1,1,1,1]>(x, w0) r = Relu(c)
         b = Conv(r, hm_w) o = Conv(r, wh_w) s = Sigmoid(o) j = Concat<axis=1>(b, s) y = Reshape(j, shape) }"""
-    topology = choose(nets.graph(text, WEIGHTS | {"shape": np.array([1, 4, 64])}), X86)
-    assert [choice.precision for choice in topology.nodes] == ["int8", "float", "float"]
-    assert topology.tensors == ("x", "r")
+    selection = select_layers(nets.graph(text, WEIGHTS | {"shape": np.array([1, 4, 64])}), X86)
+    assert [decision.scheme.name for decision in selection.decisions] == ["int8", "float", "float"]
+    assert selection.tensors == ("x", "r")
 
 
 def test_a_residual_output_does_not_drag_the_backbone_into_the_heads() -> None:
     text = """g (float[1,8,8,8] x) => (float[1,8,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, w1) r = Relu(a)
         b = Conv<pads=[1,1,1,1]>(r, w2) s = Add(b, r) y = Relu(s) }"""
-    assert [choice.precision for choice in choose(nets.graph(text, WEIGHTS), X86).nodes] == ["int8"] * 3
+    assert [decision.scheme.name for decision in select_layers(nets.graph(text, WEIGHTS), X86).decisions] == [
+        "int8"
+    ] * 3
 
 
 def test_no_pair_before_a_function_that_flattens_the_tail() -> None:
@@ -85,9 +90,9 @@ def test_no_pair_before_a_function_that_flattens_the_tail() -> None:
         d = Conv<pads=[1,1,1,1]>(m, w1) r = Relu(d) y = Conv(r, hm_w) }"""
     assert tensors(text, WEIGHTS) == ("x", "m", "r")
     # An engine that fuses a layer with the pair behind it gains nothing here and would pay for the conversions.
-    choices = choose(nets.graph(text, WEIGHTS), get_target("x86-ort").rules).nodes
-    assert [choice.precision for choice in choices] == ["float", "int8", "float"]
-    assert "no ReLU" in choices[0].reason
+    choices = select_layers(nets.graph(text, WEIGHTS), get_target("x86-ort").rules).decisions
+    assert [decision.scheme.name for decision in choices] == ["float", "int8", "float"]
+    assert "other than ReLU" in choices[0].reason
 
 
 def test_depthwise_stays_float_where_the_target_says_so() -> None:
@@ -95,9 +100,9 @@ def test_depthwise_stays_float_where_the_target_says_so() -> None:
         d = Conv<pads=[1,1,1,1]>(r, w1) q = Relu(d) y = Conv(q, hm_w) }"""
     weights = WEIGHTS | {"dw": nets.normal(6, 8, 1, 3, 3)}
     assert tensors(text, weights) == ("r", "q")
-    assert tensors(text, weights, dataclasses.replace(X86, int8_depthwise=True)) == ("x", "r", "q")
+    assert tensors(text, weights, X86.requested("DepthwiseConv")) == ("x", "r", "q")
 
 
 def test_product_of_two_activations_stays_float_with_the_reason() -> None:
     text = "g (float[1,4,4] x) => (float[1,4,4] y) { y = MatMul(x, x) }"
-    assert choose(nets.graph(text), X86).nodes[0].reason == "its weight is not a constant"
+    assert select_layers(nets.graph(text), X86).decisions[0].reason == "its weight is not a constant"

@@ -21,7 +21,7 @@ from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.packed_projection import split_projections
 from edgeq.exporting.planning.plan import make_plan
-from edgeq.exporting.planning.selection import VitPlan, choose, nodes_matching, observed_tensors
+from edgeq.exporting.planning.selection import VitPlan, nodes_matching, observed_tensors, select_layers
 from edgeq.exporting.tensorrt.check import check_graph
 from edgeq.models.vit import VisionTransformer
 from edgeq.models.vit_configs import VitConfig
@@ -88,9 +88,10 @@ def precisions(name: str, vit_plan: VitPlan, keep: tuple[str, ...] = (), rules: 
     """Returns part (or operator type, outside the blocks) -> precision."""
     model = encoders.exported(name, 18)
     roles = find_transformer(model).roles
-    chosen = choose(model, rules, keep, vit_plan)  # type: ignore[arg-type]
+    chosen = select_layers(model, rules, keep, vit_plan)  # type: ignore[arg-type]
     return {
-        roles[choice.name].part if choice.name in roles else choice.op_type: choice.precision for choice in chosen.nodes
+        roles[decision.name].part if decision.name in roles else decision.op_type: decision.scheme.name
+        for decision in chosen.decisions
     }
 
 
@@ -108,7 +109,7 @@ def test_what_each_plan_quantizes() -> None:
 
 def test_nothing_that_is_normalised_or_added_up_is_quantized() -> None:
     model = encoders.exported("deit", 18)
-    pairs = set(choose(model, X86).tensors)
+    pairs = set(select_layers(model, X86).tensors)
     floats = [node for node in model.graph if node.op_type in ("LayerNormalization", "Softmax", "Add")]
     names = {value.name for node in floats for value in node.inputs if value is not None}
     # The sums of layer and bias are no pairs either: a linear layer gives floats.
@@ -120,7 +121,10 @@ def test_nothing_that_is_normalised_or_added_up_is_quantized() -> None:
 
 
 def test_tensorrt_takes_heads_of_16_32_or_64_only() -> None:
-    reasons = {choice.name: choice.reason for choice in choose(encoders.exported("deit", 18), ORIN, (), "fast").nodes}
+    reasons = {
+        decision.name: decision.reason
+        for decision in select_layers(encoders.exported("deit", 18), ORIN, (), "fast").decisions
+    }
     assert sum("heads are of size 8" in reason for reason in reasons.values()) == 2
 
 
@@ -132,13 +136,13 @@ def test_tensorrt_gets_the_five_pairs_of_its_fused_attention() -> None:
     x = encoders.image()
     np.testing.assert_allclose(nets.run(graph, x)[0], nets.run(before, x)[0], atol=1e-5)
     model = FloatModel("vit", graph, Preprocessing(16, 16))
-    topology = choose(graph, ORIN, (), "fast")
-    histograms = {name: Histogram.of(nets.normal(1, 4096)) for name in observed_tensors(graph, [topology])}
+    selection = select_layers(graph, ORIN, (), "fast")
+    histograms = {name: Histogram.of(nets.normal(1, 4096)) for name in observed_tensors(graph, [selection])}
     provenance = Provenance.of(model_digest="", preprocessing_digest="", image_digests=(), tool_version="")
     quantized = model.copy_graph()
     ranges = Ranges.from_histograms(histograms, provenance, "minmax")
-    insert_qdq(quantized, make_plan(graph, topology, ranges, ORIN), ORIN)
-    assert [choice.precision for choice in topology.nodes if choice.op_type == "MatMul"].count("int8") >= 4
+    insert_qdq(quantized, make_plan(graph, selection, ranges, ORIN), ORIN)
+    assert [decision.scheme.name for decision in selection.decisions if decision.op_type == "MatMul"].count("int8") >= 4
     assert check_graph(quantized, (10, 3)).findings == ()
 
 
@@ -171,13 +175,13 @@ def test_parts_and_blocks_by_pattern(pattern: str, kept: set[str]) -> None:
 )
 def test_a_pattern_that_means_nothing_is_told(pattern: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        choose(encoders.exported("deit", 18), X86, [pattern])
+        select_layers(encoders.exported("deit", 18), X86, [pattern])
 
 
 def test_a_pattern_of_parts_wants_an_attention() -> None:
     model = nets.graph("g (float[1,16] x) => (float[1,16] y) { y = MatMul(x, w) }", {"w": WEIGHTS["wq"]})
     with pytest.raises(InputError, match="no attention"):
-        choose(model, X86, ["vit.fc1"])
+        select_layers(model, X86, ["vit.fc1"])
 
 
 # Rewrites -----------------------------------------------------------------------------------------------------------

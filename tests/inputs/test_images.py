@@ -51,7 +51,7 @@ def test_coco_file_lists_its_images_in_its_order_missing_ones_included(folder: P
     annotations = tmp_path / "instances.json"
     annotations.write_text(json.dumps({"images": [{"file_name": name} for name in ("gone.png", "b.png", "a.JPG")]}))
     assert names(list_images(annotations, folder), folder) == ["gone.png", "b.png", "a.JPG"]
-    with pytest.raises(InputError, match="--images DIR"):
+    with pytest.raises(InputError, match="`images` DIR"):
         list_images(annotations)
 
 
@@ -66,7 +66,7 @@ def test_coco_file_lists_its_images_in_its_order_missing_ones_included(folder: P
         ("long.txt", b"x" * 5000, "none of its 1 images"),
         ("photo.png", b"\x89PNG", "single image"),
         ("list.json", b"[1, 2]", "wanted keys with values; expected a COCO annotation file"),
-        ("other.json", b'{"images": [{"id": 1}]}', "has no `file_name`; expected a COCO annotation file"),
+        ("other.json", b'{"images": [{"id": 1}]}', "has no 'file_name'; expected a COCO annotation file"),
         ("broken.json", b'{"images": [', "not valid JSON"),
     ],
 )

@@ -72,7 +72,7 @@ def test_num_takes_evenly_spaced_ones_of_what_is_in_memory_and_the_first_of_a_st
     paths = [tmp_path / f"{number}.png" for number in range(10)]
     assert items_of(paths, 5) == items_of([str(path) for path in paths], 5) == [ImageFile(path) for path in paths[::2]]
     for data in (whole, paths, iter(whole)):
-        with pytest.raises(InputError, match="num 0: wanted at least 1"):
+        with pytest.raises(InputError, match="`num` 0: wanted at least 1"):
             items_of(data, 0)
     assert evenly_spaced([], 3) == []
 

@@ -122,11 +122,11 @@ def test_a_free_input_size_asks_for_one() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("colour = 1", "unknown key `colour` .known: labels, preprocessing, postprocessing"),
+        ("colour = 1", "unknown key 'colour' .known: labels, preprocessing, postprocessing"),
         ("labels = 'coco90'", "unknown labels 'coco90'; known: coco80"),
         ("labels = [1, 2]", "labels.0. is 1, wanted text"),
         ("preprocessing = 3", "preprocessing is 3, wanted keys with values"),
-        ("[preprocessing]\nresise = 'center'", "preprocessing has an unknown key `resise` .known: .*resize"),
+        ("[preprocessing]\nresise = 'center'", "preprocessing has an unknown key 'resise' .known: .*resize"),
         (
             "[preprocessing]\nresize = 'zoom'",
             "preprocessing.resize is 'zoom', wanted one of center, crop, letterbox, stretch",
@@ -145,11 +145,11 @@ def test_a_free_input_size_asks_for_one() -> None:
         ("[preprocessing]\nantialias = 1", "antialias is 1, wanted true or false"),
         ("[preprocessing]\nheight_px = 1.5", "a whole number from 1 to 32768"),
         ("[preprocessing]\nwidth_px = true", "a whole number from 1 to 32768"),
-        ("[postprocessing]\noptions = {}", "postprocessing has no `decoder`"),
-        ("[postprocessing]\ndecoder = 'yolox'\nthreshold = 1", "postprocessing has an unknown key `threshold`"),
+        ("[postprocessing]\noptions = {}", "postprocessing has no 'decoder'"),
+        ("[postprocessing]\ndecoder = 'yolox'\nthreshold = 1", "postprocessing has an unknown key 'threshold'"),
         (
             "[postprocessing]\ndecoder = 'yolox'\noutputs = {predictions = 1}",
-            "outputs.* is a whole number, wanted text",
+            "outputs.'predictions'. is 1, wanted text",
         ),
         ("[postprocessing", "not valid TOML"),
     ],

@@ -12,7 +12,7 @@ from edgeq.measurement.stage_timing import time_stages
 from edgeq.runtimes import open_session
 from edgeq.runtimes.runner import make_inputs
 from edgeq.sources.artifact_file import open_artifact
-from edgeq.tasks import base
+from edgeq.tasks import Decoder, find_decoder
 from tests.tiny import save_conv_net
 
 STATISTICS = {"runs", "p50", "p90", "mean", "min", "max", "mad"}
@@ -27,12 +27,10 @@ def test_a_detectors_image_and_boxes_are_timed_apart(small_onnx, monkeypatch):
     decoded = []
 
     def spy(post):
-        task = base.task_of(post)
-        decode = task.decode
-        monkeypatch.setattr(task, "decode", staticmethod(lambda *given: decoded.append(decode(*given))))
-        return task
+        found = find_decoder(post)
+        return Decoder(found.task, lambda *given: decoded.append(found.decode(*given)))
 
-    monkeypatch.setattr(stage_timing, "task_of", spy)
+    monkeypatch.setattr(stage_timing, "find_decoder", spy)
     with open_session(open_artifact(small_onnx, "centernet"), "onnxruntime", 1) as session:
         answer = time_stages(session)
     assert answer["problem"] is None

@@ -9,7 +9,8 @@ import numpy as np
 
 from edgeq.tasks.detection.coco import GroundTruth, ImageRecord, category_ids, evaluate
 from edgeq.tasks.detection.detections import Detections
-from edgeq.tasks.prediction_records import DetectionPredictions, pack_predictions
+from edgeq.tasks.detection.records import DetectionPredictions
+from edgeq.tasks.prediction_records import pack_predictions
 
 CLASSES = ("cat", "dog", "<script>alert(1)</script>")
 ENVIRONMENT = {

@@ -20,7 +20,8 @@ from edgeq.errors import InputError
 from edgeq.reporting.build import build_document
 from edgeq.reporting.document import Document
 from edgeq.reporting.runs import Runs, read_runs
-from edgeq.tasks.prediction_records import EmbeddingPredictions, pack_predictions
+from edgeq.tasks.embedding import EmbeddingPredictions
+from edgeq.tasks.prediction_records import pack_predictions
 from tests.reporting.made import make_detections, make_ground_truth, make_score, make_timing
 from tests.verbs.test_gate import classified
 

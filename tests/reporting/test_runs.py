@@ -13,12 +13,12 @@ import pytest
 from edgeq.calibrators.histogram import Histogram
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError
-from edgeq.reporting.average_precision import match
 from edgeq.reporting.build import build_document
 from edgeq.reporting.runs import read_runs
 from edgeq.reporting.saturation import tensor_ranges
-from edgeq.reporting.threshold import score_curve
 from edgeq.reporting.write import to_csv
+from edgeq.tasks.detection.average_precision import match
+from edgeq.tasks.detection.threshold import score_curve
 from tests.reporting.made import make_detections, make_ground_truth, make_predictions, make_score, make_timing
 
 TRUTH = make_ground_truth(10, seed=5)
@@ -61,7 +61,7 @@ def test_a_manifest_leads_to_the_ranges_of_its_file(folder, ranges):
 
 
 def test_a_named_file_of_another_kind_is_refused(folder):
-    with pytest.raises(InputError, match=r"annotations\.json: has no `artifact`; expected a result"):
+    with pytest.raises(InputError, match=r"annotations\.json: has no 'artifact'; expected a result"):
         read_runs([folder / "annotations.json"])
     with pytest.raises(InputError, match="no such file"):
         read_runs([folder / "gone.json"])

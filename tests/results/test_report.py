@@ -18,7 +18,8 @@ from edgeq.errors import InputError
 from edgeq.results.evaluation import Score
 from edgeq.results.reading import read_results
 from edgeq.results.rows import provenance
-from edgeq.results.table import REPORT, SCORES, TIMING, header, table, to_markdown
+from edgeq.results.table import TIMING, evaluation_columns, header, report_columns, table, to_markdown
+from edgeq.tasks import score_types
 
 ENVIRONMENT = {
     "engine": "onnxruntime 1.31.1",
@@ -28,8 +29,6 @@ ENVIRONMENT = {
     "system": "Linux 6",
     "python": "3.11.7",
 }
-
-OF_EMBEDDINGS = ("cosine", "cosine min", "recall@1", "recall@5", "recall@10", "self recall@1", "class recall@1")
 
 
 def scored(artifact: str, **changes: Any) -> dict[str, Any]:
@@ -61,7 +60,9 @@ def timed(artifact: str, **changes: Any) -> dict[str, Any]:
 
 
 def cells(results: list[dict[str, Any]]) -> list[dict[str, str]]:
-    return [dict(zip(header(), row, strict=True)) for row in table(merge(results))]
+    rows = merge(results)
+    columns = report_columns(rows)
+    return [dict(zip(header(columns), row, strict=True)) for row in table(rows, columns)]
 
 
 def score_of(entry: dict[str, Any]) -> Score:
@@ -72,7 +73,7 @@ def score_of(entry: dict[str, Any]) -> Score:
 
 def test_scores_and_times_of_an_artifact_meet_in_one_row():
     (row,) = cells([scored("net.x86.fp32.onnx"), timed("net.x86.fp32.onnx")])
-    assert {row.pop(title) for title in ("top-1", "top-5", *OF_EMBEDDINGS, "GPU ms", "J / image", "XNNPACK %")} == {"-"}
+    assert {row.pop(title) for title in ("GPU ms", "J / image", "XNNPACK %")} == {"-"}
     assert row == {
         "artifact": "net.x86.fp32.onnx",
         "runtime": "onnxruntime",
@@ -91,8 +92,7 @@ def test_what_was_not_measured_is_a_dash():
     first, second = cells([scored("a.onnx", AP=None), timed("b.onnx", peak_rss_bytes=None, ratio_to_fp32=None)])
     assert [title for title, cell in first.items() if cell != "-"] == ["artifact", "runtime", "AP50", "AR"]
     assert [title for title, cell in second.items() if cell == "-"] == [
-        "AP", "AP50", "AR", "top-1", "top-5", *OF_EMBEDDINGS, "GPU ms", "memory MB", "time / FP32", "J / image",
-        "XNNPACK %",
+        "AP", "AP50", "AR", "GPU ms", "memory MB", "time / FP32", "J / image", "XNNPACK %",
     ]  # fmt: skip
 
 
@@ -140,7 +140,8 @@ def test_the_last_word_on_a_row_counts():
 def test_an_unstable_run_is_marked_and_explained():
     reasons = ["latency drifted by +8.1%", "CPU clock moved between 1500 and 2400 MHz"]
     rows = merge([timed("a.onnx", stable=False, unstable_reasons=reasons), timed("b.onnx")])
-    assert [row[header().index("p50 ms")] for row in table(rows)] == ["~72.34", "72.34"]
+    columns = report_columns(rows)
+    assert [row[header(columns).index("p50 ms")] for row in table(rows, columns)] == ["~72.34", "72.34"]
     assert provenance(rows)[-2:] == [
         "~: not timed in a steady state, so another run may differ; ratios within one run hold.",
         "~ a.onnx in onnxruntime: latency drifted by +8.1%, CPU clock moved between 1500 and 2400 MHz.",
@@ -167,7 +168,7 @@ def test_results_of_before_there_were_sensors_know_of_drift_only():
 
 def test_a_file_slower_than_its_float_version_is_named():
     results = [timed(name, ratio_to_fp32=ratio) for name, ratio in (("fp32", 1.0), ("near", 1.02), ("slow", 1.35))]
-    said = [sentence for sentence in provenance(merge(results)) if "slower" in sentence]
+    said = [sentence for sentence in provenance(merge(results)) if "times as long" in sentence]
     assert said == ["slow takes 1.35 times as long as its FP32 file in onnxruntime on this machine."]
 
 
@@ -193,16 +194,18 @@ def test_provenance_names_engines_machine_and_data():
 def test_markdown_has_the_same_columns_in_every_row():
     lines = to_markdown(merge([scored("a|b.onnx"), timed("c.onnx")])).splitlines()
     end = lines.index("")
-    columns = len(REPORT) - 5 - len(OF_EMBEDDINGS)  # no classifier, no GPU, no TFLite, no energy
+    columns = 3 + 5  # AP, AP50, AR; p50, p90, size, memory and ratio: no GPU, no TFLite, no energy
     assert {len(re.split(r"(?<!\\)\|", line)) for line in lines[:end]} == {columns + 4}
     assert lines[1] == "|---|---|" + "---:|" * columns
     assert lines[2].startswith("| a\\|b.onnx | onnxruntime | 0.5803 |")
     assert lines[end + 1].startswith("AP and AR over 87 images")
 
 
-@pytest.mark.parametrize("columns", [REPORT, TIMING, SCORES], ids=["report", "bench", "eval"])
+@pytest.mark.parametrize(
+    "columns_of", [report_columns, lambda _rows: TIMING, evaluation_columns], ids=["report", "bench", "eval"]
+)
 @pytest.mark.parametrize("width", [80, 120, 1000])
-def test_tables_fit_the_terminal_with_every_name_and_figure_whole(columns, width, monkeypatch, capsys):
+def test_tables_fit_the_terminal_with_every_name_and_figure_whole(columns_of, width, monkeypatch, capsys):
     monkeypatch.setattr(console, "_console", lambda: Console(width=width, highlight=False))
     names = ["centernet_r18_bccd.x86.fp32.onnx", "centernet_r18_bccd.x86.int8.onnx"]
     runtimes = [("onnxruntime", "f32"), ("openvino", "bf16")]
@@ -213,6 +216,7 @@ def test_tables_fit_the_terminal_with_every_name_and_figure_whole(columns, width
         for make in (scored, timed)
     ]
     rows = merge(results)
+    columns = columns_of(rows)
     console.print_report(rows, columns)
     printed = capsys.readouterr().out.splitlines()
     lines = printed[: -len(provenance(rows))]
@@ -244,14 +248,15 @@ def recognised(artifact: str, **changes: Any) -> dict[str, Any]:
 
 def test_classifiers_have_columns_of_their_own(tmp_path, monkeypatch, capsys):
     results = [recognised("a.tflite"), scored("b.onnx")]
-    assert len(read_results([write(tmp_path / "eval.json", results)])) == 2
+    assert len(read_results([write(tmp_path / "eval.json", results)], score_types())) == 2
     first, second = cells(results)
     assert (first["top-1"], first["top-5"], first["AP"]) == ("0.7548", "-", "-")
     assert (second["top-1"], second["AP"]) == ("-", "0.5803")
     assert provenance(merge(results))[0].startswith("Accuracy over 10000 images: measured with")
     assert to_markdown(merge(results[:1])).startswith("| artifact | runtime | top-1 |\n")
     monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
-    console.print_report(merge(results[:1]), SCORES)
+    rows = merge(results[:1])
+    console.print_report(rows, evaluation_columns(rows))
     console.print_classes(score_of(recognised("a.tflite")))
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["artifact", "runtime", "top-1"]
@@ -266,7 +271,7 @@ def embedded(artifact: str, **changes: Any) -> dict[str, Any]:
 
 def test_embeddings_have_columns_of_their_own(tmp_path):
     results = [embedded("a.onnx")]
-    assert len(read_results([write(tmp_path / "eval.json", results)])) == 1
+    assert len(read_results([write(tmp_path / "eval.json", results)], score_types())) == 1
     assert to_markdown(merge(results)).startswith(
         "| artifact | runtime | cosine | cosine min | recall@1 | self recall@1 |\n"
     )
@@ -300,7 +305,7 @@ def write(path: Path, content: object) -> Path:
 def test_files_hold_one_result_or_a_list(tmp_path):
     one = write(tmp_path / "one.json", timed("a.onnx"))
     several = write(tmp_path / "several.json", [scored("a.onnx"), scored("b.onnx")])
-    assert [result.artifact for result in read_results([one, several])] == ["a.onnx", "a.onnx", "b.onnx"]
+    assert [result.artifact for result in read_results([one, several], score_types())] == ["a.onnx", "a.onnx", "b.onnx"]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +314,7 @@ def test_files_hold_one_result_or_a_list(tmp_path):
         ("{", "is not valid JSON"),
         ("[]", "holds no results"),
         ([1], "$[0] is 1, wanted keys with values; expected a result of `edgeq bench --json` or"),
-        ({"format": "edgeq-ranges"}, "has no `artifact`; expected a result of"),
+        ({"format": "edgeq-ranges"}, "has no 'artifact'; expected a result of"),
         ({"artifact": "a", "runtime": "b", "precision": "c"}, "$ holds none of AP, top1, cosine and latency_ms"),
         (scored("a.onnx", AP="0.5"), "$.AP is '0.5', wanted a number"),
         (recognised("a.onnx", top5="all"), "$.top5 is 'all', wanted a number"),
@@ -324,9 +329,9 @@ def test_files_hold_one_result_or_a_list(tmp_path):
 def test_files_of_another_kind_are_refused(tmp_path, content, message):
     path = write(tmp_path / "results.json", content)
     with pytest.raises(InputError, match=rf"results\.json: {re.escape(message)}"):
-        read_results([path])
+        read_results([path], score_types())
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.json: no such file; expected a result of"):
-        read_results([tmp_path / "none.json"])
+        read_results([tmp_path / "none.json"], score_types())

@@ -7,9 +7,10 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.calibrators import Grid
-from edgeq.exporting.onnx.qdq import quantize_weight
+from edgeq.quantizers.round_nearest import round_nearest
 from edgeq.runtimes import layer_error
 from edgeq.runtimes.layer_error import LayerError
+from edgeq.schemes import INT8_WEIGHT, PerAxis
 from tests.exporting.nets import graph, normal
 
 GRIDS = [Grid.asymmetric(-1.5, 2.0), Grid.symmetric(1.0), Grid.asymmetric(-3.0, 3.0, 4), Grid.symmetric(2.5, 6)]
@@ -21,10 +22,7 @@ def only_node(model: ir.Model) -> ir.Node:
 
 
 def weight_on_grid(weight: np.ndarray, axis: int, bits: int) -> np.ndarray:
-    integers, scale = quantize_weight(weight, axis, bits)
-    shape = [1] * weight.ndim
-    shape[axis] = -1
-    return np.asarray(integers * scale.reshape(shape))
+    return round_nearest(weight, INT8_WEIGHT.with_bits(bits).along(PerAxis(axis)), {}).dequantize()
 
 
 def torch_layer(kind: str, value: np.ndarray, weight: np.ndarray) -> np.ndarray:

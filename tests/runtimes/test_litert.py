@@ -104,7 +104,7 @@ def test_what_tflite_runtime_computes_wrongly_is_refused(tmp_path: Path, monkeyp
     double = SimpleNamespace(__name__="tflite_runtime.interpreter", Interpreter=Recorded)
     monkeypatch.setattr(litert.LiteRtSession, "import_engine", classmethod(lambda _: double))
     if refused:
-        with pytest.raises(EngineError, match=r"tflite-runtime computes dynamic INT8 .* --compat tflite-runtime"):
+        with pytest.raises(EngineError, match=r"tflite-runtime computes dynamic INT8 .* `compat` tflite-runtime"):
             open_session(written, "litert")
     else:
         open_session(written, "litert").close()

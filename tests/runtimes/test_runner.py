@@ -125,8 +125,8 @@ def test_a_line_that_is_not_json_is_answered():
     runner.stdin.flush()
     answers = [json.loads(runner.stdout.readline()) for _ in range(3)]
     assert [answer["ok"] for answer in answers] == [False, False, True]
-    assert "not JSON" in answers[0]["message"]
-    assert "wanted a JSON object" in answers[1]["message"]
+    assert "not valid JSON" in answers[0]["message"]
+    assert "expected a JSON object" in answers[1]["message"]
     assert runner.wait(TIMEOUT_S) == 0
     runner.stdin.close()
     runner.stdout.close()

@@ -195,5 +195,5 @@ def test_a_format_that_no_runtime_reads_is_refused_by_its_name(artifact, wished)
 
 
 def test_a_runtime_for_another_format_is_refused_with_those_that_read_it(artifact):
-    with pytest.raises(InputError, match=r"litert does not read onnx files; add --runtime onnxruntime or openvino$"):
+    with pytest.raises(InputError, match=r"litert does not read onnx files; add `runtime` onnxruntime or openvino$"):
         choose_runtimes(artifact, ("litert",))

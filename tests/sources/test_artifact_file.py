@@ -107,7 +107,7 @@ def test_a_manifest_says_all_and_takes_no_preset(tmp_path):
     artifact = save_conv_net(tmp_path / "net.onnx")
     assert open_artifact(artifact.path) == open_artifact(artifact.manifest_path) == artifact
     for declared in ({"preset": "imagenet"}, {"labels": "cat"}):
-        with pytest.raises(InputError, match=r"has a manifest that says how .* omit --preset and --labels"):
+        with pytest.raises(InputError, match=r"has a manifest that says how .* omit `preset` and `labels`"):
             open_artifact(artifact.path, **declared)
 
 

@@ -91,7 +91,7 @@ def test_a_classifier_of_imagenet_takes_224_pixels_unless_told():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"size": None}, InputError, "the model's input size is free; give --size HxW"),
+        ({"size": None}, InputError, "the model's input size is free; give `size` HxW"),
         ({"size": (60, 96)}, InputError, "--size 60x96: CenterNet wants sides that are multiples of 32"),
         ({"reference": "centernet_resnet50"}, ModelError, "does not fit centernet_resnet50"),
         ({"reference": "resnet18"}, ModelError, "does not fit resnet18"),
@@ -205,7 +205,7 @@ def test_an_onnx_file_needs_a_preset(foreign):
 def test_an_onnx_file_brings_its_own_weights_and_size(foreign, small_weights):
     with pytest.raises(InputError, match="an ONNX file holds its weights already; omit --weights"):
         open_model(dataclasses.replace(foreign, weights=small_weights))
-    with pytest.raises(ModelError, match=r"the model is fixed to .*; omit --size"):
+    with pytest.raises(ModelError, match=r"the model is fixed to .*; omit `size`"):
         open_model(dataclasses.replace(foreign, size=(32, 32)))
     assert open_model(dataclasses.replace(foreign, size=SIZE)).model.digest == open_model(foreign).model.digest
 
@@ -244,7 +244,7 @@ WEIGHT = np.full((4, 3, 1, 1), 0.5)
 
 def test_free_height_and_width_are_given_by_size(tmp_path):
     request = save_net(tmp_path / "free.onnx", FREE, w=WEIGHT)
-    with pytest.raises(ModelError, match=r"free shape .* with --size HxW"):
+    with pytest.raises(ModelError, match=r"free shape .* with `size` HxW"):
         open_model(request)
     model = open_model(dataclasses.replace(request, size=(32, 48))).model
     assert [tuple(value.shape or ()) for value in (*model.graph.graph.inputs, *model.graph.graph.outputs)] == [
@@ -335,7 +335,9 @@ def test_labels_come_from_names_a_text_file_or_a_coco_file(foreign, tmp_path):
     assert labels("cat, big dog") == labels(text) == ("cat", "big dog")
     assert labels(coco) == ("cat", "dog")
     coco.write_text("{}")
-    with pytest.raises(InputError, match=r"coco\.json: has no list of categories with id and name"):
+    with pytest.raises(
+        InputError, match=r"coco\.json: has no 'categories'; expected a COCO annotation file for `labels`"
+    ):
         labels(coco)
     with pytest.raises(InputError, match=r"none\.txt: no such file; wanted a COCO JSON, a text file, or names"):
         labels(tmp_path / "none.txt")

@@ -17,10 +17,10 @@ from edgeq.tasks.classification import (
     class_names,
     count_classes,
     decode,
-    load_labelled_images,
     rank,
     score,
 )
+from edgeq.tasks.labelled_images import load_labelled_images
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -205,8 +205,10 @@ def test_accuracy_is_the_share_of_images_that_few_classes_beat(classes, images, 
     found = score(np.stack([rank(row) for row in scores]), truth, classes)
     assert found.top1 == pytest.approx(np.mean([place < 1 for place in places]))
     assert found.top5 == (pytest.approx(np.mean([place < 5 for place in places])) if classes > 5 else None)
-    assert sum(entry.images for entry in found.per_class) == images
-    assert sum(entry.images * (entry.top1 or 0) for entry in found.per_class) == pytest.approx(found.top1 * images)
+    counts = [entry.images or 0 for entry in found.per_class]
+    right = [count * (entry.top1 or 0) for count, entry in zip(counts, found.per_class, strict=True)]
+    assert sum(counts) == images
+    assert sum(right) == pytest.approx((found.top1 or 0) * images)
     assert all((entry.top1 is None) == (entry.images == 0) for entry in found.per_class)
 
 

@@ -12,16 +12,12 @@ import numpy as np
 import pytest
 
 from edgeq.errors import InputError
+from edgeq.tasks.classification import ClassificationPredictions
 from edgeq.tasks.detection.detections import Detections
-from edgeq.tasks.prediction_records import (
-    ClassificationPredictions,
-    DetectionPredictions,
-    EmbeddingPredictions,
-    Predictions,
-    pack_predictions,
-    relative_names,
-    unpack_predictions,
-)
+from edgeq.tasks.detection.records import DetectionPredictions
+from edgeq.tasks.embedding import EmbeddingPredictions
+from edgeq.tasks.labelled_images import relative_names
+from edgeq.tasks.prediction_records import PredictionRecords, pack_predictions, unpack_predictions
 from tests.reporting.made import make_detections, make_ground_truth, make_predictions
 
 
@@ -42,7 +38,7 @@ def embedded() -> EmbeddingPredictions:
     return EmbeddingPredictions(("1.png", "2.png"), np.array([0.99, -1.0], np.float32))
 
 
-def same(first: Predictions, second: Predictions) -> bool:
+def same(first: PredictionRecords, second: PredictionRecords) -> bool:
     pairs = [(vars(first)[name], vars(second)[name]) for name in vars(first)]
     return type(first) is type(second) and all(
         one.dtype == other.dtype and np.array_equal(one, other) if isinstance(one, np.ndarray) else one == other
@@ -53,7 +49,7 @@ def same(first: Predictions, second: Predictions) -> bool:
 def test_what_was_packed_comes_back(detected):
     for predictions in (detected, classified(), embedded()):
         document = json.loads(json.dumps(pack_predictions(predictions), allow_nan=False))
-        assert same(unpack_predictions(document), predictions)
+        assert same(unpack_predictions(document, type(predictions)), predictions)
         assert list(document)[-1] == "arrays"
 
 
@@ -72,7 +68,7 @@ def test_images_without_any_box_are_kept():
     truth = make_ground_truth(4)
     nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     predictions = make_predictions(truth, {record.id: nothing for record in truth.images})
-    assert same(unpack_predictions(pack_predictions(predictions)), predictions)
+    assert same(unpack_predictions(pack_predictions(predictions), DetectionPredictions), predictions)
     assert len(predictions.images) == 4
 
 
@@ -93,15 +89,21 @@ def _blow_up(document):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda document: document.pop("arrays"), "'arrays' is missing"),
-        (lambda document: document.update(task="segmentation"), "'segmentation' is missing or unknown"),
+        (lambda document: document.pop("arrays"), "has no .arrays"),
+        (
+            lambda document: document.update(task="segmentation"),
+            "they are for 'segmentation', its scores for 'detection'",
+        ),
         (lambda document: document.update(version=2), "version 2, this edgeq reads 1"),
         (lambda document: document.update(format="pickle"), "not of the format"),
-        (lambda document: document.update(images=[1, 2]), "images are no names"),
+        (lambda document: document.update(images=[1, 2]), "images.* is 1, wanted text"),
         (lambda document: document["images"].append("one more"), "sizes_px is int32"),
         (lambda document: _array(document, "scores", dtype="float64"), "scores is float64"),
-        (lambda document: _array(document, "scores", dtype="object"), "scores is object"),
-        (lambda document: _array(document, "scores", shape=[-1]), "scores is float32"),
+        (lambda document: _array(document, "scores", dtype="object"), "scores.*dtype is 'object', wanted one of"),
+        (
+            lambda document: _array(document, "scores", shape=[-1]),
+            "scores.*shape.* is -1, wanted a whole number",
+        ),
         (lambda document: _array(document, "scores", shape=[10**12]), "scores is float32"),
         (lambda document: _array(document, "boxes", shape=[10**12, 4]), "boxes: an array of 16000000000000 bytes"),
         (lambda document: _array(document, "scores", data="!"), "Only base64 data|Incorrect padding|Non-base64"),
@@ -114,17 +116,17 @@ def test_damage_is_told(detected, damage, reason):
     document = copy.deepcopy(pack_predictions(detected))
     damage(document)
     with pytest.raises(InputError, match=f"its predictions cannot be used: .*({reason}).*; run `edgeq eval` again"):
-        unpack_predictions(document)
+        unpack_predictions(document, DetectionPredictions)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_numbers_are_finite(detected, value):
     detected.boxes[0, 0] = value
     with pytest.raises(InputError, match="not finite"):
-        unpack_predictions(pack_predictions(detected))
+        unpack_predictions(pack_predictions(detected), DetectionPredictions)
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
 def test_other_things_are_no_predictions(document):
     with pytest.raises(InputError, match="cannot be used"):
-        unpack_predictions(document)
+        unpack_predictions(document, DetectionPredictions)

@@ -186,14 +186,14 @@ def test_routes_that_do_not_go_with_a_file_are_refused(trt10, exported):
     for route in ("explicit", "both"):
         with pytest.raises(InputError, match="has no Q/DQ nodes"):
             build_engines([exported["fp16"]], BuildRequest(route=route))
-    with pytest.raises(InputError, match="--route implicit needs scales"):
+    with pytest.raises(InputError, match="`route` implicit needs scales"):
         build_engines([exported["fp16"]], BuildRequest(route="implicit"))
-    with pytest.raises(InputError, match="omit --calib"):
+    with pytest.raises(InputError, match="omit `calib`"):
         build_engines([exported["int8"]], BuildRequest(calibration=exported["folder"]))
     with pytest.raises(InputError, match="own calibrators are entropy, minmax"):
         build_engines([exported["int8"]], BuildRequest(algorithm="mse"))
     exported["fp32"].unlink()
-    with pytest.raises(InputError, match=r"fp32\.onnx: no such file; --route implicit builds from it"):
+    with pytest.raises(InputError, match=r"fp32\.onnx: no such file; `route` implicit builds from it"):
         build_engines([exported["int8"]], BuildRequest(route="implicit"))
 
 
@@ -201,7 +201,7 @@ def test_routes_that_do_not_go_with_a_file_are_refused(trt10, exported):
 def test_tensorrt_11_has_no_implicit_route_and_wants_its_own_files(monkeypatch, board, faults, exported, route):
     install(monkeypatch, "11.4.0.106", board, faults)
     for wished in (None, route):
-        with pytest.raises(MismatchError, match="--target jetson-orin-trt11"):
+        with pytest.raises(MismatchError, match="`target` jetson-orin-trt11"):
             build_engines([exported["int8"]], BuildRequest(route=wished))
     for path in (exported["int8"], exported["fp32"]):
         dataclasses.replace(Artifact.load(path), target="jetson-orin-trt11").save()

@@ -11,6 +11,7 @@ from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.results.reading import read_results
 from edgeq.runtimes import is_installed
+from edgeq.tasks import score_types
 from edgeq.tasks.detection.shapes import CATEGORIES
 from edgeq.verbs.demo import run_demo
 
@@ -53,7 +54,7 @@ def test_it_leaves_files_that_the_other_commands_read(told):
     assert sorted(path.name for path in folder.iterdir()) == [
         "artifacts", "bench.json", "calibration", "eval.json", "report.md", "validation",
     ]  # fmt: skip
-    assert len(read_results([folder / "bench.json", folder / "eval.json"])) == 2 * len(rows)
+    assert len(read_results([folder / "bench.json", folder / "eval.json"], score_types())) == 2 * len(rows)
     for row in rows:
         artifact = Artifact.load(folder / "artifacts" / row.artifact)
         assert artifact.digest == row.digest

@@ -16,7 +16,7 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.tflite.writer import Options
+from edgeq.exporting.options import ExportOptions
 from edgeq.files import sha256_file
 from edgeq.inputs import items
 from edgeq.inputs.images import list_images, read_image
@@ -350,7 +350,7 @@ def test_what_is_kept_stays_in_float(foreign, ranges, exported, tmp_path):
     convolutions = [node.name for node in onnx_nodes(by_precision(exported)["fp32"].path) if node.op_type == "Conv"]
     kept = [convolutions[0], "ConvTranspose"]
     result = export_model(
-        foreign, "x86", ["int8"], tmp_path, calibration=CalibrationSource(ranges), options=Options(kept)
+        foreign, "x86", ["int8"], tmp_path, calibration=CalibrationSource(ranges), options=ExportOptions(tuple(kept))
     )
     facts = result.files[0].artifact.quantization
     reasons = {name: reason for name, reason in facts["float_nodes"].items() if reason.startswith("kept")}
@@ -405,8 +405,8 @@ def test_each_precision_is_written_once(foreign, tmp_path):
         ({"precisions": []}, r"--precision \(none\): known are"),
         ({"precisions": ["fp32", "int8"], "calibration": None}, "int8 needs ranges: give --calib"),
         ({"target_name": "abacus"}, r"unknown target 'abacus'; known: arm, jetson-orin, .*x86-ort"),
-        ({"options": Options(["no such node"])}, "--keep 'no such node': matches no node; names look like"),
-        ({"options": Options(["("])}, r"--keep '\(': is not a regular expression"),
+        ({"options": ExportOptions(("no such node",))}, "--keep 'no such node': matches no node; names look like"),
+        ({"options": ExportOptions(("(",))}, r"--keep '\(': is not a regular expression"),
     ],
 )
 def test_wrong_options_are_told_before_anything_is_done(foreign, calibration, tmp_path, monkeypatch, options, message):

@@ -11,6 +11,7 @@ import pytest
 from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import InputError, MismatchError
 from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.tensorrt.cache import make_cache, parse_cache
 from edgeq.files import sha256_file, write_bytes
 from edgeq.sources.model import ModelRequest
@@ -96,11 +97,13 @@ def test_deconvolutions_on_demand(small_onnx, exported, tmp_path):
     assert exported.ranges_path is not None
     source = CalibrationSource(exported.ranges_path)
     request = request_for(small_onnx, "jetson-orin")
-    result = export_model(request, "jetson-orin", ("int8",), tmp_path, calibration=source, int8_deconv=True)
+    result = export_model(
+        request, "jetson-orin", ("int8",), tmp_path, calibration=source, options=ExportOptions(int8_deconv=True)
+    )
     facts = by_precision(result)["int8"].quantization
     assert set(facts["float_nodes"].values()) == {"last convolution of a head"}
     with pytest.raises(InputError, match="runs ConvTranspose in INT8 by itself"):
-        export_model(request, "x86", ("int8",), tmp_path, calibration=source, int8_deconv=True)
+        export_model(request, "x86", ("int8",), tmp_path, calibration=source, options=ExportOptions(int8_deconv=True))
 
 
 def test_a_cache_gives_the_file_that_its_ranges_gave(small_onnx, exported, tmp_path):
@@ -124,7 +127,7 @@ def test_a_cache_of_another_model_or_for_another_use_is_refused(small_onnx, tmp_
     with pytest.raises(MismatchError, match="the ranges hold no interval for tensor"):
         export_model(request, "jetson-orin", ("int8",), out, calibration=CalibrationSource(cache))
     assert [path for path in out.iterdir() if ".int8." in path.name] == []
-    with pytest.raises(InputError, match="--method mse needs images"):
+    with pytest.raises(InputError, match="`method` mse needs images"):
         export_model(request, "jetson-orin", ("int8",), out, calibration=CalibrationSource(cache, method="mse"))
     with pytest.raises(InputError, match="holds symmetric ranges alone"):
         export_model(request, "x86", ("int8",), out, calibration=CalibrationSource(cache))

@@ -18,8 +18,8 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import infer_shapes, read_onnx
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.selection import VitPlan
-from edgeq.exporting.tflite.writer import Options
 from edgeq.models.vit import VisionTransformer
 from edgeq.models.vit_configs import VitConfig
 from edgeq.runtimes import open_session
@@ -98,7 +98,7 @@ def export(
     request = ModelRequest(f"tests.verbs.test_export_vit:{factory}", preset=str(images / "preset.toml"), opset=opset)
     return export_model(
         request, target, precisions, out, calibration=CalibrationSource(images, method="minmax"),
-        options=Options(keep=keep), vit_plan=vit_plan, rescale=rescale,
+        options=ExportOptions(keep=keep, vit_plan=vit_plan, rescale=rescale),
     )  # fmt: skip
 
 
@@ -133,6 +133,23 @@ def test_the_plans_hold_their_accuracy_in_both_engines(images, tmp_path):
     assert quantized["safe"] == quantized["balanced"] - 3 * 2  # fc2 and projection
 
 
+def test_the_plans_reach_dynamic_files(images, tmp_path):
+    quantized = {}
+    for vit_plan in ("balanced", "fast", "safe"):
+        (file,) = export(images, tmp_path / vit_plan, vit_plan=vit_plan, precisions=("dynamic",)).files
+        assert file.artifact.quantization["vit_plan"] == vit_plan
+        quantized[vit_plan] = file.artifact.quantization["int8_nodes"]
+    assert quantized["fast"] == quantized["balanced"] + 1
+    assert quantized["safe"] == quantized["balanced"] - 3 * 2
+
+
+def test_rescaled_channels_are_refused_for_tflite_files(images, tmp_path):
+    """The converter folds the scale of a LayerNorm into the layers behind it, and so takes back what was rescaled."""
+    with pytest.raises(InputError, match=r"--rescale: a TFLite file cannot hold it.*add --format onnx"):
+        export(images, tmp_path, rescale="smooth", target="arm")
+    assert not list(tmp_path.iterdir())
+
+
 def test_parts_can_be_kept_in_float(images, tmp_path):
     exported = export(images, tmp_path, keep=("vit.end.fc1", "vit.qk"))
     reasons = exported.files[1].artifact.quantization["float_nodes"]
@@ -156,7 +173,8 @@ def test_rescaling_wants_images(images, tmp_path):
     request = ModelRequest("tests.verbs.test_export_vit:small_vit", preset=str(images / "preset.toml"))
     with pytest.raises(InputError, match="--rescale smooth: measures channels on images"):
         export_model(
-            request, "x86", ("int8",), tmp_path, calibration=CalibrationSource(ranges), rescale="smooth"
+            request, "x86", ("int8",), tmp_path, calibration=CalibrationSource(ranges),
+            options=ExportOptions(rescale="smooth"),
         )  # fmt: skip
 
 
@@ -180,7 +198,9 @@ def test_fp16_files_for_tensorrt_are_audited_with_ranges(images, tmp_path):
 def test_a_wrong_plan_is_told(images, tmp_path):
     request = dataclasses.replace(ModelRequest("tests.verbs.test_export_vit:small_vit"), preset="imagenet")
     with pytest.raises(InputError, match="--vit-plan quick: wanted one of fast, balanced, safe"):
-        export_model(request, "x86", ("fp32",), tmp_path, vit_plan="quick")  # type: ignore[arg-type]
+        export_model(
+            request, "x86", ("fp32",), tmp_path, options=ExportOptions(vit_plan="quick"),  # type: ignore[arg-type]
+        )  # fmt: skip
 
 
 def test_only_what_the_class_token_needs_is_computed_and_packed_layers_are_kept_by_their_name(images, tmp_path):

@@ -11,7 +11,9 @@ import pytest
 
 from benchmarks.json_results import merge
 from edgeq.errors import InputError
-from edgeq.tasks.prediction_records import ClassificationPredictions, EmbeddingPredictions, pack_predictions
+from edgeq.tasks.classification import ClassificationPredictions
+from edgeq.tasks.embedding import EmbeddingPredictions
+from edgeq.tasks.prediction_records import pack_predictions
 from edgeq.verbs.gate import FAILED, NOT_MEASURED, NOT_PROVED, PASSED, GateResult, Limits, Verdict, check_limits
 from tests.reporting.made import ENVIRONMENT, make_detections, make_ground_truth, make_score, make_timing
 

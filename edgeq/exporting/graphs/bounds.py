@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.exporting.graphs.graph import constant, weight_of
-from edgeq.exporting.graphs.moves import moved_inputs, moves_values
+from edgeq.exporting.graphs.moves import moved_from, moved_inputs, moves_values
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -42,7 +42,7 @@ class Magnitudes:
 
     def histogram(self, value: ir.Value) -> Histogram | None:
         """Returns what was observed of a tensor, or of the one whose values it only moves."""
-        return self._histograms.get(str(origin(value).name))
+        return self._histograms.get(str(moved_from(value).name))
 
     def of(self, value: ir.Value) -> float | None:
         """Returns the largest magnitude of a tensor, observed, of a constant or a bound; `None` where none is known."""
@@ -89,7 +89,7 @@ class Magnitudes:
 
     def _matrix_product(self, node: ir.Node) -> float | None:
         """Returns the bound of a product of activations where the first is a softmax's: that is an average."""
-        first = None if node.inputs[0] is None else origin(node.inputs[0]).producer()
+        first = None if node.inputs[0] is None else moved_from(node.inputs[0]).producer()
         return self._of_all(max, node.inputs[1:]) if first is not None and first.op_type == "Softmax" else None
 
     def _weighted_sum(self, node: ir.Node) -> float | None:
@@ -106,15 +106,6 @@ class Magnitudes:
         if count is None:
             return None
         return self._of_all(lambda known: math.sqrt(count) * known[0] + sum(known[1:]), node.inputs[1:])
-
-
-def origin(value: ir.Value) -> ir.Value:
-    """Returns the tensor whose values are only moved on the way to this one."""
-    while (node := value.producer()) is not None and node.inputs[0] is not None:
-        if not moves_values(node) or len(moved_inputs(node)) != 1:
-            break
-        value = node.inputs[0]
-    return value
 
 
 def normalized_count(node: ir.Node) -> int | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.exporting.graphs.graph import constant
+from edgeq.exporting.graphs.moves import REARRANGES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -52,13 +53,6 @@ def follow_channels(value: ir.Value) -> list[Reader]:
     return list(_follow(value, _numbers(value)))
 
 
-def moved_from(value: ir.Value) -> ir.Value:
-    """Returns the tensor that operators which only move values have made `value` from; `value` itself if none has."""
-    while (node := value.producer()) is not None and node.op_type in MOVERS and node.inputs[0] is not None:
-        value = node.inputs[0]
-    return value
-
-
 def _numbers(value: ir.Value) -> np.ndarray | None:
     if value.shape is None or not value.shape or not isinstance(value.shape[-1], int):
         return None
@@ -76,7 +70,7 @@ def _follow(value: ir.Value, channels: np.ndarray | None) -> Iterator[Reader]:
     if value.is_graph_output():
         yield Reader(None, value, channels)
     for use in value.uses():
-        if use.node.op_type in MOVERS and use.idx == 0:
+        if use.node.op_type in REARRANGES and use.idx == 0:
             moved = None if channels is None else move(use.node, channels)
             for index, output in enumerate(use.node.outputs):
                 yield from _follow(output, None if moved is None else moved[index])
@@ -85,9 +79,9 @@ def _follow(value: ir.Value, channels: np.ndarray | None) -> Iterator[Reader]:
 
 
 def move(node: ir.Node, array: np.ndarray) -> list[np.ndarray] | None:
-    """Returns what a node of `MOVERS` makes of an array; `None` where that hangs on what is known at run time alone."""
+    """Returns what a node of `REARRANGES` makes of an array; `None` if that is known at run time alone."""
     try:
-        moved = MOVERS[node.op_type](node, array)
+        moved = _MOVERS[node.op_type](node, array)
     except (ValueError, IndexError, _UnknownError):
         return None
     outputs = moved if isinstance(moved, list) else [moved]
@@ -175,7 +169,7 @@ def _split(node: ir.Node, array: np.ndarray) -> list[np.ndarray]:
     return np.split(array, np.cumsum(_ints(node, 1))[:-1], axis)
 
 
-MOVERS: dict[str, Callable[[ir.Node, np.ndarray], np.ndarray | list[np.ndarray]]] = {
+_MOVERS: dict[str, Callable[[ir.Node, np.ndarray], np.ndarray | list[np.ndarray]]] = {
     "Reshape": _reshape,
     "Transpose": _transpose,
     "Flatten": _flatten,

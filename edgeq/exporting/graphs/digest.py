@@ -95,8 +95,8 @@ def _of_node(node: ir.Node, values: dict[int, bytes], opset: int | None) -> byte
         del attributes["axes"]
     while inputs and inputs[-1] is _ABSENT:
         inputs.pop()
-    flat = itertools.chain.from_iterable(sorted(attributes.items()))
-    return _combined(node.domain, node.op_type, node.overload, str(len(inputs)), *inputs, *flat)
+    named = [_combined(name, digest) for name, digest in sorted(attributes.items())]
+    return _combined(node.domain, node.op_type, node.overload, str(len(inputs)), *inputs, *named)
 
 
 def _attributes(node: ir.Node, values: dict[int, bytes], opset: int | None) -> Iterator[tuple[str, bytes]]:
@@ -116,7 +116,7 @@ def _defaults(node: ir.Node, opset: int | None) -> dict[str, ir.Attr]:
         return {}
     declared = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes
     return {
-        name: ir.from_proto(each.default_value)
+        name: ir.serde.deserialize_attribute(each.default_value)
         for name, each in declared.items()
         if each.default_value.type != onnx.AttributeProto.UNDEFINED
     }

@@ -85,7 +85,7 @@ def convert_opset(model: ir.Model, opset: int) -> ir.Model:
     except (RuntimeError, onnx.checker.ValidationError) as error:
         raise ModelError(
             f"the model cannot be converted from opset {opset_of(model)} to {opset} ({_first_line(error)}); "
-            "choose another --opset"
+            "choose another `opset`"
         ) from error
     return ir.from_proto(proto)
 
@@ -154,7 +154,7 @@ def make_static(model: ir.Model, batch: int = 1) -> None:
             dims[0] = batch
         if None in dims:
             raise ModelError(
-                f"input {value.name!r} has the free shape {value.shape}; give its height and width with --size HxW"
+                f"input {value.name!r} has the free shape {value.shape}; give its height and width with `size` HxW"
             )
         value.shape = ir.Shape([dim for dim in dims if dim is not None])
 
@@ -172,7 +172,7 @@ def set_input_size(model: ir.Model, height_px: int, width_px: int) -> None:
         raise ModelError(f"input {value.name!r} has shape {value.shape}, wanted an image batch (N, 3 or 1, H, W)")
     for found, wanted in zip(value.shape[2:], (height_px, width_px), strict=True):
         if isinstance(found, int) and found != wanted:
-            raise ModelError(f"the model is fixed to {value.shape}; omit --size or export the model again")
+            raise ModelError(f"the model is fixed to {value.shape}; omit `size` or export the model again")
     value.shape = ir.Shape([*value.shape[:2], height_px, width_px])
 
 

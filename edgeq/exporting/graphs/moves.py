@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,14 +12,36 @@ from edgeq.exporting.graphs.graph import constant
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+RESHAPES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"})
+"""Operators that hand on all values of their first input, each once."""
+
+REARRANGES = RESHAPES | {"Slice", "Gather", "Split"}
+"""Operators that put values of their first input elsewhere; `edgeq.exporting.graphs.channels` follows each value."""
+
 JOINS = frozenset({"Concat"})
 """Operators that move the values of all their inputs; the others move those of the first."""
 
-MOVES_VALUES = JOINS | {
-    "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Expand",
-    "DepthToSpace", "SpaceToDepth", "Resize", "Pad",
-}  # fmt: skip
+MOVES_VALUES = REARRANGES | JOINS | {"MaxPool", "Expand", "DepthToSpace", "SpaceToDepth", "Resize", "Pad"}
 """Operators that only move values; `moves_values` says it of a node, whose attributes count too."""
+
+TFLITE_MOVES_VALUES = frozenset(
+    {
+        "MAX_POOL_2D", "PAD", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SPLIT", "GATHER",
+        "RESIZE_NEAREST_NEIGHBOR", "PACK", "UNPACK", "MIRROR_PAD", "SPACE_TO_DEPTH", "AVERAGE_POOL_2D",
+        "RESIZE_BILINEAR",
+    }
+)  # fmt: skip
+"""TFLite's operators whose outputs lie within the values of their inputs (or zero), and that it runs on one grid."""
+
+ATEN_REARRANGES = frozenset(
+    {
+        "aten::alias", "aten::chunk", "aten::clone", "aten::contiguous", "aten::detach", "aten::dropout",
+        "aten::flatten", "aten::permute", "aten::reshape", "aten::select", "aten::slice", "aten::split",
+        "aten::split_with_sizes", "aten::squeeze", "aten::transpose", "aten::unbind", "aten::unflatten",
+        "aten::unsqueeze", "aten::view",
+    }
+)  # fmt: skip
+"""torch's operators that only move values of their first argument, each to one place at most."""
 
 
 def moves_values(node: ir.Node) -> bool:
@@ -38,7 +61,22 @@ def moved_inputs(node: ir.Node) -> list[ir.Value]:
     return list({id(value): value for value in given if value is not None}.values())
 
 
-def ends_of(value: ir.Value) -> tuple[float, float] | None:
+def moved_from(value: ir.Value, among: Set[str] = MOVES_VALUES) -> ir.Value:
+    """Returns the tensor whose values are only moved on the way to `value`; `value` itself if none is.
+
+    Args:
+        value: Where to begin.
+        among: Operators to look through; a join only where it has one input.
+    """
+    while (node := value.producer()) is not None and node.op_type in among and moves_values(node):
+        given = moved_inputs(node)
+        if len(given) != 1:
+            break
+        value = given[0]
+    return value
+
+
+def ends_of(value: ir.Value | None) -> tuple[float, float] | None:
     """Returns the least and the largest value of a constant, zero among them; `None` for what is computed."""
     array = constant(value)
     if array is None or array.dtype.kind != "f":

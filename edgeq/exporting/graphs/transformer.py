@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import data_inputs, weight_of
+from edgeq.exporting.graphs.moves import REARRANGES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -35,9 +36,7 @@ PARTS = ("qk", "v", "qkv", "projection", "fc1", "fc2", "attention", "residual")
 """Parts that `--keep vit.PART` names; `qk` and `v` mean a packed layer, too."""
 
 _RANGES = ("front", "middle", "end")
-_MOVES = frozenset(
-    {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Split", "Expand", "Identity"}
-)
+_MOVES = REARRANGES | {"Expand", "Identity"}
 _THROUGH = _MOVES | {"Cast", "Mul", "Div", "Add", "LayerNormalization", "SimplifiedLayerNormalization", "Where", "Clip"}
 _PATTERN = re.compile(r"vit(?:\.(?P<blocks>front|middle|end|\d+(?:-\d+)?))?(?:\.(?P<part>[a-z0-9]+))?")
 
@@ -109,10 +108,10 @@ def matching_nodes(model: ir.Model, pattern: str) -> list[ir.Node] | None:
     if blocks is None and part in _RANGES:
         part, blocks = None, part
     if part is not None and part not in PARTS:
-        raise InputError(f"--keep {pattern!r}: unknown part {part!r}; wanted one of {', '.join(PARTS)}")
+        raise InputError(f"`keep` {pattern!r}: unknown part {part!r}; wanted one of {', '.join(PARTS)}")
     transformer = find_transformer(model)
     if not transformer.blocks:
-        raise InputError(f"--keep {pattern!r}: the model has no attention that edgeq knows; name nodes instead")
+        raise InputError(f"`keep` {pattern!r}: the model has no attention that edgeq knows; name nodes instead")
     wanted = _block_range(pattern, blocks, transformer.blocks)
     return [
         node for node in model.graph
@@ -141,7 +140,7 @@ def _block_range(pattern: str, text: str | None, blocks: int) -> range:
     first, _, last = text.partition("-")
     found = range(int(first), int(last or first) + 1)
     if not found or found[-1] >= blocks:
-        raise InputError(f"--keep {pattern!r}: the model has the blocks 0 to {blocks - 1}")
+        raise InputError(f"`keep` {pattern!r}: the model has the blocks 0 to {blocks - 1}")
     return found
 
 

@@ -10,38 +10,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.exporting.graphs.graph import constant, drop_unused, new_initializer, walk, weight_of
-from edgeq.exporting.onnx.qdq import quantize_weight
+from edgeq.exporting.graphs.graph import constant, drop_unused, new_initializer, walk
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from edgeq.exporting.planning.selection import Topology
+    from edgeq.exporting.planning.plan import QuantPlan
+    from edgeq.quantizers.weight import QuantizedWeight
 
 
-def quantize_dynamically(model: ir.Model, topology: Topology) -> int:
-    """Rewrites the INT8 Conv, MatMul and Gemm nodes of a topology, in place, and returns how many.
-
-    ConvTranspose has no integer operator in ONNX and stays in float, as does a Gemm with a transposed or scaled input.
-    """
+def insert_dynamic(model: ir.Model, plan: QuantPlan) -> None:
+    """Writes a plan of `make_dynamic_plan` into the graph, in place."""
     quantized: dict[int, list[ir.Value]] = {}
-    count = 0
     for node in walk(model):
-        weight = weight_of(node)
-        if node.name in topology.int8_nodes and weight is not None and _has_integer_form(node):
+        if (weight := plan.weights.get(str(node.name))) is not None:
             _rewrite(model, node, weight, quantized)
-            count += 1
     drop_unused(model)
-    return count
 
 
-def _has_integer_form(node: ir.Node) -> bool:
-    if node.op_type == "Gemm":
-        return not any(name in node.attributes for name in ("alpha", "beta", "transA"))
-    return node.op_type in ("Conv", "MatMul")
-
-
-def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray, quantized: dict[int, list[ir.Value]]) -> None:
+def _rewrite(model: ir.Model, node: ir.Node, weight: QuantizedWeight, quantized: dict[int, list[ir.Value]]) -> None:
     import onnx_ir as ir
 
     source = node.inputs[0]
@@ -61,12 +48,10 @@ def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray, quantized: dict
         nodes.append(dynamic)
         quantized[id(source)] = list(dynamic.outputs)
     integers, scale, zero_point = quantized[id(source)]
-    matrix = weight
+    steps = weight.integers
     if node.op_type == "Gemm" and "transB" in node.attributes and node.attributes["transB"].as_int():
-        matrix = np.ascontiguousarray(weight.T)
-    axis = 0 if node.op_type == "Conv" else matrix.ndim - 1
-    steps, weight_scale = quantize_weight(matrix, axis)
-    channel_shape = (1, -1) + (1,) * (weight.ndim - 2) if node.op_type == "Conv" else (-1,)
+        steps = np.ascontiguousarray(steps.T)
+    channel_shape = (1, -1) + (1,) * (steps.ndim - 2) if node.op_type == "Conv" else (-1,)
     operands = [
         integers,
         new_initializer(model, f"{node.name}_weight_quantized", steps),
@@ -77,7 +62,7 @@ def _rewrite(model: ir.Model, node: ir.Node, weight: np.ndarray, quantized: dict
     accumulated = add(operator, operands)
     if node.op_type == "Conv":
         nodes[-1].attributes.update(node.attributes)
-    scales = new_initializer(model, f"{node.name}_weight_scale", weight_scale.reshape(channel_shape))
+    scales = new_initializer(model, f"{node.name}_weight_scale", weight.scale.reshape(channel_shape))
     result = add("Mul", [add("Cast", [accumulated], to=ir.DataType.FLOAT), add("Mul", [scale, scales])])
     # Two multiplications of one layer need two names.
     nodes[-2].name, nodes[-2].outputs[0].name = f"{node.name}_Scale", f"{node.name}_Scale_output"

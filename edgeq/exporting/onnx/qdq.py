@@ -4,10 +4,11 @@ Rules, by number:
 
 1. Every tensor of the plan gets one pair, and every reader of it reads the dequantized side; layers that stay in float
    go on reading the tensor itself where the target wants it (`Rules.shared_pairs`).
-2. Weights of INT8 nodes are stored as int8 behind a DequantizeLinear, or as float behind a QuantizeLinear and a
-   DequantizeLinear (`Rules.float_weights`): symmetric, -127..127, one scale an output channel (ConvTranspose: one for
-   the tensor where the target asks for it).
-3. Biases are stored as int32 with scale `input scale * weight scale` where the target wants it.
+2. Weights are stored as int8 behind a DequantizeLinear, or as float behind a QuantizeLinear and a DequantizeLinear
+   (`Rules.float_weights`).
+3. Biases that the plan has as integers are stored as int32 behind a DequantizeLinear.
+4. Integers of less than 8 bits are stored as 8-bit ones; a Clip behind the QuantizeLinear of an activation keeps them
+   on their grid.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.calibrators.grid import SMALLEST_AMAX
-from edgeq.exporting.graphs.graph import constant, new_initializer, walk, weight_of
-from edgeq.exporting.planning.plan import QuantPlan, TensorGrid
-from edgeq.quantizers.bias import quantize_bias, scale_for_bias
+from edgeq.exporting.graphs.graph import constant, new_initializer, walk
+from edgeq.quantizers.weight import QuantizedWeight, round_to
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from edgeq.calibrators.grid import Grid
+    from edgeq.exporting.planning.plan import QuantPlan
     from edgeq.targets import Rules
+
+_STORED_BITS = 8
 
 
 def insert_qdq(model: ir.Model, plan: QuantPlan, rules: Rules) -> None:
@@ -34,84 +37,20 @@ def insert_qdq(model: ir.Model, plan: QuantPlan, rules: Rules) -> None:
     Args:
         model: The float graph that the plan was made for.
         plan: What to quantize.
-        rules: The target's rules for weights and biases.
+        rules: The forms that the target's engines take.
     """
-    int8_nodes = {choice.name for choice in plan.nodes if choice.precision == "int8"}
     for node in walk(model):
-        if node.name in int8_nodes and weight_of(node) is not None:
-            _quantize_layer(model, node, plan, rules)
-    floats = {choice.name for choice in plan.nodes if choice.precision == "float"}
-    _insert_pairs(model, plan, floats if rules.shared_pairs == "int8" else set())
+        name = str(node.name)
+        if name in plan.biases:
+            _dequantized_constant(model, node, 2, plan.biases[name])
+        if name in plan.weights:
+            write = _quantized_constant if rules.float_weights else _dequantized_constant
+            write(model, node, 1, plan.weights[name])
+    _insert_pairs(model, plan, plan.in_float if rules.shared_pairs == "int8" else frozenset())
 
 
-def quantize_weight(weight: np.ndarray, axis: int | None, bits: int = 8) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the int8 weight in -127..127 and its float32 scale, of shape `(channels,)` or `()`.
-
-    Args:
-        weight: Float weight.
-        axis: Axis of the output channels, or `None` for one scale.
-        bits: From 2 to 8; fewer take less of int8, 6 for example -31..31.
-    """
-    largest = np.abs(weight).max(axis=_others(weight, axis))
-    scale = np.where(largest >= SMALLEST_AMAX, largest / (2 ** (bits - 1) - 1), 1.0).astype(np.float32)
-    return round_to_int8(weight, scale, axis), scale
-
-
-def dead_channels(integers: np.ndarray, axis: int | None) -> np.ndarray:
-    """Returns whether the integers of each index of `axis` (of the tensor, for `None`) are all zero."""
-    dead: np.ndarray = np.asarray(~integers.any(axis=_others(integers, axis)))
-    return dead
-
-
-def _others(array: np.ndarray, axis: int | None) -> tuple[int, ...] | None:
-    return tuple(i for i in range(array.ndim) if i != axis) if axis is not None else None
-
-
-def round_to_int8(weight: np.ndarray, scale: np.ndarray, axis: int | None) -> np.ndarray:
-    """Returns the nearest int8 multiples of `scale`, which has an entry for each index of `axis`, in -127..127."""
-    steps = np.asarray(weight, np.float64) / _along(scale.astype(np.float64), weight.ndim, axis)
-    integers: np.ndarray = np.clip(np.rint(steps), -127, 127).astype(np.int8)
-    return integers
-
-
-def _along(scale: np.ndarray, rank: int, axis: int | None) -> np.ndarray:
-    if axis is None:
-        return scale
-    shape = [1] * rank
-    shape[axis] = -1
-    return scale.reshape(shape)
-
-
-def _quantize_layer(model: ir.Model, node: ir.Node, plan: QuantPlan, rules: Rules) -> None:
-    weight = weight_of(node)
-    source = node.inputs[0]
-    assert weight is not None and source is not None  # noqa: S101 - the plan only names weighted nodes
-    name = str(source.name)
-    grid = plan.tensors[name] if name in plan.tensors else plan.tied[name]
-    axis = weight_axis(node, weight, rules)
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    integers, scale = quantize_weight(weight, axis)
-    if bias is not None and rules.quantize_bias:
-        scale = scale_for_bias(scale, dead_channels(integers, axis), bias, grid.scale)
-        integers = round_to_int8(weight, scale, axis)
-        _dequantized_constant(model, node, 2, *quantize_bias(bias, scale, grid.scale), 0)
-    if rules.float_weights:
-        _quantized_constant(model, node, 1, scale, axis)
-    else:
-        _dequantized_constant(model, node, 1, integers, scale, axis)
-
-
-def weight_axis(node: ir.Node, weight: np.ndarray, rules: Rules) -> int | None:
-    """Returns the weight's axis that has a scale for each index, or `None` for one scale."""
-    if node.op_type == "ConvTranspose":
-        grouped = "group" in node.attributes and node.attributes["group"].as_int() > 1
-        return 1 if rules.per_channel_conv_transpose and not grouped else None
-    if node.op_type == "Gemm":
-        return 0 if "transB" in node.attributes and node.attributes["transB"].as_int() else 1
-    return 0 if node.op_type == "Conv" else weight.ndim - 1
-
-
-def _quantized_constant(model: ir.Model, node: ir.Node, index: int, scale: np.ndarray, axis: int | None) -> None:
+def _quantized_constant(model: ir.Model, node: ir.Node, index: int, quantized: QuantizedWeight) -> None:
+    """Writes a weight as float behind a QuantizeLinear; what that does not round as the plan does is rounded before."""
     import onnx_ir as ir
 
     value = node.inputs[index]
@@ -121,41 +60,47 @@ def _quantized_constant(model: ir.Model, node: ir.Node, index: int, scale: np.nd
         (dequantize,) = (use.node for use in shared[0].outputs[0].uses())
         node.replace_input_with(index, dequantize.outputs[0])
         return
-    scales = new_initializer(model, f"{value.name}_scale", scale)
-    zeros = new_initializer(model, f"{value.name}_zero_point", np.zeros(scale.shape, np.int8))
-    attributes = {} if axis is None else {"axis": axis}
-    quantize = ir.node("QuantizeLinear", [value, scales, zeros], attributes, name=f"{value.name}_quantize")
+    weight = constant(value)
+    assert weight is not None  # noqa: S101 - the plan only names weighted nodes
+    rounded = round_to(weight, quantized.scale, quantized.zero_point, quantized.scheme)
+    given = value
+    if not np.array_equal(rounded, quantized.integers):
+        given = new_initializer(model, f"{value.name}_rounded", quantized.dequantize())
+    scales = new_initializer(model, f"{value.name}_scale", quantized.scale)
+    zeros = new_initializer(model, f"{value.name}_zero_point", quantized.zero_point)
+    attributes = {} if quantized.axis is None else {"axis": quantized.axis}
+    quantize = ir.node("QuantizeLinear", [given, scales, zeros], attributes, name=f"{value.name}_quantize")
     integers = quantize.outputs[0]
     dequantize = ir.node("DequantizeLinear", [integers, scales, zeros], attributes, name=f"{value.name}_dequantize")
     result = dequantize.outputs[0]
-    integers.name, integers.shape, integers.type = (
-        f"{value.name}_quantized",
-        value.shape,
-        ir.TensorType(ir.DataType.INT8),
-    )
+    integers.name, integers.shape = f"{value.name}_quantized", value.shape
+    integers.type = ir.TensorType(ir.DataType.INT8)
     result.name, result.shape, result.type = f"{value.name}_dequantized", value.shape, value.type
     model.graph.insert_before(node, [quantize, dequantize])
     node.replace_input_with(index, result)
 
 
-def _dequantized_constant(
-    model: ir.Model, node: ir.Node, index: int, integers: np.ndarray, scale: np.ndarray, axis: int | None
-) -> None:
+def _dequantized_constant(model: ir.Model, node: ir.Node, index: int, constants: QuantizedWeight) -> None:
+    """Writes a weight or bias as integers behind a DequantizeLinear."""
     import onnx_ir as ir
 
     old = node.inputs[index]
     assert old is not None and old.name is not None  # noqa: S101 - the caller has read this input
-    quantized = new_initializer(model, f"{old.name}_quantized", integers)
-    scales = new_initializer(model, f"{old.name}_scale", scale)
-    zeros = new_initializer(model, f"{old.name}_zero_point", np.zeros(scale.shape, integers.dtype))
-    attributes = {} if axis is None else {"axis": axis}
+    quantized = new_initializer(model, f"{old.name}_quantized", constants.integers)
+    scales = new_initializer(model, f"{old.name}_scale", constants.scale)
+    zeros = new_initializer(model, f"{old.name}_zero_point", constants.zero_point)
+    attributes = {} if constants.axis is None else {"axis": constants.axis}
     # The second layer of one weight or bias: its initializers got a number, and so do the node and its output.
     number = str(quantized.name).removeprefix(f"{old.name}_quantized")
     # ir.node takes plain attribute values.
     name = f"{old.name}_dequantize{number}"
     dequantize = ir.node("DequantizeLinear", [quantized, scales, zeros], attributes, name=name)
     result = dequantize.outputs[0]
-    result.name, result.shape, result.type = f"{old.name}_dequantized{number}", ir.Shape(integers.shape), old.type
+    result.name, result.shape, result.type = (
+        f"{old.name}_dequantized{number}",
+        ir.Shape(constants.integers.shape),
+        old.type,
+    )
     model.graph.insert_before(node, dequantize)
     node.replace_input_with(index, result)
     if not old.uses():
@@ -164,7 +109,7 @@ def _dequantized_constant(
 
 def _insert_pairs(model: ir.Model, plan: QuantPlan, apart: Set[str]) -> None:
     """Inserts the pairs of activations; nodes named in `apart` go on reading what they read."""
-    shared: dict[TensorGrid, tuple[ir.Value, ir.Value]] = {}
+    shared: dict[Grid, tuple[ir.Value, ir.Value]] = {}
     values = {value.name: value for value in model.graph.inputs}
     for node in model.graph:
         values.update({value.name: value for value in node.outputs})
@@ -175,8 +120,8 @@ def _insert_pairs(model: ir.Model, plan: QuantPlan, apart: Set[str]) -> None:
 def _insert_pair(
     model: ir.Model,
     value: ir.Value,
-    grid: TensorGrid,
-    shared: dict[TensorGrid, tuple[ir.Value, ir.Value]],
+    grid: Grid,
+    shared: dict[Grid, tuple[ir.Value, ir.Value]],
     apart: Set[str],
 ) -> None:
     import onnx_ir as ir
@@ -186,19 +131,31 @@ def _insert_pair(
         zero = new_initializer(model, f"{value.name}_zero_point", np.array(grid.zero_point, grid.dtype))
         shared[grid] = (scale, zero)
     uses = [use for use in value.uses() if use.node.name not in apart]
-    quantize = ir.node("QuantizeLinear", [value, *shared[grid]], name=f"{value.name}_quantize")
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *shared[grid]], name=f"{value.name}_dequantize")
-    integer = ir.TensorType(ir.DataType.UINT8 if grid.dtype == "uint8" else ir.DataType.INT8)
-    for output, suffix, kind in (
-        (quantize.outputs[0], "quantized", integer),
-        (dequantize.outputs[0], "dequantized", value.type),
-    ):
-        output.name, output.shape, output.type = f"{value.name}_{suffix}", value.shape, kind
+    nodes = [ir.node("QuantizeLinear", [value, *shared[grid]], name=f"{value.name}_quantize")]
+    if grid.scheme.bits < _STORED_BITS:
+        nodes.append(ir.node("Clip", [nodes[0].outputs[0], *_ends(model, grid)], name=f"{value.name}_clip"))
+    integers = nodes[-1].outputs[0]
+    nodes.append(ir.node("DequantizeLinear", [integers, *shared[grid]], name=f"{value.name}_dequantize"))
+    for node, suffix in zip(nodes, ("quantized", "clipped") if len(nodes) > 2 else ("quantized",), strict=False):
+        output = node.outputs[0]
+        output.name, output.shape = f"{value.name}_{suffix}", value.shape
+        output.type = ir.TensorType(ir.DataType[grid.dtype.upper()])
+    result = nodes[-1].outputs[0]
+    result.name, result.shape, result.type = f"{value.name}_dequantized", value.shape, value.type
     producer = value.producer()
     if producer is None:
         first = next(iter(model.graph))
-        model.graph.insert_before(first, [quantize, dequantize])
+        model.graph.insert_before(first, nodes)
     else:
-        model.graph.insert_after(producer, [quantize, dequantize])
+        model.graph.insert_after(producer, nodes)
     for use in uses:
-        use.node.replace_input_with(use.idx, dequantize.outputs[0])
+        use.node.replace_input_with(use.idx, result)
+
+
+def _ends(model: ir.Model, grid: Grid) -> list[ir.Value]:
+    """Returns the smallest and the largest integer of a grid as initializers, one pair for all grids of a type."""
+    names = [f"{grid.scheme.type_name.lower()}_{end}" for end in ("least", "most")]
+    return [
+        model.graph.initializers.get(name) or new_initializer(model, name, np.array(end, grid.dtype))
+        for name, end in zip(names, (grid.qmin, grid.qmax), strict=True)
+    ]

@@ -16,15 +16,15 @@ from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.exporting.graphs.digest import graph_digest
 from edgeq.exporting.graphs.graph import new_initializer, save_onnx, specs
 from edgeq.exporting.graphs.transformer import find_transformer
-from edgeq.exporting.onnx.dynamic import quantize_dynamically
+from edgeq.exporting.onnx.dynamic import insert_dynamic
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.packed_projection import split_projections
 from edgeq.exporting.passes.token_selection import move_selections_up
 from edgeq.exporting.planning.fp16_audit import audit_fp16
-from edgeq.exporting.planning.plan import QuantPlan, make_plan
-from edgeq.exporting.planning.selection import VitPlan, choose
+from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_plan
+from edgeq.exporting.planning.selection import VitPlan, select_layers
 from edgeq.exporting.tensorrt.cache import DEFAULT_VERSION, ENTROPY, MINMAX, make_cache
 from edgeq.exporting.tensorrt.scales import implicit_scales
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
@@ -137,7 +137,7 @@ def write_int8(
         target: Whose rules to follow.
         folder: Where to write.
         ranges: Calibrated ranges of this model and its pre-processing.
-        keep: Nodes that stay in float (`edgeq.exporting.planning.selection.choose`).
+        keep: Nodes that stay in float (`edgeq.exporting.planning.selection.select_layers`).
         vit_plan: What of a transformer runs in INT8 (the same).
 
     Raises:
@@ -160,23 +160,38 @@ def _fp16_islands(graph: ir.Model, ranges: Ranges | None) -> dict[str, Any]:
     return {} if ranges is None else {"fp16_islands": islands}
 
 
-def plan_int8(
-    model: FloatModel, target: Target, ranges: Ranges, keep: Sequence[str] = (), vit_plan: VitPlan = "balanced"
-) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
-    """Returns a copy of the float graph as the target wants it, the plan for it, and what the manifest says of both.
+def quantizable_graph(model: FloatModel, target: Target) -> tuple[ir.Model, int]:
+    """Returns a copy of the float graph in the operators that the target quantizes, and how many ConvTranspose are not.
 
-    The arguments are those of `write_int8`, and so is the error.
+    Every plan of a file with calibrated ranges is made for this graph.
     """
-    ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
     graph = engine_graph(model, target)
     rewritten = rewrite_conv_transpose(graph) if target.rules.rewrite_conv_transpose else 0
     if target.rules.rewrite_linear:
         rewrite_linear(graph)
-    plan = make_plan(graph, choose(graph, target.rules, keep, vit_plan), ranges, target.rules)
+    return graph, rewritten
+
+
+def plan_int8(
+    model: FloatModel,
+    target: Target,
+    ranges: Ranges,
+    keep: Sequence[str] = (),
+    vit_plan: VitPlan = "balanced",
+    bits: tuple[int, int] = (8, 8),
+) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
+    """Returns a copy of the float graph as the target wants it, the plan for it, and what the manifest says of both.
+
+    The arguments are those of `write_int8`, and so is the error; `bits` are those of weights and activations.
+    """
+    ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
+    graph, rewritten = quantizable_graph(model, target)
+    selection = select_layers(graph, target.rules, keep, vit_plan).with_bits(*bits)
+    plan = make_plan(graph, selection, ranges, target.rules)
     transformer = find_transformer(graph)
     for name in transformer.unknown:
         _log.warning("%s belongs to an attention that edgeq does not know; its products stay in float", name)
-    if not any(choice.precision == "int8" for choice in plan.nodes):
+    if not plan.quantized:
         _log.warning("no layer of %s runs in INT8 on %s; it computes in float: take fp32", model.name, target.name)
     facts: dict[str, Any] = {"method": ranges.method, "ranges_digest": ranges.digest}
     if transformer.blocks:
@@ -202,11 +217,18 @@ def _write_cache(
     }
 
 
-def write_dynamic(model: FloatModel, target: Target, folder: Path, keep: Sequence[str] = ()) -> Artifact:
-    """Returns the dynamic INT8 artifact: int8 weights, ranges of activations measured anew at every run."""
+def write_dynamic(
+    model: FloatModel, target: Target, folder: Path, keep: Sequence[str] = (), vit_plan: VitPlan = "balanced"
+) -> Artifact:
+    """Returns the dynamic INT8 artifact: int8 weights, ranges of activations measured anew at every run.
+
+    The arguments are those of `write_int8`; products of activations have no dynamic form here and stay in float.
+    """
     graph = engine_graph(model, target)
-    count = quantize_dynamically(graph, choose(graph, target.rules, keep))
-    return write_artifact(model, graph, target, "dynamic", folder, {"int8_nodes": count})
+    facts: dict[str, Any] = {"vit_plan": vit_plan} if find_transformer(graph).blocks else {}
+    plan = make_dynamic_plan(graph, select_layers(graph, target.rules, keep, vit_plan), target.rules)
+    insert_dynamic(graph, plan)
+    return write_artifact(model, graph, target, "dynamic", folder, facts | {"int8_nodes": len(plan.weights)})
 
 
 def write_artifact(

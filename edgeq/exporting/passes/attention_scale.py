@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from edgeq.exporting.graphs.channels import follow_channels, moved_from
+from edgeq.exporting.graphs.channels import follow_channels
 from edgeq.exporting.graphs.graph import constant, drop_unused, walk
 from edgeq.exporting.graphs.linear import Linear, RewriteReport, linear_of
+from edgeq.exporting.graphs.moves import REARRANGES, moved_from
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -112,7 +113,7 @@ def _scales(value: ir.Value | None) -> list[ir.Node]:
     """Returns the scales on the way to an input of the product, the first one applied first."""
     found: list[ir.Node] = []
     while value is not None:
-        node = moved_from(value).producer()
+        node = moved_from(value, REARRANGES).producer()
         scale = _scale(node)
         if node is None or scale is None:
             break
@@ -149,7 +150,7 @@ def _fold(model: ir.Model, node: ir.Node, product: ir.Node) -> str | None:
         return "it is an output of the graph"
     if of_scores and (len(scale.value.uses()) > 1 or scale.value.is_graph_output()):
         return f"the scores of {product.name} have another use"
-    source = moved_from(value)
+    source = moved_from(value, REARRANGES)
     layer = linear_of(source.producer())
     if layer is None or layer.output is not source:
         producer = source.producer()

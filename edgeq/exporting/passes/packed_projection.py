@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.exporting.graphs.channels import MOVERS, move
+from edgeq.exporting.graphs.channels import move
 from edgeq.exporting.graphs.graph import drop_unused, new_initializer, walk
 from edgeq.exporting.graphs.linear import Linear, RewriteReport, linear_of
+from edgeq.exporting.graphs.moves import REARRANGES
 from edgeq.exporting.graphs.transformer import find_transformer
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _cuts(value: ir.Value, numbers: np.ndarray) -> Iterator[tuple[ir.Value, np.n
     if value.is_graph_output():
         yield value, None
     for use in value.uses():
-        moved = move(use.node, numbers) if use.node.op_type in MOVERS and use.idx == 0 else None
+        moved = move(use.node, numbers) if use.node.op_type in REARRANGES and use.idx == 0 else None
         if moved is None:
             yield value, None
             continue

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.exporting.graphs.axis_parts import Choice, choice_of, inputs_for
-from edgeq.exporting.graphs.channels import MOVERS
 from edgeq.exporting.graphs.graph import constant, drop_unused, new_initializer, walk
+from edgeq.exporting.graphs.moves import REARRANGES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -103,7 +103,7 @@ def _steps(nodes: list[ir.Node], end: ir.Node, choice: Choice) -> dict[int, _Ste
     kept: dict[int, _Step] = {}
     for step in reversed(passed):
         producers = (_producer(step.node, index) for index in step.inputs)
-        if step.node.op_type not in MOVERS or any(id(producer) in kept for producer in producers):
+        if step.node.op_type not in REARRANGES or any(id(producer) in kept for producer in producers):
             kept[id(step.node)] = step
     return kept
 

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.exporting.graphs.bounds import Magnitudes, normalized_count, origin
+from edgeq.exporting.graphs.bounds import Magnitudes, normalized_count
 from edgeq.exporting.graphs.graph import constant, data_inputs, walk
+from edgeq.exporting.graphs.moves import moved_from
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def audited_tensors(model: ir.Model) -> list[str]:
     names: dict[str, None] = {}
     for node in model.graph:
         if node.op_type in _DELICATE | _SUMS and node.inputs[0] is not None:
-            names[str(origin(node.inputs[0]).name)] = None
+            names[str(moved_from(node.inputs[0]).name)] = None
         if node.op_type in _SQUARES:
             names[str(node.outputs[0].name)] = None
     constants = model.graph.initializers
@@ -157,7 +158,7 @@ class _Audit:
         if is_bound and not self._delicate:
             return None
         verb = "may reach" if is_bound else "reaches"
-        return f"{origin(value).name} {verb} {magnitude:.3g}, FP16 ends at {FP16_MAX:.0f}"
+        return f"{moved_from(value).name} {verb} {magnitude:.3g}, FP16 ends at {FP16_MAX:.0f}"
 
     def _coarse_logits(self, node: ir.Node) -> str | None:
         """Rule 2."""
@@ -171,7 +172,7 @@ class _Audit:
 
     def _tiny_squares(self, node: ir.Node) -> str | None:
         """Rule 4, the second half."""
-        square = None if node.inputs[0] is None else origin(node.inputs[0]).producer()
+        square = None if node.inputs[0] is None else moved_from(node.inputs[0]).producer()
         if square is None or square.op_type not in _SQUARES:
             return None
         histogram = self._histogram(node.inputs[0])

@@ -1,19 +1,28 @@
-"""`QuantPlan`: what precision each node gets and on which grid each tensor lies, decided before a file is written."""
+"""`QuantPlan`: how each layer is computed, on which grid each tensor lies, and the integers of each weight and bias.
+
+It is decided before a file is written; writers render it and decide nothing.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from edgeq.calibrators.grid import Grid, Range
 from edgeq.errors import MismatchError
-from edgeq.exporting.graphs.graph import data_inputs
-from edgeq.exporting.graphs.moves import ends_of, moved_inputs, moves_values
+from edgeq.exporting.graphs.graph import constant, data_inputs, weight_of
+from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, RESHAPES, ends_of, moved_from, moved_inputs, moves_values
 from edgeq.exporting.graphs.transformer import find_transformer
-from edgeq.exporting.planning.selection import NodeChoice, Topology, layers_before_functions
+from edgeq.exporting.planning.decision import LayerDecision
+from edgeq.exporting.planning.selection import Selection, activation_behind, layers_before_functions
+from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
+from edgeq.quantizers.bias import quantize_bias, scale_for_bias
+from edgeq.schemes import FLOAT, PerAxis, PerTensor, Scheme
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
     from edgeq.calibrators.ranges import Ranges
@@ -22,78 +31,184 @@ if TYPE_CHECKING:
 MAX_RANGE_RATIO = 8.0
 """Beyond this ratio one shared grid leaves the smaller input of a Concat less than five of its eight bits."""
 
-_RESHAPES = frozenset({"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"})
-
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TensorGrid:
-    """The integer grid of a tensor: `real = (integer - zero_point) * scale`.
-
-    Attributes:
-        scale: Positive step.
-        zero_point: The integer that stands for 0.0.
-        dtype: `uint8` or `int8`.
-    """
-
-    scale: float
-    zero_point: int
-    dtype: str
-
-
-@dataclass(frozen=True)
 class QuantPlan:
-    """Precision by node and grid by tensor.
+    """What a quantized file is to hold.
 
     Attributes:
-        nodes: The choice for every node that could run in INT8.
+        decisions: How every node that could be quantized is computed, and why.
         tensors: Tensor name -> its grid; each gets exactly one Q/DQ pair.
         notes: What a user should know, for example mixed ranges that were split.
         tied: Tensor name -> grid of the tensors without a pair that lie on the grid of one with a pair.
+        weights: Node name -> its quantized weight, for all nodes that have one.
+        biases: Node name -> its bias as integers, for those whose bias does not stay in float.
     """
 
-    nodes: tuple[NodeChoice, ...]
-    tensors: Mapping[str, TensorGrid]
+    decisions: tuple[LayerDecision, ...]
+    tensors: Mapping[str, Grid]
     notes: tuple[str, ...] = ()
-    tied: Mapping[str, TensorGrid] = field(default_factory=dict)
+    tied: Mapping[str, Grid] = field(default_factory=dict)
+    weights: Mapping[str, QuantizedWeight] = field(default_factory=dict)
+    biases: Mapping[str, QuantizedWeight] = field(default_factory=dict)
+
+    @property
+    def quantized(self) -> frozenset[str]:
+        """Names of the nodes that do not stay in float."""
+        return frozenset(decision.name for decision in self.decisions if not decision.is_float)
+
+    @property
+    def in_float(self) -> frozenset[str]:
+        """Names of the nodes that could be quantized and stay in float."""
+        return frozenset(decision.name for decision in self.decisions if decision.is_float)
 
     def summary(self) -> dict[str, Any]:
         """Returns what the manifest keeps: how many nodes run in INT8, and which stay in float for what reason."""
         return {
-            "int8_nodes": sum(choice.precision == "int8" for choice in self.nodes),
-            "float_nodes": {choice.name: choice.reason for choice in self.nodes if choice.precision == "float"},
+            "int8_nodes": len(self.quantized),
+            "float_nodes": {decision.name: decision.reason for decision in self.decisions if decision.is_float},
             "quantized_tensors": len(self.tensors),
             "notes": list(self.notes),
         }
 
 
-def make_plan(model: ir.Model, topology: Topology, ranges: Ranges, rules: Rules) -> QuantPlan:
+def make_plan(
+    model: ir.Model,
+    selection: Selection,
+    ranges: Ranges,
+    rules: Rules,
+    weight_method: str = ROUND,
+    statistics: Mapping[str, Statistics] | None = None,
+) -> QuantPlan:
     """Returns the plan for a graph, given its ranges.
 
     Tensors that operators only move share one grid. The inputs of a Concat share one unless their ranges differ more
     than `MAX_RANGE_RATIO` times: one grid for boxes in pixels and scores in 0..1 would round every score to zero. Then
     each keeps its own, and where the joined tensor feeds an INT8 layer that layer goes back to float.
 
+    Args:
+        model: The float graph.
+        selection: What is quantized, and to which schemes.
+        ranges: The ranges of its tensors.
+        rules: The target's rules.
+        weight_method: How weights become integers, a name of `edgeq.quantizers.WEIGHT_METHODS`.
+        statistics: Tensor name -> what was collected of it, for weight methods that want it.
+
     Raises:
+        InputError: there is no such weight method.
         MismatchError: a tensor has no range.
     """
     notes: list[str] = []
-    nodes, tensors = _split_mixed_ranges(model, topology, ranges, notes)
-    if rules.output_pairs == "fused" and (slow := layers_before_functions(model, Topology(nodes, tensors))):
+    widths = {name: found.width for name, found in ranges.tensors.items()}
+    selection = _split_mixed_ranges(model, selection, widths, notes)
+    if rules.output_pairs == "fused" and (slow := layers_before_functions(model, selection.quantized)):
         notes.append(
             f"{len(slow)} of the layers in int8 are followed by a function other than ReLU ({slow[0]}, ...): OpenVINO "
             "runs them in INT8, ONNX Runtime in float between conversions, slower than fp32; for it take --target "
             "x86-ort"
         )
-    grids: dict[str, TensorGrid] = {}
-    for members in tie(model, tensors, ranges):
-        grids.update(dict.fromkeys(members, _grid(model, members, ranges, rules)))
+    schemes = _tensor_schemes(model, selection)
+    grids: dict[str, Grid] = {}
+    for members in tensors_by_grid(model, selection.tensors, widths):
+        wanted = [schemes[name] for name in members if name in schemes] or list(schemes.values())
+        scheme = max(wanted, key=lambda scheme: scheme.bits)
+        grids.update(dict.fromkeys(members, _grid(model, members, ranges.tensors, scheme)))
     for note in notes:
         _log.warning(note)
-    pairs = _without_repeats(model, tensors) if rules.pairs_before_moves else _read_by_int8(model, nodes, tensors)
+    tensors = selection.tensors
+    pairs = _without_repeats(model, tensors) if rules.pairs_before_moves else _read_by_int8(model, selection)
     tied = {name: grid for name, grid in grids.items() if name not in pairs}
-    return QuantPlan(nodes, {name: grids[name] for name in pairs}, tuple(notes), tied)
+    weights, biases = _quantized_weights(model, selection, grids, weight_method, statistics or {})
+    return QuantPlan(selection.decisions, {name: grids[name] for name in pairs}, tuple(notes), tied, weights, biases)
+
+
+def make_dynamic_plan(model: ir.Model, selection: Selection, rules: Rules) -> QuantPlan:
+    """Returns the plan of a file whose ranges are measured at every run: it has weights, and no grids.
+
+    ConvTranspose has no integer operator in ONNX and stays in float, as does a Gemm with a transposed or scaled input.
+
+    Args:
+        model: The float graph.
+        selection: Which layers may be quantized.
+        rules: The target's rules.
+    """
+    nodes = {node.name: node for node in model.graph}
+
+    def in_dynamic_form(decision: LayerDecision) -> LayerDecision:
+        node, scheme = nodes[decision.name], rules.dynamic(decision.op_type)
+        if decision.is_float:
+            return decision
+        if scheme is None or weight_of(node) is None or not _has_integer_form(node):
+            return replace(decision, scheme=FLOAT, reason="ONNX has no dynamic form of it")
+        return replace(decision, scheme=scheme)
+
+    selection = Selection(tuple(map(in_dynamic_form, selection.decisions)), ())
+    weights, _ = _quantized_weights(model, selection, {}, ROUND, {})
+    return QuantPlan(selection.decisions, {}, weights=weights)
+
+
+def weight_axis(node: ir.Node, weight: np.ndarray) -> int | None:
+    """Returns the axis of a weight's output channels; `None` where groups divide them, so that one scale has to do."""
+    if node.op_type == "ConvTranspose":
+        return None if "group" in node.attributes and node.attributes["group"].as_int() > 1 else 1
+    if node.op_type == "Gemm":
+        return 0 if "transB" in node.attributes and node.attributes["transB"].as_int() else 1
+    return 0 if node.op_type == "Conv" else weight.ndim - 1
+
+
+def channel_scheme(node: ir.Node, weight: np.ndarray, scheme: Scheme) -> Scheme:
+    """Returns a declared scheme for the weight of one node, the axis of its channels filled in."""
+    if scheme.granularity != PerAxis():
+        return scheme
+    axis = weight_axis(node, weight)
+    return scheme.along(PerTensor() if axis is None else PerAxis(axis))
+
+
+def _has_integer_form(node: ir.Node) -> bool:
+    return node.op_type != "Gemm" or not any(name in node.attributes for name in ("alpha", "beta", "transA"))
+
+
+def _quantized_weights(
+    model: ir.Model,
+    selection: Selection,
+    grids: Mapping[str, Grid],
+    weight_method: str,
+    statistics: Mapping[str, Statistics],
+) -> tuple[dict[str, QuantizedWeight], dict[str, QuantizedWeight]]:
+    """Returns node name -> quantized weight and bias."""
+    method = get_weight_method(weight_method)
+    schemes = {decision.name: decision.scheme for decision in selection.decisions}
+    weights: dict[str, QuantizedWeight] = {}
+    biases: dict[str, QuantizedWeight] = {}
+    for node in model.graph:
+        name, weight = str(node.name), weight_of(node)
+        scheme = schemes.get(name, FLOAT)
+        if weight is None or not scheme.weight.is_integer:
+            continue
+        source = str(node.inputs[0].name) if node.inputs[0] is not None else ""
+        quantized = method(weight, channel_scheme(node, weight, scheme.weight), statistics.get(source, {}))
+        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        if bias is not None and scheme.bias.is_integer:
+            step = grids[source].scale
+            quantized = quantized.rescaled(weight, scale_for_bias(quantized.scale, quantized.dead, bias, step))
+            biases[name] = quantize_bias(bias, quantized.scale, step)
+        weights[name] = quantized
+    return weights, biases
+
+
+def _tensor_schemes(model: ir.Model, selection: Selection) -> dict[str, Scheme]:
+    """Returns tensor name -> how the quantized nodes around it want it stored; of several, with most bits."""
+    schemes = {each.name: each.scheme.activation for each in selection.decisions if each.scheme.is_static}
+    found: dict[str, Scheme] = {}
+    for node in model.graph:
+        scheme = schemes.get(str(node.name))
+        if scheme is not None:
+            for value in (*data_inputs(node), *node.outputs, activation_behind(node)):
+                before = found.setdefault(str(value.name), scheme)
+                found[str(value.name)] = max(before, scheme, key=lambda one: one.bits)
+    return found
 
 
 def _without_repeats(model: ir.Model, tensors: tuple[str, ...]) -> tuple[str, ...]:
@@ -108,55 +223,53 @@ def _without_repeats(model: ir.Model, tensors: tuple[str, ...]) -> tuple[str, ..
         return reader.op_type in ("MatMul", "Gemm") or str(reader.outputs[0].name) in repeated
 
     for node in reversed(model.graph):
-        source = node.inputs[0] if node.op_type in _RESHAPES else None
+        source = node.inputs[0] if node.op_type in RESHAPES else None
         if source is not None and source.name in planned and all(is_linear(use.node) for use in node.outputs[0].uses()):
             repeated.add(str(node.outputs[0].name))
     return tuple(name for name in tensors if name not in repeated)
 
 
-def _read_by_int8(model: ir.Model, nodes: tuple[NodeChoice, ...], tensors: tuple[str, ...]) -> tuple[str, ...]:
-    int8 = {choice.name for choice in nodes if choice.precision == "int8"}
-    read = {value.name for node in model.graph if node.name in int8 for value in data_inputs(node)}
+def _read_by_int8(model: ir.Model, selection: Selection) -> tuple[str, ...]:
+    quantized = selection.quantized
+    read = {value.name for node in model.graph if node.name in quantized for value in data_inputs(node)}
     # TensorRT's fused attention wants a pair directly behind its second product, too.
     roles = find_transformer(model).roles
     for node in model.graph:
-        if node.name in int8 and (role := roles.get(node.name)) is not None and role.part == "context":
+        if node.name in quantized and (role := roles.get(node.name)) is not None and role.part == "context":
             read.add(node.outputs[0].name)
-    return tuple(name for name in tensors if name in read)
+    return tuple(name for name in selection.tensors if name in read)
 
 
-def _grid(model: ir.Model, members: list[str], ranges: Ranges, rules: Rules) -> TensorGrid:
-    known = [name for name in members if name in ranges.tensors]
+def constant_ranges(model: ir.Model, members: Sequence[str]) -> list[Range]:
+    """Returns the ranges of the constants among the tensors of one grid; zeros need no room."""
+    ends = [ends_of(model.graph.initializers.get(name)) for name in members]
+    return [
+        Range(low, high, max(high, -low)) for low, high in (each for each in ends if each is not None) if low < high
+    ]
+
+
+def _grid(model: ir.Model, members: Sequence[str], ranges: Mapping[str, Range], scheme: Scheme) -> Grid:
+    known = [ranges[name] for name in members if name in ranges]
     if not known:
         raise MismatchError(
             f"the ranges hold no interval for tensor {members[0]!r}; they were collected for another model or target, "
             "run `edgeq calibrate` again"
         )
-    constants = [ends for name in members if (ends := ends_of(model.graph.initializers.get(name))) is not None]
-    intervals = [*(ranges.interval(name) for name in known), *constants]
-    low, high = min(low for low, _ in intervals), max(high for _, high in intervals)
-    if rules.activation_dtype == "uint8" and low >= 0:
-        return TensorGrid(_positive(high / 255), 0, "uint8")
-    if rules.symmetric_activations:
-        thresholds = [*(ranges.threshold(name) for name in known), *(max(high, -low) for low, high in constants)]
-        step = _positive(max(thresholds) / 127)
-        # 128 as zero point: the signed grid in unsigned clothes. OpenVINO sees int8, ONNX Runtime its fast U8 kernels.
-        return TensorGrid(step, 128 if rules.activation_dtype == "uint8" else 0, rules.activation_dtype)
-    step = _positive((high - low) / 255)
-    zero = min(255, max(0, round(-low / step)))
-    return TensorGrid(step, zero if rules.activation_dtype == "uint8" else zero - 128, rules.activation_dtype)
+    known += constant_ranges(model, members)
+    low, high = min(found.low for found in known), max(found.high for found in known)
+    return Grid.of(low, high, max(found.threshold for found in known), scheme)
 
 
-def _positive(step: float) -> float:
-    # A tensor that is zero on all calibration images still needs a valid grid.
-    return step if step > 1e-30 else 1.0
-
-
-def tie(model: ir.Model, tensors: Collection[str], ranges: Ranges) -> list[list[str]]:
+def tensors_by_grid(model: ir.Model, tensors: Collection[str], widths: Mapping[str, float]) -> list[list[str]]:
     """Returns groups of tensors that hold the same values or must lie on one grid; each holds a planned tensor.
 
     Tensors without a pair belong to a group too: where a pass has put new tensors before an observed one, its range is
     theirs. So do constants that are moved or joined with others: their range is that of their values.
+
+    Args:
+        model: The float graph.
+        tensors: Names of the planned tensors.
+        widths: Tensor name -> largest magnitude of its range.
     """
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     parent = {str(value.name): str(value.name) for value in values}
@@ -170,7 +283,7 @@ def tie(model: ir.Model, tensors: Collection[str], ranges: Ranges) -> list[list[
         if not moves_values(node):
             continue
         joins = node.op_type == "Concat"
-        if joins and (node.outputs[0].name not in tensors or range_ratio(node, ranges) > MAX_RANGE_RATIO):
+        if joins and (node.outputs[0].name not in tensors or range_ratio(node, widths) > MAX_RANGE_RATIO):
             continue
         first, *others = (str(value.name) for value in (*moved_inputs(node), *node.outputs))
         for name in (first, *others):
@@ -183,50 +296,44 @@ def tie(model: ir.Model, tensors: Collection[str], ranges: Ranges) -> list[list[
     return [members for members in groups.values() if planned.intersection(members)]
 
 
-def range_ratio(concat: ir.Node, ranges: Ranges) -> float:
+def range_ratio(concat: ir.Node, widths: Mapping[str, float]) -> float:
     """Returns how many times the widest known input range of a Concat is as wide as the narrowest; at least 1.
 
     A constant's range is that of its values; one that is all zeros goes with every other.
     """
-    widths = []
+    known = []
     for value in moved_inputs(concat):
-        source = _moved_from(value)
-        if source.name in ranges.tensors:
-            low, high = ranges.interval(source.name)
-            widths.append(max(high, -low))
+        source = moved_from(value, MOVES_VALUES - JOINS)
+        if (name := str(source.name)) in widths:
+            known.append(widths[name])
         elif (ends := ends_of(source)) is not None and any(ends):
-            widths.append(max(ends[1], -ends[0]))
-    return max(widths) / max(min(widths), 1e-30) if len(widths) > 1 and max(widths) > 0 else 1.0
-
-
-def _moved_from(value: ir.Value) -> ir.Value:
-    producer = value.producer()
-    while producer is not None and moves_values(producer) and producer.op_type != "Concat":
-        value = moved_inputs(producer)[0]
-        producer = value.producer()
-    return value
+            known.append(max(ends[1], -ends[0]))
+    return max(known) / max(min(known), 1e-30) if len(known) > 1 and max(known) > 0 else 1.0
 
 
 def _split_mixed_ranges(
-    model: ir.Model, topology: Topology, ranges: Ranges, notes: list[str]
-) -> tuple[tuple[NodeChoice, ...], tuple[str, ...]]:
-    nodes = {choice.name: choice for choice in topology.nodes}
+    model: ir.Model, selection: Selection, widths: Mapping[str, float], notes: list[str]
+) -> Selection:
+    """Returns the selection without joined tensors whose inputs do not go on one grid, and without their readers."""
+    quantized = selection.quantized
+    in_float: dict[str, str] = {}
     dropped: set[str] = set()
     for node in model.graph:
-        joined = node.outputs[0].name
-        if node.op_type != "Concat" or joined not in topology.tensors:
+        joined = str(node.outputs[0].name)
+        if node.op_type != "Concat" or joined not in selection.tensors:
             continue
-        ratio = range_ratio(node, ranges)
+        ratio = range_ratio(node, widths)
         if ratio <= MAX_RANGE_RATIO:
             continue
-        readers = [use.node for use in node.outputs[0].uses() if use.node.name in topology.int8_nodes]
-        for reader in readers:
-            name = str(reader.name)
-            nodes[name] = NodeChoice(name, reader.op_type, "float", f"reads {joined!r}, which mixes ranges")
-        dropped.add(str(joined))
-        named = ", ".join(str(reader.name) for reader in readers) or "nothing"
+        readers = [str(use.node.name) for use in node.outputs[0].uses() if use.node.name in quantized]
+        in_float |= dict.fromkeys(readers, f"reads {joined!r}, which mixes ranges")
+        dropped.add(joined)
         notes.append(
             f"mixed ranges: the inputs of {node.name} differ {ratio:.0f} times; each keeps its own grid, the joined "
-            f"tensor {joined!r} stays in float, and so does what reads it: {named}"
+            f"tensor {joined!r} stays in float, and so does what reads it: {', '.join(readers) or 'nothing'}"
         )
-    return tuple(nodes.values()), tuple(name for name in topology.tensors if name not in dropped)
+    decisions = [
+        replace(each, scheme=FLOAT, reason=in_float[each.name]) if each.name in in_float else each
+        for each in selection.decisions
+    ]
+    return Selection(tuple(decisions), tuple(name for name in selection.tensors if name not in dropped))

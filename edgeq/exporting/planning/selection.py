@@ -2,7 +2,8 @@
 
 Rules, by number:
 
-1. A node of `Rules.int8_ops` with a constant weight runs in INT8; a residual Add does where a quantized layer feeds it.
+1. A node of an operator of `Rules.schemes` with a constant weight runs in INT8; a residual Add does where a quantized
+   layer feeds it.
 2. The last convolutions before the graph's outputs, and everything behind them, stay in float: a detector's heatmap,
    sizes and offsets are read as they are, and cost next to nothing.
 3. Nodes that `keep` names (by name, by regular expression over the whole name, or by operator type) stay in float.
@@ -26,15 +27,17 @@ Rules, by number:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from edgeq.errors import InputError
-from edgeq.exporting.graphs.graph import data_inputs, weight_of
+from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, weight_of
 from edgeq.exporting.graphs.moves import MOVES_VALUES, moved_inputs, moves_values
 from edgeq.exporting.graphs.transformer import Transformer, find_transformer, matching_nodes
 from edgeq.exporting.passes.packed_projection import whole_name
+from edgeq.exporting.planning.decision import LayerDecision
+from edgeq.schemes import FLOAT, LayerScheme
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -44,6 +47,9 @@ if TYPE_CHECKING:
 _FUNCTIONS = frozenset({"Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu", "Softplus", "Elu", "Mish"})
 
 _LINEAR = frozenset({"Gemm", "MatMul"})
+
+DEPTHWISE = "DepthwiseConv"
+"""What `Rules.schemes` calls a convolution of one channel each."""
 
 VitPlan = Literal["fast", "balanced", "safe"]
 
@@ -69,34 +75,29 @@ _BEHIND_HEADS = MOVES_VALUES | {
 
 
 @dataclass(frozen=True)
-class NodeChoice:
-    """The precision of a node (`int8` or `float`) and why."""
-
-    name: str
-    op_type: str
-    precision: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Topology:
+class Selection:
     """What is to be quantized, before any range is known.
 
     Attributes:
-        nodes: The choice for every node that could run in INT8, in graph order.
+        decisions: What is decided of every node that could be quantized, in graph order.
         tensors: Names of the tensors that get a Q/DQ pair, in graph order.
     """
 
-    nodes: tuple[NodeChoice, ...]
+    decisions: tuple[LayerDecision, ...]
     tensors: tuple[str, ...]
 
     @property
-    def int8_nodes(self) -> frozenset[str]:
-        """Names of the nodes that run in INT8."""
-        return frozenset(choice.name for choice in self.nodes if choice.precision == "int8")
+    def quantized(self) -> frozenset[str]:
+        """Names of the nodes that do not stay in float."""
+        return frozenset(decision.name for decision in self.decisions if not decision.is_float)
+
+    def with_bits(self, weight: int, activation: int) -> Selection:
+        """Returns the same selection, to be quantized to other numbers of bits."""
+        changed = (replace(each, scheme=each.scheme.with_bits(weight, activation)) for each in self.decisions)
+        return replace(self, decisions=tuple(changed))
 
 
-def choose(model: ir.Model, rules: Rules, keep: Sequence[str] = (), vit_plan: VitPlan = "balanced") -> Topology:
+def select_layers(model: ir.Model, rules: Rules, keep: Sequence[str] = (), vit_plan: VitPlan = "balanced") -> Selection:
     """Returns what is quantized in a cleaned, BatchNorm-free graph.
 
     Args:
@@ -110,41 +111,75 @@ def choose(model: ir.Model, rules: Rules, keep: Sequence[str] = (), vit_plan: Vi
         InputError: a `keep` entry matches nothing or is not a regular expression.
     """
     transformer = find_transformer(model)
-    kept = _kept_nodes(model, (*floats_of(model, vit_plan), *keep))
+    kept = _kept_nodes(model, (*kept_by_vit_plan(model, vit_plan), *keep))
     heads = _head_nodes(model)
     products = _attention_reasons(model, transformer, rules, vit_plan)
-    choices: dict[str, NodeChoice] = {}
-    quantized_layers: set[int] = set()
+    decisions: list[LayerDecision] = []
+    quantized: set[int] = set()
     for node in model.graph:
         reason = _transformer_reason(node, transformer, products, vit_plan)
         if not reason:
-            reason = _float_reason(node, rules, kept, heads, quantized_layers, is_product=reason == "")
+            reason = _float_reason(node, rules, kept, heads, quantized, is_product=reason == "")
         if reason is None:
             continue
-        name = node.name or ""
-        precision = "float" if reason else "int8"
-        choices[name] = NodeChoice(name, node.op_type, precision, reason or "the target runs it in INT8")
-        if precision == "int8":
-            quantized_layers.add(id(node))
-    tensors = _tensors(model, rules, quantized_layers)
-    return Topology(tuple(choices.values()), tensors)
+        scheme = FLOAT if reason else _scheme_of(node, rules)
+        decisions.append(LayerDecision(node.name or "", node.op_type, scheme, reason or "the target runs it in INT8"))
+        if not scheme.is_float:
+            quantized.add(id(node))
+    return Selection(tuple(decisions), _tensors(model, rules, quantized))
 
 
-def floats_of(model: ir.Model, vit_plan: VitPlan) -> tuple[str, ...]:
-    """Returns what a plan for transformers adds to `keep`; nothing for a model without attention."""
-    return SAFE_FLOATS if vit_plan == "safe" and find_transformer(model).blocks else ()
+def kept_by_vit_plan(model: ir.Model, vit_plan: VitPlan) -> tuple[str, ...]:
+    """Returns what a plan for transformers adds to `keep` in files of every format (rule 8).
+
+    Products of activations are not in it: each format decides about them by what its engines have. A model without
+    attention keeps nothing.
+    """
+    if not find_transformer(model).blocks or vit_plan == "fast":
+        return ()
+    embeddings = tuple(re.escape(whole_name(node)) for node in model.graph if _embeds_patches(node))
+    return (*embeddings, *SAFE_FLOATS) if vit_plan == "safe" else embeddings
 
 
-def observed_tensors(model: ir.Model, topologies: Iterable[Topology]) -> list[str]:
+def select_named(model: ir.Model, rules: Rules, schemes: Mapping[str, LayerScheme]) -> Selection:
+    """Returns the selection of exactly these layers; all others stay in float.
+
+    Args:
+        model: The float graph, as the target's writer takes it.
+        rules: Where the target's engines want Q/DQ pairs; whether they have a kernel for a scheme is not asked.
+        schemes: Name of a node -> how it is computed.
+
+    Raises:
+        InputError: there is no node of a name, or it neither has a constant weight nor computes with activations alone.
+    """
+    nodes = {node.name or "": node for node in model.graph}
+    for name in schemes:
+        if name not in nodes:
+            raise InputError(
+                f"layer {name!r}: the graph has no such node; names look like {', '.join(list(nodes)[:5])}"
+            )
+        if nodes[name].op_type not in WEIGHTED_OPS | {"Add"}:
+            operator = nodes[name].op_type
+            raise InputError(f"layer {name!r}: edgeq does not quantize {operator}; name one with a weight, or an Add")
+    decisions = [
+        LayerDecision(name, node.op_type, schemes.get(name, FLOAT), "named" if name in schemes else "not named")
+        for name, node in nodes.items()
+        if name in schemes or weight_of(node) is not None
+    ]
+    quantized = {id(nodes[decision.name]) for decision in decisions if not decision.is_float}
+    return Selection(tuple(decisions), _tensors(model, rules, quantized))
+
+
+def observed_tensors(model: ir.Model, selections: Iterable[Selection]) -> list[str]:
     """Returns the tensors whose values calibration has to see, in graph order.
 
     Those are the tensors with a pair, less those behind operators that only move values: they share the range of what
     they move. The operands of a product of activations are observed as they are: queries, keys and values that come out
     of one packed layer are apart in most files.
     """
-    topologies = list(topologies)
-    wanted = {name for topology in topologies for name in topology.tensors}
-    int8 = frozenset[str]().union(*(topology.int8_nodes for topology in topologies))
+    selections = list(selections)
+    wanted = {name for selection in selections for name in selection.tensors}
+    int8 = frozenset[str]().union(*(selection.quantized for selection in selections))
     operands = {
         value.name for node in model.graph if node.op_type == "MatMul" and node.name in int8 and weight_of(node) is None
         for value in data_inputs(node)
@@ -256,11 +291,9 @@ def _float_reason(
     is_product: bool = False,
 ) -> str | None:
     """Returns why a node stays in float, an empty string for INT8, `None` for a node that is no candidate."""
-    if node.op_type not in rules.int8_ops:
+    if rules.static(node.op_type) is None:
         return f"the target leaves {node.op_type} in float" if weight_of(node) is not None else None
-    if moves_values(node):
-        return None
-    if not rules.int8_depthwise and _is_depthwise(node):
+    if _is_depthwise(node) and rules.static(DEPTHWISE) is None:
         return "depthwise convolution"
     if node.op_type == "Add":
         if not _is_residual(node, quantized):
@@ -276,13 +309,19 @@ def _float_reason(
     return ""
 
 
-def layers_before_functions(model: ir.Model, topology: Topology) -> list[str]:
+def _scheme_of(node: ir.Node, rules: Rules) -> LayerScheme:
+    """Returns how the target runs a node that is quantized."""
+    scheme = rules.static(DEPTHWISE if _is_depthwise(node) else node.op_type)
+    assert scheme is not None  # noqa: S101 - `_float_reason` has looked
+    return scheme if weight_of(node) is not None else scheme.without_weight
+
+
+def layers_before_functions(model: ir.Model, quantized: Set[str]) -> list[str]:
     """Returns the names of the nodes in INT8 whose output goes into a function that is no ReLU (SiLU, GELU).
 
     They write floats. OpenVINO has kernels for that; ONNX Runtime has them for linear layers alone, which are left out.
     """
-    int8 = topology.int8_nodes
-    return [str(node.name) for node in model.graph if node.name in int8 and _stands_before_function(node)]
+    return [str(node.name) for node in model.graph if node.name in quantized and _stands_before_function(node)]
 
 
 def _stands_before_function(node: ir.Node) -> bool:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs
 from edgeq.exporting.graphs.linear import linear_of
-from edgeq.exporting.graphs.moves import moves_values
+from edgeq.exporting.graphs.moves import TFLITE_MOVES_VALUES, moves_values
 from edgeq.exporting.planning.selection import activation_behind
 from edgeq.exporting.signal.ratio import Layer
-from edgeq.exporting.tflite.plan import LAYERS, MOVES_VALUES
+from edgeq.exporting.tflite.plan import LAYERS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -59,6 +59,6 @@ def _origins(value: ir.Value) -> list[ir.Value]:
 
 def _tflite_origins(graph: Graph, index: int) -> list[str]:
     producer = graph.producer.get(index)
-    if producer is None or producer.kind not in MOVES_VALUES:
+    if producer is None or producer.kind not in TFLITE_MOVES_VALUES:
         return [graph.tensors[index].name]
     return [name for moved in graph.activations(producer) for name in _tflite_origins(graph, moved)]

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.exporting.graphs.channels import MOVERS, move
+from edgeq.exporting.graphs.channels import move
 from edgeq.exporting.graphs.graph import constant, data_inputs
+from edgeq.exporting.graphs.moves import REARRANGES
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -134,7 +135,7 @@ def _trace(value: ir.Value, known: dict[int, _Origins | None]) -> _Origins | Non
     inputs = data_inputs(node)
     if node.op_type in _ELEMENTWISE and len(inputs) == 1 and _dims(inputs[0]) == _dims(value):
         return _origins(inputs[0], known)
-    if node.op_type in MOVERS and node.inputs[0] is not None:
+    if node.op_type in REARRANGES and node.inputs[0] is not None:
         return _moved(node, value, _origins(node.inputs[0], known)) or _source(value)
     return _source(value)
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeq.calibrators.grid import Range
+from edgeq.calibrators.grid import Grid, Range
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError, MismatchError
 from edgeq.files import sha256_bytes
+from edgeq.schemes import INT8
 
 DEFAULT_VERSION = "10.3.0"
 """TensorRT of JetPack 6.1 and 6.2. The board writes its own version over it."""
@@ -53,7 +54,7 @@ class CalibrationCache:
 
     def thresholds(self) -> dict[str, float]:
         """Returns tensor name -> the magnitude that becomes 127; without tensors whose scale is zero or infinite."""
-        return {name: 127 * scale for name, scale in self.scales().items() if 0 < scale < np.inf}
+        return {name: Grid(scale, 0, INT8).ends[1] for name, scale in self.scales().items() if 0 < scale < np.inf}
 
     def to_ranges(self, *, model_digest: str, preprocessing_digest: str) -> Ranges:
         """Returns the thresholds as symmetric ranges of the method `calibration-cache`.

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeq.calibrators.grid import Grid
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -31,14 +33,14 @@ def implicit_scales(model: ir.Model, plan: QuantPlan, ranges: Ranges) -> dict[st
         ranges: The ranges it was made from.
     """
     scales = {name: grid.scale for name, grid in (*plan.tied.items(), *plan.tensors.items())}
-    int8 = {choice.name for choice in plan.nodes if choice.precision == "int8"}
+    quantized = plan.quantized
     for node in model.graph:
-        if node.name not in int8:
+        if node.name not in quantized:
             continue
         inside, result = _fused_behind(node.outputs[0])
         name = str(result.name)
         if name not in scales and name in ranges.tensors:
-            scales[name] = ranges.threshold(name) / 127
+            scales[name] = Grid.symmetric(ranges.threshold(name)).scale
         for value in inside:
             if name in scales:
                 scales.setdefault(str(value.name), _scale_inside(value, scales[name]))
@@ -63,4 +65,4 @@ def _fused_behind(output: ir.Value) -> tuple[list[ir.Value], ir.Value]:
 
 def _scale_inside(value: ir.Value, scale: float) -> float:
     producer = value.producer()
-    return 1 / 127 if producer is not None and producer.op_type == "Sigmoid" else scale
+    return Grid.symmetric(1.0).scale if producer is not None and producer.op_type == "Sigmoid" else scale

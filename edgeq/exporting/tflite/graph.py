@@ -79,12 +79,14 @@ class Graph:
         operators: In the order of execution.
         inputs: Numbers of the graph's inputs.
         outputs: Numbers of the graph's outputs.
+        values: Tensor number -> array of the float32 constants.
     """
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    values: Mapping[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def producer(self) -> Mapping[int, Operator]:
@@ -104,6 +106,11 @@ class Graph:
     def activations(self, operator: Operator) -> tuple[int, ...]:
         """Returns the inputs of an operator that are computed: real or quantized numbers, no constants, no shapes."""
         return tuple(index for index in operator.inputs if index >= 0 and self._is_activation(index))
+
+    def moved(self, operator: Operator) -> tuple[int, ...]:
+        """Returns the inputs whose values an operator that only moves values moves: activations and real constants."""
+        activations = self.activations(operator)
+        return tuple(index for index in operator.inputs if index in activations or index in self.values)
 
     def _is_activation(self, index: int) -> bool:
         tensor = self.tensors[index]
@@ -137,7 +144,13 @@ def read_graph(content: bytes, name: str) -> Graph:
         )
         for index, operator in enumerate(subgraph.operators)
     )
-    return Graph(tensors, operators, _numbers(subgraph.inputs), _numbers(subgraph.outputs))
+    values = {
+        tensor.index: np.frombuffer(model.buffers[subgraph.tensors[tensor.index].buffer].data, np.float32)
+        .reshape(tensor.shape)
+        for tensor in tensors
+        if tensor.constant and tensor.dtype == "float32" and subgraph.tensors[tensor.index].sparsity is None
+    }  # fmt: skip
+    return Graph(tensors, operators, _numbers(subgraph.inputs), _numbers(subgraph.outputs), values)
 
 
 def require_builtin(graph: Graph, name: str) -> None:

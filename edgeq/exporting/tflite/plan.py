@@ -3,7 +3,7 @@
 Rules, by number:
 
 1. Convolutions and fully connected layers with a constant weight run in INT8.
-2. The last convolutions before the graph's outputs are `Precision.DYNAMIC`: a detector's heatmap, sizes and offsets are
+2. The last convolutions before the graph's outputs are `DYNAMIC`: a detector's heatmap, sizes and offsets are
    read as they are. On CenterNet-R18 with bccd, AP .5829 in float, this gave .5836, static outputs .5746, last
    convolutions in float .5830 and in int16x8 .5823, slower.
 3. A layer before a function that is no ReLU (SiLU, GELU) is dynamic too: TFLite has no static layer with real outputs,
@@ -16,28 +16,22 @@ Rules, by number:
 
 from __future__ import annotations
 
-import enum
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+
+import numpy as np
 
 from edgeq.errors import InputError
+from edgeq.exporting.graphs.moves import TFLITE_MOVES_VALUES
+from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import MAX_RANGE_RATIO
 from edgeq.exporting.tflite.graph import Graph, Operator
+from edgeq.schemes import DYNAMIC_INT8, FLOAT, INT8_ASYMMETRIC, INT8_WEIGHT, INT16, INT32, INT64, LayerScheme
 
 LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"})
 """Operators with a weight, where the time goes."""
 
-MOVES_VALUES = frozenset(
-    {
-        "MAX_POOL_2D", "PAD", "RESHAPE", "TRANSPOSE", "CONCATENATION", "SLICE", "STRIDED_SLICE", "SPLIT", "GATHER",
-        "RESIZE_NEAREST_NEIGHBOR", "PACK", "UNPACK", "MIRROR_PAD", "SPACE_TO_DEPTH", "AVERAGE_POOL_2D",
-        "RESIZE_BILINEAR",
-    }
-)  # fmt: skip
-"""Operators whose outputs lie within the values of their inputs (or zero), and that TFLite runs on one grid."""
-
-_FOLLOWERS = MOVES_VALUES | {"ADD", "MUL", "MEAN", "RELU"}
+_FOLLOWERS = TFLITE_MOVES_VALUES | {"ADD", "MUL", "MEAN", "RELU"}
 """Operators that the quantizer writes and XNNPACK runs in INT8, worth it only between layers in INT8."""
 
 NO_DYNAMIC = frozenset({"DEPTHWISE_CONV_2D"})
@@ -45,47 +39,21 @@ NO_DYNAMIC = frozenset({"DEPTHWISE_CONV_2D"})
 
 _FUNCTIONS = frozenset({"LOGISTIC", "TANH", "GELU", "HARD_SWISH", "ELU", "EXP"})
 
-_BEHIND_HEADS = MOVES_VALUES | {"LOGISTIC", "SOFTMAX", "RELU", "EXP", "TANH", "MUL", "SUB", "DIV", "DEQUANTIZE"}
+_BEHIND_HEADS = TFLITE_MOVES_VALUES | {"LOGISTIC", "SOFTMAX", "RELU", "EXP", "TANH", "MUL", "SUB", "DIV", "DEQUANTIZE"}
 
 
-class Precision(str, enum.Enum):
-    """What an operator computes in.
-
-    `INT8` and `INT16X8` have static ranges (activations of 8 or 16 bits, weights of 8); `DYNAMIC` has INT8 weights and
-    measures the range of its input at every run.
-    """
-
-    FLOAT = "float"
-    DYNAMIC = "dynamic"
-    INT8 = "int8"
-    INT16X8 = "int16x8"
+INT8 = LayerScheme(INT8_WEIGHT, INT8_ASYMMETRIC, INT32)
+"""Static ranges, and weights with a scale for each output channel."""
+INT16X8 = LayerScheme(INT8_WEIGHT, INT16, INT64)
+"""The same with activations of 16 bits."""
+DYNAMIC = DYNAMIC_INT8
+"""Weights of INT8, and ranges that are measured at every run."""
 
 
-STATIC = (Precision.INT8, Precision.INT16X8)
-"""Precisions that need ranges."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The precision of an operator and why.
-
-    Attributes:
-        name: Name of its first output.
-        kind: The schema's name of the operator.
-        precision: What it computes in.
-        reason: Why, for the manifest.
-    """
-
-    name: str
-    kind: str
-    precision: Precision
-    reason: str
-
-
-def choose(
+def select_operators(
     graph: Graph, keep: Sequence[str] = (), *, integer_heads: bool = False, apart: Collection[int] = ()
-) -> dict[int, Choice]:
-    """Returns operator number -> choice for static INT8, for every operator that could run in it.
+) -> dict[int, LayerDecision]:
+    """Returns operator number -> decision for static INT8, for every operator that could run in it.
 
     Args:
         graph: A float graph whose tensors have names of their own.
@@ -101,26 +69,26 @@ def choose(
     layers = {
         operator.index: _layer(graph, operator, kept, heads) for operator in graph.operators if operator.kind in LAYERS
     }
-    static = {index for index, (precision, _) in layers.items() if precision is Precision.INT8}
+    static = {index for index, (scheme, _) in layers.items() if scheme == INT8}
     between = _between(graph, static, {*kept, *apart})
-    choices = {}
+    decisions = {}
     for operator in graph.operators:
         if operator.kind in _FOLLOWERS:
             layers[operator.index] = _follower(operator.index, between, kept, apart)
         if operator.index in layers:
-            precision, reason = layers[operator.index]
-            choices[operator.index] = Choice(_name(graph, operator), operator.kind, precision, reason)
-    return choices
+            scheme, reason = layers[operator.index]
+            decisions[operator.index] = LayerDecision(_name(graph, operator), operator.kind, scheme, reason)
+    return decisions
 
 
-def choose_everywhere(
-    graph: Graph, precision: Precision, keep: Sequence[str] = (), without: Collection[str] = NO_DYNAMIC
-) -> dict[int, Choice]:
-    """Returns operator number -> choice of one precision for all layers, and for int16x8 for what stands between.
+def select_everywhere(
+    graph: Graph, scheme: LayerScheme, keep: Sequence[str] = (), without: Collection[str] = NO_DYNAMIC
+) -> dict[int, LayerDecision]:
+    """Returns operator number -> decision of one scheme for all layers, and for int16x8 for what stands between.
 
     Args:
         graph: A float graph whose tensors have names of their own.
-        precision: `DYNAMIC` or `INT16X8`.
+        scheme: `DYNAMIC` or `INT16X8`.
         keep: Operators that stay in float.
         without: Kinds of layers that have no dynamic form worth taking.
 
@@ -133,11 +101,11 @@ def choose_everywhere(
         for operator in graph.operators
         if operator.kind in LAYERS and operator.index not in kept and _has_constant_weight(graph, operator)
     }
-    if precision is Precision.DYNAMIC:
+    if scheme == DYNAMIC:
         layers = {index for index in layers if graph.operators[index].kind not in without}
-    chosen = layers | (_between(graph, layers, kept.keys()) if precision is Precision.INT16X8 else set())
+    chosen = layers | (_between(graph, layers, kept.keys()) if scheme == INT16X8 else set())
     return {
-        index: Choice(_name(graph, graph.operators[index]), graph.operators[index].kind, precision, "asked for")
+        index: LayerDecision(_name(graph, graph.operators[index]), graph.operators[index].kind, scheme, "asked for")
         for index in sorted(chosen)
     }
 
@@ -147,7 +115,9 @@ def observed_tensors(graph: Graph) -> list[str]:
 
     What operators only move has the range of what they move.
     """
-    moved = {index for operator in graph.operators if operator.kind in MOVES_VALUES for index in operator.outputs}
+    moved = {
+        index for operator in graph.operators if operator.kind in TFLITE_MOVES_VALUES for index in operator.outputs
+    }
     computed = [index for operator in graph.operators for index in operator.outputs]
     return [
         graph.tensors[index].name
@@ -156,12 +126,12 @@ def observed_tensors(graph: Graph) -> list[str]:
     ]
 
 
-def needed_tensors(graph: Graph, choices: Mapping[int, Choice], integer_io: bool) -> list[str]:
+def needed_tensors(graph: Graph, decisions: Mapping[int, LayerDecision], integer_io: bool) -> list[str]:
     """Returns the tensors that static operators read or write, and the graph's ends where they are integers.
 
     What operators only move stands for what it was moved from.
     """
-    static = [graph.operators[index] for index, choice in choices.items() if choice.precision in STATIC]
+    static = [graph.operators[index] for index, decision in decisions.items() if decision.scheme.is_static]
     wanted = {index for operator in static for index in (*graph.activations(operator), *operator.outputs)}
     if integer_io:
         wanted |= {*graph.inputs, *graph.outputs}
@@ -169,7 +139,7 @@ def needed_tensors(graph: Graph, choices: Mapping[int, Choice], integer_io: bool
     while wanted:
         index = wanted.pop()
         producer = graph.producer.get(index)
-        if producer is not None and producer.kind in MOVES_VALUES:
+        if producer is not None and producer.kind in TFLITE_MOVES_VALUES:
             wanted.update(graph.activations(producer))
         else:
             needed.add(index)
@@ -179,13 +149,16 @@ def needed_tensors(graph: Graph, choices: Mapping[int, Choice], integer_io: bool
 def tied(graph: Graph, static: Collection[Operator]) -> list[set[int]]:
     """Returns groups of tensors that lie on one grid: what static operators only move, and what stands alone.
 
-    Tensors that float operators move belong to a group with what they move too: their values are known from it.
+    Tensors that float operators move belong to a group with what they move too: their values are known from it. So do
+    constants that are moved or joined with others.
     """
-    group = {tensor.index: {tensor.index} for tensor in graph.tensors if not tensor.constant}
+    group = {
+        tensor.index: {tensor.index} for tensor in graph.tensors if not tensor.constant or tensor.index in graph.values
+    }
     for operator in graph.operators:
-        if operator.kind not in MOVES_VALUES or (operator.kind == "CONCATENATION" and operator not in static):
+        if operator.kind not in TFLITE_MOVES_VALUES or (operator.kind == "CONCATENATION" and operator not in static):
             continue
-        for index in (*graph.activations(operator), *operator.outputs):
+        for index in (*graph.moved(operator), *operator.outputs):
             first = group[operator.outputs[0]]
             if group[index] is not first:
                 first |= group[index]
@@ -194,48 +167,50 @@ def tied(graph: Graph, static: Collection[Operator]) -> list[set[int]]:
     return list({id(members): members for members in group.values()}.values())
 
 
-def mixed_ranges(graph: Graph, choices: Mapping[int, Choice], widths: Mapping[str, float]) -> frozenset[int]:
+def mixed_ranges(graph: Graph, decisions: Mapping[int, LayerDecision], widths: Mapping[str, float]) -> frozenset[int]:
     """Returns the static CONCATENATIONs whose inputs differ in width more than `MAX_RANGE_RATIO` times.
 
     Args:
         graph: The float graph.
-        choices: The plan.
+        decisions: The plan.
         widths: Tensor name -> largest magnitude of its range.
     """
     found = set()
-    for index, choice in choices.items():
+    for index, decision in decisions.items():
         operator = graph.operators[index]
-        if operator.kind != "CONCATENATION" or choice.precision not in STATIC:
+        if operator.kind != "CONCATENATION" or not decision.scheme.is_static:
             continue
         known = [widths[name] for name in (graph.tensors[each].name for each in operator.inputs) if name in widths]
+        constants = [float(np.abs(graph.values[each]).max()) for each in operator.inputs if each in graph.values]
+        known += [width for width in constants if width > 0]  # zeros go with every range
         if len(known) > 1 and max(known) > MAX_RANGE_RATIO * max(min(known), 1e-30):
             found.add(index)
     return frozenset(found)
 
 
-def _layer(graph: Graph, operator: Operator, kept: Mapping[int, str], heads: frozenset[int]) -> tuple[Precision, str]:
+def _layer(graph: Graph, operator: Operator, kept: Mapping[int, str], heads: frozenset[int]) -> tuple[LayerScheme, str]:
     if operator.index in kept:
-        return Precision.FLOAT, f"kept by {kept[operator.index]!r}"
+        return FLOAT, f"kept by {kept[operator.index]!r}"
     if not _has_constant_weight(graph, operator):
-        return Precision.FLOAT, "its weight is not a constant"
+        return FLOAT, "its weight is not a constant"
     if operator.index in heads:
-        return Precision.DYNAMIC, "last convolution of a head"
+        return DYNAMIC, "last convolution of a head"
     if any(reader.kind in _FUNCTIONS for index in operator.outputs for reader in graph.readers[index]):
         without = operator.kind in NO_DYNAMIC
-        return Precision.FLOAT if without else Precision.DYNAMIC, "it is followed by a function other than ReLU"
-    return Precision.INT8, "a layer"
+        return FLOAT if without else DYNAMIC, "it is followed by a function other than ReLU"
+    return INT8, "a layer"
 
 
 def _follower(
     index: int, between: Collection[int], kept: Mapping[int, str], apart: Collection[int]
-) -> tuple[Precision, str]:
+) -> tuple[LayerScheme, str]:
     if index in between:
-        return Precision.INT8, "between layers in INT8"
+        return INT8, "between layers in INT8"
     if index in kept:
-        return Precision.FLOAT, f"kept by {kept[index]!r}"
+        return FLOAT, f"kept by {kept[index]!r}"
     if index in apart:
-        return Precision.FLOAT, "the ranges of its inputs are too different for one scale"
-    return Precision.FLOAT, "not between layers in INT8"
+        return FLOAT, "the ranges of its inputs are too different for one scale"
+    return FLOAT, "not between layers in INT8"
 
 
 def _between(graph: Graph, layers: set[int], float_operators: Collection[int]) -> set[int]:
@@ -260,7 +235,7 @@ def _fits(graph: Graph, operator: Operator, static: set[int]) -> bool:
     if operator.kind in ("ADD", "MUL") and len(activations) < 2:
         return False  # a constant operand is a normalisation's, or an offset of small steps
     return bool(activations) and all(
-        (index in graph.inputs and operator.kind in MOVES_VALUES)
+        (index in graph.inputs and operator.kind in TFLITE_MOVES_VALUES)
         or (index in graph.producer and graph.producer[index].index in static)
         for index in activations
     )

@@ -6,61 +6,66 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from edgeq.calibrators.grid import Grid
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import MismatchError, MissingDependencyError, ModelError
+from edgeq.exporting.graphs.moves import TFLITE_MOVES_VALUES
+from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors
-from edgeq.exporting.tflite.plan import LAYERS, MOVES_VALUES, STATIC, Choice, Precision, tied
+from edgeq.exporting.tflite.layers import Layers, computed_by_name, store_layers
+from edgeq.exporting.tflite.plan import INT8, LAYERS, tied
+from edgeq.schemes import FLOAT, LayerScheme
 
-_ACTIVATION_DTYPE = {Precision.INT8: "int8", Precision.INT16X8: "int16"}
-_SMALLEST_STEP = 1e-30
 _FLOAT32_EPSILON = 1e-6
 
 
 def quantize(
     content: bytes,
-    choices: Mapping[int, Choice],
+    decisions: Mapping[int, LayerDecision],
     name: str,
     *,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     integer_io: bool = False,
     per_tensor: frozenset[str] = frozenset(),
+    layers: Layers = ({}, {}),
 ) -> bytes:
     """Returns the quantized TFLite file.
 
     Args:
         content: A float file whose tensors have names of their own.
-        choices: Operator number -> precision; operators without one stay in float.
+        decisions: Operator number -> precision; operators without one stay in float.
         name: What to call the file in errors.
         ranges: Tensor name -> low and high, for all that static operators read and write (`intervals`).
         integer_io: Whether inputs and outputs that meet static operators are integers.
         per_tensor: Kinds of operators whose weights get one scale instead of one for each channel.
+        layers: Weights and biases as integers (`quantized_layers`); the others are the quantizer's.
 
     Raises:
         ModelError: the quantizer refuses the graph, or did something else than was decided.
         MissingDependencyError: the extra `tflite` is not installed.
     """
     before = read_graph(content, name)
-    if not integer_io and all(choice.precision is Precision.FLOAT for choice in choices.values()):
+    if not integer_io and all(decision.is_float for decision in decisions.values()):
         return content  # the quantizer refuses to have nothing to do
     worker = _open(content)
     from ai_edge_quantizer import qtyping
 
     granularities = qtyping.QuantGranularity
-    for choice in choices.values():
-        granularity = granularities.TENSORWISE if choice.kind in per_tensor else granularities.CHANNELWISE
-        _add_rule(worker, f"^{re.escape(choice.name)};", choice.kind, choice.precision, granularity)
+    for decision in decisions.values():
+        granularity = granularities.TENSORWISE if decision.op_type in per_tensor else granularities.CHANNELWISE
+        _add_rule(worker, f"^{re.escape(decision.name)};", decision.op_type, decision.scheme, granularity)
     if integer_io:
         for side in ("INPUT", "OUTPUT"):
-            _add_rule(worker, ".*", side, _static_precision(choices), granularities.CHANNELWISE)
+            _add_rule(worker, ".*", side, _static_scheme(decisions), granularities.CHANNELWISE)
     statistics = None if ranges is None else _statistics(before, ranges)
-    quantized = _run(worker, statistics, name)
+    quantized = store_layers(_run(worker, statistics, name), before, layers, name)
     quantized = rename_tensors(quantized, _end_names(before, read_graph(quantized, name)), name)
-    check(before, read_graph(quantized, name), choices, name, ranges=ranges, per_tensor=per_tensor)
+    check(before, read_graph(quantized, name), decisions, name, ranges=ranges, per_tensor=per_tensor)
     return quantized
 
 
@@ -89,58 +94,71 @@ def cast_to_float16(content: bytes, name: str) -> bytes:
 
 
 def intervals(
-    graph: Graph, known: Mapping[str, tuple[Ranges, str]], choices: Mapping[int, Choice], integer_io: bool = False
+    graph: Graph,
+    known: Mapping[str, tuple[Ranges, str]],
+    decisions: Mapping[int, LayerDecision],
+    integer_io: bool = False,
 ) -> dict[str, tuple[float, float]]:
     """Returns tensor name -> low and high for every tensor that a static operator reads or writes.
 
-    Tensors that operators only move lie on one grid, the inputs of a CONCATENATION among them.
+    Tensors that operators only move lie on one grid, the inputs of a CONCATENATION among them; a constant's range is
+    that of its values.
 
     Args:
         graph: The float graph.
         known: Tensor name -> the ranges that hold it, and its name in them.
-        choices: The plan; int16x8 takes the widest values seen, for its steps are fine enough without clipping.
+        decisions: The plan; int16x8 takes the widest values seen, for its steps are fine enough without clipping.
         integer_io: Whether the graph's inputs and outputs are integers too.
 
     Raises:
         MismatchError: a tensor has no range.
     """
-    static = {graph.operators[index]: choice.precision for index, choice in choices.items()
-              if choice.precision in STATIC}  # fmt: skip
-    wanted = {index: precision for operator, precision in static.items()
+    static = {graph.operators[index]: decision.scheme for index, decision in decisions.items()
+              if decision.scheme.is_static}  # fmt: skip
+    wanted = {index: scheme for operator, scheme in static.items()
               for index in (*graph.activations(operator), *operator.outputs)}  # fmt: skip
     if integer_io:
-        wanted = dict.fromkeys((*graph.inputs, *graph.outputs), _static_precision(choices)) | wanted
+        wanted = dict.fromkeys((*graph.inputs, *graph.outputs), _static_scheme(decisions)) | wanted
     found = {}
     for members in tied(graph, static.keys()):
         joined = wanted.keys() & members
         if not joined:
             continue
-        observed = [index for index in sorted(members) if graph.tensors[index].name in known]
-        sources = [name for index in observed or sorted(members) for name in _sources(graph, index, known)]
-        parts = [_interval(*known[name], wanted[min(joined)]) for name in sources]
+        computed = [index for index in sorted(members) if index not in graph.values]
+        observed = [index for index in computed if graph.tensors[index].name in known]
+        sources = {source for index in observed or computed for source in _sources(graph, index, known)}
+        parts = [
+            _ends(graph.values[source]) if source in graph.values
+            else _interval(*known[graph.tensors[source].name], wanted[min(joined)])
+            for source in sorted(sources | (members & graph.values.keys()))
+        ]  # fmt: skip
         interval = min(low for low, _ in parts), max(high for _, high in parts)
         found.update({graph.tensors[index].name: interval for index in joined})
     return found
 
 
-def _sources(graph: Graph, index: int, known: Mapping[str, tuple[Ranges, str]]) -> list[str]:
+def _ends(array: np.ndarray) -> tuple[float, float]:
+    return float(array.min(initial=0.0)), float(array.max(initial=0.0))
+
+
+def _sources(graph: Graph, index: int, known: Mapping[str, tuple[Ranges, str]]) -> list[int]:
     """Returns the tensors with ranges that hold all values of a tensor: itself, or what was moved into it."""
     name = graph.tensors[index].name
-    if name in known:
-        return [name]
+    if name in known or index in graph.values:
+        return [index]
     producer = graph.producer.get(index)
-    if producer is None or producer.kind not in MOVES_VALUES:
+    if producer is None or producer.kind not in TFLITE_MOVES_VALUES:
         raise MismatchError(
             f"the ranges hold no interval for the TFLite tensor {name!r}; give --calib with images, so that it can be "
             "observed"
         )
-    return [source for given in graph.activations(producer) for source in _sources(graph, given, known)]
+    return [source for given in graph.moved(producer) for source in _sources(graph, given, known)]
 
 
 def check(
     before: Graph,
     after: Graph,
-    choices: Mapping[int, Choice],
+    decisions: Mapping[int, LayerDecision],
     name: str,
     *,
     ranges: Mapping[str, tuple[float, float]] | None = None,
@@ -151,29 +169,26 @@ def check(
     Raises:
         ModelError: an operator has not the precision that was decided, or a tensor not the scale of its range.
     """
-    known = {tensor.name for tensor in before.tensors}
-    computed = {_base(after.tensors[index].name, known): operator for operator in after.operators
-                if operator.kind not in ("QUANTIZE", "DEQUANTIZE") for index in operator.outputs}  # fmt: skip
+    computed = computed_by_name(before, after)
     for operator in before.operators:
-        if operator.kind not in LAYERS and operator.index not in choices:
+        if operator.kind not in LAYERS and operator.index not in decisions:
             continue
         output = before.tensors[operator.outputs[0]].name
         if output not in computed:
             raise ModelError(f"{name}: operator {output!r} is not in the quantized file; please report the model")
         found = computed[output]
-        precision = choices[operator.index].precision if operator.index in choices else Precision.FLOAT
+        scheme = decisions[operator.index].scheme if operator.index in decisions else FLOAT
         result = after.tensors[found.outputs[0]]
         weight = after.tensors[found.inputs[1]] if operator.kind in LAYERS else None
-        problem = _problem(precision, result.dtype, None if weight is None else weight.dtype)
+        problem = _problem(scheme, result.dtype, None if weight is None else weight.dtype)
         channelwise = weight is not None and weight.dtype == "int8" and operator.kind not in per_tensor
         if problem is None and channelwise and weight is not None and len(weight.scales) < max(1, _channels(weight)):
             problem = "its weights have one scale instead of one for each channel"
-        if problem is None and precision in STATIC and ranges is not None:
-            problem = _wrong_scale(result.scales, ranges[output], precision)
+        if problem is None and scheme.is_static and ranges is not None:
+            problem = _wrong_scale(result.scales, ranges[output], scheme)
         if problem is not None:
             raise ModelError(
-                f"{name}: {operator.kind} {output!r} was to be {precision.value}, but {problem}; please report the "
-                "model"
+                f"{name}: {operator.kind} {output!r} was to be {scheme.name}, but {problem}; please report the model"
             )
 
 
@@ -205,26 +220,37 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _add_rule(worker: Any, scope: str, kind: str, precision: Precision, granularity: Any) -> None:
+def _add_rule(worker: Any, scope: str, kind: str, scheme: LayerScheme, granularity: Any) -> None:
     from ai_edge_quantizer import qtyping
 
     names = qtyping.TFLOperationName
     operation = names.CONV_2D_TRANSPOSE if kind == "TRANSPOSE_CONV" else names(kind)
-    if precision is Precision.DYNAMIC:
-        worker.add_dynamic_config(scope, operation, num_bits=8, granularity=granularity)
-    elif precision in STATIC:
-        bits = 8 if precision is Precision.INT8 else 16
+    if scheme.dynamic:
+        worker.add_dynamic_config(scope, operation, num_bits=scheme.weight.bits, granularity=granularity)
+    elif scheme.is_static:
         worker.add_static_config(
-            scope, operation, activation_num_bits=bits, weight_num_bits=8, weight_granularity=granularity
+            scope,
+            operation,
+            activation_num_bits=scheme.activation.bits,
+            weight_num_bits=scheme.weight.bits,
+            weight_granularity=granularity,
         )
 
 
-def _static_precision(choices: Mapping[int, Choice]) -> Precision:
-    return next((each.precision for each in choices.values() if each.precision in STATIC), Precision.INT8)
+def activation_grids(
+    ranges: Mapping[str, tuple[float, float]], decisions: Mapping[int, LayerDecision]
+) -> dict[str, Grid]:
+    """Returns tensor name -> its grid, for what `intervals` returned."""
+    scheme = _static_scheme(decisions).activation
+    return {name: Grid.of(low, high, max(high, -low), scheme) for name, (low, high) in ranges.items()}
 
 
-def _interval(ranges: Ranges, name: str, precision: Precision) -> tuple[float, float]:
-    if precision is Precision.INT16X8:
+def _static_scheme(decisions: Mapping[int, LayerDecision]) -> LayerScheme:
+    return next((each.scheme for each in decisions.values() if each.scheme.is_static), INT8)
+
+
+def _interval(ranges: Ranges, name: str, scheme: LayerScheme) -> tuple[float, float]:
+    if scheme.activation.bits > 8:  # fine enough without clipping
         histogram = ranges.histograms[name]
         return min(0.0, histogram.minimum), max(0.0, histogram.maximum)
     return ranges.interval(name)
@@ -251,27 +277,21 @@ def _end_names(before: Graph, after: Graph) -> dict[int, str]:
     return names
 
 
-def _base(name: str, known: Set[str]) -> str:
-    """Returns the float graph's name of a tensor that the quantizer may have renamed."""
-    return name if name in known else name.removesuffix("_quantized").removesuffix("_dequant")
-
-
 def _channels(weight: Any) -> int:
     return int(weight.shape[weight.channel_axis]) if weight.shape else 1
 
 
-def _problem(precision: Precision, output: str, weight: str | None) -> str | None:
-    wanted = _ACTIVATION_DTYPE.get(precision, "float32")
+def _problem(scheme: LayerScheme, output: str, weight: str | None) -> str | None:
+    wanted = scheme.activation.dtype if scheme.is_static else "float32"
     if output != wanted:
         return f"its output is {output}"
-    wanted = "float32" if precision is Precision.FLOAT else "int8"
+    wanted = scheme.weight.dtype
     return None if weight in (None, wanted) else f"its weight is {weight}"
 
 
-def _wrong_scale(scales: tuple[float, ...], interval: tuple[float, float], precision: Precision) -> str | None:
+def _wrong_scale(scales: tuple[float, ...], interval: tuple[float, float], scheme: LayerScheme) -> str | None:
     low, high = interval
-    wanted = (high - low) / 255 if precision is Precision.INT8 else max(high, -low) / 32767
-    wanted = wanted if wanted > _SMALLEST_STEP else 1.0
+    wanted = Grid.of(low, high, max(high, -low), scheme.activation).scale
     if len(scales) == 1 and abs(scales[0] / wanted - 1) < _FLOAT32_EPSILON:
         return None
     return f"its scale is {scales}, its range asks for {wanted:g}"

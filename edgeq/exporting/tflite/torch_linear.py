@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from edgeq.exporting.graphs.moves import ATEN_REARRANGES
 from edgeq.exporting.tflite.torch_graph import arguments_of, constant_of, name_of, set_argument
 
 if TYPE_CHECKING:
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from torch import fx
 
 _PRODUCTS = ("aten::matmul", "aten::mm")
-_MOVES = (
-    "aten::alias", "aten::chunk", "aten::clone", "aten::contiguous", "aten::detach", "aten::dropout", "aten::flatten",
-    "aten::permute", "aten::reshape", "aten::select", "aten::slice", "aten::split", "aten::split_with_sizes",
-    "aten::squeeze", "aten::transpose", "aten::unbind", "aten::unflatten", "aten::unsqueeze", "aten::view",
-)  # fmt: skip
-"""Operators that only move values of their first argument, each to one place at most."""
 
 
 class _Reader(NamedTuple):
@@ -168,7 +163,7 @@ def _moved_from(node: Any) -> Any:
 def _is_move(node: Any) -> bool:
     import operator
 
-    return name_of(node) in _MOVES or getattr(node, "target", None) is operator.getitem
+    return name_of(node) in ATEN_REARRANGES or getattr(node, "target", None) is operator.getitem
 
 
 def _is_layer(graph_module: fx.GraphModule, node: Any) -> bool:

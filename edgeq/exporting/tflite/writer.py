@@ -14,20 +14,22 @@ from typing import Any
 import edgeq
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.tflite.graph import Graph, Tensor, read_graph
+from edgeq.exporting.tflite.layers import quantized_layers
 from edgeq.exporting.tflite.plan import (
+    DYNAMIC,
+    INT16X8,
     LAYERS,
     NO_DYNAMIC,
-    STATIC,
-    Choice,
-    Precision,
-    choose,
-    choose_everywhere,
     mixed_ranges,
     needed_tensors,
+    select_everywhere,
+    select_operators,
 )
-from edgeq.exporting.tflite.quantize import cast_to_float16, intervals, quantize
+from edgeq.exporting.tflite.quantize import activation_grids, cast_to_float16, intervals, quantize
 from edgeq.files import sha256_bytes, write_bytes
+from edgeq.schemes import LayerScheme
 
 PRECISIONS = ("fp32", "fp16", "int8", "int16x8", "dynamic")
 
@@ -109,19 +111,19 @@ class Options:
     compat: str | None = None
 
 
-def plan(model: TfliteModel, precision: str, options: Options) -> dict[int, Choice]:
-    """Returns operator number -> choice for `int8`, `int16x8` or `dynamic`, before any range is known.
+def plan(model: TfliteModel, precision: str, options: Options) -> dict[int, LayerDecision]:
+    """Returns operator number -> decision for `int8`, `int16x8` or `dynamic`, before any range is known.
 
     Raises:
         InputError: an entry of `options.keep` is no regular expression or matches nothing.
     """
     if precision == "int8":
-        return choose(model.graph, options.keep, integer_heads=options.integer_io)
+        return select_operators(model.graph, options.keep, integer_heads=options.integer_io)
     if precision == "int16x8":
-        return choose_everywhere(model.graph, Precision.INT16X8, options.keep)
+        return select_everywhere(model.graph, INT16X8, options.keep)
     # tflite-runtime refuses a dynamic TRANSPOSE_CONV when it loads a file.
     without = NO_DYNAMIC | {"TRANSPOSE_CONV"} if options.compat else NO_DYNAMIC
-    return choose_everywhere(model.graph, Precision.DYNAMIC, options.keep, without)
+    return select_everywhere(model.graph, DYNAMIC, options.keep, without)
 
 
 def tensors_to_calibrate(model: TfliteModel, precisions: Sequence[str], options: Options) -> list[str]:
@@ -187,62 +189,69 @@ def _quantized(
             "int16x8 runs in plain kernels, 20 to 40 times slower than fp32 where that runs in XNNPACK: it shows how "
             "much accuracy 8 bits cost"
         )
-    choices = plan(model, precision, options)
+    decisions = plan(model, precision, options)
     facts: dict[str, Any] = {}
     ranges = None
-    if known is not None and any(choice.precision in STATIC for choice in choices.values()):
+    if known is not None and any(decision.scheme.is_static for decision in decisions.values()):
         # Steps of 16 bits are fine enough for what goes together in no 8.
-        apart = _apart(model, choices, known) if precision == "int8" else frozenset()
+        apart = _apart(model, decisions, known) if precision == "int8" else frozenset()
         if apart:
-            names = ", ".join(choices[index].name for index in sorted(apart))
+            names = ", ".join(decisions[index].name for index in sorted(apart))
             _log.warning(
                 "mixed ranges: the inputs of %s are too different for one scale, it is computed in float", names
             )
-            choices = choose(model.graph, options.keep, integer_heads=options.integer_io, apart=apart)
-        ranges = intervals(model.graph, known.tensors, choices, options.integer_io)
+            decisions = select_operators(model.graph, options.keep, integer_heads=options.integer_io, apart=apart)
+        ranges = intervals(model.graph, known.tensors, decisions, options.integer_io)
         sources = {id(used): used for used, _ in known.tensors.values()}.values()
         facts = {
             "method": ", ".join(sorted({used.method for used in sources})) if precision == "int8" else "minmax",
             "ranges_digests": sorted(used.digest for used in sources),
             "matched_tensors": known.matched,
         }
-    _warn(model.name, precision, {choice.precision for choice in choices.values()})
+    _warn(model.name, precision, {decision.scheme for decision in decisions.values()})
     per_tensor = frozenset({"FULLY_CONNECTED"}) if options.compat else frozenset()
+    layers = quantized_layers(model.graph, decisions, activation_grids(ranges or {}, decisions), per_tensor)
     content = quantize(
-        model.content, choices, model.name, ranges=ranges, integer_io=options.integer_io, per_tensor=per_tensor
+        model.content,
+        decisions,
+        model.name,
+        ranges=ranges,
+        integer_io=options.integer_io,
+        per_tensor=per_tensor,
+        layers=layers,
     )
-    return content, facts | _summary(model.graph, choices, options)
+    return content, facts | _summary(model.graph, decisions, options)
 
 
-def _warn(name: str, precision: str, found: Set[Precision]) -> None:
+def _warn(name: str, precision: str, found: Set[LayerScheme]) -> None:
     """Says where a file is not what its name promises."""
-    if precision == "int8" and Precision.DYNAMIC in found and not found & {*STATIC}:
+    if precision == "int8" and DYNAMIC in found and not any(scheme.is_static for scheme in found):
         _log.warning(
             "no layer of %s can use static ranges, because functions such as SiLU follow them: its int8 file is "
             "the dynamic one, smaller than fp32 but hardly faster",
             name,
         )
-    elif not found - {Precision.FLOAT}:
+    elif all(scheme.is_float for scheme in found):
         _log.warning("no layer of %s has an INT8 form in TFLite; it computes in float: take fp32", name)
 
 
-def _apart(model: TfliteModel, choices: Mapping[int, Choice], known: Known) -> frozenset[int]:
+def _apart(model: TfliteModel, decisions: Mapping[int, LayerDecision], known: Known) -> frozenset[int]:
     """Returns the CONCATENATIONs whose inputs do not go on one grid, by the ranges that those have on their own."""
-    alone = {index: choice for index, choice in choices.items() if choice.kind != "CONCATENATION"}
+    alone = {index: decision for index, decision in decisions.items() if decision.op_type != "CONCATENATION"}
     widths = {name: max(high, -low) for name, (low, high) in intervals(model.graph, known.tensors, alone).items()}
-    return mixed_ranges(model.graph, choices, widths)
+    return mixed_ranges(model.graph, decisions, widths)
 
 
-def _summary(graph: Graph, choices: Mapping[int, Choice], options: Options) -> dict[str, Any]:
-    layers = [choice for choice in choices.values() if choice.kind in LAYERS]
-    counts = Counter(choice.precision.value for choice in layers)
-    floats = {choice.name: choice.reason for choice in layers if choice.precision is Precision.FLOAT}
+def _summary(graph: Graph, decisions: Mapping[int, LayerDecision], options: Options) -> dict[str, Any]:
+    layers = [decision for decision in decisions.values() if decision.op_type in LAYERS]
+    counts = Counter(decision.scheme.name for decision in layers)
+    floats = {decision.name: decision.reason for decision in layers if decision.is_float}
     floats |= {
         graph.tensors[operator.outputs[0]].name: "has no such form"
         for operator in graph.operators
-        if operator.kind in LAYERS and operator.index not in choices
+        if operator.kind in LAYERS and operator.index not in decisions
     }
-    dynamic = {each.name: each.reason for each in layers if each.precision is Precision.DYNAMIC}
+    dynamic = {each.name: each.reason for each in layers if each.scheme.dynamic}
     mixed = len(dynamic) < len(layers) - counts["float"]
     return {
         "int8_nodes": len(layers) - counts["float"] - (len(dynamic) if mixed else 0),

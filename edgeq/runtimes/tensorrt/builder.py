@@ -187,7 +187,7 @@ class _Build:
         if options.calibration is not None and (self._strong or not can_calibrate(trt)):
             raise MismatchError(
                 f"{onnx}: TensorRT {trt.__version__} takes no calibration for this file, only Q/DQ nodes; build the "
-                "INT8 file by --route explicit"
+                "INT8 file by `route` explicit"
             )
 
     def run(self) -> Plan:
@@ -249,7 +249,7 @@ class _Build:
         more = f" and {len(errors) - _MAX_PARSER_ERRORS} more" if len(errors) > _MAX_PARSER_ERRORS else ""
         raise ModelError(
             f"{self._onnx}: TensorRT {self._trt.__version__} cannot take it: {shown or self._messages.said()}{more}; "
-            "edgeq check FILE --target jetson-orin lists what it accepts"
+            "`edgeq check FILE --target jetson-orin` lists what it accepts"
         )
 
     def _set_precisions(self, config: Any) -> None:
@@ -271,7 +271,7 @@ class _Build:
         for spec in self._inputs:
             profile.set_shape(input=spec.name, min=spec.shape, opt=spec.shape, max=spec.shape)
         if config.add_optimization_profile(profile) < 0:
-            raise EngineError(f"{self._onnx}: TensorRT refused --batch {self._options.batch}; {self._messages.said()}")
+            raise EngineError(f"{self._onnx}: TensorRT refused `batch` {self._options.batch}; {self._messages.said()}")
         return profile
 
     def _set_dla(self, builder: Any, config: Any) -> None:
@@ -280,12 +280,12 @@ class _Build:
             return
         if not 0 <= core < builder.num_DLA_cores:
             raise InputError(
-                f"--dla {core}: TensorRT {self._trt.__version__} finds {builder.num_DLA_cores} DLA cores here; omit "
-                "--dla to build for the GPU"
+                f"`dla` {core}: TensorRT {self._trt.__version__} finds {builder.num_DLA_cores} DLA cores here; "
+                "omit `dla` to build for the GPU"
             )
         if not self._strong and self._options.int8 and self._options.calibration is None:
             raise MismatchError(
-                f"{self._onnx}: a DLA takes no Q/DQ nodes in TensorRT {self._trt.__version__}; give --route implicit"
+                f"{self._onnx}: a DLA takes no Q/DQ nodes in TensorRT {self._trt.__version__}; give `route` implicit"
             )
         config.default_device_type = self._trt.DeviceType.DLA
         config.DLA_core = core

@@ -123,7 +123,7 @@ def make_calibrator(trt: Any, algorithm: str, feed: Feed) -> Any:
     if base is None:
         raise EngineError(
             f"TensorRT {trt.__version__} has no calibrator for {algorithm}; wanted a cache of one of "
-            f"{', '.join(CALIBRATORS)}, or the explicit route (--route explicit)"
+            f"{', '.join(CALIBRATORS)}, or the explicit route (`route` explicit)"
         )
 
     class Calibrator(base):  # type: ignore[misc]
@@ -154,6 +154,6 @@ def batch_spec(spec: TensorSpec, batch: int) -> TensorSpec:
     shape = tuple(batch if axis == 0 and length is None else length for axis, length in enumerate(spec.shape))
     if None in shape:
         raise InputError(
-            f"input {spec.name!r} has the shape {spec.shape}; TensorRT builds for a fixed size: export with --size HxW"
+            f"input {spec.name!r} has the shape {spec.shape}; TensorRT builds for a fixed size: export with `size` HxW"
         )
     return dataclasses.replace(spec, shape=shape)

@@ -75,7 +75,7 @@ class Messages:
     def advice(self, otherwise: str) -> str:
         """Returns the next step after a failure."""
         if self.lacks_memory:
-            return "free memory (close other programs and the desktop, add swap), or build with a smaller --workspace"
+            return "free memory (close other programs and the desktop, add swap), or build with a smaller `workspace`"
         return otherwise
 
 
@@ -112,6 +112,6 @@ def construct(make: Callable[[], Any], what: str, messages: Messages) -> Any:
     if made is None:
         raise EngineError(
             f"TensorRT made no {what}; {messages.said()}; "
-            f"{messages.advice('check driver and GPU with: edgeq doctor --device-test')}"
+            f"{messages.advice('check driver and GPU with `edgeq doctor --device-test`')}"
         )
     return made

@@ -154,7 +154,7 @@ class TensorRtSession(Session):
             if not self._context.set_input_shape(name, shape):
                 raise EngineError(
                     f"{self.artifact.path}: its input {name!r} does not take the shape {shape} "
-                    f"({self._messages.said()}); build it with that --batch"
+                    f"({self._messages.said()}); build it with that `batch`"
                 )
         if unknown := self._context.infer_shapes():
             raise EngineError(f"{self.artifact.path}: TensorRT does not know the shapes of {', '.join(unknown)}")

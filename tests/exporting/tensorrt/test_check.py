@@ -154,7 +154,7 @@ def test_our_graphs_are_clean_in_both_typings(text, weights, shape):
     result, plan = quantized(convert_opset(model, JETSON.opset), x, JETSON)
     checked = check_graph(nets.copy(result), (8, 6))
     assert checked.findings == ()
-    kept = {choice.name for choice in plan.nodes if choice.precision == "float"}
+    kept = {decision.name for decision in plan.decisions if decision.is_float}
     assert set(checked.float_layers) == kept
     strong, _ = quantized(convert_opset(model, TRT11.opset), x, TRT11)
     to_fp16(strong)

@@ -13,7 +13,7 @@ from edgeq.errors import ModelError
 from edgeq.exporting.graphs.graph import constant, convert_opset
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.planning.plan import make_plan
-from edgeq.exporting.planning.selection import choose
+from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.tensorrt.scales import implicit_scales
 from edgeq.exporting.tensorrt.strong_typing import to_fp16
 from edgeq.targets import Rules, get_target
@@ -74,14 +74,14 @@ def test_float_weights_compute_what_stored_integers_compute():
 @pytest.mark.parametrize("order", ["s, b", "b, s"])
 def test_the_projection_gets_the_pair_and_the_deeper_branch_none(order):
     model = nets.graph(PROJECTED.replace("Add(s, b)", f"Add({order})"), WEIGHTS)
-    assert choose(model, JETSON).tensors == ("x", "s", "ra")
-    assert choose(model, X86).tensors == ("x", "s", "ra", "b", "r")
+    assert select_layers(model, JETSON).tensors == ("x", "s", "ra")
+    assert select_layers(model, X86).tensors == ("x", "s", "ra", "b", "r")
 
 
 def test_a_branch_that_somebody_else_reads_keeps_its_pair():
     text = PROJECTED.replace("y = Conv(r, hm_w)", "q = Conv(b, w3) u = Add(r, q) y = Conv(u, hm_w)")
     model = nets.graph(text, WEIGHTS | {"w3": nets.normal(6, 8, 8, 1, 1)})
-    assert {"s", "b"} & set(choose(model, JETSON).tensors) == {"b"}
+    assert {"s", "b"} & set(select_layers(model, JETSON).tensors) == {"b"}
 
 
 def test_layers_in_float_read_the_tensor_itself():
@@ -129,9 +129,9 @@ def test_deconvolutions_stay_float_and_are_named():
     text = """g (float[1,8,5,5] x) => (float[1,2,10,10] y) { a = Conv<pads=[1,1,1,1]>(x, w1) r = Relu(a)
         c = ConvTranspose<strides=[2,2], pads=[1,1,1,1]>(r, w) q = Relu(c) y = Conv(q, hm_w) }"""
     model, x = nets.graph(text, WEIGHTS | {"w": nets.normal(1, 8, 8, 4, 4)}), nets.normal(9, 1, 8, 5, 5)
-    choices = {choice.op_type: choice for choice in choose(model, JETSON).nodes}
+    choices = {decision.op_type: decision for decision in select_layers(model, JETSON).decisions}
     assert choices["ConvTranspose"].reason == "the target leaves ConvTranspose in float"
-    asked = dataclasses.replace(JETSON, int8_ops=JETSON.int8_ops | {"ConvTranspose"})
+    asked = JETSON.requested("ConvTranspose")
     found = pairs(quantized(model, x, asked)[0])
     assert found["w"][0].shape == () and found["w1"][0].shape == (8,)
 
@@ -188,9 +188,9 @@ def test_what_does_not_fit_into_fp16_is_refused():
 
 def test_cache_names_what_is_quantized_and_what_stands_inside_a_fusion():
     model, x = nets.graph(RESIDUAL_DETECTOR, WEIGHTS), nets.normal(9, 1, 3, 16, 16)
-    topology = choose(model, JETSON)
-    ranges = ranges_for(model, x, choose(model, X86).tensors)
-    plan = make_plan(model, topology, ranges, JETSON)
+    selection = select_layers(model, JETSON)
+    ranges = ranges_for(model, x, select_layers(model, X86).tensors)
+    plan = make_plan(model, selection, ranges, JETSON)
     scales = implicit_scales(model, plan, ranges)
     assert set(plan.tensors) <= set(scales)
     assert {name: scales[name] for name in plan.tensors} == {name: grid.scale for name, grid in plan.tensors.items()}
@@ -205,8 +205,8 @@ def test_cache_before_a_silu_has_the_scale_behind_it():
     text = """g (float[1,3,8,8] x) => (float[1,2,8,8] y) { c = Conv<pads=[1,1,1,1]>(x, w0) g = Sigmoid(c) m = Mul(c, g)
         d = Conv<pads=[1,1,1,1]>(m, w1) r = Relu(d) y = Conv(r, hm_w) }"""
     model, x = nets.graph(text, WEIGHTS), nets.normal(9, 1, 3, 8, 8)
-    ranges = ranges_for(model, x, choose(model, X86).tensors)
-    scales = implicit_scales(model, make_plan(model, choose(model, JETSON), ranges, JETSON), ranges)
+    ranges = ranges_for(model, x, select_layers(model, X86).tensors)
+    scales = implicit_scales(model, make_plan(model, select_layers(model, JETSON), ranges, JETSON), ranges)
     assert scales["c"] == scales["m"] == ranges.threshold("m") / 127
     assert scales["g"] == 1 / 127
 
@@ -215,7 +215,7 @@ def test_a_quantized_graph_without_ranges_for_its_outputs_leaves_them_out():
     text = "g (float[1,3] x) => (float[1,2] y) { y = MatMul(x, w) }"
     model = nets.graph(text, {"w": nets.normal(1, 3, 2)})
     ranges = ranges_of({"x": nets.normal(2, 1, 3)})
-    plan = make_plan(model, choose(model, JETSON), ranges, JETSON)
+    plan = make_plan(model, select_layers(model, JETSON), ranges, JETSON)
     assert list(implicit_scales(model, plan, ranges)) == ["x"]
     insert_qdq(model, plan, JETSON)
     assert set(pairs(model)) == {"w", "x"}

@@ -9,15 +9,18 @@ import pytest
 from edgeq.errors import InputError
 from edgeq.exporting.tflite.graph import Graph, Operator, Tensor
 from edgeq.exporting.tflite.plan import (
+    DYNAMIC,
+    INT8,
+    INT16X8,
     NO_DYNAMIC,
-    Precision,
-    choose,
-    choose_everywhere,
     mixed_ranges,
     needed_tensors,
     observed_tensors,
+    select_everywhere,
+    select_operators,
     tied,
 )
+from edgeq.schemes import FLOAT, LayerScheme
 from tests import tflite_nets
 
 Line = tuple[str, str, Sequence[str]]
@@ -42,7 +45,7 @@ def graph(*lines: Line, outputs: Sequence[str] = ()) -> Graph:
 
 
 def precisions(found: Graph, **options: object) -> dict[str, str]:
-    return {choice.name: choice.precision.value for choice in choose(found, **options).values()}  # type: ignore[arg-type]
+    return {decision.name: decision.scheme.name for decision in select_operators(found, **options).values()}  # type: ignore[arg-type]
 
 
 def conv(made: str, given: str, kind: str = "CONV_2D") -> Line:
@@ -130,7 +133,7 @@ def test_a_transformers_residual_stream_is_float() -> None:
         *norm("k", "x3"), linear("y", "k"),
     )  # fmt: skip
     found_precisions = precisions(found)
-    by_kind = {choice.name: choice.kind for choice in choose(found).values()}
+    by_kind = {decision.name: decision.op_type for decision in select_operators(found).values()}
     assert {name for name, kind in by_kind.items() if kind == "FULLY_CONNECTED"} == {"qkv", "o", "up", "down", "y"}
     for name, kind in by_kind.items():
         wanted = {"FULLY_CONNECTED": "int8", "CONV_2D": "int8"}.get(kind, "float")
@@ -153,8 +156,8 @@ def test_padding_directly_behind_the_image_is_int8_and_arithmetic_is_not() -> No
 def test_a_layer_whose_weight_is_computed_is_float() -> None:
     found = graph(*BODY, ("c", "CONV_2D", ("b", "a")), conv("y", "c"))
     assert precisions(found)["c"] == "float"
-    assert choose(found)[2].reason == "its weight is not a constant"
-    assert "c" not in {choice.name for choice in choose_everywhere(found, Precision.DYNAMIC).values()}
+    assert select_operators(found)[2].reason == "its weight is not a constant"
+    assert "c" not in {decision.name for decision in select_everywhere(found, DYNAMIC).values()}
 
 
 JOINED = graph(
@@ -165,14 +168,14 @@ JOINED = graph(
 
 @pytest.mark.parametrize(("wide", "apart"), [(2.0, False), (1000.0, True)])
 def test_a_concatenation_of_mixed_ranges_goes_apart(wide: float, apart: bool) -> None:
-    choices = choose(JOINED)
-    assert choices[4].precision is Precision.INT8
+    decisions = select_operators(JOINED)
+    assert decisions[4].scheme == INT8
     widths: Mapping[str, float] = {"p": 1.0, "c": wide}
-    found = mixed_ranges(JOINED, choices, widths)
+    found = mixed_ranges(JOINED, decisions, widths)
     assert found == ({4} if apart else set())
-    choices = choose(JOINED, apart=found)
-    assert choices[4].precision is (Precision.FLOAT if apart else Precision.INT8)
-    static = [JOINED.operators[index] for index, choice in choices.items() if choice.precision is Precision.INT8]
+    decisions = select_operators(JOINED, apart=found)
+    assert decisions[4].scheme == (FLOAT if apart else INT8)
+    static = [JOINED.operators[index] for index, decision in decisions.items() if decision.scheme == INT8]
     groups = [{JOINED.tensors[index].name for index in members} for members in tied(JOINED, static)]
     assert ({"b", "p"} if apart else {"b", "p", "c", "j"}) in groups
     assert {"a"} in groups and {"image"} in groups
@@ -190,11 +193,11 @@ def test_a_concatenation_of_mixed_ranges_goes_apart(wide: float, apart: bool) ->
 )
 def test_what_is_kept_stays_in_float(pattern: str, kept: set[str]) -> None:
     found = graph(*BODY, conv("deep", "b", "DEPTHWISE_CONV_2D"), ("sum", "ADD", ("deep", "a")), conv("y", "sum"))
-    choices = choose(found, [pattern])
-    assert kept <= {choice.name for choice in choices.values() if choice.precision is Precision.FLOAT}
-    assert {choice.name for choice in choices.values() if choice.reason == f"kept by {pattern!r}"} == kept
-    for precision in (Precision.DYNAMIC, Precision.INT16X8):
-        assert not kept & {choice.name for choice in choose_everywhere(found, precision, [pattern]).values()}
+    decisions = select_operators(found, [pattern])
+    assert kept <= {decision.name for decision in decisions.values() if decision.scheme == FLOAT}
+    assert {decision.name for decision in decisions.values() if decision.reason == f"kept by {pattern!r}"} == kept
+    for scheme in (DYNAMIC, INT16X8):
+        assert not kept & {decision.name for decision in select_everywhere(found, scheme, [pattern]).values()}
 
 
 def test_what_reads_a_kept_layer_only_is_float_too() -> None:
@@ -210,7 +213,7 @@ def test_what_reads_a_kept_layer_only_is_float_too() -> None:
     ],
 )
 def test_a_wrong_keep_is_told(pattern: str, message: str) -> None:
-    for function in (choose, lambda found, keep: choose_everywhere(found, Precision.DYNAMIC, keep)):
+    for function in (select_operators, lambda found, keep: select_everywhere(found, DYNAMIC, keep)):
         with pytest.raises(InputError, match=message):
             function(graph(*BODY), [pattern])
 
@@ -219,23 +222,28 @@ def test_one_precision_everywhere() -> None:
     found = graph(*BODY, conv("d", "b", "DEPTHWISE_CONV_2D"), ("p", "MAX_POOL_2D", ("d",)), conv("c", "p"),
                   ("up", "TRANSPOSE_CONV", ("shape", "w", "c")), ("y", "LOGISTIC", ("up",)))  # fmt: skip
 
-    def names(precision: Precision, without: frozenset[str] = NO_DYNAMIC) -> set[str]:
-        choices = choose_everywhere(found, precision, without=without)
-        assert {choice.precision for choice in choices.values()} == {precision}
-        return {choice.name for choice in choices.values()}
+    def names(scheme: LayerScheme, without: frozenset[str] = NO_DYNAMIC) -> set[str]:
+        decisions = select_everywhere(found, scheme, without=without)
+        assert {decision.scheme for decision in decisions.values()} == {scheme}
+        return {decision.name for decision in decisions.values()}
 
-    assert names(Precision.DYNAMIC) == {"a", "b", "c", "up"}
-    assert names(Precision.DYNAMIC, without=frozenset({"TRANSPOSE_CONV"})) == {"a", "b", "d", "c"}
-    assert names(Precision.INT16X8) == {"a", "b", "d", "p", "c", "up"}
+    assert names(DYNAMIC) == {"a", "b", "c", "up"}
+    assert names(DYNAMIC, without=frozenset({"TRANSPOSE_CONV"})) == {"a", "b", "d", "c"}
+    assert names(INT16X8) == {"a", "b", "d", "p", "c", "up"}
 
 
 def test_only_what_is_computed_is_observed_and_needed() -> None:
     found = graph(("p", "PAD", ("image", "pads")), conv("a", "p"), ("q", "MAX_POOL_2D", ("a",)), conv("b", "q"),
                   conv("hm", "b"), ("y", "LOGISTIC", ("hm",)))  # fmt: skip
     assert observed_tensors(found) == ["image", "a", "b", "hm", "y"]
-    choices = choose(found)
-    assert needed_tensors(found, choices, integer_io=False) == ["image", "a", "b"]
-    assert needed_tensors(found, choose(found, integer_heads=True), integer_io=True) == ["image", "a", "b", "y"]
+    decisions = select_operators(found)
+    assert needed_tensors(found, decisions, integer_io=False) == ["image", "a", "b"]
+    assert needed_tensors(found, select_operators(found, integer_heads=True), integer_io=True) == [
+        "image",
+        "a",
+        "b",
+        "y",
+    ]
 
 
 def test_a_real_detector() -> None:
@@ -248,7 +256,9 @@ def test_a_real_detector() -> None:
 
 def test_a_real_classifier() -> None:
     graph_ = tflite_nets.mobile().graph
-    found = {choice.kind + str(number): choice.precision.value for number, choice in choose(graph_).items()}
+    found = {
+        decision.op_type + str(number): decision.scheme.name for number, decision in select_operators(graph_).items()
+    }
     assert [name for name, precision in found.items() if precision == "dynamic"] == [
         f"CONV_2D{graph_.producer[operator.inputs[0]].index}"
         for operator in graph_.operators if operator.kind == "LOGISTIC"

@@ -17,15 +17,17 @@ from edgeq.calibrators import Histogram
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError, MismatchError, ModelError
 from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.tflite import quantize as quantize_module
 from edgeq.exporting.tflite.graph import Graph, read_graph
-from edgeq.exporting.tflite.plan import LAYERS, Choice, Precision
+from edgeq.exporting.tflite.plan import INT8, INT16X8, LAYERS
 from edgeq.exporting.tflite.quantize import check, intervals, quantize
 from edgeq.exporting.tflite.writer import PRECISIONS, Known, Options, TfliteModel, plan, tensors_to_calibrate, write
 from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes import open_session
-from edgeq.tasks.base import task_of
+from edgeq.schemes import FLOAT, LayerScheme
+from edgeq.tasks import find_decoder
 from edgeq.tasks.detection.shapes import draw_image
 from tests import tflite_nets
 
@@ -118,11 +120,11 @@ def test_static_int8_has_a_weight_scale_for_each_channel_and_integers_between_al
 
 
 def test_scales_are_those_of_the_ranges(detector, known, written) -> None:
-    choices = plan(detector, "int8", Options())
-    found = intervals(detector.graph, known.tensors, choices)
+    decisions = plan(detector, "int8", Options())
+    found = intervals(detector.graph, known.tensors, decisions)
     graph = graph_of(written["int8"])
     tensors = {tensor.name: tensor for tensor in graph.tensors}
-    static = [choice.name for choice in choices.values() if choice.precision is Precision.INT8]
+    static = [decision.name for decision in decisions.values() if decision.scheme == INT8]
     assert len(static) > 20
     for name in static:
         low, high = found[name]
@@ -161,9 +163,9 @@ def test_ends_are_real_numbers_or_integers_and_the_manifest_says_which(written, 
 
 def test_integer_ends_give_the_same_detections(detector, written, image) -> None:
     _, placement = preprocess(draw_image(9, 5).pixels, detector.preprocessing)
-    task = task_of(detector.postprocessing)
+    decoder = find_decoder(detector.postprocessing)
     whole, integers = (
-        task.decode(outputs_of(written[name], image), detector.postprocessing, placement)
+        decoder.decode(outputs_of(written[name], image), detector.postprocessing, placement)
         for name in ("fp32", "int8_io")
     )
     best = np.argsort(-whole.scores)[:3]
@@ -280,55 +282,57 @@ def test_a_file_without_int8_layers_is_warned_of(detector, known, tmp_path: Path
 # `check`, the guard of all of them
 
 
-def quantized(detector: TfliteModel, known: Known) -> tuple[bytes, dict[int, Choice], dict[str, tuple[float, float]]]:
-    choices = plan(detector, "int8", Options())
-    found = intervals(detector.graph, known.tensors, choices)
-    return quantize(detector.content, choices, "net", ranges=found), choices, found
+def quantized(
+    detector: TfliteModel, known: Known
+) -> tuple[bytes, dict[int, LayerDecision], dict[str, tuple[float, float]]]:
+    decisions = plan(detector, "int8", Options())
+    found = intervals(detector.graph, known.tensors, decisions)
+    return quantize(detector.content, decisions, "net", ranges=found), decisions, found
 
 
-def replaced(choices: dict[int, Choice], name: str, precision: Precision) -> dict[int, Choice]:
+def replaced(decisions: dict[int, LayerDecision], name: str, scheme: LayerScheme) -> dict[int, LayerDecision]:
     return {
-        index: dataclasses.replace(choice, precision=precision) if choice.name == name else choice
-        for index, choice in choices.items()
+        index: dataclasses.replace(decision, scheme=scheme) if decision.name == name else decision
+        for index, decision in decisions.items()
     }
 
 
 def test_what_was_not_decided_is_told(detector: TfliteModel, known: Known) -> None:
-    content, choices, ranges = quantized(detector, known)
+    content, decisions, ranges = quantized(detector, known)
     after = read_graph(content, "net")
-    check(detector.graph, after, choices, "net", ranges=ranges)
+    check(detector.graph, after, decisions, "net", ranges=ranges)
     wrong = [
         (
-            replaced(choices, "conv_2d_5", Precision.FLOAT),
+            replaced(decisions, "conv_2d_5", FLOAT),
             ranges,
             "'conv_2d_5' was to be float, but its output is int8",
         ),
-        (replaced(choices, "hm", Precision.FLOAT), ranges, "'hm' was to be float, but its weight is int8"),
-        (replaced(choices, "hm", Precision.INT8), ranges, "'hm' was to be int8, but its output is float32"),
-        (replaced(choices, "add_6", Precision.INT16X8), ranges, "'add_6' was to be int16x8, but its output is int8"),
-        ({i: c for i, c in choices.items() if c.name != "conv_2d_5"}, ranges, "'conv_2d_5' was to be float"),
-        (choices, ranges | {"conv_2d_5": (0.0, 1.0)}, "'conv_2d_5' was to be int8, but its scale is"),
+        (replaced(decisions, "hm", FLOAT), ranges, "'hm' was to be float, but its weight is int8"),
+        (replaced(decisions, "hm", INT8), ranges, "'hm' was to be int8, but its output is float32"),
+        (replaced(decisions, "add_6", INT16X8), ranges, "'add_6' was to be int16x8, but its output is int8"),
+        ({i: c for i, c in decisions.items() if c.name != "conv_2d_5"}, ranges, "'conv_2d_5' was to be float"),
+        (decisions, ranges | {"conv_2d_5": (0.0, 1.0)}, "'conv_2d_5' was to be int8, but its scale is"),
     ]
     for plan_, intervals_, message in wrong:
         with pytest.raises(ModelError, match=f"^net: .*{message}.*please report"):
             check(detector.graph, after, plan_, "net", ranges=intervals_)
     with pytest.raises(ModelError, match="operator 'pad_0' is not in the quantized file"):
-        check(detector.graph, Graph(after.tensors, after.operators[2:], after.inputs, after.outputs), choices, "net")
+        check(detector.graph, Graph(after.tensors, after.operators[2:], after.inputs, after.outputs), decisions, "net")
 
 
 def test_weights_of_one_scale_are_told_where_each_channel_was_to_have_one(detector, known, monkeypatch) -> None:
-    choices = plan(detector, "dynamic", Options())
-    content = quantize(detector.content, choices, "net", per_tensor=frozenset({"CONV_2D"}))
+    decisions = plan(detector, "dynamic", Options())
+    content = quantize(detector.content, decisions, "net", per_tensor=frozenset({"CONV_2D"}))
     with pytest.raises(ModelError, match="its weights have one scale instead of one for each channel"):
-        check(detector.graph, read_graph(content, "net"), choices, "net")
+        check(detector.graph, read_graph(content, "net"), decisions, "net")
 
 
 def test_a_quantizer_that_fails_is_one_line(detector, known, tmp_path, monkeypatch) -> None:
-    choices = plan(detector, "int8", Options())
-    found = intervals(detector.graph, known.tensors, choices)
+    decisions = plan(detector, "int8", Options())
+    found = intervals(detector.graph, known.tensors, decisions)
     monkeypatch.setattr(quantize_module, "_statistics", lambda *_: {"conv_2d_1": {"min": "a", "max": "b"}})
     with pytest.raises(ModelError, match=r"^net: ai-edge-quantizer cannot quantize it: "):
-        quantize(detector.content, choices, "net", ranges=found)
+        quantize(detector.content, decisions, "net", ranges=found)
 
 
 def test_ranges_that_touch_zero_only_give_a_file_that_runs(detector, known, image, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def test_calibration_is_refused_where_tensorrt_has_none(monkeypatch, board, faul
     from tests.trt_fixtures import install
 
     trt = install(monkeypatch, "11.4.0.106", board, faults)
-    with pytest.raises(MismatchError, match=r"11\.4\.0\.106 takes no calibration.*--route explicit"):
+    with pytest.raises(MismatchError, match=r"11\.4\.0\.106 takes no calibration.*`route` explicit"):
         build(trt, plain, int8=True, fp16=True, calibration=FromScales(SCALES))
 
 
@@ -216,7 +216,7 @@ def test_a_build_that_returns_none_is_an_error_with_what_was_said(trt, faults, p
     with pytest.raises(EngineError, match=r"built no engine.*any implementation for node conv1"):
         build(trt, plain, fp16=True)
     faults.build_error = "Autotuning failed: CUDA out of memory"
-    with pytest.raises(EngineError, match=r"out of memory.*--workspace"):
+    with pytest.raises(EngineError, match=r"out of memory.*`workspace`"):
         build(trt, plain, fp16=True)
 
 
@@ -224,7 +224,7 @@ def test_a_free_size_is_refused(trt, plain):
     import dataclasses
 
     free = dataclasses.replace(plain.inputs[0], shape=(1, 32, None, None))
-    with pytest.raises(InputError, match="--size HxW"):
+    with pytest.raises(InputError, match="`size` HxW"):
         build_plan(trt, open_cuda(), plain.path, (free,), BuildOptions())
 
 

@@ -277,17 +277,17 @@ def _changed(key: str, index: int, field: str, value: Any) -> Document:
     [
         ([1, 2], r"is \[1, 2\], wanted keys with values; expected a COCO annotation file with boxes"),
         ({"images": [], "annotations": [], "categories": []}, "'images' is empty"),
-        ({key: synthetic()[key] for key in ("images", "categories")}, "has no `annotations`"),
+        ({key: synthetic()[key] for key in ("images", "categories")}, "has no 'annotations'"),
         (synthetic() | {"annotations": []}, "'annotations' is empty"),
         (synthetic() | {"categories": []}, "'categories' is empty"),
-        (_changed("images", 3, "id", None), r"\$\.images\[3\] has no `id`"),
+        (_changed("images", 3, "id", None), r"\$\.images\[3\] has no 'id'"),
         (_changed("images", 3, "id", "three"), r"\$\.images\[3\]\.id is 'three', wanted a whole number"),
         (_changed("images", 3, "id", 0), "two of its images have the id 0"),
-        (_changed("categories", 1, "name", None), r"\$\.categories\[1\] has no `name`"),
+        (_changed("categories", 1, "name", None), r"\$\.categories\[1\] has no 'name'"),
         (_changed("categories", 1, "id", 5), "two of its categories have the id 5"),
         (
             _changed("annotations", 0, "bbox", None),
-            r"\$\.annotations\[0\] has no `bbox`",
+            r"\$\.annotations\[0\] has no 'bbox'",
         ),
         (
             _changed("annotations", 0, "bbox", [1, 2, 3]),
@@ -295,7 +295,7 @@ def _changed(key: str, index: int, field: str, value: Any) -> Document:
         ),
         (_changed("annotations", 0, "bbox", [1, 2, -3, 4]), "no side < 0"),
         (_changed("annotations", 0, "bbox", [1, 2, float("nan"), 4]), "NaN is not JSON"),
-        (_changed("annotations", 0, "category_id", None), r"\$\.annotations\[0\] has no `category_id`"),
+        (_changed("annotations", 0, "category_id", None), r"\$\.annotations\[0\] has no 'category_id'"),
         (_changed("annotations", 0, "category_id", 7), "is of category 7, which the file does not list"),
     ],
 )

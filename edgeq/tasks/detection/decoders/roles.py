@@ -51,7 +51,8 @@ def pick_options(post: Postprocessing, defaults: Mapping[str, float]) -> dict[st
     """
     for name, value in post.options.items():
         if name not in defaults:
-            raise InputError(f"decoder {post.decoder}: has no option {name!r}, only {', '.join(defaults)}")
+            known = f"only {', '.join(defaults)}" if defaults else "nor any other"
+            raise InputError(f"decoder {post.decoder}: has no option {name!r}, {known}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise InputError(f"decoder {post.decoder}: option {name!r} is {value!r}, wanted a number")
     return {**defaults, **post.options}

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq.reporting import average_precision
-from edgeq.reporting.average_precision import AREAS, class_ap, match, mean_ap
+from edgeq.tasks.detection import average_precision
+from edgeq.tasks.detection.average_precision import AREAS, class_ap, match, mean_ap
 from edgeq.tasks.detection.coco import GroundTruth, category_ids, evaluate, load_ground_truth
 from edgeq.tasks.detection.detections import Detections
-from edgeq.tasks.prediction_records import DetectionPredictions
+from edgeq.tasks.detection.records import DetectionPredictions
 from tests.reporting.made import make_detections, make_ground_truth, make_predictions
 from tests.tasks.detection.test_coco import mlperf_detections
 

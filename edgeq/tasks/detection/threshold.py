@@ -5,36 +5,14 @@ INT8 may keep AP and yet move scores; a threshold that was tuned on FP32 is then
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.reporting.average_precision import Matches
+from edgeq.tasks.detection.average_precision import Matches
+from edgeq.tasks.evidence import ScoreCurve
 
 _GRID = np.linspace(0.0, 1.0, 101)
 _IOU50 = 0
-
-
-@dataclass(frozen=True)
-class ScoreCurve:
-    """F1 over all classes at IoU .50, by threshold.
-
-    Attributes:
-        thresholds: 0, .01, ..., 1.
-        f1: F1 where detections of at least that score count, 0..1.
-        best_threshold: Lowest score of the detections that give the best F1.
-        best_f1: The best F1.
-    """
-
-    thresholds: tuple[float, ...]
-    f1: tuple[float, ...]
-    best_threshold: float
-    best_f1: float
-
-    def at(self, threshold: float) -> float:
-        """Returns F1 at a threshold, from the nearest one of the curve."""
-        return self.f1[round(threshold * (len(self.f1) - 1))]
 
 
 def score_curve(matches: Matches) -> ScoreCurve | None:

@@ -2,68 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.errors import InputError
-from edgeq.tasks.prediction_records import DetectionPredictions
+from edgeq.tasks.evidence import Box, Example
+
+if TYPE_CHECKING:
+    from edgeq.tasks.detection.records import DetectionPredictions
 
 # Boxes of one class that overlap by this much are the same find, as for AP50.
 _SAME = 0.5
-_THUMBNAIL_PX = 480
-_JPEG_QUALITY = 72
-
-
-@dataclass(frozen=True)
-class Box:
-    """A box in an image's pixels.
-
-    Attributes:
-        left: Left edge.
-        top: Upper edge.
-        width: Width.
-        height: Height.
-        label: Class name.
-        score: Score, 0..1; `None` for an annotation.
-        shared: Whether the other file sees it too.
-    """
-
-    left: float
-    top: float
-    width: float
-    height: float
-    label: str
-    score: float | None = None
-    shared: bool = True
-
-
-@dataclass(frozen=True)
-class Example:
-    """What two files see in one image.
-
-    Attributes:
-        image: File name.
-        width_px: Width of the image.
-        height_px: Height of the image.
-        difference: Sum of the scores of boxes that only one file sees, and of the differences of those that both see.
-        reference: Boxes of the reference.
-        other: Boxes of the other file.
-        truth: Annotated boxes.
-    """
-
-    image: str
-    width_px: int
-    height_px: int
-    difference: float
-    reference: tuple[Box, ...]
-    other: tuple[Box, ...]
-    truth: tuple[Box, ...]
 
 
 def most_different(
@@ -107,29 +59,6 @@ def most_different(
             )
         )  # fmt: skip
     return examples
-
-
-def thumbnail(folders: Sequence[Path], image: str) -> str | None:
-    """Returns an image, at most 480 pixels wide and high, as a JPEG data URI; `None` where no folder has it.
-
-    Raises:
-        InputError: the name leads out of a folder, or the image cannot be read.
-    """
-    from PIL import Image
-
-    from edgeq.inputs.images import read_image
-
-    for folder in folders:
-        if not (folder / image).resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{image!r}: leads out of {folder}; wanted the names of images in it")
-    path = next((folder / image for folder in folders if (folder / image).is_file()), None)
-    if path is None:
-        return None
-    picture = Image.fromarray(read_image(path))
-    picture.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-    stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import contextlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.tasks.prediction_records import DetectionPredictions
+if TYPE_CHECKING:
+    from edgeq.tasks.detection.records import DetectionPredictions
 
 AREAS = ("all", "small", "medium", "large")
 """COCO's areas of boxes: any, below 32x32 pixels, from 32x32 to 96x96, above."""

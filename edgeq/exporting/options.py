@@ -1,0 +1,41 @@
+"""`ExportOptions`: what the user decides about the files of one export, whatever their formats."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from edgeq.exporting.planning.selection import VitPlan
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Decisions about the files of one export. Which files an option changes is in `edgeq.sources.formats`.
+
+    Attributes:
+        keep: What stays in float: names, regular expressions, operator types, or parts of a transformer
+            (`edgeq.exporting.planning.selection.nodes_matching`).
+        vit_plan: What of a transformer runs in INT8: `fast`, `balanced` or `safe`
+            (`edgeq.exporting.planning.selection`, rule 8).
+        rescale: How channels between LayerNorm and linear layers are rescaled first, `smooth` or `unify`; exact in
+            float. By default they are not: on the trained ViT of the benchmarks INT8 gains nothing by it.
+        int8_deconv: Whether ConvTranspose runs in INT8 if the target by itself leaves it in float.
+        integer_io: Whether inputs and outputs of static TFLite files are integers.
+        compat: An older engine that has to run TFLite files correctly.
+    """
+
+    keep: tuple[str, ...] = ()
+    vit_plan: VitPlan = "balanced"
+    rescale: str | None = None
+    int8_deconv: bool = False
+    integer_io: bool = False
+    compat: str | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The options that are not at their default, as they are written on the command line."""
+        changed = [each.name for each in dataclasses.fields(self) if getattr(self, each.name) != each.default]
+        return [_WRITTEN.get(name, f"--{name.replace('_', '-')}") for name in changed]
+
+
+_WRITTEN = {"integer_io": "--int8-io"}

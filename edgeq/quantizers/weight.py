@@ -1,0 +1,102 @@
+"""`QuantizedWeight`: the integers of a constant and what they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgeq.schemes import PerAxis, PerGroup, Scheme
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedWeight:
+    """A quantized weight or bias: `real = (integer - zero_point) * scale`.
+
+    Attributes:
+        integers: Of the weight's shape, in the scheme's type.
+        scale: Positive steps, float32: `()` for one; `(channels,)` along an axis; in groups the weight's shape with the
+            number of groups in place of the length of the axis.
+        zero_point: The integers that stand for 0, of `scale`'s shape and the integers' type.
+        scheme: How they are stored; the axis of its granularity is a number.
+    """
+
+    integers: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray
+    scheme: Scheme
+
+    @property
+    def axis(self) -> int | None:
+        """The axis along which scales differ; `None` for one scale."""
+        granularity = self.scheme.granularity
+        return granularity.axis if isinstance(granularity, PerAxis | PerGroup) else None
+
+    @property
+    def dead(self) -> np.ndarray:
+        """Whether all that one scale is for is zero, of `scale`'s shape."""
+        zero: np.ndarray = reduced(np.logical_and, self.integers == spread(self.zero_point, self), self.scheme)
+        return zero
+
+    def dequantize(self) -> np.ndarray:
+        """Returns the real numbers, float32 of the weight's shape."""
+        steps = self.integers.astype(np.float64) - spread(self.zero_point, self).astype(np.float64)
+        numbers: np.ndarray = (steps * spread(self.scale, self).astype(np.float64)).astype(np.float32)
+        return numbers
+
+    def rescaled(self, weight: np.ndarray, scale: np.ndarray) -> QuantizedWeight:
+        """Returns the weight on other scales: where one changes its part is rounded anew, all else stays as it is.
+
+        Args:
+            weight: The float weight.
+            scale: The new scales, of the same shape.
+        """
+        scale = scale.astype(np.float32)
+        if np.array_equal(scale, self.scale):
+            return self
+        anew = replace(self, scale=scale)
+        changed = spread(scale != self.scale, self)
+        rounded = round_to(weight, scale, self.zero_point, self.scheme)
+        return replace(anew, integers=np.where(changed, rounded, self.integers))
+
+
+def round_to(weight: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, scheme: Scheme) -> np.ndarray:
+    """Returns the nearest integers of a weight on given scales, halves to even, outliers clipped."""
+    steps = np.rint(np.asarray(weight, np.float64) / _spread(scale, weight.shape, scheme).astype(np.float64))
+    shifted = steps + _spread(zero_point, weight.shape, scheme)
+    integers: np.ndarray = np.clip(shifted, scheme.qmin, scheme.qmax).astype(scheme.dtype)
+    return integers
+
+
+def spread(parameters: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
+    """Returns scales or zero points so that they go with the integers element by element."""
+    return _spread(parameters, weight.integers.shape, weight.scheme)
+
+
+def reduced(function: np.ufunc, array: np.ndarray, scheme: Scheme) -> np.ndarray:
+    """Returns one number for everything that has a scale of its own, of the scales' shape."""
+    granularity = scheme.granularity
+    if isinstance(granularity, PerGroup):
+        axis = granularity.axis % array.ndim
+        return np.asarray(function.reduceat(array, range(0, array.shape[axis], granularity.size), axis=axis))
+    if isinstance(granularity, PerAxis):
+        others = tuple(each for each in range(array.ndim) if each != _number(granularity) % array.ndim)
+        return np.asarray(function.reduce(array, axis=others))
+    return np.asarray(function.reduce(array, axis=None))
+
+
+def _spread(parameters: np.ndarray, shape: tuple[int, ...], scheme: Scheme) -> np.ndarray:
+    granularity = scheme.granularity
+    if isinstance(granularity, PerGroup):
+        axis = granularity.axis % len(shape)
+        return np.take(np.repeat(parameters, granularity.size, axis), range(shape[axis]), axis)
+    if isinstance(granularity, PerAxis) and parameters.ndim:
+        axis = _number(granularity) % len(shape)
+        return parameters.reshape([-1 if each == axis else 1 for each in range(len(shape))])
+    return parameters
+
+
+def _number(granularity: PerAxis) -> int:
+    if granularity.axis is None:
+        raise ValueError("the axis of a weight's channels is not known; a plan fills it in")
+    return granularity.axis

@@ -1,0 +1,89 @@
+"""Parameters in messages, shown as options."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+import typer.main
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeq.cli import app
+from edgeq.cli.console import describe_layers, print_failures
+from edgeq.cli.words import as_options
+from edgeq.errors import InputError
+from edgeq.exporting.quantization_facts import QuantizationFacts
+from edgeq.machine import parse_cpus
+
+OPTIONS = [
+    (command, option)
+    for command, declared in typer.main.get_group(app.app).commands.items()
+    for parameter in declared.params
+    if parameter.param_type_name == "option"
+    for option in parameter.opts
+]
+PARAMETERS = {option.removeprefix("--").replace("-", "_") for _, option in OPTIONS}
+
+
+@pytest.mark.parametrize(("command", "option"), OPTIONS)
+def test_every_option_of_every_command_is_named_by_its_parameter(command, option):
+    name = option.removeprefix("--").replace("-", "_")
+    assert as_options(f"`{name}` 'x': wanted y; omit `{name}`") == f"{option} 'x': wanted y; omit {option}"
+
+
+@given(st.text(st.characters(exclude_characters="`")), st.from_regex(r"[a-z_][a-z0-9_]*", fullmatch=True))
+def test_words_that_are_no_parameters_are_untouched(text, word):
+    if word not in PARAMETERS:
+        assert as_options(f"{text} `{word}`; {text}") == f"{text} `{word}`; {text}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "run `edgeq calibrate MODEL IMAGES --method best`",
+        "name another `python` in devices.toml",
+        "other `runtimes` in devices.toml",
+        "wanted `path,class`",
+        "keep and `Keep`",
+        "`keep",
+    ],
+)
+def test_a_message_without_parameters_is_as_it_was(text):
+    assert as_options(text) == text
+
+
+def test_a_warning_from_any_thread_names_options(edgeq, monkeypatch):
+    def warn(**_: Any) -> None:
+        log = logging.getLogger("edgeq.test").warning
+        thread = threading.Thread(target=log, args=("%s: try `vit_plan` safe; see `edgeq check`", "net"))
+        thread.start()
+        thread.join()
+        raise SystemExit
+
+    monkeypatch.setattr("edgeq.verbs.doctor.examine", warn)
+    assert edgeq("doctor").err == "warning: net: try --vit-plan safe; see `edgeq check`\n"
+
+
+def test_an_error_names_the_option_only_on_the_command_line(edgeq):
+    assert edgeq("bench", "net.onnx", "--cpus", "one").error.startswith("--cpus one: wanted numbers")
+    with pytest.raises(InputError, match=r"^`cpus` one: wanted numbers"):
+        parse_cpus("one")
+
+
+def test_why_a_layer_is_in_float_names_the_option():
+    facts = QuantizationFacts(int8_nodes=1, float_nodes={"/attention": "a product, which `vit_plan` fast quantizes"})
+    assert describe_layers(facts)[1] == "1 in float, a product, which --vit-plan fast quantizes: /attention"
+
+
+def test_why_a_device_failed_names_the_option(capsys):
+    print_failures({"pi": "pi: cannot run on these CPUs; omit `cpus`"})
+    assert capsys.readouterr().out == "pi  failed: cannot run on these CPUs; omit --cpus\n"
+
+
+def test_a_key_that_a_file_lacks_is_no_option(edgeq, tmp_path):
+    (tmp_path / "coco.json").write_text("{}")
+    error = edgeq("calibrate", "net.onnx", tmp_path / "coco.json", "--images", tmp_path).error
+    assert "coco.json: has no 'images'; expected a COCO annotation file" in error

@@ -1,0 +1,82 @@
+"""A new file format is one module and one line: it is written, compared, read and benchmarked like those of edgeq."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from edgeq import registry
+from edgeq.errors import InputError
+from edgeq.sources.artifact_file import open_artifact
+from edgeq.sources.formats import FORMATS, all_formats, format_of, get_format
+from tests.tiny import save_conv_net
+
+STUB = '''
+"""ONNX files under another name."""
+
+from edgeq.sources.engine_specs import read_onnx_specs
+from edgeq.exporting.onnx.writer import write_fp32
+from edgeq.sources.formats import FileFormat
+
+STUB = FileFormat(
+    name="stub", suffix=".stub", precisions=("fp32",), runtime="onnxruntime",
+    read="edgeq_stub_format:read", write="edgeq_stub_format:write",
+)
+
+
+def read(path):
+    return read_onnx_specs(path)
+
+
+def write(model, target, precision, folder, ranges):
+    import dataclasses
+
+    written = write_fp32(model, target, folder)
+    path = written.path.with_suffix(".stub")
+    written.path.rename(path)
+    written.manifest_path.unlink()
+    return dataclasses.replace(written, path=path, format="stub").save()
+'''
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installs a package of one module and one entry point."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "edgeq_stub_format.py").write_text(STUB)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "edgeq_stub_format", raising=False)
+    entry = EntryPoint("stub", "edgeq_stub_format:STUB", "edgeq.formats")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry] if group == "edgeq.formats" else [])
+
+
+def test_a_format_is_one_module_and_one_line(stub: None, edgeq, tmp_path: Path) -> None:
+    model = save_conv_net(tmp_path / "net.onnx").path
+    (tmp_path / "net.onnx.json").unlink()
+    (tmp_path / "preset.toml").write_text('[preprocessing]\nheight_px = 16\nwidth_px = 16\nresize = "stretch"\n')
+    export = ["export", model, "--preset", tmp_path / "preset.toml", "--out", tmp_path / "out"]
+    outcome = edgeq(*export, "--format", "stub", "--precision", "fp32")
+    assert outcome.code == 0, outcome
+    written = tmp_path / "out" / "net.x86.fp32.stub"
+    assert open_artifact(written).format == "stub"
+    (tmp_path / "out" / "net.x86.fp32.stub.json").unlink()
+    described = open_artifact(written)
+    assert (described.format, [spec.name for spec in described.outputs]) == ("stub", ["first", "last"])
+    assert "--precision int8: known are fp32 (stub)" in edgeq(*export, "--format", "stub", "--precision", "int8").error
+    assert "--keep: changes no stub files" in edgeq(*export, "--format", "stub", "--keep", "Conv").error
+
+
+def test_suffixes_belong_to_one_format_each(stub: None) -> None:
+    formats = all_formats()
+    assert {each.name for each in formats} == {*FORMATS, "stub"}
+    assert [format_of(each.suffix) for each in formats] == formats
+    assert format_of(".pb") is None
+
+
+def test_an_unknown_format_is_named() -> None:
+    with pytest.raises(InputError, match="unknown format 'gguf'; known: onnx, tflite"):
+        get_format("gguf")
