@@ -115,15 +115,17 @@ def load(
         dynamic_batch=dynamic_batch,
     )
     if isinstance(model, str | os.PathLike):
-        for parameter, is_given in (("example_input", example_input is not None), ("name", name is not None)):
-            if is_given:
+        for_modules: dict[str, object] = {"example_input": example_input, "name": name}
+        for parameter, given in for_modules.items():
+            if given is not None:
                 raise InputError(f"`{parameter}` is for a torch.nn.Module; omit it, or give the module as `model`")
         reference = os.fspath(model)
         request = dataclasses.replace(request, reference=reference)
         name = Path(reference).stem if reference.endswith((".onnx", ".tflite")) else reference.rpartition(":")[2]
     else:
-        for parameter, is_given in (("size", size is not None), ("weights", weights is not None)):
-            if is_given:
+        for_files: dict[str, object] = {"size": size, "weights": weights}
+        for parameter, given in for_files.items():
+            if given is not None:
                 raise InputError(f"`{parameter}` cannot be combined with a torch.nn.Module, which has its own; omit it")
         name = type(model).__name__ if name is None else name
         if not isinstance(name, str) or re.fullmatch(r"[\w-]{1,100}", name) is None:

@@ -107,7 +107,7 @@ class CalibrationSource:
             model: The float model.
             out: Folder for a new file.
             threads: CPU threads for calibration.
-            targets: Targets beside those of edgeq that a new file has to serve.
+            targets: Targets besides those of edgeq that a new file has to serve.
 
         Raises:
             InputError: the file is broken, or a cache is to change its method.

@@ -345,12 +345,6 @@ class _Export:
             files += self._write_installed(get_format(name), model, ranges, inputs, reference)
         return ExportResult(model, opened.folded.folded, opened.folded.left, tuple(files), path)
 
-    @property
-    def _example(self) -> np.ndarray | None:
-        """An input of a model for which no image can be drawn, because no preset says how it takes them."""
-        module = self.request.module
-        return None if module is None or self.request.preset is not None else module.example.numpy()
-
     def _check_graph(self, model: FloatModel) -> None:
         """Refuses options that mean nothing to a model."""
         if self.options.vit_plan != "balanced" and not find_transformer(model.graph).blocks:
@@ -359,6 +353,12 @@ class _Export:
             )
         if self.options.int8_deconv and not any(node.op_type == "ConvTranspose" for node in model.graph.graph):
             raise InputError("--int8-deconv: the model has no ConvTranspose; omit --int8-deconv")
+
+    @property
+    def _example(self) -> np.ndarray | None:
+        """An input of a model for which no image can be drawn, because no preset says how it takes them."""
+        module = self.request.module
+        return None if module is None or self.request.preset is not None else module.example.numpy()
 
     def _rescale_channels(self, model: FloatModel, method: str) -> None:
         source = self.calibration
