@@ -19,7 +19,7 @@ SAYS = {
     "calibrate_once": ["x86 artifacts/x86/net.x86.int8.onnx", "jetson-orin artifacts/jetson-orin", "minmax "],
     "evaluate_and_gate": ["AP 0.", "max-drop: ", "latency-ratio: ", "wrote report.md"],
     "own_detector": ["artifacts/CenterNet.x86.int8.onnx cosine ", "fp32 ", " ms", "int8 AP "],
-    "vit": ["fast ", "balanced ", "safe ", " dB "],
+    "vit": ["fast ", "balanced ", "safe ", " cosine "],
 }
 """Example -> what it prints, besides figures."""
 

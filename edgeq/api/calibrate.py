@@ -58,7 +58,7 @@ def calibrate(
     if isinstance(data, str | os.PathLike):
         data = list_images(Path(data), optional_path(images, "images"))
     elif images is not None:
-        raise InputError("`images` is the folder of a COCO file's images, and `data` is no file; omit `images`")
+        raise InputError("`images` is the folder of a COCO file's images, and `data` is not a file; omit `images`")
     with reporting(progress):
         return run(
             model.open(),

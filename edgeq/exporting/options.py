@@ -33,9 +33,9 @@ class ExportOptions:
 
     @property
     def given(self) -> list[str]:
-        """The options that are not at their default, as they are written on the command line."""
+        """The options that are not at their default, by the names of their parameters in `edgeq.export`."""
         changed = [each.name for each in dataclasses.fields(self) if getattr(self, each.name) != each.default]
-        return [_WRITTEN.get(name, f"--{name.replace('_', '-')}") for name in changed]
+        return [_CALLED.get(name, name) for name in changed]
 
 
-_WRITTEN = {"integer_io": "--int8-io"}
+_CALLED = {"integer_io": "int8_io"}

@@ -19,14 +19,14 @@ class FileFormat:
     """A format of model files.
 
     Attributes:
-        name: As written after `--format` and in manifests.
+        name: As the parameter `format` and manifests have it.
         suffix: Of its files, with the dot.
         precisions: What a model is written in.
         runtime: Name of the runtime that files are compared with their model in.
         read: `package.module:function` that returns the inputs and outputs of a file without a manifest:
             `(path) -> (inputs, outputs)`, as `edgeq.exporting.artifact.TensorSpec`.
-        effects: Option of `edgeq export` -> the precisions whose files it changes. An option that changes no file that
-            is asked for is refused.
+        effects: Parameter of `edgeq.export` -> the precisions whose files it changes. An option that changes no file
+            that is asked for is refused.
         write: `package.module:function` that writes one file of an installed format:
             `(model, target, precision, folder, ranges) -> Artifact`, with a `FloatModel`, a `Target`, and `Ranges` for
             precisions with static ranges. Such a format is written for every target, when it is asked for by name.
@@ -60,10 +60,10 @@ ONNX = FileFormat(
     runtime="onnxruntime",
     read="edgeq.sources.engine_specs:read_onnx_specs",
     effects={
-        "--keep": _QUANTIZED,
-        "--vit-plan": _QUANTIZED,
-        "--rescale": frozenset({"fp32", "fp16", *_QUANTIZED}),
-        "--int8-deconv": frozenset({"int8"}),
+        "keep": _QUANTIZED,
+        "vit_plan": _QUANTIZED,
+        "rescale": frozenset({"fp32", "fp16", *_QUANTIZED}),
+        "int8_deconv": frozenset({"int8"}),
     },
 )
 
@@ -73,7 +73,7 @@ TFLITE = FileFormat(
     precisions=("fp32", "fp16", "int8", "int16x8", "dynamic"),
     runtime="litert",
     read="edgeq.sources.engine_specs:read_tflite_specs",
-    effects={"--keep": _QUANTIZED, "--vit-plan": _QUANTIZED, "--int8-io": _STATIC, "--compat": _QUANTIZED},
+    effects={"keep": _QUANTIZED, "vit_plan": _QUANTIZED, "int8_io": _STATIC, "compat": _QUANTIZED},
 )
 
 FORMATS: dict[str, str] = {"onnx": "edgeq.sources.formats:ONNX", "tflite": "edgeq.sources.formats:TFLITE"}

@@ -37,6 +37,7 @@ from edgeq.exporting.signal.ratio import Signal
 from edgeq.exporting.tflite import writer as tflite_writer
 from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
 from edgeq.files import require_writable
+from edgeq.inputs import Item
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import registered
 from edgeq.sources.formats import FORMATS, FileFormat, get_format
@@ -49,9 +50,9 @@ PRECISIONS = {name: get_format(name).precisions for name in FORMATS}
 """File format -> the precisions that it is written in."""
 
 RESCALINGS = {"smooth": smooth_channels, "unify": unify_channels}
-"""What `--rescale` takes: SmoothQuant's way and RepQ-ViT's."""
+"""What `rescale` takes: SmoothQuant's way and RepQ-ViT's."""
 
-_FOR_GRAPHS = frozenset({"--vit-plan", "--rescale", "--int8-deconv", "--size", "--dynamic-batch"})
+_FOR_GRAPHS = frozenset({"vit_plan", "rescale", "int8_deconv", "size", "dynamic_batch"})
 """Options that a TFLite file is too late for."""
 
 _DEFAULT_OPSET = ModelRequest("").opset
@@ -147,9 +148,9 @@ def export_model(
     if options.int8_deconv:
         target = _with_int8_deconv(target)
     if options.vit_plan not in get_args(VitPlan):
-        raise InputError(f"--vit-plan {options.vit_plan}: wanted one of {', '.join(get_args(VitPlan))}")
+        raise InputError(f"`vit_plan` {options.vit_plan}: wanted one of {', '.join(get_args(VitPlan))}")
     if options.rescale is not None and options.rescale not in RESCALINGS:
-        raise InputError(f"--rescale {options.rescale}: wanted one of {', '.join(RESCALINGS)}")
+        raise InputError(f"`rescale` {options.rescale}: wanted one of {', '.join(RESCALINGS)}")
     is_tflite = request.reference.endswith(".tflite")
     formats = formats or (("tflite",) if is_tflite else target.formats)
     _check_formats(target, formats, is_tflite, options)
@@ -158,7 +159,7 @@ def export_model(
     if target.rules.fp16 == "graph" and request.opset < target.rules.opset:
         raise InputError(
             f"opset {request.opset}: Q/DQ nodes take FP16 scales from opset {target.rules.opset} on, and {target.name} "
-            "wants them; omit --opset"
+            "wants them; omit `opset`"
         )
     if target.rules.calibration_cache and "int8" in precisions and "fp32" not in precisions:
         precisions = ("fp32", *precisions)
@@ -171,21 +172,21 @@ def _check_formats(target: Target, formats: Sequence[str], is_tflite: bool, opti
     for name in formats:
         if name not in target.formats and (name in FORMATS or name not in registered("format", FORMATS)):
             raise InputError(
-                f"--format {name}: the target {target.name} takes {' and '.join(target.formats)}; TFLite files are "
-                "written for --target arm, and run on x86 too"
+                f"`format` {name}: the target {target.name} takes {' and '.join(target.formats)}; TFLite files are "
+                "written for `target` arm, and run on x86 too"
             )
     if is_tflite and tuple(formats) != ("tflite",):
         raise InputError("a TFLite file becomes TFLite files only; start from the torch model or the ONNX file")
     if options.compat not in (None, *COMPATIBLE):
-        raise InputError(f"--compat {options.compat}: known are {', '.join(COMPATIBLE)}")
+        raise InputError(f"`compat` {options.compat}: known are {', '.join(COMPATIBLE)}")
     if "tflite" not in formats and (options.integer_io or options.compat):
-        raise InputError("--int8-io and --compat are for TFLite files; choose --target arm")
+        raise InputError("`int8_io` and `compat` are for TFLite files; choose `target` arm")
 
 
 def _with_int8_deconv(target: Target) -> Target:
     rules = target.rules
     if rules.static("ConvTranspose") is not None:
-        raise InputError(f"--int8-deconv: the target {target.name} runs ConvTranspose in INT8 by itself; omit it")
+        raise InputError(f"`int8_deconv`: the target {target.name} runs ConvTranspose in INT8 by itself; omit it")
     return dataclasses.replace(target, rules=rules.requested("ConvTranspose"))
 
 
@@ -196,10 +197,10 @@ def _check_precisions(
     unknown = [precision for precision in precisions if precision not in known]
     if unknown or not precisions:
         raise InputError(
-            f"--precision {','.join(unknown) or '(none)'}: known are {', '.join(known)} ({' and '.join(formats)})"
+            f"`precision` {','.join(unknown) or '(none)'}: known are {', '.join(known)} ({' and '.join(formats)})"
         )
     if "dynamic" in precisions and not target.rules.takes_dynamic:
-        raise InputError(f"--precision dynamic: the engines of {target.name} take no dynamic INT8 files; choose int8")
+        raise InputError(f"`precision` dynamic: the engines of {target.name} take no dynamic INT8 files; choose int8")
     if calibration is not None and calibration.is_cache and not target.rules.symmetric:
         raise InputError(
             f"{calibration.source}: a calibration cache holds symmetric ranges alone, which cost {target.name} half "
@@ -208,7 +209,7 @@ def _check_precisions(
     needing = [precision for precision in precisions if precision in STATIC_PRECISIONS]
     if needing and calibration is None:
         raise InputError(
-            f"{needing[0]} needs ranges: give --calib with images, or with a ranges file of `edgeq calibrate`"
+            f"{needing[0]} needs ranges: give `calib` with images, or with a ranges file of `edgeq calibrate`"
         )
 
 
@@ -224,10 +225,10 @@ def _check_effects(
         precisions: Of the files.
         given: The options that are not at their default.
     """
-    if "--rescale" in given and "tflite" in formats:
+    if "rescale" in given and "tflite" in formats:
         raise InputError(
-            "--rescale: a TFLite file cannot hold it, its converter moves a LayerNorm's scale into the layers behind; "
-            "add --format onnx"
+            "`rescale`: a TFLite file cannot hold it, its converter moves a LayerNorm's scale into the layers behind; "
+            "add `format` onnx"
         )
     for option in given:
         effects = [get_format(name).effects.get(option, frozenset()) for name in formats]
@@ -235,28 +236,30 @@ def _check_effects(
         if not effective.intersection(precisions):
             wanted = ", ".join(sorted(effective)) or "no"
             raise InputError(
-                f"{option}: changes {wanted} {' and '.join(formats)} files, and {', '.join(precisions)} is asked for; "
-                f"omit {option}"
+                f"`{option}`: changes {wanted} {' and '.join(formats)} files, and {', '.join(precisions)} is asked "
+                f"for; omit `{option}`"
             )
     if request.reference.endswith(".tflite"):
-        further = (("--size", request.size is not None), ("--dynamic-batch", request.dynamic_batch))
+        further = (("size", request.size is not None), ("dynamic_batch", request.dynamic_batch))
         for option in (*given, *(option for option, is_given in further if is_given)):
             if option in _FOR_GRAPHS:
-                raise InputError(f"{option}: does not go with a TFLite file; start from the torch model or ONNX file")
+                raise InputError(
+                    f"`{option}`: cannot be combined with a TFLite file; start from the torch model or ONNX file"
+                )
     if "onnx" not in formats:
         for option, is_given in (
-            ("--opset", request.opset not in (_DEFAULT_OPSET, target.rules.opset)),
-            ("--dynamic-batch", request.dynamic_batch),
+            ("opset", request.opset not in (_DEFAULT_OPSET, target.rules.opset)),
+            ("dynamic_batch", request.dynamic_batch),
         ):
             if is_given:
-                raise InputError(f"{option}: is for ONNX files, and {', '.join(formats)} is written; omit {option}")
+                raise InputError(f"`{option}`: is for ONNX files, and {', '.join(formats)} is written; omit `{option}`")
 
 
 def check_calibration_options(
     target_name: str,
     precisions: Sequence[str],
     rescale: str | None,
-    calib: Path | None,
+    calib: Path | Ranges | Sequence[Item] | None,
     images: Path | None,
     method: str | None,
     num: int | None,
@@ -269,7 +272,7 @@ def check_calibration_options(
         target_name: A name of `edgeq.targets.TARGETS`.
         precisions: Of the files.
         rescale: What rescales channels, which takes images.
-        calib: The source.
+        calib: The source, see `CalibrationSource`.
         images: Folder of a COCO file's images.
         method: The method that is asked for.
         num: The number of images that is asked for.
@@ -277,25 +280,29 @@ def check_calibration_options(
     Raises:
         InputError: an option has no effect.
     """
-    typed = {"--images": images, "--method": method, "--num": num}
+    typed = {"images": images, "method": method, "num": num}
     given = [option for option, value in typed.items() if value is not None]
     if calib is None:
         if given:
-            raise InputError(f"{given[0]}: says how --calib is read, and there is none; give --calib")
+            raise InputError(f"`{given[0]}`: says how `calib` is read, and there is none; give `calib`")
         return
-    source = CalibrationSource(calib)
-    no_images = source.is_ranges_file or source.is_cache
-    if no_images and (unread := [option for option in given if option != "--method"]):
-        raise InputError(f"{unread[0]}: {calib} holds ranges already, no image is read; omit {unread[0]}")
-    if images is not None and calib.is_dir():
-        raise InputError(f"--images: {calib} is a folder of images itself; omit --images")
+    no_images = not CalibrationSource(calib).has_images
+    written = str(calib) if isinstance(calib, Path) else "in memory"
+    if no_images and (unread := [option for option in given if option != "method"]):
+        raise InputError(f"`{unread[0]}`: {written} holds ranges already, no image is read; omit `{unread[0]}`")
+    if images is not None and not isinstance(calib, Path):
+        raise InputError("`images`: is for a COCO annotation file, and `calib` is in memory; omit `images`")
+    if images is not None and isinstance(calib, Path) and calib.is_dir():
+        raise InputError(f"`images`: {calib} is a folder of images itself; omit `images`")
     if _takes_ranges(get_target(target_name), precisions):
         return
     if no_images:
-        raise InputError(f"--calib {calib}: {', '.join(precisions)} files need no ranges; omit --calib")
+        raise InputError(
+            f"`calib`: {', '.join(precisions)} files need no ranges, and {written} holds them; omit `calib`"
+        )
     if method is not None or (num is not None and rescale is None):
-        option = "--num" if method is None else "--method"
-        raise InputError(f"{option}: {', '.join(precisions)} files need no ranges; omit {option}")
+        option = "num" if method is None else "method"
+        raise InputError(f"`{option}`: {', '.join(precisions)} files need no ranges; omit `{option}`")
 
 
 def _takes_ranges(target: Target, precisions: Sequence[str]) -> bool:
@@ -344,10 +351,10 @@ class _Export:
         """Refuses options that mean nothing to a model."""
         if self.options.vit_plan != "balanced" and not find_transformer(model.graph).blocks:
             raise InputError(
-                f"--vit-plan {self.options.vit_plan}: the model has no attention that edgeq knows; omit --vit-plan"
+                f"`vit_plan` {self.options.vit_plan}: the model has no attention that edgeq knows; omit `vit_plan`"
             )
         if self.options.int8_deconv and not any(node.op_type == "ConvTranspose" for node in model.graph.graph):
-            raise InputError("--int8-deconv: the model has no ConvTranspose; omit --int8-deconv")
+            raise InputError("`int8_deconv`: the model has no ConvTranspose; omit `int8_deconv`")
 
     @property
     def _example(self) -> np.ndarray | None:
@@ -358,11 +365,11 @@ class _Export:
     def _rescale_channels(self, model: FloatModel, method: str) -> None:
         source = self.calibration
         if source is None or not source.has_images:
-            raise InputError(f"--rescale {method}: measures channels on images; give --calib with images")
+            raise InputError(f"`rescale` {method}: measures channels on images; give `calib` with images")
         statistics = channel_statistics(model, source.data(), num=min(source.num, 128), threads=self.threads)
         if not RESCALINGS[method](model.graph, statistics).done:
             raise InputError(
-                f"--rescale {method}: the model has no LayerNorm that linear layers alone read; omit --rescale"
+                f"`rescale` {method}: the model has no LayerNorm that linear layers alone read; omit `rescale`"
             )
 
     def from_tflite(self) -> ExportResult:
@@ -390,7 +397,7 @@ class _Export:
         self, model: FloatModel, converted: TfliteModel, ranges: Ranges | None, inputs: Sequence[np.ndarray]
     ) -> tuple[Options, Known | None]:
         """Returns how TFLite files are written, `keep` translated, and the ranges of their tensors."""
-        if not get_format("tflite").effects["--keep"].intersection(self.precisions):
+        if not get_format("tflite").effects["keep"].intersection(self.precisions):
             return self._tflite_options(()), None
         keep = (*self.options.keep, *kept_by_vit_plan(model.graph, self.options.vit_plan))
         if ranges is None and not keep:

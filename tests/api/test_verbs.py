@@ -283,7 +283,7 @@ def test_values_beyond_the_pre_processing_are_refused(model):
         ({"out": 5}, "`out` is of type int; wanted a path"),
         ({"format": "caffe"}, "caffe"),
         ({"vit_plan": "brave"}, "brave"),
-        ({"images": "a"}, "`images` is the folder of a COCO file's images, and `calib` is no file"),
+        ({"images": "a"}, "`images` is the folder of a COCO file's images, and `calib` is not a file"),
         ({"method": "mse"}, "`method` 'mse' says how `calib` is read; give `calib`"),
         ({"progress": 3}, "`progress` is of type int; wanted a class or function"),
     ],

@@ -169,7 +169,7 @@ def test_a_node_without_counterpart_is_told(pair: Pair) -> None:
     name = next(str(node.name) for node in pair.model.graph.graph if node.op_type == "Conv")
     with pytest.raises(InputError, match="the nodes that it matches have no counterpart in the TFLite file"):
         translate_keep(pair.model, pair.converted, {}, [name])
-    with pytest.raises(InputError, match="--keep 'nothing': matches no node"):
+    with pytest.raises(InputError, match="`keep` 'nothing': matches no node"):
         translate_keep(pair.model, pair.converted, pair.matched, ["nothing"])
 
 

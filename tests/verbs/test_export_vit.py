@@ -145,7 +145,7 @@ def test_the_plans_reach_dynamic_files(images, tmp_path):
 
 def test_rescaled_channels_are_refused_for_tflite_files(images, tmp_path):
     """The converter folds the scale of a LayerNorm into the layers behind it, and so takes back what was rescaled."""
-    with pytest.raises(InputError, match=r"--rescale: a TFLite file cannot hold it.*add --format onnx"):
+    with pytest.raises(InputError, match=r"`rescale`: a TFLite file cannot hold it.*add `format` onnx"):
         export(images, tmp_path, rescale="smooth", target="arm")
     assert not list(tmp_path.iterdir())
 
@@ -171,7 +171,7 @@ def test_rescaling_wants_images(images, tmp_path):
     ranges = export(images, tmp_path).ranges_path
     assert ranges is not None
     request = ModelRequest("tests.verbs.test_export_vit:small_vit", preset=str(images / "preset.toml"))
-    with pytest.raises(InputError, match="--rescale smooth: measures channels on images"):
+    with pytest.raises(InputError, match="`rescale` smooth: measures channels on images"):
         export_model(
             request, "x86", ("int8",), tmp_path, calibration=CalibrationSource(ranges),
             options=ExportOptions(rescale="smooth"),
@@ -197,7 +197,7 @@ def test_fp16_files_for_tensorrt_are_audited_with_ranges(images, tmp_path):
 
 def test_a_wrong_plan_is_told(images, tmp_path):
     request = dataclasses.replace(ModelRequest("tests.verbs.test_export_vit:small_vit"), preset="imagenet")
-    with pytest.raises(InputError, match="--vit-plan quick: wanted one of fast, balanced, safe"):
+    with pytest.raises(InputError, match="`vit_plan` quick: wanted one of fast, balanced, safe"):
         export_model(
             request, "x86", ("fp32",), tmp_path, options=ExportOptions(vit_plan="quick"),  # type: ignore[arg-type]
         )  # fmt: skip

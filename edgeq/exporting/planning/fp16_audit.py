@@ -99,7 +99,7 @@ def audit_fp16(model: ir.Model, ranges: Ranges | None) -> dict[str, str]:
     if unseen:
         _log.info(
             "FP16 audit: %d tensors of normalisations, softmaxes and sums were not observed%s",
-            *(len(unseen), "; give --calib to have them checked" if ranges is None else ", calibrate again"),
+            *(len(unseen), "; give `calib` to have them checked" if ranges is None else ", calibrate again"),
         )
     return {} if ranges is None else _Audit(model, ranges).islands()
 

@@ -57,7 +57,7 @@ FUSED_HEADS, FUSED_TOKENS = (16, 32, 64), 512
 """Sizes of heads, and most tokens, that TensorRT's fused INT8 attention takes."""
 
 SAFE_FLOATS = ("vit.fc2", "vit.projection")
-"""What `--vit-plan safe` keeps beside all that `balanced` does: the layers that write into the residual stream."""
+"""What `vit_plan` safe keeps beside all that `balanced` does: the layers that write into the residual stream."""
 
 _BEHIND_HEADS = MOVES_VALUES | {
     "Sigmoid",
@@ -200,7 +200,7 @@ def nodes_matching(model: ir.Model, pattern: str) -> list[ir.Node]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"--keep {pattern!r}: is not a regular expression ({error})") from None
+        raise InputError(f"`keep` {pattern!r}: is not a regular expression ({error})") from None
     matched = matching_nodes(model, pattern)
     if matched is None:
         matched = [
@@ -209,7 +209,7 @@ def nodes_matching(model: ir.Model, pattern: str) -> list[ir.Node]:
         ]  # fmt: skip
     if not matched:
         names = ", ".join(str(node.name) for node in list(model.graph)[:5])
-        raise InputError(f"--keep {pattern!r}: matches no node; names look like {names}")
+        raise InputError(f"`keep` {pattern!r}: matches no node; names look like {names}")
     return matched
 
 

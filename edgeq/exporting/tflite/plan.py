@@ -280,7 +280,7 @@ def _kept(graph: Graph, keep: Sequence[str]) -> dict[int, str]:
         matched = matched or _matching(graph, pattern)
         if not matched:
             names = ", ".join(_name(graph, operator) for operator in graph.operators[:5])
-            raise InputError(f"--keep {pattern!r}: matches no operator; they are named by their outputs, like {names}")
+            raise InputError(f"`keep` {pattern!r}: matches no operator; they are named by their outputs, like {names}")
         kept.update(dict.fromkeys(matched, pattern))
     return kept
 
@@ -289,7 +289,7 @@ def _matching(graph: Graph, pattern: str) -> list[int]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"--keep {pattern!r}: is not a regular expression ({error})") from None
+        raise InputError(f"`keep` {pattern!r}: is not a regular expression ({error})") from None
     return [operator.index for operator in graph.operators if expression.fullmatch(_name(graph, operator))]
 
 

@@ -149,7 +149,7 @@ def _sources(graph: Graph, index: int, known: Mapping[str, tuple[Ranges, str]]) 
     producer = graph.producer.get(index)
     if producer is None or producer.kind not in TFLITE_MOVES_VALUES:
         raise MismatchError(
-            f"the ranges hold no interval for the TFLite tensor {name!r}; give --calib with images, so that it can be "
+            f"the ranges hold no interval for the TFLite tensor {name!r}; give `calib` with images, so that it can be "
             "observed"
         )
     return [source for given in graph.moved(producer) for source in _sources(graph, given, known)]

@@ -240,7 +240,7 @@ def test_a_tensor_without_range_is_a_mismatch_and_leaves_nothing(detector, known
     needed = tensors_to_calibrate(detector, ["int8"], Options())
     assert {"image", "conv_2d_1"} <= set(needed) <= set(known.tensors)
     less = Known({name: each for name, each in known.tensors.items() if name != "conv_2d_5"})
-    with pytest.raises(MismatchError, match="no interval for the TFLite tensor 'conv_2d_5'; give --calib with images"):
+    with pytest.raises(MismatchError, match="no interval for the TFLite tensor 'conv_2d_5'; give `calib` with images"):
         write(detector, "arm", "int8", tmp_path, Options(), less)
     assert list(tmp_path.iterdir()) == []
 
