@@ -14,7 +14,7 @@ JETSON_ORIN = Target(
         # The newest that TensorRT 8.6 reads.
         opset=17,
         # INT8 deconvolutions can be slower than FP16 ones, and a Q behind them fails to fuse in some versions 8:
-        # `int8_deconv` adds ConvTranspose.
+        # `--int8-deconv` adds ConvTranspose.
         int8_ops=frozenset({"Conv", "Gemm", "MatMul", "Add"}),
         # The parser takes no zero point but zero.
         activation_dtype="int8",
