@@ -78,13 +78,12 @@ def one_conversion_per_model(tmp_path_factory) -> Iterator[None]:
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "conversions"
     original = tflite._run
 
-    def convert(job: tflite._Job) -> None:
+    def convert(job: tflite.Conversion) -> None:
         if not (job.onnx or is_zoo_name(job.reference) or job.reference.startswith("tests.")):
             original(job)
             return
-        files = {name: sha256_file(Path(path)) for name, path in (("onnx", job.onnx), ("weights", job.weights)) if path}
-        asked = msgspec.to_builtins(job) | files | {"out": ""}
-        kept, out = folder / f"{sha256_json(asked)}.tflite", Path(job.out)
+        files = {name: sha256_file(Path(path)) for name in ("onnx", "weights") if (path := getattr(job, name))}
+        kept, out = folder / f"{sha256_json(msgspec.structs.asdict(job) | files | {'out': ''})}.tflite", Path(job.out)
         if kept.is_file():
             shutil.copyfile(kept, out)
         else:

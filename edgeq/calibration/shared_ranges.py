@@ -1,4 +1,4 @@
-"""Shares one calibration, and one `--keep`, between the ONNX graph and the TFLite file of a model."""
+"""Shares one calibration, and one `keep`, between the ONNX graph and the TFLite file of a model."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def collect_ranges(
 def translate_keep(
     model: FloatModel, converted: TfliteModel, matched: Mapping[str, str], keep: Sequence[str]
 ) -> list[str]:
-    """Returns what `--keep` means in the TFLite file: the operators that compute what the named ONNX nodes compute.
+    """Returns what `keep` means in the TFLite file: the operators that compute what the named ONNX nodes compute.
 
     Raises:
         InputError: an entry matches neither an ONNX node nor a TFLite operator.
