@@ -44,11 +44,8 @@ _OPTIONS_OF_OTHERS = {"--system-site-packages"}
 _PASS_OPTIONS = {"edgeq/devices/environment.py", "edgeq/devices/on_device/venv.py", "edgeq/sensors/nvidia_gpu.py"}
 """Modules that give options to other programs."""
 _COMMAND_LINES = ("edgeq/cli/", "edgeq/models/train_shapes.py")
-_NAME_OPTIONS_STILL = (
-    "edgeq/exporting/planning/", "edgeq/exporting/tensorrt/", "edgeq/exporting/tflite/",
-    "edgeq/sources/model.py", "edgeq/tasks/", "edgeq/verbs/export.py", "edgeq/verbs/gate.py",
-)  # fmt: skip
-"""Modules whose messages are still to be written in parameters."""
+_NAME_OPTIONS_STILL = ("edgeq/exporting/planning/selection.py",)
+"""Modules whose texts name options: the reasons of layers stand in manifests, whose bytes would change."""
 
 _GENERATED = re.compile(r"<!-- (?!cli)\w+:begin -->.*?<!-- \w+:end -->", re.DOTALL)
 _CODE = re.compile(r"^```.*?^```|^    [^\n]*|`[^`\n]*`", re.DOTALL | re.MULTILINE)

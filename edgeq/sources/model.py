@@ -139,7 +139,7 @@ def _require_preset(request: ModelRequest, name: str) -> str:
     if request.preset is None:
         raise InputError(
             f"{name}: how its input is prepared and its outputs are read must be declared; "
-            f"give --preset {', '.join(preset_names())} or a TOML file"
+            f"give `preset` {', '.join(preset_names())} or a TOML file"
         )
     return request.preset
 
@@ -147,7 +147,7 @@ def _require_preset(request: ModelRequest, name: str) -> str:
 def _open_onnx(request: ModelRequest) -> OpenedModel:
     path = Path(request.reference)
     if request.weights is not None:
-        raise InputError(f"--weights {request.weights}: an ONNX file holds its weights already; omit --weights")
+        raise InputError(f"`weights` {request.weights}: an ONNX file holds its weights already; omit `weights`")
     graph = read_onnx(path)
     if request.size is not None:
         set_input_size(graph, *request.size)
@@ -155,8 +155,8 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
         make_static(graph)
     elif all(value.shape and isinstance(value.shape[0], int) for value in graph.graph.inputs):
         raise InputError(
-            f"--dynamic-batch: {path.name} is fixed to the input shape {graph.graph.inputs[0].shape}; omit "
-            "--dynamic-batch, or export the file with a free batch"
+            f"`dynamic_batch`: {path.name} is fixed to the input shape {graph.graph.inputs[0].shape}; omit "
+            "`dynamic_batch`, or export the file with a free batch"
         )
     clean(graph)
     graph = convert_opset(graph, request.opset)
@@ -200,7 +200,7 @@ def _open_torch(request: ModelRequest) -> OpenedModel:
     preset = load_preset(preset_name, request.size or _metadata_size(metadata) or own_size)
     size = (preset.preprocessing.height_px, preset.preprocessing.width_px)
     if request.reference in CENTERNET_DEPTHS and any(side % _CENTERNET_STRIDE for side in size):
-        raise InputError(f"--size {size[0]}x{size[1]}: CenterNet wants sides that are multiples of {_CENTERNET_STRIDE}")
+        raise InputError(f"`size` {size[0]}x{size[1]}: CenterNet wants sides that are multiples of {_CENTERNET_STRIDE}")
     if vit is not None:
         _check_patches(request.reference, vit, size)
     if is_zoo_name(request.reference):
@@ -239,7 +239,7 @@ def _check_patches(reference: str, config: VitConfig, size: ImageSize) -> None:
         raise InputError(
             f"an input of {size[0]}x{size[1]} is {patches} patches of {config.patch_px}x{config.patch_px} pixels, and "
             f"the position table of {reference} has {config.patches}: only {config.image_px}x{config.image_px} fits "
-            "it; omit --size"
+            "it; omit `size`"
         )
 
 
@@ -254,7 +254,7 @@ def _zoo_preset(reference: str) -> str:
         return "imagenet"
     raise InputError(
         f"{reference}: how its input is prepared must be declared; "
-        f"give --preset {', '.join(preset_names())} or a TOML file"
+        f"give `preset` {', '.join(preset_names())} or a TOML file"
     )
 
 
@@ -267,7 +267,7 @@ def _metadata_size(metadata: dict[str, str]) -> ImageSize | None:
     return parse_size(metadata["input_size"], "input_size of the weights") if "input_size" in metadata else None
 
 
-def parse_size(text: str, source: str = "--size") -> ImageSize:
+def parse_size(text: str, source: str = "`size`") -> ImageSize:
     """Returns height and width of `HxW` or of one number for both.
 
     Args:
@@ -293,6 +293,6 @@ def _static_image(graph: ir.Model) -> tuple[int, ImageSize]:
         )
     channels, height, width = inputs[0].shape[1:]
     if height is None or width is None:
-        raise ModelError("the model's height and width are free; fix them with --size HxW")
+        raise ModelError("the model's height and width are free; fix them with `size`")
     assert channels is not None  # noqa: S101 - checked above
     return channels, (height, width)

@@ -287,9 +287,9 @@ def check_calibration_options(
             raise InputError(f"`{given[0]}`: says how `calib` is read, and there is none; give `calib`")
         return
     no_images = not CalibrationSource(calib).has_images
-    written = str(calib) if isinstance(calib, Path) else "in memory"
+    source = f"`calib` {calib}" if isinstance(calib, Path) else "`calib`"
     if no_images and (unread := [option for option in given if option != "method"]):
-        raise InputError(f"`{unread[0]}`: {written} holds ranges already, no image is read; omit `{unread[0]}`")
+        raise InputError(f"`{unread[0]}`: {source} holds ranges already, no image is read; omit `{unread[0]}`")
     if images is not None and not isinstance(calib, Path):
         raise InputError("`images`: is for a COCO annotation file, and `calib` is in memory; omit `images`")
     if images is not None and isinstance(calib, Path) and calib.is_dir():
@@ -297,9 +297,7 @@ def check_calibration_options(
     if _takes_ranges(get_target(target_name), precisions):
         return
     if no_images:
-        raise InputError(
-            f"`calib`: {', '.join(precisions)} files need no ranges, and {written} holds them; omit `calib`"
-        )
+        raise InputError(f"{source}: {', '.join(precisions)} files need no ranges; omit `calib`")
     if method is not None or (num is not None and rescale is None):
         option = "num" if method is None else "method"
         raise InputError(f"`{option}`: {', '.join(precisions)} files need no ranges; omit `{option}`")

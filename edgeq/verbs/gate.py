@@ -123,7 +123,7 @@ def check_limits(rows: Sequence[Row], limits: Limits) -> GateResult:
     """
     wanted = {name: getattr(limits, name) for name in ("max_drop", "per_class", "small", "latency_ratio")}
     if all(value is None for value in wanted.values()):
-        raise InputError("no limit to check; give at least one of --max-drop, --per-class, --small and --latency-ratio")
+        raise InputError("no limit to check; give at least one of `max_drop`, `per_class`, `small` and `latency_ratio`")
     compared = [each for each in compare(rows) if not each.row.is_float]
     if not compared:
         raise InputError(

@@ -214,7 +214,7 @@ def test_without_ranges_nothing_is_audited_which_the_log_says(caplog):
     model = nets.graph("g (float[1,4,16] x) => (float[1,4,16] y) { y = LayerNormalization(x, g, n) }", NORM)
     assert audit_fp16(model, None) == {}
     (record,) = caplog.records
-    assert "1 tensors of normalisations, softmaxes and sums were not observed; give --calib" in record.getMessage()
+    assert "1 tensors of normalisations, softmaxes and sums were not observed; give `calib`" in record.getMessage()
 
 
 def test_a_plain_cnn_is_neither_observed_more_nor_mentioned(caplog):

@@ -92,7 +92,7 @@ def test_a_classifier_of_imagenet_takes_224_pixels_unless_told():
     ("changes", "error", "message"),
     [
         ({"size": None}, InputError, "the model's input size is free; give `size` HxW"),
-        ({"size": (60, 96)}, InputError, "--size 60x96: CenterNet wants sides that are multiples of 32"),
+        ({"size": (60, 96)}, InputError, "`size` 60x96: CenterNet wants sides that are multiples of 32"),
         ({"reference": "centernet_resnet50"}, ModelError, "does not fit centernet_resnet50"),
         ({"reference": "resnet18"}, ModelError, "does not fit resnet18"),
         ({"weights": Path("none.safetensors")}, InputError, r"none\.safetensors: no such file; expected weights"),
@@ -181,7 +181,7 @@ def test_a_factory_whose_model_returns_a_dict_gives_the_output_that_the_preset_n
 @pytest.mark.parametrize(
     ("name", "preset", "message"),
     [
-        (":net", None, "how its input is prepared must be declared; give --preset"),
+        (":net", None, "how its input is prepared must be declared; give `preset`"),
         (":none", "imagenet", "users_factories has no 'none'"),
         ("_missing:net", "imagenet", "cannot import users_factories_missing .*; is its folder on PYTHONPATH"),
         (":broken", "imagenet", r"users_factories:broken\(\) failed: RuntimeError: no weights today"),
@@ -198,12 +198,12 @@ def test_what_is_no_factory_is_told(factories, name, preset, message):
 
 
 def test_an_onnx_file_needs_a_preset(foreign):
-    with pytest.raises(InputError, match=r"small\.onnx: how its input is prepared .* give --preset centernet, .*yolox"):
+    with pytest.raises(InputError, match=r"small\.onnx: how its input is prepared .* give `preset` centernet, .*yolox"):
         open_model(dataclasses.replace(foreign, preset=None))
 
 
 def test_an_onnx_file_brings_its_own_weights_and_size(foreign, small_weights):
-    with pytest.raises(InputError, match="an ONNX file holds its weights already; omit --weights"):
+    with pytest.raises(InputError, match="an ONNX file holds its weights already; omit `weights`"):
         open_model(dataclasses.replace(foreign, weights=small_weights))
     with pytest.raises(ModelError, match=r"the model is fixed to .*; omit `size`"):
         open_model(dataclasses.replace(foreign, size=(32, 32)))
@@ -291,7 +291,7 @@ def test_a_gray_graph_wants_a_gray_preset(tmp_path):
             "vit_fashionmnist",
             {"size": (32, 32)},
             "^an input of 32x32 is 64 patches of 4x4 pixels, and the position table of vit_fashionmnist has 49: only "
-            "28x28 fits it; omit --size$",
+            "28x28 fits it; omit `size`$",
         ),
         ("vit_fashionmnist", {"size": (14, 56)}, "14x56 is 42 patches .* only 28x28 fits it"),
     ],

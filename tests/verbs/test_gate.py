@@ -227,7 +227,7 @@ def test_other_images_give_no_interval():
 
 
 def test_a_limit_and_something_to_judge_are_wanted():
-    with pytest.raises(InputError, match="no limit to check; give at least one of --max-drop"):
+    with pytest.raises(InputError, match="no limit to check; give at least one of `max_drop`"):
         judge(pair())
     with pytest.raises(InputError, match=r"nothing to judge among net\.x86\.fp32\.onnx"):
         judge(pair()[:1], max_drop=1)

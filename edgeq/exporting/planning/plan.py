@@ -106,7 +106,7 @@ def make_plan(
     if rules.output_pairs == "fused" and (slow := layers_before_functions(model, selection.quantized)):
         notes.append(
             f"{len(slow)} of the layers in int8 are followed by a function other than ReLU ({slow[0]}, ...): OpenVINO "
-            "runs them in INT8, ONNX Runtime in float between conversions, slower than fp32; for it take --target "
+            "runs them in INT8, ONNX Runtime in float between conversions, slower than fp32; for it take `target` "
             "x86-ort"
         )
     schemes = _tensor_schemes(model, selection)

@@ -114,7 +114,7 @@ def parse_version(text: str) -> Version:
     """
     found = re.fullmatch(r"([0-9]+)\.([0-9]+)(?:\.[0-9]+){0,2}", text)
     if found is None:
-        raise InputError(f"--tensorrt {text}: wanted a version such as 10.3 or 8.6.1")
+        raise InputError(f"`tensorrt` {text}: wanted a version such as 10.3 or 8.6.1")
     return int(found[1]), int(found[2])
 
 

@@ -181,7 +181,7 @@ def category_ids(ground_truth: GroundTruth, labels: Sequence[str]) -> NDArray[np
             found = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise InputError(
                 f"{ground_truth.source}: has {names.count(label) or 'no'} categories named {label!r}, which the model "
-                f"detects; found {found}. Score on annotations of the model's classes, or export it with their --labels"
+                f"detects; found {found}. Score on annotations of the model's classes, or export it with their `labels`"
             )
     ids = {name: category for category, name in ground_truth.categories.items()}
     return np.array([ids[label] for label in labels], np.int64)
@@ -261,7 +261,7 @@ def _results(
             raise InputError(
                 f"{ground_truth.source}: has {len(categories)} categories, but the model detected class "
                 f"{found.classes.max()} (counted from 0); score on annotations of the model's classes, or export it "
-                "with their --labels"
+                "with their `labels`"
             )
         boxes = found.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]

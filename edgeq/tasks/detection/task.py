@@ -117,7 +117,7 @@ class DetectionTask(Task[Detections]):
 
     def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
         if annotations is None:
-            raise InputError("detectors are scored on a COCO annotation file; give --annotations FILE")
+            raise InputError("detectors are scored on a COCO annotation file; give `annotations`")
         check_engine(engine)
         self._engine = engine
         self._ground_truth = load_ground_truth(annotations)

@@ -208,8 +208,8 @@ def test_what_reads_a_kept_layer_only_is_float_too() -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("no such", "--keep 'no such': matches no operator; they are named by their outputs, like a, b"),
-        ("(", r"--keep '\(': is not a regular expression"),
+        ("no such", "`keep` 'no such': matches no operator; they are named by their outputs, like a, b"),
+        ("(", r"`keep` '\(': is not a regular expression"),
     ],
 )
 def test_a_wrong_keep_is_told(pattern: str, message: str) -> None:

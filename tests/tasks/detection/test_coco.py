@@ -227,7 +227,7 @@ def test_labels_lead_to_categories_by_name(tmp_path: Path) -> None:
     ground_truth = load_ground_truth(save(synthetic(), tmp_path))
     assert category_ids(ground_truth, ()).tolist() == [2, 5, 33, 90]
     assert category_ids(ground_truth, ("class 90", "class 2")).tolist() == [90, 2]
-    with pytest.raises(InputError, match=r"no categories named 'dog', .* found class 2, class 5.*--labels"):
+    with pytest.raises(InputError, match=r"no categories named 'dog', .* found class 2, class 5.*`labels`"):
         category_ids(ground_truth, ("class 2", "dog"))
 
 
