@@ -75,7 +75,7 @@ class Score:
 
     @property
     def numbers(self) -> dict[str, float | None]:
-        """Every number by its name in a result; `None` where there is nothing to count."""
+        """Every number by its name in a result; `None` if there is nothing to count."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value is None or isinstance(value, (int, float))}
 
