@@ -24,7 +24,7 @@ ROUNDS = 7
 IMAGES = 64
 
 
-def run(before: Path, out: Path, *, rounds: int = ROUNDS, images: int = IMAGES) -> Path:
+def run(before: Path, out: Path, *, rounds: int = ROUNDS, images: int = IMAGES, bench_s: float = 1.0) -> Path:
     """Returns the result file: how long each command takes here, as a share of its time in the other checkout.
 
     Args:
@@ -32,6 +32,7 @@ def run(before: Path, out: Path, *, rounds: int = ROUNDS, images: int = IMAGES) 
         out: Folder of the result file.
         rounds: How often each pair is run; which of the two begins alternates.
         images: How many images are drawn to calibrate on.
+        bench_s: How long the benchmark times its file, in seconds.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -43,7 +44,7 @@ def run(before: Path, out: Path, *, rounds: int = ROUNDS, images: int = IMAGES) 
         ranges = str(folder / "ranges.json")
         commands = {
             "calibrate": ["calibrate", "centernet_shapes", str(folder / "images"), "--out", ranges],
-            "bench": ["bench", file, "--runtime", "onnxruntime", "--seconds", "1"],
+            "bench": ["bench", file, "--runtime", "onnxruntime", "--seconds", str(bench_s)],
             "--help": ["--help"],
         }
         lines = ["| command | before, s | after, s | after / before | quartiles |", "|---|---:|---:|---:|---:|"]

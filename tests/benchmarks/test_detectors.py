@@ -123,7 +123,7 @@ def test_command_line(tmp_path):
 
 
 def test_before_and_after_of_one_checkout(tmp_path):
-    rows = table(before_and_after.run(before_and_after.HERE, tmp_path, rounds=1, images=2))
+    rows = table(before_and_after.run(before_and_after.HERE, tmp_path, rounds=1, images=2, bench_s=0.05))
     names = [name for name, _ in rows]
     assert names == ["command", "`edgeq calibrate`", "`edgeq bench`", "`edgeq --help`"]
     assert all(float(ratio) > 0 for _, ratio, _ in list(rows.values())[1:])
