@@ -41,7 +41,7 @@ test-avx2: $(VENV)/.develop
 		$$(grep -rl --include='test_*.py' 'mark\.kernels' tests)
 # CI runs this in place of `make test`. Before Python 3.12 the tracer costs up to half of the time again.
 coverage: $(VENV)/.develop
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m 'not arm' --cov --cov-report=term
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m 'not arm' --cov --cov-report=term
 
 lint: $(VENV)/.develop
 	$(BIN)/ruff check .

@@ -96,7 +96,7 @@ def time_table(subject: Case, folder: Path, tools: Mapping[str, str], rounds: in
 def memory_table(large: Case, folder: Path, counts: Mapping[str, Sequence[int]]) -> list[str]:
     model = export_model(large.request, "x86", ("fp32",), folder).files[0].artifact
     images = list_images(large.calibration, large.calibration_images)
-    lines = [f"| {large.title} | images | seconds an image | peak memory MB |", "|---|---:|---:|---:|"]
+    lines = [f"| {large.title} | images | seconds per image | peak memory MB |", "|---|---:|---:|---:|"]
     for tool, numbers in counts.items():
         for count in numbers:
             listing = write_listing(folder / f"{count}.txt", images, count)

@@ -37,7 +37,7 @@ THREADS = 2
 NEW, OLD = "ai-edge-litert", "tflite-runtime"
 LEGACY_PACKAGES = ("tflite-runtime==2.14.0", "numpy<2")
 SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_100", "AR_small", "AR_medium", "AR_large")
-# int16x8 takes seconds an image, and every round waits for it: few rounds, each long for the others.
+# int16x8 takes seconds per image, and every round waits for it: few rounds, each long for the others.
 SAMPLING = Sampling(min_s=5.0, max_s=20.0, min_runs=30, warmup_runs=1, round_runs=1, round_s=1.0)
 
 Results = dict[str, Any]
@@ -159,7 +159,7 @@ def draw(scores: dict[str, list[Results]], timings: dict[str, list[Results]], pa
     reference, images = first[0]["AP"], first[0]["images"]
     left.axhspan(reference - 0.005, reference + 0.005, color="gray", alpha=0.12, label="within 0.005 of float32")
     left.set_ylim(reference - 0.01, reference + 0.01)
-    left.set(xscale="log", xlabel="seconds an image (log)", ylabel=f"AP ({images} images)", title="Accuracy and time")
+    left.set(xscale="log", xlabel="seconds per image (log)", ylabel=f"AP ({images} images)", title="Accuracy and time")
     right.set_xticks(range(len(first)), [row["precision"] for row in first])
     right.set(yscale="log", ylabel="time over float32 (log)", title="Below 1 is faster than float32")
     right.axhline(1, color="gray", linewidth=0.8)

@@ -19,7 +19,6 @@ from edgeq.tasks.detection.shapes import draw_shapes_dataset
 PRESET = """
 [preprocessing]                  # how an image becomes an input; edgeq/inputs/presets.py explains every key
 resize = "stretch"
-
 [postprocessing]
 decoder = "add_decoder:decode"   # a function of this file
 outputs = { scores = "output_0" }
@@ -47,10 +46,11 @@ class Cells(nn.Module):
         self.layers = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 6, 16, 16), nn.Softmax(1))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
+        return self.layers(images)  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":
+    torch.manual_seed(0)
     annotations = draw_shapes_dataset(Path("images"), images=16, seed=1)
     Path("cells.toml").write_text(PRESET)
     model = edgeq.load(Cells().eval(), torch.zeros(1, 3, 128, 128), preset="cells.toml", labels=annotations)

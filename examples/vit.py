@@ -22,5 +22,5 @@ ranges = edgeq.calibrate(model, images)
 # "fast" runs the most in INT8; "safe" keeps what is hardest to quantize in float.
 for plan in ("fast", "balanced", "safe"):
     files = edgeq.export(model, "x86", "int8", calib=ranges, vit_plan=plan, out=f"artifacts/{plan}")
-    signal = files.files[0].comparison.signal
-    print(plan, f"{signal.outputs[0].snr_db:.1f} dB", f"{files.files[0].artifact.size_bytes / 1e6:.2f} MB")
+    (file,) = files.files
+    print(plan, f"cosine {file.comparison.cosine:.4f}", f"{file.artifact.size_bytes / 1e6:.2f} MB")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from edgeq.cli import app
@@ -77,12 +78,12 @@ def one_conversion_per_model(tmp_path_factory) -> Iterator[None]:
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "conversions"
     original = tflite._run
 
-    def convert(job: dict[str, Any]) -> None:
-        if not (job["onnx"] or is_zoo_name(job["reference"]) or job["reference"].startswith("tests.")):
+    def convert(job: tflite.Conversion) -> None:
+        if not (job.onnx or is_zoo_name(job.reference) or job.reference.startswith("tests.")):
             original(job)
             return
-        files = {name: sha256_file(Path(job[name])) for name in ("onnx", "weights") if job[name]}
-        kept, out = folder / f"{sha256_json(job | files | {'out': ''})}.tflite", Path(job["out"])
+        files = {name: sha256_file(Path(path)) for name in ("onnx", "weights") if (path := getattr(job, name))}
+        kept, out = folder / f"{sha256_json(msgspec.structs.asdict(job) | files | {'out': ''})}.tflite", Path(job.out)
         if kept.is_file():
             shutil.copyfile(kept, out)
         else:

@@ -150,9 +150,8 @@ def run(module: torch.nn.Module) -> bool:
             print(result.score.AP_small)
         elif isinstance(result.score, ClassificationScore):
             print(result.score.top5)
-        else:
-            score: EmbeddingScore = result.score
-            print(score.cosine_p1)
+        elif isinstance(result.score, EmbeddingScore):
+            print(result.score.cosine_p1)
     edgeq.export(model, keep=5)  # wrong
     checked: CheckResult = edgeq.check(files.paths[0])
     gated: GateResult = edgeq.gate([*timed, *scored, "earlier.json"], max_drop=0.5)

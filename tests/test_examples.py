@@ -15,11 +15,11 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MAX_LINES = 60
 
 SAYS = {
-    "add_decoder": ["fp32 AP 0.", "int8 AP 0."],
+    "add_decoder": ["fp32 AP ", "int8 AP "],
     "calibrate_once": ["x86 artifacts/x86/net.x86.int8.onnx", "jetson-orin artifacts/jetson-orin", "minmax "],
-    "evaluate_and_gate": ["AP 0.", "max-drop: ", "latency-ratio: ", "wrote report.md"],
+    "evaluate_and_gate": ["fp32.onnx AP 0.", "max-drop: ", "latency-ratio: ", "wrote report.md"],
     "own_detector": ["artifacts/CenterNet.x86.int8.onnx cosine ", "fp32 ", " ms", "int8 AP "],
-    "vit": ["fast ", "balanced ", "safe ", " dB "],
+    "vit": ["fast ", "balanced ", "safe ", " cosine "],
 }
 """Example -> what it prints, besides figures."""
 

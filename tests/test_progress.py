@@ -16,6 +16,7 @@ from edgeq.cli.progress import terminal_progress
 from edgeq.devices.config import LOCAL, Device
 from edgeq.inputs.images import list_images
 from edgeq.progress import labelled, progress_bar, reporting_to
+from edgeq.results.measurement import BenchResult
 from edgeq.runtimes.tensorrt.progress import BuildProgress
 from edgeq.verbs.on_devices import _on_devices
 
@@ -78,7 +79,7 @@ def test_a_library_call_is_silent_even_on_a_terminal(monkeypatch):
 def test_jobs_of_several_devices_are_heard():
     listener = _Listener()
 
-    def work(device: Device, remote: object) -> list[dict[str, Any]]:
+    def work(device: Device, remote: object) -> list[BenchResult]:
         with progress_bar(1, "bench"):
             return []
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeq.api.arguments import FilePath, Listener, optional_path, reporting, require_positive
+from edgeq.api.arguments import FilePath, Listener, Names, names, optional_path, reporting, require_positive
 from edgeq.api.model import Model, require_model
 from edgeq.calibration.calibrate import DEFAULT_METHOD, DEFAULT_NUM
 from edgeq.calibration.calibrate import calibrate as run
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.inputs.images import list_images
+from edgeq.targets import get_target
 
 
 def calibrate(
@@ -25,6 +26,7 @@ def calibrate(
     method: str = DEFAULT_METHOD,
     options: Mapping[str, float] | None = None,
     out: FilePath | None = None,
+    target: Names = (),
     threads: int | None = None,
     progress: Listener = None,
 ) -> Ranges:
@@ -43,6 +45,7 @@ def calibrate(
             error on held-out images.
         options: Options of the method, for example `{"percentile": 99.99}`.
         out: Ranges file to write, which `edgeq export --calib` reads; an interrupted run over files resumes.
+        target: Further targets that the ranges have to serve: names of installed ones; edgeq's own are always served.
         threads: CPU threads of the engine; by default one per physical core.
         progress: Called for each job, returns an `edgeq.Progress`.
 
@@ -58,7 +61,7 @@ def calibrate(
     if isinstance(data, str | os.PathLike):
         data = list_images(Path(data), optional_path(images, "images"))
     elif images is not None:
-        raise InputError("`images` is the folder of a COCO file's images, and `data` is no file; omit `images`")
+        raise InputError("`images` is the folder of a COCO file's images, and `data` is not a file; omit `images`")
     with reporting(progress):
         return run(
             model.open(),
@@ -68,4 +71,5 @@ def calibrate(
             options=dict(options or {}),
             num=num,
             threads=threads,
+            targets=[get_target(name) for name in names(target)],
         ).ranges

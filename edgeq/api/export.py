@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgeq.api.arguments import (
@@ -20,11 +21,11 @@ from edgeq.api.model import Model, require_model
 from edgeq.calibration.calibrate import DEFAULT_NUM
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
-from edgeq.errors import InputError
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.keep import VitPlan
-from edgeq.inputs import items_of
+from edgeq.inputs import Item, items_of
 from edgeq.verbs.export import ExportResult, export_model
+from edgeq.verbs.export_options import check_calibration_options
 
 
 def export(
@@ -35,7 +36,7 @@ def export(
     calib: FilePath | Ranges | Iterable[Any] | None = None,
     images: FilePath | None = None,
     method: str | None = None,
-    num: int = DEFAULT_NUM,
+    num: int | None = None,
     out: FilePath = "artifacts",
     format: Names | None = None,
     keep: str | Iterable[str] = (),
@@ -61,7 +62,7 @@ def export(
             iterable are held in memory; calibrate first to hold one at a time.
         images: Folder of the images of a COCO annotation file.
         method: Calibration method; by default that of the ranges, or `lp`.
-        num: Maximum number of calibration images.
+        num: Maximum number of calibration images; by default 512.
         out: Folder for the files.
         format: `onnx` or `tflite`: one, or several; by default every format of the target.
         keep: What stays in float: a node's name, a regular expression, an operator type, or `vit.[BLOCKS.]PART` of a
@@ -83,14 +84,16 @@ def export(
     require_model(model)
     require_positive(num, "num")
     require_positive(threads, "threads")
-    folder = path(out, "out")
-    calibration = _calibration(calib, images, method, num)
+    folder, images_dir, precisions = path(out, "out"), optional_path(images, "images"), names(precision)
+    source = _source(calib, num or DEFAULT_NUM)
+    check_calibration_options(target, precisions, rescale, source, images_dir, method, num)
+    calibration = None if source is None else CalibrationSource(source, images_dir, method, num or DEFAULT_NUM)
     kept = (keep,) if isinstance(keep, str) else tuple(keep)
     with reporting(progress):
         return export_model(
             model.request(target),
             target,
-            names(precision),
+            precisions,
             folder,
             calibration=calibration,
             formats=names(format),
@@ -99,18 +102,7 @@ def export(
         )
 
 
-def _calibration(
-    calib: FilePath | Ranges | Iterable[Any] | None, images: FilePath | None, method: str | None, num: int
-) -> CalibrationSource | None:
-    is_path = isinstance(calib, str | os.PathLike)
-    if images is not None and not is_path:
-        raise InputError("`images` is the folder of a COCO file's images, and `calib` is no file; omit `images`")
-    if calib is None:
-        if method is not None:
-            raise InputError(f"`method` {method!r} says how `calib` is read; give `calib`")
-        return None
-    if isinstance(calib, str | os.PathLike):
-        return CalibrationSource(path(calib, "calib"), optional_path(images, "images"), method, num)
-    if isinstance(calib, Ranges):
-        return CalibrationSource(calib, None, method, num)
-    return CalibrationSource(list(items_of(calib, num)), None, method, num)
+def _source(calib: FilePath | Ranges | Iterable[Any] | None, num: int) -> Path | Ranges | Sequence[Item] | None:
+    if calib is None or isinstance(calib, Ranges):
+        return calib
+    return Path(calib) if isinstance(calib, str | os.PathLike) else list(items_of(calib, num))

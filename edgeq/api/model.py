@@ -126,7 +126,7 @@ def load(
         for_files: dict[str, object] = {"size": size, "weights": weights}
         for parameter, given in for_files.items():
             if given is not None:
-                raise InputError(f"`{parameter}` does not go with a torch.nn.Module, which has its own; omit it")
+                raise InputError(f"`{parameter}` cannot be combined with a torch.nn.Module, which has its own; omit it")
         name = type(model).__name__ if name is None else name
         if not isinstance(name, str) or re.fullmatch(r"[\w-]{1,100}", name) is None:
             raise InputError(f"`name` is {name!r}; wanted letters, digits, - and _, for the names of files")

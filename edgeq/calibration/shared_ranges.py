@@ -1,4 +1,4 @@
-"""Shares one calibration, and one `--keep`, between the ONNX graph and the TFLite file of a model."""
+"""Shares one calibration, and one `keep`, between the ONNX graph and the TFLite file of a model."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Device:
 
 
 def find_devices(wished: Sequence[str], table: Mapping[str, Device] | None = None) -> list[Device]:
-    """Returns the devices of `--device` options, in order.
+    """Returns devices by their names and addresses, in order.
 
     Args:
         wished: Names and addresses.

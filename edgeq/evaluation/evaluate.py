@@ -234,7 +234,7 @@ def _common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
 
 
 def _open_reference(path: Path, preset: str | None, labels: Labels | None) -> Artifact:
-    """Returns the artifact of `--reference`; preset and labels count if the file has no manifest."""
+    """Returns the artifact of `reference`; preset and labels count if the file has no manifest."""
     described = path.suffix == ".json" or manifest_path(path).is_file()
     return open_artifact(path, *((None, None) if described else (preset, labels)))
 

@@ -33,6 +33,9 @@ class ExportOptions:
 
     @property
     def given(self) -> list[str]:
-        """The parameters of an export that are not at their default."""
+        """The options that are not at their default, by the names of their parameters in `edgeq.export`."""
         changed = [each.name for each in dataclasses.fields(self) if getattr(self, each.name) != each.default]
-        return ["int8_io" if name == "integer_io" else name for name in changed]
+        return [_CALLED.get(name, name) for name in changed]
+
+
+_CALLED = {"integer_io": "int8_io"}

@@ -1,6 +1,6 @@
 """Presets: how a known family of models is fed and decoded, declared in TOML.
 
-`--preset` takes a built-in name or a `.toml` file of this form; only what differs from the defaults need be there:
+`preset` is a built-in name or a `.toml` file of this form; only what differs from the defaults need be there:
 
     labels = ["cat", "dog"]         # class names by class index, or the name of a built-in list: "coco80"
 

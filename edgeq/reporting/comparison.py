@@ -33,7 +33,7 @@ class Drop:
         name: `AP`, `AP_small`, `top1`, `cosine`, or a class's name.
         reference: The score of FP32; 0..1 for the tasks of edgeq.
         value: The score of the other file.
-        low: Lower end of the interval of the drop, in points; `None` where there is no interval.
+        low: Lower end of the interval of the drop, in points; `None` without one.
         high: Its upper end.
         support: How many boxes or images it was measured on; `None` where the results do not tell.
         lower_is_better: True for an error, which becomes worse by growing; absent otherwise.
@@ -77,7 +77,7 @@ class Comparison:
 
     @property
     def task(self) -> str | None:
-        """The task of the model; `None` where it was not scored."""
+        """The task of the model; `None` if it was not scored."""
         return None if self.row.score is None else self.row.score.task
 
     @property

@@ -29,14 +29,14 @@ class Entry:
         precision: Precision of the file.
         compute: What float layers were computed in.
         target: Target that it was written for.
-        task: Task; `None` where it was not scored.
+        task: Task; `None` if it was not scored.
         data: Name of the annotations.
         images: How many images it was scored on.
         score_name: Name of the main score: `AP`, `top1`, `cosine`, or that of a further task.
         score: Main score, 0..1.
         reference: Number of the FP32 row that it is compared with; its own number for that row.
         drop: How far the main score is below FP32.
-        no_interval: Why the drop has no interval; `None` where it has one.
+        no_interval: Why the drop has no interval; `None` if it has one.
         scores: All numbers of the evaluation.
         p50_ms: Median latency.
         p90_ms: 90th percentile.

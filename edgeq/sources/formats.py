@@ -20,7 +20,7 @@ class FileFormat:
     """A format of files. Functions are named as `package.module:function`.
 
     Attributes:
-        name: As written after `--format` and in manifests.
+        name: As the parameter `format` and manifests have it.
         suffix: Of its files, with the dot.
         precisions: What a model is written in.
         runtime: Name of the runtime that files are compared with their model in.

@@ -308,6 +308,6 @@ def _static_image(graph: ir.Model) -> tuple[int, ImageSize]:
         )
     channels, height, width = inputs[0].shape[1:]
     if height is None or width is None:
-        raise ModelError("the model's height and width are free; fix them with `size` HxW")
+        raise ModelError("the model's height and width are free; fix them with `size`")
     assert channels is not None  # noqa: S101 - checked above
     return channels, (height, width)

@@ -64,7 +64,7 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
         onnx = None if from_torch else Path(folder) / "model.onnx"
         if onnx is not None:
             save_onnx(graph, onnx)
-        job = _Job(
+        job = Conversion(
             name=model.name,
             reference=request.reference,
             weights=None if request.weights is None else str(request.weights),
@@ -135,7 +135,7 @@ def _unique_names(graph: Graph) -> dict[int, str]:
     return names
 
 
-class _Job(msgspec.Struct):
+class Conversion(msgspec.Struct):
     """What the converter is told: a model of the zoo, of a user, or an ONNX file, and where to write it."""
 
     name: str
@@ -156,7 +156,7 @@ class _Failure(msgspec.Struct):
     message: str
 
 
-def _run(job: _Job) -> None:
+def _run(job: Conversion) -> None:
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(
             [sys.executable, "-m", "edgeq.sources.tflite"],
@@ -194,7 +194,7 @@ def _run(job: _Job) -> None:
             )
 
 
-def _follow(process: subprocess.Popen[bytes], job: _Job) -> str:
+def _follow(process: subprocess.Popen[bytes], job: Conversion) -> str:
     """Returns the last line of the process after moving the progress bar on with each stage."""
     assert process.stdin is not None and process.stdout is not None  # noqa: S101 - both are pipes
     with contextlib.suppress(BrokenPipeError):  # it died; its exit code says so
@@ -218,7 +218,7 @@ def _restored(error: type[EdgeqError], message: str) -> EdgeqError:
 
 def main() -> NoReturn:
     """Converts what stdin says."""
-    job = parse_json(sys.stdin.buffer.read(), _Job, source="stdin", kind="what to convert")
+    job = parse_json(sys.stdin.buffer.read(), Conversion, source="stdin", kind="what to convert")
     try:
         write_bytes(Path(job.out), _converted(job))
     except EdgeqError as error:
@@ -227,7 +227,7 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _converted(job: _Job) -> bytes:
+def _converted(job: Conversion) -> bytes:
     import torch
 
     from edgeq.exporting.tflite.convert import convert_module

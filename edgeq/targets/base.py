@@ -34,7 +34,7 @@ class Rules:
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
         rewrite_linear: Whether a MatMul by a constant matrix becomes a Gemm.
         split_projections: Whether a packed projection of queries, keys and values becomes three layers.
-        int8_attention: Which products of activations in an attention `--vit-plan fast` puts into INT8: `none`, where
+        int8_attention: Which products of activations in an attention `vit_plan` fast puts into INT8: `none`, where
             the engines are no faster by it; `any`; or `fused`: where heads, tokens and scales are what TensorRT's fused
             kernel takes.
         fp16: What makes an `fp16` file. `weights`: they are stored in FP16 and cast when the file is loaded. `engine`:
@@ -102,7 +102,7 @@ class Target:
     """A kind of device.
 
     Attributes:
-        name: As written after `--target`.
+        name: As users write it.
         runtimes: Names of the runtimes that run its files, the preferred one first.
         formats: File formats that are written for it.
         rules: Its quantization rules.

@@ -38,7 +38,7 @@ class ClassificationClass:
     """Accuracy on the images of one class.
 
     Attributes:
-        name: Name of the class; its index in digits where the model has no names.
+        name: Name of the class; its index in digits if the model has no names.
         class_index: Index of the class.
         images: Images of the class.
         top1: Share of them that are recognised, 0..1; `None` without any.

@@ -109,10 +109,10 @@ class EmbeddingScore(Score):
         cosine_p1: Its 1st percentile over the images.
         cosine_min: The least.
         recall_at_1: Share of the images whose nearest other image is found first in a search of the float model's
-            embeddings, 0..1; this and the following are `None` where a search returns all images.
+            embeddings, 0..1; this and the following are `None` if a search returns all images.
         recall_at_5: Share of them that find it among the first 5.
         recall_at_10: Share of them that find it among the first 10.
-        class_recall_at_1: Share of the images that find one of their class first; `None` without classes, too.
+        class_recall_at_1: Share of the images that find one of their class first; `None` without classes.
         class_recall_at_5: Share of them that find one among the first 5.
         class_recall_at_10: Share of them that find one among the first 10.
         self_recall_at_1: `recall_at_1` in a search of this model's own embeddings.

@@ -65,9 +65,7 @@ def _from_folders(folder: Path) -> LabelledImages:
         raise InputError(f"{folder}: no such folder; wanted one with a sub-folder of images for each class")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
-        raise InputError(
-            f"{folder}: has no sub-folder for each class; give the classes with --annotations FILE, {_WANTED}"
-        )
+        raise InputError(f"{folder}: has no sub-folder for each class; give the classes with `annotations`, {_WANTED}")
     found = [(path, each.name) for each in folders for path in list_images(each)]
     names = tuple(each.name for each in folders)
     return LabelledImages(folder, tuple(path for path, _ in found), tuple(name for _, name in found), names)

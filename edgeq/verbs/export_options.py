@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import get_args
 
 from edgeq.calibration.source import CalibrationSource
+from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.passes.rescale import smooth_channels, unify_channels
 from edgeq.exporting.planning.keep import VitPlan
 from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS
+from edgeq.inputs import Item
 from edgeq.registry import registered
 from edgeq.sources.formats import FORMATS, get_format, source_format
 from edgeq.sources.model import ModelRequest
@@ -141,7 +143,9 @@ def _check_effects(
         further = (("size", request.size is not None), ("dynamic_batch", request.dynamic_batch))
         for name in (*given, *(name for name, is_given in further if is_given)):
             if name in _FOR_GRAPHS:
-                raise InputError(f"`{name}`: does not go with a TFLite file; start from the torch model or ONNX file")
+                raise InputError(
+                    f"`{name}`: cannot be combined with a TFLite file; start from the torch model or ONNX file"
+                )
     if "onnx" not in formats:
         for name, is_given in (
             ("opset", request.opset not in (_DEFAULT_OPSET, target.rules.opset)),
@@ -155,12 +159,12 @@ def check_calibration_options(
     target_name: str,
     precisions: Sequence[str],
     rescale: str | None,
-    calib: Path | None,
+    calib: Path | Ranges | Sequence[Item] | None,
     images: Path | None,
     method: str | None,
     num: int | None,
 ) -> None:
-    """Refuses parameters about calibration, as they were written, that would change nothing.
+    """Refuses options about calibration, as they were written, that would change nothing.
 
     Images without ranges to collect stay useful: files are compared with the model on them.
 
@@ -168,30 +172,32 @@ def check_calibration_options(
         target_name: A name of `edgeq.targets.TARGETS`.
         precisions: Of the files.
         rescale: What rescales channels, which takes images.
-        calib: The source.
+        calib: The source, see `CalibrationSource`.
         images: Folder of a COCO file's images.
         method: The method that is asked for.
         num: The number of images that is asked for.
 
     Raises:
-        InputError: a parameter has no effect.
+        InputError: an option has no effect.
     """
     typed = {"images": images, "method": method, "num": num}
-    given = [name for name, value in typed.items() if value is not None]
+    given = [option for option, value in typed.items() if value is not None]
     if calib is None:
         if given:
             raise InputError(f"`{given[0]}`: says how `calib` is read, and there is none; give `calib`")
         return
-    source = CalibrationSource(calib)
-    no_images = source.is_ranges_file or source.is_cache
-    if no_images and (unread := [name for name in given if name != "method"]):
-        raise InputError(f"`{unread[0]}`: {calib} holds ranges already, no image is read; omit `{unread[0]}`")
-    if images is not None and calib.is_dir():
+    no_images = not CalibrationSource(calib).has_images
+    source = f"`calib` {calib}" if isinstance(calib, Path) else "`calib`"
+    if no_images and (unread := [option for option in given if option != "method"]):
+        raise InputError(f"`{unread[0]}`: {source} holds ranges already, no image is read; omit `{unread[0]}`")
+    if images is not None and not isinstance(calib, Path):
+        raise InputError("`images`: is for a COCO annotation file, and `calib` is in memory; omit `images`")
+    if images is not None and isinstance(calib, Path) and calib.is_dir():
         raise InputError(f"`images`: {calib} is a folder of images itself; omit `images`")
     if takes_ranges(get_target(target_name), precisions):
         return
     if no_images:
-        raise InputError(f"`calib` {calib}: {', '.join(precisions)} files need no ranges; omit `calib`")
+        raise InputError(f"{source}: {', '.join(precisions)} files need no ranges; omit `calib`")
     if method is not None or (num is not None and rescale is None):
-        name = "num" if method is None else "method"
-        raise InputError(f"`{name}`: {', '.join(precisions)} files need no ranges; omit `{name}`")
+        option = "num" if method is None else "method"
+        raise InputError(f"`{option}`: {', '.join(precisions)} files need no ranges; omit `{option}`")

@@ -283,8 +283,10 @@ def test_values_beyond_the_pre_processing_are_refused(model):
         ({"out": 5}, "`out` is of type int; wanted a path"),
         ({"format": "caffe"}, "caffe"),
         ({"vit_plan": "brave"}, "brave"),
-        ({"images": "a"}, "`images` is the folder of a COCO file's images, and `calib` is no file"),
-        ({"method": "mse"}, "`method` 'mse' says how `calib` is read; give `calib`"),
+        ({"images": "a"}, "`images`: says how `calib` is read, and there is none; give `calib`"),
+        ({"precision": "int8", "calib": inputs(1), "images": "a"}, "`images`: is for a COCO annotation file"),
+        ({"precision": "fp32", "calib": inputs(1), "method": "mse"}, "`method`: fp32 files need no ranges; omit"),
+        ({"method": "mse"}, "`method`: says how `calib` is read, and there is none; give `calib`"),
         ({"progress": 3}, "`progress` is of type int; wanted a class or function"),
     ],
 )
@@ -292,6 +294,15 @@ def test_export_refuses_what_cannot_be_used(model, arguments, message, tmp_path)
     with pytest.raises(EdgeqError, match=message):
         package.export(model, **{"out": tmp_path / "files"} | arguments)
     assert not (tmp_path / "files").exists() or contents(tmp_path / "files") == {}
+
+
+def test_options_without_effect_are_refused_for_ranges_in_memory(model, ranges, tmp_path):
+    for precision, options, message in (
+        ("fp32", {}, "`calib`: fp32 files need no ranges; omit `calib`"),
+        ("int8", {"num": 3}, "`num`: `calib` holds ranges already, no image is read; omit `num`"),
+    ):
+        with pytest.raises(InputError, match=message):
+            package.export(model, "x86", precision, calib=ranges, out=tmp_path, **options)  # type: ignore[arg-type]
 
 
 def test_a_model_is_what_load_returns(drawn):

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import calibration_cost, command_line, conv_transpose, jetson_simulated, methods, x86_int8
+from benchmarks import (
+    before_and_after,
+    calibration_cost,
+    command_line,
+    conv_transpose,
+    jetson_simulated,
+    methods,
+    x86_int8,
+)
 from edgeq.calibrators import METHODS
 from tests.benchmarks.conftest import BRIEF, HAS_NNCF, require_nncf, table
 
@@ -112,3 +120,10 @@ def test_command_line(tmp_path):
     names = [name for name, _ in rows]
     assert names == ["command", "python -c pass", "edgeq --help", "import edgeq"]
     assert all(float(median) > 0 for _, median in list(rows)[1:])
+
+
+def test_before_and_after_of_one_checkout(tmp_path):
+    rows = table(before_and_after.run(before_and_after.HERE, tmp_path, rounds=1, images=2, bench_s=0.05))
+    names = [name for name, _ in rows]
+    assert names == ["command", "`edgeq calibrate`", "`edgeq bench`", "`edgeq --help`"]
+    assert all(float(ratio) > 0 for _, ratio, _ in list(rows.values())[1:])

@@ -16,6 +16,7 @@ from edgeq.devices.remote import RemoteDevice
 from edgeq.devices.transfer import SentFile, SentFolder, Store
 from edgeq.errors import DeviceError, InputError
 from edgeq.measurement.benchmark import Sampling
+from edgeq.results.measurement import BenchResult
 from edgeq.verbs.on_devices import bench_on_devices
 from tests.arm.emulator import find
 from tests.devices.scene import Scene, draw_scene
@@ -247,7 +248,9 @@ def test_a_device_that_fetches_its_own_packages(loop, tmp_path):
     net = save_conv_net(tmp_path / "net.onnx").path
     device = loop.device(env="venv", cache=str(tmp_path / "venv cache"))
     (outcome,) = bench_on_devices([device], [net], ["onnxruntime"], sampling=Sampling(min_runs=5, min_s=0, warmup_s=0))
-    assert outcome.results[0]["runs"] >= 5
+    (result,) = outcome.results
+    assert isinstance(result, BenchResult)
+    assert result.runs is not None and result.runs >= 5
     assert list((tmp_path / "venv cache").glob("venv-*/bin/python"))
     assert _leftovers(tmp_path / "venv cache") == []
 

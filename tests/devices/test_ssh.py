@@ -142,10 +142,12 @@ def test_predictions_arrive_bit_for_bit(count, seed):
     assert np.array_equal(unpack_prediction(ClassificationTask, packed), ranked)
 
 
+UNPACKERS: list[Callable[[Any], Any]] = [functools.partial(unpack_prediction, task) for task in all_tasks().values()]
+
+
 @given(jsons)
 def test_any_json_is_a_prediction_or_refused(document):
-    parsers: list[Callable[[Any], Any]] = [functools.partial(unpack_prediction, task) for task in all_tasks().values()]
-    for parse in (*parsers, Entry.parse):
+    for parse in (*UNPACKERS, Entry.parse):
         try:
             parse(document)
         except (InputError, ValueError) as error:

@@ -208,8 +208,8 @@ def test_a_data_set_is_read_once_for_any_number_of_scorings(tmp_path: Path, squa
     assert len(reads) == len(set(reads)) == 1 + 30
     alone = score(squares, *artifacts, runtimes=["onnxruntime"])
     for results in ([result for (result,) in first], [result for (result,) in again]):
-        assert [result["predictions"] for result in results] == [result["predictions"] for result in alone]
-        assert [result["AP"] for result in results] == [result["AP"] for result in alone]
+        assert [result.predictions for result in results] == [result["predictions"] for result in alone]
+        assert [result.score.main_value for result in results] == [result["AP"] for result in alone]
 
 
 def test_what_does_not_fit_into_the_cache_is_read_again(tmp_path: Path, squares: Path, reads: list[Path]) -> None:
@@ -221,7 +221,7 @@ def test_what_does_not_fit_into_the_cache_is_read_again(tmp_path: Path, squares:
     reads.clear()
     (second,) = evaluate([artifact], dataset, runtimes=["onnxruntime"])
     assert len(reads) == 20
-    assert second["predictions"] == first["predictions"]
+    assert second.predictions == first.predictions
 
 
 def test_artifacts_are_scored_on_data_of_their_task(tmp_path: Path, squares: Path) -> None:

@@ -128,14 +128,6 @@ def test_a_file_without_a_manifest_is_scored_by_a_preset(tmp_path: Path, colours
         evaluate_artifacts([artifact.path], None, colours)
 
 
-def test_quantized_outputs_are_decoded_before_they_are_compared(tmp_path: Path, colours: Path) -> None:
-    """A negative scale turns the order of the stored numbers around."""
-    turned = (TensorSpec("scores", "float32", (1, 4), scale=-1.0),)
-    artifact = save_colour_finder(tmp_path / "net.onnx", outputs=turned)
-    (result,) = evaluate_artifacts([artifact.path], None, colours, runtimes=["onnxruntime"])
-    assert result["top1"] < 0.1
-
-
 def test_images_that_cannot_be_read_are_named_and_left_out(tmp_path: Path, colours: Path) -> None:
     (colours / "red" / "red0.png").write_bytes(b"no image")
     artifact = save_colour_finder(tmp_path / "net.onnx")

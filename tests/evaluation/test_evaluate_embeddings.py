@@ -18,22 +18,36 @@ from tests.exact import sums_exactly
 SIDE_PX = 4
 
 
-def save_pixels(path: Path, shape: tuple[int | None, ...] = (1, 48), noise: float = 0, **changes: Any) -> Artifact:
-    """Writes a model by hand whose embedding is the image's pixels, each times a factor of its own near one."""
+def save_pixels(
+    path: Path, shape: tuple[int | None, ...] = (1, 48), noise: float = 0, zero_point: int | None = None, **changes: Any
+) -> Artifact:
+    """Writes a model by hand whose embedding is the image's pixels, each times a factor of its own near one.
+
+    With a zero point the embedding is uint8, in steps of a hundredth.
+    """
     onnx = pytest.importorskip("onnx")
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     factors = np.random.default_rng(0).normal(1, noise, (1, 3, SIDE_PX, SIDE_PX)).astype(np.float32)
+    nodes = [
+        helper.make_node("Mul", ["image", "factors"], ["product"]),
+        helper.make_node("Reshape", ["product", "shape"], ["real"]),
+    ]
+    if zero_point is None:
+        output = TensorSpec("embedding", "float32", shape)
+        nodes.append(helper.make_node("Identity", ["real"], ["embedding"]))
+    else:
+        output = TensorSpec("embedding", "uint8", shape, scale=0.01, zero_point=zero_point)
+        nodes.append(helper.make_node("QuantizeLinear", ["real", "step", "zero_point"], ["embedding"]))
     graph = helper.make_graph(
-        [
-            helper.make_node("Mul", ["image", "factors"], ["product"]),
-            helper.make_node("Reshape", ["product", "shape"], ["embedding"]),
-        ],
+        nodes,
         "pixels",
         [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, factors.shape)],
-        [helper.make_tensor_value_info("embedding", onnx.TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("embedding", helper.np_dtype_to_tensor_dtype(np.dtype(output.dtype)), shape)],
         [
             numpy_helper.from_array(factors, "factors"),
             numpy_helper.from_array(np.array([length or -1 for length in shape]), "shape"),
+            numpy_helper.from_array(np.float32(0.01), "step"),
+            numpy_helper.from_array(np.uint8(zero_point or 0), "zero_point"),
         ],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
@@ -43,7 +57,7 @@ def save_pixels(path: Path, shape: tuple[int | None, ...] = (1, 48), noise: floa
         "precision": "fp32",
         "target": "x86",
         "inputs": (TensorSpec("image", "float32", factors.shape),),
-        "outputs": (TensorSpec("embedding", "float32", shape),),
+        "outputs": (output,),
         "preprocessing": Preprocessing(SIDE_PX, SIDE_PX, "stretch"),
         "postprocessing": Postprocessing("embedding"),
         "source_digest": "one model",
@@ -89,6 +103,16 @@ def test_the_fp32_file_of_the_same_model_and_runtime_is_the_reference(tmp_path: 
         assert (result["cosine_min"] == pytest.approx(1)) == exact
         assert (result["recall_at_1"] == result["self_recall_at_10"] == 1) == exact
         json.dumps(result, allow_nan=False)
+
+
+def test_quantized_outputs_are_decoded_before_they_are_compared(tmp_path: Path, images: Path) -> None:
+    """Stored numbers are from 100 on: as they are, they would point in another direction than pixels from 0 on."""
+    paths = [
+        save_pixels(tmp_path / "int8.onnx", zero_point=100, precision="int8").path,
+        save_pixels(tmp_path / "fp32.onnx").path,
+    ]
+    quantized, _ = evaluate_artifacts(paths, None, images, runtimes=["onnxruntime"])
+    assert quantized["cosine_min"] > 0.9999
 
 
 def test_bf16_is_compared_with_fp32_of_the_same_file(tmp_path: Path, images: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from edgeq.measurement.device_result_cache import KeptResults
+from edgeq.results.reading import read_results
+from edgeq.tasks import score_types
 
-RESULTS = [{"artifact": "net.onnx", "latency_ms": {"p50": 1.5, "p99": None}}]
+V1 = Path(__file__).parents[1] / "data" / "results_v1"
+RESULTS = read_results([V1 / "bench.json"], score_types())
 
 
 @pytest.fixture

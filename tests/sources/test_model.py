@@ -291,7 +291,7 @@ def test_a_gray_graph_wants_a_gray_preset(tmp_path):
             "vit_fashionmnist",
             {"size": (32, 32)},
             "^an input of 32x32 is 64 patches of 4x4 pixels, and the position table of vit_fashionmnist has 49: only "
-            "28x28 fits it; omit --size$",
+            "28x28 fits it; omit `size`$",
         ),
         ("vit_fashionmnist", {"size": (14, 56)}, "14x56 is 42 patches .* only 28x28 fits it"),
     ],

@@ -108,7 +108,7 @@ def test_files_of_another_form_are_one_clear_line(tmp_path, name, content, messa
 def test_folders_without_classes_or_images_are_told(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         load_labelled_images(None, tmp_path / "none")
-    with pytest.raises(InputError, match="has no sub-folder for each class; give the classes with --annotations"):
+    with pytest.raises(InputError, match="has no sub-folder for each class; give the classes with `annotations`"):
         load_labelled_images(None, touch(tmp_path / "flat", "1.png"))
     (touch(tmp_path / "half", "cat/1.png") / "dog").mkdir()
     with pytest.raises(InputError, match=r"dog: holds no images"):

@@ -400,8 +400,8 @@ def test_each_precision_is_written_once(foreign, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precisions": ["int9"]}, "--precision int9: known are fp32, fp16, int8, dynamic"),
-        ({"precisions": []}, r"--precision \(none\): known are"),
+        ({"precisions": ["int9"]}, "`precision` int9: known are fp32, fp16, int8, dynamic"),
+        ({"precisions": []}, r"`precision` \(none\): known are"),
         ({"precisions": ["fp32", "int8"], "calibration": None}, "int8 needs ranges: give `calib`"),
         ({"target_name": "abacus"}, r"unknown target 'abacus'; known: arm, jetson-orin, .*x86-ort"),
         ({"options": ExportOptions(("no such node",))}, "`keep` 'no such node': matches no node; names look like"),

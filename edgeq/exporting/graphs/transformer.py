@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 PARTS = ("qk", "v", "qkv", "projection", "fc1", "fc2", "attention", "residual")
-"""Parts that `--keep vit.PART` names; `qk` and `v` mean a packed layer, too."""
+"""Parts that `keep` names as `vit.PART`; `qk` and `v` mean a packed layer, too."""
 
 _RANGES = ("front", "middle", "end")
 _MOVES = REARRANGES | {"Expand", "Identity"}

@@ -208,7 +208,7 @@ def _attention_reasons(model: ir.Model, transformer: Transformer, rules: Rules, 
     if rules.int8_attention == "none":
         return dict.fromkeys(range(transformer.blocks), "an attention's product: in INT8 the target is no faster")
     if vit_plan != "fast":
-        return dict.fromkeys(range(transformer.blocks), "an attention's product, which `vit_plan` fast quantizes")
+        return dict.fromkeys(range(transformer.blocks), "an attention's product, which --vit-plan fast quantizes")
     reasons: dict[int, str] = {}
     if rules.int8_attention == "fused":
         for node in model.graph:

@@ -34,7 +34,7 @@ def onnx_layers(model: ir.Model) -> list[Layer]:
 
 
 def tflite_layers(graph: Graph) -> list[Layer]:
-    """Returns the same of a float TFLite graph; a layer's name is that of its output, as `--keep` takes it."""
+    """Returns the same of a float TFLite graph; a layer's name is that of its output, as `keep` takes it."""
     layers = []
     for operator in graph.operators:
         if operator.kind in LAYERS or (operator.kind == "ADD" and len(graph.activations(operator)) == 2):

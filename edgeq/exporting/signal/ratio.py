@@ -118,7 +118,7 @@ class Layer:
     """A layer whose loss can be measured.
 
     Attributes:
-        name: As `--keep` takes it.
+        name: As `keep` takes it.
         op_type: Its operator.
         inputs: Tensors that it reads, before operators that only move values.
         output: The tensor that it writes, behind a fused activation.

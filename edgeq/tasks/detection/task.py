@@ -32,7 +32,7 @@ _FORM: Mapping[str, tuple[str, tuple[int, ...]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionClass:
-    """Scores of one class; `None` where the images hold no box of it.
+    """Scores of one class; `None` if the images hold no box of it.
 
     Attributes:
         name: Name of the category.
@@ -53,7 +53,7 @@ class DetectionClass:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionScore(Score):
-    """COCO's twelve numbers, 0..1; `None` where there is no box to find.
+    """COCO's twelve numbers, 0..1; `None` if there is no box to find.
 
     Attributes:
         AP: Mean over the IoU thresholds .50:.05:.95 and the classes.
@@ -117,7 +117,7 @@ class DetectionTask(Task[Detections]):
 
     def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
         if annotations is None:
-            raise InputError("detectors are scored on a COCO annotation file; give --annotations FILE")
+            raise InputError("detectors are scored on a COCO annotation file; give `annotations`")
         check_engine(engine)
         self._engine = engine
         self._ground_truth = load_ground_truth(annotations)
