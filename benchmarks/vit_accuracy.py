@@ -31,8 +31,9 @@ from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.onnx.writer import FloatModel, plan_int8, write_artifact, write_fp32
 from edgeq.exporting.passes.layernorm import NormedLinears, fold_layernorm_affine, normed_linears
 from edgeq.exporting.passes.rescale import smooth_channels, unify_channels
+from edgeq.exporting.planning.keep import VitPlan
 from edgeq.exporting.planning.plan import make_plan
-from edgeq.exporting.planning.selection import Selection, VitPlan, observed_tensors, select_layers
+from edgeq.exporting.planning.selection import Selection, observed_tensors, select_layers
 from edgeq.files import write_json
 from edgeq.inputs.images import list_images
 from edgeq.results.rows import provenance

@@ -17,7 +17,7 @@ from benchmarks.cases import result_parser, write_result
 from benchmarks.vit_accuracy import CALIBRATION_NUM, X86, Study, fashionmnist
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.graphs.transformer import matching_nodes
+from edgeq.exporting.graphs.transformer import find_transformer, matching_nodes
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.onnx.writer import quantizable_graph, write_artifact, write_fp32
 from edgeq.exporting.planning.plan import make_plan
@@ -39,7 +39,8 @@ def write_group(study: Study, ranges: Ranges, pattern: str, bits: int, folder: P
     graph, _ = quantizable_graph(model, X86)
     int8 = X86.rules.static("Gemm")
     assert int8 is not None
-    layers = {str(node.name): int8.with_bits(bits, bits) for node in matching_nodes(graph, pattern) or ()}
+    matched = matching_nodes(graph, pattern, find_transformer(graph)) or ()
+    layers = {str(node.name): int8.with_bits(bits, bits) for node in matched}
     plan = make_plan(graph, select_named(graph, X86.rules, layers), ranges, X86.rules)
     insert_qdq(graph, plan, X86.rules)
     precision = "int8" if bits == 8 else f"simulated-w{bits}a{bits}"

@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,13 +32,17 @@ from edgeq.calibrators import Histogram, Range
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.exporting.artifact import Artifact, Preprocessing
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, clean, convert_opset, make_static, read_onnx
+from edgeq.exporting.jobs import FileJob
 from edgeq.exporting.onnx.simulated_bits import simulate
-from edgeq.exporting.onnx.writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+from edgeq.exporting.onnx.writer import FloatModel, engine_graph, write_dynamic, write_fp16, write_fp32
+from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
+from edgeq.exporting.planning.keep import resolve_keep
 from edgeq.exporting.tflite.graph import read_graph, rename_tensors, unpack
 from edgeq.exporting.tflite.plan import observed_tensors
-from edgeq.exporting.tflite.writer import Known, Options, TfliteModel, write
-from edgeq.targets import get_target
+from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions, write
+from edgeq.sources.formats import ONNX, TENSORRT_CACHE
+from edgeq.targets import Target, get_target
 
 RECORD = Path(__file__).parent / "data" / "golden.json"
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -252,7 +256,7 @@ def _of_onnx(path: str, folder: Path) -> Iterator[tuple[str, Artifact]]:
     known = _ranges_of(model)
     for name in ("x86", "x86-ort", "arm", "jetson-orin"):
         target = get_target(name)
-        yield f"{name}/int8", write_int8(model, target, folder, known)
+        yield f"{name}/int8", _write_int8(model, target, folder, known)
         if target.rules.takes_dynamic:
             yield f"{name}/dynamic", write_dynamic(model, target, folder)
 
@@ -268,25 +272,36 @@ def _onnx_files(
     yield f"{name}/fp32", write_fp32(model, target, folder)
     yield f"{name}/fp16", write_fp16(model, target, folder, ranges)
     for plan in plans:
-        yield f"{name}/int8 {plan}", write_int8(model, target, folder, ranges, (), plan)  # type: ignore[arg-type]
-    yield f"{name}/int8 minmax", write_int8(model, target, folder, _ranges_of(model, "minmax"))
+        yield f"{name}/int8 {plan}", _write_int8(model, target, folder, ranges, (), plan)
+    yield f"{name}/int8 minmax", _write_int8(model, target, folder, _ranges_of(model, "minmax"))
     layers = [str(node.name) for node in model.graph.graph if node.op_type in WEIGHTED_OPS]
-    yield f"{name}/int8 keep", write_int8(model, target, folder, ranges, [layers[0]])
+    yield f"{name}/int8 keep", _write_int8(model, target, folder, ranges, [layers[0]])
     if "ConvTranspose" in target.rules.on_request and any(
         node.op_type == "ConvTranspose" for node in model.graph.graph
     ):
         asked = dataclasses.replace(target, rules=target.rules.requested("ConvTranspose"))
-        yield f"{name}/int8 deconv", write_int8(model, asked, folder, ranges)
+        yield f"{name}/int8 deconv", _write_int8(model, asked, folder, ranges)
     if target.rules.takes_dynamic:
         yield f"{name}/dynamic", write_dynamic(model, target, folder)
-        yield f"{name}/dynamic keep", write_dynamic(model, target, folder, [layers[0]])
+        yield f"{name}/dynamic keep", write_dynamic(model, target, folder, resolve_keep(model.graph, [layers[0]]))
+
+
+def _write_int8(
+    model: FloatModel, target: Target, folder: Path, ranges: Ranges, keep: Sequence[str] = (), plan: str = "balanced"
+) -> Artifact:
+    options = ExportOptions(vit_plan=plan)  # type: ignore[arg-type]
+    companions = (TENSORRT_CACHE.function("write"),) if target.rules.calibration_cache else ()
+    kept = resolve_keep(engine_graph(model, target), keep, options.vit_plan)
+    job = FileJob(model, target, folder, options, ranges, kept, companions=companions, precision="int8")
+    written: Artifact = ONNX.function("write")(job)
+    return written
 
 
 def _narrow_files(model: FloatModel, folder: Path) -> Iterator[tuple[str, Artifact]]:
     ranges = _ranges_of(model)
     for name in ("x86", "arm", "jetson-orin"):
         for weight_bits, activation_bits in ((4, 4), (6, 8), (8, 3)):
-            artifact = simulate(model, get_target(name), ranges, (), weight_bits, activation_bits, folder)
+            artifact = simulate(model, get_target(name), ranges, None, weight_bits, activation_bits, folder)
             yield f"{name}/w{weight_bits}a{activation_bits}", artifact
 
 
@@ -305,17 +320,17 @@ def _of_tflite_net(folder: Path) -> Iterator[tuple[str, Artifact]]:
 
 def _tflite_files(model: TfliteModel, folder: Path) -> Iterator[tuple[str, Artifact]]:
     ranges = synthetic_ranges(observed_tensors(model.graph), model.digest, model.preprocessing, "entropy")
-    known = Known({name: (ranges, name) for name in ranges.tensors})
+    known = RangeSources({name: (ranges, name) for name in ranges.tensors})
     layer = next(each for each in model.graph.operators if each.kind == "CONV_2D")
-    keep = [model.graph.tensors[layer.outputs[0]].name]
+    kept = {model.graph.tensors[layer.outputs[0]].name: "asked for"}
     variants = {
-        "fp16": ("fp16", Options()),
-        "int8": ("int8", Options()),
-        "int8 keep": ("int8", Options(keep=keep)),
-        "int8 io": ("int8", Options(integer_io=True)),
-        "int16x8": ("int16x8", Options()),
-        "dynamic": ("dynamic", Options()),
-        "dynamic compat": ("dynamic", Options(compat="tflite-runtime")),
+        "fp16": ("fp16", TfliteOptions()),
+        "int8": ("int8", TfliteOptions()),
+        "int8 keep": ("int8", TfliteOptions(kept=kept)),
+        "int8 io": ("int8", TfliteOptions(integer_io=True)),
+        "int16x8": ("int16x8", TfliteOptions()),
+        "dynamic": ("dynamic", TfliteOptions()),
+        "dynamic compat": ("dynamic", TfliteOptions(compat="tflite-runtime")),
     }
     for label, (precision, options) in variants.items():
         yield label, write(model, "arm", precision, folder, options, known)

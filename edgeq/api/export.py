@@ -22,9 +22,10 @@ from edgeq.calibration.calibrate import DEFAULT_NUM
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.options import ExportOptions
-from edgeq.exporting.planning.selection import VitPlan
+from edgeq.exporting.planning.keep import VitPlan
 from edgeq.inputs import Item, items_of
-from edgeq.verbs.export import ExportResult, check_calibration_options, export_model
+from edgeq.verbs.export import ExportResult, export_model
+from edgeq.verbs.export_options import check_calibration_options
 
 
 def export(

@@ -25,14 +25,14 @@ from edgeq.exporting.graphs.linear import linear_of
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.planning.fp16_audit import audited_tensors, thinned
-from edgeq.exporting.planning.selection import VitPlan, activation_behind, observed_tensors, select_layers
+from edgeq.exporting.planning.keep import VitPlan
+from edgeq.exporting.planning.selection import activation_behind, observed_tensors, select_layers
 from edgeq.exporting.tflite.plan import observed_tensors as observed_in_tflite
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.inputs import Item, Items, OnUnreadable, model_input, prepared_samples
 from edgeq.progress import progress_bar
 from edgeq.resume import JobLog
-from edgeq.runtimes.litert_observer import TfliteObserver
-from edgeq.runtimes.observer import ActivationObserver
+from edgeq.sources.formats import get_format
 from edgeq.targets import TARGETS, Target, get_target
 
 _AHEAD = 2
@@ -115,13 +115,12 @@ class ObservedOnnxModel:
         audited = audited_tensors(model.graph) if tensors is None else []
         self.names = list(dict.fromkeys([*counted, *audited]))
         self._thinned = frozenset(audited).difference(counted, further)
-        self._input = str(model.graph.graph.inputs[0].name)
         observed = list(dict.fromkeys([*self.names, *further]))
-        self._observer = ActivationObserver(model.graph, observed, threads)
+        self._observe = get_format(model.format).function("observe")(model, observed, threads)
 
     def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
-        arrays = self._observer.observe({self._input: image})
+        arrays: dict[str, np.ndarray] = self._observe(image)
         return arrays | {name: thinned(arrays[name]) for name in self._thinned}
 
 
@@ -131,12 +130,12 @@ class ObservedTfliteModel:
     def __init__(self, model: TfliteModel, tensors: Sequence[str] | None, threads: int | None) -> None:
         self.digest, self.preprocessing = model.digest, model.preprocessing
         self.names = list(tensors) if tensors is not None else observed_in_tflite(model.graph)
-        self._input = model.input
-        self._observer = TfliteObserver(model.content, self.names, threads)
+        self._observe = get_format(model.format).function("observe")(model, self.names, threads)
 
     def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
-        return self._observer.observe(self._input.encode(image))
+        arrays: dict[str, np.ndarray] = self._observe(image)
+        return arrays
 
 
 def observed_model(

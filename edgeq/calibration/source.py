@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,12 +16,15 @@ from edgeq.calibrators.ranges import FORMAT, Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Preprocessing
 from edgeq.exporting.onnx.writer import FloatModel
-from edgeq.exporting.tensorrt.cache import parse_cache
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.inputs import Item, items_of, model_input
 from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import FloatArray, Placement
+from edgeq.sources.formats import TENSORRT_CACHE
 from edgeq.targets import Target
+
+if TYPE_CHECKING:
+    from edgeq.exporting.tensorrt.cache import CalibrationCache
 
 _CACHE_MARK = b"TRT-"
 
@@ -62,7 +66,7 @@ class CalibrationSource:
         if not isinstance(self.source, Path) or not self.source.is_file():
             return False
         with self.source.open("rb") as stream:
-            return self.source.suffix == ".cache" or stream.read(len(_CACHE_MARK)) == _CACHE_MARK
+            return self.source.suffix == TENSORRT_CACHE.suffix or stream.read(len(_CACHE_MARK)) == _CACHE_MARK
 
     @property
     def has_images(self) -> bool:
@@ -116,7 +120,7 @@ class CalibrationSource:
         if isinstance(self.source, Path) and self.is_cache:
             if self.method is not None:
                 raise InputError(f"{self.source}: holds ranges alone, `method` {self.method} needs images; omit it")
-            cache = parse_cache(self.source.read_bytes(), str(self.source))
+            cache: CalibrationCache = TENSORRT_CACHE.function("read")(self.source)
             digests = {"model_digest": model.digest, "preprocessing_digest": model.preprocessing.digest}
             return cache.to_ranges(**digests), self.source
         if isinstance(self.source, Ranges):

@@ -20,7 +20,7 @@ from edgeq.errors import EdgeqError
 from edgeq.progress import reporting_to
 
 if TYPE_CHECKING:
-    from edgeq.exporting.planning.selection import VitPlan
+    from edgeq.exporting.planning.keep import VitPlan
     from edgeq.sources.model import ModelRequest
 
 
@@ -153,7 +153,8 @@ def export(
     from edgeq.calibration.source import CalibrationSource
     from edgeq.cli.console import describe_layers, describe_signal
     from edgeq.exporting.options import ExportOptions
-    from edgeq.verbs.export import check_calibration_options, export_model
+    from edgeq.verbs.export import export_model
+    from edgeq.verbs.export_options import check_calibration_options
 
     require_writable_json(json_file)
     request = _request(model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch)
@@ -247,13 +248,12 @@ def calibrate(
     from edgeq.calibration.calibrate import DEFAULT_METHOD
     from edgeq.calibration.calibrate import calibrate as run
     from edgeq.inputs.images import list_images
-    from edgeq.sources.model import open_model
-    from edgeq.sources.tflite import open_tflite
+    from edgeq.sources.model import open_float_model
     from edgeq.targets import get_target
 
     found = list_images(source, images)
     request = _request(model, weights, preset, size, None)
-    opened = open_tflite(request) if model.endswith(".tflite") else open_model(request).model
+    opened = open_float_model(request)
     targets = [get_target(name) for name in target or ()]
     result = run(
         opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads, targets=targets

@@ -202,6 +202,24 @@ def measure_tflite(
     return _measured(artifact, subject, images)
 
 
+def measure(
+    artifact: Artifact,
+    model: FloatModel | TfliteModel,
+    target: Target,
+    images: ComparedImages,
+    groups: Groups,
+    threads: int | None = None,
+) -> Signal | None:
+    """Returns what a file leaves of the signal of the model that it was made from.
+
+    `None` for a file that computes in FP32, or of a format that nothing here computes exactly. Arguments and errors are
+    those of `measure_onnx`.
+    """
+    if isinstance(model, TfliteModel):
+        return measure_tflite(artifact, model, images, groups, threads)
+    return measure_onnx(artifact, model, target, images, groups, threads) if artifact.format == model.format else None
+
+
 def with_signal(artifact: Artifact, signal: Signal | None) -> Artifact:
     """Returns the artifact after writing the signal into its manifest, under `signal` of `Artifact.quantization`."""
     if signal is None:

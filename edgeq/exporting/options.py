@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from edgeq.exporting.planning.selection import VitPlan
+from edgeq.exporting.planning.keep import VitPlan
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class ExportOptions:
 
     Attributes:
         keep: What stays in float: names, regular expressions, operator types, or parts of a transformer
-            (`edgeq.exporting.planning.selection.nodes_matching`).
+            (`edgeq.exporting.planning.keep`).
         vit_plan: What of a transformer runs in INT8: `fast`, `balanced` or `safe`
             (`edgeq.exporting.planning.selection`, rule 8).
         rescale: How channels between LayerNorm and linear layers are rescaled first, `smooth` or `unify`; exact in

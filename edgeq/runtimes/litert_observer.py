@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from edgeq.errors import EngineError
 from edgeq.exporting.tflite.graph import read_graph, with_outputs
 from edgeq.runtimes.base import Arrays, first_line
 from edgeq.runtimes.litert import LiteRtSession, quiet_stderr
+
+if TYPE_CHECKING:
+    from edgeq.exporting.tflite.writer import TfliteModel
 
 
 class TfliteObserver:
@@ -47,3 +51,15 @@ class TfliteObserver:
         except (RuntimeError, ValueError) as error:
             raise EngineError(f"the float TFLite graph failed during calibration: {first_line(error)}") from error
         return {name: self._interpreter.get_tensor(index) for name, index in self._indices.items()}
+
+
+def observe_file(
+    model: TfliteModel, tensors: Sequence[str], threads: int | None = None
+) -> Callable[[np.ndarray], Arrays]:
+    """Returns what runs a float TFLite file on an input `(1, C, H, W)` and hands out activations by tensor name.
+
+    Raises:
+        EngineError: LiteRT cannot run the file.
+    """
+    observer, image = TfliteObserver(model.content, tensors, threads), model.input
+    return lambda array: observer.observe(image.encode(array))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from edgeq.runtimes.base import Arrays
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from edgeq.exporting.onnx.writer import FloatModel
 
 _LOG_FATAL = 4
 
@@ -96,3 +98,16 @@ class ExactObserver(ActivationObserver):
         options = engine.SessionOptions()
         options.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
         return options
+
+
+def observe_graph(
+    model: FloatModel, tensors: Sequence[str], threads: int | None = None
+) -> Callable[[np.ndarray], Arrays]:
+    """Returns what runs a float graph on an input `(1, C, H, W)` and hands out activations by tensor name.
+
+    Raises:
+        EngineError: ONNX Runtime cannot run the graph.
+    """
+    observer = ActivationObserver(model.graph, tensors, threads)
+    image = str(model.graph.graph.inputs[0].name)
+    return lambda array: observer.observe({image: array})

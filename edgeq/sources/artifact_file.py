@@ -12,7 +12,7 @@ from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec, manifest_path
 from edgeq.files import sha256_file
 from edgeq.inputs.presets import Labels, load_preset, parse_labels, require_channels
-from edgeq.sources.formats import all_formats, format_of
+from edgeq.sources.formats import format_of, model_formats
 
 
 def open_artifact(path: Path, preset: str | None = None, labels: Labels | None = None) -> Artifact:
@@ -59,12 +59,12 @@ def open_artifact(path: Path, preset: str | None = None, labels: Labels | None =
 
 def _describe(path: Path) -> Artifact:
     found = format_of(path.suffix)
-    if found is None:
+    if found is None or found.holds != "model":
         raise InputError(
             f"{path}: has no manifest next to it ({manifest_path(path).name}), and its format does not say enough "
-            f"without one ({', '.join(each.suffix for each in all_formats())}); write the file with `edgeq export`"
+            f"without one ({', '.join(each.suffix for each in model_formats())}); write the file with `edgeq export`"
         )
-    inputs, outputs = found.reader()(path)
+    inputs, outputs = found.function("read")(path)
     return Artifact(
         path=path,
         format=found.name,

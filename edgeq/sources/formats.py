@@ -1,14 +1,15 @@
-"""File formats of models: what each is called, what it is written in, and who reads, runs and writes it.
+"""File formats: what each is called, what it is written in, and who opens, reads, observes, runs and writes it.
 
 A format is one entry of `FORMATS`, or an installed package's entry point in the group `edgeq.formats` that leads to a
-`FileFormat`.
+`FileFormat`. Both are written in the same way.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from edgeq.errors import InputError
 from edgeq.registry import load_entry, load_object, registered
@@ -16,21 +17,25 @@ from edgeq.registry import load_entry, load_object, registered
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A format of model files.
+    """A format of files. Functions are named as `package.module:function`.
 
     Attributes:
         name: As the parameter `format` and manifests have it.
         suffix: Of its files, with the dot.
         precisions: What a model is written in.
         runtime: Name of the runtime that files are compared with their model in.
-        read: `package.module:function` that returns the inputs and outputs of a file without a manifest:
-            `(path) -> (inputs, outputs)`, as `edgeq.exporting.artifact.TensorSpec`.
-        effects: Parameter of `edgeq.export` -> the precisions whose files it changes. An option that changes no file
-            that is asked for is refused.
-        write: `package.module:function` that writes one file of an installed format:
-            `(model, target, precision, folder, ranges) -> Artifact`, with a `FloatModel`, a `Target`, and `Ranges` for
-            precisions with static ranges. Such a format is written for every target, when it is asked for by name.
-            `None` for the formats of edgeq, which `edgeq.verbs.export` writes.
+        read: Returns what a file holds by itself, `(path) -> found`: of a model without a manifest its inputs and
+            outputs, both as `edgeq.exporting.artifact.TensorSpec`; of ranges a `CalibrationCache`.
+        write: Writes one file and its manifest, `(job) -> Artifact` with an `edgeq.exporting.jobs.FileJob`; for ranges,
+            which come with another file, an `edgeq.exporting.jobs.Companion`.
+        effects: Parameter of an export -> the precisions whose files it changes. A parameter that changes no file that
+            is asked for is refused.
+        open: Opens a float file of the format, `(request) -> model`, if an export can start from one; ONNX files are
+            opened with torch models, by `edgeq.sources.model`.
+        convert: Returns what files are made from, `(request, opened) -> model`, where that is not the float graph.
+        observe: Hands out activations, `(model, tensors, threads) -> (input (1, C, H, W) -> name -> activations)`, for
+            formats whose files are made from something of their own; the others have those of the graph.
+        holds: `model`, or `ranges` that accompany a model's file.
     """
 
     name: str
@@ -38,16 +43,28 @@ class FileFormat:
     precisions: tuple[str, ...]
     runtime: str
     read: str
+    write: str
     effects: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    write: str | None = None
+    open: str | None = None
+    convert: str | None = None
+    observe: str | None = None
+    holds: Literal["model", "ranges"] = "model"
 
-    def reader(self) -> Any:
-        """Returns the function of `read`."""
-        return load_object(f"reader of the format {self.name}", self.read)
+    @property
+    def has_own_form(self) -> bool:
+        """Whether its files are made from something else than the float graph."""
+        return self.convert is not None
 
-    def writer(self) -> Any:
-        """Returns the function of `write`, or `None`."""
-        return None if self.write is None else load_object(f"writer of the format {self.name}", self.write)
+    def function(self, role: Literal["read", "write", "open", "convert", "observe"]) -> Any:
+        """Returns the function of a role.
+
+        Raises:
+            InputError: it cannot be loaded, or the format has none.
+        """
+        reference = getattr(self, role)
+        if reference is None:
+            raise InputError(f"format {self.name!r}: has no function to {role} it")
+        return load_object(f"function to {role} the format {self.name}", reference)
 
 
 _QUANTIZED = frozenset({"int8", "int16x8", "dynamic"})
@@ -59,12 +76,14 @@ ONNX = FileFormat(
     precisions=("fp32", "fp16", "int8", "dynamic"),
     runtime="onnxruntime",
     read="edgeq.sources.engine_specs:read_onnx_specs",
+    write="edgeq.exporting.onnx.files:write",
     effects={
         "keep": _QUANTIZED,
         "vit_plan": _QUANTIZED,
         "rescale": frozenset({"fp32", "fp16", *_QUANTIZED}),
         "int8_deconv": frozenset({"int8"}),
     },
+    observe="edgeq.runtimes.observer:observe_graph",
 )
 
 TFLITE = FileFormat(
@@ -73,10 +92,28 @@ TFLITE = FileFormat(
     precisions=("fp32", "fp16", "int8", "int16x8", "dynamic"),
     runtime="litert",
     read="edgeq.sources.engine_specs:read_tflite_specs",
+    write="edgeq.exporting.tflite.writer:write_file",
     effects={"keep": _QUANTIZED, "vit_plan": _QUANTIZED, "int8_io": _STATIC, "compat": _QUANTIZED},
+    open="edgeq.sources.tflite:open_tflite",
+    convert="edgeq.sources.tflite:convert",
+    observe="edgeq.runtimes.litert_observer:observe_file",
 )
 
-FORMATS: dict[str, str] = {"onnx": "edgeq.sources.formats:ONNX", "tflite": "edgeq.sources.formats:TFLITE"}
+TENSORRT_CACHE = FileFormat(
+    name="tensorrt-cache",
+    suffix=".cache",
+    precisions=("int8",),
+    runtime="tensorrt",
+    read="edgeq.exporting.tensorrt.cache_file:read_cache",
+    write="edgeq.exporting.tensorrt.cache_file:write_cache",
+    holds="ranges",
+)
+
+FORMATS: dict[str, str] = {
+    "onnx": "edgeq.sources.formats:ONNX",
+    "tensorrt-cache": "edgeq.sources.formats:TENSORRT_CACHE",
+    "tflite": "edgeq.sources.formats:TFLITE",
+}
 
 
 def get_format(name: str) -> FileFormat:
@@ -96,6 +133,22 @@ def all_formats() -> list[FileFormat]:
     return [get_format(name) for name in registered("format", FORMATS)]
 
 
+def model_formats() -> list[FileFormat]:
+    """Returns those of models."""
+    return [each for each in all_formats() if each.holds == "model"]
+
+
 def format_of(suffix: str) -> FileFormat | None:
     """Returns the format whose files end so, or `None`."""
     return next((each for each in all_formats() if each.suffix == suffix), None)
+
+
+def file_format(reference: str) -> FileFormat | None:
+    """Returns the format of the float file that a model's reference is the path of; `None` for a torch model."""
+    found = format_of(Path(reference).suffix)
+    return found if found == ONNX or (found is not None and found.open is not None) else None
+
+
+def source_format(reference: str) -> FileFormat:
+    """Returns the format that a model is opened in: that of its file, the graph's for a torch model."""
+    return file_format(reference) or ONNX

@@ -29,11 +29,13 @@ from edgeq.exporting.passes.layernorm import fold_layernorm_affine
 from edgeq.inputs.presets import Labels, Preset, load_preset, parse_labels, preset_names, require_channels
 from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
 from edgeq.models.vit_configs import VITS, VitConfig
+from edgeq.sources.formats import ONNX, file_format, source_format
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
+    from edgeq.exporting.tflite.writer import TfliteModel
     from edgeq.sources.torch_module import TorchModule
 
 _log = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ def open_model(request: ModelRequest) -> OpenedModel:
     """
     if request.module is not None:
         opened = _open_module(request, request.module)
-    elif request.reference.endswith(".onnx"):
+    elif file_format(request.reference) == ONNX:
         opened = _open_onnx(request)
     else:
         _require_known(request.reference)
@@ -106,6 +108,19 @@ def open_model(request: ModelRequest) -> OpenedModel:
     return opened
 
 
+def open_float_model(request: ModelRequest) -> FloatModel | TfliteModel:
+    """Returns a model's float graph, or its float file of a format with a form of its own.
+
+    Raises:
+        EdgeqError: it cannot be opened.
+    """
+    source = source_format(request.reference)
+    if not source.has_own_form:
+        return open_model(request).model
+    model: TfliteModel = source.function("open")(request)
+    return model
+
+
 def check_request(request: ModelRequest) -> None:
     """Checks as much of a request as needs no opening of the model: its file, preset and labels.
 
@@ -113,7 +128,7 @@ def check_request(request: ModelRequest) -> None:
         InputError: the file is missing, the reference or preset unknown, or the labels cannot be read.
     """
     reference = request.reference
-    if request.module is None and reference.endswith((".onnx", ".tflite")):
+    if request.module is None and file_format(reference) is not None:
         if not Path(reference).is_file():
             raise InputError(f"{reference}: no such file; wanted a model")
         _require_preset(request, Path(reference).name)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
@@ -29,7 +29,9 @@ from edgeq.inputs.presets import load_preset, parse_labels, preset_names, requir
 from edgeq.models.names import is_zoo_name
 from edgeq.progress import progress_bar
 from edgeq.runtimes.child import safe_environment
-from edgeq.sources.model import ModelRequest, OpenedModel
+
+if TYPE_CHECKING:
+    from edgeq.sources.model import ModelRequest, OpenedModel
 
 _STAGES = 13
 """How many stages litert-torch reports."""

@@ -46,6 +46,7 @@ from edgeq.runtimes.tensorrt.inspector import inspect_session
 from edgeq.runtimes.tensorrt.library import import_tensorrt
 from edgeq.runtimes.tensorrt.session import TensorRtSession
 from edgeq.sources.artifact_file import open_artifact
+from edgeq.sources.formats import TENSORRT_CACHE
 from edgeq.targets import get_target
 
 Route = Literal["explicit", "implicit", "both", "float"]
@@ -275,7 +276,7 @@ def _calibration(artifact: Artifact, source: Artifact, request: BuildRequest) ->
             ranges.check(model_digest=source.source_digest, preprocessing_digest=source.preprocessing.digest)
         scales = {name: ranges.threshold(name) / _LEVELS for name in ranges.tensors}
         return FromScales(scales), {path.name: sha256_file(path)}
-    if given.is_cache or path.suffix == ".cache":
+    if given.is_cache or path.suffix == TENSORRT_CACHE.suffix:
         try:
             content = path.read_bytes()
         except OSError as error:

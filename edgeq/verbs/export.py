@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from edgeq.calibration.channel_extremes import channel_statistics
-from edgeq.calibration.collector import calibrated_tensors
-from edgeq.calibration.shared_ranges import collect_ranges, match_tensors, translate_keep
+from edgeq.calibration.shared_ranges import share
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import EdgeqError, InputError
-from edgeq.evaluation.exact_comparison import ComparedImages, Groups, measure_onnx, measure_tflite, with_signal
+from edgeq.evaluation.exact_comparison import ComparedImages, Groups, measure, with_signal
 from edgeq.evaluation.output_difference import (
     Comparison,
     Reference,
@@ -26,38 +25,23 @@ from edgeq.evaluation.output_difference import (
     reference_outputs,
     tflite_outputs,
 )
-from edgeq.exporting.artifact import Artifact, Postprocessing
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.exporting.graphs.transformer import find_transformer
-from edgeq.exporting.onnx.writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+from edgeq.exporting.jobs import FileJob
+from edgeq.exporting.onnx.writer import FloatModel, engine_graph
 from edgeq.exporting.options import ExportOptions
-from edgeq.exporting.passes.rescale import smooth_channels, unify_channels
-from edgeq.exporting.planning.selection import VitPlan, kept_by_vit_plan, select_layers
+from edgeq.exporting.planning.keep import Kept, resolve_keep
 from edgeq.exporting.signal.output_groups import WHOLE, output_groups
 from edgeq.exporting.signal.ratio import Signal
-from edgeq.exporting.tflite import writer as tflite_writer
-from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS, Known, Options, TfliteModel
+from edgeq.exporting.tflite.keep import resolve_operators
+from edgeq.exporting.tflite.writer import RangeSources, TfliteModel
 from edgeq.files import require_writable
-from edgeq.inputs import Item
 from edgeq.inputs.preprocessing import Placement
-from edgeq.registry import registered
-from edgeq.sources.formats import FORMATS, FileFormat, get_format
+from edgeq.sources.formats import TENSORRT_CACHE, FileFormat, get_format, source_format
 from edgeq.sources.model import ModelRequest, open_model
-from edgeq.sources.tflite import convert, open_tflite
 from edgeq.targets import Target, get_target
 from edgeq.tasks import find_decoder
-
-PRECISIONS = {name: get_format(name).precisions for name in FORMATS}
-"""File format -> the precisions that it is written in."""
-
-RESCALINGS = {"smooth": smooth_channels, "unify": unify_channels}
-"""What `rescale` takes: SmoothQuant's way and RepQ-ViT's."""
-
-_FOR_GRAPHS = frozenset({"vit_plan", "rescale", "int8_deconv", "size", "dynamic_batch"})
-"""Options that a TFLite file is too late for."""
-
-_DEFAULT_OPSET = ModelRequest("").opset
-
-_log = logging.getLogger(__name__)
+from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
 
 
 @dataclass(frozen=True)
@@ -128,7 +112,7 @@ def export_model(
     Args:
         request: The model.
         target_name: A name of `edgeq.targets.TARGETS`.
-        precisions: Any of `PRECISIONS`; each format writes those that it knows. Where an INT8 file comes with a
+        precisions: Of the files; each format writes those that it knows. Where an INT8 file comes with a
             calibration cache, the FP32 file that the cache is for is written too.
         out: Folder for the files.
         calibration: Where the ranges for `int8` and `int16x8` come from.
@@ -137,8 +121,8 @@ def export_model(
         threads: CPU threads for calibration.
 
     Raises:
-        InputError: a precision or format is unknown, ranges are missing, `keep` matches nothing, or the folder cannot
-            be written.
+        InputError: a precision or format is unknown, ranges are missing, `keep` matches nothing, a parameter has no
+            effect, or the folder cannot be written.
         ModelError: the decoder does not know the model's outputs, the model cannot be converted, or an exported file
             does not compute what the model computes; that file is removed.
         MismatchError: the ranges belong to another model or other pre-processing.
@@ -146,166 +130,15 @@ def export_model(
     target = get_target(target_name)
     options = options or ExportOptions()
     if options.int8_deconv:
-        target = _with_int8_deconv(target)
-    if options.vit_plan not in get_args(VitPlan):
-        raise InputError(f"`vit_plan` {options.vit_plan}: wanted one of {', '.join(get_args(VitPlan))}")
-    if options.rescale is not None and options.rescale not in RESCALINGS:
-        raise InputError(f"`rescale` {options.rescale}: wanted one of {', '.join(RESCALINGS)}")
-    is_tflite = request.reference.endswith(".tflite")
-    formats = formats or (("tflite",) if is_tflite else target.formats)
-    _check_formats(target, formats, is_tflite, options)
-    _check_precisions(target, formats, precisions, calibration)
-    _check_effects(request, target, formats, precisions, options.given)
-    if target.rules.fp16 == "graph" and request.opset < target.rules.opset:
-        raise InputError(
-            f"opset {request.opset}: Q/DQ nodes take FP16 scales from opset {target.rules.opset} on, and {target.name} "
-            "wants them; omit `opset`"
-        )
+        target = with_int8_deconv(target)
+    source = source_format(request.reference)
+    formats = tuple(dict.fromkeys(formats)) or ((source.name,) if source.has_own_form else target.formats)
+    check_options(request, target, formats, precisions, calibration, options)
     if target.rules.calibration_cache and "int8" in precisions and "fp32" not in precisions:
         precisions = ("fp32", *precisions)
     require_writable(out / "a file")
     export = _Export(request, target, tuple(dict.fromkeys(precisions)), out, calibration, options, threads)
-    return export.from_tflite() if is_tflite else export.from_graph(formats)
-
-
-def _check_formats(target: Target, formats: Sequence[str], is_tflite: bool, options: ExportOptions) -> None:
-    for name in formats:
-        if name not in target.formats and (name in FORMATS or name not in registered("format", FORMATS)):
-            raise InputError(
-                f"`format` {name}: the target {target.name} takes {' and '.join(target.formats)}; TFLite files are "
-                "written for `target` arm, and run on x86 too"
-            )
-    if is_tflite and tuple(formats) != ("tflite",):
-        raise InputError("a TFLite file becomes TFLite files only; start from the torch model or the ONNX file")
-    if options.compat not in (None, *COMPATIBLE):
-        raise InputError(f"`compat` {options.compat}: known are {', '.join(COMPATIBLE)}")
-    if "tflite" not in formats and (options.integer_io or options.compat):
-        raise InputError("`int8_io` and `compat` are for TFLite files; choose `target` arm")
-
-
-def _with_int8_deconv(target: Target) -> Target:
-    rules = target.rules
-    if rules.static("ConvTranspose") is not None:
-        raise InputError(f"`int8_deconv`: the target {target.name} runs ConvTranspose in INT8 by itself; omit it")
-    return dataclasses.replace(target, rules=rules.requested("ConvTranspose"))
-
-
-def _check_precisions(
-    target: Target, formats: Sequence[str], precisions: Sequence[str], calibration: CalibrationSource | None
-) -> None:
-    known = list(dict.fromkeys(precision for name in formats for precision in get_format(name).precisions))
-    unknown = [precision for precision in precisions if precision not in known]
-    if unknown or not precisions:
-        raise InputError(
-            f"`precision` {','.join(unknown) or '(none)'}: known are {', '.join(known)} ({' and '.join(formats)})"
-        )
-    if "dynamic" in precisions and not target.rules.takes_dynamic:
-        raise InputError(f"`precision` dynamic: the engines of {target.name} take no dynamic INT8 files; choose int8")
-    if calibration is not None and calibration.is_cache and not target.rules.symmetric:
-        raise InputError(
-            f"{calibration.source}: a calibration cache holds symmetric ranges alone, which cost {target.name} half "
-            "its steps; calibrate on images"
-        )
-    needing = [precision for precision in precisions if precision in STATIC_PRECISIONS]
-    if needing and calibration is None:
-        raise InputError(
-            f"{needing[0]} needs ranges: give `calib` with images, or with a ranges file of `edgeq calibrate`"
-        )
-
-
-def _check_effects(
-    request: ModelRequest, target: Target, formats: Sequence[str], precisions: Sequence[str], given: Sequence[str]
-) -> None:
-    """Refuses options that would change nothing in the files that are asked for.
-
-    Args:
-        request: The model.
-        target: Whose rules to follow.
-        formats: Of the files.
-        precisions: Of the files.
-        given: The options that are not at their default.
-    """
-    if "rescale" in given and "tflite" in formats:
-        raise InputError(
-            "`rescale`: a TFLite file cannot hold it, its converter moves a LayerNorm's scale into the layers behind; "
-            "add `format` onnx"
-        )
-    for option in given:
-        effects = [get_format(name).effects.get(option, frozenset()) for name in formats]
-        effective = frozenset[str]().union(*effects)
-        if not effective.intersection(precisions):
-            wanted = ", ".join(sorted(effective)) or "no"
-            raise InputError(
-                f"`{option}`: changes {wanted} {' and '.join(formats)} files, and {', '.join(precisions)} is asked "
-                f"for; omit `{option}`"
-            )
-    if request.reference.endswith(".tflite"):
-        further = (("size", request.size is not None), ("dynamic_batch", request.dynamic_batch))
-        for option in (*given, *(option for option, is_given in further if is_given)):
-            if option in _FOR_GRAPHS:
-                raise InputError(
-                    f"`{option}`: cannot be combined with a TFLite file; start from the torch model or ONNX file"
-                )
-    if "onnx" not in formats:
-        for option, is_given in (
-            ("opset", request.opset not in (_DEFAULT_OPSET, target.rules.opset)),
-            ("dynamic_batch", request.dynamic_batch),
-        ):
-            if is_given:
-                raise InputError(f"`{option}`: is for ONNX files, and {', '.join(formats)} is written; omit `{option}`")
-
-
-def check_calibration_options(
-    target_name: str,
-    precisions: Sequence[str],
-    rescale: str | None,
-    calib: Path | Ranges | Sequence[Item] | None,
-    images: Path | None,
-    method: str | None,
-    num: int | None,
-) -> None:
-    """Refuses options about calibration, as they were written, that would change nothing.
-
-    Images without ranges to collect stay useful: files are compared with the model on them.
-
-    Args:
-        target_name: A name of `edgeq.targets.TARGETS`.
-        precisions: Of the files.
-        rescale: What rescales channels, which takes images.
-        calib: The source, see `CalibrationSource`.
-        images: Folder of a COCO file's images.
-        method: The method that is asked for.
-        num: The number of images that is asked for.
-
-    Raises:
-        InputError: an option has no effect.
-    """
-    typed = {"images": images, "method": method, "num": num}
-    given = [option for option, value in typed.items() if value is not None]
-    if calib is None:
-        if given:
-            raise InputError(f"`{given[0]}`: says how `calib` is read, and there is none; give `calib`")
-        return
-    no_images = not CalibrationSource(calib).has_images
-    source = f"`calib` {calib}" if isinstance(calib, Path) else "`calib`"
-    if no_images and (unread := [option for option in given if option != "method"]):
-        raise InputError(f"`{unread[0]}`: {source} holds ranges already, no image is read; omit `{unread[0]}`")
-    if images is not None and not isinstance(calib, Path):
-        raise InputError("`images`: is for a COCO annotation file, and `calib` is in memory; omit `images`")
-    if images is not None and isinstance(calib, Path) and calib.is_dir():
-        raise InputError(f"`images`: {calib} is a folder of images itself; omit `images`")
-    if _takes_ranges(get_target(target_name), precisions):
-        return
-    if no_images:
-        raise InputError(f"{source}: {', '.join(precisions)} files need no ranges; omit `calib`")
-    if method is not None or (num is not None and rescale is None):
-        option = "num" if method is None else "method"
-        raise InputError(f"`{option}`: {', '.join(precisions)} files need no ranges; omit `{option}`")
-
-
-def _takes_ranges(target: Target, precisions: Sequence[str]) -> bool:
-    audited = "fp16" in precisions and target.rules.fp16 != "weights"
-    return audited or bool(set(precisions) & set(STATIC_PRECISIONS))
+    return export.from_file(source) if source.has_own_form else export.from_graph(list(map(get_format, formats)))
 
 
 @dataclass(frozen=True)
@@ -320,30 +153,36 @@ class _Export:
     options: ExportOptions
     threads: int | None
 
-    def from_graph(self, formats: Sequence[str]) -> ExportResult:
+    def from_graph(self, formats: Sequence[FileFormat]) -> ExportResult:
         """Writes the files of a torch model or an ONNX file."""
         opened = open_model(self.request)
         model = opened.model
         self._check_graph(model)
         if self.options.rescale is not None:
             self._rescale_channels(model, self.options.rescale)
-        if "onnx" in formats:
-            # Tells of a wrong `keep` before the long work.
-            select_layers(model.graph, self.target.rules, self.options.keep, self.options.vit_plan)
+        kept = self._kept(model, formats)  # tells of a wrong `keep` before the long work
         inputs, placement = real_inputs(model.preprocessing, self.calibration, self._example)
         reference = reference_outputs(opened, self.request, inputs)
         _check_decoder([str(value.name) for value in model.graph.graph.outputs], model, reference, placement)
-        converted = convert(self.request, opened) if "tflite" in formats else None
+        own = {each.name: each.function("convert")(self.request, opened) for each in formats if each.has_own_form}
         ranges, path = self._ranges(model)
-        files = []
-        if converted is not None:
-            options, known = self._share(model, converted, ranges, inputs)
-            files += self._write_tflite(converted, options, known, inputs, reference, output_groups(model.graph))
-        if "onnx" in formats:
-            files += self._write_onnx(model, ranges, inputs, reference)
-        for name in formats:
-            files += self._write_installed(get_format(name), model, ranges, inputs, reference)
+        jobs = {each.name: self._job(model, kept, ranges, own.get(each.name), inputs) for each in formats}
+        check = _Check(inputs, reference, output_groups(model.graph), self._measure(model.preprocessing))
+        files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
         return ExportResult(model, opened.folded.folded, opened.folded.left, tuple(files), path)
+
+    def from_file(self, source: FileFormat) -> ExportResult:
+        """Writes the files of a float file of a format with a form of its own."""
+        model = source.function("open")(self.request)
+        kept = resolve_operators(model.graph, self.options.keep)
+        inputs, placement = real_inputs(model.preprocessing, self.calibration)
+        reference = tflite_outputs(model, inputs)
+        _check_decoder([spec.name for spec in model.outputs], model, reference, placement)
+        ranges, path = self._ranges(model)
+        known = None if ranges is None else RangeSources({name: (ranges, name) for name in ranges.tensors})
+        job = FileJob(model, self.target, self.out, self.options, known, kept_operators=kept)
+        check = _Check(inputs, reference, [WHOLE] * len(model.outputs), self._measure(model.preprocessing))
+        return ExportResult(model, 0, {}, tuple(self._write(source, job, check)), path)
 
     def _check_graph(self, model: FloatModel) -> None:
         """Refuses options that mean nothing to a model."""
@@ -370,136 +209,80 @@ class _Export:
                 f"`rescale` {method}: the model has no LayerNorm that linear layers alone read; omit `rescale`"
             )
 
-    def from_tflite(self) -> ExportResult:
-        """Writes the files of a float TFLite file."""
-        options = self._tflite_options(self.options.keep)
-        model = open_tflite(self.request)
-        inputs, placement = real_inputs(model.preprocessing, self.calibration)
-        reference = tflite_outputs(model, inputs)
-        _check_decoder([spec.name for spec in model.outputs], model, reference, placement)
-        ranges, path = self._ranges(model)
-        known = None if ranges is None else Known({name: (ranges, name) for name in ranges.tensors})
-        files = self._write_tflite(model, options, known, inputs, reference, [WHOLE] * len(model.outputs))
-        return ExportResult(model, 0, {}, tuple(files), path)
+    def _kept(self, model: FloatModel, formats: Sequence[FileFormat]) -> Kept:
+        """Returns what stays in float, by the names of the graph that the target's files are made from."""
+        if not any(each.effects.get("keep", frozenset()).intersection(self.precisions) for each in formats):
+            return Kept()
+        converted_alone = all(each.has_own_form for each in formats)
+        graph = engine_graph(model, self.target)
+        return resolve_keep(graph, self.options.keep, self.options.vit_plan, unknown_to_graph=converted_alone)
 
     def _ranges(self, model: FloatModel | TfliteModel) -> tuple[Ranges | None, Path | None]:
-        if self.calibration is None or not _takes_ranges(self.target, self.precisions):
+        if self.calibration is None or not takes_ranges(self.target, self.precisions):
             return None, None
         return self.calibration.ranges(model, self.out, self.threads, [self.target])
 
-    def _tflite_options(self, keep: Sequence[str]) -> Options:
-        """Returns how TFLite files are written, with the operators that stay in float in the terms of the file."""
-        return Options(keep, self.options.integer_io, self.options.compat)
-
-    def _share(
-        self, model: FloatModel, converted: TfliteModel, ranges: Ranges | None, inputs: Sequence[np.ndarray]
-    ) -> tuple[Options, Known | None]:
-        """Returns how TFLite files are written, `keep` translated, and the ranges of their tensors."""
-        if not get_format("tflite").effects["keep"].intersection(self.precisions):
-            return self._tflite_options(()), None
-        keep = (*self.options.keep, *kept_by_vit_plan(model.graph, self.options.vit_plan))
-        if ranges is None and not keep:
-            return self._tflite_options(()), None
-        names = calibrated_tensors(model) if ranges is None else list(ranges.tensors)
-        matched = match_tensors(model, converted, names, inputs)
-        options = self._tflite_options(translate_keep(model, converted, matched, keep))
-        if ranges is None:
-            return options, None
-        known = collect_ranges(
-            converted, matched, ranges, self.calibration, self.precisions, options, self.out, self.threads
-        )
-        return options, known
-
-    def _write_onnx(
-        self, model: FloatModel, ranges: Ranges | None, inputs: list[np.ndarray], reference: Reference
-    ) -> list[Exported]:
-        keep = self.options.keep
-        writers: dict[str, Callable[[], Artifact]] = {
-            "fp32": lambda: write_fp32(model, self.target, self.out),
-            "fp16": lambda: write_fp16(model, self.target, self.out, ranges),
-            "int8": lambda: write_int8(model, self.target, self.out, _known(ranges), keep, self.options.vit_plan),
-            "dynamic": lambda: write_dynamic(model, self.target, self.out, keep, self.options.vit_plan),
-        }
-        chosen = [precision for precision in self.precisions if precision in writers]
-        if "dynamic" in chosen and _has_convolutions(model):
-            _log.warning(
-                "a dynamic ONNX file measures ranges at every run and is slower than fp32 for convolutions; int8 is "
-                "static"
-            )
-        groups = output_groups(model.graph)
-        images = ComparedImages(model.preprocessing, self.calibration, self._example)
-
-        def measure(artifact: Artifact) -> Signal | None:
-            return measure_onnx(artifact, model, self.target, images, groups, self.threads)
-
-        return [_compared(writers[precision](), inputs, reference, groups, measure) for precision in chosen]
-
-    def _write_installed(
+    def _job(
         self,
-        file_format: FileFormat,
         model: FloatModel,
+        kept: Kept,
         ranges: Ranges | None,
-        inputs: list[np.ndarray],
-        reference: Reference,
-    ) -> list[Exported]:
-        """Returns the files of a format that an installed package writes; none for a format of edgeq."""
-        write = file_format.writer()
-        if write is None:
-            return []
-        chosen = [precision for precision in self.precisions if precision in file_format.precisions]
-        groups = output_groups(model.graph)
-        written = (write(model, self.target, precision, self.out, ranges) for precision in chosen)
-        return [_compared(artifact, inputs, reference, groups, lambda _artifact: None) for artifact in written]
+        converted: TfliteModel | None,
+        inputs: Sequence[np.ndarray],
+    ) -> FileJob:
+        """Returns what the files of a format are made from, whatever their precision."""
+        if converted is None:
+            companions = (TENSORRT_CACHE.function("write"),) if self.target.rules.calibration_cache else ()
+            return FileJob(model, self.target, self.out, self.options, ranges, kept=kept, companions=companions)
+        operators, known = share(
+            model, converted, kept, ranges, self.calibration, self.precisions, self.options, inputs, self.out,
+            self.threads,
+        )  # fmt: skip
+        return FileJob(converted, self.target, self.out, self.options, known, kept_operators=operators)
 
-    def _write_tflite(
-        self,
-        model: TfliteModel,
-        options: Options,
-        known: Known | None,
-        inputs: list[np.ndarray],
-        reference: Reference,
-        groups: Groups,
-    ) -> list[Exported]:
-        images = ComparedImages(model.preprocessing, self.calibration, self._example)
+    def _measure(self, preprocessing: Preprocessing) -> Callable[..., Signal | None]:
+        images = ComparedImages(preprocessing, self.calibration, self._example)
+        return partial(measure, target=self.target, images=images, threads=self.threads)
 
-        def measure(artifact: Artifact) -> Signal | None:
-            return measure_tflite(artifact, model, images, groups, self.threads)
-
-        written = (
-            tflite_writer.write(model, self.target.name, precision, self.out, options, known)
+    def _write(self, file_format: FileFormat, job: FileJob, check: _Check) -> list[Exported]:
+        """Returns the files of a format, each compared with the model."""
+        write = file_format.function("write")
+        return [
+            check.of(write(dataclasses.replace(job, precision=precision)), job.model)
             for precision in self.precisions
-        )
-        return [_compared(artifact, inputs, reference, groups, measure) for artifact in written]
+            if precision in file_format.precisions
+        ]
 
 
-def _compared(
-    artifact: Artifact,
-    inputs: list[np.ndarray],
-    reference: Reference,
-    groups: Groups,
-    measure: Callable[[Artifact], Signal | None],
-) -> Exported:
-    """Returns a written file with its comparison, exact signal included; removes it where it does not hold."""
-    try:
-        comparison = compare(artifact, inputs, reference, groups)
-        signal = measure(artifact)
-        return Exported(with_signal(artifact, signal), dataclasses.replace(comparison, signal=signal))
-    except EdgeqError:
-        artifact.path.unlink()
-        artifact.manifest_path.unlink()
-        cache = artifact.quantization.get("calibration_cache")
-        if cache is not None:
-            artifact.path.with_name(cache["file"]).unlink()
-        raise
+@dataclass(frozen=True)
+class _Check:
+    """What every file of an export is compared with.
 
+    Attributes:
+        inputs: Inputs `(1, C, H, W)`.
+        reference: The model's outputs for them.
+        groups: Groups of channels of each output.
+        measure: Measures what a file leaves of the signal of what it was made from.
+    """
 
-def _known(ranges: Ranges | None) -> Ranges:
-    assert ranges is not None  # noqa: S101 - int8 is refused without calibration before anything is written
-    return ranges
+    inputs: list[np.ndarray]
+    reference: Reference
+    groups: Groups
+    measure: Callable[..., Signal | None]
 
-
-def _has_convolutions(model: FloatModel) -> bool:
-    return any(node.op_type == "Conv" for node in model.graph.graph)
+    def of(self, artifact: Artifact, model: FloatModel | TfliteModel) -> Exported:
+        """Returns a written file with its comparison, exact signal included; removes it where it does not hold."""
+        try:
+            comparison = compare(artifact, self.inputs, self.reference, self.groups)
+            signal = self.measure(artifact, model, groups=self.groups)
+            return Exported(with_signal(artifact, signal), dataclasses.replace(comparison, signal=signal))
+        except EdgeqError:
+            artifact.path.unlink()
+            artifact.manifest_path.unlink()
+            cache = artifact.quantization.get("calibration_cache")
+            if cache is not None:
+                artifact.path.with_name(cache["file"]).unlink()
+            raise
 
 
 def _check_decoder(

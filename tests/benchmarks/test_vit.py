@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from benchmarks import vit_accuracy, vit_sensitivity, vit_speed
 from benchmarks.vit_accuracy import OUTLIERS, STEPS, Study
-from edgeq.exporting.planning.selection import VitPlan
+from edgeq.exporting.planning.keep import VitPlan
 from edgeq.inputs.images import list_images, read_image
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.inputs.presets import load_preset

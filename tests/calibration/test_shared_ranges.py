@@ -17,9 +17,11 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError, MismatchError
 from edgeq.exporting.graphs.graph import constant
 from edgeq.exporting.onnx.writer import FloatModel, write_int8
+from edgeq.exporting.planning.keep import resolve_keep
 from edgeq.exporting.planning.selection import activation_behind
 from edgeq.exporting.tflite.graph import read_graph
-from edgeq.exporting.tflite.writer import Options, TfliteModel, tensors_to_calibrate, write
+from edgeq.exporting.tflite.keep import operator_name
+from edgeq.exporting.tflite.writer import TfliteModel, TfliteOptions, tensors_to_calibrate, write
 from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.sources.model import ModelRequest, open_model
@@ -49,7 +51,7 @@ def pair(small_weights: Path, drawn) -> Pair:
 
 
 def test_every_tensor_that_a_cnn_needs_is_found(pair: Pair) -> None:
-    needed = tensors_to_calibrate(pair.converted, ["int8", "int16x8"], Options(integer_io=True))
+    needed = tensors_to_calibrate(pair.converted, ["int8", "int16x8"], TfliteOptions(integer_io=True))
     assert set(needed) <= pair.matched.keys()
     assert {pair.matched[name] for name in ("hm", "wh", "reg")} == {"hm", "wh", "reg"}
     assert pair.matched["image"] == pair.model.graph.graph.inputs[0].name
@@ -60,10 +62,10 @@ def test_ranges_alone_suffice(pair: Pair, tmp_path: Path) -> None:
     file = tmp_path / "ranges.json"
     pair.ranges.save(file)
     known = collect_ranges(
-        pair.converted, pair.matched, pair.ranges, CalibrationSource(file), ["int8"], Options(), tmp_path, 1
+        pair.converted, pair.matched, pair.ranges, CalibrationSource(file), ["int8"], TfliteOptions(), tmp_path, 1
     )
-    assert known.matched == len(known.tensors) == len(tensors_to_calibrate(pair.converted, ["int8"], Options()))
-    artifact = write(pair.converted, "arm", "int8", tmp_path, Options(), known)
+    assert known.matched == len(known.tensors) == len(tensors_to_calibrate(pair.converted, ["int8"], TfliteOptions()))
+    artifact = write(pair.converted, "arm", "int8", tmp_path, TfliteOptions(), known)
     assert artifact.quantization["matched_tensors"] == known.matched
     assert artifact.quantization["ranges_digests"] == [pair.ranges.digest]
 
@@ -72,8 +74,8 @@ def test_ranges_alone_suffice(pair: Pair, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile", "mse", "lp"])
 def test_both_files_have_the_same_scales(pair: Pair, tmp_path: Path, method: str) -> None:
     ranges = pair.ranges.with_method(method)
-    known = collect_ranges(pair.converted, pair.matched, ranges, None, ["int8"], Options(), tmp_path, 1)
-    tflite = write(pair.converted, "arm", "int8", tmp_path, Options(), known)
+    known = collect_ranges(pair.converted, pair.matched, ranges, None, ["int8"], TfliteOptions(), tmp_path, 1)
+    tflite = write(pair.converted, "arm", "int8", tmp_path, TfliteOptions(), known)
     onnx_scales = scales_of_onnx(write_int8(pair.model, get_target("arm"), tmp_path, ranges).path)
     compared = 0
     for tensor in read_graph(tflite.path.read_bytes(), tflite.name).tensors:
@@ -104,7 +106,7 @@ def test_with_method_best_what_has_no_twin_falls_back(pair: Pair, drawn, tmp_pat
     ranges = dataclasses.replace(pair.ranges, method="best", options={"bits": 8, "held_out": 2})
     less = {name: twin for name, twin in pair.matched.items() if name != "conv_2d_5"}
     source = CalibrationSource(drawn.annotations, drawn.folder, num=8, method="best")
-    known = collect_ranges(pair.converted, less, ranges, source, ["int8"], Options(), tmp_path, 1)
+    known = collect_ranges(pair.converted, less, ranges, source, ["int8"], TfliteOptions(), tmp_path, 1)
     own, name = known.tensors["conv_2d_5"]
     assert (own.method, name) == ("lp", "conv_2d_5")
     with pytest.raises(InputError, match="method best measures the layers of an ONNX graph, not of a TFLite file"):
@@ -114,8 +116,8 @@ def test_with_method_best_what_has_no_twin_falls_back(pair: Pair, drawn, tmp_pat
 def test_what_has_no_twin_is_collected_from_the_images(pair: Pair, drawn, tmp_path: Path) -> None:
     less = {name: twin for name, twin in pair.matched.items() if name not in ("conv_2d_5", "add_6")}
     source = CalibrationSource(drawn.annotations, drawn.folder, num=8)
-    known = collect_ranges(pair.converted, less, pair.ranges, source, ["int8"], Options(), tmp_path, 1)
-    needed = tensors_to_calibrate(pair.converted, ["int8"], Options())
+    known = collect_ranges(pair.converted, less, pair.ranges, source, ["int8"], TfliteOptions(), tmp_path, 1)
+    needed = tensors_to_calibrate(pair.converted, ["int8"], TfliteOptions())
     assert known.tensors.keys() == set(needed) and known.matched == len(needed) - 2
     for name in ("conv_2d_5", "add_6"):
         ranges, key = known.tensors[name]
@@ -126,9 +128,9 @@ def test_what_has_no_twin_is_collected_from_the_images(pair: Pair, drawn, tmp_pa
 
 def test_what_has_no_twin_and_no_images_is_told(pair: Pair, tmp_path: Path) -> None:
     less = {name: twin for name, twin in pair.matched.items() if name != "conv_2d_5"}
-    known = collect_ranges(pair.converted, less, pair.ranges, None, ["int8"], Options(), tmp_path, 1)
+    known = collect_ranges(pair.converted, less, pair.ranges, None, ["int8"], TfliteOptions(), tmp_path, 1)
     with pytest.raises(MismatchError, match="no interval for the TFLite tensor 'conv_2d_5'"):
-        write(pair.converted, "arm", "int8", tmp_path, Options(), known)
+        write(pair.converted, "arm", "int8", tmp_path, TfliteOptions(), known)
 
 
 def test_keep_by_onnx_node_name_reaches_the_tflite_file(pair: Pair, tmp_path: Path) -> None:
@@ -137,12 +139,18 @@ def test_keep_by_onnx_node_name_reaches_the_tflite_file(pair: Pair, tmp_path: Pa
         for node in pair.model.graph.graph
         if node.op_type == "Conv" and node.inputs[0] and node.inputs[0].producer()
     )
-    (kept,) = translate_keep(pair.model, pair.converted, pair.matched, [str(node.name)])
+    (kept,) = translated(pair, [str(node.name)])
     assert pair.matched[kept] == activation_behind(node).name
-    artifact = write(pair.converted, "arm", "dynamic", tmp_path, Options(keep=[kept]))
+    artifact = write(pair.converted, "arm", "dynamic", tmp_path, TfliteOptions(kept={kept: "asked for"}))
     assert artifact.quantization["float_nodes"] == {kept: "has no such form"}
     weight = constant(node.inputs[1])
     assert weight is not None and len(weight) == pair.converted.graph.tensors[numbers(pair)[kept]].shape[3]
+
+
+def translated(pair: Pair, keep: list[str]) -> dict[str, str]:
+    """Returns what `keep` means in the TFLite file."""
+    kept = resolve_keep(pair.model.graph, keep, unknown_to_graph=True)
+    return translate_keep(pair.model, pair.converted, pair.matched, kept)
 
 
 def numbers(pair: Pair) -> dict[str, int]:
@@ -151,7 +159,7 @@ def numbers(pair: Pair) -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
 def test_keep_by_operator_type_reaches_every_counterpart(pair: Pair, kind: str) -> None:
-    kept = translate_keep(pair.model, pair.converted, pair.matched, [kind])
+    kept = translated(pair, [kind])
     operators = {pair.converted.graph.tensors[operator.outputs[0]].name: operator.kind
                  for operator in pair.converted.graph.operators}  # fmt: skip
     same = {"Conv": "CONV_2D", "ConvTranspose": "TRANSPOSE_CONV"}[kind]
@@ -159,24 +167,25 @@ def test_keep_by_operator_type_reaches_every_counterpart(pair: Pair, kind: str) 
 
 
 def test_tflite_names_and_kinds_are_taken_as_they_are(pair: Pair) -> None:
-    assert translate_keep(pair.model, pair.converted, pair.matched, ["conv_2d_5", "TRANSPOSE_CONV"]) == [
-        "conv_2d_5",
-        "TRANSPOSE_CONV",
-    ]
+    deconvolutions = {operator_name(pair.converted.graph, operator) for operator in pair.converted.graph.operators
+                      if operator.kind == "TRANSPOSE_CONV"}  # fmt: skip
+    assert translated(pair, ["conv_2d_5", "TRANSPOSE_CONV"]) == {
+        "conv_2d_5": "kept by 'conv_2d_5'", **dict.fromkeys(deconvolutions, "kept by 'TRANSPOSE_CONV'"),
+    }  # fmt: skip
 
 
 def test_a_node_without_counterpart_is_told(pair: Pair) -> None:
     name = next(str(node.name) for node in pair.model.graph.graph if node.op_type == "Conv")
     with pytest.raises(InputError, match="the nodes that it matches have no counterpart in the TFLite file"):
-        translate_keep(pair.model, pair.converted, {}, [name])
+        translated(pair._replace(matched={}), [name])
     with pytest.raises(InputError, match="`keep` 'nothing': matches no node"):
-        translate_keep(pair.model, pair.converted, pair.matched, ["nothing"])
+        translated(pair, ["nothing"])
 
 
 def test_a_layer_that_is_lost_among_others_is_warned_of(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
     node = next(node for node in pair.model.graph.graph if node.op_type == "Conv")
     lost = {str(node.outputs[0].name), str(activation_behind(node).name)}
     less = {name: twin for name, twin in pair.matched.items() if twin not in lost}
-    kept = translate_keep(pair.model, pair.converted, less, ["Conv"])
+    kept = translated(pair._replace(matched=less), ["Conv"])
     assert "conv_2d_5" in kept and "conv_2d_1" not in kept
     assert f"`keep` 'Conv': no counterpart in the TFLite file for {node.name}" in caplog.text

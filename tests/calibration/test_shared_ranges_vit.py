@@ -18,7 +18,7 @@ from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.options import ExportOptions
-from edgeq.exporting.planning.selection import VitPlan
+from edgeq.exporting.planning.keep import VitPlan
 from edgeq.inputs.images import list_images
 from edgeq.models.vit import VisionTransformer
 from edgeq.models.vit_configs import VitConfig

@@ -26,7 +26,7 @@ from edgeq.exporting.onnx.writer import FloatModel, write_artifact, write_dynami
 from edgeq.exporting.signal.output_groups import WHOLE, output_groups
 from edgeq.exporting.signal.ratio import EQUAL_DB
 from edgeq.exporting.tflite import writer as tflite_writer
-from edgeq.exporting.tflite.writer import Known, Options
+from edgeq.exporting.tflite.writer import RangeSources, TfliteOptions
 from edgeq.inputs.images import list_images, read_image
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes import open_session
@@ -294,14 +294,14 @@ def test_a_tflite_file_is_judged_in_litert(drawn, tmp_path):
     tflite_nets.require_converter()
     model = tflite_nets.centernet()
     ranges = calibrate(model, list_images(drawn.folder), method="minmax", num=8, threads=1).ranges
-    known = Known({name: (ranges, name) for name in ranges.tensors})
+    known = RangeSources({name: (ranges, name) for name in ranges.tensors})
     images = ComparedImages(model.preprocessing, None)
     groups = [WHOLE] * len(model.outputs)
-    fp32 = tflite_writer.write(model, "arm", "fp32", tmp_path, Options())
+    fp32 = tflite_writer.write(model, "arm", "fp32", tmp_path, TfliteOptions())
     assert measure_tflite(fp32, model, images, groups, 1) is None
     found = {}
     for precision in ("fp16", "int16x8", "int8"):
-        file = tflite_writer.write(model, "arm", precision, tmp_path, Options(), known)
+        file = tflite_writer.write(model, "arm", precision, tmp_path, TfliteOptions(), known)
         signal = measure_tflite(file, model, images, groups, 1)
         assert signal is not None
         found[precision] = signal
@@ -316,8 +316,8 @@ def test_integer_outputs_of_a_tflite_file_are_read_as_real_numbers(drawn, tmp_pa
     tflite_nets.require_converter()
     model = tflite_nets.centernet()
     ranges = calibrate(model, list_images(drawn.folder), method="minmax", num=8, threads=1).ranges
-    known = Known({name: (ranges, name) for name in ranges.tensors})
-    file = tflite_writer.write(model, "arm", "int8", tmp_path, Options(integer_io=True), known)
+    known = RangeSources({name: (ranges, name) for name in ranges.tensors})
+    file = tflite_writer.write(model, "arm", "int8", tmp_path, TfliteOptions(integer_io=True), known)
     assert file.outputs[0].scale is not None
     images = ComparedImages(model.preprocessing, CalibrationSource(drawn.annotations, drawn.folder))
     signal = measure_tflite(file, model, images, [WHOLE] * len(model.outputs), 1)

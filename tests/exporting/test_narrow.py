@@ -136,7 +136,7 @@ def test_a_narrow_grid_is_that_of_the_range(net, ranges, tmp_path):
         assert plans["jetson-orin"].scale == Grid.symmetric(ranges.threshold("x"), bits).scale
         assert plans["jetson-orin"].zero_point == 0
     with pytest.raises(InputError, match="9 bits: wanted a whole number from 2 to 8"):
-        simulate(FloatModel("net", net, SPEC), get_target("x86"), ranges, (), 9, 8, tmp_path)
+        simulate(FloatModel("net", net, SPEC), get_target("x86"), ranges, None, 9, 8, tmp_path)
 
 
 def test_weights_use_no_more_integers_than_their_bits(net, ranges):
@@ -150,7 +150,7 @@ def test_weights_use_no_more_integers_than_their_bits(net, ranges):
 def test_a_simulated_file_is_called_simulated_and_never_timed(net, ranges, tmp_path):
     model = FloatModel("net", net, SPEC)
     target = get_target("x86")
-    artifact = simulate(model, target, ranges, (), 6, 4, tmp_path)
+    artifact = simulate(model, target, ranges, None, 6, 4, tmp_path)
     assert artifact.path.name == "net.x86.simulated-w6a4.onnx"
     assert artifact.precision == "simulated-w6a4"
     assert artifact.quantization["simulated_bits"] == {"weights": 6, "activations": 4}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edgeq.errors import InputError
+from edgeq.exporting.planning.keep import resolve_keep
 from edgeq.exporting.planning.selection import observed_tensors, select_layers
 from edgeq.schemes import FLOAT32, INT8_ASYMMETRIC
 from edgeq.targets import Rules, get_target
@@ -30,7 +31,8 @@ RESIDUAL_DETECTOR = """g (float[1,3,16,16] image) => (float[1,2,8,8] hm, float[1
 def tensors(
     text: str, weights: dict[str, np.ndarray], rules: Rules = X86, keep: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    return select_layers(nets.graph(text, weights), rules, keep).tensors
+    model = nets.graph(text, weights)
+    return select_layers(model, rules, resolve_keep(model, keep)).tensors
 
 
 def test_residual_detector() -> None:
@@ -56,9 +58,8 @@ def test_keep_by_type_name_or_expression() -> None:
     model = nets.graph(RESIDUAL_DETECTOR, WEIGHTS)
     name = next(str(node.name) for node in model.graph if node.op_type == "Add")
     for pattern in ("Add", name, name[:-1] + "."):
-        precision = {
-            decision.op_type: decision.scheme.name for decision in select_layers(model, X86, [pattern]).decisions
-        }
+        decisions = select_layers(model, X86, resolve_keep(model, [pattern])).decisions
+        precision = {decision.op_type: decision.scheme.name for decision in decisions}
         assert precision["Add"] == "float"
 
 

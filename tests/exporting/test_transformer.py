@@ -20,8 +20,9 @@ from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.packed_projection import split_projections
+from edgeq.exporting.planning.keep import VitPlan, resolve_keep
 from edgeq.exporting.planning.plan import make_plan
-from edgeq.exporting.planning.selection import VitPlan, nodes_matching, observed_tensors, select_layers
+from edgeq.exporting.planning.selection import observed_tensors, select_layers
 from edgeq.exporting.tensorrt.check import check_graph
 from edgeq.models.vit import VisionTransformer
 from edgeq.models.vit_configs import VitConfig
@@ -88,7 +89,7 @@ def precisions(name: str, vit_plan: VitPlan, keep: tuple[str, ...] = (), rules: 
     """Returns part (or operator type, outside the blocks) -> precision."""
     model = encoders.exported(name, 18)
     roles = find_transformer(model).roles
-    chosen = select_layers(model, rules, keep, vit_plan)  # type: ignore[arg-type]
+    chosen = select_layers(model, rules, resolve_keep(model, keep, vit_plan), vit_plan)  # type: ignore[arg-type]
     return {
         roles[decision.name].part if decision.name in roles else decision.op_type: decision.scheme.name
         for decision in chosen.decisions
@@ -123,7 +124,7 @@ def test_nothing_that_is_normalised_or_added_up_is_quantized() -> None:
 def test_tensorrt_takes_heads_of_16_32_or_64_only() -> None:
     reasons = {
         decision.name: decision.reason
-        for decision in select_layers(encoders.exported("deit", 18), ORIN, (), "fast").decisions
+        for decision in select_layers(encoders.exported("deit", 18), ORIN, vit_plan="fast").decisions
     }
     assert sum("heads are of size 8" in reason for reason in reasons.values()) == 2
 
@@ -136,7 +137,7 @@ def test_tensorrt_gets_the_five_pairs_of_its_fused_attention() -> None:
     x = encoders.image()
     np.testing.assert_allclose(nets.run(graph, x)[0], nets.run(before, x)[0], atol=1e-5)
     model = FloatModel("vit", graph, Preprocessing(16, 16))
-    selection = select_layers(graph, ORIN, (), "fast")
+    selection = select_layers(graph, ORIN, vit_plan="fast")
     histograms = {name: Histogram.of(nets.normal(1, 4096)) for name in observed_tensors(graph, [selection])}
     provenance = Provenance.of(model_digest="", preprocessing_digest="", image_digests=(), tool_version="")
     quantized = model.copy_graph()
@@ -161,7 +162,8 @@ def test_a_target_without_kernels_for_products_leaves_them_in_float() -> None:
 def test_parts_and_blocks_by_pattern(pattern: str, kept: set[str]) -> None:
     model = encoders.exported("deit", 18)
     roles = find_transformer(model).roles
-    assert {roles[str(node.name)].part for node in nodes_matching(model, pattern)} == kept
+    names = resolve_keep(model, [pattern]).nodes[pattern]
+    assert {roles[name].part for name in names} == kept
 
 
 @pytest.mark.parametrize(
@@ -175,13 +177,13 @@ def test_parts_and_blocks_by_pattern(pattern: str, kept: set[str]) -> None:
 )
 def test_a_pattern_that_means_nothing_is_told(pattern: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
-        select_layers(encoders.exported("deit", 18), X86, [pattern])
+        resolve_keep(encoders.exported("deit", 18), [pattern])
 
 
 def test_a_pattern_of_parts_wants_an_attention() -> None:
     model = nets.graph("g (float[1,16] x) => (float[1,16] y) { y = MatMul(x, w) }", {"w": WEIGHTS["wq"]})
     with pytest.raises(InputError, match="no attention"):
-        select_layers(model, X86, ["vit.fc1"])
+        resolve_keep(model, ["vit.fc1"])
 
 
 # Rewrites -----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import torch
 
 from edgeq.errors import EngineError, InputError, MissingDependencyError
 from edgeq.exporting.artifact import Artifact, TensorSpec
-from edgeq.exporting.tflite.writer import Options, write
+from edgeq.exporting.tflite.writer import TfliteOptions, write
 from edgeq.runtimes import litert, open_session
 from edgeq.runtimes.litert import xnnpack_coverage
 from tests import tflite_nets
@@ -25,7 +25,7 @@ from tests.small import SIZE, small_centernet
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory) -> Artifact:
-    return write(tflite_nets.centernet(), "arm", "fp32", tmp_path_factory.mktemp("litert"), Options())
+    return write(tflite_nets.centernet(), "arm", "fp32", tmp_path_factory.mktemp("litert"), TfliteOptions())
 
 
 @torch.no_grad()
@@ -88,7 +88,7 @@ def test_a_manifest_of_another_file_is_refused(artifact: Artifact) -> None:
 @pytest.mark.parametrize(("compat", "refused"), [(None, True), ("tflite-runtime", False)])
 def test_what_tflite_runtime_computes_wrongly_is_refused(tmp_path: Path, monkeypatch, compat, refused: bool) -> None:
     """That engine needs numpy 1, so the details that it is asked for come from a double, recorded from a real file."""
-    written = write(tflite_nets.mobile(), "arm", "dynamic", tmp_path, Options(compat=compat))
+    written = write(tflite_nets.mobile(), "arm", "dynamic", tmp_path, TfliteOptions(compat=compat))
     real = importlib.import_module("ai_edge_litert.interpreter")
 
     class Recorded(real.Interpreter):  # type: ignore[misc,name-defined]

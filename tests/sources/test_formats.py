@@ -31,10 +31,10 @@ def read(path):
     return read_onnx_specs(path)
 
 
-def write(model, target, precision, folder, ranges):
+def write(job):
     import dataclasses
 
-    written = write_fp32(model, target, folder)
+    written = write_fp32(job.model, job.target, job.folder)
     path = written.path.with_suffix(".stub")
     written.path.rename(path)
     written.manifest_path.unlink()
@@ -78,5 +78,5 @@ def test_suffixes_belong_to_one_format_each(stub: None) -> None:
 
 
 def test_an_unknown_format_is_named() -> None:
-    with pytest.raises(InputError, match="unknown format 'gguf'; known: onnx, tflite"):
+    with pytest.raises(InputError, match="unknown format 'gguf'; known: onnx, tensorrt-cache, tflite"):
         get_format("gguf")

@@ -22,8 +22,9 @@ from edgeq.inputs import items
 from edgeq.inputs.images import list_images, read_image
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes import is_installed, open_session
+from edgeq.sources.formats import ONNX
 from edgeq.sources.model import ModelRequest
-from edgeq.verbs.export import PRECISIONS, ExportResult, export_model
+from edgeq.verbs.export import ExportResult, export_model
 from tests import exact
 from tests.test_order import ROOT
 
@@ -48,9 +49,7 @@ def calibration(drawn) -> CalibrationSource:
 @pytest.fixture(scope="module")
 def exported(request_, calibration, tmp_path_factory) -> ExportResult:
     """Every precision, from torch, in one go."""
-    return export_model(
-        request_, "x86", PRECISIONS["onnx"], tmp_path_factory.mktemp("exported"), calibration=calibration
-    )
+    return export_model(request_, "x86", ONNX.precisions, tmp_path_factory.mktemp("exported"), calibration=calibration)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +84,7 @@ def by_precision(result: ExportResult) -> dict[str, Artifact]:
 
 def test_every_precision_is_a_file_with_its_manifest(exported):
     folder = exported.files[0].artifact.path.parent
-    models = [f"small.x86.{precision}.onnx" for precision in PRECISIONS["onnx"]]
+    models = [f"small.x86.{precision}.onnx" for precision in ONNX.precisions]
     assert names(folder) == sorted([*models, *(f"{name}.json" for name in models), "small.ranges.json"])
     for file in exported.files:
         loaded = Artifact.load(file.artifact.path)

@@ -19,9 +19,9 @@ from PIL import Image
 from edgeq.cli import app
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.files import sha256_file
+from edgeq.sources import tflite
 from edgeq.sources.model import ModelRequest, OpenedModel
 from edgeq.sources.tflite import convert
-from edgeq.verbs import export
 from tests import tflite_nets
 from tests.conftest import Outcome
 
@@ -169,7 +169,7 @@ def test_options_act_or_are_refused(
         pytest.skip("the target has no such files")
     if kind == "tflite":
         tflite_nets.require_converter()
-        monkeypatch.setattr(export, "convert", convert_once)
+        monkeypatch.setattr(tflite, "convert", convert_once)
     monkeypatch.chdir(folder)
     command = ["export", f"{model}.onnx", "--preset", "preset.toml", "--target", TARGETS[kind], "--precision"]
     command += [precision, "--calib", "images", *(["--format", "tflite"] if kind == "tflite" else [])]

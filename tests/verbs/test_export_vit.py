@@ -19,7 +19,7 @@ from edgeq.exporting.graphs.graph import infer_shapes, read_onnx
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.options import ExportOptions
-from edgeq.exporting.planning.selection import VitPlan
+from edgeq.exporting.planning.keep import VitPlan
 from edgeq.models.vit import VisionTransformer
 from edgeq.models.vit_configs import VitConfig
 from edgeq.runtimes import open_session

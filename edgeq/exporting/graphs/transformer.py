@@ -89,7 +89,7 @@ def find_transformer(model: ir.Model) -> Transformer:
     return Transformer(block, roles, tuple(unknown))
 
 
-def matching_nodes(model: ir.Model, pattern: str) -> list[ir.Node] | None:
+def matching_nodes(model: ir.Model, pattern: str, transformer: Transformer) -> list[ir.Node] | None:
     """Returns the nodes that a pattern of blocks and parts means, or `None` where it is no such pattern.
 
     Args:
@@ -97,6 +97,7 @@ def matching_nodes(model: ir.Model, pattern: str) -> list[ir.Node] | None:
         pattern: `vit.PART`, `vit.BLOCKS` or `vit.BLOCKS.PART`. BLOCKS is `front`, `middle` or `end` (a third of the
             blocks each), a number, or `FIRST-LAST`; PART is one of `PARTS`, where `qk` means what computes queries and
             keys, `attention` the two products.
+        transformer: The encoder blocks of the graph.
 
     Raises:
         InputError: there is no such part, or no such block.
@@ -109,7 +110,6 @@ def matching_nodes(model: ir.Model, pattern: str) -> list[ir.Node] | None:
         part, blocks = None, part
     if part is not None and part not in PARTS:
         raise InputError(f"`keep` {pattern!r}: unknown part {part!r}; wanted one of {', '.join(PARTS)}")
-    transformer = find_transformer(model)
     if not transformer.blocks:
         raise InputError(f"`keep` {pattern!r}: the model has no attention that edgeq knows; name nodes instead")
     wanted = _block_range(pattern, blocks, transformer.blocks)

@@ -7,14 +7,13 @@ says nothing of speed. The plan is that of INT8 with other schemes (`Selection.w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.calibrators.grid import check_bits
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.onnx.writer import FloatModel, plan_int8, write_artifact
-from edgeq.exporting.planning.selection import VitPlan
+from edgeq.exporting.planning.keep import Kept, VitPlan
 
 if TYPE_CHECKING:
     from edgeq.calibrators.ranges import Ranges
@@ -26,7 +25,7 @@ def simulate(
     model: FloatModel,
     target: Target,
     ranges: Ranges,
-    keep: Sequence[str],
+    kept: Kept | None,
     weight_bits: int,
     activation_bits: int,
     folder: Path,
@@ -40,18 +39,18 @@ def simulate(
         model: The float model.
         target: Whose rules decide what is quantized.
         ranges: The ranges of the activations; those of `mse`, `lp`, `entropy` and `best` want the option `bits` too.
-        keep: Nodes that stay in float.
+        kept: Nodes that stay in float; by default those that `vit_plan` keeps.
         weight_bits: From 2 to 8.
         activation_bits: From 2 to 8.
         folder: Where to.
         vit_plan: What of a transformer is quantized, as for `write_int8`.
 
     Raises:
-        InputError: the bits are not 2 to 8, or `keep` matches nothing.
+        InputError: the bits are not 2 to 8.
         MismatchError: the ranges were collected for another model or other pre-processing.
     """
     bits = check_bits(weight_bits), check_bits(activation_bits)
-    graph, plan, facts = plan_int8(model, target, ranges, keep, vit_plan, bits)
+    graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan, bits)
     insert_qdq(graph, plan, target.rules)
     facts["simulated_bits"] = {"weights": weight_bits, "activations": activation_bits}
     return write_artifact(model, graph, target, f"simulated-w{weight_bits}a{activation_bits}", folder, facts)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ import edgeq
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.exporting.graphs.digest import graph_digest
 from edgeq.exporting.graphs.graph import new_initializer, save_onnx, specs
-from edgeq.exporting.graphs.transformer import find_transformer
+from edgeq.exporting.jobs import Companion, PlannedModel
 from edgeq.exporting.onnx.dynamic import insert_dynamic
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
@@ -23,12 +23,10 @@ from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.packed_projection import split_projections
 from edgeq.exporting.passes.token_selection import move_selections_up
 from edgeq.exporting.planning.fp16_audit import audit_fp16
+from edgeq.exporting.planning.keep import Kept, VitPlan
 from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_plan
-from edgeq.exporting.planning.selection import VitPlan, select_layers
-from edgeq.exporting.tensorrt.cache import DEFAULT_VERSION, ENTROPY, MINMAX, make_cache
-from edgeq.exporting.tensorrt.scales import implicit_scales
+from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
-from edgeq.files import sha256_bytes, write_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +49,10 @@ class FloatModel:
         preprocessing: From image file to input.
         postprocessing: From outputs to detections.
         labels: Class names by class index.
+        format: Name of the format that it is.
     """
+
+    format: ClassVar[str] = "onnx"
 
     name: str
     graph: ir.Model
@@ -127,8 +128,9 @@ def write_int8(
     target: Target,
     folder: Path,
     ranges: Ranges,
-    keep: Sequence[str] = (),
+    kept: Kept | None = None,
     vit_plan: VitPlan = "balanced",
+    companions: Sequence[Companion] = (),
 ) -> Artifact:
     """Returns the static INT8 artifact, written by the target's rules.
 
@@ -137,15 +139,16 @@ def write_int8(
         target: Whose rules to follow.
         folder: Where to write.
         ranges: Calibrated ranges of this model and its pre-processing.
-        keep: Nodes that stay in float (`edgeq.exporting.planning.selection.select_layers`).
-        vit_plan: What of a transformer runs in INT8 (the same).
+        kept: Nodes that stay in float; by default those that `vit_plan` keeps.
+        vit_plan: What of a transformer runs in INT8 (`edgeq.exporting.planning.selection.select_layers`).
+        companions: Writers of further files of the same plan.
 
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
     """
-    graph, plan, facts = plan_int8(model, target, ranges, keep, vit_plan)
-    if target.rules.calibration_cache:
-        facts["calibration_cache"] = _write_cache(model, graph, plan, ranges, target, folder)
+    graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan)
+    for write_companion in companions:
+        facts |= write_companion(PlannedModel(model, target, graph, plan, ranges), folder)
     if target.rules.fp16 != "weights":
         facts |= _fp16_islands(graph, ranges)
     insert_qdq(graph, plan, target.rules)
@@ -176,7 +179,7 @@ def plan_int8(
     model: FloatModel,
     target: Target,
     ranges: Ranges,
-    keep: Sequence[str] = (),
+    kept: Kept | None = None,
     vit_plan: VitPlan = "balanced",
     bits: tuple[int, int] = (8, 8),
 ) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
@@ -186,9 +189,9 @@ def plan_int8(
     """
     ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
     graph, rewritten = quantizable_graph(model, target)
-    selection = select_layers(graph, target.rules, keep, vit_plan).with_bits(*bits)
+    selection = select_layers(graph, target.rules, kept, vit_plan).with_bits(*bits)
     plan = make_plan(graph, selection, ranges, target.rules)
-    transformer = find_transformer(graph)
+    transformer = selection.transformer
     for name in transformer.unknown:
         _log.warning("%s belongs to an attention that edgeq does not know; its products stay in float", name)
     if not plan.quantized:
@@ -199,34 +202,17 @@ def plan_int8(
     return graph, plan, facts | {"rewritten_conv_transpose": rewritten, **plan.summary()}
 
 
-def _write_cache(
-    model: FloatModel, graph: ir.Model, plan: QuantPlan, ranges: Ranges, target: Target, folder: Path
-) -> dict[str, Any]:
-    """Writes TensorRT's calibration cache for the FP32 file, and returns what the INT8 file's manifest says of it."""
-    algorithm = MINMAX if ranges.method == "minmax" else ENTROPY
-    cache = make_cache(implicit_scales(graph, plan, ranges), algorithm=algorithm)
-    path = folder / f"{model.name}.{target.name}.int8.cache"
-    write_bytes(path, cache.render())
-    return {
-        "file": path.name,
-        "digest": sha256_bytes(cache.render()),
-        "float_file": f"{model.name}.{target.name}.fp32.onnx",
-        "algorithm": algorithm,
-        "tensorrt": DEFAULT_VERSION,
-        "tensors": len(cache.bits),
-    }
-
-
 def write_dynamic(
-    model: FloatModel, target: Target, folder: Path, keep: Sequence[str] = (), vit_plan: VitPlan = "balanced"
+    model: FloatModel, target: Target, folder: Path, kept: Kept | None = None, vit_plan: VitPlan = "balanced"
 ) -> Artifact:
     """Returns the dynamic INT8 artifact: int8 weights, ranges of activations measured anew at every run.
 
     The arguments are those of `write_int8`; products of activations have no dynamic form here and stay in float.
     """
     graph = engine_graph(model, target)
-    facts: dict[str, Any] = {"vit_plan": vit_plan} if find_transformer(graph).blocks else {}
-    plan = make_dynamic_plan(graph, select_layers(graph, target.rules, keep, vit_plan), target.rules)
+    selection = select_layers(graph, target.rules, kept, vit_plan)
+    facts: dict[str, Any] = {"vit_plan": vit_plan} if selection.transformer.blocks else {}
+    plan = make_dynamic_plan(graph, selection, target.rules)
     insert_dynamic(graph, plan)
     return write_artifact(model, graph, target, "dynamic", folder, facts | {"int8_nodes": len(plan.weights)})
 

@@ -76,8 +76,13 @@ def split_projections(model: ir.Model) -> RewriteReport:
 
 def whole_name(node: ir.Node) -> str:
     """Returns a node's name; for a piece of a split layer the layer's, by which `keep` means the piece, too."""
-    name, _, first = (node.name or "").rpartition(_COLUMNS)
-    return name if name and first.isdecimal() else node.name or ""
+    return whole_of(node.name or "")
+
+
+def whole_of(piece: str) -> str:
+    """Returns the name of the layer that a layer is a piece of; its own name, if it is whole."""
+    name, _, first = piece.rpartition(_COLUMNS)
+    return name if name and first.isdecimal() else piece
 
 
 def _pieces(layer: Linear) -> list[_Piece] | str:

@@ -14,7 +14,6 @@ from edgeq.calibrators.grid import Grid, Range
 from edgeq.errors import MismatchError
 from edgeq.exporting.graphs.graph import constant, data_inputs, weight_of
 from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, RESHAPES, ends_of, moved_from, moved_inputs, moves_values
-from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.selection import Selection, activation_behind, layers_before_functions
 from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
@@ -144,7 +143,7 @@ def make_dynamic_plan(model: ir.Model, selection: Selection, rules: Rules) -> Qu
             return replace(decision, scheme=FLOAT, reason="ONNX has no dynamic form of it")
         return replace(decision, scheme=scheme)
 
-    selection = Selection(tuple(map(in_dynamic_form, selection.decisions)), ())
+    selection = replace(selection, decisions=tuple(map(in_dynamic_form, selection.decisions)), tensors=())
     weights, _ = _quantized_weights(model, selection, {}, ROUND, {})
     return QuantPlan(selection.decisions, {}, weights=weights)
 
@@ -233,7 +232,7 @@ def _read_by_int8(model: ir.Model, selection: Selection) -> tuple[str, ...]:
     quantized = selection.quantized
     read = {value.name for node in model.graph if node.name in quantized for value in data_inputs(node)}
     # TensorRT's fused attention wants a pair directly behind its second product, too.
-    roles = find_transformer(model).roles
+    roles = selection.transformer.roles
     for node in model.graph:
         if node.name in quantized and (role := roles.get(node.name)) is not None and role.part == "context":
             read.add(node.outputs[0].name)
@@ -336,4 +335,5 @@ def _split_mixed_ranges(
         replace(each, scheme=FLOAT, reason=in_float[each.name]) if each.name in in_float else each
         for each in selection.decisions
     ]
-    return Selection(tuple(decisions), tuple(name for name in selection.tensors if name not in dropped))
+    tensors = tuple(name for name in selection.tensors if name not in dropped)
+    return replace(selection, decisions=tuple(decisions), tensors=tensors)

@@ -6,7 +6,7 @@ Rules, by number:
    layer feeds it.
 2. The last convolutions before the graph's outputs, and everything behind them, stay in float: a detector's heatmap,
    sizes and offsets are read as they are, and cost next to nothing.
-3. Nodes that `keep` names (by name, by regular expression over the whole name, or by operator type) stay in float.
+3. Nodes that the user or the plan for transformers keeps (`edgeq.exporting.planning.keep`) stay in float.
 4. Every data input of an INT8 node gets a Q/DQ pair, one per tensor, shared by all its readers.
 5. Where the engine fuses a convolution with the QuantizeLinear behind it (`Rules.output_pairs`), its output gets
    a pair too, behind its ReLU or Clip, never between the two. Other functions (SiLU, GELU) stand between float layers:
@@ -21,22 +21,21 @@ Rules, by number:
    stream to 8 bits would add error in every block. The plan decides about the rest:
    - `balanced`: the products of activations in an attention stay in float;
    - `fast`: they run in INT8 where the engines have a kernel (`Rules.int8_attention`);
-   - `safe`: as `balanced`, and `SAFE_FLOATS` stay in float.
+   - `safe`: as `balanced`, and the layers that write into the residual stream stay in float.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, weight_of
 from edgeq.exporting.graphs.moves import MOVES_VALUES, moved_inputs, moves_values
-from edgeq.exporting.graphs.transformer import Transformer, find_transformer, matching_nodes
-from edgeq.exporting.passes.packed_projection import whole_name
+from edgeq.exporting.graphs.transformer import Transformer, find_transformer
 from edgeq.exporting.planning.decision import LayerDecision
+from edgeq.exporting.planning.keep import Kept, VitPlan, embeds_patches, resolve_keep
 from edgeq.schemes import FLOAT, LayerScheme
 
 if TYPE_CHECKING:
@@ -51,13 +50,8 @@ _LINEAR = frozenset({"Gemm", "MatMul"})
 DEPTHWISE = "DepthwiseConv"
 """What `Rules.schemes` calls a convolution of one channel each."""
 
-VitPlan = Literal["fast", "balanced", "safe"]
-
 FUSED_HEADS, FUSED_TOKENS = (16, 32, 64), 512
 """Sizes of heads, and most tokens, that TensorRT's fused INT8 attention takes."""
-
-SAFE_FLOATS = ("vit.fc2", "vit.projection")
-"""What `vit_plan` safe keeps beside all that `balanced` does: the layers that write into the residual stream."""
 
 _BEHIND_HEADS = MOVES_VALUES | {
     "Sigmoid",
@@ -81,10 +75,12 @@ class Selection:
     Attributes:
         decisions: What is decided of every node that could be quantized, in graph order.
         tensors: Names of the tensors that get a Q/DQ pair, in graph order.
+        transformer: The encoder blocks of the graph.
     """
 
     decisions: tuple[LayerDecision, ...]
     tensors: tuple[str, ...]
+    transformer: Transformer
 
     @property
     def quantized(self) -> frozenset[str]:
@@ -97,21 +93,17 @@ class Selection:
         return replace(self, decisions=tuple(changed))
 
 
-def select_layers(model: ir.Model, rules: Rules, keep: Sequence[str] = (), vit_plan: VitPlan = "balanced") -> Selection:
+def select_layers(model: ir.Model, rules: Rules, kept: Kept | None = None, vit_plan: VitPlan = "balanced") -> Selection:
     """Returns what is quantized in a cleaned, BatchNorm-free graph.
 
     Args:
         model: The float graph.
         rules: The target's rules.
-        keep: What stays in float: names, regular expressions, operator types, or parts of a transformer
-            (`edgeq.exporting.graphs.transformer.matching_nodes`).
+        kept: What stays in float; by default what `vit_plan` keeps.
         vit_plan: What of a transformer runs in INT8 (rule 8).
-
-    Raises:
-        InputError: a `keep` entry matches nothing or is not a regular expression.
     """
     transformer = find_transformer(model)
-    kept = _kept_nodes(model, (*kept_by_vit_plan(model, vit_plan), *keep))
+    kept = resolve_keep(model, vit_plan=vit_plan) if kept is None else kept
     heads = _head_nodes(model)
     products = _attention_reasons(model, transformer, rules, vit_plan)
     decisions: list[LayerDecision] = []
@@ -126,19 +118,7 @@ def select_layers(model: ir.Model, rules: Rules, keep: Sequence[str] = (), vit_p
         decisions.append(LayerDecision(node.name or "", node.op_type, scheme, reason or "the target runs it in INT8"))
         if not scheme.is_float:
             quantized.add(id(node))
-    return Selection(tuple(decisions), _tensors(model, rules, quantized))
-
-
-def kept_by_vit_plan(model: ir.Model, vit_plan: VitPlan) -> tuple[str, ...]:
-    """Returns what a plan for transformers adds to `keep` in files of every format (rule 8).
-
-    Products of activations are not in it: each format decides about them by what its engines have. A model without
-    attention keeps nothing.
-    """
-    if not find_transformer(model).blocks or vit_plan == "fast":
-        return ()
-    embeddings = tuple(re.escape(whole_name(node)) for node in model.graph if _embeds_patches(node))
-    return (*embeddings, *SAFE_FLOATS) if vit_plan == "safe" else embeddings
+    return Selection(tuple(decisions), _tensors(model, rules, quantized), transformer)
 
 
 def select_named(model: ir.Model, rules: Rules, schemes: Mapping[str, LayerScheme]) -> Selection:
@@ -167,7 +147,7 @@ def select_named(model: ir.Model, rules: Rules, schemes: Mapping[str, LayerSchem
         if name in schemes or weight_of(node) is not None
     ]
     quantized = {id(nodes[decision.name]) for decision in decisions if not decision.is_float}
-    return Selection(tuple(decisions), _tensors(model, rules, quantized))
+    return Selection(tuple(decisions), _tensors(model, rules, quantized), find_transformer(model))
 
 
 def observed_tensors(model: ir.Model, selections: Iterable[Selection]) -> list[str]:
@@ -189,28 +169,6 @@ def observed_tensors(model: ir.Model, selections: Iterable[Selection]) -> list[s
         computed = frozenset[str]() if moves_values(node) else wanted
         found += [value for value in node.outputs if value.name in operands | computed]
     return [value.name for value in found if value.name is not None]
-
-
-def nodes_matching(model: ir.Model, pattern: str) -> list[ir.Node]:
-    """Returns the nodes that an entry of `keep` means: by name, by regular expression over it, or by operator type.
-
-    Raises:
-        InputError: it is no regular expression, or matches nothing.
-    """
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"`keep` {pattern!r}: is not a regular expression ({error})") from None
-    matched = matching_nodes(model, pattern)
-    if matched is None:
-        matched = [
-            node for node in model.graph
-            if pattern in (node.op_type, whole_name(node)) or expression.fullmatch(whole_name(node))
-        ]  # fmt: skip
-    if not matched:
-        names = ", ".join(str(node.name) for node in list(model.graph)[:5])
-        raise InputError(f"`keep` {pattern!r}: matches no node; names look like {names}")
-    return matched
 
 
 def activation_behind(node: ir.Node) -> ir.Value:
@@ -240,7 +198,7 @@ def _transformer_reason(
         return "the residual stream of a transformer"
     if role is not None and role.part in ("logits", "context") and node.op_type == "MatMul":
         return products.get(role.block, "")
-    if transformer.blocks and vit_plan != "fast" and _embeds_patches(node):
+    if transformer.blocks and vit_plan != "fast" and embeds_patches(node):
         return "the patch embedding, which begins the residual stream"
     return None
 
@@ -274,18 +232,10 @@ def _unfused(node: ir.Node, part: str) -> str | None:
     return None
 
 
-def _embeds_patches(node: ir.Node) -> bool:
-    """Says whether a convolution cuts an image into patches: its kernels do not overlap."""
-    if node.op_type != "Conv" or "strides" not in node.attributes or "kernel_shape" not in node.attributes:
-        return False
-    strides = list(node.attributes["strides"].as_ints())
-    return strides == list(node.attributes["kernel_shape"].as_ints()) and max(strides) > 1
-
-
 def _float_reason(
     node: ir.Node,
     rules: Rules,
-    kept: dict[int, str],
+    kept: Kept,
     heads: frozenset[int],
     quantized: set[int],
     is_product: bool = False,
@@ -300,8 +250,8 @@ def _float_reason(
             return None
     elif weight_of(node) is None and not is_product:
         return "its weight is not a constant"
-    if id(node) in kept:
-        return f"kept by {kept[id(node)]!r}"
+    if (reason := kept.reason(node)) is not None:
+        return reason
     if id(node) in heads:
         return "last convolution of a head"
     if rules.output_pairs == "required" and _stands_before_function(node):
@@ -350,10 +300,6 @@ def _origin(value: ir.Value) -> ir.Node | None:
             return producer
         producer = inputs[0].producer()
     return producer
-
-
-def _kept_nodes(model: ir.Model, keep: Sequence[str]) -> dict[int, str]:
-    return {id(node): pattern for pattern in keep for node in nodes_matching(model, pattern)}
 
 
 def _head_nodes(model: ir.Model) -> frozenset[int]:

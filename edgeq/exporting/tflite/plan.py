@@ -11,21 +11,21 @@ Rules, by number:
 4. Operators between layers (`_FOLLOWERS`) run in INT8 where what they read is computed in INT8 and what reads them
    leads to an INT8 layer. A transformer's residual stream, normalisation and softmax lead to none, so they stay in
    float, which XNNPACK runs; their INT8 forms fall out of it.
-5. Operators that `keep` names (by output tensor, by regular expression over the whole name, or by kind) stay in float.
+5. Operators that are kept (`edgeq.exporting.tflite.keep`) stay in float.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
-from edgeq.errors import InputError
 from edgeq.exporting.graphs.moves import TFLITE_MOVES_VALUES
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import MAX_RANGE_RATIO
 from edgeq.exporting.tflite.graph import Graph, Operator
+from edgeq.exporting.tflite.keep import operator_name
 from edgeq.schemes import DYNAMIC_INT8, FLOAT, INT8_ASYMMETRIC, INT8_WEIGHT, INT16, INT32, INT64, LayerScheme
 
 LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"})
@@ -41,6 +41,7 @@ _FUNCTIONS = frozenset({"LOGISTIC", "TANH", "GELU", "HARD_SWISH", "ELU", "EXP"})
 
 _BEHIND_HEADS = TFLITE_MOVES_VALUES | {"LOGISTIC", "SOFTMAX", "RELU", "EXP", "TANH", "MUL", "SUB", "DIV", "DEQUANTIZE"}
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 INT8 = LayerScheme(INT8_WEIGHT, INT8_ASYMMETRIC, INT32)
 """Static ranges, and weights with a scale for each output channel."""
@@ -51,61 +52,59 @@ DYNAMIC = DYNAMIC_INT8
 
 
 def select_operators(
-    graph: Graph, keep: Sequence[str] = (), *, integer_heads: bool = False, apart: Collection[int] = ()
+    graph: Graph, kept: Mapping[str, str] = _NOTHING, *, integer_heads: bool = False, apart: Collection[int] = ()
 ) -> dict[int, LayerDecision]:
     """Returns operator number -> decision for static INT8, for every operator that could run in it.
 
     Args:
         graph: A float graph whose tensors have names of their own.
-        keep: Operators that stay in float.
+        kept: Name of an operator -> why it stays in float (`resolve_operators`).
         integer_heads: Whether the last convolutions are static too, for outputs that are integers.
         apart: CONCATENATIONs whose inputs keep grids of their own (`mixed_ranges`), so that they are float.
-
-    Raises:
-        InputError: an entry of `keep` is no regular expression or matches nothing.
     """
-    kept = _kept(graph, keep)
+    in_float = _numbers(graph, kept)
     heads = frozenset() if integer_heads else _heads(graph)
     layers = {
-        operator.index: _layer(graph, operator, kept, heads) for operator in graph.operators if operator.kind in LAYERS
+        operator.index: _layer(graph, operator, in_float, heads)
+        for operator in graph.operators
+        if operator.kind in LAYERS
     }
     static = {index for index, (scheme, _) in layers.items() if scheme == INT8}
-    between = _between(graph, static, {*kept, *apart})
+    between = _between(graph, static, {*in_float, *apart})
     decisions = {}
     for operator in graph.operators:
         if operator.kind in _FOLLOWERS:
-            layers[operator.index] = _follower(operator.index, between, kept, apart)
+            layers[operator.index] = _follower(operator.index, between, in_float, apart)
         if operator.index in layers:
             scheme, reason = layers[operator.index]
-            decisions[operator.index] = LayerDecision(_name(graph, operator), operator.kind, scheme, reason)
+            decisions[operator.index] = LayerDecision(operator_name(graph, operator), operator.kind, scheme, reason)
     return decisions
 
 
 def select_everywhere(
-    graph: Graph, scheme: LayerScheme, keep: Sequence[str] = (), without: Collection[str] = NO_DYNAMIC
+    graph: Graph, scheme: LayerScheme, kept: Mapping[str, str] = _NOTHING, without: Collection[str] = NO_DYNAMIC
 ) -> dict[int, LayerDecision]:
     """Returns operator number -> decision of one scheme for all layers, and for int16x8 for what stands between.
 
     Args:
         graph: A float graph whose tensors have names of their own.
         scheme: `DYNAMIC` or `INT16X8`.
-        keep: Operators that stay in float.
+        kept: Name of an operator -> why it stays in float.
         without: Kinds of layers that have no dynamic form worth taking.
-
-    Raises:
-        InputError: an entry of `keep` is no regular expression or matches nothing.
     """
-    kept = _kept(graph, keep)
+    in_float = _numbers(graph, kept)
     layers = {
         operator.index
         for operator in graph.operators
-        if operator.kind in LAYERS and operator.index not in kept and _has_constant_weight(graph, operator)
+        if operator.kind in LAYERS and operator.index not in in_float and _has_constant_weight(graph, operator)
     }
     if scheme == DYNAMIC:
         layers = {index for index in layers if graph.operators[index].kind not in without}
-    chosen = layers | (_between(graph, layers, kept.keys()) if scheme == INT16X8 else set())
+    chosen = layers | (_between(graph, layers, in_float.keys()) if scheme == INT16X8 else set())
     return {
-        index: LayerDecision(_name(graph, graph.operators[index]), graph.operators[index].kind, scheme, "asked for")
+        index: LayerDecision(
+            operator_name(graph, graph.operators[index]), graph.operators[index].kind, scheme, "asked for"
+        )
         for index in sorted(chosen)
     }
 
@@ -190,7 +189,7 @@ def mixed_ranges(graph: Graph, decisions: Mapping[int, LayerDecision], widths: M
 
 def _layer(graph: Graph, operator: Operator, kept: Mapping[int, str], heads: frozenset[int]) -> tuple[LayerScheme, str]:
     if operator.index in kept:
-        return FLOAT, f"kept by {kept[operator.index]!r}"
+        return FLOAT, kept[operator.index]
     if not _has_constant_weight(graph, operator):
         return FLOAT, "its weight is not a constant"
     if operator.index in heads:
@@ -207,7 +206,7 @@ def _follower(
     if index in between:
         return INT8, "between layers in INT8"
     if index in kept:
-        return FLOAT, f"kept by {kept[index]!r}"
+        return FLOAT, kept[index]
     if index in apart:
         return FLOAT, "the ranges of its inputs are too different for one scale"
     return FLOAT, "not between layers in INT8"
@@ -273,25 +272,7 @@ def _has_constant_weight(graph: Graph, operator: Operator) -> bool:
     return weight >= 0 and graph.tensors[weight].constant
 
 
-def _kept(graph: Graph, keep: Sequence[str]) -> dict[int, str]:
-    kept: dict[int, str] = {}
-    for pattern in keep:
-        matched = [op.index for op in graph.operators if pattern in (op.kind, _name(graph, op))]
-        matched = matched or _matching(graph, pattern)
-        if not matched:
-            names = ", ".join(_name(graph, operator) for operator in graph.operators[:5])
-            raise InputError(f"`keep` {pattern!r}: matches no operator; they are named by their outputs, like {names}")
-        kept.update(dict.fromkeys(matched, pattern))
-    return kept
-
-
-def _matching(graph: Graph, pattern: str) -> list[int]:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"`keep` {pattern!r}: is not a regular expression ({error})") from None
-    return [operator.index for operator in graph.operators if expression.fullmatch(_name(graph, operator))]
-
-
-def _name(graph: Graph, operator: Operator) -> str:
-    return graph.tensors[operator.outputs[0]].name
+def _numbers(graph: Graph, kept: Mapping[str, str]) -> dict[int, str]:
+    """Returns operator number -> why it stays in float."""
+    names = {operator.index: operator_name(graph, operator) for operator in graph.operators}
+    return {index: kept[name] for index, name in names.items() if name in kept}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import edgeq
 from edgeq.calibrators.ranges import Ranges
@@ -30,6 +30,9 @@ from edgeq.exporting.tflite.plan import (
 from edgeq.exporting.tflite.quantize import activation_grids, cast_to_float16, intervals, quantize
 from edgeq.files import sha256_bytes, write_bytes
 from edgeq.schemes import LayerScheme
+
+if TYPE_CHECKING:
+    from edgeq.exporting.jobs import FileJob
 
 PRECISIONS = ("fp32", "fp16", "int8", "int16x8", "dynamic")
 
@@ -53,7 +56,10 @@ class TfliteModel:
         postprocessing: From outputs to detections or classes.
         labels: Class names by class index.
         source_digest: Digest of the graph that it was converted from; empty for a file that was given.
+        format: Name of the format that it is.
     """
+
+    format: ClassVar[str] = "tflite"
 
     name: str
     content: bytes
@@ -84,7 +90,7 @@ class TfliteModel:
 
 
 @dataclass(frozen=True)
-class Known:
+class RangeSources:
     """Where the ranges of TFLite tensors are.
 
     Attributes:
@@ -97,36 +103,32 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Options:
+class TfliteOptions:
     """How TFLite files are written.
 
     Attributes:
-        keep: Operators that stay in float (`edgeq.exporting.tflite.plan`).
+        kept: Name of an operator -> why it stays in float (`edgeq.exporting.tflite.keep`).
         integer_io: Whether inputs and outputs of static files are integers.
         compat: An engine of `COMPATIBLE` that has to run the files right, or `None`.
     """
 
-    keep: Sequence[str] = ()
+    kept: Mapping[str, str] = field(default_factory=dict)
     integer_io: bool = False
     compat: str | None = None
 
 
-def plan(model: TfliteModel, precision: str, options: Options) -> dict[int, LayerDecision]:
-    """Returns operator number -> decision for `int8`, `int16x8` or `dynamic`, before any range is known.
-
-    Raises:
-        InputError: an entry of `options.keep` is no regular expression or matches nothing.
-    """
+def plan(model: TfliteModel, precision: str, options: TfliteOptions) -> dict[int, LayerDecision]:
+    """Returns operator number -> decision for `int8`, `int16x8` or `dynamic`, before any range is known."""
     if precision == "int8":
-        return select_operators(model.graph, options.keep, integer_heads=options.integer_io)
+        return select_operators(model.graph, options.kept, integer_heads=options.integer_io)
     if precision == "int16x8":
-        return select_everywhere(model.graph, INT16X8, options.keep)
+        return select_everywhere(model.graph, INT16X8, options.kept)
     # tflite-runtime refuses a dynamic TRANSPOSE_CONV when it loads a file.
     without = NO_DYNAMIC | {"TRANSPOSE_CONV"} if options.compat else NO_DYNAMIC
-    return select_everywhere(model.graph, DYNAMIC, options.keep, without)
+    return select_everywhere(model.graph, DYNAMIC, options.kept, without)
 
 
-def tensors_to_calibrate(model: TfliteModel, precisions: Sequence[str], options: Options) -> list[str]:
+def tensors_to_calibrate(model: TfliteModel, precisions: Sequence[str], options: TfliteOptions) -> list[str]:
     """Returns the tensors whose ranges the files of these precisions need, in graph order."""
     needed: set[str] = set()
     for precision in precisions:
@@ -136,7 +138,12 @@ def tensors_to_calibrate(model: TfliteModel, precisions: Sequence[str], options:
 
 
 def write(
-    model: TfliteModel, target: str, precision: str, folder: Path, options: Options, known: Known | None = None
+    model: TfliteModel,
+    target: str,
+    precision: str,
+    folder: Path,
+    options: TfliteOptions,
+    known: RangeSources | None = None,
 ) -> Artifact:
     """Returns the artifact of one precision, written to `folder`.
 
@@ -149,7 +156,6 @@ def write(
         known: The ranges; `int8` and `int16x8` need them.
 
     Raises:
-        InputError: an entry of `options.keep` is no regular expression or matches nothing.
         MismatchError: a tensor has no range.
         ModelError: the quantizer refuses the graph, or did something else than was decided.
         MissingDependencyError: the extra `tflite` is not installed.
@@ -181,8 +187,16 @@ def write(
     return artifact.save()
 
 
+def write_file(job: FileJob) -> Artifact:
+    """Returns the artifact of a job; its model is a float TFLite file. The errors are those of `write`."""
+    assert isinstance(job.model, TfliteModel)  # noqa: S101 - files of this format are made from it
+    assert isinstance(job.ranges, RangeSources | None)  # noqa: S101 - those of its tensors
+    options = TfliteOptions(job.kept_operators, job.options.integer_io, job.options.compat)
+    return write(job.model, job.target.name, job.precision, job.folder, options, job.ranges)
+
+
 def _quantized(
-    model: TfliteModel, precision: str, options: Options, known: Known | None
+    model: TfliteModel, precision: str, options: TfliteOptions, known: RangeSources | None
 ) -> tuple[bytes, dict[str, Any]]:
     if precision == "int16x8":
         _log.warning(
@@ -200,7 +214,7 @@ def _quantized(
             _log.warning(
                 "mixed ranges: the inputs of %s are too different for one scale, it is computed in float", names
             )
-            decisions = select_operators(model.graph, options.keep, integer_heads=options.integer_io, apart=apart)
+            decisions = select_operators(model.graph, options.kept, integer_heads=options.integer_io, apart=apart)
         ranges = intervals(model.graph, known.tensors, decisions, options.integer_io)
         sources = {id(used): used for used, _ in known.tensors.values()}.values()
         facts = {
@@ -235,14 +249,14 @@ def _warn(name: str, precision: str, found: Set[LayerScheme]) -> None:
         _log.warning("no layer of %s has an INT8 form in TFLite; it computes in float: take fp32", name)
 
 
-def _apart(model: TfliteModel, decisions: Mapping[int, LayerDecision], known: Known) -> frozenset[int]:
+def _apart(model: TfliteModel, decisions: Mapping[int, LayerDecision], known: RangeSources) -> frozenset[int]:
     """Returns the CONCATENATIONs whose inputs do not go on one grid, by the ranges that those have on their own."""
     alone = {index: decision for index, decision in decisions.items() if decision.op_type != "CONCATENATION"}
     widths = {name: max(high, -low) for name, (low, high) in intervals(model.graph, known.tensors, alone).items()}
     return mixed_ranges(model.graph, decisions, widths)
 
 
-def _summary(graph: Graph, decisions: Mapping[int, LayerDecision], options: Options) -> dict[str, Any]:
+def _summary(graph: Graph, decisions: Mapping[int, LayerDecision], options: TfliteOptions) -> dict[str, Any]:
     layers = [decision for decision in decisions.values() if decision.op_type in LAYERS]
     counts = Counter(decision.scheme.name for decision in layers)
     floats = {decision.name: decision.reason for decision in layers if decision.is_float}

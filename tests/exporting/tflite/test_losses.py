@@ -17,7 +17,7 @@ from edgeq.exporting.tflite.graph import Graph, Operator, Tensor, read_graph, un
 from edgeq.exporting.tflite.layers import computed_by_name, quantized_layers
 from edgeq.exporting.tflite.plan import mixed_ranges, observed_tensors, select_operators, tied
 from edgeq.exporting.tflite.quantize import activation_grids, intervals, quantize
-from edgeq.exporting.tflite.writer import Known, Options, TfliteModel, plan, write
+from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions, plan, write
 from edgeq.inputs.presets import load_preset
 from edgeq.runtimes.litert_observer import TfliteObserver
 from tests import tflite_nets
@@ -67,14 +67,14 @@ def model_of(kind: type[nn.Module]) -> TfliteModel:
     return TfliteModel(kind.__name__, content, load_preset("imagenet", IMAGE.shape[2:]).preprocessing)
 
 
-def known_of(model: TfliteModel) -> Known:
+def known_of(model: TfliteModel) -> RangeSources:
     names = observed_tensors(model.graph)
     arrays = TfliteObserver(model.content, names).observe(model.input.encode(IMAGE))
     provenance = Provenance.of(
         model_digest=model.digest, preprocessing_digest="", image_digests=["0"], tool_version="t"
     )
     ranges = Ranges.from_histograms({name: Histogram.of(arrays[name]) for name in names}, provenance, "minmax")
-    return Known({name: (ranges, name) for name in names})
+    return RangeSources({name: (ranges, name) for name in names})
 
 
 def measured(model: TfliteModel, artifact: Artifact) -> float:
@@ -88,17 +88,19 @@ def test_static_files_compute_what_the_float_file_computes(kind: type[nn.Module]
     model = model_of(kind)
     known = known_of(model)
     for precision in ("int8", "int16x8", "dynamic"):
-        artifact = write(model, "arm", precision, tmp_path, Options(), known)
+        artifact = write(model, "arm", precision, tmp_path, TfliteOptions(), known)
         assert measured(model, artifact) > ENOUGH_DB, precision
         if precision == "int8":
             assert artifact.quantization["layers"] == {"int8": 3}
-    whole = write(model, "arm", "int8", tmp_path / "io", dataclasses.replace(Options(), integer_io=True), known)
+    whole = write(model, "arm", "int8", tmp_path / "io", dataclasses.replace(TfliteOptions(), integer_io=True), known)
     assert {spec.dtype for spec in (*whole.inputs, *whole.outputs)} == {"int8"}
 
 
 def test_only_the_channels_that_need_it_have_another_scale(tmp_path: Path) -> None:
     model = model_of(Pruned)
-    graph = read_graph(write(model, "arm", "int8", tmp_path, Options(), known_of(model)).path.read_bytes(), "pruned")
+    graph = read_graph(
+        write(model, "arm", "int8", tmp_path, TfliteOptions(), known_of(model)).path.read_bytes(), "pruned"
+    )
     layer = next(each for each in graph.operators if each.kind == "CONV_2D")
     weight, bias = (graph.tensors[index] for index in layer.inputs[1:3])
     given, made = graph.tensors[layer.inputs[0]].scales[0], graph.tensors[layer.outputs[0]].scales[0]
@@ -113,7 +115,7 @@ def test_only_the_channels_that_need_it_have_another_scale(tmp_path: Path) -> No
 def test_a_file_holds_the_integers_of_its_plan_whatever_chose_them() -> None:
     model = model_of(Pruned)
     known = known_of(model)
-    decisions = plan(model, "int8", Options())
+    decisions = plan(model, "int8", TfliteOptions())
     ranges = intervals(model.graph, known.tensors, decisions)
     weights, biases = quantized_layers(model.graph, decisions, activation_grids(ranges, decisions))
     upwards = {

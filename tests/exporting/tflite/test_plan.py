@@ -8,6 +8,7 @@ import pytest
 
 from edgeq.errors import InputError
 from edgeq.exporting.tflite.graph import Graph, Operator, Tensor
+from edgeq.exporting.tflite.keep import resolve_operators
 from edgeq.exporting.tflite.plan import (
     DYNAMIC,
     INT8,
@@ -193,16 +194,17 @@ def test_a_concatenation_of_mixed_ranges_goes_apart(wide: float, apart: bool) ->
 )
 def test_what_is_kept_stays_in_float(pattern: str, kept: set[str]) -> None:
     found = graph(*BODY, conv("deep", "b", "DEPTHWISE_CONV_2D"), ("sum", "ADD", ("deep", "a")), conv("y", "sum"))
-    decisions = select_operators(found, [pattern])
+    names = resolve_operators(found, [pattern])
+    decisions = select_operators(found, names)
     assert kept <= {decision.name for decision in decisions.values() if decision.scheme == FLOAT}
     assert {decision.name for decision in decisions.values() if decision.reason == f"kept by {pattern!r}"} == kept
     for scheme in (DYNAMIC, INT16X8):
-        assert not kept & {decision.name for decision in select_everywhere(found, scheme, [pattern]).values()}
+        assert not kept & {decision.name for decision in select_everywhere(found, scheme, names).values()}
 
 
 def test_what_reads_a_kept_layer_only_is_float_too() -> None:
     found = graph(*BODY, ("p", "MAX_POOL_2D", ("b",)), conv("c", "p"), conv("y", "c"))
-    assert precisions(found, keep=["b"])["p"] == "float"
+    assert precisions(found, kept={"b": "asked for"})["p"] == "float"
 
 
 @pytest.mark.parametrize(
@@ -213,9 +215,8 @@ def test_what_reads_a_kept_layer_only_is_float_too() -> None:
     ],
 )
 def test_a_wrong_keep_is_told(pattern: str, message: str) -> None:
-    for function in (select_operators, lambda found, keep: select_everywhere(found, DYNAMIC, keep)):
-        with pytest.raises(InputError, match=message):
-            function(graph(*BODY), [pattern])
+    with pytest.raises(InputError, match=message):
+        resolve_operators(graph(*BODY), [pattern])
 
 
 def test_one_precision_everywhere() -> None:

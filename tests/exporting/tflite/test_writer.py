@@ -20,9 +20,18 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.tflite import quantize as quantize_module
 from edgeq.exporting.tflite.graph import Graph, read_graph
+from edgeq.exporting.tflite.keep import resolve_operators
 from edgeq.exporting.tflite.plan import INT8, INT16X8, LAYERS
 from edgeq.exporting.tflite.quantize import check, intervals, quantize
-from edgeq.exporting.tflite.writer import PRECISIONS, Known, Options, TfliteModel, plan, tensors_to_calibrate, write
+from edgeq.exporting.tflite.writer import (
+    PRECISIONS,
+    RangeSources,
+    TfliteModel,
+    TfliteOptions,
+    plan,
+    tensors_to_calibrate,
+    write,
+)
 from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes import open_session
@@ -31,8 +40,8 @@ from edgeq.tasks import find_decoder
 from edgeq.tasks.detection.shapes import draw_image
 from tests import tflite_nets
 
-INTEGER_IO = Options(integer_io=True)
-COMPAT = Options(compat="tflite-runtime")
+INTEGER_IO = TfliteOptions(integer_io=True)
+COMPAT = TfliteOptions(compat="tflite-runtime")
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +50,19 @@ def detector() -> TfliteModel:
 
 
 @pytest.fixture(scope="module")
-def known(detector: TfliteModel, drawn) -> Known:
+def known(detector: TfliteModel, drawn) -> RangeSources:
     return known_of(detector, drawn.folder)
 
 
-def known_of(model: TfliteModel, folder: Path) -> Known:
+def known_of(model: TfliteModel, folder: Path) -> RangeSources:
     ranges = calibrate(model, list_images(folder), method="minmax", num=16, threads=1).ranges
-    return Known({name: (ranges, name) for name in ranges.tensors})
+    return RangeSources({name: (ranges, name) for name in ranges.tensors})
 
 
 @pytest.fixture(scope="module")
-def written(detector: TfliteModel, known: Known, tmp_path_factory) -> dict[str, Artifact]:
+def written(detector: TfliteModel, known: RangeSources, tmp_path_factory) -> dict[str, Artifact]:
     folder = tmp_path_factory.mktemp("written")
-    found = {name: write(detector, "arm", name, folder, Options(), known) for name in PRECISIONS}
+    found = {name: write(detector, "arm", name, folder, TfliteOptions(), known) for name in PRECISIONS}
     extra = {"int8_io": ("int8", INTEGER_IO), "int16_io": ("int16x8", INTEGER_IO), "compat": ("dynamic", COMPAT)}
     for name, (precision, options) in extra.items():
         found[name] = write(detector, "arm", precision, folder / name, options, known)
@@ -120,7 +129,7 @@ def test_static_int8_has_a_weight_scale_for_each_channel_and_integers_between_al
 
 
 def test_scales_are_those_of_the_ranges(detector, known, written) -> None:
-    decisions = plan(detector, "int8", Options())
+    decisions = plan(detector, "int8", TfliteOptions())
     found = intervals(detector.graph, known.tensors, decisions)
     graph = graph_of(written["int8"])
     tensors = {tensor.name: tensor for tensor in graph.tensors}
@@ -137,7 +146,7 @@ def test_scales_are_those_of_the_ranges(detector, known, written) -> None:
 def test_int16x8_takes_the_widest_values_seen_whatever_the_method(detector, known, tmp_path) -> None:
     percentile = {name: (ranges.with_method("percentile", percentile=90), key)
                   for name, (ranges, key) in known.tensors.items()}  # fmt: skip
-    files = [write(detector, "arm", "int16x8", tmp_path / str(i), Options(), Known(each))
+    files = [write(detector, "arm", "int16x8", tmp_path / str(i), TfliteOptions(), RangeSources(each))
              for i, each in enumerate((known.tensors, percentile))]  # fmt: skip
     assert files[0].path.read_bytes() == files[1].path.read_bytes()
     ranges, _ = known.tensors["conv_2d_1"]
@@ -191,7 +200,7 @@ def test_manifests_tell_what_was_done(detector, known, written) -> None:
 
 def test_dynamic_files_have_float_activations_and_no_dynamic_depthwise(tmp_path: Path) -> None:
     model = tflite_nets.mobile()
-    artifact = write(model, "arm", "dynamic", tmp_path, Options())
+    artifact = write(model, "arm", "dynamic", tmp_path, TfliteOptions())
     graph = graph_of(artifact)
     assert {tensor.dtype for tensor in graph.tensors if not tensor.constant} == {"float32"}
     weights = {kind: graph.tensors[index].dtype for kind, graph, index in layers(graph)}
@@ -201,7 +210,7 @@ def test_dynamic_files_have_float_activations_and_no_dynamic_depthwise(tmp_path:
 
 def test_files_for_tflite_runtime(detector, written, tmp_path: Path) -> None:
     mobile = tflite_nets.mobile()
-    for options, single in ((COMPAT, True), (Options(), False)):
+    for options, single in ((COMPAT, True), (TfliteOptions(), False)):
         artifact = write(mobile, "arm", "dynamic", tmp_path / str(single), options)
         for kind, graph, index in layers(graph_of(artifact)):
             scales = graph.tensors[index].scales
@@ -216,7 +225,7 @@ def test_files_for_tflite_runtime(detector, written, tmp_path: Path) -> None:
 
 def test_the_same_input_gives_the_same_bytes(detector, known, written, tmp_path: Path) -> None:
     for precision in PRECISIONS:
-        again = write(detector, "arm", precision, tmp_path, Options(), known)
+        again = write(detector, "arm", precision, tmp_path, TfliteOptions(), known)
         assert again.path.read_bytes() == written[precision].path.read_bytes()
         assert again.manifest_path.read_bytes() == written[precision].manifest_path.read_bytes()
 
@@ -229,31 +238,31 @@ def test_a_classifier_with_mixed_ranges_is_split_and_warned_of(drawn, tmp_path: 
     ranges, _ = known.tensors[wide]
     tensors = dict(ranges.tensors) | {wide: dataclasses.replace(ranges.tensors[wide], high=1e4, threshold=1e4)}
     changed = dataclasses.replace(ranges, tensors=tensors)
-    mixed = Known({name: (changed, name) for name in tensors})
+    mixed = RangeSources({name: (changed, name) for name in tensors})
     for each, kind in ((known, "int8"), (mixed, "float32")):
-        graph = graph_of(write(model, "arm", "int8", tmp_path, Options(), each))
+        graph = graph_of(write(model, "arm", "int8", tmp_path, TfliteOptions(), each))
         assert {graph.tensors[o.outputs[0]].dtype for o in graph.operators if o.kind == "CONCATENATION"} == {kind}
     assert "mixed ranges: the inputs of concatenation_" in caplog.text
 
 
 def test_a_tensor_without_range_is_a_mismatch_and_leaves_nothing(detector, known, tmp_path: Path) -> None:
-    needed = tensors_to_calibrate(detector, ["int8"], Options())
+    needed = tensors_to_calibrate(detector, ["int8"], TfliteOptions())
     assert {"image", "conv_2d_1"} <= set(needed) <= set(known.tensors)
-    less = Known({name: each for name, each in known.tensors.items() if name != "conv_2d_5"})
+    less = RangeSources({name: each for name, each in known.tensors.items() if name != "conv_2d_5"})
     with pytest.raises(MismatchError, match="no interval for the TFLite tensor 'conv_2d_5'; give `calib` with images"):
-        write(detector, "arm", "int8", tmp_path, Options(), less)
+        write(detector, "arm", "int8", tmp_path, TfliteOptions(), less)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_exactly_the_needed_tensors_suffice(detector, known, written, tmp_path: Path) -> None:
     for precision, options, name in (
-        ("int8", Options(), "int8"),
+        ("int8", TfliteOptions(), "int8"),
         ("int8", INTEGER_IO, "int8_io"),
-        ("int16x8", Options(), "int16x8"),
+        ("int16x8", TfliteOptions(), "int16x8"),
     ):
         needed = tensors_to_calibrate(detector, [precision], options)
         artifact = write(
-            detector, "arm", precision, tmp_path, options, Known({each: known.tensors[each] for each in needed})
+            detector, "arm", precision, tmp_path, options, RangeSources({each: known.tensors[each] for each in needed})
         )
         assert artifact.path.read_bytes() == written[name].path.read_bytes()
 
@@ -268,12 +277,19 @@ def test_a_full_disk_leaves_whole_files_only(detector, tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
-        write(detector, "arm", "fp16", tmp_path, Options())
+        write(detector, "arm", "fp16", tmp_path, TfliteOptions())
     assert [path.name for path in tmp_path.iterdir()] == ["small.arm.fp16.tflite"][:at]
 
 
 def test_a_file_without_int8_layers_is_warned_of(detector, known, tmp_path: Path, caplog) -> None:
-    artifact = write(detector, "arm", "int8", tmp_path, Options(keep=["CONV_2D", "TRANSPOSE_CONV"]), known)
+    artifact = write(
+        detector,
+        "arm",
+        "int8",
+        tmp_path,
+        TfliteOptions(resolve_operators(detector.graph, ["CONV_2D", "TRANSPOSE_CONV"])),
+        known,
+    )
     assert "no layer of small has an INT8 form in TFLite" in caplog.text
     assert artifact.quantization["int8_nodes"] == 0
     assert json.loads(artifact.manifest_path.read_text())["quantization"]["float_nodes"]["hm"] == "kept by 'CONV_2D'"
@@ -283,9 +299,9 @@ def test_a_file_without_int8_layers_is_warned_of(detector, known, tmp_path: Path
 
 
 def quantized(
-    detector: TfliteModel, known: Known
+    detector: TfliteModel, known: RangeSources
 ) -> tuple[bytes, dict[int, LayerDecision], dict[str, tuple[float, float]]]:
-    decisions = plan(detector, "int8", Options())
+    decisions = plan(detector, "int8", TfliteOptions())
     found = intervals(detector.graph, known.tensors, decisions)
     return quantize(detector.content, decisions, "net", ranges=found), decisions, found
 
@@ -297,7 +313,7 @@ def replaced(decisions: dict[int, LayerDecision], name: str, scheme: LayerScheme
     }
 
 
-def test_what_was_not_decided_is_told(detector: TfliteModel, known: Known) -> None:
+def test_what_was_not_decided_is_told(detector: TfliteModel, known: RangeSources) -> None:
     content, decisions, ranges = quantized(detector, known)
     after = read_graph(content, "net")
     check(detector.graph, after, decisions, "net", ranges=ranges)
@@ -321,14 +337,14 @@ def test_what_was_not_decided_is_told(detector: TfliteModel, known: Known) -> No
 
 
 def test_weights_of_one_scale_are_told_where_each_channel_was_to_have_one(detector, known, monkeypatch) -> None:
-    decisions = plan(detector, "dynamic", Options())
+    decisions = plan(detector, "dynamic", TfliteOptions())
     content = quantize(detector.content, decisions, "net", per_tensor=frozenset({"CONV_2D"}))
     with pytest.raises(ModelError, match="its weights have one scale instead of one for each channel"):
         check(detector.graph, read_graph(content, "net"), decisions, "net")
 
 
 def test_a_quantizer_that_fails_is_one_line(detector, known, tmp_path, monkeypatch) -> None:
-    decisions = plan(detector, "int8", Options())
+    decisions = plan(detector, "int8", TfliteOptions())
     found = intervals(detector.graph, known.tensors, decisions)
     monkeypatch.setattr(quantize_module, "_statistics", lambda *_: {"conv_2d_1": {"min": "a", "max": "b"}})
     with pytest.raises(ModelError, match=r"^net: ai-edge-quantizer cannot quantize it: "):
@@ -341,6 +357,11 @@ def test_ranges_that_touch_zero_only_give_a_file_that_runs(detector, known, imag
     histograms = dict(ranges.histograms) | {"conv_2d_5": Histogram.of(np.zeros(9))}
     changed = Ranges.from_histograms(histograms, ranges.provenance, "minmax")
     artifact = write(
-        detector, "arm", "int8", tmp_path, Options(), Known({name: (changed, name) for name in changed.tensors})
+        detector,
+        "arm",
+        "int8",
+        tmp_path,
+        TfliteOptions(),
+        RangeSources({name: (changed, name) for name in changed.tensors}),
     )
     assert all(np.isfinite(array).all() for array in outputs_of(artifact, image).values())

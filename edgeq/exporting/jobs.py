@@ -1,0 +1,70 @@
+"""What the writers of `edgeq.sources.formats` are given: one file to write, or a plan to write a second file of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq.exporting.options import ExportOptions
+from edgeq.exporting.planning.keep import Kept
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeq.calibrators.ranges import Ranges
+    from edgeq.exporting.onnx.writer import FloatModel
+    from edgeq.exporting.planning.plan import QuantPlan
+    from edgeq.exporting.tflite.writer import RangeSources, TfliteModel
+    from edgeq.targets import Target
+
+
+@dataclass(frozen=True)
+class PlannedModel:
+    """A static INT8 file that is about to be written.
+
+    Attributes:
+        model: The float model.
+        target: Whose rules the plan follows.
+        graph: The graph that the plan was made for, without Q/DQ pairs.
+        plan: The plan.
+        ranges: The ranges that it was made from.
+    """
+
+    model: FloatModel
+    target: Target
+    graph: ir.Model
+    plan: QuantPlan
+    ranges: Ranges
+
+
+Companion = Callable[[PlannedModel, Path], dict[str, Any]]
+"""Writes a further file of the same plan to a folder, and returns what the first file's manifest says of it."""
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """One file to write.
+
+    Attributes:
+        model: The float model in the form that files of the format are made from.
+        target: Whose rules to follow.
+        folder: Where to.
+        options: What the user decided; `keep` is resolved already, in `kept` or `kept_operators`.
+        ranges: The ranges of the model's tensors; precisions with static ranges need them.
+        kept: What stays in float of the graph.
+        kept_operators: What stays in float of a converted model: name of the operator -> why.
+        companions: Writers of the files that a static INT8 file comes with.
+        precision: One of the format's.
+    """
+
+    model: FloatModel | TfliteModel
+    target: Target
+    folder: Path
+    options: ExportOptions = field(default_factory=ExportOptions)
+    ranges: Ranges | RangeSources | None = None
+    kept: Kept | None = None
+    kept_operators: Mapping[str, str] = field(default_factory=dict)
+    companions: tuple[Companion, ...] = ()
+    precision: str = "fp32"

@@ -1,0 +1,40 @@
+"""One ONNX file of any precision, as `edgeq.sources.formats` has it written."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from edgeq.calibrators.ranges import Ranges
+from edgeq.exporting.onnx.writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+
+if TYPE_CHECKING:
+    from edgeq.exporting.artifact import Artifact
+    from edgeq.exporting.jobs import FileJob
+
+_log = logging.getLogger(__name__)
+
+
+def write(job: FileJob) -> Artifact:
+    """Returns the artifact of a float graph in `fp32`, `fp16`, `int8` or `dynamic`.
+
+    Raises:
+        MismatchError: the ranges were collected for another model or other pre-processing.
+        ModelError: a constant of an FP16 graph does not fit.
+    """
+    model, ranges, vit_plan = job.model, job.ranges, job.options.vit_plan
+    assert isinstance(model, FloatModel)  # noqa: S101 - files of this format are made from the graph
+    assert isinstance(ranges, Ranges | None)  # noqa: S101 - the graph's own
+    if job.precision == "fp32":
+        return write_fp32(model, job.target, job.folder)
+    if job.precision == "fp16":
+        return write_fp16(model, job.target, job.folder, ranges)
+    if job.precision == "dynamic":
+        if any(node.op_type == "Conv" for node in model.graph.graph):
+            _log.warning(
+                "a dynamic ONNX file measures ranges at every run and is slower than fp32 for convolutions; int8 is "
+                "static"
+            )
+        return write_dynamic(model, job.target, job.folder, job.kept, vit_plan)
+    assert ranges is not None  # noqa: S101 - int8 is refused without calibration before anything is written
+    return write_int8(model, job.target, job.folder, ranges, job.kept, vit_plan, job.companions)

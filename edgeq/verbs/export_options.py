@@ -1,0 +1,203 @@
+"""Refuses what contradicts itself, or would change nothing, before `edgeq export` opens a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from edgeq.calibration.source import CalibrationSource
+from edgeq.calibrators.ranges import Ranges
+from edgeq.errors import InputError
+from edgeq.exporting.options import ExportOptions
+from edgeq.exporting.passes.rescale import smooth_channels, unify_channels
+from edgeq.exporting.planning.keep import VitPlan
+from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS
+from edgeq.inputs import Item
+from edgeq.registry import registered
+from edgeq.sources.formats import FORMATS, get_format, source_format
+from edgeq.sources.model import ModelRequest
+from edgeq.targets import Target, get_target
+
+RESCALINGS = {"smooth": smooth_channels, "unify": unify_channels}
+"""What `rescale` takes: SmoothQuant's way and RepQ-ViT's."""
+
+_FOR_GRAPHS = frozenset({"vit_plan", "rescale", "int8_deconv", "size", "dynamic_batch"})
+"""Parameters that a file of a format with a form of its own is too late for."""
+
+_DEFAULT_OPSET = ModelRequest("").opset
+
+
+def check_options(
+    request: ModelRequest,
+    target: Target,
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    calibration: CalibrationSource | None,
+    options: ExportOptions,
+) -> None:
+    """Refuses an export whose arguments do not fit each other.
+
+    Raises:
+        InputError: a name is unknown, ranges are missing, or a parameter has no effect.
+    """
+    if options.vit_plan not in get_args(VitPlan):
+        raise InputError(f"`vit_plan` {options.vit_plan}: wanted one of {', '.join(get_args(VitPlan))}")
+    if options.rescale is not None and options.rescale not in RESCALINGS:
+        raise InputError(f"`rescale` {options.rescale}: wanted one of {', '.join(RESCALINGS)}")
+    _check_formats(request, target, formats, options)
+    _check_precisions(target, formats, precisions, calibration)
+    _check_effects(request, target, formats, precisions, options.given)
+    if target.rules.fp16 == "graph" and request.opset < target.rules.opset:
+        raise InputError(
+            f"opset {request.opset}: Q/DQ nodes take FP16 scales from opset {target.rules.opset} on, and {target.name} "
+            "wants them; omit `opset`"
+        )
+
+
+def with_int8_deconv(target: Target) -> Target:
+    """Returns a target that runs ConvTranspose in INT8.
+
+    Raises:
+        InputError: it does so by itself.
+    """
+    rules = target.rules
+    if rules.static("ConvTranspose") is not None:
+        raise InputError(f"`int8_deconv`: the target {target.name} runs ConvTranspose in INT8 by itself; omit it")
+    return dataclasses.replace(target, rules=rules.requested("ConvTranspose"))
+
+
+def takes_ranges(target: Target, precisions: Sequence[str]) -> bool:
+    """Returns whether files of these precisions are made from ranges."""
+    audited = "fp16" in precisions and target.rules.fp16 != "weights"
+    return audited or bool(set(precisions) & set(STATIC_PRECISIONS))
+
+
+def _check_formats(request: ModelRequest, target: Target, formats: Sequence[str], options: ExportOptions) -> None:
+    for name in formats:
+        if name not in target.formats and (name in FORMATS or name not in registered("format", FORMATS)):
+            raise InputError(
+                f"`format` {name}: the target {target.name} takes {' and '.join(target.formats)}; TFLite files are "
+                "written for `target` arm, and run on x86 too"
+            )
+    source = source_format(request.reference)
+    if source.has_own_form and tuple(formats) != (source.name,):
+        raise InputError("a TFLite file becomes TFLite files only; start from the torch model or the ONNX file")
+    if options.compat not in (None, *COMPATIBLE):
+        raise InputError(f"`compat` {options.compat}: known are {', '.join(COMPATIBLE)}")
+    if "tflite" not in formats and (options.integer_io or options.compat):
+        raise InputError("`int8_io` and `compat` are for TFLite files; choose `target` arm")
+
+
+def _check_precisions(
+    target: Target, formats: Sequence[str], precisions: Sequence[str], calibration: CalibrationSource | None
+) -> None:
+    known = list(dict.fromkeys(precision for name in formats for precision in get_format(name).precisions))
+    unknown = [precision for precision in precisions if precision not in known]
+    if unknown or not precisions:
+        raise InputError(
+            f"`precision` {','.join(unknown) or '(none)'}: known are {', '.join(known)} ({' and '.join(formats)})"
+        )
+    if "dynamic" in precisions and not target.rules.takes_dynamic:
+        raise InputError(f"`precision` dynamic: the engines of {target.name} take no dynamic INT8 files; choose int8")
+    if calibration is not None and calibration.is_cache and not target.rules.symmetric:
+        raise InputError(
+            f"{calibration.source}: a calibration cache holds symmetric ranges alone, which cost {target.name} half "
+            "its steps; calibrate on images"
+        )
+    needing = [precision for precision in precisions if precision in STATIC_PRECISIONS]
+    if needing and calibration is None:
+        raise InputError(
+            f"{needing[0]} needs ranges: give `calib` with images, or with a ranges file of `edgeq calibrate`"
+        )
+
+
+def _check_effects(
+    request: ModelRequest, target: Target, formats: Sequence[str], precisions: Sequence[str], given: Sequence[str]
+) -> None:
+    """Refuses parameters that would change nothing in the files that are asked for.
+
+    Args:
+        request: The model.
+        target: Whose rules to follow.
+        formats: Of the files.
+        precisions: Of the files.
+        given: The parameters that are not at their default.
+    """
+    if "rescale" in given and "tflite" in formats:
+        raise InputError(
+            "`rescale`: a TFLite file cannot hold it, its converter moves a LayerNorm's scale into the layers behind; "
+            "add `format` onnx"
+        )
+    for name in given:
+        effects = [get_format(each).effects.get(name, frozenset()) for each in formats]
+        effective = frozenset[str]().union(*effects)
+        if not effective.intersection(precisions):
+            wanted = ", ".join(sorted(effective)) or "no"
+            raise InputError(
+                f"`{name}`: changes {wanted} {' and '.join(formats)} files, and {', '.join(precisions)} is asked for; "
+                f"omit `{name}`"
+            )
+    if source_format(request.reference).has_own_form:
+        further = (("size", request.size is not None), ("dynamic_batch", request.dynamic_batch))
+        for name in (*given, *(name for name, is_given in further if is_given)):
+            if name in _FOR_GRAPHS:
+                raise InputError(
+                    f"`{name}`: cannot be combined with a TFLite file; start from the torch model or ONNX file"
+                )
+    if "onnx" not in formats:
+        for name, is_given in (
+            ("opset", request.opset not in (_DEFAULT_OPSET, target.rules.opset)),
+            ("dynamic_batch", request.dynamic_batch),
+        ):
+            if is_given:
+                raise InputError(f"`{name}`: is for ONNX files, and {', '.join(formats)} is written; omit `{name}`")
+
+
+def check_calibration_options(
+    target_name: str,
+    precisions: Sequence[str],
+    rescale: str | None,
+    calib: Path | Ranges | Sequence[Item] | None,
+    images: Path | None,
+    method: str | None,
+    num: int | None,
+) -> None:
+    """Refuses options about calibration, as they were written, that would change nothing.
+
+    Images without ranges to collect stay useful: files are compared with the model on them.
+
+    Args:
+        target_name: A name of `edgeq.targets.TARGETS`.
+        precisions: Of the files.
+        rescale: What rescales channels, which takes images.
+        calib: The source, see `CalibrationSource`.
+        images: Folder of a COCO file's images.
+        method: The method that is asked for.
+        num: The number of images that is asked for.
+
+    Raises:
+        InputError: an option has no effect.
+    """
+    typed = {"images": images, "method": method, "num": num}
+    given = [option for option, value in typed.items() if value is not None]
+    if calib is None:
+        if given:
+            raise InputError(f"`{given[0]}`: says how `calib` is read, and there is none; give `calib`")
+        return
+    no_images = not CalibrationSource(calib).has_images
+    source = f"`calib` {calib}" if isinstance(calib, Path) else "`calib`"
+    if no_images and (unread := [option for option in given if option != "method"]):
+        raise InputError(f"`{unread[0]}`: {source} holds ranges already, no image is read; omit `{unread[0]}`")
+    if images is not None and not isinstance(calib, Path):
+        raise InputError("`images`: is for a COCO annotation file, and `calib` is in memory; omit `images`")
+    if images is not None and isinstance(calib, Path) and calib.is_dir():
+        raise InputError(f"`images`: {calib} is a folder of images itself; omit `images`")
+    if takes_ranges(get_target(target_name), precisions):
+        return
+    if no_images:
+        raise InputError(f"{source}: {', '.join(precisions)} files need no ranges; omit `calib`")
+    if method is not None or (num is not None and rescale is None):
+        option = "num" if method is None else "method"
+        raise InputError(f"`{option}`: {', '.join(precisions)} files need no ranges; omit `{option}`")
