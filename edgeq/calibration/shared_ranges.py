@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgeq.calibration.source import CalibrationSource
     from edgeq.exporting.onnx.writer import FloatModel
     from edgeq.exporting.options import ExportOptions
+    from edgeq.targets import Target
 
 _log = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ def collect_ranges(
 def share(
     model: FloatModel,
     converted: TfliteModel,
+    target: Target,
     kept: Kept,
     ranges: Ranges | None,
     source: CalibrationSource | None,
@@ -108,6 +110,7 @@ def share(
     Args:
         model: The ONNX graph.
         converted: The TFLite file of the same model.
+        target: Whose engines run the files.
         kept: What stays in float of the graph.
         ranges: Ranges of the graph, if there are any.
         source: Where the images are, if the ranges do not suffice.
@@ -127,7 +130,7 @@ def share(
     operators = translate_keep(model, converted, matched, kept)
     if ranges is None:
         return operators, None
-    written = TfliteOptions(operators, options.integer_io, options.compat)
+    written = TfliteOptions(operators, options.integer_io, options.compat, target.tflite)
     return operators, collect_ranges(converted, matched, ranges, source, precisions, written, out, threads)
 
 

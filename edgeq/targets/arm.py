@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeq.schemes import INT8_ASYMMETRIC
 from edgeq.targets.base import Target
+from edgeq.targets.tflite import LITERT
 from edgeq.targets.x86 import X86_ORT
 
 ARM = Target(
@@ -12,4 +13,5 @@ ARM = Target(
     formats=("tflite", "onnx"),
     # ONNX Runtime's ARM kernels multiply signed by signed numbers (SDOT, SMMLA); elsewhere as on x86.
     rules=X86_ORT.rules.changed(activation=INT8_ASYMMETRIC),
+    tflite=LITERT,
 )

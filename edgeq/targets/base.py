@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edgeq.schemes import LayerScheme, Scheme
+from edgeq.targets.tflite import LITERT
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,12 @@ class Target:
         name: As users write it.
         runtimes: Names of the runtimes that run its files, the preferred one first.
         formats: File formats that are written for it.
-        rules: Its quantization rules.
+        rules: Its quantization rules for ONNX files.
+        tflite: TFLite operator -> how its engines run it in integers; what is not named stays in float.
     """
 
     name: str
     runtimes: tuple[str, ...]
     formats: tuple[str, ...]
     rules: Rules
+    tflite: Mapping[str, tuple[LayerScheme, ...]] = field(default_factory=lambda: LITERT)

@@ -235,8 +235,8 @@ class _Export:
             companions = (TENSORRT_CACHE.function("write"),) if self.target.rules.calibration_cache else ()
             return FileJob(model, self.target, self.out, self.options, ranges, kept=kept, companions=companions)
         operators, known = share(
-            model, converted, kept, ranges, self.calibration, self.precisions, self.options, inputs, self.out,
-            self.threads,
+            model, converted, self.target, kept, ranges, self.calibration, self.precisions, self.options, inputs,
+            self.out, self.threads,
         )  # fmt: skip
         return FileJob(converted, self.target, self.out, self.options, known, kept_operators=operators)
 

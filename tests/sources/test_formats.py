@@ -10,8 +10,9 @@ import pytest
 
 from edgeq import registry
 from edgeq.errors import InputError
+from edgeq.exporting.tensorrt.cache import make_cache
 from edgeq.sources.artifact_file import open_artifact
-from edgeq.sources.formats import FORMATS, all_formats, format_of, get_format
+from edgeq.sources.formats import FORMATS, all_formats, file_format, format_of, get_format, source_format
 from tests.tiny import save_conv_net
 
 STUB = '''
@@ -80,3 +81,31 @@ def test_suffixes_belong_to_one_format_each(stub: None) -> None:
 def test_an_unknown_format_is_named() -> None:
     with pytest.raises(InputError, match="unknown format 'gguf'; known: onnx, tensorrt-cache, tflite"):
         get_format("gguf")
+
+
+def test_a_calibration_cache_is_a_format_that_accompanies_a_model(edgeq, tmp_path: Path) -> None:
+    cache = make_cache({"image": 0.5, "a b: c": 0.25})
+    path = tmp_path / "net.int8.cache"
+    path.write_bytes(cache.render())
+    found = format_of(".cache")
+    assert found is not None and found.function("read")(path) == cache
+    with pytest.raises(InputError, match=r"does not say enough without one \(\.onnx, \.tflite\)"):
+        open_artifact(path)
+    model = save_conv_net(tmp_path / "net.onnx").path
+    error = edgeq("export", model, "--format", found.name, "--target", "jetson-orin", "--out", tmp_path / "out").error
+    assert "--format tensorrt-cache: the target jetson-orin takes onnx" in error
+
+
+def test_the_functions_of_every_format_exist() -> None:
+    for each in map(get_format, FORMATS):
+        assert callable(each.function("read")) and callable(each.function("write"))
+        assert all(callable(each.function(role)) for role in ("open", "convert", "observe") if getattr(each, role))
+    with pytest.raises(InputError, match="format 'onnx': has no function to convert it"):
+        get_format("onnx").function("convert")
+
+
+def test_a_model_is_opened_in_the_format_of_its_file(stub: None) -> None:
+    references = {"net.onnx": "onnx", "a/net.tflite": "tflite", "centernet_resnet18": "onnx", "pack.mod:net": "onnx"}
+    assert {reference: source_format(reference).name for reference in references} == references
+    # Nothing can start from a format that has no function to open it; a cache is no model.
+    assert [file_format(name) for name in ("net.stub", "net.cache", "centernet_resnet18")] == [None, None, None]

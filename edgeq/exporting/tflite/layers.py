@@ -28,7 +28,7 @@ _DEAD_MULTIPLIER = 2.0**-20
 
 _EPSILON = 1e-6
 
-Layers = tuple[dict[str, QuantizedWeight], dict[str, QuantizedWeight]]
+Layers = tuple[Mapping[str, QuantizedWeight], Mapping[str, QuantizedWeight]]
 """Name of an operator -> its weight, and its bias where that is integers too."""
 
 

@@ -8,9 +8,9 @@ Rules, by number:
    convolutions in float .5830 and in int16x8 .5823, slower.
 3. A layer before a function that is no ReLU (SiLU, GELU) is dynamic too: TFLite has no static layer with real outputs,
    and a static range before the function would spend its steps on the negative tail that the function flattens.
-4. Operators between layers (`_FOLLOWERS`) run in INT8 where what they read is computed in INT8 and what reads them
-   leads to an INT8 layer. A transformer's residual stream, normalisation and softmax lead to none, so they stay in
-   float, which XNNPACK runs; their INT8 forms fall out of it.
+4. Operators between layers, which have schemes and no weight, run in INT8 where what they read is computed in INT8 and
+   what reads them leads to an INT8 layer. A transformer's residual stream, normalisation and softmax lead to none, so
+   they stay in float, which XNNPACK runs; their INT8 forms fall out of it.
 5. Operators that are kept (`edgeq.exporting.tflite.keep`) stay in float.
 """
 
@@ -26,16 +26,11 @@ from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import MAX_RANGE_RATIO
 from edgeq.exporting.tflite.graph import Graph, Operator
 from edgeq.exporting.tflite.keep import operator_name
-from edgeq.schemes import DYNAMIC_INT8, FLOAT, INT8_ASYMMETRIC, INT8_WEIGHT, INT16, INT32, INT64, LayerScheme
+from edgeq.schemes import DYNAMIC_INT8, FLOAT, LayerScheme
+from edgeq.targets.tflite import INT8, LITERT
 
 LAYERS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED"})
 """Operators with a weight, where the time goes."""
-
-_FOLLOWERS = TFLITE_MOVES_VALUES | {"ADD", "MUL", "MEAN", "RELU"}
-"""Operators that the quantizer writes and XNNPACK runs in INT8, worth it only between layers in INT8."""
-
-NO_DYNAMIC = frozenset({"DEPTHWISE_CONV_2D"})
-"""Layers whose dynamic form falls out of XNNPACK and costs accuracy: YOLOX-nano AP .229 with it, .325 without."""
 
 _FUNCTIONS = frozenset({"LOGISTIC", "TANH", "GELU", "HARD_SWISH", "ELU", "EXP"})
 
@@ -43,16 +38,17 @@ _BEHIND_HEADS = TFLITE_MOVES_VALUES | {"LOGISTIC", "SOFTMAX", "RELU", "EXP", "TA
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
-INT8 = LayerScheme(INT8_WEIGHT, INT8_ASYMMETRIC, INT32)
-"""Static ranges, and weights with a scale for each output channel."""
-INT16X8 = LayerScheme(INT8_WEIGHT, INT16, INT64)
-"""The same with activations of 16 bits."""
-DYNAMIC = DYNAMIC_INT8
-"""Weights of INT8, and ranges that are measured at every run."""
+Schemes = Mapping[str, tuple[LayerScheme, ...]]
+"""Kind of an operator -> how the engines run it in integers (`Target.tflite`)."""
 
 
 def select_operators(
-    graph: Graph, kept: Mapping[str, str] = _NOTHING, *, integer_heads: bool = False, apart: Collection[int] = ()
+    graph: Graph,
+    kept: Mapping[str, str] = _NOTHING,
+    *,
+    integer_heads: bool = False,
+    apart: Collection[int] = (),
+    schemes: Schemes = LITERT,
 ) -> dict[int, LayerDecision]:
     """Returns operator number -> decision for static INT8, for every operator that could run in it.
 
@@ -61,19 +57,21 @@ def select_operators(
         kept: Name of an operator -> why it stays in float (`resolve_operators`).
         integer_heads: Whether the last convolutions are static too, for outputs that are integers.
         apart: CONCATENATIONs whose inputs keep grids of their own (`mixed_ranges`), so that they are float.
+        schemes: How the target's engines run each kind of operator.
     """
     in_float = _numbers(graph, kept)
     heads = frozenset() if integer_heads else _heads(graph)
     layers = {
-        operator.index: _layer(graph, operator, in_float, heads)
+        operator.index: _layer(graph, operator, in_float, heads, schemes)
         for operator in graph.operators
         if operator.kind in LAYERS
     }
     static = {index for index, (scheme, _) in layers.items() if scheme == INT8}
-    between = _between(graph, static, {*in_float, *apart})
+    followers = _followers(schemes, INT8)
+    between = _between(graph, static, {*in_float, *apart}, followers)
     decisions = {}
     for operator in graph.operators:
-        if operator.kind in _FOLLOWERS:
+        if operator.kind in followers:
             layers[operator.index] = _follower(operator.index, between, in_float, apart)
         if operator.index in layers:
             scheme, reason = layers[operator.index]
@@ -82,30 +80,31 @@ def select_operators(
 
 
 def select_everywhere(
-    graph: Graph, scheme: LayerScheme, kept: Mapping[str, str] = _NOTHING, without: Collection[str] = NO_DYNAMIC
+    graph: Graph, scheme: LayerScheme, kept: Mapping[str, str] = _NOTHING, schemes: Schemes = LITERT
 ) -> dict[int, LayerDecision]:
     """Returns operator number -> decision of one scheme for all layers, and for int16x8 for what stands between.
 
     Args:
         graph: A float graph whose tensors have names of their own.
-        scheme: `DYNAMIC` or `INT16X8`.
+        scheme: `DYNAMIC_INT8` or `INT16X8`.
         kept: Name of an operator -> why it stays in float.
-        without: Kinds of layers that have no dynamic form worth taking.
+        schemes: How the target's engines run each kind of operator.
     """
     in_float = _numbers(graph, kept)
     layers = {
         operator.index
         for operator in graph.operators
-        if operator.kind in LAYERS and operator.index not in in_float and _has_constant_weight(graph, operator)
+        if operator.kind in LAYERS
+        and scheme in schemes.get(operator.kind, ())
+        and operator.index not in in_float
+        and _has_constant_weight(graph, operator)
     }
-    if scheme == DYNAMIC:
-        layers = {index for index in layers if graph.operators[index].kind not in without}
-    chosen = layers | (_between(graph, layers, in_float.keys()) if scheme == INT16X8 else set())
+    between = _between(graph, layers, in_float.keys(), _followers(schemes, scheme)) if scheme.is_static else set[int]()
     return {
         index: LayerDecision(
             operator_name(graph, graph.operators[index]), graph.operators[index].kind, scheme, "asked for"
         )
-        for index in sorted(chosen)
+        for index in sorted(layers | between)
     }
 
 
@@ -187,17 +186,20 @@ def mixed_ranges(graph: Graph, decisions: Mapping[int, LayerDecision], widths: M
     return frozenset(found)
 
 
-def _layer(graph: Graph, operator: Operator, kept: Mapping[int, str], heads: frozenset[int]) -> tuple[LayerScheme, str]:
+def _layer(
+    graph: Graph, operator: Operator, kept: Mapping[int, str], heads: frozenset[int], schemes: Schemes
+) -> tuple[LayerScheme, str]:
+    known = schemes.get(operator.kind, ())
+    dynamic = DYNAMIC_INT8 if DYNAMIC_INT8 in known else FLOAT
     if operator.index in kept:
         return FLOAT, kept[operator.index]
     if not _has_constant_weight(graph, operator):
         return FLOAT, "its weight is not a constant"
     if operator.index in heads:
-        return DYNAMIC, "last convolution of a head"
+        return dynamic, "last convolution of a head"
     if any(reader.kind in _FUNCTIONS for index in operator.outputs for reader in graph.readers[index]):
-        without = operator.kind in NO_DYNAMIC
-        return FLOAT if without else DYNAMIC, "it is followed by a function other than ReLU"
-    return INT8, "a layer"
+        return dynamic, "it is followed by a function other than ReLU"
+    return (INT8, "a layer") if INT8 in known else (FLOAT, f"the target leaves {operator.kind} in float")
 
 
 def _follower(
@@ -212,12 +214,17 @@ def _follower(
     return FLOAT, "not between layers in INT8"
 
 
-def _between(graph: Graph, layers: set[int], float_operators: Collection[int]) -> set[int]:
+def _followers(schemes: Schemes, scheme: LayerScheme) -> frozenset[str]:
+    """Returns the kinds of operators without a weight that the engines run so."""
+    return frozenset(kind for kind, known in schemes.items() if kind not in LAYERS and scheme in known)
+
+
+def _between(graph: Graph, layers: set[int], float_operators: Collection[int], kinds: Collection[str]) -> set[int]:
     """Returns the followers that read INT8 numbers and lead to an INT8 layer (rule 4): the largest such set."""
     followers = {
         operator.index
         for operator in graph.operators
-        if operator.kind in _FOLLOWERS and operator.index not in float_operators
+        if operator.kind in kinds and operator.index not in float_operators
     }
     while True:
         static = layers | followers

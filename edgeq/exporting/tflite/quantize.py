@@ -6,7 +6,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,56 +16,58 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import MismatchError, MissingDependencyError, ModelError
 from edgeq.exporting.graphs.moves import TFLITE_MOVES_VALUES
 from edgeq.exporting.planning.decision import LayerDecision
+from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors
-from edgeq.exporting.tflite.layers import Layers, computed_by_name, store_layers
-from edgeq.exporting.tflite.plan import INT8, LAYERS, tied
+from edgeq.exporting.tflite.keep import operator_name
+from edgeq.exporting.tflite.layers import computed_by_name, store_layers
+from edgeq.exporting.tflite.plan import LAYERS, tied
 from edgeq.schemes import FLOAT, LayerScheme
+from edgeq.targets.tflite import INT8
 
 _FLOAT32_EPSILON = 1e-6
 
 
 def quantize(
     content: bytes,
-    decisions: Mapping[int, LayerDecision],
+    plan: QuantPlan,
     name: str,
     *,
     ranges: Mapping[str, tuple[float, float]] | None = None,
     integer_io: bool = False,
     per_tensor: frozenset[str] = frozenset(),
-    layers: Layers = ({}, {}),
 ) -> bytes:
     """Returns the quantized TFLite file.
 
     Args:
         content: A float file whose tensors have names of their own.
-        decisions: Operator number -> precision; operators without one stay in float.
+        plan: What to quantize; operators without a decision stay in float, weights that are not in it are the
+            quantizer's.
         name: What to call the file in errors.
         ranges: Tensor name -> low and high, for all that static operators read and write (`intervals`).
         integer_io: Whether inputs and outputs that meet static operators are integers.
         per_tensor: Kinds of operators whose weights get one scale instead of one for each channel.
-        layers: Weights and biases as integers (`quantized_layers`); the others are the quantizer's.
 
     Raises:
         ModelError: the quantizer refuses the graph, or did something else than was decided.
         MissingDependencyError: the extra `tflite` is not installed.
     """
     before = read_graph(content, name)
-    if not integer_io and all(decision.is_float for decision in decisions.values()):
+    if not integer_io and not plan.quantized:
         return content  # the quantizer refuses to have nothing to do
     worker = _open(content)
     from ai_edge_quantizer import qtyping
 
     granularities = qtyping.QuantGranularity
-    for decision in decisions.values():
+    for decision in plan.decisions:
         granularity = granularities.TENSORWISE if decision.op_type in per_tensor else granularities.CHANNELWISE
         _add_rule(worker, f"^{re.escape(decision.name)};", decision.op_type, decision.scheme, granularity)
     if integer_io:
         for side in ("INPUT", "OUTPUT"):
-            _add_rule(worker, ".*", side, _static_scheme(decisions), granularities.CHANNELWISE)
+            _add_rule(worker, ".*", side, _static_scheme(plan.decisions), granularities.CHANNELWISE)
     statistics = None if ranges is None else _statistics(before, ranges)
-    quantized = store_layers(_run(worker, statistics, name), before, layers, name)
+    quantized = store_layers(_run(worker, statistics, name), before, (plan.weights, plan.biases), name)
     quantized = rename_tensors(quantized, _end_names(before, read_graph(quantized, name)), name)
-    check(before, read_graph(quantized, name), decisions, name, ranges=ranges, per_tensor=per_tensor)
+    check(before, read_graph(quantized, name), _numbered(before, plan), name, ranges=ranges, per_tensor=per_tensor)
     return quantized
 
 
@@ -118,7 +120,7 @@ def intervals(
     wanted = {index: scheme for operator, scheme in static.items()
               for index in (*graph.activations(operator), *operator.outputs)}  # fmt: skip
     if integer_io:
-        wanted = dict.fromkeys((*graph.inputs, *graph.outputs), _static_scheme(decisions)) | wanted
+        wanted = dict.fromkeys((*graph.inputs, *graph.outputs), _static_scheme(decisions.values())) | wanted
     found = {}
     for members in tied(graph, static.keys()):
         joined = wanted.keys() & members
@@ -241,12 +243,19 @@ def activation_grids(
     ranges: Mapping[str, tuple[float, float]], decisions: Mapping[int, LayerDecision]
 ) -> dict[str, Grid]:
     """Returns tensor name -> its grid, for what `intervals` returned."""
-    scheme = _static_scheme(decisions).activation
+    scheme = _static_scheme(decisions.values()).activation
     return {name: Grid.of(low, high, max(high, -low), scheme) for name, (low, high) in ranges.items()}
 
 
-def _static_scheme(decisions: Mapping[int, LayerDecision]) -> LayerScheme:
-    return next((each.scheme for each in decisions.values() if each.scheme.is_static), INT8)
+def _numbered(graph: Graph, plan: QuantPlan) -> dict[int, LayerDecision]:
+    """Returns operator number -> decision."""
+    decisions = {decision.name: decision for decision in plan.decisions}
+    names = {operator.index: operator_name(graph, operator) for operator in graph.operators}
+    return {index: decisions[name] for index, name in names.items() if name in decisions}
+
+
+def _static_scheme(decisions: Iterable[LayerDecision]) -> LayerScheme:
+    return next((each.scheme for each in decisions if each.scheme.is_static), INT8)
 
 
 def _interval(ranges: Ranges, name: str, scheme: LayerScheme) -> tuple[float, float]:

@@ -15,13 +15,12 @@ import edgeq
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
 from edgeq.exporting.planning.decision import LayerDecision
+from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.tflite.graph import Graph, Tensor, read_graph
 from edgeq.exporting.tflite.layers import quantized_layers
 from edgeq.exporting.tflite.plan import (
-    DYNAMIC,
-    INT16X8,
     LAYERS,
-    NO_DYNAMIC,
+    Schemes,
     mixed_ranges,
     needed_tensors,
     select_everywhere,
@@ -29,7 +28,8 @@ from edgeq.exporting.tflite.plan import (
 )
 from edgeq.exporting.tflite.quantize import activation_grids, cast_to_float16, intervals, quantize
 from edgeq.files import sha256_bytes, write_bytes
-from edgeq.schemes import LayerScheme
+from edgeq.schemes import DYNAMIC_INT8, LayerScheme
+from edgeq.targets.tflite import INT16X8, LITERT
 
 if TYPE_CHECKING:
     from edgeq.exporting.jobs import FileJob
@@ -110,22 +110,32 @@ class TfliteOptions:
         kept: Name of an operator -> why it stays in float (`edgeq.exporting.tflite.keep`).
         integer_io: Whether inputs and outputs of static files are integers.
         compat: An engine of `COMPATIBLE` that has to run the files right, or `None`.
+        target_schemes: How the target's engines run each kind of operator (`Target.tflite`).
     """
 
     kept: Mapping[str, str] = field(default_factory=dict)
     integer_io: bool = False
     compat: str | None = None
+    target_schemes: Schemes = field(default_factory=lambda: LITERT)
+
+    @property
+    def schemes(self) -> Schemes:
+        """How each kind of operator may run in these files."""
+        if self.compat is None:
+            return self.target_schemes
+        # tflite-runtime refuses a dynamic TRANSPOSE_CONV when it loads a file.
+        static = tuple(each for each in self.target_schemes.get("TRANSPOSE_CONV", ()) if not each.dynamic)
+        return {**self.target_schemes, "TRANSPOSE_CONV": static}
 
 
 def plan(model: TfliteModel, precision: str, options: TfliteOptions) -> dict[int, LayerDecision]:
     """Returns operator number -> decision for `int8`, `int16x8` or `dynamic`, before any range is known."""
     if precision == "int8":
-        return select_operators(model.graph, options.kept, integer_heads=options.integer_io)
-    if precision == "int16x8":
-        return select_everywhere(model.graph, INT16X8, options.kept)
-    # tflite-runtime refuses a dynamic TRANSPOSE_CONV when it loads a file.
-    without = NO_DYNAMIC | {"TRANSPOSE_CONV"} if options.compat else NO_DYNAMIC
-    return select_everywhere(model.graph, DYNAMIC, options.kept, without)
+        return select_operators(
+            model.graph, options.kept, integer_heads=options.integer_io, schemes=options.target_schemes
+        )
+    scheme = INT16X8 if precision == "int16x8" else DYNAMIC_INT8
+    return select_everywhere(model.graph, scheme, options.kept, options.schemes)
 
 
 def tensors_to_calibrate(model: TfliteModel, precisions: Sequence[str], options: TfliteOptions) -> list[str]:
@@ -191,7 +201,7 @@ def write_file(job: FileJob) -> Artifact:
     """Returns the artifact of a job; its model is a float TFLite file. The errors are those of `write`."""
     assert isinstance(job.model, TfliteModel)  # noqa: S101 - files of this format are made from it
     assert isinstance(job.ranges, RangeSources | None)  # noqa: S101 - those of its tensors
-    options = TfliteOptions(job.kept_operators, job.options.integer_io, job.options.compat)
+    options = TfliteOptions(job.kept_operators, job.options.integer_io, job.options.compat, job.target.tflite)
     return write(job.model, job.target.name, job.precision, job.folder, options, job.ranges)
 
 
@@ -214,7 +224,13 @@ def _quantized(
             _log.warning(
                 "mixed ranges: the inputs of %s are too different for one scale, it is computed in float", names
             )
-            decisions = select_operators(model.graph, options.kept, integer_heads=options.integer_io, apart=apart)
+            decisions = select_operators(
+                model.graph,
+                options.kept,
+                integer_heads=options.integer_io,
+                apart=apart,
+                schemes=options.target_schemes,
+            )
         ranges = intervals(model.graph, known.tensors, decisions, options.integer_io)
         sources = {id(used): used for used, _ in known.tensors.values()}.values()
         facts = {
@@ -224,22 +240,18 @@ def _quantized(
         }
     _warn(model.name, precision, {decision.scheme for decision in decisions.values()})
     per_tensor = frozenset({"FULLY_CONNECTED"}) if options.compat else frozenset()
-    layers = quantized_layers(model.graph, decisions, activation_grids(ranges or {}, decisions), per_tensor)
+    grids = activation_grids(ranges or {}, decisions)
+    weights, biases = quantized_layers(model.graph, decisions, grids, per_tensor)
+    quantized = QuantPlan(tuple(decisions.values()), grids, weights=weights, biases=biases)
     content = quantize(
-        model.content,
-        decisions,
-        model.name,
-        ranges=ranges,
-        integer_io=options.integer_io,
-        per_tensor=per_tensor,
-        layers=layers,
+        model.content, quantized, model.name, ranges=ranges, integer_io=options.integer_io, per_tensor=per_tensor
     )
     return content, facts | _summary(model.graph, decisions, options)
 
 
 def _warn(name: str, precision: str, found: Set[LayerScheme]) -> None:
     """Says where a file is not what its name promises."""
-    if precision == "int8" and DYNAMIC in found and not any(scheme.is_static for scheme in found):
+    if precision == "int8" and DYNAMIC_INT8 in found and not any(scheme.is_static for scheme in found):
         _log.warning(
             "no layer of %s can use static ranges, because functions such as SiLU follow them: its int8 file is "
             "the dynamic one, smaller than fp32 but hardly faster",

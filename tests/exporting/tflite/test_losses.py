@@ -13,6 +13,7 @@ from torch import nn
 from edgeq.calibrators import Histogram
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.tflite.graph import Graph, Operator, Tensor, read_graph, unpack
 from edgeq.exporting.tflite.layers import computed_by_name, quantized_layers
 from edgeq.exporting.tflite.plan import mixed_ranges, observed_tensors, select_operators, tied
@@ -122,7 +123,8 @@ def test_a_file_holds_the_integers_of_its_plan_whatever_chose_them() -> None:
         name: dataclasses.replace(weight, integers=np.minimum(weight.integers, 126) + 1)
         for name, weight in weights.items()
     }
-    content = quantize(model.content, decisions, "pruned", ranges=ranges, layers=(upwards, biases))
+    held_plan = QuantPlan(tuple(decisions.values()), {}, weights=upwards, biases=biases)
+    content = quantize(model.content, held_plan, "pruned", ranges=ranges)
     graph, held = read_graph(content, "pruned"), unpack(content, "pruned")
     computed = computed_by_name(model.graph, graph)
     for name, weight in upwards.items():

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from edgeq.errors import InputError
+from edgeq.exporting.graphs.moves import TFLITE_MOVES_VALUES
 from edgeq.exporting.tflite.graph import Graph, Operator, Tensor
 from edgeq.exporting.tflite.keep import resolve_operators
 from edgeq.exporting.tflite.plan import (
-    DYNAMIC,
-    INT8,
-    INT16X8,
-    NO_DYNAMIC,
+    Schemes,
     mixed_ranges,
     needed_tensors,
     observed_tensors,
@@ -21,7 +19,8 @@ from edgeq.exporting.tflite.plan import (
     select_operators,
     tied,
 )
-from edgeq.schemes import FLOAT, LayerScheme
+from edgeq.schemes import DYNAMIC_INT8, FLOAT, LayerScheme
+from edgeq.targets.tflite import INT8, INT16X8, LITERT
 from tests import tflite_nets
 
 Line = tuple[str, str, Sequence[str]]
@@ -158,7 +157,7 @@ def test_a_layer_whose_weight_is_computed_is_float() -> None:
     found = graph(*BODY, ("c", "CONV_2D", ("b", "a")), conv("y", "c"))
     assert precisions(found)["c"] == "float"
     assert select_operators(found)[2].reason == "its weight is not a constant"
-    assert "c" not in {decision.name for decision in select_everywhere(found, DYNAMIC).values()}
+    assert "c" not in {decision.name for decision in select_everywhere(found, DYNAMIC_INT8).values()}
 
 
 JOINED = graph(
@@ -198,7 +197,7 @@ def test_what_is_kept_stays_in_float(pattern: str, kept: set[str]) -> None:
     decisions = select_operators(found, names)
     assert kept <= {decision.name for decision in decisions.values() if decision.scheme == FLOAT}
     assert {decision.name for decision in decisions.values() if decision.reason == f"kept by {pattern!r}"} == kept
-    for scheme in (DYNAMIC, INT16X8):
+    for scheme in (DYNAMIC_INT8, INT16X8):
         assert not kept & {decision.name for decision in select_everywhere(found, scheme, names).values()}
 
 
@@ -223,13 +222,13 @@ def test_one_precision_everywhere() -> None:
     found = graph(*BODY, conv("d", "b", "DEPTHWISE_CONV_2D"), ("p", "MAX_POOL_2D", ("d",)), conv("c", "p"),
                   ("up", "TRANSPOSE_CONV", ("shape", "w", "c")), ("y", "LOGISTIC", ("up",)))  # fmt: skip
 
-    def names(scheme: LayerScheme, without: frozenset[str] = NO_DYNAMIC) -> set[str]:
-        decisions = select_everywhere(found, scheme, without=without)
+    def names(scheme: LayerScheme, schemes: Schemes = LITERT) -> set[str]:
+        decisions = select_everywhere(found, scheme, schemes=schemes)
         assert {decision.scheme for decision in decisions.values()} == {scheme}
         return {decision.name for decision in decisions.values()}
 
-    assert names(DYNAMIC) == {"a", "b", "c", "up"}
-    assert names(DYNAMIC, without=frozenset({"TRANSPOSE_CONV"})) == {"a", "b", "d", "c"}
+    assert names(DYNAMIC_INT8) == {"a", "b", "c", "up"}
+    assert names(DYNAMIC_INT8, {**LITERT, "TRANSPOSE_CONV": (INT8,)}) == {"a", "b", "c"}
     assert names(INT16X8) == {"a", "b", "d", "p", "c", "up"}
 
 
@@ -265,3 +264,16 @@ def test_a_real_classifier() -> None:
         for operator in graph_.operators if operator.kind == "LOGISTIC"
     ]  # fmt: skip
     assert [precision for name, precision in found.items() if "CONCAT" in name or "MEAN" in name] == ["int8"] * 2
+
+
+def test_every_operator_that_moves_values_has_schemes() -> None:
+    assert LITERT.keys() >= TFLITE_MOVES_VALUES
+
+
+def test_what_a_target_does_not_declare_stays_in_float() -> None:
+    schemes = {kind: known for kind, known in LITERT.items() if kind not in ("CONV_2D", "ADD")}
+    found = graph(*BODY, conv("deep", "b", "DEPTHWISE_CONV_2D"), ("sum", "ADD", ("deep", "deep")), conv("y", "sum"))
+    decisions = {decision.name: decision for decision in select_operators(found, schemes=schemes).values()}
+    assert decisions["a"].reason == "the target leaves CONV_2D in float" and decisions["deep"].scheme == INT8
+    assert "sum" not in decisions
+    assert not select_everywhere(found, DYNAMIC_INT8, schemes=schemes)

@@ -18,10 +18,11 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError, MismatchError, ModelError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.planning.decision import LayerDecision
+from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.tflite import quantize as quantize_module
 from edgeq.exporting.tflite.graph import Graph, read_graph
 from edgeq.exporting.tflite.keep import resolve_operators
-from edgeq.exporting.tflite.plan import INT8, INT16X8, LAYERS
+from edgeq.exporting.tflite.plan import LAYERS
 from edgeq.exporting.tflite.quantize import check, intervals, quantize
 from edgeq.exporting.tflite.writer import (
     PRECISIONS,
@@ -36,6 +37,7 @@ from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes import open_session
 from edgeq.schemes import FLOAT, LayerScheme
+from edgeq.targets.tflite import INT8, INT16X8
 from edgeq.tasks import find_decoder
 from edgeq.tasks.detection.shapes import draw_image
 from tests import tflite_nets
@@ -303,7 +305,11 @@ def quantized(
 ) -> tuple[bytes, dict[int, LayerDecision], dict[str, tuple[float, float]]]:
     decisions = plan(detector, "int8", TfliteOptions())
     found = intervals(detector.graph, known.tensors, decisions)
-    return quantize(detector.content, decisions, "net", ranges=found), decisions, found
+    return quantize(detector.content, planned(decisions), "net", ranges=found), decisions, found
+
+
+def planned(decisions: dict[int, LayerDecision]) -> QuantPlan:
+    return QuantPlan(tuple(decisions.values()), {})
 
 
 def replaced(decisions: dict[int, LayerDecision], name: str, scheme: LayerScheme) -> dict[int, LayerDecision]:
@@ -338,7 +344,7 @@ def test_what_was_not_decided_is_told(detector: TfliteModel, known: RangeSources
 
 def test_weights_of_one_scale_are_told_where_each_channel_was_to_have_one(detector, known, monkeypatch) -> None:
     decisions = plan(detector, "dynamic", TfliteOptions())
-    content = quantize(detector.content, decisions, "net", per_tensor=frozenset({"CONV_2D"}))
+    content = quantize(detector.content, planned(decisions), "net", per_tensor=frozenset({"CONV_2D"}))
     with pytest.raises(ModelError, match="its weights have one scale instead of one for each channel"):
         check(detector.graph, read_graph(content, "net"), decisions, "net")
 
@@ -348,7 +354,7 @@ def test_a_quantizer_that_fails_is_one_line(detector, known, tmp_path, monkeypat
     found = intervals(detector.graph, known.tensors, decisions)
     monkeypatch.setattr(quantize_module, "_statistics", lambda *_: {"conv_2d_1": {"min": "a", "max": "b"}})
     with pytest.raises(ModelError, match=r"^net: ai-edge-quantizer cannot quantize it: "):
-        quantize(detector.content, decisions, "net", ranges=found)
+        quantize(detector.content, planned(decisions), "net", ranges=found)
 
 
 def test_ranges_that_touch_zero_only_give_a_file_that_runs(detector, known, image, tmp_path: Path) -> None:
