@@ -7,14 +7,13 @@ exports as a table. What is finished is kept in `--work`; run it again to go on 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import edgeq
-from benchmarks.cases import DATA, RESULTS
+from benchmarks.cases import DATA, result_parser, write_result
 from edgeq.boundary import Plain, read_json
 from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import EdgeqError
@@ -26,6 +25,8 @@ from edgeq.tasks.detection.shapes import draw_shapes_dataset
 from edgeq.verbs.export import export_model
 
 TARGET, PRECISION = "x86", "int8"
+IMAGES = 64
+WORK = Path("artifacts/exact_signal")
 
 # Networks without a decoder of ours: how their inputs are made is enough.
 PLAIN_PRESETS = {
@@ -145,26 +146,41 @@ def _output(output: Mapping[str, Any]) -> str:
     return f"**{figure}**" if output["snr_db"] < LOW_DB or output["dead"] else figure
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def make_parser() -> argparse.ArgumentParser:
+    parser = result_parser(__doc__)
     parser.add_argument("names", nargs="*", default=list(SUBJECTS), help=f"of {', '.join(SUBJECTS)}; by default all")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
-    parser.add_argument("--images", type=int, default=64, help="calibration images")
-    parser.add_argument("--work", type=Path, default=Path("artifacts/exact_signal"), help="folder for the files")
-    parser.add_argument("--out", type=Path, default=RESULTS / "exact_signal.md", help="the table")
+    parser.add_argument("--images", type=int, default=IMAGES, help="calibration images")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for the files")
+    return parser
+
+
+def run(names: Sequence[str], out: Path, *, data: Path = DATA, images: int = IMAGES, work: Path = WORK) -> Path:
+    """Returns the result file.
+
+    Args:
+        names: Of `SUBJECTS`.
+        out: Folder of the result file.
+        data: Folder of the real data.
+        images: How many images are calibrated on.
+        work: Folder for the files; a subject whose result lies there is not measured again.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for name in names:
+        kept = work / f"{name}.{images}.json"
+        if not kept.is_file():
+            write_json(kept, measure(name, data, images, work))
+        results[name] = read_json(kept, Plain, kind="a result of this benchmark")
+    return write_result(out, "exact_signal.md", to_markdown(results, images))
+
+
+def main() -> None:
+    parser = make_parser()
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in SUBJECTS]:
         parser.error(f"{', '.join(unknown)}: known are {', '.join(SUBJECTS)}")
-    given.work.mkdir(parents=True, exist_ok=True)
-    results = {}
-    for name in given.names:
-        kept = given.work / f"{name}.{given.images}.json"
-        if not kept.is_file():
-            write_json(kept, measure(name, given.data, given.images, given.work))
-        results[name] = read_json(kept, Plain, kind="a result of this benchmark")
-        print(json.dumps({name: results[name]}))
-    write_text(given.out, to_markdown(results, given.images))
-    print(given.out.read_text(encoding="utf-8"))
+    run(given.names, given.out, data=given.data, images=given.images, work=given.work)
 
 
 if __name__ == "__main__":

@@ -71,10 +71,16 @@ class JobLog:
                 size = stream.seek(0, os.SEEK_END)
                 if size and stream.seek(size - 1) is not None and stream.read(1) != b"\n":
                     line = b"\n" + line  # behind a line that was cut
-                written = stream.write(line)
-                if written != len(line):
-                    raise OSError(None, f"only {written} of {len(line)} bytes fit")
+                try:
+                    written = stream.write(line)
+                    if written != len(line):
+                        raise OSError(None, f"only {written} of {len(line)} bytes fit")
+                except OSError:
+                    stream.truncate(size)  # a part of a line is of no use, and takes the space that is short
+                    raise
         except OSError as error:
+            if self.path.is_file() and not self.path.stat().st_size:
+                self.remove()
             raise InputError(f"{self.path}: cannot be written ({error.strerror}); free space") from error
 
     def remove(self) -> None:

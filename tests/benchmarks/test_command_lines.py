@@ -69,6 +69,8 @@ def check(line: str) -> None:
     """Raises what the command line would end with before the work begins."""
     name, *arguments = shlex.split(line)
     assert importlib.util.find_spec(name) is not None, f"no module {name}"
+    if name == "tests.x86":
+        return  # its arguments are pytest's
     if not arguments:
         assert 'if __name__ == "__main__"' in Path(ROOT, *name.split(".")).with_suffix(".py").read_text("utf-8")
         return

@@ -11,6 +11,7 @@ from benchmarks import (
     calibration_cost,
     command_line,
     conv_transpose,
+    exact_signal,
     jetson_simulated,
     methods,
     x86_int8,
@@ -127,3 +128,10 @@ def test_before_and_after_of_one_checkout(tmp_path):
     names = [name for name, _ in rows]
     assert names == ["command", "`edgeq calibrate`", "`edgeq bench`", "`edgeq --help`"]
     assert all(float(ratio) > 0 for _, ratio, _ in list(rows.values())[1:])
+
+
+def test_exact_signal(tmp_path):
+    for _ in range(2):  # the second time from what the first has kept
+        rows = table(exact_signal.run(["shapes"], tmp_path, images=4, work=tmp_path / "work"))
+    (ratio,) = [least for title, least in rows if title.startswith("shapes")]
+    assert float(ratio) > 20

@@ -257,13 +257,23 @@ def test_the_file_says_why_and_comes_back(found, tmp_path):
     assert "choices" not in json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("entry", [{}, {"asymmetric": "lp"}, [], {"asymmetric": "a", "symmetric": "b", "layers": 3}])
-def test_a_broken_choice_is_one_line(found, tmp_path, entry):
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({}, "has no 'asymmetric'"),
+        ({"asymmetric": "lp"}, "has no 'symmetric'"),
+        ([], r"is \[\], wanted keys with values"),
+        ({"asymmetric": "a", "symmetric": "b", "layers": 3}, "layers is 3, wanted a list"),
+    ],
+)
+def test_a_broken_choice_is_one_line(found, tmp_path, entry, said):
     document = json.loads(found[1])
     document["choices"]["image"] = entry
     path = tmp_path / "ranges.json"
     path.write_text(json.dumps(document))
-    with pytest.raises(InputError, match=r"tensor 'image': .* is not a choice of method best"):
+    with pytest.raises(
+        InputError, match=rf"ranges.json: \$\.choices\['image'\]\.? ?{said}.*run `edgeq calibrate` again"
+    ):
         Ranges.load(path)
 
 

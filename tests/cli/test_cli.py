@@ -251,7 +251,7 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
     assert "has no manifest next to it (small.x86.fp32.onnx.json) that says how" in lonely and "give --preset" in lonely
     for name, error in (
         ("changed", "is not the file that its manifest describes"),
-        ("blank", "has no `manifest_version`; expected an edgeq manifest; export the model again"),
+        ("blank", "has no 'manifest_version'; expected an edgeq manifest; export the model again"),
         ("headless", "no such file; expected a model file that `edgeq export` wrote"),
         ("of tomorrow", "manifest version 99, this edgeq reads 1"),
     ):
@@ -266,7 +266,7 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
         ([whole, "--annotations", "none.json", "--images", drawn.folder], "none.json: no such file; expected a COCO"),
         ([whole, "--annotations", drawn.annotations, "--images", work], "none of its 40 images lies in"),
         ([whole, *data, "--runtime", "abacus"], "unknown runtime 'abacus'; known: litert, onnxruntime, openvino"),
-        ([whole, "--images", drawn.folder], "detectors are scored on a COCO annotation file; give --annotations FILE"),
+        ([whole, "--images", drawn.folder], "detectors are scored on a COCO annotation file; give --annotations"),
         (
             [whole, *data, "--preset", "imagenet"],
             "has a manifest that says how images are prepared and outputs are read",

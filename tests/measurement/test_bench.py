@@ -194,7 +194,7 @@ def test_a_changed_file_is_refused_before_any_process_starts(artifact):
     ("options", "message"),
     [
         ({"runtimes": ["tensorflow"]}, "unknown runtime 'tensorflow'"),
-        ({"threads": 0}, "--threads 0: wanted at least 1"),
+        ({"threads": 0}, "`threads` 0: wanted at least 1"),
         (
             {"runtimes": ["onnxruntime"], "compute_precisions": ["bf16"]},
             "onnxruntime computes float layers in f32 only",

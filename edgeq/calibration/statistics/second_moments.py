@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.boundary import convert
 from edgeq.calibration.statistics.base import require_finite
 from edgeq.errors import InputError
-from edgeq.packing import pack_array, unpack_array
+from edgeq.packing import PackedArray, pack_array, unpack_array
 
 # Numbers of a block of rows, in float64: 32 MB.
 _BLOCK = 1 << 22
@@ -98,7 +99,8 @@ class SecondMoments:
                 raise ValueError("options and rows are whole numbers")
             statistic = cls(**options, groups=document["groups"])
             if document["sum"] is not None:
-                sums = unpack_array(document["sum"], _MAX_BYTES)
+                packed = convert(document["sum"], PackedArray, source="second moments", kind="a packed array")
+                sums = unpack_array(packed, _MAX_BYTES)
                 if sums.ndim != 3 or sums.shape[1] != sums.shape[2] or sums.dtype != np.float64:
                     raise ValueError(f"a sum of shape {sums.shape}")
                 statistic._add(sums, document["rows"])
