@@ -144,12 +144,15 @@ def read_graph(content: bytes, name: str) -> Graph:
         )
         for index, operator in enumerate(subgraph.operators)
     )
-    values = {
-        tensor.index: np.frombuffer(model.buffers[subgraph.tensors[tensor.index].buffer].data, np.float32)
-        .reshape(tensor.shape)
-        for tensor in tensors
-        if tensor.constant and tensor.dtype == "float32" and subgraph.tensors[tensor.index].sparsity is None
-    }  # fmt: skip
+    try:
+        values = {
+            tensor.index: np.frombuffer(model.buffers[subgraph.tensors[tensor.index].buffer].data, np.float32)
+            .reshape(tensor.shape)
+            for tensor in tensors
+            if tensor.constant and tensor.dtype == "float32" and subgraph.tensors[tensor.index].sparsity is None
+        }  # fmt: skip
+    except ValueError as error:
+        raise InputError(f"{name}: a weight does not fit its shape ({error}); copy or export it again") from error
     return Graph(tensors, operators, _numbers(subgraph.inputs), _numbers(subgraph.outputs), values)
 
 
