@@ -14,8 +14,8 @@ from edgeq.api.arguments import FilePath, class_names, optional_path
 from edgeq.errors import InputError
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.tflite.writer import TfliteModel
-from edgeq.sources.model import ImageSize, ModelRequest, check_request, open_model
-from edgeq.sources.tflite import open_tflite
+from edgeq.sources.formats import file_format
+from edgeq.sources.model import ImageSize, ModelRequest, check_request, open_float_model
 from edgeq.sources.torch_module import TorchModule
 from edgeq.targets import get_target
 
@@ -57,13 +57,7 @@ class Model:
         Raises:
             EdgeqError: it cannot be opened.
         """
-        request = self.request()
-        return open_tflite(request) if self.is_tflite else open_model(request).model
-
-    @property
-    def is_tflite(self) -> bool:
-        """Whether the model is a float TFLite file."""
-        return self._request.reference.endswith(".tflite")
+        return open_float_model(self.request())
 
 
 def load(
@@ -121,7 +115,7 @@ def load(
                 raise InputError(f"`{parameter}` is for a torch.nn.Module; omit it, or give the module as `model`")
         reference = os.fspath(model)
         request = dataclasses.replace(request, reference=reference)
-        name = Path(reference).stem if reference.endswith((".onnx", ".tflite")) else reference.rpartition(":")[2]
+        name = Path(reference).stem if file_format(reference) is not None else reference.rpartition(":")[2]
     else:
         for_files: dict[str, object] = {"size": size, "weights": weights}
         for parameter, given in for_files.items():

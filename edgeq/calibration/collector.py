@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 
 import edgeq
@@ -68,18 +67,6 @@ def _quantized_tensors(model: FloatModel, further: Sequence[Target] = ()) -> lis
         layers = (linear_of(node) for node in model.graph.graph)
         outputs += [str(activation_behind(layer.add or layer.node).name) for layer in layers if layer is not None]
     return list(dict.fromkeys([*observed, *outputs]))
-
-
-class _Part(msgspec.Struct):
-    """What an interrupted calibration has kept."""
-
-    format: str
-    tool_version: str
-    model_digest: str
-    preprocessing_digest: str
-    tensors: list[str]
-    images: list[str]
-    histograms: dict[str, Any]
 
 
 class ObservedModel(Protocol):
