@@ -110,15 +110,18 @@ def test_pictures_of_the_page(tmp_path):
         pytest.skip("no Chromium found; install it, or set EDGEQ_CHROMIUM to what docs/fetch_chromium.sh prints")
     save_results(tmp_path)
     wide, phone = report_screenshots.take([tmp_path / "runs"], [tmp_path / "images"], tmp_path)
-    assert Image.open(wide).width == report_screenshots.WIDE_PX
-    assert Image.open(phone).width > 3 * report_screenshots.PHONE_PX
+    with Image.open(wide) as picture:
+        assert picture.width == report_screenshots.WIDE_PX
+    with Image.open(phone) as picture:
+        assert picture.width > 3 * report_screenshots.PHONE_PX
 
 
 def test_pictures_stand_side_by_side(tmp_path):
     for name, color in (("a.png", (255, 0, 0)), ("b.png", (0, 0, 255))):
         Image.new("RGB", (30, 20), color).save(tmp_path / name)
     report_screenshots.place_side_by_side([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "both.png")
-    both = Image.open(tmp_path / "both.png").convert("RGB")
+    with Image.open(tmp_path / "both.png") as picture:
+        both = picture.convert("RGB")
     assert both.size == (72, 20)
     assert both.getpixel((5, 5)) == (255, 0, 0)
     assert both.getpixel((65, 5)) == (0, 0, 255)

@@ -112,9 +112,9 @@ class Sshd:
     def assert_empty(self, timeout_s: float = 15.0) -> None:
         """Waits until nothing of ours runs on the device."""
         deadline = time.monotonic() + timeout_s
-        while self.processes() and time.monotonic() < deadline:
+        while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert self.processes() == {}
+        assert not left, f"still on the device after {timeout_s:g} s: {left}"
 
     def masters(self) -> list[int]:
         """Returns the pids of the ssh clients that connect to it."""
