@@ -136,12 +136,12 @@ def measure_onnx(
     inputs = {str(value.name) for value in written.graph.inputs}
     present = inputs.union(str(value.name) for node in written.graph for value in node.outputs)
     floats = artifact.quantization.get("float_nodes", {})
-    feed = artifact.inputs[0]
+    feed, given = artifact.inputs[0], model.input
 
     def open_both(names: Sequence[str]) -> tuple[Run, Run]:
         before, behind = ActivationObserver(reference, names, threads), ExactObserver(written, names, threads)
         return (
-            lambda array: before.observe({feed.name: array}),
+            lambda array: before.observe({given.name: given.encode(array)}),
             lambda array: behind.observe({feed.name: feed.encode(array)}),
         )
 

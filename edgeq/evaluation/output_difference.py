@@ -93,8 +93,10 @@ def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[n
     names = [value.name for value in opened.model.graph.graph.outputs]
     try:
         session = onnxruntime.InferenceSession(request.reference, options, providers=["CPUExecutionProvider"])
-        feed = session.get_inputs()[0].name
-        return Path(request.reference).name, [session.run(names, {feed: array}) for array in inputs]
+        feed, given = opened.model.input, dict(opened.given)
+        return Path(request.reference).name, [
+            session.run(names, given | {feed.name: feed.encode(array)}) for array in inputs
+        ]
     except Exception as error:
         raise EngineError(
             f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {error}"

@@ -75,7 +75,11 @@ class TensorSpec:
             raise ValueError(f"shape {list(self.shape)} holds more than 4 GiB")
 
     def encode(self, array: np.ndarray) -> np.ndarray:
-        """Returns what the file takes for real numbers, `(N, C, H, W)` where they are 4-D: C-contiguous."""
+        """Returns what the file takes for real numbers, `(N, C, H, W)` where they are 4-D: C-contiguous.
+
+        One image fills a fixed batch: it is repeated. A file with fewer or more axes, `(C, H, W)` for example, gets
+        its own.
+        """
         if self.layout == "NHWC" and array.ndim == 4:
             array = array.transpose(0, 2, 3, 1)
         if self.scale is not None and np.issubdtype(self.dtype, np.integer):
@@ -83,7 +87,14 @@ class TensorSpec:
             array = np.clip(np.rint(array / self.scale) + self.zero_point, limits.min, limits.max)
         elif self.scale is not None:
             array = array / self.scale + self.zero_point
-        return np.ascontiguousarray(array, self.dtype)
+        return np.ascontiguousarray(self._filled(array), self.dtype)
+
+    def _filled(self, array: np.ndarray) -> np.ndarray:
+        lengths = [length for length in self.shape if length is not None]
+        count = math.prod(lengths)
+        if len(lengths) < len(self.shape) or array.shape == self.shape or not array.size or count % array.size:
+            return array
+        return np.broadcast_to(array.reshape(-1), (count // array.size, array.size)).reshape(lengths)
 
     def decode(self, array: np.ndarray) -> np.ndarray:
         """Returns the real numbers of what the file gives, `(N, C, H, W)` where they are 4-D."""
@@ -148,6 +159,16 @@ class Preprocessing:
         return 1 if self.channel_order == "gray" else 3
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input, without its batch: `(channels, height_px, width_px)`."""
+        return self.channels, self.height_px, self.width_px
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether inputs are images of this size, prepared here or by the caller."""
+        return True
+
+    @property
     def value_range(self) -> tuple[float, float]:
         """The least and the largest value that a pixel of any channel can become."""
         ends = [
@@ -174,7 +195,27 @@ class PreparedInputs(Preprocessing):
 
     It takes the place of a pre-processing that nobody declared. It makes no input of an image, and manifests do not
     mention it.
+
+    Attributes:
+        shape: Shape of one input without its batch, if that is not `(C, H, W)` of an image.
     """
+
+    shape: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...]) -> PreparedInputs:
+        """Returns that of inputs of a shape, without their batch."""
+        return cls(1, 1, channel_order="gray", shape=shape)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input, without its batch."""
+        return self.shape or super().input_shape
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether nothing else than the shape of an image was stated."""
+        return not self.shape
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -184,7 +225,7 @@ class PreparedInputs(Preprocessing):
     @property
     def digest(self) -> str:
         """SHA-256 over the shape; never that of a declared pre-processing."""
-        return sha256_json({"prepared": [self.channels, self.height_px, self.width_px]})
+        return sha256_json({"prepared": list(self.input_shape)})
 
     @property
     def declared(self) -> Preprocessing | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import subprocess
 import sys
@@ -21,7 +22,9 @@ import msgspec
 import edgeq.errors
 from edgeq.boundary import parse_json
 from edgeq.errors import EdgeqError, InputError, ModelError
+from edgeq.exporting.artifact import Layout
 from edgeq.exporting.graphs.graph import read_onnx, save_onnx
+from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors, require_builtin
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.files import write_bytes
@@ -69,9 +72,8 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
             reference=request.reference,
             weights=None if request.weights is None else str(request.weights),
             onnx=None if onnx is None else str(onnx),
-            channels=model.preprocessing.channels,
-            height_px=model.preprocessing.height_px,
-            width_px=model.preprocessing.width_px,
+            shape=_example_shape(model),
+            layout=model.layout,
             outputs=[str(value.name) for value in graph.graph.outputs],
             out=str(converted),
         )
@@ -80,6 +82,13 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
     return TfliteModel(
         model.name, content, model.preprocessing, model.postprocessing, model.labels, source_digest=model.digest
     )
+
+
+def _example_shape(model: FloatModel) -> list[int]:
+    """Returns the shape of what the converted module takes: a batch `(N, C, H, W)`, or prepared arrays as they are."""
+    image = model.preprocessing.input_shape
+    lengths = [length or 1 for length in model.input.shape]
+    return [math.prod(lengths) // math.prod(image), *image] if model.preprocessing.takes_images else lengths
 
 
 def open_tflite(request: ModelRequest) -> TfliteModel:
@@ -142,9 +151,8 @@ class Conversion(msgspec.Struct):
     reference: str
     weights: str | None
     onnx: str | None
-    channels: int
-    height_px: int
-    width_px: int
+    shape: list[int]
+    layout: Layout
     outputs: list[str]
     out: str
 
@@ -235,9 +243,9 @@ def _converted(job: Conversion) -> bytes:
     from edgeq.models.outputs import tensor_outputs
     from edgeq.models.zoo import load_model
 
-    example = torch.zeros(1, job.channels, job.height_px, job.width_px)
+    example = torch.zeros(*job.shape)
     if job.onnx is not None:
-        module = onnx_to_torch(read_onnx(Path(job.onnx)))
+        module = onnx_to_torch(read_onnx(Path(job.onnx)), job.layout)
     else:
         module = load_model(job.reference, None if job.weights is None else Path(job.weights))
         if not is_zoo_name(job.reference):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import edgeq
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.exporting.artifact import Artifact, Layout, Postprocessing, Preprocessing, TensorSpec
 from edgeq.exporting.graphs.digest import graph_digest
 from edgeq.exporting.graphs.graph import new_initializer, save_onnx, specs
 from edgeq.exporting.jobs import Companion, PlannedModel
@@ -48,6 +49,7 @@ class FloatModel:
         preprocessing: From image file to input.
         postprocessing: From outputs to detections.
         labels: Class names by class index.
+        layout: Where the input has its channels.
         format: Name of the format that it is.
     """
 
@@ -58,6 +60,13 @@ class FloatModel:
     preprocessing: Preprocessing
     postprocessing: Postprocessing | None = None
     labels: tuple[str, ...] = ()
+    layout: Layout = "NCHW"
+
+    @property
+    def input(self) -> TensorSpec:
+        """The one input."""
+        (spec,) = specs(self.graph.graph.inputs)
+        return dataclasses.replace(spec, layout=self.layout)
 
     @property
     def digest(self) -> str:
@@ -233,7 +242,7 @@ def write_artifact(
         format="onnx",
         precision=precision,
         target=target.name,
-        inputs=specs(graph.graph.inputs),
+        inputs=tuple(dataclasses.replace(spec, layout=model.layout) for spec in specs(graph.graph.inputs)),
         outputs=specs(graph.graph.outputs),
         preprocessing=model.preprocessing.declared,
         postprocessing=model.postprocessing,

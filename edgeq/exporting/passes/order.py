@@ -17,17 +17,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from edgeq.exporting.graphs.image_input import DeclaredInputs
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
+from edgeq.exporting.passes.declared_inputs import declare_inputs
 from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.layernorm import fold_layernorm_affine
 from edgeq.exporting.passes.opset import convert_opset
 from edgeq.exporting.passes.packed_projection import split_projections
 from edgeq.exporting.passes.report import RewriteReport
-from edgeq.exporting.passes.sizes import make_static, set_input_size
+from edgeq.exporting.passes.sizes import make_static, open_dimensions, set_input_size
 from edgeq.exporting.passes.token_selection import move_selections_up
 
 if TYPE_CHECKING:
@@ -69,15 +71,22 @@ class GraphPass:
         return run.__name__
 
 
-def reading(opset: int, size: tuple[int, int] | None = None, *, dynamic_batch: bool = False) -> tuple[GraphPass, ...]:
+def reading(
+    opset: int,
+    size: tuple[int, int] | None = None,
+    *,
+    dynamic_batch: bool = False,
+    declared: DeclaredInputs | None = None,
+) -> tuple[GraphPass, ...]:
     """Returns the passes that bring a graph as somebody wrote it into the form that edgeq works on.
 
     Args:
         opset: ONNX opset wanted.
         size: Height and width in pixels for an image input that leaves them free.
         dynamic_batch: Whether a free batch dimension stays free.
+        declared: What a preset says of the inputs.
     """
-    sizes = [] if size is None else [GraphPass(functools.partial(set_input_size, height_px=size[0], width_px=size[1]))]
+    inputs = [GraphPass(open_dimensions), *_declared(declared or DeclaredInputs(), size)]
     static = [] if dynamic_batch else [GraphPass(make_static, leaves=frozenset({"static"}))]
     tidy = GraphPass(clean, leaves=frozenset({"clean", "shapes"}))
     version = GraphPass(
@@ -86,7 +95,26 @@ def reading(opset: int, size: tuple[int, int] | None = None, *, dynamic_batch: b
         leaves=frozenset({"opset"}),
         undoes=frozenset({"clean", "shapes"}),
     )
-    return (*sizes, *static, tidy, version, tidy)
+    return (*inputs, *static, tidy, version, tidy)
+
+
+def _declared(declared: DeclaredInputs, size: tuple[int, int] | None) -> list[GraphPass]:
+    """Returns the passes for what is known of the inputs besides the graph."""
+    passes = []
+    if declared.inputs:
+        passes.append(GraphPass(functools.partial(declare_inputs, declared=declared.inputs)))
+    chosen = size or declared.size
+    if chosen is not None and (size is not None or declared.filled.takes == "images"):
+        sizing = functools.partial(
+            set_input_size,
+            height_px=chosen[0],
+            width_px=chosen[1],
+            channels=declared.channels,
+            layout=declared.filled.layout,
+            only_free=size is None,
+        )
+        passes.append(GraphPass(sizing))
+    return passes
 
 
 _TIDY: frozenset[Property] = frozenset({"clean", "shapes"})

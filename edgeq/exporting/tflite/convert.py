@@ -28,7 +28,7 @@ def convert_module(module: torch.nn.Module, example: torch.Tensor, output_names:
 
     Args:
         module: One image batch in, one tensor or a tuple of tensors out.
-        example: An input `(1, 3, H, W)`, float32.
+        example: An input `(N, C, H, W)`, or of another rank, float32.
         output_names: Names of the outputs, in order; missing ones are called `output_N`.
         name: What to call the model in errors.
 
@@ -44,7 +44,8 @@ def convert_module(module: torch.nn.Module, example: torch.Tensor, output_names:
         raise MissingDependencyError("litert-torch", "tflite", "Writing TFLite files") from error
     try:
         channel_last = _channel_last(capture(module, example))
-        model = litert_torch.convert(channel_last, (example.permute(0, 2, 3, 1).contiguous(),))
+        taken = example.permute(0, 2, 3, 1).contiguous() if example.ndim == 4 else example
+        model = litert_torch.convert(channel_last, (taken,))
         content = bytes(model.model_content())
     except ModelError:
         raise
@@ -67,7 +68,7 @@ def _channel_last(module: torch.nn.Module) -> torch.nn.Module:
             self.training = False
 
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            outputs = self.network(images.permute(0, 3, 1, 2))
+            outputs = self.network(images.permute(0, 3, 1, 2) if images.ndim == 4 else images)
             if isinstance(outputs, torch.Tensor):
                 outputs = (outputs,)
             return tuple(output.permute(0, 2, 3, 1) if output.ndim == 4 else output for output in outputs)
