@@ -238,7 +238,7 @@ REFUSED = {
     ),
     "a fraction for integers": (
         "g (float[1,3,8,8] x, int64[1] s) => (float[1,3,8,8] y) { y = Relu(x) z = Abs(s) }",
-        "[inputs.s]\nvalue = [1.5]\n", InputError, r"\[inputs\.s\]: \[1\.5\] is no int64",
+        "[inputs.s]\nvalue = [1.5]\n", InputError, r"\[inputs\.s\]: \[1\.5\] does not fit int64",
     ),
     "one number for a free shape": (
         "g (float[1,3,8,8] x, float[N,H] s) => (float[1,3,8,8] y) { y = Relu(x) z = Relu(s) }",

@@ -64,7 +64,7 @@ def input_value(value: ir.Value, declared: DeclaredInput) -> np.ndarray:
         raise InputError(f"[inputs.{name}]: its value is {declared.value!r}; wanted numbers")
     array = given.astype(dtype)
     if given.dtype.kind != "b" and not np.array_equal(array.astype(np.float64), given) and dtype.kind != "f":
-        raise InputError(f"[inputs.{name}]: {declared.value!r} is no {dtype}, which the input holds")
+        raise InputError(f"[inputs.{name}]: {declared.value!r} does not fit {dtype}, which the input holds")
     if array.ndim == 0 and shape:
         lengths = (1, *shape[1:]) if shape[0] is None else shape  # a free batch is one image
         if None in lengths:
