@@ -74,6 +74,12 @@ class TensorSpec:
         if math.prod(length or 1 for length in self.shape) * dtype.itemsize > _MAX_TENSOR_BYTES:
             raise ValueError(f"shape {list(self.shape)} holds more than 4 GiB")
 
+    @property
+    def of_pixels(self) -> TensorSpec:
+        """The same; with step 1 where it takes the bytes of pixels and nothing says what they stand for."""
+        takes_bytes = self.dtype == "uint8" and self.scale is None
+        return dataclasses.replace(self, scale=1.0) if takes_bytes else self
+
     def encode(self, array: np.ndarray) -> np.ndarray:
         """Returns what the file takes for real numbers, `(N, C, H, W)` where they are 4-D: C-contiguous.
 
@@ -187,50 +193,6 @@ class Preprocessing:
     def declared(self) -> Preprocessing | None:
         """What a manifest says of it."""
         return self
-
-
-@dataclass(frozen=True)
-class PreparedInputs(Preprocessing):
-    """Inputs that the caller prepares: only their shape is known, and that their values are finite.
-
-    It takes the place of a pre-processing that nobody declared. It makes no input of an image, and manifests do not
-    mention it.
-
-    Attributes:
-        shape: Shape of one input without its batch, if that is not `(C, H, W)` of an image.
-    """
-
-    shape: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...]) -> PreparedInputs:
-        """Returns that of inputs of a shape, without their batch."""
-        return cls(1, 1, channel_order="gray", shape=shape)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape of one input, without its batch."""
-        return self.shape or super().input_shape
-
-    @property
-    def takes_images(self) -> bool:
-        """Whether nothing else than the shape of an image was stated."""
-        return not self.shape
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """Minus and plus infinity."""
-        return -math.inf, math.inf
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the shape; never that of a declared pre-processing."""
-        return sha256_json({"prepared": list(self.input_shape)})
-
-    @property
-    def declared(self) -> Preprocessing | None:
-        """Nothing."""
-        return None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Arrays are either images, `(H, W, 3)` uint8, which are pre-processed like those of files, or inputs that are ready:
 `(C, H, W)` or batches `(N, C, H, W)` of floating point, on which only the shape and the values are checked. A model
-that takes arrays of another rank (`edgeq.exporting.artifact.PreparedInputs`) gets them with or without a batch axis.
+that takes arrays of another rank (`edgeq.exporting.prepared_inputs.PreparedInputs`) gets them with or without a batch
+axis.
 """
 
 from __future__ import annotations

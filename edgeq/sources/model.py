@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError, ModelError
-from edgeq.exporting.artifact import Layout, PreparedInputs
+from edgeq.exporting.artifact import Layout
 from edgeq.exporting.graphs.graph import read_onnx, specs
 from edgeq.exporting.graphs.image_input import (
     DeclaredInputs,
@@ -26,7 +26,17 @@ from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.declared_inputs import input_value
 from edgeq.exporting.passes.order import SIMPLIFYING, reading, run_passes
 from edgeq.exporting.passes.report import RewriteReport
-from edgeq.inputs.presets import Labels, Preset, load_inputs, load_preset, parse_labels, preset_names, require_channels
+from edgeq.exporting.prepared_inputs import PreparedInputs
+from edgeq.inputs.presets import (
+    Labels,
+    Preset,
+    for_input,
+    load_inputs,
+    load_preset,
+    parse_labels,
+    preset_names,
+    require_channels,
+)
 from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
 from edgeq.models.vit_configs import VITS, VitConfig
 from edgeq.sources.formats import ONNX, file_format, source_format
@@ -177,7 +187,10 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     }
     if request.dynamic_batch:
         _require_free_batch(graph, declared, path.name)
+    outputs = [(value.name, value.dtype) for value in graph.graph.outputs]
     run_passes(graph, reading(request.opset, request.size, dynamic_batch=request.dynamic_batch, declared=declared))
+    if (found := [(value.name, value.dtype) for value in graph.graph.outputs]) != outputs:
+        raise ModelError(f"{path.name}: its outputs {outputs} became {found} on reading; please report the model")
     (spec,) = specs(graph.graph.inputs)
     if declared.filled.takes == "arrays":
         batched = spec.shape[:1] in ((1,), (None,))
@@ -191,6 +204,7 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
             raise ModelError("the model's height and width are free; fix them with `size`")
         preset = load_preset(preset_name, (height, width))
         require_channels(path.name, channels, preset_name, preset.preprocessing)
+        preset = dataclasses.replace(preset, preprocessing=for_input(spec, preset.preprocessing))
         opened = _assemble(request, path.stem, graph, None, preset, layout)
     return dataclasses.replace(opened, given=given)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgeq.errors import ModelError
 from edgeq.exporting.graphs.graph import first_line, new_initializer, opset_of, walk
+from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def convert_opset(model: ir.Model, opset: int) -> RewriteReport:
     return RewriteReport(names)
 
 
+@keeps_names
 def _slice_instead_of_split(model: ir.Model) -> None:
     """Replaces every Split of known lengths by Slices, in place: the converter knows no way down for opset 18's."""
     import onnx_ir as ir

@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from edgeq.exporting.graphs.image_input import DeclaredInputs
+from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
 from edgeq.exporting.passes.declared_inputs import declare_inputs
+from edgeq.exporting.passes.float32 import compute_in_float32
 from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.layernorm import fold_layernorm_affine
@@ -37,13 +39,14 @@ if TYPE_CHECKING:
 
     from edgeq.targets import Rules
 
-Property = Literal["static", "opset", "clean", "shapes", "batchnorm"]
+Property = Literal["static", "opset", "clean", "shapes", "float32", "batchnorm"]
 """What holds for a graph.
 
 - `static`: no dimension of an input is free.
 - `opset`: it is in the opset that was asked for.
 - `clean`: no functions, constants are initializers, nothing is unused, everything has a name of its own.
 - `shapes`: shapes are inferred.
+- `float32`: real numbers are float32, but for inputs and outputs of other types and the Cast behind or before them.
 - `batchnorm`: BatchNormalization is folded where it can be.
 """
 
@@ -71,6 +74,9 @@ class GraphPass:
         return run.__name__
 
 
+_TIDY: frozenset[Property] = frozenset({"clean", "shapes"})
+
+
 def reading(
     opset: int,
     size: tuple[int, int] | None = None,
@@ -95,7 +101,7 @@ def reading(
         leaves=frozenset({"opset"}),
         undoes=frozenset({"clean", "shapes"}),
     )
-    return (*inputs, *static, tidy, version, tidy)
+    return (*inputs, *static, tidy, version, tidy, GraphPass(compute_in_float32, _TIDY, frozenset({"float32"})))
 
 
 def _declared(declared: DeclaredInputs, size: tuple[int, int] | None) -> list[GraphPass]:
@@ -116,8 +122,6 @@ def _declared(declared: DeclaredInputs, size: tuple[int, int] | None) -> list[Gr
         passes.append(GraphPass(sizing))
     return passes
 
-
-_TIDY: frozenset[Property] = frozenset({"clean", "shapes"})
 
 SIMPLIFYING = (
     GraphPass(fold_batchnorm, needs=_TIDY, leaves=frozenset({"batchnorm"})),
@@ -142,5 +146,8 @@ def for_integers(rules: Rules) -> tuple[GraphPass, ...]:
 
 
 def run_passes(model: ir.Model, passes: Sequence[GraphPass]) -> dict[str, RewriteReport]:
-    """Runs passes in their order, in place, and returns name -> what each did; the last time where one runs twice."""
-    return {each.name: each.run(model) for each in passes}
+    """Runs passes in their order, in place, and returns name -> what each did; the last time where one runs twice.
+
+    A pass may call what it adds as it likes: names that are taken are numbered behind it.
+    """
+    return {each.name: keeps_names(each.run)(model) for each in passes}
