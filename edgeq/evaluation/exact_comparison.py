@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -228,10 +228,11 @@ def with_signal(artifact: Artifact, signal: Signal | None) -> Artifact:
     return dataclasses.replace(artifact, quantization=facts).save()
 
 
-def _warn_of_loss(artifact: Artifact, signal: Signal, images: ComparedImages) -> None:
-    """Warns of outputs that are lost, with the layer that loses most and what to do."""
-    dead = [output.label for output in signal.outputs if output.dead]
-    low = [output for output in signal.outputs if output.snr_db < LOW_DB and not output.dead]
+def _warn_of_loss(artifact: Artifact, signal: Signal, images: ComparedImages, chosen: Collection[str]) -> None:
+    """Warns of outputs that are lost, with the layer that loses most and what to do; not of what the graph chooses."""
+    judged = [output for output in signal.outputs if output.name not in chosen]
+    dead = [output.label for output in judged if output.dead]
+    low = [output for output in judged if output.snr_db < LOW_DB and not output.dead]
     if not dead and not low:
         return
     found = [f"{label} is constant, while the model's is not" for label in dead]
@@ -271,7 +272,7 @@ def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages) -> 
                     if expected[name].shape == found[name].shape:
                         sums[name] = sums.get(name, Sums()) + Sums.of_energies(expected[name], found[name])
                 for name, group in groups:
-                    if name in chunk:
+                    if name in chunk and expected[name].shape == found[name].shape:
                         groups[name, group] += Sums.of(group.of(expected[name]), group.of(found[name]))
                 advance(1)
     count = len(inputs)
@@ -281,7 +282,8 @@ def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages) -> 
         tuple(OutputSignal.of(name, group.label, found) for (name, group), found in groups.items()),
         worst_layers(subject.layers, sums),
     )
-    _warn_of_loss(artifact, signal, images)
+    chosen = {name for name, members in subject.outputs if any(group.chosen for group in members)}
+    _warn_of_loss(artifact, signal, images, chosen)
     return signal
 
 

@@ -21,6 +21,7 @@ from edgeq.exporting.graphs.image_input import DeclaredInputs
 from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
+from edgeq.exporting.passes.captures import isolate_captures
 from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
 from edgeq.exporting.passes.declared_inputs import declare_inputs
@@ -101,7 +102,8 @@ def reading(
         leaves=frozenset({"opset"}),
         undoes=frozenset({"clean", "shapes"}),
     )
-    return (*inputs, *static, tidy, version, tidy, GraphPass(compute_in_float32, _TIDY, frozenset({"float32"})))
+    floats = GraphPass(compute_in_float32, _TIDY, frozenset({"float32"}))
+    return (*inputs, *static, tidy, version, tidy, floats, GraphPass(isolate_captures, _TIDY))
 
 
 def _declared(declared: DeclaredInputs, size: tuple[int, int] | None) -> list[GraphPass]:

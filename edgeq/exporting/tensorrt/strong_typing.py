@@ -8,6 +8,7 @@ Rules, by number:
 4. What an operator wants in float32 (the scales of a Resize) stays so.
 5. Islands compute in float32: their constants stay so, and Casts stand where other nodes begin. A QuantizeLinear behind
    an island, and a DequantizeLinear that only islands read, belong to it: between them and the rest are integers.
+6. Nodes that hold subgraphs are islands with all inside, and so is NonMaxSuppression, which takes float32 alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from edgeq.errors import ModelError
 from edgeq.exporting.graphs.graph import new_initializer, walk
 from edgeq.exporting.graphs.names import keeps_names
+from edgeq.exporting.graphs.subgraphs import has_subgraphs, nodes_inside
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,6 +30,7 @@ FP16_MAX = float(np.finfo(np.float16).max)
 
 # Operator -> positions of the inputs that are float32 whatever the others are.
 _FLOAT32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
+_FLOAT32_NODES = frozenset({"NonMaxSuppression"})
 
 
 @keeps_names
@@ -39,13 +42,10 @@ def to_fp16(model: ir.Model, islands: Collection[str] = ()) -> None:
         islands: Names of nodes that stay float32 (`edgeq.exporting.planning.fp16_audit`).
 
     Raises:
-        ModelError: a constant does not fit into float16, or an operator computes in float32 alone.
+        ModelError: a constant does not fit into float16.
     """
     import onnx_ir as ir
 
-    for node in walk(model):
-        if node.op_type == "NonMaxSuppression":
-            raise ModelError(f"{node.name}: NonMaxSuppression takes float32 alone; export the model without it")
     floats = [position for position, value in enumerate(model.graph.outputs) if value.dtype == ir.DataType.FLOAT]
     kept = _with_pairs(model, islands)
     _halve_constants(model, kept)
@@ -62,8 +62,11 @@ def to_fp16(model: ir.Model, islands: Collection[str] = ()) -> None:
 
 
 def _with_pairs(model: ir.Model, islands: Collection[str]) -> set[ir.Node]:
-    """Returns the nodes of the islands with their Q/DQ nodes (rule 5)."""
-    kept = {node for node in model.graph if node.name in islands}
+    """Returns the nodes of the islands with their Q/DQ nodes (rule 5), and what always is one (rule 6)."""
+    kept = {node for node in model.graph if node.name in islands or node.op_type in _FLOAT32_NODES}
+    for node in walk(model):
+        if has_subgraphs(node):
+            kept |= {node, *nodes_inside(node)}
     for node in walk(model):
         if node.op_type == "QuantizeLinear" and node.inputs[0] is not None and node.inputs[0].producer() in kept:
             kept.add(node)
