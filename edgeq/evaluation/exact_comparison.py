@@ -23,6 +23,7 @@ import numpy as np
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact, Preprocessing
 from edgeq.exporting.graphs.graph import read_onnx
+from edgeq.exporting.graphs.onnx_file import large_tensors
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph
 from edgeq.exporting.signal.layers import onnx_layers, tflite_layers
 from edgeq.exporting.signal.output_groups import ChannelGroup
@@ -139,6 +140,11 @@ def measure_onnx(
     feed, given = artifact.inputs[0], model.input
 
     def open_both(names: Sequence[str]) -> tuple[Run, Run]:
+        if large_tensors(reference):  # one at a time in memory
+            return (
+                lambda array: ActivationObserver(reference, names, threads).observe({given.name: given.encode(array)}),
+                lambda array: ExactObserver(written, names, threads).observe({feed.name: feed.encode(array)}),
+            )
         before, behind = ActivationObserver(reference, names, threads), ExactObserver(written, names, threads)
         return (
             lambda array: before.observe({given.name: given.encode(array)}),

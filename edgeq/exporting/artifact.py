@@ -254,8 +254,8 @@ class Artifact:
 
     @property
     def size_bytes(self) -> int:
-        """Size of the model file."""
-        return self.path.stat().st_size
+        """Size of the model file, with its weights if they lie in a file of their own."""
+        return sum(path.stat().st_size for path in (self.path, self.weights_path) if path is not None)
 
     @property
     def quantization_facts(self) -> QuantizationFacts:
@@ -265,6 +265,12 @@ class Artifact:
             InputError: `quantization` holds something of another type.
         """
         return _quantization_facts(self.quantization, self.manifest_path)
+
+    @property
+    def weights_path(self) -> Path | None:
+        """Where the weights of a file lie that is too large for its format."""
+        stated = self.quantization_facts.weights_file
+        return None if stated is None else self.path.with_name(stated.file)
 
     @property
     def manifest_path(self) -> Path:
@@ -300,13 +306,21 @@ class Artifact:
         artifact = parse_manifest(manifest, read_json(manifest, dict[str, Any], kind=_KIND, advice=_EXPORT_AGAIN))
         if not artifact.path.is_file():
             raise InputError(f"{manifest}: describes {artifact.path.name}, which is not next to it")
-        found = sha256_file(artifact.path)
-        if found != artifact.digest:
-            raise MismatchError(
-                f"{artifact.path}: is not the file that its manifest describes (SHA-256 {found[:12]}, wanted "
-                f"{artifact.digest[:12]}); it was cut short or changed, export it again"
-            )
+        _require_digest(artifact.path, artifact.digest)
+        if artifact.quantization_facts.weights_file is not None and (weights := artifact.weights_path) is not None:
+            if not weights.is_file():
+                raise InputError(f"{artifact.path}: its weights lie in {weights.name}, which is not next to it")
+            _require_digest(weights, artifact.quantization_facts.weights_file.digest)
         return artifact
+
+
+def _require_digest(path: Path, wanted: str) -> None:
+    found = sha256_file(path)
+    if found != wanted:
+        raise MismatchError(
+            f"{path}: is not the file that its manifest describes (SHA-256 {found[:12]}, wanted {wanted[:12]}); it was "
+            "cut short or changed, export it again"
+        )
 
 
 def manifest_path(path: Path) -> Path:

@@ -21,6 +21,7 @@ from edgeq.exporting.graphs.image_input import (
     lengths_of,
     require_inputs,
 )
+from edgeq.exporting.graphs.onnx_file import file_tensors, map_weights, release
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.declared_inputs import input_value
@@ -199,7 +200,7 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
         opened = _assemble(request, path.stem, graph, None, preset)
     else:
         layout = image_layout(spec.shape, declared.filled.layout)
-        channels, height, width = image_lengths(spec.name, spec.shape, layout)
+        channels, height, width = image_lengths(spec.name, spec.shape, declared.filled.layout)
         if height is None or width is None or channels is None:
             raise ModelError("the model's height and width are free; fix them with `size`")
         preset = load_preset(preset_name, (height, width))
@@ -291,11 +292,15 @@ def _assemble(
     preset: Preset,
     layout: Layout = "NCHW",
 ) -> OpenedModel:
+    lying = file_tensors(graph)
     reports = run_passes(graph, SIMPLIFYING)
     for rewrite, report in reports.items():
         for node, reason in report.left.items():
             _log.debug("%s: %s is left as it is: %s", rewrite, node, reason)
     labels = preset.labels if request.labels is None else parse_labels(request.labels)
+    map_weights(graph)
+    for tensor in lying:
+        release(tensor)  # replaced ones live on for a while
     model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels, layout)
     return OpenedModel(model, module, reports[fold_batchnorm.__name__])
 

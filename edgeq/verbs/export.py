@@ -288,6 +288,8 @@ class _Check:
             cache = artifact.quantization.get("calibration_cache")
             if cache is not None:
                 artifact.path.with_name(cache["file"]).unlink()
+            if (weights := artifact.weights_path) is not None:
+                weights.unlink()
             raise
 
 

@@ -58,7 +58,7 @@ IMAGES = {
     ),
     "one plane": (
         "g (float[12,16] x) => (float[1,5] y) { t = Reshape(x, planes)" + NCHW.format("t") + TAIL + "}",
-        GRAY,
+        GRAY + '[inputs.x]\nlayout = "NCHW"\n',
         lambda image: image[0, 0],
     ),
     "five axes": (
@@ -113,7 +113,7 @@ def answers(path: Path, **inputs: np.ndarray) -> list[np.ndarray]:
 @pytest.mark.parametrize("kind", IMAGES)
 def test_an_image_goes_into_an_input_of_any_rank_and_layout(tmp_path, kind):
     text, preset, as_source = IMAGES[kind]
-    request = save(tmp_path, text, preset, channels=1 if preset == GRAY else 3)
+    request = save(tmp_path, text, preset, channels=1 if GRAY in preset else 3)
     artifacts = export(request, list(IMAGE), tmp_path)
     model = open_model(request).model
     image = np.linspace(0, 1, 3 * 12 * 16, dtype=np.float32).reshape(model.preprocessing.input_shape[0], -1)
@@ -247,6 +247,14 @@ REFUSED = {
     "four channels": (
         "g (float[1,4,8,8] x) => (float[1,4,8,8] y) { y = Relu(x) }", PREPROCESSING, ModelError,
         r'the input x \(1, 4, 8, 8\) takes no image: .*write \[inputs\.x\] takes = "arrays" in the preset',
+    ),
+    "features": (
+        "g (float[1,8] x) => (float[1,8] y) { y = Relu(x) }", PREPROCESSING, ModelError,
+        r'the input x \(1, 8\) takes no image: .*\[inputs\.x\] takes = "arrays"',
+    ),
+    "a signal of a free size": (
+        "g (float[T] x) => (float[T] y) { y = Relu(x) }", PREPROCESSING + "height_px = 8\nwidth_px = 8\n", ModelError,
+        r'the input x \(1\) takes no image: .*\[inputs\.x\] takes = "arrays"',
     ),
     "a video": (
         "g (float[1,8,3,8,8] x) => (float[1,8,3,8,8] y) { y = Relu(x) }", PREPROCESSING, ModelError,

@@ -132,21 +132,22 @@ def image_axes(rank: int, layout: Layout) -> tuple[int | None, int, int] | None:
     return (-3, -2, -1) if layout == "NCHW" else (-1, -3, -2)
 
 
-def image_lengths(name: str, shape: Sequence[int | None], layout: Layout) -> Lengths:
+def image_lengths(name: str, shape: Sequence[int | None], declared: Layout | None = None) -> Lengths:
     """Returns channels, height and width of an image input `(N, C, H, W)`, `(N, H, W, C)`, or either without N.
 
-    `(H, W)` has one channel; more than four axes are those of one image, the first ones of length 1.
+    `(H, W)` has one channel, and is an image only if a layout is declared: most matrices are none. More
+    than four axes are those of one image, the first ones of length 1.
 
     Args:
         name: The input's name, for errors.
         shape: Its shape.
-        layout: Where it has its channels.
+        declared: Where it has its channels, if that is declared.
 
     Raises:
         ModelError: it takes no image of 1 or 3 channels.
     """
-    axes = image_axes(len(shape), layout)
-    if axes is not None:
+    axes = image_axes(len(shape), image_layout(shape, declared))
+    if axes is not None and (axes[0] is not None or declared is not None):
         channels = 1 if axes[0] is None else shape[axes[0]]
         if channels in (None, *_IMAGE_CHANNELS) and (
             len(shape) <= _BATCHED or all(length == 1 for length in shape[:-3])

@@ -16,8 +16,9 @@ import edgeq
 from edgeq.exporting.artifact import Artifact, Layout, Postprocessing, Preprocessing, TensorSpec
 from edgeq.exporting.ends import Ends, require_same_ends
 from edgeq.exporting.graphs.digest import graph_digest
-from edgeq.exporting.graphs.graph import new_initializer, save_onnx, specs
+from edgeq.exporting.graphs.graph import copy_graph, new_initializer, save_onnx, specs
 from edgeq.exporting.graphs.names import keeps_names
+from edgeq.exporting.graphs.onnx_file import release_weights
 from edgeq.exporting.jobs import Companion, PlannedModel
 from edgeq.exporting.onnx.dynamic import insert_dynamic
 from edgeq.exporting.onnx.qdq import insert_qdq
@@ -29,6 +30,7 @@ from edgeq.exporting.planning.keep import Kept, VitPlan
 from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_plan
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
+from edgeq.files import sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,9 +83,7 @@ class FloatModel:
 
     def copy_graph(self) -> ir.Model:
         """Returns a copy that a pass may change."""
-        import onnx_ir as ir
-
-        return ir.from_proto(ir.to_proto(self.graph))
+        return copy_graph(self.graph)
 
 
 def engine_graph(model: FloatModel, target: Target) -> ir.Model:
@@ -201,6 +201,7 @@ def plan_int8(
     graph, rewritten = quantizable_graph(model, target)
     selection = select_layers(graph, target.rules, kept, vit_plan).with_bits(*bits)
     plan = make_plan(graph, selection, ranges, target.rules)
+    release_weights(graph)
     transformer = selection.transformer
     for name in transformer.unknown:
         _log.warning("%s belongs to an attention that edgeq does not know; its products stay in float", name)
@@ -247,7 +248,8 @@ def write_artifact(
     graph.producer_name, graph.producer_version = "edgeq", edgeq.__version__
     inputs, outputs = _input_specs(graph, model.layout), specs(graph.graph.outputs)
     require_same_ends(path.name, (inputs, outputs), model.ends)
-    save_onnx(graph, path)
+    if (beside := save_onnx(graph, path)) is not None:
+        quantization = {**quantization, "weights_file": {"file": beside.name, "digest": sha256_file(beside)}}
     artifact = Artifact(
         path=path,
         format="onnx",

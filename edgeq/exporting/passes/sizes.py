@@ -95,6 +95,8 @@ def set_input_size(
     value = single_input(model)
     shape = lengths_of(value) or (None,) * 4
     axes = image_axes(len(shape), image_layout(shape, layout))
+    if axes is None and only_free:
+        return RewriteReport()
     if axes is None:
         raise ModelError(f"input {describe(str(value.name), shape)} takes no image; omit `size`")
     sized = list(shape)
