@@ -23,7 +23,7 @@ import numpy as np
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact, Preprocessing
 from edgeq.exporting.graphs.graph import read_onnx
-from edgeq.exporting.graphs.onnx_file import large_tensors
+from edgeq.exporting.graphs.weights import large_tensors
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph
 from edgeq.exporting.signal.layers import onnx_layers, tflite_layers
 from edgeq.exporting.signal.output_groups import ChannelGroup

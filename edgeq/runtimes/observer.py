@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeq.errors import EngineError
 from edgeq.exporting.graphs.graph import copy_graph
-from edgeq.exporting.graphs.onnx_file import map_weights
+from edgeq.exporting.graphs.weights import map_weights
 from edgeq.exporting.signal.exact_products import spell_out_products
 from edgeq.runtimes.base import Arrays
 

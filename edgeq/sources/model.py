@@ -21,7 +21,7 @@ from edgeq.exporting.graphs.image_input import (
     lengths_of,
     require_inputs,
 )
-from edgeq.exporting.graphs.onnx_file import file_tensors, map_weights, release
+from edgeq.exporting.graphs.weights import file_tensors, map_weights, release
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.declared_inputs import input_value

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from benchmarks import big_models
 
 
+@pytest.mark.slow
 def test_big_models(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     size = big_models.Size("tiny", 32, 1, 2, 32)

@@ -15,8 +15,9 @@ import pytest
 from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import InputError, MismatchError
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.graphs import onnx_file
+from edgeq.exporting.graphs import onnx_file, weights
 from edgeq.exporting.graphs.graph import constant, copy_graph, read_onnx, save_onnx
+from edgeq.exporting.graphs.weights import file_tensors, release_weights
 from edgeq.inputs import items_of
 from edgeq.runtimes.observer import ActivationObserver
 from edgeq.sources.model import ModelRequest, open_model
@@ -42,8 +43,8 @@ IMAGE = nets.normal(5, 1, 3, 10, 12)
 
 @pytest.fixture
 def everything_is_large(monkeypatch) -> None:
-    monkeypatch.setattr(onnx_file, "LARGE_MODEL", 1 << 10)
-    monkeypatch.setattr(onnx_file, "LARGE_TENSOR", 1 << 6)
+    monkeypatch.setattr(weights, "LARGE_MODEL", 1 << 10)
+    monkeypatch.setattr(weights, "LARGE_TENSOR", 1 << 6)
 
 
 @pytest.fixture
@@ -55,8 +56,7 @@ def save(folder: Path, *, external: bool = False) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "model.onnx"
     proto = ir.to_proto(nets.parse(TEXT, WEIGHTS))
-    where = {"save_as_external_data": external, "location": "weights.bin", "size_threshold": 64} if external else {}
-    onnx.save(proto, path, **where)
+    onnx.save(proto, path, save_as_external_data=external, location="weights.bin", size_threshold=64)
     return path
 
 
@@ -72,11 +72,11 @@ def export(path: Path, out: Path, precisions: tuple[str, ...] = ("fp32", "fp16",
 
 
 def in_files(model: ir.Model) -> set[str | None]:
-    return {tensor.name for tensor in onnx_file.file_tensors(model)}
+    return {tensor.name for tensor in file_tensors(model)}
 
 
 def folders(model: ir.Model) -> set[Path]:
-    tensors = onnx_file.file_tensors(model)
+    tensors = file_tensors(model)
     return {Path(tensor.base_dir) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
 
 
@@ -96,7 +96,7 @@ def test_large_tensors_stay_in_their_file(tmp_path, external):
     copy = copy_graph(model)
     assert copy.graph.initializers["w2"].const_value is model.graph.initializers["w2"].const_value
     assert nets.ops(copy) == nets.ops(model)
-    onnx_file.release_weights(model)
+    release_weights(model)
     np.testing.assert_array_equal(values(model)["w2"], WEIGHTS["w2"])
 
 
@@ -137,8 +137,8 @@ def test_every_way_to_hold_a_model_gives_the_same_files(tmp_path, monkeypatch):
 
     path, apart = save(tmp_path / "one"), save(tmp_path / "apart", external=True)
     plain = export(path, tmp_path / "plain")
-    monkeypatch.setattr(onnx_file, "LARGE_MODEL", 1 << 10)
-    monkeypatch.setattr(onnx_file, "LARGE_TENSOR", 1 << 6)
+    monkeypatch.setattr(weights, "LARGE_MODEL", 1 << 10)
+    monkeypatch.setattr(weights, "LARGE_TENSOR", 1 << 6)
     assert facts(export(path, tmp_path / "large")) == facts(plain)
     monkeypatch.setattr(onnx_file, "MOST_IN_A_FILE", 1 << 10)
     split = export(apart, tmp_path / "split")
@@ -156,16 +156,16 @@ def test_every_way_to_hold_a_model_gives_the_same_files(tmp_path, monkeypatch):
 def test_a_manifest_names_the_file_of_the_weights(tmp_path):
     (written,) = export(save(tmp_path), tmp_path / "out", ("fp32",)).files
     artifact = Artifact.load(written.artifact.path)
-    weights = artifact.weights_path
-    assert weights is not None
-    assert weights == onnx_file.data_path(artifact.path)
-    assert artifact.size_bytes == artifact.path.stat().st_size + weights.stat().st_size
+    data = artifact.weights_path
+    assert data is not None
+    assert data == onnx_file.data_path(artifact.path)
+    assert artifact.size_bytes == artifact.path.stat().st_size + data.stat().st_size
     stated = json.loads(artifact.manifest_path.read_text())["quantization"]["weights_file"]
-    assert stated["file"] == weights.name
-    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    assert stated["file"] == data.name
+    data.write_bytes(data.read_bytes()[:-1] + b"!")
     with pytest.raises(MismatchError, match=r"model\.x86\.fp32\.onnx\.data: is not the file that its manifest"):
         Artifact.load(artifact.path)
-    weights.unlink()
+    data.unlink()
     with pytest.raises(InputError, match=r"its weights lie in model\.x86\.fp32\.onnx\.data, which is not next to it"):
         Artifact.load(artifact.path)
 
@@ -177,7 +177,7 @@ def test_two_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def fail(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(onnx_file, "_write_tensor", fail)
+    monkeypatch.setattr(weights, "write_tensor", fail)
     with pytest.raises(InputError, match="No space left on device"):
         save_onnx(model, tmp_path / "out" / "copy.onnx")
     assert list((tmp_path / "out").iterdir()) == []
@@ -186,18 +186,14 @@ def test_two_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("everything_is_large")
 def test_computed_weights_run_from_a_temporary_file_that_goes_with_them(tmp_path):
     model = open_model(request(save(tmp_path))).model.graph
-    folders = {
-        Path(tensor.base_dir) for tensor in onnx_file.file_tensors(model) if isinstance(tensor, ir.ExternalTensor)
-    }
+    folders = {Path(tensor.base_dir) for tensor in file_tensors(model) if isinstance(tensor, ir.ExternalTensor)}
     changed = copy_graph(model)
     name = "w2"
     doubled = np.array(WEIGHTS[name] * 2)
     changed.graph.initializers[name].const_value = ir.tensor(doubled, name=name)
     expected = nets.run(nets.parse(TEXT, {**WEIGHTS, name: doubled}), IMAGE)
     observer = ActivationObserver(changed, ["y", "z"])
-    scratch = {
-        Path(tensor.base_dir) for tensor in onnx_file.file_tensors(changed) if isinstance(tensor, ir.ExternalTensor)
-    }
+    scratch = {Path(tensor.base_dir) for tensor in file_tensors(changed) if isinstance(tensor, ir.ExternalTensor)}
     assert len(scratch) == 1
     assert scratch != folders
     found = observer.observe({"x": IMAGE})
@@ -213,12 +209,12 @@ def test_computed_weights_run_from_a_temporary_file_that_goes_with_them(tmp_path
 @pytest.mark.usefixtures("everything_is_large")
 def test_what_is_missing_or_cut_short_is_named(tmp_path):
     path = save(tmp_path / "apart", external=True)
-    weights = path.with_name("weights.bin")
-    content = weights.read_bytes()
-    weights.write_bytes(content[:-8])
+    data = path.with_name("weights.bin")
+    content = data.read_bytes()
+    data.write_bytes(content[:-8])
     with pytest.raises(InputError, match=r"does not lie in weights\.bin of \d+ bytes as it says; the file is"):
         read_onnx(path)
-    weights.unlink()
+    data.unlink()
     with pytest.raises(InputError, match=r"its weights lie in weights\.bin, which is not in its folder; copy it there"):
         read_onnx(path)
     whole = save(tmp_path / "one")

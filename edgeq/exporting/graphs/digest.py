@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.exporting.graphs.graph import constant, specs
-from edgeq.exporting.graphs.onnx_file import release
+from edgeq.exporting.graphs.weights import release
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -15,10 +15,10 @@ from edgeq.exporting.graphs.onnx_file import (
     load_skeleton,
     load_small,
     require_data,
-    to_skeleton,
     without_data,
     write_large,
 )
+from edgeq.exporting.graphs.weights import to_skeleton
 from edgeq.files import atomic_path
 
 if TYPE_CHECKING:

@@ -9,40 +9,28 @@ a length. Only the fields on the way to a tensor's bytes are known here; all oth
 from __future__ import annotations
 
 import mmap
-import shutil
-import tempfile
-import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from edgeq.errors import InputError
+from edgeq.exporting.graphs import weights
 from edgeq.files import atomic_path
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-LARGE_TENSOR = 1 << 16
-"""Bytes from which a tensor is left where it is, in a large model."""
-
-LARGE_MODEL = 1 << 26
-"""Bytes of weights from which a model is large."""
-
 MOST_IN_A_FILE = (1 << 31) - (1 << 24)
 """Bytes of weights that a file holds itself; Protocol Buffers end at 2 GiB."""
 
-_ALIGNMENT = 64
 # Numbers of fields in onnx.proto.
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED = {_FIXED64: 8, _FIXED32: 4}
-_CHUNK = 1 << 24
-_NUMPY_KINDS = "biuf"
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,7 @@ class _Field:
 
 def is_large(path: Path) -> bool:
     """Returns whether an ONNX file is large, with the file of its weights that `write_large` puts beside it."""
-    return path.stat().st_size >= LARGE_MODEL or data_path(path).is_file()
+    return path.stat().st_size >= weights.LARGE_MODEL or data_path(path).is_file()
 
 
 def load_skeleton(path: Path) -> onnx.ModelProto:
@@ -71,7 +59,7 @@ def load_skeleton(path: Path) -> onnx.ModelProto:
     """
     import onnx
 
-    if path.stat().st_size < LARGE_MODEL:
+    if path.stat().st_size < weights.LARGE_MODEL:
         return onnx.load(path, load_external_data=False)
     model = onnx.ModelProto()
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -87,7 +75,7 @@ def _load_graph(graph: onnx.GraphProto, content: mmap.mmap, place: _Field, file_
     import onnx
 
     for each in _fields(content, place.content, place.end):
-        if each.number != _INITIALIZER or each.kind != _BYTES or each.end - each.content < LARGE_TENSOR:
+        if each.number != _INITIALIZER or each.kind != _BYTES or each.end - each.content < weights.LARGE_TENSOR:
             graph.MergeFromString(content[each.start : each.end])
             continue
         tensor = graph.initializer.add()
@@ -139,7 +127,11 @@ def load_small(proto: onnx.ModelProto, folder: Path) -> None:
     from onnx.external_data_helper import _get_all_tensors, load_external_data_for_tensor, uses_external_data
 
     sizes = {tensor.name: _nbytes(tensor) for tensor in proto.graph.initializer}
-    large = {name for name, size in sizes.items() if size >= LARGE_TENSOR and sum(sizes.values()) >= LARGE_MODEL}
+    large = {
+        name
+        for name, size in sizes.items()
+        if size >= weights.LARGE_TENSOR and sum(sizes.values()) >= weights.LARGE_MODEL
+    }
     for tensor in _get_all_tensors(proto):
         if uses_external_data(tensor) and tensor.name not in large:
             load_external_data_for_tensor(tensor, str(folder))
@@ -201,136 +193,6 @@ def _nbytes(tensor: onnx.TensorProto) -> int:
     return -(-int(np.prod(tensor.dims, dtype=np.int64)) * bits // 8)
 
 
-def large_tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:
-    """Returns name -> tensor of the large initializers of a large model; none for any other.
-
-    Types that numpy does not have by itself (bfloat16, 4-bit integers) are left out.
-    """
-    tensors = {
-        name: value.const_value
-        for name, value in model.graph.initializers.items()
-        if value.const_value is not None
-        and value.const_value.dtype.numpy().kind in _NUMPY_KINDS
-        and value.const_value.dtype.bitwidth >= 8
-    }
-    if sum(tensor.nbytes for tensor in tensors.values()) < LARGE_MODEL:
-        return {}
-    return {name: tensor for name, tensor in tensors.items() if tensor.nbytes >= LARGE_TENSOR}
-
-
-def to_skeleton(model: ir.Model, location: str = "weights") -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
-    """Returns a model as a message, and its large tensors, which it names as external data in this order.
-
-    Args:
-        model: The model; it is not changed.
-        location: Name of the file that the tensors are said to lie in.
-    """
-    tensors = large_tensors(model)
-    try:
-        _place(model, tensors, location, "")
-        return _message(model, tensors), tensors
-    finally:
-        for name, tensor in tensors.items():
-            model.graph.initializers[name].const_value = tensor
-
-
-def _message(model: ir.Model, outside: Collection[str]) -> onnx.ModelProto:
-    """Returns a model as a message that holds all its constants but those named in `outside`, which lie in files."""
-    import onnx_ir as ir
-
-    lying = {str(value.name): value.const_value for value in _external(model) if value.name not in outside}
-    try:
-        for name, tensor in lying.items():
-            model.graph.initializers[name].const_value = ir.tensor(np.array(tensor.numpy()), name=name)
-        return ir.to_proto(model)
-    finally:
-        for name, tensor in lying.items():
-            model.graph.initializers[name].const_value = tensor
-
-
-def _place(
-    model: ir.Model, tensors: Mapping[str, ir.TensorProtocol], location: str, folder: Path | str
-) -> list[ir.ExternalTensor]:
-    """Lets tensors of a model lie in a file, one behind the other, and returns them."""
-    import onnx_ir as ir
-
-    placed, offset = [], 0
-    for name, tensor in tensors.items():
-        shape, dtype = ir.Shape(tensor.numpy().shape), ir.DataType(tensor.dtype)
-        here = ir.ExternalTensor(location, offset, tensor.nbytes, dtype, shape=shape, name=name, base_dir=folder)
-        model.graph.initializers[name].const_value = here
-        placed.append(here)
-        offset += tensor.nbytes + -tensor.nbytes % _ALIGNMENT
-    return placed
-
-
-class _Scratch:
-    """A temporary folder that is deleted with the last tensor that lies in it."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="edgeq-weights-"))
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-
-
-def map_weights(model: ir.Model) -> tuple[onnx.ModelProto, Path | None]:
-    """Returns a model as a message whose large tensors lie in files, and the folder of these, for an engine to map.
-
-    Tensors that were computed, or begin at odd bytes of a file, are put into a temporary file first, which lives as
-    long as they do: the memory that they took is free again, and the model reads them there.
-    """
-    tensors = large_tensors(model)
-    if not tensors:
-        return _message(model, ()), None
-    if not _lies_well(list(tensors.values())):
-        scratch = _Scratch()
-        with (scratch.folder / "weights").open("wb") as stream:
-            for tensor in tensors.values():
-                _write_tensor(tensor, stream)
-                stream.write(bytes(-tensor.nbytes % _ALIGNMENT))
-        for placed in _place(model, tensors, "weights", scratch.folder):
-            placed.meta["edgeq.scratch"] = scratch
-    release_weights(model)
-    first = model.graph.initializers[next(iter(tensors))].const_value
-    return _message(model, tensors), Path(getattr(first, "base_dir", "."))
-
-
-def release_weights(model: ir.Model) -> None:
-    """Gives back the memory of all tensors of a model that lie in files, see `release`."""
-    for tensor in file_tensors(model):
-        release(tensor)
-
-
-def file_tensors(model: ir.Model) -> list[ir.TensorProtocol]:
-    """Returns the tensors of a model that lie in files."""
-    return [value.const_value for value in _external(model)]
-
-
-def _external(model: ir.Model) -> list[Any]:
-    import onnx_ir as ir
-
-    return [value for value in model.graph.initializers.values() if isinstance(value.const_value, ir.ExternalTensor)]
-
-
-def _lies_well(tensors: Sequence[ir.TensorProtocol]) -> bool:
-    """Returns whether tensors lie in files of one folder, each where its type may begin."""
-    import onnx_ir as ir
-
-    places = {
-        str(tensor.base_dir)
-        for tensor in tensors
-        if isinstance(tensor, ir.ExternalTensor) and not (tensor.offset or 0) % tensor.dtype.itemsize
-    }
-    return (
-        len(places) == 1
-        and all(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-        and all(
-            not (tensor.offset or 0) % tensor.dtype.itemsize
-            for tensor in tensors
-            if isinstance(tensor, ir.ExternalTensor)
-        )
-    )
-
-
 def write_large(proto: onnx.ModelProto, tensors: Mapping[str, ir.TensorProtocol], path: Path) -> Path | None:
     """Writes a skeleton with its tensors, whole or not at all, and returns the second file if there is one.
 
@@ -347,8 +209,8 @@ def write_large(proto: onnx.ModelProto, tensors: Mapping[str, ir.TensorProtocol]
     with atomic_path(path) as temporary, atomic_path(beside) as data:
         with data.open("wb") as stream:
             for tensor in tensors.values():
-                _write_tensor(tensor, stream)
-                stream.write(bytes(-tensor.nbytes % _ALIGNMENT))
+                weights.write_tensor(tensor, stream)
+                stream.write(bytes(-tensor.nbytes % weights.ALIGNMENT))
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
     return beside
 
@@ -376,7 +238,7 @@ def _write_embedded(proto: onnx.ModelProto, tensors: Mapping[str, ir.TensorProto
     stream.write(rest.SerializeToString(deterministic=True) + _key(_GRAPH, total) + body)
     for head, message, length in zip(heads, messages, lengths, strict=True):
         stream.write(_key(_INITIALIZER, length) + message)
-        _write_tensor(tensors[head.name], stream)
+        weights.write_tensor(tensors[head.name], stream)
 
 
 def _head_of(head: onnx.TensorProto, tensor: ir.TensorProtocol) -> bytes:
@@ -401,20 +263,3 @@ def _key(number: int, length: int) -> bytes:
             rest >>= 7
         found.append(rest)
     return bytes(found)
-
-
-def _write_tensor(tensor: ir.TensorProtocol, stream: IO[bytes]) -> None:
-    content = np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)
-    for start in range(0, len(content), _CHUNK):
-        stream.write(content[start : start + _CHUNK].data)
-    del content
-    release(tensor)
-
-
-def release(tensor: ir.TensorProtocol | None) -> None:
-    """Gives back the memory of a tensor that lies in a file; it is read again when somebody asks for it."""
-    import onnx_ir as ir
-
-    if isinstance(tensor, ir.ExternalTensor):
-        with suppress(BufferError):  # an array of it is in use
-            tensor.release()

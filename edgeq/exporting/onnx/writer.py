@@ -18,7 +18,7 @@ from edgeq.exporting.ends import Ends, require_same_ends
 from edgeq.exporting.graphs.digest import graph_digest
 from edgeq.exporting.graphs.graph import copy_graph, new_initializer, save_onnx, specs
 from edgeq.exporting.graphs.names import keeps_names
-from edgeq.exporting.graphs.onnx_file import release_weights
+from edgeq.exporting.graphs.weights import release_weights
 from edgeq.exporting.jobs import Companion, PlannedModel
 from edgeq.exporting.onnx.dynamic import insert_dynamic
 from edgeq.exporting.onnx.qdq import insert_qdq

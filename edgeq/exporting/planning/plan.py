@@ -14,7 +14,7 @@ from edgeq.calibrators.grid import Grid, Range
 from edgeq.errors import MismatchError
 from edgeq.exporting.graphs.graph import constant, data_inputs, weight_of
 from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, RESHAPES, ends_of, moved_from, moved_inputs, moves_values
-from edgeq.exporting.graphs.onnx_file import release
+from edgeq.exporting.graphs.weights import release
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.selection import Selection, activation_behind, layers_before_functions
 from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
