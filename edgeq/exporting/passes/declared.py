@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from edgeq.errors import ModelError
@@ -42,6 +43,11 @@ def require_declared(model: ir.Model, opset: int) -> None:
             complaint = _complaint(node, opset)
             if complaint is not None:
                 raise ModelError(f"node {node.name or node.outputs[0].name!r}: {node.op_type} {complaint}")
+
+
+def is_first(op_type: str, opset: int) -> bool:
+    """Returns whether an ONNX operator is new in an opset."""
+    return min(_versions(op_type)) == opset
 
 
 def _complaint(node: ir.Node, opset: int) -> str | None:
@@ -89,11 +95,12 @@ def _schema(op_type: str, opset: int | None) -> onnx.defs.OpSchema | None:
         return None
 
 
+@functools.cache
 def _versions(op_type: str) -> list[int]:
     import onnx
 
     schemas = onnx.defs.get_all_schemas_with_history()
-    return [each.since_version for each in schemas if each.name == op_type and each.domain == ""]
+    return [each.since_version for each in schemas if each.name == op_type and each.domain == ""] or [0]
 
 
 def _default(declared: onnx.defs.OpSchema.Attribute) -> object:
