@@ -59,6 +59,7 @@ ON_IMAGE = "(float[1,4,6,5] x) => (float[A,B,C,D] y) {{ {} }}"
 ANTIALIAS = 'y = Resize<antialias=1,mode="linear">(x, , scales)'
 RESIZE = 'y = Resize<{}="{}">(x, , , to)'
 SYMMETRIC = RESIZE.format("coordinate_transformation_mode", "half_pixel_symmetric")
+QUANTIZED = "q = QuantizeLinear<axis=0,output_dtype=2>(x, s) y = DequantizeLinear<axis=0>(q, s)"
 NINE, SEVEN = {"to": np.array([9, 10])}, np.array(7, np.float32)
 
 CASES: dict[str, tuple[int, str, dict[str, np.ndarray]]] = {
@@ -97,7 +98,7 @@ CASES: dict[str, tuple[int, str, dict[str, np.ndarray]]] = {
     "constant_of_shape": (21, "s = Shape<start=1>(x) z = ConstantOfShape(s) y = Add(x, z)", {}),
     "einsum": (21, "y = Einsum<equation=\"bchw,dc->bdhw\">(x, m)", {"m": nets.normal(2, 3, 4)}),
     "bool_max": (20, "z = Greater(x, x) n = Not(z) m = ReduceMin<keepdims=1>(n) y = Cast<to=1>(m)", {}),
-    "quantized": (21, "q = QuantizeLinear<axis=0,output_dtype=2>(x, s) y = DequantizeLinear<axis=0>(q, s)", {"s": f32(0.02)}),
+    "quantized": (21, QUANTIZED, {"s": f32(0.02)}),
     "scatter": (18, "y = ScatterND(x, at, with)", {"at": np.array([[0, 1]]), "with": nets.normal(1, 1, 6, 5)}),
 }  # fmt: skip
 
