@@ -59,9 +59,7 @@ def _complaint(node: ir.Node, opset: int) -> str | None:
         if newest.deprecated:
             return f"is not in opset {opset} any more, and edgeq has no rule that replaces it; export the model again"
         first = min(_versions(node.op_type))
-        return (
-            f"is an operator since opset {first} and the file is for opset {opset}; give `opset` {first} or replace it"
-        )
+        return f"is an operator since opset {first}; give `opset` {first}, or export the model for opset {opset}"
     for name in node.attributes:
         if name not in declared.attributes:
             return f"has the attribute {name!r}, which opset {opset} does not know; export the model for opset {opset}"

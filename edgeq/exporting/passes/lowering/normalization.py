@@ -27,8 +27,8 @@ def _by_channels(node: ir.Node, make: NodeBuilder) -> ir.Value:
     return make("Add", scaled, make("Reshape", beta, column))
 
 
-def _by_groups(node: ir.Node, make: NodeBuilder) -> ir.Value:
-    """Until opset 21 the scale and the shift were those of the groups."""
+def group_norm_by_groups(node: ir.Node, make: NodeBuilder) -> ir.Value:
+    """Returns the GroupNormalization of opset 18, whose scale and shift are those of the groups, as other operators."""
     return _instances(node, make, *node.inputs[1:])
 
 
@@ -78,7 +78,7 @@ def _as_before(node: ir.Node, make: NodeBuilder, value: ir.Value) -> ir.Value:
 
 
 NORMALIZATION: dict[tuple[str, int], Rule] = {
-    ("GroupNormalization", 18): _by_groups,
+    ("GroupNormalization", 18): group_norm_by_groups,
     ("GroupNormalization", 21): _by_channels,
     ("RMSNormalization", 23): _root_mean_square,
 }
