@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
-from edgeq.exporting.passes.cleaning import clean
+from edgeq.exporting.passes.cleaning import clean, drop_constant_inputs
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
 from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.layernorm import fold_layernorm_affine
-from edgeq.exporting.passes.opset import convert_opset
+from edgeq.exporting.passes.opset import lower_opset, raise_opset
 from edgeq.exporting.passes.packed_projection import split_projections
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.passes.sizes import make_static, set_input_size
@@ -79,14 +79,16 @@ def reading(opset: int, size: tuple[int, int] | None = None, *, dynamic_batch: b
     """
     sizes = [] if size is None else [GraphPass(functools.partial(set_input_size, height_px=size[0], width_px=size[1]))]
     static = [] if dynamic_batch else [GraphPass(make_static, leaves=frozenset({"static"}))]
+    # Rules for old operators come first: `clean` computes constants by the newest definitions.
+    old = GraphPass(functools.partial(raise_opset, opset=opset))
     tidy = GraphPass(clean, leaves=frozenset({"clean", "shapes"}))
-    version = GraphPass(
-        functools.partial(convert_opset, opset=opset),
+    new = GraphPass(
+        functools.partial(lower_opset, opset=opset),
         needs=frozenset({"clean", "shapes"}),
         leaves=frozenset({"opset"}),
         undoes=frozenset({"clean", "shapes"}),
     )
-    return (*sizes, *static, tidy, version, tidy)
+    return (GraphPass(drop_constant_inputs), *sizes, *static, old, tidy, new, tidy)
 
 
 _TIDY: frozenset[Property] = frozenset({"clean", "shapes"})
