@@ -28,6 +28,7 @@ from edgeq.exporting.passes.layernorm import fold_layernorm_affine
 from edgeq.exporting.passes.opset import convert_opset
 from edgeq.exporting.passes.packed_projection import split_projections
 from edgeq.exporting.passes.report import RewriteReport
+from edgeq.exporting.passes.shape_arithmetic import fold_shape_arithmetic
 from edgeq.exporting.passes.sizes import make_static, set_input_size
 from edgeq.exporting.passes.token_selection import move_selections_up
 
@@ -95,6 +96,7 @@ _TIDY: frozenset[Property] = frozenset({"clean", "shapes"})
 
 SIMPLIFYING = (
     GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"})),
+    GraphPass(fold_shape_arithmetic, needs=_TIDY | {"folded"}),
     GraphPass(fold_batchnorm, needs=_TIDY | {"folded"}, leaves=frozenset({"batchnorm"})),
     GraphPass(fuse_gelu, needs=_TIDY),
     GraphPass(fold_attention_scale, needs=_TIDY),
