@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.data_flow import image_values, is_float
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, weight_of
+from edgeq.exporting.graphs.linear import without_channels
 from edgeq.exporting.graphs.moves import MOVES_VALUES, moved_inputs, moves_values
 from edgeq.exporting.graphs.transformer import Transformer, find_transformer
 from edgeq.exporting.planning.decision import LayerDecision
@@ -146,6 +147,8 @@ def select_named(model: ir.Model, rules: Rules, schemes: Mapping[str, LayerSchem
         if nodes[name].op_type not in WEIGHTED_OPS | {"Add"}:
             operator = nodes[name].op_type
             raise InputError(f"layer {name!r}: edgeq does not quantize {operator}; name one with a weight, or an Add")
+        if (reason := without_channels(nodes[name])) is not None:
+            raise InputError(f"layer {name!r}: {reason}, and edgeq quantizes by output channels; omit it")
     decisions = [
         LayerDecision(name, node.op_type, schemes.get(name, FLOAT), "named" if name in schemes else "not named")
         for name, node in nodes.items()
@@ -254,6 +257,8 @@ def _float_reason(
         return "depthwise convolution"
     if node.op_type != "Add" and weight_of(node) is None and not is_product:
         return "its weight is not a constant"
+    if (reason := without_channels(node)) is not None:
+        return reason
     if (reason := kept.reason(node)) is not None:
         return reason
     if id(node) in heads:
