@@ -20,13 +20,16 @@ from typing import TYPE_CHECKING, Literal
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.cleaning import clean, drop_constant_inputs
+from edgeq.exporting.passes.computed_constants import fold_computed_constants
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
 from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.layernorm import fold_layernorm_affine
+from edgeq.exporting.passes.linear_form import normalize_linear
 from edgeq.exporting.passes.opset import lower_opset, raise_opset
 from edgeq.exporting.passes.packed_projection import split_projections
 from edgeq.exporting.passes.report import RewriteReport
+from edgeq.exporting.passes.shape_arithmetic import fold_shape_arithmetic
 from edgeq.exporting.passes.sizes import make_static, set_input_size
 from edgeq.exporting.passes.token_selection import move_selections_up
 
@@ -35,13 +38,14 @@ if TYPE_CHECKING:
 
     from edgeq.targets import Rules
 
-Property = Literal["static", "opset", "clean", "shapes", "batchnorm"]
+Property = Literal["static", "opset", "clean", "shapes", "folded", "batchnorm"]
 """What holds for a graph.
 
 - `static`: no dimension of an input is free.
 - `opset`: it is in the opset that was asked for.
 - `clean`: no functions, constants are initializers, nothing is unused, everything has a name of its own.
 - `shapes`: shapes are inferred.
+- `folded`: what constants alone decide is a constant, unless it is large.
 - `batchnorm`: BatchNormalization is folded where it can be.
 """
 
@@ -94,7 +98,10 @@ def reading(opset: int, size: tuple[int, int] | None = None, *, dynamic_batch: b
 _TIDY: frozenset[Property] = frozenset({"clean", "shapes"})
 
 SIMPLIFYING = (
-    GraphPass(fold_batchnorm, needs=_TIDY, leaves=frozenset({"batchnorm"})),
+    GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"})),
+    GraphPass(fold_shape_arithmetic, needs=_TIDY | {"folded"}),
+    GraphPass(normalize_linear, needs=_TIDY | {"folded"}),
+    GraphPass(fold_batchnorm, needs=_TIDY | {"folded"}, leaves=frozenset({"batchnorm"})),
     GraphPass(fuse_gelu, needs=_TIDY),
     GraphPass(fold_attention_scale, needs=_TIDY),
     GraphPass(fold_layernorm_affine, needs=_TIDY | {"batchnorm"}),
