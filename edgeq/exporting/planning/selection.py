@@ -60,6 +60,8 @@ FUSED_HEADS, FUSED_TOKENS = (16, 32, 64), 512
 _BEHIND_HEADS = MOVES_VALUES | {
     "Sigmoid",
     "Softmax",
+    "Cast",
+    "Identity",
     "Relu",
     "Clip",
     "Exp",
