@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import logging
 import re
 import tempfile
@@ -13,19 +15,22 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import EdgeqError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import weight_of
-from edgeq.exporting.jobs import FileJob
-from edgeq.exporting.onnx.writer import FloatModel, engine_graph, plan_int8
+from edgeq.exporting.jobs import FileJob, PlannedModel
+from edgeq.exporting.onnx.writer import FloatModel, engine_graph
 from edgeq.exporting.planning.keep import resolve_keep
+from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.sources.formats import ONNX, TENSORRT_CACHE
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
@@ -42,7 +47,7 @@ MOST_LINE = 500
 """Longest message of a refusal."""
 
 _HALF_ULP = {"fp32": 2.0**-22, "fp16": 2.0**-10}
-_CACHE: dict[str, str] = {}
+_entry_points = functools.cache(importlib.metadata.entry_points)
 
 
 class Fault(Exception):
@@ -177,8 +182,8 @@ def check(subject: Subject, targets: Sequence[str] = TARGETS, *, openvino: bool 
                     ranges = calibrate(model, arrays, method="minmax", threads=1).ranges
                 opened[opset] = model, ranges
             model, ranges = opened[opset]
-            for file in _written(model, target, ranges, Path(folder)):
-                check_file(file, model, target, ranges, expected, openvino=openvino)
+            for file, planned in _written(model, target, ranges, Path(folder)):
+                check_file(file, model, target, planned, expected, openvino=openvino)
 
 
 def _memory() -> str | None:
@@ -191,7 +196,8 @@ def _quiet() -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        # Which packages register something does not change, and takes longer to find out than a small model to export.
+        with warnings.catch_warnings(), mock.patch("edgeq.registry.entry_points", _entry_points):
             yield
     finally:
         logger.setLevel(before)
@@ -212,7 +218,8 @@ def stage(name: str) -> Iterator[None]:
     except Exception as error:
         frames = [each for each in traceback.extract_tb(error.__traceback__) if "/edgeq/" in each.filename]
         where = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "?"
-        raise Fault(f"{name}: {type(error).__name__} in {where}", _first_lines(error)) from error
+        line = _first_lines(error)
+        raise Fault(f"{name}: {type(error).__name__} in {where}: {_pattern(line)[:80]}", line) from error
 
 
 def _first_lines(error: BaseException) -> str:
@@ -243,11 +250,34 @@ def _batch_of_two(subject: Subject) -> Arrays:
     return {name: np.concatenate([one[name], other[name]]) for name in one}
 
 
-def _written(model: FloatModel, target: Target, ranges: Ranges, folder: Path) -> Iterator[Artifact]:
+@dataclass(frozen=True)
+class Planned:
+    """The graph that an INT8 file was made from, without Q/DQ pairs, and its plan."""
+
+    named: onnx.ModelProto
+    plan: QuantPlan
+
+    @cached_property
+    def graph(self) -> onnx.ModelProto:
+        """The graph as ONNX Runtime takes it."""
+        return nameless(self.named)
+
+
+def _written(
+    model: FloatModel, target: Target, ranges: Ranges, folder: Path
+) -> Iterator[tuple[Artifact, Planned | None]]:
+    import onnx_ir
+
     write = ONNX.function("write")
     with stage("keep"):
         kept = resolve_keep(engine_graph(model, target))
-    companions = (TENSORRT_CACHE.function("write"),) if target.rules.calibration_cache else ()
+    planned: list[Planned] = []
+
+    def keep_plan(job: PlannedModel, _folder: Path) -> dict[str, Any]:
+        planned[:] = [Planned(onnx_ir.to_proto(job.graph), job.plan)]
+        return {}
+
+    companions = (keep_plan, *((TENSORRT_CACHE.function("write"),) if target.rules.calibration_cache else ()))
     for precision in ("fp32", "fp16", "int8", "dynamic"):
         if precision == "dynamic" and not target.rules.takes_dynamic:
             continue
@@ -255,11 +285,17 @@ def _written(model: FloatModel, target: Target, ranges: Ranges, folder: Path) ->
             artifact = write(
                 FileJob(model, target, folder, ranges=ranges, kept=kept, companions=companions, precision=precision)
             )
-        yield artifact
+        yield artifact, planned[0] if precision == "int8" else None
 
 
 def check_file(
-    file: Artifact, model: FloatModel, target: Target, ranges: Ranges, expected: Expected, *, openvino: bool = False
+    file: Artifact,
+    model: FloatModel,
+    target: Target,
+    planned: Planned | None,
+    expected: Expected,
+    *,
+    openvino: bool = False,
 ) -> None:
     """Checks one file.
 
@@ -279,7 +315,7 @@ def check_file(
     except Exception as error:
         raise Fault(f"{label}: ONNX Runtime does not run it", _first_lines(error)) from error
     _check_shapes(label, found, expected.outputs, expected.names)
-    _check_values(label, file, model, target, ranges, expected, found)
+    _check_values(label, file, model, target, planned, expected, found)
     if expected.subject.keeps_batch:
         _check_batch(label, opened, expected)
     try:
@@ -346,7 +382,7 @@ def _check_shapes(
 
 
 def _check_values(
-    label: str, file: Artifact, model: FloatModel, target: Target, ranges: Ranges, expected: Expected,
+    label: str, file: Artifact, model: FloatModel, target: Target, planned: Planned | None, expected: Expected,
     found: Sequence[Sequence[NDArray[Any]]],
 ) -> None:  # fmt: skip
     computes_fp32 = file.precision == "fp32" or file.quantization.get("fp16") == "by the engine"
@@ -355,22 +391,24 @@ def _check_values(
         return
     if not any(expected.smooth):
         return
+    rounded = expected.spread("fp16" if file.precision == "fp16" or target.rules.fp16 == "graph" else "fp32")
     if file.precision == "fp16":
-        floors = expected.spread("fp16")
+        integers = rounded
     elif file.precision == "dynamic":
-        floors = dynamic_spread(model, target, expected)
+        integers = dynamic_spread(model, target, expected)
     else:
-        floors = int8_spread(model, target, ranges, expected)
+        assert planned is not None
+        integers = int8_spread(target, planned, expected)
     for place, name in enumerate(expected.names):
         if not expected.smooth[place]:
             continue
         both = [np.concatenate([each[place].ravel() for each in arrays]) for arrays in (expected.outputs, found)]
         total = snr_db(both[0], both[1])
-        floor = floors[place].snr_db - MARGIN_DB
-        if total < floor:
+        floor = min(integers[place].snr_db, rounded[place].snr_db)
+        if total < floor - MARGIN_DB:
             raise Fault(
                 f"{label}: signal",
-                f"{name}: {total:.1f} dB; noise of its arithmetic leaves {floors[place].snr_db:.1f} dB",
+                f"{name}: {total:.1f} dB; noise of its arithmetic leaves {floor:.1f} dB",
             )
 
 
@@ -438,39 +476,34 @@ def _proto(graph: Any) -> onnx.ModelProto:
     return nameless(onnx_ir.to_proto(graph))
 
 
-def int8_spread(model: FloatModel, target: Target, ranges: Ranges, expected: Expected) -> list[Spread]:
+def int8_spread(target: Target, planned: Planned, expected: Expected) -> list[Spread]:
     """Returns what half a step on every quantized tensor and weight makes of the outputs, and checks the grids."""
-    graph, plan, _ = plan_int8(model, target, ranges)
-    proto = _proto(graph)
-    inputs = {each.name for each in proto.graph.input}
-    names = [*plan.tensors, *plan.tied]
-    computed = [name for name in names if name not in inputs]
-    constants = {each.name for each in proto.graph.initializer}
-    values = observed(proto, [name for name in computed if name not in constants], expected.feeds)
+    graph, plan = planned.graph, planned.plan
+    inputs = {each.name for each in graph.graph.input}
+    constants = {each.name: each for each in graph.graph.initializer}
+    computed = [name for name in (*plan.tensors, *plan.tied) if name not in inputs and name not in constants]
+    values = observed(graph, computed, expected.feeds)
     every = [{**feed, **each} for feed, each in zip(expected.feeds, values, strict=True)]
     _check_grids(target, {**plan.tensors, **plan.tied}, every)
-    nodes = {str(node.name): node for node in graph.graph}
+    nodes = {node.name: node for node in planned.named.graph.node}
     weights = {}
     for name, weight in plan.weights.items():
-        source = nodes[name].inputs[1]
+        source = nodes[name].input[1]
         scale = np.asarray(weight.scale, np.float32)
         if weight.axis is not None:
             scale = scale.reshape([-1 if axis == weight.axis else 1 for axis in range(weight.integers.ndim)])
-        assert source is not None
-        off = np.abs(weight.dequantize() - weight_of(nodes[name])).max() if weight.integers.size else 0
-        if off > 0.51 * scale.max():
-            raise Fault(f"int8 for {target.name}: weights", f"{name}: off by {off / scale.max():.2f} steps")
-        weights[str(source.name)] = np.broadcast_to(scale / 2, weight.integers.shape).astype(np.float32)
-    tensors = [name for name in plan.tensors if name not in inputs and name not in constants]
-    halves = [
-        {name: np.full(each[name].shape, plan.tensors[name].scale / 2, each[name].dtype) for name in tensors}
-        for each in values
-    ]
-    moved = [
-        {name: np.full(feed[name].shape, plan.tensors[name].scale / 2, np.float32) for name in feed if name in plan.tensors}
-        for feed in expected.feeds
-    ]
-    return spreads(Noisy(proto, tensors, list(weights)), expected.feeds, expected.outputs, halves, weights, moved)
+        off = np.abs(weight.dequantize() - numpy_helper.to_array(constants[source])) / scale
+        if off.max(initial=0) > 0.51:
+            raise Fault(f"int8 for {target.name}: weights", f"{name}: off by {off.max():.2f} steps")
+        weights[source] = np.broadcast_to(scale / 2, weight.integers.shape).astype(np.float32)
+    tensors = [name for name in plan.tensors if name in computed]
+
+    def half(name: str, array: NDArray[Any]) -> NDArray[Any]:
+        return np.full(array.shape, plan.tensors[name].scale / 2, array.dtype)
+
+    halves = [{name: half(name, each[name]) for name in tensors} for each in values]
+    moved = [{name: half(name, feed[name]) for name in feed if name in plan.tensors} for feed in expected.feeds]
+    return spreads(Noisy(graph, tensors, list(weights)), expected.feeds, expected.outputs, halves, weights, moved)
 
 
 def _check_grids(target: Target, grids: dict[str, Any], values: Sequence[Arrays]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from tests.fuzz.builder import Builder, Unsuitable, Value
 from tests.fuzz.choices import Choices, Drawn, chance, pick
@@ -23,7 +25,6 @@ OPSETS = (17, 13, 11, 18, 20, 16, 7, 9, 12, 15, 19, 21, 22, 23, 8, 10, 14)
 
 MOST_STEPS = 8
 _IR_VERSIONS = {7: 3, 8: 3, 9: 4, 10: 5, 11: 6, 12: 7, 13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10}
-_TYPES = {bool: "bool", int: "integer", float: "float"}
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,47 @@ class Subject:
 
     Attributes:
         model: The file.
-        samples: Inputs of it, name -> array, with a batch of one.
-        free_batch: Whether the model leaves the batch free.
-        keeps_batch: Whether it is to stay free in the exported files.
+        seed: Of the numbers that its inputs hold.
+        keeps_batch: Whether a free batch is to stay free in the exported files.
         operators: Makers that built it.
     """
 
     model: onnx.ModelProto
-    samples: tuple[dict[str, NDArray[np.float32]], ...]
-    free_batch: bool = False
+    seed: int = 0
     keeps_batch: bool = False
     operators: tuple[str, ...] = ()
 
     @property
+    def free_batch(self) -> bool:
+        """Whether the model leaves the batch free."""
+        return any(each.type.tensor_type.shape.dim[0].dim_param for each in self.inputs)
+
+    @property
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        """The inputs without initializers."""
+        initializers = {each.name for each in self.model.graph.initializer}
+        return [each for each in self.model.graph.input if each.name not in initializers]
+
+    @cached_property
+    def samples(self) -> tuple[dict[str, NDArray[np.float32]], ...]:
+        """Two sets of inputs, name -> array, with a batch of one."""
+        rng = np.random.default_rng(self.seed)
+        shapes = {each.name: [dim.dim_value or 1 for dim in each.type.tensor_type.shape.dim] for each in self.inputs}
+        return tuple(
+            {name: rng.uniform(-2, 2, shape).astype(np.float32) for name, shape in shapes.items()} for _ in range(2)
+        )
+
+    @property
     def text(self) -> str:
-        """The model as ONNX text, with a line that says how it is exported."""
-        return f"// keeps_batch: {self.keeps_batch}\n{onnx.printer.to_text(self.model)}\n"
+        """The model as ONNX text, behind a line that says how it is exported."""
+        facts = {"seed": self.seed, "keeps_batch": self.keeps_batch}
+        return f"# {json.dumps(facts)}\n{onnx.printer.to_text(self.model)}\n"
+
+    @classmethod
+    def read(cls, text: str) -> Subject:
+        """Returns the model of such a text."""
+        facts = json.loads(text.partition("\n")[0].removeprefix("# "))
+        return cls(onnx.parser.parse_model(text), facts["seed"], facts["keeps_batch"])
 
 
 @dataclass(frozen=True)
@@ -152,9 +178,7 @@ def finish(b: Builder, image: Value, used: Sequence[str]) -> Subject:
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=_IR_VERSIONS.get(b.opset, 10)
     )
-    rng = np.random.default_rng(b.integer(0, 99))
-    samples = tuple({image.name: rng.uniform(-2, 2, image.shape).astype(np.float32)} for _ in range(2))
-    return Subject(model, samples, b.free_batch, b.free_batch and b.chance(60), tuple(used))
+    return Subject(model, b.integer(0, 99), b.free_batch and b.chance(60), tuple(used))
 
 
 def _renamed(b: Builder, value: Value) -> Value:
@@ -210,5 +234,3 @@ def _pooled(b: Builder, image: Value) -> Value:
 
 
 _HOSTS = (_map, _row, _pooled)
-
-__all__ = ["OPSETS", "Subject", "Wishes", "alone", "build", "finish", "numpy_helper", "subjects"]

@@ -120,6 +120,8 @@ def second(b: Builder, x: Value) -> Value:
     same = [each for each in b.computed if each.shape == x.shape and each.is_float and each.array is None]
     if same and b.chance(60):
         return b.pick(same)
+    if not x.rank:
+        return b.shared(b.numbers())
     channels = [1] * x.rank
     if x.rank > 1:
         channels[1] = x.shape[1]

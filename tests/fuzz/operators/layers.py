@@ -144,8 +144,8 @@ def einsum(b: Builder, x: Value) -> Value:
 def batch_norm(b: Builder, x: Value) -> Value:
     b.require(x.rank >= 2)
     size = x.shape[1]
-    numbers = [b.positive(size), b.numbers(size), b.numbers(size), b.positive(size)]
-    return b.node("BatchNormalization", [x, *map(b.shared, numbers)], epsilon=b.pick([None, 1e-3]))
+    numbers = [b.shared(each) for each in (b.positive(size), b.numbers(size), b.numbers(size))]
+    return b.node("BatchNormalization", [x, *numbers, b.constant(b.positive(size))], epsilon=b.pick([None, 1e-3]))
 
 
 @maker("InstanceNormalization", weight=2)
