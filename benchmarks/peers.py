@@ -99,8 +99,9 @@ def _plain(artifact: Artifact, images: Path, out: Path) -> Work:
 
 
 def _edgeq(artifact: Artifact, images: Path, out: Path, method: str = DEFAULT_METHOD) -> Work:
-    from edgeq.exporting.graphs.graph import clean, read_onnx
+    from edgeq.exporting.graphs.graph import read_onnx
     from edgeq.exporting.onnx.writer import FloatModel
+    from edgeq.exporting.passes.cleaning import clean
 
     assert artifact.preprocessing is not None
     graph = read_onnx(artifact.path)

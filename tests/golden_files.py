@@ -31,12 +31,15 @@ from edgeq.calibration.collector import calibrated_tensors
 from edgeq.calibrators import Histogram, Range
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.exporting.artifact import Artifact, Preprocessing
-from edgeq.exporting.graphs.graph import WEIGHTED_OPS, clean, convert_opset, make_static, read_onnx
+from edgeq.exporting.graphs.graph import WEIGHTED_OPS, read_onnx
 from edgeq.exporting.jobs import FileJob
 from edgeq.exporting.onnx.simulated_bits import simulate
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph, write_dynamic, write_fp16, write_fp32
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
+from edgeq.exporting.passes.cleaning import clean
+from edgeq.exporting.passes.opset import convert_opset
+from edgeq.exporting.passes.sizes import make_static
 from edgeq.exporting.planning.keep import resolve_keep
 from edgeq.exporting.tflite.graph import read_graph, rename_tensors, unpack
 from edgeq.exporting.tflite.plan import observed_tensors
@@ -249,7 +252,7 @@ def _of_onnx(path: str, folder: Path) -> Iterator[tuple[str, Artifact]]:
     graph = read_onnx(DATA / path)
     make_static(graph)
     clean(graph)
-    graph = convert_opset(graph, 18)
+    convert_opset(graph, 18)
     clean(graph)
     fold_batchnorm(graph)
     model = FloatModel("real", graph, _SPEC)

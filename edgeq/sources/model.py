@@ -12,20 +12,11 @@ from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import PreparedInputs
-from edgeq.exporting.graphs.graph import (
-    clean,
-    convert_opset,
-    infer_shapes,
-    make_static,
-    read_onnx,
-    set_input_size,
-    specs,
-)
+from edgeq.exporting.graphs.graph import read_onnx, specs
 from edgeq.exporting.onnx.writer import FloatModel
-from edgeq.exporting.passes.attention_scale import fold_attention_scale
-from edgeq.exporting.passes.batchnorm import FoldReport, fold_batchnorm
-from edgeq.exporting.passes.gelu import fuse_gelu
-from edgeq.exporting.passes.layernorm import fold_layernorm_affine
+from edgeq.exporting.passes.batchnorm import fold_batchnorm
+from edgeq.exporting.passes.order import SIMPLIFYING, reading, run_passes
+from edgeq.exporting.passes.report import RewriteReport
 from edgeq.inputs.presets import Labels, Preset, load_preset, parse_labels, preset_names, require_channels
 from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
 from edgeq.models.vit_configs import VITS, VitConfig
@@ -85,7 +76,7 @@ class OpenedModel:
 
     model: FloatModel
     module: torch.nn.Module | None
-    folded: FoldReport
+    folded: RewriteReport
 
 
 def open_model(request: ModelRequest) -> OpenedModel:
@@ -164,18 +155,12 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     if request.weights is not None:
         raise InputError(f"`weights` {request.weights}: an ONNX file holds its weights already; omit `weights`")
     graph = read_onnx(path)
-    if request.size is not None:
-        set_input_size(graph, *request.size)
-    if not request.dynamic_batch:
-        make_static(graph)
-    elif all(value.shape and isinstance(value.shape[0], int) for value in graph.graph.inputs):
+    if request.dynamic_batch and all(value.shape and isinstance(value.shape[0], int) for value in graph.graph.inputs):
         raise InputError(
             f"`dynamic_batch`: {path.name} is fixed to the input shape {graph.graph.inputs[0].shape}; omit "
             "`dynamic_batch`, or export the file with a free batch"
         )
-    clean(graph)
-    graph = convert_opset(graph, request.opset)
-    clean(graph)
+    run_passes(graph, reading(request.opset, request.size, dynamic_batch=request.dynamic_batch))
     channels, size = _static_image(graph)
     preset_name = _require_preset(request, path.name)
     preset = load_preset(preset_name, size)
@@ -237,15 +222,13 @@ def _open_torch(request: ModelRequest) -> OpenedModel:
 def _assemble(
     request: ModelRequest, name: str, graph: ir.Model, module: torch.nn.Module | None, preset: Preset
 ) -> OpenedModel:
-    folded = fold_batchnorm(graph)
-    infer_shapes(graph)
-    fuse_gelu(graph)
-    for rewrite in (fold_attention_scale, fold_layernorm_affine):
-        for node, reason in rewrite(graph).left.items():
-            _log.debug("%s: %s is left as it is: %s", rewrite.__name__, node, reason)
+    reports = run_passes(graph, SIMPLIFYING)
+    for rewrite, report in reports.items():
+        for node, reason in report.left.items():
+            _log.debug("%s: %s is left as it is: %s", rewrite, node, reason)
     labels = preset.labels if request.labels is None else parse_labels(request.labels)
     model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels)
-    return OpenedModel(model, module, folded)
+    return OpenedModel(model, module, reports[fold_batchnorm.__name__])
 
 
 def _check_patches(reference: str, config: VitConfig, size: ImageSize) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from edgeq.errors import ModelError
-from edgeq.exporting.graphs.graph import clean, convert_opset, require_onnx
+from edgeq.exporting.graphs.graph import require_onnx
+from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.gelu import fuse_gelu
+from edgeq.exporting.passes.opset import convert_opset
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -77,7 +79,7 @@ def export_torch(
     model = ir.from_proto(program.model_proto)
     clean(model)
     if opset < _NATIVE_OPSET:
-        model = convert_opset(model, opset)
+        convert_opset(model, opset)
         clean(model)
     fuse_gelu(model)
     return model

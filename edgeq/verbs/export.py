@@ -169,7 +169,7 @@ class _Export:
         jobs = {each.name: self._job(model, kept, ranges, own.get(each.name), inputs) for each in formats}
         check = _Check(inputs, reference, output_groups(model.graph), self._measure(model.preprocessing))
         files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
-        return ExportResult(model, opened.folded.folded, opened.folded.left, tuple(files), path)
+        return ExportResult(model, len(opened.folded.done), dict(opened.folded.left), tuple(files), path)
 
     def from_file(self, source: FileFormat) -> ExportResult:
         """Writes the files of a float file of a format with a form of its own."""

@@ -18,8 +18,8 @@ from edgeq.calibration.statistics.channel_means import ChannelMeans
 from edgeq.calibration.statistics.second_moments import SecondMoments
 from edgeq.calibrators import Histogram
 from edgeq.exporting.artifact import Preprocessing
-from edgeq.exporting.graphs.graph import clean
 from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.passes.cleaning import clean
 from edgeq.inputs import ImageFile, Item, UnreadableImages, image_files
 from edgeq.inputs.images import list_images
 from tests.calibration.test_statistics import ZEROS

@@ -21,8 +21,8 @@ from edgeq.evaluation import exact_comparison
 from edgeq.evaluation.exact_comparison import ComparedImages, measure_onnx, measure_tflite, with_signal
 from edgeq.evaluation.output_difference import compare
 from edgeq.exporting.artifact import Artifact, Preprocessing
-from edgeq.exporting.graphs.graph import clean
 from edgeq.exporting.onnx.writer import FloatModel, write_artifact, write_dynamic, write_int8
+from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.signal.output_groups import WHOLE, output_groups
 from edgeq.exporting.signal.ratio import EQUAL_DB
 from edgeq.exporting.tflite import writer as tflite_writer

@@ -10,18 +10,24 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from edgeq.exporting.graphs.graph import clean
+from edgeq.exporting.passes.cleaning import clean
+from edgeq.exporting.passes.opset import convert_opset
 from tests import exact
 
 
 def graph(text: str, weights: dict[str, np.ndarray] | None = None) -> ir.Model:
     """Returns the cleaned model of an ONNX text; `weights` become initializers."""
-    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 18]> {text}')
-    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in (weights or {}).items())
-    onnx.checker.check_model(proto)
-    model = ir.from_proto(proto)
+    model = parse(text, weights)
     clean(model)
     return model
+
+
+def parse(text: str, weights: dict[str, np.ndarray] | None = None, *, opset: int = 18) -> ir.Model:
+    """Returns the model of an ONNX text as it is written; `weights` become initializers."""
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> {text}')
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in (weights or {}).items())
+    onnx.checker.check_model(proto)
+    return ir.from_proto(proto)
 
 
 def run(model: ir.Model, *inputs: np.ndarray, optimize: bool = False) -> list[np.ndarray]:
@@ -51,6 +57,13 @@ def operators_in_onnxruntime(model: ir.Model, folder: Path) -> Counter[str]:
 def copy(model: ir.Model) -> ir.Model:
     """Returns a deep copy."""
     return ir.from_proto(ir.to_proto(model))
+
+
+def in_opset(model: ir.Model, opset: int) -> ir.Model:
+    """Returns a copy in another opset."""
+    result = copy(model)
+    convert_opset(result, opset)
+    return result
 
 
 def ops(model: ir.Model) -> list[str]:

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.exporting.graphs.digest import graph_digest
-from edgeq.exporting.graphs.graph import clean, convert_opset, infer_shapes, make_static
+from edgeq.exporting.graphs.graph import infer_shapes
+from edgeq.exporting.passes.cleaning import clean
+from edgeq.exporting.passes.sizes import make_static
 from edgeq.sources.torch_export import export_torch
 from tests.exporting import encoders, nets
 from tests.small import SIZE, small_centernet
@@ -165,7 +167,7 @@ def test_forms_of_opsets_have_one_digest(text: str, weights: dict[str, np.ndarra
     model = nets.graph(f"g (float[1,4,6,6] x) => (float[N,A,B,C] y) {{ {text} }}", weights)
     digests = set()
     for opset in TARGETS_OPSETS:
-        converted = convert_opset(nets.copy(model), opset)
+        converted = nets.in_opset(model, opset)
         clean(converted)
         digests.add(graph_digest(converted))
     assert len(digests) == 1

@@ -18,7 +18,7 @@ from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.cli.console import describe_layers
 from edgeq.errors import MismatchError
 from edgeq.exporting.artifact import Artifact, Preprocessing
-from edgeq.exporting.graphs.graph import convert_opset, data_inputs, infer_shapes, read_onnx
+from edgeq.exporting.graphs.graph import data_inputs, infer_shapes, read_onnx
 from edgeq.exporting.onnx.writer import FloatModel, write_fp16, write_int8
 from edgeq.exporting.planning.fp16_audit import audit_fp16, audited_tensors, thinned
 from edgeq.exporting.tensorrt.strong_typing import to_fp16
@@ -250,7 +250,7 @@ def test_both_kinds_of_fp16_files_name_their_islands(tmp_path, target_name):
     """TensorRT 11 finds them in the file; for earlier versions the file is FP32, and the manifest tells the builder."""
     target = get_target(target_name)
     weights = NORM | {"big": 1e4 * nets.normal(1, 16, 16), "w": nets.normal(2, 16, 4)}
-    graph = convert_opset(nets.graph(OVERFLOWING, weights), target.rules.opset)
+    graph = nets.in_opset(nets.graph(OVERFLOWING, weights), target.rules.opset)
     model, x = FloatModel("net", graph, Preprocessing(8, 16)), nets.normal(9, 1, 8, 16)
     names = [str(node.name) for node in graph.graph]
     seen = observe(graph, x)

@@ -102,7 +102,7 @@ def groups_of(text: str) -> list[list[tuple[str, int]]]:
     onnx = pytest.importorskip("onnx")
     import onnx_ir as ir
 
-    from edgeq.exporting.graphs.graph import clean
+    from edgeq.exporting.passes.cleaning import clean
 
     model = ir.from_proto(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}'))
     clean(model)

@@ -67,7 +67,7 @@ def test_the_last_block_runs_for_the_class_token(name: str, opset: int) -> None:
     before, model = graph(name, opset), graph(name, opset)
     last = str(find_transformer(model).blocks - 1)
     queries = {"q"} if name == "clip" else set()
-    layers = move_selections_up(model)
+    layers = move_selections_up(model).done
     assert {parts(model)[layer] for layer in layers} == {f"{last}.{part}" for part in FREED | queries}
     assert parts(model) == parts(before)
     tokens = 16 if name == "deit" else 17
@@ -76,13 +76,13 @@ def test_the_last_block_runs_for_the_class_token(name: str, opset: int) -> None:
         short = part[0] == last and part[2:] in FREED | queries | {"softmax", "residual"}
         assert count % tokens == 0 and computed[part] == (count // tokens if short else count), part
     encoders.assert_computes_the_same(model, before)
-    assert move_selections_up(model) == ()
+    assert not move_selections_up(model).changed
 
 
 @pytest.mark.parametrize("name", [*encoders.ENCODERS, ZOO])
 def test_a_free_batch_stays_free(name: str) -> None:
     before, model = (graph(name, dynamic_batch=True) for _ in range(2))
-    freed = {parts(model)[layer][2:] for layer in move_selections_up(model)}
+    freed = {parts(model)[layer][2:] for layer in move_selections_up(model).done}
     # Torch's own module mixes tokens and batch in one axis between its products and its projection.
     assert freed >= ({"fc1", "fc2"} if name == "torchvision" else FREED)
     encoders.assert_computes_the_same(model, before, batch=3)
@@ -93,7 +93,7 @@ def test_queries_follow_once_the_projection_is_split(name: str) -> None:
     before, model = graph(name), graph(name)
     move_selections_up(model)
     assert split_projections(model).left == {}
-    (queries,) = move_selections_up(model)
+    (queries,) = move_selections_up(model).done
     last = find_transformer(model).blocks - 1
     assert parts(model)[queries] == f"{last}.q"
     computed = rows(model)
@@ -138,7 +138,7 @@ class Pooled(nn.Module):
 def test_where_all_or_other_tokens_are_read_nothing_is_done(read: str) -> None:
     model = export_torch(Pooled(read), torch.zeros(encoders.IMAGE), ["out", "more"], opset=18)
     before = nets.copy(model)
-    assert move_selections_up(model) == ()
+    assert not move_selections_up(model).changed
     assert ir.to_proto(model).SerializeToString(deterministic=True) == ir.to_proto(before).SerializeToString(
         deterministic=True
     )
@@ -195,7 +195,7 @@ def small(body: str) -> ir.Model:
 def test_every_spelling(name: str) -> None:
     body = (MOVED | LEFT)[name]
     model, before = small(body), small(body)
-    assert bool(move_selections_up(model)) == (name in MOVED)
+    assert move_selections_up(model).changed == (name in MOVED)
     x = nets.normal(0, 8, 6)
     for wanted, found in zip(nets.run(before, x, x.T.copy()), nets.run(model, x, x.T.copy()), strict=True):
         assert wanted.shape == found.shape

@@ -195,7 +195,7 @@ def test_linear_layers_as_gemm(name: str, dynamic_batch: bool) -> None:
     model = encoders.exported(name, 18, dynamic_batch=dynamic_batch)
     before = encoders.exported(name, 18, dynamic_batch=dynamic_batch)
     weighted = {node.name for node in before.graph if find_transformer(before).roles.get(str(node.name)) is not None}
-    assert rewrite_linear(model) > 0
+    assert rewrite_linear(model).changed
     assert {node.name for node in model.graph} >= {name for name in weighted if "residual" not in str(name)}
     assert not any(weight_of(node) is not None for node in model.graph if node.op_type == "MatMul")
     for batch in (1, 3) if dynamic_batch else (1,):
@@ -206,7 +206,7 @@ def test_a_bias_of_another_shape_stays_an_add() -> None:
     text = "g (float[2,3,16] x) => (float[2,3,16] y) { h = MatMul(x, w) y = Add(h, b) }"
     weights = {"w": WEIGHTS["wq"], "b": nets.normal(9, 3, 16)}
     model, before = nets.graph(text, weights), nets.graph(text, weights)
-    assert rewrite_linear(model) == 1
+    assert len(rewrite_linear(model).done) == 1
     assert nets.ops(model) == ["Reshape", "Gemm", "Reshape", "Add"]
     x = nets.normal(10, 2, 3, 16)
     np.testing.assert_allclose(nets.run(model, x)[0], nets.run(before, x)[0], rtol=1e-5, atol=1e-5)

@@ -168,7 +168,7 @@ def test_a_factory_makes_a_model(factories):
     request = ModelRequest(f"{factories}:net", preset="imagenet", size=(16, 24))
     opened = open_model(request)
     assert opened.model.name == "net"
-    assert opened.folded.folded + sum(node.op_type == "BatchNormalization" for node in opened.model.graph.graph) <= 1
+    assert len(opened.folded.done) + sum(node.op_type == "BatchNormalization" for node in opened.model.graph.graph) <= 1
     assert [node.op_type for node in opened.model.graph.graph] == ["Conv"]
     assert opened.model.postprocessing == Postprocessing("classification")
 

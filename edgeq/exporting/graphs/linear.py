@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,19 +11,6 @@ from edgeq.exporting.graphs.graph import constant, new_initializer, weight_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-
-@dataclass(frozen=True)
-class RewriteReport:
-    """What an exact rewrite did.
-
-    Attributes:
-        done: Names of the nodes that were rewritten, in graph order.
-        left: Node name -> reason, for those that the rewrite is for but could not be applied to.
-    """
-
-    done: tuple[str, ...]
-    left: Mapping[str, str]
 
 
 @dataclass(frozen=True)

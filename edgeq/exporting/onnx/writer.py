@@ -19,9 +19,8 @@ from edgeq.exporting.jobs import Companion, PlannedModel
 from edgeq.exporting.onnx.dynamic import insert_dynamic
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
-from edgeq.exporting.passes.gemm import rewrite_linear
-from edgeq.exporting.passes.packed_projection import split_projections
-from edgeq.exporting.passes.token_selection import move_selections_up
+from edgeq.exporting.passes.order import for_engine, for_integers, run_passes
+from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.planning.fp16_audit import audit_fp16
 from edgeq.exporting.planning.keep import Kept, VitPlan
 from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_plan
@@ -78,9 +77,7 @@ def engine_graph(model: FloatModel, target: Target) -> ir.Model:
     Tensors keep their names and values, or hold a part of what they held, so that the model's ranges are theirs.
     """
     graph = model.copy_graph()
-    if target.rules.split_projections:
-        split_projections(graph)  # first: queries that are apart are computed for the chosen tokens alone, too
-    move_selections_up(graph)
+    run_passes(graph, for_engine(target.rules))
     return graph
 
 
@@ -169,10 +166,8 @@ def quantizable_graph(model: FloatModel, target: Target) -> tuple[ir.Model, int]
     Every plan of a file with calibrated ranges is made for this graph.
     """
     graph = engine_graph(model, target)
-    rewritten = rewrite_conv_transpose(graph) if target.rules.rewrite_conv_transpose else 0
-    if target.rules.rewrite_linear:
-        rewrite_linear(graph)
-    return graph, rewritten
+    reports = run_passes(graph, for_integers(target.rules))
+    return graph, len(reports.get(rewrite_conv_transpose.__name__, RewriteReport()).done)
 
 
 def plan_int8(

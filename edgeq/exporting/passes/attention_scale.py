@@ -25,8 +25,9 @@ import numpy as np
 
 from edgeq.exporting.graphs.channels import follow_channels
 from edgeq.exporting.graphs.graph import constant, drop_unused, walk
-from edgeq.exporting.graphs.linear import Linear, RewriteReport, linear_of
+from edgeq.exporting.graphs.linear import Linear, linear_of
 from edgeq.exporting.graphs.moves import REARRANGES, moved_from
+from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -19,19 +19,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.exporting.graphs.graph import WEIGHTED_OPS, constant, new_initializer, walk, weight_of
+from edgeq.exporting.graphs.graph import WEIGHTED_OPS, constant, infer_shapes, new_initializer, walk, weight_of
 from edgeq.exporting.graphs.linear import set_constant
+from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-
-@dataclass(frozen=True)
-class FoldReport:
-    """How many BatchNormalization nodes were folded, and node name -> reason for those that could not be."""
-
-    folded: int
-    left: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -42,22 +35,24 @@ class _Affine:
     shift: np.ndarray
 
 
-def fold_batchnorm(model: ir.Model) -> FoldReport:
+def fold_batchnorm(model: ir.Model) -> RewriteReport:
     """Folds what can be folded, in place, and returns what was done.
 
     Args:
-        model: A cleaned graph (`edgeq.exporting.graphs.graph.clean`).
+        model: A cleaned graph (`edgeq.exporting.passes.cleaning.clean`).
     """
-    folded, left = 0, {}
+    done, left = [], {}
     for node in walk(model):
         if node.op_type != "BatchNormalization":
             continue
+        name = node.name or node.outputs[0].name or "?"
         reason = _fold(model, node)
         if reason is None:
-            folded += 1
+            done.append(name)
         else:
-            left[node.name or node.outputs[0].name or "?"] = reason
-    return FoldReport(folded, left)
+            left[name] = reason
+    infer_shapes(model)
+    return RewriteReport(tuple(done), left)
 
 
 def _fold(model: ir.Model, node: ir.Node) -> str | None:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.exporting.graphs.graph import constant, drop_unused, new_initializer, walk, weight_of
+from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def rewrite_conv_transpose(model: ir.Model) -> int:
-    """Rewrites every 4x4, stride 2, padding 1 ConvTranspose, in place, and returns how many.
+def rewrite_conv_transpose(model: ir.Model) -> RewriteReport:
+    """Rewrites every 4x4, stride 2, padding 1 ConvTranspose, in place, and returns which.
 
     A ReLU behind it moves before the DepthToSpace, so that engines fuse it into the Conv. Names of tensors that remain
     stay, so that their ranges hold.
@@ -27,14 +28,14 @@ def rewrite_conv_transpose(model: ir.Model) -> int:
     Args:
         model: A cleaned graph.
     """
-    count = 0
+    done = []
     for node in walk(model):
         weight = weight_of(node)
         if node.op_type == "ConvTranspose" and weight is not None and _fits(node, weight):
             _rewrite(model, node, weight)
-            count += 1
+            done.append(node.name or "?")
     drop_unused(model)
-    return count
+    return RewriteReport(tuple(done))
 
 
 def _fits(node: ir.Node, weight: np.ndarray) -> bool:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.exporting.graphs.graph import constant, drop_unused, new_initializer, opset_of, walk
+from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -42,21 +43,21 @@ _REACH = 6
 """The most operators between the Erf or Tanh and either end of a GELU."""
 
 
-def fuse_gelu(model: ir.Model) -> int:
-    """Rewrites every decomposed GELU, in place, and returns how many.
+def fuse_gelu(model: ir.Model) -> RewriteReport:
+    """Rewrites every decomposed GELU, in place, and returns which, by their Erf or Tanh.
 
     Args:
         model: A cleaned graph.
     """
-    count = 0
+    done = []
     for node in walk(model):
         if node.op_type in ("Erf", "Tanh") and node.graph is not None:
             ends = _find(node)
             if ends is not None:
                 _replace(model, *ends, approximate=node.op_type == "Tanh")
                 drop_unused(model)
-                count += 1
-    return count
+                done.append(node.name or "?")
+    return RewriteReport(tuple(done))
 
 
 # Rules 1 and 3 ------------------------------------------------------------------------------------------------------

@@ -20,24 +20,25 @@ import numpy as np
 
 from edgeq.exporting.graphs.graph import new_initializer, walk, weight_of
 from edgeq.exporting.graphs.linear import Linear, linear_of
+from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def rewrite_linear(model: ir.Model) -> int:
-    """Rewrites every linear layer, in place, and returns how many.
+def rewrite_linear(model: ir.Model) -> RewriteReport:
+    """Rewrites every linear layer, in place, and returns which.
 
     Args:
         model: A cleaned graph with shapes; one dimension of an activation may be free.
     """
-    count = 0
+    done = []
     for node in walk(model):
         layer = linear_of(node) if node.op_type == "MatMul" else None
         if layer is not None and _has_rows(node.inputs[0]):
             _rewrite(model, layer)
-            count += 1
-    return count
+            done.append(node.name or "?")
+    return RewriteReport(tuple(done))
 
 
 def _has_rows(value: ir.Value | None) -> bool:

@@ -22,7 +22,8 @@ import numpy as np
 
 from edgeq.exporting.graphs.channels import follow_channels
 from edgeq.exporting.graphs.graph import constant, walk
-from edgeq.exporting.graphs.linear import Linear, RewriteReport, linear_of, set_constant
+from edgeq.exporting.graphs.linear import Linear, linear_of, set_constant
+from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,9 +22,10 @@ import numpy as np
 
 from edgeq.exporting.graphs.channels import move
 from edgeq.exporting.graphs.graph import drop_unused, new_initializer, walk
-from edgeq.exporting.graphs.linear import Linear, RewriteReport, linear_of
+from edgeq.exporting.graphs.linear import Linear, linear_of
 from edgeq.exporting.graphs.moves import REARRANGES
 from edgeq.exporting.graphs.transformer import find_transformer
+from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from edgeq.errors import InputError
-from edgeq.exporting.graphs.linear import RewriteReport
 from edgeq.exporting.passes.layernorm import NormedLinears, normed_linears
+from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir

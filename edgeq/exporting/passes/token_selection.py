@@ -26,6 +26,7 @@ import numpy as np
 from edgeq.exporting.graphs.axis_parts import Choice, choice_of, inputs_for
 from edgeq.exporting.graphs.graph import constant, drop_unused, new_initializer, walk
 from edgeq.exporting.graphs.moves import REARRANGES
+from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -42,7 +43,7 @@ class _Step:
     inputs: dict[int, Choice]
 
 
-def move_selections_up(model: ir.Model) -> tuple[str, ...]:
+def move_selections_up(model: ir.Model) -> RewriteReport:
     """Moves every choice of tokens as far up as it goes, in place.
 
     Tensors keep their names, but those that are passed hold the chosen tokens alone.
@@ -57,7 +58,7 @@ def move_selections_up(model: ir.Model) -> tuple[str, ...]:
     while layers := _move_one(model):
         done += [name for name in layers if name not in done]
     drop_unused(model)
-    return tuple(done)
+    return RewriteReport(tuple(done))
 
 
 def _move_one(model: ir.Model) -> list[str]:

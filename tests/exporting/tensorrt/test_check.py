@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.errors import InputError
-from edgeq.exporting.graphs.graph import convert_opset, read_onnx
+from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.exporting.tensorrt.check import Checked, check_graph, parse_version
 from edgeq.exporting.tensorrt.strong_typing import to_fp16
 from edgeq.targets import get_target
@@ -151,12 +151,12 @@ def test_the_sentence_says_what_was_found_and_what_is_wanted():
 )
 def test_our_graphs_are_clean_in_both_typings(text, weights, shape):
     model, x = nets.graph(text, weights), nets.normal(9, *shape)
-    result, plan = quantized(convert_opset(model, JETSON.opset), x, JETSON)
+    result, plan = quantized(nets.in_opset(model, JETSON.opset), x, JETSON)
     checked = check_graph(nets.copy(result), (8, 6))
     assert checked.findings == ()
     kept = {decision.name for decision in plan.decisions if decision.is_float}
     assert set(checked.float_layers) == kept
-    strong, _ = quantized(convert_opset(model, TRT11.opset), x, TRT11)
+    strong, _ = quantized(nets.in_opset(model, TRT11.opset), x, TRT11)
     to_fp16(strong)
     assert check_graph(strong, (11, 0)).findings == ()
 

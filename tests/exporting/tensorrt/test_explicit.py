@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.errors import ModelError
-from edgeq.exporting.graphs.graph import constant, convert_opset
+from edgeq.exporting.graphs.graph import constant
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.planning.plan import make_plan
 from edgeq.exporting.planning.selection import select_layers
@@ -137,7 +137,7 @@ def test_deconvolutions_stay_float_and_are_named():
 
 
 def strongly_typed(model: ir.Model, inputs: np.ndarray, rules: Rules) -> ir.Model:
-    result, _ = quantized(convert_opset(model, rules.opset), inputs, rules)
+    result, _ = quantized(nets.in_opset(model, rules.opset), inputs, rules)
     to_fp16(result)
     return result
 

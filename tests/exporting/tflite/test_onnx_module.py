@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from edgeq.errors import ModelError
-from edgeq.exporting.graphs.graph import clean
+from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.tflite.convert import convert_module
 from edgeq.exporting.tflite.onnx_module import onnx_to_torch
 from edgeq.exporting.tflite.onnx_operations import OPERATIONS

@@ -1,0 +1,118 @@
+"""The one table of graph passes: what each needs, what it leaves, and in which order they run.
+
+A pass is a function that changes a graph in place, computes the same, and returns what it did. A new one is a file in
+this folder and an entry in its stage:
+
+- `reading`: a graph as somebody wrote it becomes one that edgeq works on.
+- `SIMPLIFYING`: operators become fewer and layers larger. What comes out is the float graph of every file: ranges,
+  names and digests are those of its tensors.
+- `for_engine`: the copy of it that a target's files are made from.
+- `for_integers`: further, the operators that the target quantizes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from edgeq.exporting.passes.attention_scale import fold_attention_scale
+from edgeq.exporting.passes.batchnorm import fold_batchnorm
+from edgeq.exporting.passes.cleaning import clean
+from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
+from edgeq.exporting.passes.gelu import fuse_gelu
+from edgeq.exporting.passes.gemm import rewrite_linear
+from edgeq.exporting.passes.layernorm import fold_layernorm_affine
+from edgeq.exporting.passes.opset import convert_opset
+from edgeq.exporting.passes.packed_projection import split_projections
+from edgeq.exporting.passes.report import RewriteReport
+from edgeq.exporting.passes.sizes import make_static, set_input_size
+from edgeq.exporting.passes.token_selection import move_selections_up
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeq.targets import Rules
+
+Property = Literal["static", "opset", "clean", "shapes", "batchnorm"]
+"""What holds for a graph.
+
+- `static`: no dimension of an input is free.
+- `opset`: it is in the opset that was asked for.
+- `clean`: no functions, constants are initializers, nothing is unused, everything has a name of its own.
+- `shapes`: shapes are inferred.
+- `batchnorm`: BatchNormalization is folded where it can be.
+"""
+
+
+@dataclass(frozen=True)
+class GraphPass:
+    """One entry of the table.
+
+    Attributes:
+        run: The pass.
+        needs: What must hold before it.
+        leaves: What holds behind it.
+        undoes: What need not hold behind it any more.
+    """
+
+    run: Callable[[ir.Model], RewriteReport]
+    needs: frozenset[Property] = field(default=frozenset())
+    leaves: frozenset[Property] = field(default=frozenset())
+    undoes: frozenset[Property] = field(default=frozenset())
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        run = self.run.func if isinstance(self.run, functools.partial) else self.run
+        return run.__name__
+
+
+def reading(opset: int, size: tuple[int, int] | None = None, *, dynamic_batch: bool = False) -> tuple[GraphPass, ...]:
+    """Returns the passes that bring a graph as somebody wrote it into the form that edgeq works on.
+
+    Args:
+        opset: ONNX opset wanted.
+        size: Height and width in pixels for an image input that leaves them free.
+        dynamic_batch: Whether a free batch dimension stays free.
+    """
+    sizes = [] if size is None else [GraphPass(functools.partial(set_input_size, height_px=size[0], width_px=size[1]))]
+    static = [] if dynamic_batch else [GraphPass(make_static, leaves=frozenset({"static"}))]
+    tidy = GraphPass(clean, leaves=frozenset({"clean", "shapes"}))
+    version = GraphPass(
+        functools.partial(convert_opset, opset=opset),
+        needs=frozenset({"clean", "shapes"}),
+        leaves=frozenset({"opset"}),
+        undoes=frozenset({"clean", "shapes"}),
+    )
+    return (*sizes, *static, tidy, version, tidy)
+
+
+_TIDY: frozenset[Property] = frozenset({"clean", "shapes"})
+
+SIMPLIFYING = (
+    GraphPass(fold_batchnorm, needs=_TIDY, leaves=frozenset({"batchnorm"})),
+    GraphPass(fuse_gelu, needs=_TIDY),
+    GraphPass(fold_attention_scale, needs=_TIDY),
+    GraphPass(fold_layernorm_affine, needs=_TIDY | {"batchnorm"}),
+)
+
+
+def for_engine(rules: Rules) -> tuple[GraphPass, ...]:
+    """Returns the passes that save work: tensors keep their names and values, or hold a part of what they held."""
+    # First: queries that are apart are computed for the chosen tokens alone, too.
+    split = [GraphPass(split_projections, needs=_TIDY)] if rules.split_projections else []
+    return (*split, GraphPass(move_selections_up, needs=_TIDY))
+
+
+def for_integers(rules: Rules) -> tuple[GraphPass, ...]:
+    """Returns the passes that write operators as the target quantizes them."""
+    transposed = [GraphPass(rewrite_conv_transpose, needs=_TIDY)] if rules.rewrite_conv_transpose else []
+    linear = [GraphPass(rewrite_linear, needs=_TIDY)] if rules.rewrite_linear else []
+    return (*transposed, *linear)
+
+
+def run_passes(model: ir.Model, passes: Sequence[GraphPass]) -> dict[str, RewriteReport]:
+    """Runs passes in their order, in place, and returns name -> what each did; the last time where one runs twice."""
+    return {each.name: each.run(model) for each in passes}
