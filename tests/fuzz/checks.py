@@ -121,18 +121,22 @@ class Expected:
         return [each.name for each in self.subject.model.graph.output]
 
     @cached_property
+    def jumping(self) -> set[str]:
+        """Tensors that may jump where the image changes a little."""
+        return jumping_tensors(self.model)
+
+    @cached_property
     def smooth(self) -> list[bool]:
         """Whether each output is a float that does not jump where the image changes a little."""
-        jumping = jumping_tensors(self.subject.model)
         kinds = [array.dtype.kind for array in self.outputs[0]]
-        return [name not in jumping and kind == "f" for name, kind in zip(self.names, kinds, strict=True)]
+        return [name not in self.jumping and kind == "f" for name, kind in zip(self.names, kinds, strict=True)]
 
     @cached_property
     def _noisy(self) -> tuple[Noisy, list[Arrays]]:
         tensors = float_tensors(self.model)
         values = observed(self.model, tensors, self.feeds)
-        # Operators that give an empty result or sequences take no noise.
-        tensors = [name for name in tensors if all(each[name].size for each in values)]
+        # What jumps may change its shape with the noise.
+        tensors = [name for name in tensors if all(each[name].size for each in values) and name not in self.jumping]
         weights = [each.name for each in self.model.graph.initializer if each.data_type == 1 and len(each.dims) > 1]
         return Noisy(self.model, tensors, weights), [{name: each[name] for name in tensors} for each in values]
 
@@ -496,7 +500,7 @@ def int8_spread(target: Target, planned: Planned, expected: Expected) -> list[Sp
         if off.max(initial=0) > 0.51:
             raise Fault(f"int8 for {target.name}: weights", f"{name}: off by {off.max():.2f} steps")
         weights[source] = np.broadcast_to(scale / 2, weight.integers.shape).astype(np.float32)
-    tensors = [name for name in plan.tensors if name in computed]
+    tensors = [name for name in plan.tensors if name in computed and name not in expected.jumping]
 
     def half(name: str, array: NDArray[Any]) -> NDArray[Any]:
         return np.full(array.shape, plan.tensors[name].scale / 2, array.dtype)
@@ -532,7 +536,7 @@ def dynamic_spread(model: FloatModel, target: Target, expected: Expected) -> lis
     inputs = {each.name for each in proto.graph.input}
     read = list(dict.fromkeys(str(node.inputs[0].name) for node in nodes if node.inputs[0] is not None))
     constants = {each.name for each in proto.graph.initializer}
-    tensors = [name for name in read if name not in inputs and name not in constants]
+    tensors = [name for name in read if name not in inputs | constants | expected.jumping]
     values = observed(proto, tensors, expected.feeds)
     weights = {}
     for node in nodes:

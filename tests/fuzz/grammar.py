@@ -169,16 +169,40 @@ def finish(b: Builder, image: Value, used: Sequence[str]) -> Subject:
     if not ends:
         raise Unsuitable
     ends = [_renamed(b, value) if b.chance(10) else value for value in ends]
-    initializers = [each for each in b.initializers]
-    inputs = [_declared(image, b.free_batch)]
+    inputs = [_declared(image, image.shape)]
     if b.opset <= 8:  # files of that age list their weights among the inputs
-        inputs += [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in initializers]
-    outputs = [_declared(value, b.free_batch and value.rank > 0, known=value.rank > 0) for value in ends]
-    graph = helper.make_graph(b.nodes, "fuzz", inputs, outputs, initializers)
+        inputs += [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in b.initializers]
+    outputs = [_declared(value, value.shape) for value in ends]
+    graph = helper.make_graph(b.nodes, "fuzz", inputs, outputs, b.initializers)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=_IR_VERSIONS.get(b.opset, 10)
     )
+    if b.free_batch:
+        _free(model, image)
     return Subject(model, b.integer(0, 99), b.free_batch and b.chance(60), tuple(used))
+
+
+def _free(model: onnx.ModelProto, image: Value) -> None:
+    """Frees the batch, and declares the outputs by what inference makes of two batches of other sizes."""
+    sizes = []
+    for batch in (1, 2):
+        copied = onnx.ModelProto()
+        copied.CopyFrom(model)
+        copied.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+        for each in copied.graph.output:
+            each.type.tensor_type.ClearField("shape")
+        try:
+            inferred = onnx.shape_inference.infer_shapes(copied, data_prop=True)
+        except onnx.shape_inference.InferenceError as error:
+            raise Unsuitable from error
+        sizes.append([[dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in inferred.graph.output])
+    model.graph.input[0].CopyFrom(_declared(image, ["N", *image.shape[1:]]))
+    for output, one, other in zip(list(model.graph.output), *sizes, strict=True):
+        known = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
+        if one != known or len(other) != len(one):
+            raise Unsuitable
+        dims = [length if length == of_two else "N" for length, of_two in zip(one, other, strict=True)]
+        output.CopyFrom(helper.make_tensor_value_info(output.name, output.type.tensor_type.elem_type, dims))
 
 
 def _renamed(b: Builder, value: Value) -> Value:
@@ -187,11 +211,8 @@ def _renamed(b: Builder, value: Value) -> Value:
     return b.many(operator, [value], 1)[0]
 
 
-def _declared(value: Value, free_batch: bool, known: bool = True) -> onnx.ValueInfoProto:
-    dims: list[int | str] = list(value.shape)
-    if free_batch and dims:
-        dims[0] = "N"
-    return helper.make_tensor_value_info(value.name, value.kind, dims if known else value.shape)
+def _declared(value: Value, dims: Sequence[int | str]) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(value.name, value.kind, dims)
 
 
 def alone(operator: str, choices: Choices, opsets: Sequence[int], behind: int = 0) -> Subject:

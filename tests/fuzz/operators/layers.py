@@ -197,8 +197,9 @@ def mean_variance(b: Builder, x: Value) -> Value:
     return b.node("MeanVarianceNormalization", [x], axes=[2, 3], shape=x.shape)
 
 
-@maker("Softmax", "LogSoftmax", "Hardmax", weight=4)
-def softmax(b: Builder, x: Value, operator: str) -> Value:
+@maker("Softmax", "LogSoftmax", weight=4)
+@maker("Hardmax", weight=1, jumps=True)
+def softmax(b: Builder, x: Value, operator: str = "Hardmax") -> Value:
     if b.opset < 13 and b.chance(30):
         return b.node(operator, [x])
     axis = b.axis(x)
