@@ -35,7 +35,7 @@ from edgeq.sources.formats import ONNX, TENSORRT_CACHE
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
 from tests.fuzz.grammar import Subject
-from tests.fuzz.noise import Arrays, Noisy, Spread, float_tensors, nameless, observed, run, session, snr_db, spreads
+from tests.fuzz.noise import FLOATS, Arrays, Noisy, Spread, float_tensors, nameless, observed, run, session, snr_db, spreads
 
 TARGETS = ("x86", "x86-ort", "jetson-orin", "jetson-orin-trt11", "arm")
 """Targets that take ONNX files."""
@@ -156,9 +156,15 @@ def jumping_tensors(model: onnx.ModelProto) -> set[str]:
     jumps = {maker.operator for maker in MAKERS.values() if maker.jumps}
     found: set[str] = set()
     for node in model.graph.node:
-        if node.op_type in jumps or found.intersection(node.input):
+        if node.op_type in jumps or _cuts_off(node) or found.intersection(node.input):
             found.update(node.output)
     return found
+
+
+def _cuts_off(node: onnx.NodeProto) -> bool:
+    """Returns whether a node makes integers or truths of numbers."""
+    to = next((each.i for each in node.attribute if each.name == "to"), onnx.TensorProto.FLOAT)
+    return node.op_type == "Cast" and to not in FLOATS
 
 
 def check(subject: Subject, targets: Sequence[str] = TARGETS, *, openvino: bool = False) -> None:

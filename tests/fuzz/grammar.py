@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from tests.fuzz.builder import Builder, Unsuitable, Value
 from tests.fuzz.choices import Choices, Drawn, chance, pick
 from tests.fuzz.operators import MAKERS, Maker
+from tests.fuzz.operators.control import OWN_DOMAIN, own_function
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -27,7 +28,7 @@ MOST_STEPS = 8
 _IR_VERSIONS = {7: 3, 8: 3, 9: 4, 10: 5, 11: 6, 12: 7, 13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9, 21: 10}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Subject:
     """A model to export.
 
@@ -42,6 +43,9 @@ class Subject:
     seed: int = 0
     keeps_batch: bool = False
     operators: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return self.text
 
     @property
     def free_batch(self) -> bool:
@@ -157,18 +161,18 @@ def _step(b: Builder, makers: Collection[Maker]) -> list[str]:
     return [maker.operator]
 
 
-def finish(b: Builder, image: Value, used: Sequence[str]) -> Subject:
-    """Returns the model of what was built: what nothing reads is an output, and sometimes more."""
+def finish(b: Builder, image: Value, used: Sequence[str], *, plain: bool = False) -> Subject:
+    """Returns the model of what was built: what nothing reads is an output, and sometimes more, unless `plain`."""
     ends = [
         value for value in b.computed
         if value is not image and value.kind != TensorProto.UNDEFINED and value.name not in b.read
     ]  # fmt: skip
     inner = [value for value in b.computed[1:] if value.name in b.read and value.kind == TensorProto.FLOAT]
-    if inner and b.chance(20):
+    if inner and not plain and b.chance(20):
         ends.append(b.pick(inner))
     if not ends:
         raise Unsuitable
-    ends = [_renamed(b, value) if b.chance(10) else value for value in ends]
+    ends = [_renamed(b, value) if not plain and b.chance(10) else value for value in ends]
     inputs = [_declared(image, image.shape)]
     if b.opset <= 8:  # files of that age list their weights among the inputs
         inputs += [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in b.initializers]
@@ -177,6 +181,10 @@ def finish(b: Builder, image: Value, used: Sequence[str]) -> Subject:
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", b.opset)], ir_version=_IR_VERSIONS.get(b.opset, 10)
     )
+    if any(node.domain == OWN_DOMAIN for node in b.nodes):
+        model.ir_version = max(model.ir_version, 8)
+        model.opset_import.append(helper.make_opsetid(OWN_DOMAIN, 1))
+        model.functions.append(own_function(b.opset))
     if b.free_batch:
         _free(model, image)
     return Subject(model, b.integer(0, 99), b.free_batch and b.chance(60), tuple(used))
@@ -234,7 +242,7 @@ def alone(operator: str, choices: Choices, opsets: Sequence[int], behind: int = 
                 result = maker.make(b, x)
                 if result.is_float and behind:
                     b.node("Relu", [result])
-                return finish(b, image, [operator])
+                return finish(b, image, [operator], plain=True)
             except Unsuitable:
                 continue
     raise Unsuitable

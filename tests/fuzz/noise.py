@@ -22,7 +22,8 @@ from tests import exact
 
 Arrays = dict[str, NDArray[Any]]
 
-_FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
+FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
+"""Types of floating-point tensors."""
 
 
 def session(model: onnx.ModelProto, *, optimize: bool = False) -> Any:
@@ -59,7 +60,7 @@ def float_tensors(model: onnx.ModelProto) -> list[str]:
         each.name: each.type.tensor_type.elem_type
         for each in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input)
     }
-    return [name for node in model.graph.node for name in node.output if kinds.get(name) in _FLOATS]
+    return [name for node in model.graph.node for name in node.output if kinds.get(name) in FLOATS]
 
 
 def observed(model: onnx.ModelProto, names: Sequence[str], feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[Arrays]:

@@ -13,14 +13,6 @@ from tests.fuzz.operators.layers import as_rank, scaled
 from tests.fuzz.operators.table import maker
 
 
-def _info(value: Value, name: str | None = None) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name or value.name, value.kind, value.shape)
-
-
-def _free(value: Value) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(value.name, value.kind, None)
-
-
 @maker("If", weight=2)
 def if_(b: Builder, x: Value) -> Value:
     """Two branches that read a tensor of the graph around them; the condition depends on the image or on nothing."""
@@ -170,8 +162,16 @@ def integers(b: Builder, x: Value, operator: str) -> Value:
     return b.node("Mul", [b.node("Cast", [total], to=TensorProto.FLOAT), b.constant(np.float32(0.03 / 60))])
 
 
-@maker("a function of the file", weight=0)
+OWN_DOMAIN = "fuzz.local"
+
+
+@maker("a function of the file")
 def function(b: Builder, x: Value) -> Value:
-    return b.many("Twice", [x], 1, shapes=[x.shape], kinds=[x.kind], domain="fuzz.local")[0]
+    b.since(13)
+    return b.many("Twice", [x], 1, shapes=[x.shape], kinds=[x.kind], domain=OWN_DOMAIN)[0]
 
 
+def own_function(opset: int) -> onnx.FunctionProto:
+    """Returns what a file has to hold whose nodes call it."""
+    nodes = [helper.make_node("Add", ["x", "x"], ["sum"], "n0"), helper.make_node("Tanh", ["sum"], ["y"], "n1")]
+    return helper.make_function(OWN_DOMAIN, "Twice", ["x"], ["y"], nodes, [helper.make_opsetid("", opset)])
