@@ -64,6 +64,10 @@ def _quantized_tensors(model: FloatModel, further: Sequence[Target] = ()) -> lis
     chosen = [select_layers(model.graph, each, vit_plan=plan) for each in rules for plan in plans]
     observed = observed_tensors(model.graph, chosen)
     outputs = [str(value.name) for value in model.graph.graph.outputs]
+    if any(each.rewrite_conv_transpose for each in rules):
+        # A layer before a function stays in float as a ConvTranspose, and is a Conv before a DepthToSpace once rewritten.
+        transposed = (node for node in model.graph.graph if node.op_type == "ConvTranspose")
+        outputs += [str(activation_behind(node).name) for node in transposed]
     if any("tflite" in each.formats for each in targets):
         # Engines of ONNX files give floats out of a linear layer, TFLite's static FULLY_CONNECTED does not.
         layers = (linear_of(node) for node in model.graph.graph)
