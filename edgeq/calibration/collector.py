@@ -292,11 +292,12 @@ class Collector:
                 return
             kept = count_of_images(len(self.done))
             gathered = [statistic.to_json() for statistic in self._gathered.values()]
+            images = self.done[self.resumed :]
             try:
                 if not self._earlier:
                     self._log.remove()  # nothing in it can be used
-                part = {"images": self.done[self.resumed :], "statistics": gathered}
-                self._log.add({**part, "samples": self._keeper.to_json(frozenset(part["images"]))})
+                samples = self._keeper.to_json(frozenset(images))
+                self._log.add({"images": images, "statistics": gathered, "samples": samples})
             except InputError as error:
                 _log.warning("the ranges of %s could not be kept: %s", kept, error)
             else:

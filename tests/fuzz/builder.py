@@ -19,7 +19,16 @@ from tests.fuzz.choices import Choices, chance, pick
 
 T = TypeVar("T")
 
-ODD_NAMES = ("{}_scale", "{}_quantized", "/a/{}/b", "{}:0", "{} with spaces", "größe_{}", "{}_dequantized", "{}_zero_point")
+ODD_NAMES = (
+    "{}_scale",
+    "{}_quantized",
+    "/a/{}/b",
+    "{}:0",
+    "{} with spaces",
+    "größe_{}",
+    "{}_dequantized",
+    "{}_zero_point",
+)
 """What exporters and users call things, and what files of ours call theirs."""
 
 

@@ -35,7 +35,19 @@ from edgeq.sources.formats import ONNX, TENSORRT_CACHE
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
 from tests.fuzz.grammar import Subject
-from tests.fuzz.noise import FLOATS, Arrays, Noisy, Spread, float_tensors, nameless, observed, run, session, snr_db, spreads
+from tests.fuzz.noise import (
+    FLOATS,
+    Arrays,
+    Noisy,
+    Spread,
+    float_tensors,
+    nameless,
+    observed,
+    run,
+    session,
+    snr_db,
+    spreads,
+)
 
 TARGETS = ("x86", "x86-ort", "jetson-orin", "jetson-orin-trt11", "arm")
 """Targets that take ONNX files."""
@@ -144,7 +156,9 @@ class Expected:
         """Returns what rounding of every tensor makes of the outputs."""
         noisy, values = self._noisy
         relative = np.float32(_HALF_ULP[precision])
-        halves = [{name: np.abs(array) * relative.astype(array.dtype) for name, array in each.items()} for each in values]
+        halves = [
+            {name: np.abs(array) * relative.astype(array.dtype) for name, array in each.items()} for each in values
+        ]
         weights = {name: np.abs(array) * relative for name, array in noisy.weights.items()}
         return spreads(noisy, self.feeds, self.outputs, halves, weights)
 

@@ -35,9 +35,7 @@ def clean(model: ir.Model) -> RewriteReport:
 
     passes.InlinePass()(model)
     fold_constants(model)
-    ir.passes.Sequential(
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-    )(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     bypass_identities(model)
     ir.passes.Sequential(
         passes.RemoveUnusedNodesPass(),

@@ -318,7 +318,7 @@ def _moved_on(value: ir.Value) -> tuple[set[str], list[ir.Node]]:
 
     Nodes that only move values are looked through, and are not among the readers.
     """
-    names, readers, waiting = set[str](), dict[ir.Node, None](), [value]
+    names, readers, waiting = set[str](), list["ir.Node"](), [value]
     while waiting:
         one = waiting.pop()
         if str(one.name) in names:
@@ -327,9 +327,9 @@ def _moved_on(value: ir.Value) -> tuple[set[str], list[ir.Node]]:
         for reader in (use.node for use in one.uses()):
             if moves_values(reader) and one in moved_inputs(reader):
                 waiting += reader.outputs
-            else:
-                readers[reader] = None
-    return names, list(readers)
+            elif reader not in readers:
+                readers.append(reader)
+    return names, readers
 
 
 def _split_mixed_ranges(

@@ -218,7 +218,9 @@ def resize(b: Builder, x: Value) -> Value:
     if b.opset == 10:
         return b.node("Resize", [x, scales], mode=mode)
     given: dict[str, Any] = {"mode": mode}
-    given["coordinate_transformation_mode"] = b.pick(["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"])
+    given["coordinate_transformation_mode"] = b.pick(
+        ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"]
+    )
     if mode == "nearest":
         given["nearest_mode"] = b.pick(["floor", "round_prefer_floor", "ceil"])
     roi = b.constant(np.zeros(0, np.float32)) if b.opset < 13 or b.chance(40) else None
@@ -318,7 +320,9 @@ def grid_sample(b: Builder, x: Value) -> Value:
     grid = np.tanh(b.numbers(x.shape[0], 4, 5, 2))
     modes = ["linear", "nearest", "cubic"] if b.opset >= 20 else ["bilinear", "nearest", "bicubic"]
     padding = b.pick(["zeros", "border", "reflection"])
-    return b.node("GridSample", [x, b.constant(grid)], mode=b.pick(modes), padding_mode=padding, align_corners=b.pick([0, 1]))
+    return b.node(
+        "GridSample", [x, b.constant(grid)], mode=b.pick(modes), padding_mode=padding, align_corners=b.pick([0, 1])
+    )
 
 
 @maker("AffineGrid")
@@ -326,7 +330,9 @@ def affine_grid(b: Builder, x: Value) -> Value:
     b.since(20)
     b.require(x.rank == 4 and not b.free_batch)
     theta = b.constant(np.array([[[0.9, 0.1, 0.0], [0.0, 0.8, 0.1]]], np.float32).repeat(x.shape[0], 0))
-    grid = b.node("AffineGrid", [theta, ints(b, *x.shape)], align_corners=b.pick([0, 1]), shape=[x.shape[0], *x.shape[2:], 2])
+    grid = b.node(
+        "AffineGrid", [theta, ints(b, *x.shape)], align_corners=b.pick([0, 1]), shape=[x.shape[0], *x.shape[2:], 2]
+    )
     return b.node("GridSample", [x, grid])
 
 
