@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import ModelError
@@ -88,8 +91,22 @@ def export_torch(
 def _last_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
+    if type(error).__name__ == "GuardOnDataDependentSymNode":
+        return (
+            f"what it does{_place(error)} depends on the values of the image, which torch.export cannot trace; write "
+            "it with torch.where and with shapes that are fixed"
+        )
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _place(error: BaseException) -> str:
+    """Returns the innermost line of a traceback outside torch, which is the network's; nothing if there is none."""
+    import torch
+
+    own = (f"{Path(torch.__file__).parent}{os.sep}", __file__, "<")
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
+    return f" in {Path(lines[-1].filename).name}:{lines[-1].lineno} ({lines[-1].line})" if lines else ""
 
 
 @contextlib.contextmanager
@@ -97,7 +114,9 @@ def _quiet() -> Iterator[None]:
     """Keeps the exporter's progress prints, deprecation notes and version chatter off the user's terminal."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    heard = io.StringIO()
+    # Of a graph that it cannot finish, torch.export prints the code on stderr.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
