@@ -22,12 +22,14 @@ from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
+from edgeq.exporting.passes.dequantize import dequantize
 from edgeq.exporting.passes.float32 import compute_in_float32
 from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.layernorm import fold_layernorm_affine
 from edgeq.exporting.passes.opset import convert_opset
 from edgeq.exporting.passes.packed_projection import split_projections
+from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.passes.sizes import make_static, set_input_size
 from edgeq.exporting.passes.token_selection import move_selections_up
@@ -75,13 +77,20 @@ class GraphPass:
 _TIDY: frozenset[Property] = frozenset({"clean", "shapes"})
 
 
-def reading(opset: int, size: tuple[int, int] | None = None, *, dynamic_batch: bool = False) -> tuple[GraphPass, ...]:
+def reading(
+    opset: int,
+    size: tuple[int, int] | None = None,
+    *,
+    dynamic_batch: bool = False,
+    taken: TakenScales | None = None,
+) -> tuple[GraphPass, ...]:
     """Returns the passes that bring a graph as somebody wrote it into the form that edgeq works on.
 
     Args:
         opset: ONNX opset wanted.
         size: Height and width in pixels for an image input that leaves them free.
         dynamic_batch: Whether a free batch dimension stays free.
+        taken: Gets the scales of a quantized graph, which becomes one of real numbers.
     """
     sizes = [] if size is None else [GraphPass(functools.partial(set_input_size, height_px=size[0], width_px=size[1]))]
     static = [] if dynamic_batch else [GraphPass(make_static, leaves=frozenset({"static"}))]
@@ -92,7 +101,8 @@ def reading(opset: int, size: tuple[int, int] | None = None, *, dynamic_batch: b
         leaves=frozenset({"opset"}),
         undoes=frozenset({"clean", "shapes"}),
     )
-    return (*sizes, *static, tidy, version, tidy, GraphPass(compute_in_float32, _TIDY, frozenset({"float32"})))
+    real = [] if taken is None else [GraphPass(functools.partial(dequantize, taken=taken), needs=_TIDY)]
+    return (*sizes, *static, tidy, *real, version, tidy, GraphPass(compute_in_float32, _TIDY, frozenset({"float32"})))
 
 
 SIMPLIFYING = (
