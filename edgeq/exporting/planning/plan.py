@@ -171,7 +171,10 @@ def channel_scheme(node: ir.Node, weight: np.ndarray, scheme: Scheme) -> Scheme:
 
 
 def _has_integer_form(node: ir.Node) -> bool:
-    return node.op_type != "Gemm" or not any(name in node.attributes for name in ("alpha", "beta", "transA"))
+    usual = {"alpha": 1.0, "beta": 1.0, "transA": 0}
+    return node.op_type != "Gemm" or all(
+        node.attributes[name].value == number for name, number in usual.items() if name in node.attributes
+    )
 
 
 def _quantized_weights(
@@ -319,6 +322,25 @@ def range_ratio(concat: ir.Node, widths: Mapping[str, float]) -> float:
     return max(known) / max(min(known), 1e-30) if len(known) > 1 and max(known) > 0 else 1.0
 
 
+def _moved_on(value: ir.Value) -> tuple[set[str], list[ir.Node]]:
+    """Returns the names of the tensors that hold values of a tensor, itself among them, and the nodes that read them.
+
+    Nodes that only move values are looked through, and are not among the readers.
+    """
+    names, readers, waiting = set[str](), list["ir.Node"](), [value]
+    while waiting:
+        one = waiting.pop()
+        if str(one.name) in names:
+            continue
+        names.add(str(one.name))
+        for reader in (use.node for use in one.uses()):
+            if moves_values(reader) and one in moved_inputs(reader):
+                waiting += reader.outputs
+            elif reader not in readers:
+                readers.append(reader)
+    return names, readers
+
+
 def _split_mixed_ranges(
     model: ir.Model, selection: Selection, widths: Mapping[str, float], notes: list[str]
 ) -> Selection:
@@ -333,9 +355,10 @@ def _split_mixed_ranges(
         ratio = range_ratio(node, widths)
         if ratio <= MAX_RANGE_RATIO:
             continue
-        readers = [str(use.node.name) for use in node.outputs[0].uses() if use.node.name in quantized]
+        moved, nodes = _moved_on(node.outputs[0])
+        readers = [str(reader.name) for reader in nodes if reader.name in quantized]
         in_float |= dict.fromkeys(readers, f"reads {joined!r}, which mixes ranges")
-        dropped.add(joined)
+        dropped |= moved
         notes.append(
             f"mixed ranges: the inputs of {node.name} differ {ratio:.0f} times; each keeps its own grid, the joined "
             f"tensor {joined!r} stays in float, and so does what reads it: {', '.join(readers) or 'nothing'}"
