@@ -108,8 +108,9 @@ def reading(
         undoes=frozenset({"clean", "shapes"}),
     )
     real = [] if taken is None else [GraphPass(functools.partial(dequantize, taken=taken), needs=_TIDY)]
+    # Before operators are lowered: older ones take fewer types.
     single = GraphPass(compute_in_float32, _TIDY, frozenset({"float32"}))
-    return (GraphPass(drop_constant_inputs), *sizes, *static, old, tidy, *real, new, tidy, single)
+    return (GraphPass(drop_constant_inputs), *sizes, *static, old, tidy, *real, single, new, tidy)
 
 
 SIMPLIFYING = (
