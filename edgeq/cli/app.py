@@ -140,6 +140,13 @@ def export(
     compat: Annotated[
         str | None, typer.Option(help="TFLite: restrict files to what the old tflite-runtime runs correctly.")
     ] = None,
+    take_scales: Annotated[
+        bool,
+        typer.Option(
+            "--take-scales",
+            help="An ONNX file that is quantized already (Q/DQ or QOperator): write files with the scales that it has.",
+        ),
+    ] = False,
     preset: PresetOption = None,
     size: Size = None,
     labels: Labels = None,
@@ -157,7 +164,10 @@ def export(
     from edgeq.verbs.export_options import check_calibration_options
 
     require_writable_json(json_file)
-    request = _request(model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch)
+    request = _request(
+        model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch,
+        take_scales=take_scales,
+    )  # fmt: skip
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
     check_calibration_options(target, precisions, rescale, calib, images, method, num)
     calibration = None if calib is None else CalibrationSource(calib, images, method, num or DEFAULT_NUM)
@@ -318,6 +328,7 @@ def _request(
     opset: int | None = None,
     target: str = "x86",
     dynamic_batch: bool = False,
+    take_scales: bool = False,
 ) -> ModelRequest:
     from edgeq.sources.model import ModelRequest, parse_size
     from edgeq.targets import get_target
@@ -330,6 +341,7 @@ def _request(
         labels=labels,
         opset=opset or get_target(target).rules.opset,
         dynamic_batch=dynamic_batch,
+        take_scales=take_scales,
     )
 
 

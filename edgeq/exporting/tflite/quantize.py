@@ -181,6 +181,8 @@ def check(
         found = computed[output]
         scheme = decisions[operator.index].scheme if operator.index in decisions else FLOAT
         result = after.tensors[found.outputs[0]]
+        if scheme.is_float and before.tensors[operator.outputs[0]].dtype != "float32":
+            continue  # it moves the bytes of an image
         weight = after.tensors[found.inputs[1]] if operator.kind in LAYERS else None
         problem = _problem(scheme, result.dtype, None if weight is None else weight.dtype)
         channelwise = weight is not None and weight.dtype == "int8" and operator.kind not in per_tensor
@@ -259,7 +261,7 @@ def _static_scheme(decisions: Iterable[LayerDecision]) -> LayerScheme:
 
 
 def _interval(ranges: Ranges, name: str, scheme: LayerScheme) -> tuple[float, float]:
-    if scheme.activation.bits > 8:  # fine enough without clipping
+    if scheme.activation.bits > 8 and name in ranges.histograms:  # fine enough without clipping
         histogram = ranges.histograms[name]
         return min(0.0, histogram.minimum), max(0.0, histogram.maximum)
     return ranges.interval(name)
