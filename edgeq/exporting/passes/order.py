@@ -26,6 +26,7 @@ from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.layernorm import fold_layernorm_affine
 from edgeq.exporting.passes.linear_form import normalize_linear
+from edgeq.exporting.passes.masks import limit_masks
 from edgeq.exporting.passes.opset import convert_opset
 from edgeq.exporting.passes.packed_projection import split_projections
 from edgeq.exporting.passes.report import RewriteReport
@@ -99,6 +100,7 @@ SIMPLIFYING = (
     GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"})),
     GraphPass(fold_shape_arithmetic, needs=_TIDY | {"folded"}),
     GraphPass(normalize_linear, needs=_TIDY | {"folded"}),
+    GraphPass(limit_masks, needs=_TIDY | {"folded"}),
     GraphPass(fold_batchnorm, needs=_TIDY | {"folded"}, leaves=frozenset({"batchnorm"})),
     GraphPass(fuse_gelu, needs=_TIDY),
     GraphPass(fold_attention_scale, needs=_TIDY),
