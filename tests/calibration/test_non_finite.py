@@ -81,5 +81,7 @@ def with_output(model: FloatModel, name: str):
 
 
 def test_a_broken_model_is_refused_by_the_tensor_where_it_begins():
-    with pytest.raises(ModelError, match=r"tensor 'logs', which Log 'risky' computes, holds \d+ NaN or infinite values"):
+    with pytest.raises(
+        ModelError, match=r"tensor 'logs', which Log 'risky' computes, holds \d+ NaN or infinite values"
+    ):
         calibrate(opened(BROKEN), IMAGES, method="minmax")
