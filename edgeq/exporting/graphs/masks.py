@@ -86,7 +86,11 @@ def _row(value: ir.Value) -> int | None:
 
 def infinite_values(model: ir.Model) -> set[ir.Value]:
     """Returns the tensors that may hold minus infinity because a constant does: logits behind a mask."""
-    found = {value for value in model.graph.initializers.values() if _holds_minus_infinity(value)}
+    found = {
+        value
+        for value in model.graph.initializers.values()
+        if any(use.node.op_type in _CARRIES for use in value.uses()) and _holds_minus_infinity(value)
+    }
     constants = set(found)
     for node in model.graph:
         carried = moved_inputs(node) if node.op_type in MOVES_VALUES else node.inputs

@@ -85,13 +85,15 @@ def reading(opset: int, size: tuple[int, int] | None = None, *, dynamic_batch: b
     sizes = [] if size is None else [GraphPass(functools.partial(set_input_size, height_px=size[0], width_px=size[1]))]
     static = [] if dynamic_batch else [GraphPass(make_static, leaves=frozenset({"static"}))]
     tidy = GraphPass(clean, leaves=frozenset({"clean", "shapes"}))
+    # Before the opset: weights of 4 bits and scales of blocks, which older ones lack, are plain weights then.
+    folded = GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"}))
     version = GraphPass(
         functools.partial(convert_opset, opset=opset),
         needs=frozenset({"clean", "shapes"}),
         leaves=frozenset({"opset"}),
-        undoes=frozenset({"clean", "shapes"}),
+        undoes=frozenset({"clean", "shapes", "folded"}),
     )
-    return (*sizes, *static, tidy, version, tidy)
+    return (*sizes, *static, tidy, folded, version, tidy)
 
 
 _TIDY: frozenset[Property] = frozenset({"clean", "shapes"})
