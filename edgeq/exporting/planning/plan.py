@@ -171,10 +171,7 @@ def channel_scheme(node: ir.Node, weight: np.ndarray, scheme: Scheme) -> Scheme:
 
 
 def _has_integer_form(node: ir.Node) -> bool:
-    usual = {"alpha": 1.0, "beta": 1.0, "transA": 0}
-    return node.op_type != "Gemm" or all(
-        node.attributes[name].value == number for name, number in usual.items() if name in node.attributes
-    )
+    return node.op_type != "Gemm" or not any(name in node.attributes for name in ("alpha", "beta", "transA"))
 
 
 def _quantized_weights(
