@@ -21,7 +21,7 @@ def drawn(seed: int, *shape: int) -> np.ndarray:
     """Returns smooth channels of very different ranges, `(1, C, H, W)`."""
     random = np.random.default_rng(seed)
     steps = random.normal(0, 1, shape).cumsum(axis=-1)
-    return (steps * 10.0 ** random.integers(-3, 4, (1, shape[1], 1, 1))).astype(np.float32)
+    return np.array(steps * 10.0 ** random.integers(-3, 4, (1, shape[1], 1, 1)), np.float32)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 3, 5, 7), (1, 4, 32, 33)])
