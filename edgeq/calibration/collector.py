@@ -69,7 +69,7 @@ def _quantized_tensors(model: FloatModel, further: Sequence[Target] = ()) -> lis
     from_image = image_values(model.graph)
     outputs = [str(value.name) for value in model.graph.graph.outputs if value in from_image and is_float(value)]
     if any(each.rewrite_conv_transpose for each in rules):
-        # A layer before a function stays in float as a ConvTranspose, and is a Conv before a DepthToSpace once rewritten.
+        # Before a function a ConvTranspose stays in float, and is a Conv before a DepthToSpace once rewritten.
         transposed = (node for node in model.graph.graph if node.op_type == "ConvTranspose")
         outputs += [str(activation_behind(node).name) for node in transposed]
     if any("tflite" in each.formats for each in targets):
