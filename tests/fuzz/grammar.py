@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from tests.fuzz.builder import Builder, Unsuitable, Value
-from tests.fuzz.choices import Choices, Drawn, chance, pick
+from tests.fuzz.choices import Choices, Seeded, chance, pick
 from tests.fuzz.operators import MAKERS, Maker
 from tests.fuzz.operators.control import OWN_DOMAIN, own_function
 
@@ -101,14 +101,13 @@ def subjects(wishes: Wishes | None = None) -> SearchStrategy[Subject]:
     """Returns a strategy of hypothesis for models."""
     from hypothesis import reject, strategies
 
-    @strategies.composite
-    def draw_subject(draw: strategies.DrawFn) -> Subject:
+    def of_seed(seed: int) -> Subject:
         try:
-            return build(Drawn(draw), wishes or Wishes())
+            return build(Seeded(seed), wishes or Wishes())
         except Unsuitable:
             reject()
 
-    return draw_subject()
+    return strategies.integers(0, 2**32 - 1).map(of_seed)
 
 
 def build(choices: Choices, wishes: Wishes) -> Subject:
@@ -118,18 +117,22 @@ def build(choices: Choices, wishes: Wishes) -> Subject:
         Unsuitable: nothing came of the choices.
     """
     opset = pick(choices, wishes.opsets)
-    free_batch = chance(choices, 40)
+    seed, free_batch = choices.integer(0, 99), chance(choices, 40)
+    keeps_batch = free_batch and chance(choices, 60)
     odd = wishes.odd if chance(choices, 40) else 0
     b = Builder(choices, opset, free_batch, odd)
     image = _image(b)
     b.computed.append(image)
-    tried = 0
-    steps = choices.integer(1, wishes.steps)
     used: list[str] = []
-    while len(used) < steps and tried < 4 * wishes.steps:
-        tried += 1
+    choices.begin()
+    # A graph without a node is none; so the first try is not asked for.
+    for tried in range(2 * wishes.steps):
+        if len(used) == wishes.steps or (used and tried and chance(choices, 10)):
+            break
+        choices.begin()
         used += _step(b, wishes.makers)
-    return finish(b, image, used)
+    choices.begin()
+    return finish(b, image, used, seed, keeps_batch)
 
 
 def _image(b: Builder) -> Value:
@@ -161,7 +164,9 @@ def _step(b: Builder, makers: Collection[Maker]) -> list[str]:
     return [maker.operator]
 
 
-def finish(b: Builder, image: Value, used: Sequence[str], *, plain: bool = False) -> Subject:
+def finish(
+    b: Builder, image: Value, used: Sequence[str], seed: int = 0, keeps_batch: bool = False, *, plain: bool = False
+) -> Subject:
     """Returns the model of what was built: what nothing reads is an output, and sometimes more, unless `plain`."""
     ends = [
         value for value in b.computed
@@ -187,7 +192,7 @@ def finish(b: Builder, image: Value, used: Sequence[str], *, plain: bool = False
         model.functions.append(own_function(b.opset))
     if b.free_batch:
         _free(model, image)
-    return Subject(model, b.integer(0, 99), b.free_batch and b.chance(60), tuple(used))
+    return Subject(model, seed, keeps_batch, tuple(used))
 
 
 def _free(model: onnx.ModelProto, image: Value) -> None:

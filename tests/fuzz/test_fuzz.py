@@ -19,7 +19,7 @@ def always_the_same(models: int) -> Callable[[Callable[[Subject], None]], Callab
     """Returns hypothesis' settings for models that do not depend on chance, nor on how fast the machine is."""
     return hypothesis.settings(
         max_examples=models, derandomize=True, deadline=None, database=None, print_blob=False,
-        suppress_health_check=list(hypothesis.HealthCheck),
+        suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate],
     )  # fmt: skip
 
 
