@@ -315,7 +315,9 @@ def _moved_on(value: ir.Value) -> tuple[set[str], list[ir.Node]]:
 
     Nodes that only move values are looked through, and are not among the readers.
     """
-    names, readers, waiting = set[str](), dict[ir.Node, None](), [value]
+    names: set[str] = set()
+    readers: dict[ir.Node, None] = {}
+    waiting = [value]
     while waiting:
         one = waiting.pop()
         if str(one.name) in names:

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, weight_of
+from edgeq.exporting.graphs.linear import linear_of
 from edgeq.exporting.graphs.moves import MOVES_VALUES, moved_inputs, moves_values
 from edgeq.exporting.graphs.transformer import Transformer, find_transformer
 from edgeq.exporting.planning.decision import LayerDecision
@@ -246,7 +247,7 @@ def _float_reason(
     if _is_depthwise(node) and rules.static(DEPTHWISE) is None:
         return "depthwise convolution"
     if node.op_type == "Add":
-        if not _is_residual(node, quantized):
+        if not _is_residual(node, quantized, rules):
             return None
     elif weight_of(node) is None and not is_product:
         return "its weight is not a constant"
@@ -284,20 +285,27 @@ def _is_depthwise(node: ir.Node) -> bool:
     return node.op_type == "Conv" and weight is not None and groups > 1 and weight.shape[1] == 1
 
 
-def _is_residual(node: ir.Node, quantized: set[int]) -> bool:
+def _is_residual(node: ir.Node, quantized: set[int], rules: Rules) -> bool:
     inputs = data_inputs(node)
     if len(inputs) != 2 or len({str(value.shape) for value in inputs}) != 1:
         return False
-    return any(id(_origin(value)) in quantized for value in inputs)
+    return any(id(_origin(value, rules)) in quantized for value in inputs)
 
 
-def _origin(value: ir.Value) -> ir.Node | None:
-    """Returns the node that computed a value, looking through activations and operators that only move values."""
+def _origin(value: ir.Value, rules: Rules) -> ir.Node | None:
+    """Returns the node that computed a value, looking through activations and operators that only move values.
+
+    What adds the bias of a layer that is to become a Gemm is that layer, before the rewrite as behind it.
+    """
     producer = value.producer()
-    while producer is not None and (producer.op_type in ("Relu", "Clip") or moves_values(producer)):
+    while producer is not None:
+        if rules.rewrite_linear and (layer := linear_of(producer)) is not None:
+            return layer.node
+        if producer.op_type not in ("Relu", "Clip") and not moves_values(producer):
+            break
         inputs = data_inputs(producer)
         if not inputs:
-            return producer
+            break
         producer = inputs[0].producer()
     return producer
 
