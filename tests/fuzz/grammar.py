@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from tests.fuzz.builder import Builder, Unsuitable, Value
+from tests.fuzz.builder import Builder, UnsuitableError, Value
 from tests.fuzz.choices import Choices, Seeded, chance, pick
 from tests.fuzz.operators import MAKERS, Maker
 from tests.fuzz.operators.control import OWN_DOMAIN, own_function
@@ -104,7 +104,7 @@ def subjects(wishes: Wishes | None = None) -> SearchStrategy[Subject]:
     def of_seed(seed: int) -> Subject:
         try:
             return build(Seeded(seed), wishes or Wishes())
-        except Unsuitable:
+        except UnsuitableError:
             reject()
 
     return strategies.integers(0, 2**32 - 1).map(of_seed)
@@ -114,7 +114,7 @@ def build(choices: Choices, wishes: Wishes) -> Subject:
     """Returns a model.
 
     Raises:
-        Unsuitable: nothing came of the choices.
+        UnsuitableError: nothing came of the choices.
     """
     opset = pick(choices, wishes.opsets)
     seed, free_batch = choices.integer(0, 99), chance(choices, 40)
@@ -154,7 +154,7 @@ def _step(b: Builder, makers: Collection[Maker]) -> list[str]:
     before = len(b.nodes), len(b.initializers), len(b.computed), set(b.read)
     try:
         result = maker.make(b, x)
-    except Unsuitable:
+    except UnsuitableError:
         del b.nodes[before[0] :], b.initializers[before[1] :], b.computed[before[2] :]
         b.read = before[3]
         return []
@@ -176,7 +176,7 @@ def finish(
     if inner and not plain and b.chance(20):
         ends.append(b.pick(inner))
     if not ends:
-        raise Unsuitable
+        raise UnsuitableError
     ends = [_renamed(b, value) if not plain and b.chance(10) else value for value in ends]
     inputs = [_declared(image, image.shape)]
     if b.opset <= 8:  # files of that age list their weights among the inputs
@@ -207,13 +207,13 @@ def _free(model: onnx.ModelProto, image: Value) -> None:
         try:
             inferred = onnx.shape_inference.infer_shapes(copied, data_prop=True)
         except onnx.shape_inference.InferenceError as error:
-            raise Unsuitable from error
+            raise UnsuitableError from error
         sizes.append([[dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in inferred.graph.output])
     model.graph.input[0].CopyFrom(_declared(image, ["N", *image.shape[1:]]))
     for output, one, other in zip(list(model.graph.output), *sizes, strict=True):
         known = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
         if one != known or len(other) != len(one):
-            raise Unsuitable
+            raise UnsuitableError
         dims = [length if length == of_two else "N" for length, of_two in zip(one, other, strict=True)]
         output.CopyFrom(helper.make_tensor_value_info(output.name, output.type.tensor_type.elem_type, dims))
 
@@ -228,11 +228,11 @@ def _declared(value: Value, dims: Sequence[int | str]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(value.name, value.kind, dims)
 
 
-def alone(operator: str, choices: Choices, opsets: Sequence[int], behind: int = 0) -> Subject:
-    """Returns a model of one maker, behind a convolution.
+def alone(operator: str, choices: Choices, opsets: Sequence[int]) -> Subject:
+    """Returns a model of one maker behind a layer, and before another if it gives floats.
 
     Raises:
-        Unsuitable: it does not fit any of the opsets.
+        UnsuitableError: it does not fit any of the opsets.
     """
     maker = MAKERS[operator]
     for opset in opsets:
@@ -245,12 +245,12 @@ def alone(operator: str, choices: Choices, opsets: Sequence[int], behind: int = 
                 if maker.takes != "float":
                     x = b.node("Cast", [x], to=TensorProto.BOOL if maker.takes == "bool" else TensorProto.INT64)
                 result = maker.make(b, x)
-                if result.is_float and behind:
-                    b.node("Relu", [result])
+                if result.is_float:
+                    _layer_behind(b, result)
                 return finish(b, image, [operator], plain=True)
-            except Unsuitable:
+            except UnsuitableError:
                 continue
-    raise Unsuitable
+    raise UnsuitableError
 
 
 def _map(b: Builder, image: Value) -> Value:
@@ -265,6 +265,17 @@ def _row(b: Builder, image: Value) -> Value:
 
 def _pooled(b: Builder, image: Value) -> Value:
     return b.node("GlobalAveragePool", [_map(b, image)])
+
+
+def _layer_behind(b: Builder, value: Value) -> None:
+    """Adds a layer that is not the last, which would stay in float."""
+    if value.rank == 4:
+        weight = b.constant(b.numbers(4, value.shape[1], 3, 3) / 5)
+        mapped = b.node("Relu", [b.node("Conv", [value, weight, b.constant(b.numbers(4))], pads=[1] * 4)])
+        b.node("GlobalAveragePool", [mapped])
+    elif value.rank in (2, 3):
+        weight = b.constant(b.numbers(value.shape[-1], 4) / 5)
+        b.node("Tanh", [b.node("MatMul", [value, weight])])
 
 
 _HOSTS = (_map, _row, _pooled)

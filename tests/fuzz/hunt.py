@@ -11,9 +11,10 @@ from pathlib import Path
 
 import onnx
 
-from tests.fuzz.checks import TARGETS, Fault, Invalid, check
-from tests.fuzz.builder import Unsuitable
+from tests.fuzz.builder import UnsuitableError
+from tests.fuzz.checks import InvalidModelError, check
 from tests.fuzz.choices import Record, Repeated, Seeded, smallest
+from tests.fuzz.exports import TARGETS, FaultError
 from tests.fuzz.grammar import Subject, Wishes, build
 
 _LINES = 100
@@ -32,7 +33,7 @@ class Found:
         subject: The model.
     """
 
-    fault: Fault
+    fault: FaultError
     subject: Subject
 
     @property
@@ -88,7 +89,7 @@ class Hunt:
         choices = Seeded(seed)
         try:
             subject = build(choices, self.wishes)
-        except Unsuitable:
+        except UnsuitableError:
             return None
         fault = self._judged(subject)
         if fault is None:
@@ -109,7 +110,7 @@ class Hunt:
             repeated = Repeated(choices)
             try:
                 subject = build(repeated, self.wishes)
-            except Unsuitable:
+            except UnsuitableError:
                 return None
             key = key_of(subject)
             if key not in checked:
@@ -122,22 +123,22 @@ class Hunt:
         smallest(record, attempt)
         return min(found.values(), key=lambda each: size_of(each.subject))
 
-    def _judged(self, subject: Subject) -> Fault | None:
+    def _judged(self, subject: Subject) -> FaultError | None:
         judge = self.judge or check_on_one
         try:
             judge(subject)
-        except Invalid:
+        except InvalidModelError:
             self.invalid += 1
             return None
-        except Fault as fault:
-            found: Fault | None = fault
+        except FaultError as fault:
+            found: FaultError | None = fault
         else:
             found = None
         self.tried += 1
         self.operators.update(set(operators_of(subject.model)))
         return found
 
-    def _is_new(self, fault: Fault, subject: Subject) -> bool:
+    def _is_new(self, fault: FaultError, subject: Subject) -> bool:
         """A fault in values is known only if the model has all operators of a smallest one."""
         own = operators_of(subject.model)
         return not any(each.fault.kind == fault.kind and each.operators <= own for each in self.found)

@@ -77,7 +77,11 @@ def conv_transpose(b: Builder, x: Value) -> Value:
     spatial, channels = x.rank - 2, x.shape[1]
     groups = b.pick([1, channels]) if b.chance(25) else 1
     size, stride, pad = b.pick([(4, 2, 1), (2, 2, 0), (3, 2, 1), (3, 1, 1), (4, 2, 0)])
-    given: dict[str, Any] = {"kernel_shape": [size] * spatial, "strides": [stride] * spatial, "pads": [pad] * 2 * spatial}
+    given: dict[str, Any] = {
+        "kernel_shape": [size] * spatial,
+        "strides": [stride] * spatial,
+        "pads": [pad] * 2 * spatial,
+    }
     if size == 3 and stride == 2 and b.chance(50):
         given["output_padding"] = [1] * spatial
     per_group = b.pick([4, 1, 3]) if groups == 1 else b.pick([1, 2])
@@ -161,7 +165,9 @@ def group_norm(b: Builder, x: Value) -> Value:
     b.since(21)
     groups = b.pick([each for each in (1, 2, 3, x.shape[1]) if x.shape[1] % each == 0])
     scale, bias = b.shared(b.positive(x.shape[1])), b.shared(b.numbers(x.shape[1]))
-    return b.node("GroupNormalization", [x, scale, bias], num_groups=groups, epsilon=b.pick([None, 1e-3]), shape=x.shape)
+    return b.node(
+        "GroupNormalization", [x, scale, bias], num_groups=groups, epsilon=b.pick([None, 1e-3]), shape=x.shape
+    )
 
 
 @maker("LayerNormalization", "RMSNormalization", weight=4)
@@ -210,7 +216,8 @@ def softmax(b: Builder, x: Value, operator: str = "Hardmax") -> Value:
 def pool(b: Builder, x: Value, operator: str) -> Value:
     b.require(x.rank in (3, 4) and min(x.shape[2:]) >= 2)
     given = window(b, x)
-    if "pads" in given and any(2 * pad >= size for pad, size in zip(given["pads"], given["kernel_shape"] * 2)):
+    sizes = given["kernel_shape"] * 2
+    if "pads" in given and any(2 * pad >= size for pad, size in zip(given["pads"], sizes, strict=True)):
         given["pads"] = [0] * len(given["pads"])
     if b.opset >= 10 and b.chance(25) and "auto_pad" not in given:
         given["ceil_mode"] = 1

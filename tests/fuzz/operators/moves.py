@@ -139,13 +139,17 @@ def split(b: Builder, x: Value) -> Value:
     return b.pick(outputs)
 
 
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
 @maker("Concat", weight=8)
 def concat(b: Builder, x: Value) -> Value:
     axis = b.axis(x)
     same = [
         each for each in b.computed
         if each.is_float and each.rank == x.rank and each.array is None
-        and all(one == other for place, (one, other) in enumerate(zip(each.shape, x.shape)) if place != axis)
+        and _without(each.shape, axis) == _without(x.shape, axis)
     ]  # fmt: skip
     others = [b.pick(same)] if same else []
     if b.chance(20) and not b.free_batch:
@@ -163,7 +167,7 @@ def pad(b: Builder, x: Value) -> Value:
     mode = b.pick([None, "constant", "reflect", "edge"] + (["wrap"] if b.opset >= 19 else []))
     b.require(mode not in ("reflect", "wrap") or min(x.shape[2:]) > 2)
     b.require(mode in (None, "constant") or x.rank == 4)
-    amounts = [0, 0, *[b.pick([1, 0, 2])] * (x.rank - 2)] + [0, 0, *[b.pick([1, 0])] * (x.rank - 2)]
+    amounts = [0, 0, *([b.pick([1, 0, 2])] * (x.rank - 2)), 0, 0, *([b.pick([1, 0])] * (x.rank - 2))]
     value = b.pick([0.0, 0.0, 1.5, -3.0]) if mode in (None, "constant") else 0.0
     if b.opset < 11:
         return b.node("Pad", [x], mode=mode, pads=amounts, value=value or None)
@@ -218,7 +222,9 @@ def resize(b: Builder, x: Value) -> Value:
     if b.opset == 10:
         return b.node("Resize", [x, scales], mode=mode)
     given: dict[str, Any] = {"mode": mode}
-    given["coordinate_transformation_mode"] = b.pick(["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"])
+    given["coordinate_transformation_mode"] = b.pick(
+        ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"]
+    )
     if mode == "nearest":
         given["nearest_mode"] = b.pick(["floor", "round_prefer_floor", "ceil"])
     roi = b.constant(np.zeros(0, np.float32)) if b.opset < 13 or b.chance(40) else None
@@ -318,7 +324,9 @@ def grid_sample(b: Builder, x: Value) -> Value:
     grid = np.tanh(b.numbers(x.shape[0], 4, 5, 2))
     modes = ["linear", "nearest", "cubic"] if b.opset >= 20 else ["bilinear", "nearest", "bicubic"]
     padding = b.pick(["zeros", "border", "reflection"])
-    return b.node("GridSample", [x, b.constant(grid)], mode=b.pick(modes), padding_mode=padding, align_corners=b.pick([0, 1]))
+    return b.node(
+        "GridSample", [x, b.constant(grid)], mode=b.pick(modes), padding_mode=padding, align_corners=b.pick([0, 1])
+    )
 
 
 @maker("AffineGrid")
@@ -326,7 +334,9 @@ def affine_grid(b: Builder, x: Value) -> Value:
     b.since(20)
     b.require(x.rank == 4 and not b.free_batch)
     theta = b.constant(np.array([[[0.9, 0.1, 0.0], [0.0, 0.8, 0.1]]], np.float32).repeat(x.shape[0], 0))
-    grid = b.node("AffineGrid", [theta, ints(b, *x.shape)], align_corners=b.pick([0, 1]), shape=[x.shape[0], *x.shape[2:], 2])
+    grid = b.node(
+        "AffineGrid", [theta, ints(b, *x.shape)], align_corners=b.pick([0, 1]), shape=[x.shape[0], *x.shape[2:], 2]
+    )
     return b.node("GridSample", [x, grid])
 
 

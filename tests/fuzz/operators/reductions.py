@@ -12,7 +12,9 @@ from tests.fuzz.operators.table import maker
 
 
 @maker("ReduceMean", "ReduceMax", "ReduceSum", weight=4)
-@maker("ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "ReduceProd", "ReduceLogSum", weight=1)
+@maker(
+    "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "ReduceProd", "ReduceLogSum", weight=1
+)
 def reduce(b: Builder, x: Value, operator: str) -> Value:
     axes = [b.axis(x)]
     if x.rank == 4 and b.chance(50):
@@ -50,7 +52,9 @@ def top_k(b: Builder, x: Value) -> Value:
 @maker("CumSum")
 def cumulative_sum(b: Builder, x: Value) -> Value:
     b.since(11)
-    return b.node("CumSum", [x, b.constant(np.int64(b.axis(x)))], exclusive=b.pick([None, 1]), reverse=b.pick([None, 1]))
+    return b.node(
+        "CumSum", [x, b.constant(np.int64(b.axis(x)))], exclusive=b.pick([None, 1]), reverse=b.pick([None, 1])
+    )
 
 
 @maker("CumProd")
@@ -172,12 +176,15 @@ def non_max_suppression(b: Builder, x: Value) -> Value:
     b.require(flat.shape[1] >= 20 and flat.shape[0] == 1)
     cut = b.node("Slice", [flat, ints(b, 0), ints(b, 20), ints(b, 1)])
     boxes = b.node("Reshape", [b.node("Sigmoid", [cut]), ints(b, 1, 5, 4)])
-    scores = b.node("ReduceMax", [boxes, ints(b, 2)] if b.opset >= 18 else [boxes], **({} if b.opset >= 18 else {"axes": [2]}), keepdims=0)
+    scores = b.node(
+        "ReduceMax",
+        [boxes, ints(b, 2)] if b.opset >= 18 else [boxes],
+        **({} if b.opset >= 18 else {"axes": [2]}),
+        keepdims=0,
+    )
     scores = b.node("Reshape", [scores, ints(b, 1, 1, 5)])
     numbers = [b.constant(np.int64(1)), b.constant(np.float32(0.5)), b.constant(np.float32(0.0))]
-    return b.many(
-        "NonMaxSuppression", [boxes, scores, *numbers], 1, shapes=[[1, 3]], kinds=[TensorProto.INT64]
-    )[0]
+    return b.many("NonMaxSuppression", [boxes, scores, *numbers], 1, shapes=[[1, 3]], kinds=[TensorProto.INT64])[0]
 
 
 @maker("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss")

@@ -39,6 +39,7 @@ def maker(
 
     def register(make: Callable[..., Value]) -> Callable[..., Value]:
         for operator in operators:
+
             def one(b: Builder, x: Value, operator: str = operator) -> Value:
                 return make(b, x) if len(operators) == 1 else make(b, x, operator)
 
