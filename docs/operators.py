@@ -40,12 +40,12 @@ NOT_TRIED = {
 _HEAD = """<!-- Written by `make docs` (docs/operators.py), from files that are exported there; do not edit. -->
 # Operators
 
-What `edgeq export` writes of each ONNX operator in an INT8 file of each target. Each was exported in a small model of its
-own, between two layers; what a larger model makes of it can differ, and the manifest of each file says why a layer stays
-in float (`float_nodes`).
+What `edgeq export` writes of each ONNX operator in an INT8 file of each target. Each was exported in a small model of
+its own, between two layers. In a larger model it can differ: the manifest says why a layer stays in float
+(`float_nodes`).
 
-- **INT8**: it reads and writes integers, or is a layer that reads them. With `as`, by other operators.
-- **float**: it computes in float, between pairs of QuantizeLinear and DequantizeLinear if its neighbours are integers.
+- **INT8**: a layer that reads integers, or an operator that hands integers on as they are. With `as`, by other operators.
+- **float**: it computes in float, between a DequantizeLinear and a QuantizeLinear if its neighbours are in INT8.
 - **as X, Y**: it is written by these operators, which compute the same.
 - **folded**: it is computed once, when the file is written.
 - **refused**: with the reason below the table.
@@ -123,17 +123,20 @@ def cell(operator: str, source: Sequence[str], integers: onnx.GraphProto) -> str
     return f"INT8 as {words}" if any(_in_integers(node, integers) for node in further) else f"as {words}"
 
 
-_PAIR = ("QuantizeLinear", "DequantizeLinear")
+_PAIR = ("QuantizeLinear", "DequantizeLinear", "Cast")
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add")
 
 
 def _in_integers(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
+    """A layer reads integers; what hands them on reads and writes those of one scale."""
     makers = {name: each for each in graph.node for name in each.output}
     computed = [makers[name] for name in node.input if name in makers]
     if not computed or any(each.op_type != "DequantizeLinear" for each in computed):
         return False
+    if node.op_type in _LAYERS:
+        return True
     readers = [each for each in graph.node if set(each.input).intersection(node.output)]
-    return node.op_type in _LAYERS or any(each.op_type == "QuantizeLinear" for each in readers)
+    return any(each.op_type == "QuantizeLinear" and each.input[1] == computed[0].input[1] for each in readers)
 
 
 def page(rows: Sequence[Row], untried: Sequence[str]) -> str:
@@ -150,7 +153,7 @@ def page(rows: Sequence[Row], untried: Sequence[str]) -> str:
         for target, reason in each.refusals.items():
             reasons.setdefault(reason, []).append(f"{each.operator} ({target})")
     if reasons:
-        lines += ["", "## RefusedError", ""]
+        lines += ["", "## Refused", ""]
         lines += [f"- {', '.join(operators)}: {reason}" for reason, operators in reasons.items()]
     why = {operator: reason for reason, operators in NOT_TRIED.items() for operator in operators}
     lines += ["", "## Not tried", ""]

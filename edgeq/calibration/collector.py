@@ -63,7 +63,7 @@ def _quantized_tensors(model: FloatModel, further: Sequence[Target] = ()) -> lis
     observed = observed_tensors(model.graph, chosen)
     outputs = [str(value.name) for value in model.graph.graph.outputs]
     if any(each.rewrite_conv_transpose for each in rules):
-        # A layer before a function stays in float as a ConvTranspose, and is a Conv before a DepthToSpace once rewritten.
+        # Before a function it stays in float; once rewritten it is a Conv before a DepthToSpace, and does not.
         transposed = (node for node in model.graph.graph if node.op_type == "ConvTranspose")
         outputs += [str(activation_behind(node).name) for node in transposed]
     if any("tflite" in each.formats for each in targets):
