@@ -44,7 +44,7 @@ What `edgeq export` writes of each ONNX operator in an INT8 file of each target.
 its own, between two layers. In a larger model it can differ: the manifest says why a layer stays in float
 (`float_nodes`).
 
-- **INT8**: a layer that reads integers, or an operator that hands integers on as they are. With `as`, by other operators.
+- **INT8**: a layer that reads integers, or an operator that hands integers on. With `as`, by other operators.
 - **float**: it computes in float, between a DequantizeLinear and a QuantizeLinear if its neighbours are in INT8.
 - **as X, Y**: it is written by these operators, which compute the same.
 - **folded**: it is computed once, when the file is written.
