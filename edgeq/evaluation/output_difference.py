@@ -12,6 +12,7 @@ import numpy as np
 from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import EngineError, ModelError
 from edgeq.exporting.artifact import Artifact, Preprocessing
+from edgeq.exporting.graphs.graph import first_line
 from edgeq.exporting.signal.output_groups import ChannelGroup
 from edgeq.exporting.signal.ratio import Signal, Sums
 from edgeq.exporting.tflite.writer import TfliteModel
@@ -78,7 +79,14 @@ def real_inputs(
 
 
 def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[np.ndarray]) -> Reference:
-    """Returns what was compared with, and the outputs of the model as it was given, in graph order, image by image."""
+    """Returns what was compared with, and the outputs of the model as it was given, in graph order, image by image.
+
+    ONNX Runtime refuses some valid files, those with two nodes of one name among them, and has no convolution of
+    doubles: such a model is represented by its float32 graph.
+
+    Raises:
+        EngineError: ONNX Runtime cannot run that either.
+    """
     if opened.module is not None:
         import torch
 
@@ -90,15 +98,21 @@ def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[n
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _LOG_FATAL
-    names = [value.name for value in opened.model.graph.graph.outputs]
+    names, feed = [str(value.name) for value in opened.model.graph.graph.outputs], opened.model.input
+    label = Path(request.reference).name
     try:
         session = onnxruntime.InferenceSession(request.reference, options, providers=["CPUExecutionProvider"])
-        feed = session.get_inputs()[0].name
-        return Path(request.reference).name, [session.run(names, {feed: array}) for array in inputs]
+        return label, [session.run(names, {feed.name: feed.encode(array)}) for array in inputs]
     except Exception as error:
+        refusal = first_line(error)
+    try:
+        observe = get_format(opened.model.format).function("observe")(opened.model, names)
+        found = [observe(array) for array in inputs]
+    except EngineError as error:
         raise EngineError(
-            f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {error}"
+            f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {refusal}"
         ) from error
+    return f"the float32 graph of {label}", [[arrays[name] for name in names] for arrays in found]
 
 
 def tflite_outputs(model: TfliteModel, inputs: list[np.ndarray]) -> Reference:

@@ -17,7 +17,7 @@ from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.order import SIMPLIFYING, reading, run_passes
 from edgeq.exporting.passes.report import RewriteReport
-from edgeq.inputs.presets import Labels, Preset, load_preset, parse_labels, preset_names, require_channels
+from edgeq.inputs.presets import Labels, Preset, for_input, load_preset, parse_labels, preset_names, require_channels
 from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
 from edgeq.models.vit_configs import VITS, VitConfig
 from edgeq.sources.formats import ONNX, file_format, source_format
@@ -160,11 +160,15 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
             f"`dynamic_batch`: {path.name} is fixed to the input shape {graph.graph.inputs[0].shape}; omit "
             "`dynamic_batch`, or export the file with a free batch"
         )
+    outputs = [(value.name, value.dtype) for value in graph.graph.outputs]
     run_passes(graph, reading(request.opset, request.size, dynamic_batch=request.dynamic_batch))
+    if (found := [(value.name, value.dtype) for value in graph.graph.outputs]) != outputs:
+        raise ModelError(f"{path.name}: its outputs {outputs} became {found} on reading; please report the model")
     channels, size = _static_image(graph)
     preset_name = _require_preset(request, path.name)
     preset = load_preset(preset_name, size)
     require_channels(path.name, channels, preset_name, preset.preprocessing)
+    preset = dataclasses.replace(preset, preprocessing=for_input(specs(graph.graph.inputs)[0], preset.preprocessing))
     return _assemble(request, path.stem, graph, None, preset)
 
 

@@ -23,6 +23,7 @@ from edgeq.boundary import parse_json
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.exporting.graphs.graph import read_onnx, save_onnx
 from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors, require_builtin
+from edgeq.exporting.tflite.layers import QUANTIZER_SUFFIXES
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.files import write_bytes
 from edgeq.inputs.presets import load_preset, parse_labels, preset_names, require_channels
@@ -72,6 +73,7 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
             channels=model.preprocessing.channels,
             height_px=model.preprocessing.height_px,
             width_px=model.preprocessing.width_px,
+            input=str(graph.graph.inputs[0].name),
             outputs=[str(value.name) for value in graph.graph.outputs],
             out=str(converted),
         )
@@ -121,15 +123,19 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
 
 
 def _unique_names(graph: Graph) -> dict[int, str]:
-    """Returns new names for the tensors that share theirs, or have none; the ends keep theirs."""
+    """Returns new names for the tensors that share theirs, have none, or one that the quantizer will give to others.
+
+    The ends keep theirs.
+    """
     ends = {*graph.inputs, *graph.outputs}
     taken = {graph.tensors[index].name for index in ends}
+    derived = {name.removesuffix(suffix) for name in taken for suffix in QUANTIZER_SUFFIXES if name.endswith(suffix)}
     names = {}
     for tensor in graph.tensors:
         if tensor.index in ends:
             continue
         name = tensor.name or "tensor"
-        if name in taken:
+        if name in taken | derived or name.endswith(QUANTIZER_SUFFIXES):
             name = names[tensor.index] = f"{name}_{tensor.index}"
         taken.add(name)
     return names
@@ -145,6 +151,7 @@ class Conversion(msgspec.Struct):
     channels: int
     height_px: int
     width_px: int
+    input: str
     outputs: list[str]
     out: str
 
@@ -242,7 +249,7 @@ def _converted(job: Conversion) -> bytes:
         module = load_model(job.reference, None if job.weights is None else Path(job.weights))
         if not is_zoo_name(job.reference):
             module = tensor_outputs(module, example)
-    return convert_module(module, example, job.outputs, job.name)
+    return convert_module(module, example, job.outputs, job.name, job.input)
 
 
 if __name__ == "__main__":

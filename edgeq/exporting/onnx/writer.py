@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import edgeq
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.ends import Ends, require_same_ends
 from edgeq.exporting.graphs.digest import graph_digest
 from edgeq.exporting.graphs.graph import new_initializer, save_onnx, specs
+from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.jobs import Companion, PlannedModel
 from edgeq.exporting.onnx.dynamic import insert_dynamic
 from edgeq.exporting.onnx.qdq import insert_qdq
@@ -63,6 +65,16 @@ class FloatModel:
     def digest(self) -> str:
         """Identifies the graph; ranges and artifacts remember it."""
         return graph_digest(self.graph)
+
+    @property
+    def input(self) -> TensorSpec:
+        """The one input."""
+        return _input_specs(self.graph)[0]
+
+    @property
+    def ends(self) -> Ends:
+        """Inputs and outputs."""
+        return _input_specs(self.graph), specs(self.graph.graph.outputs)
 
     def copy_graph(self) -> ir.Model:
         """Returns a copy that a pass may change."""
@@ -224,17 +236,22 @@ def write_artifact(
         precision: As the file's name and the manifest have it.
         folder: Where to.
         quantization: What the manifest says of it.
+
+    Raises:
+        ModelError: it has other inputs or outputs than the model.
     """
     path = folder / f"{model.name}.{target.name}.{precision}.onnx"
     graph.producer_name, graph.producer_version = "edgeq", edgeq.__version__
+    inputs, outputs = _input_specs(graph), specs(graph.graph.outputs)
+    require_same_ends(path.name, (inputs, outputs), model.ends)
     save_onnx(graph, path)
     artifact = Artifact(
         path=path,
         format="onnx",
         precision=precision,
         target=target.name,
-        inputs=specs(graph.graph.inputs),
-        outputs=specs(graph.graph.outputs),
+        inputs=inputs,
+        outputs=outputs,
         preprocessing=model.preprocessing.declared,
         postprocessing=model.postprocessing,
         labels=model.labels,
@@ -245,6 +262,11 @@ def write_artifact(
     return artifact.save()
 
 
+def _input_specs(graph: ir.Model) -> tuple[TensorSpec, ...]:
+    return tuple(spec.of_pixels for spec in specs(graph.graph.inputs))
+
+
+@keeps_names
 def _halve_weights(model: ir.Model) -> list[str]:
     """Stores matrices and kernels as FP16 behind a Cast, and returns the names of those that do not fit."""
     import onnx_ir as ir

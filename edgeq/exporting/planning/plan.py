@@ -166,7 +166,10 @@ def channel_scheme(node: ir.Node, weight: np.ndarray, scheme: Scheme) -> Scheme:
 
 
 def _has_integer_form(node: ir.Node) -> bool:
-    return node.op_type != "Gemm" or not any(name in node.attributes for name in ("alpha", "beta", "transA"))
+    usual = {"alpha": 1.0, "beta": 1.0, "transA": 0}
+    return node.op_type != "Gemm" or all(
+        node.attributes[name].value == number for name, number in usual.items() if name in node.attributes
+    )
 
 
 def _quantized_weights(
@@ -316,7 +319,7 @@ def _moved_on(value: ir.Value) -> tuple[set[str], list[ir.Node]]:
     Nodes that only move values are looked through, and are not among the readers.
     """
     names: set[str] = set()
-    readers: dict[ir.Node, None] = {}
+    readers: list[ir.Node] = []
     waiting = [value]
     while waiting:
         one = waiting.pop()
@@ -326,9 +329,9 @@ def _moved_on(value: ir.Value) -> tuple[set[str], list[ir.Node]]:
         for reader in (use.node for use in one.uses()):
             if moves_values(reader) and one in moved_inputs(reader):
                 waiting += reader.outputs
-            else:
-                readers[reader] = None
-    return names, list(readers)
+            elif reader not in readers:
+                readers.append(reader)
+    return names, readers
 
 
 def _split_mixed_ranges(

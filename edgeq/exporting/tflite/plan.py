@@ -108,20 +108,25 @@ def select_everywhere(
     }
 
 
+def real_activations(graph: Graph) -> list[str]:
+    """Returns the inputs of a graph and what its operators compute or move, as far as it is real, in graph order."""
+    computed = [index for operator in graph.operators for index in operator.outputs]
+    tensors = (graph.tensors[index] for index in (*graph.inputs, *computed))
+    return [tensor.name for tensor in tensors if tensor.dtype == "float32"]
+
+
 def observed_tensors(graph: Graph) -> list[str]:
     """Returns the tensors whose values decide static ranges, in graph order: all real activations that are computed.
 
     What operators only move has the range of what they move.
     """
     moved = {
-        index for operator in graph.operators if operator.kind in TFLITE_MOVES_VALUES for index in operator.outputs
-    }
-    computed = [index for operator in graph.operators for index in operator.outputs]
-    return [
         graph.tensors[index].name
-        for index in (*graph.inputs, *computed)
-        if index not in moved and graph.tensors[index].dtype == "float32"
-    ]
+        for operator in graph.operators
+        if operator.kind in TFLITE_MOVES_VALUES
+        for index in operator.outputs
+    }
+    return [name for name in real_activations(graph) if name not in moved]
 
 
 def needed_tensors(graph: Graph, decisions: Mapping[int, LayerDecision], integer_io: bool) -> list[str]:

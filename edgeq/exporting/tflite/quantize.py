@@ -281,7 +281,10 @@ def _end_names(before: Graph, after: Graph) -> dict[int, str]:
     for old, new in zip((*before.inputs, *before.outputs), (*after.inputs, *after.outputs), strict=True):
         wanted = before.tensors[old].name
         if after.tensors[new].name != wanted:
-            names[taken[wanted]] = f"{wanted}_quantized"
+            inner = f"{wanted}_quantized"
+            while inner in taken:
+                inner += "_inner"
+            names[taken[wanted]] = inner
             names[new] = wanted
     return names
 

@@ -95,11 +95,13 @@ class RangeSources:
 
     Attributes:
         tensors: Tensor name -> the ranges that hold it, and its name in them.
-        matched: How many are those of the ONNX graph, found by value.
+        matched: How many are those of the ONNX graph, or follow from them.
+        sampled: Those that were measured on the inputs that were kept with the ranges.
     """
 
     tensors: Mapping[str, tuple[Ranges, str]]
     matched: int = 0
+    sampled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,7 @@ def _quantized(
             "method": ", ".join(sorted({used.method for used in sources})) if precision == "int8" else "minmax",
             "ranges_digests": sorted(used.digest for used in sources),
             "matched_tensors": known.matched,
+            "sampled_tensors": list(known.sampled),
         }
     _warn(model.name, precision, {decision.scheme for decision in decisions.values()})
     per_tensor = frozenset({"FULLY_CONNECTED"}) if options.compat else frozenset()
