@@ -324,7 +324,9 @@ def _moved_on(value: ir.Value) -> tuple[set[str], list[ir.Node]]:
 
     Nodes that only move values are looked through, and are not among the readers.
     """
-    names, readers, waiting = set[str](), list["ir.Node"](), [value]
+    names: set[str] = set()
+    readers: list[ir.Node] = []
+    waiting = [value]
     while waiting:
         one = waiting.pop()
         if str(one.name) in names:
