@@ -48,18 +48,14 @@ def test_two_stages_are_refused_with_the_way_out() -> None:
 
 
 def test_sides_that_torchvision_would_pad_are_refused() -> None:
-    with pytest.raises(
-        ModelError, match=r"RetinaNet wants sides that are multiples of 32, .*; found an input of 64x80"
-    ):
+    with pytest.raises(ModelError, match=r"RetinaNet wants sides that are multiples of 32, .*; found .* 64x80"):
         tensor_outputs(detector("retinanet"), torch.zeros(1, 3, 64, 80))
     tensor_outputs(detector("ssd"), torch.zeros(1, 3, 64, 80))
 
 
 def test_an_input_that_the_backbone_cannot_take_is_one_line() -> None:
     module = detector("ssd")
-    module.backbone.deeper = nn.Conv2d(32, 32, 9)
-    with pytest.raises(
-        ModelError, match=r"SSD cannot take an input of 64x96: RuntimeError: Calculated padded"
-    ) as error:
+    module.get_submodule("backbone").add_module("deeper", nn.Conv2d(32, 32, 9))
+    with pytest.raises(ModelError, match="SSD cannot take an input of 64x96: RuntimeError: Calculated pad") as error:
         tensor_outputs(module, torch.zeros(1, 3, *SIZE))
     assert "\n" not in str(error.value)
