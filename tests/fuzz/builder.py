@@ -173,7 +173,7 @@ class Builder:
     def _odd_constant(self, array: NDArray[Any], plain: bool) -> Value:
         forms = ["node", "identity"]
         if not plain and array.dtype == np.float32:
-            forms += ["product", "transposed", "half"]
+            forms += ["product", "half", *(["transposed"] if array.ndim else [])]
         form = self.pick(forms)
         if form == "node":
             name = self.name("c")

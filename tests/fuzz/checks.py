@@ -106,13 +106,18 @@ class Expected:
 
     def spread(self, precision: str) -> list[Spread]:
         """Returns what rounding of every tensor makes of the outputs."""
-        noisy, values = self._noisy
-        relative = np.float32(_HALF_ULP[precision])
-        halves = [
-            {name: np.abs(array) * relative.astype(array.dtype) for name, array in each.items()} for each in values
-        ]
-        weights = {name: np.abs(array) * relative for name, array in noisy.weights.items()}
-        return spreads(noisy, self.feeds, self.outputs, halves, weights)
+        try:
+            noisy, values = self._noisy
+            relative = _HALF_ULP[precision]
+
+            def half(array: NDArray[Any]) -> NDArray[Any]:
+                return np.where(np.isfinite(array), np.abs(array) * relative, 0).astype(array.dtype)
+
+            halves = [{name: half(array) for name, array in each.items()} for each in values]
+            weights = {name: half(array) for name, array in noisy.weights.items()}
+            return spreads(noisy, self.feeds, self.outputs, halves, weights)
+        except Exception as error:  # a shape that floats decide
+            raise InvalidModelError(f"noise changes a shape: {error}") from error
 
 
 def jumping_tensors(model: onnx.ModelProto) -> set[str]:

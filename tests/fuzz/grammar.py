@@ -143,7 +143,7 @@ def _image(b: Builder) -> Value:
 
 def _step(b: Builder, makers: Collection[Maker]) -> list[str]:
     """Adds the nodes of one maker; what is left of one that gave up is taken away."""
-    usable = [value for value in b.computed if value.kind != TensorProto.UNDEFINED and value.rank <= 5]
+    usable = [value for value in b.computed if value.kind != TensorProto.UNDEFINED and 1 <= value.rank <= 5]
     # Mostly what came last, so that graphs are deep; else a branch.
     x = usable[-1] if b.chance(65) or len(usable) < 2 else b.pick(usable)
     takes = {TensorProto.FLOAT: "float", TensorProto.BOOL: "bool", TensorProto.INT64: "integer"}.get(x.kind)
