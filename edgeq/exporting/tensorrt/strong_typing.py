@@ -3,7 +3,7 @@
 Rules, by number:
 
 1. Every float32 tensor is float16, and so are the scales of Q/DQ pairs: a DequantizeLinear gives the type of its scale.
-2. The graph's inputs and outputs stay float32, behind a Cast, so that FP32 and FP16 files are fed alike.
+2. The graph's inputs and outputs keep their types, behind or before a Cast, so that FP32 and FP16 files are fed alike.
 3. Scales are rounded up: rounded down, the largest values would be cut off; and never to zero.
 4. What an operator wants in float32 (the scales of a Resize) stays so.
 5. Islands compute in float32: their constants stay so, and Casts stand where other nodes begin. A QuantizeLinear behind
@@ -12,13 +12,14 @@ Rules, by number:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeq.errors import ModelError
 from edgeq.exporting.graphs.graph import new_initializer, walk
+from edgeq.exporting.graphs.names import keeps_names
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,6 +30,7 @@ FP16_MAX = float(np.finfo(np.float16).max)
 _FLOAT32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
 
 
+@keeps_names
 def to_fp16(model: ir.Model, islands: Collection[str] = ()) -> None:
     """Makes a float32 graph, with or without Q/DQ pairs, a float16 one, in place.
 
@@ -44,6 +46,7 @@ def to_fp16(model: ir.Model, islands: Collection[str] = ()) -> None:
     for node in walk(model):
         if node.op_type == "NonMaxSuppression":
             raise ModelError(f"{node.name}: NonMaxSuppression takes float32 alone; export the model without it")
+    floats = [position for position, value in enumerate(model.graph.outputs) if value.dtype == ir.DataType.FLOAT]
     kept = _with_pairs(model, islands)
     _halve_constants(model, kept)
     for node in walk(model):
@@ -55,7 +58,7 @@ def to_fp16(model: ir.Model, islands: Collection[str] = ()) -> None:
         if node.op_type == "Cast" and node.attributes["to"].as_int() == ir.DataType.FLOAT:
             node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT16)
     _cast_borders(model, kept)
-    _cast_outputs(model)
+    _cast_outputs(model, floats)
 
 
 def _with_pairs(model: ir.Model, islands: Collection[str]) -> set[ir.Node]:
@@ -147,10 +150,12 @@ def _cast(model: ir.Model, value: ir.Value, dtype: ir.DataType) -> ir.Value:
     return result
 
 
-def _cast_outputs(model: ir.Model) -> None:
+def _cast_outputs(model: ir.Model, floats: Sequence[int]) -> None:
+    """Casts those outputs back to float32, by their positions, that are float16 now."""
     import onnx_ir as ir
 
-    for index, value in enumerate(model.graph.outputs):
+    for index in floats:
+        value = model.graph.outputs[index]
         if value.dtype != ir.DataType.FLOAT16:
             continue
         cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=f"{value.name}_to_fp32")
