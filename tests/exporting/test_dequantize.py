@@ -109,7 +109,8 @@ QOPERATOR = (
     l = QLinearMatMul(t, sm, u0, n, sv, i0, sl, u128)
     o = com.microsoft.QGemm<transB=1>(l, sl, u128, h, sw, zw, d, sz, u128)
     s = com.microsoft.QLinearSigmoid(o, sz, u128, ss, u0)
-    z = DequantizeLinear(s, ss, u0)
+    j = com.microsoft.QLinearSoftmax<axis=-1, opset=13>(s, ss, u0, ss, u0)
+    z = DequantizeLinear(j, ss, u0)
 }""",
     {
         "sx": _f(STEP),
