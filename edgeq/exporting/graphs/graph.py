@@ -95,11 +95,30 @@ def drop_unused(model: ir.Model) -> None:
     passes.RemoveUnusedNodesPass()(model)
 
 
+_INVENTED = "unk__"
+"""How onnx's shape inference begins the names of lengths that it does not know."""
+
+
 def infer_shapes(model: ir.Model) -> None:
-    """Infers the shapes of all values, in place."""
+    """Infers the shapes of all values, in place; lengths that an earlier inference did not find among them."""
+    import onnx_ir as ir
     import onnx_ir.passes.common as passes
 
+    for value in (output for node in model.graph for output in node.outputs):
+        forget_lengths(value, lambda name: name.startswith(_INVENTED))
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:  # onnxscript keeps what was known before it was one
+            value.shape = ir.Shape(value.const_value.shape.numpy())
     passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+
+
+def forget_lengths(value: ir.Value, is_meant: Callable[[str], bool]) -> None:
+    """Takes the names of some free lengths from a value, in place: shape inference would keep them."""
+    import onnx_ir as ir
+
+    if value.shape is not None and not value.shape.is_static():
+        dims = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+        value.shape = ir.Shape([None if isinstance(dim, str) and is_meant(dim) else dim for dim in dims])
 
 
 def specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
