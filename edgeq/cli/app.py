@@ -231,6 +231,14 @@ def calibrate(
     percentile: Annotated[
         float | None, typer.Option(help="Percentage of the values that method percentile keeps.")
     ] = None,
+    keep_samples: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Inputs to keep in the file, for tensors that only another format's files have; 0 keeps none.",
+        ),
+    ] = 8,
     weights: Weights = None,
     preset: PresetOption = None,
     size: Size = None,
@@ -266,13 +274,15 @@ def calibrate(
     opened = open_float_model(request)
     targets = [get_target(name) for name in target or ()]
     result = run(
-        opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads, targets=targets
+        opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads, targets=targets,
+        keep_samples=keep_samples,
     )  # fmt: skip
     resumed = f" ({result.resumed} of them in an interrupted run)" if result.resumed else ""
     skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""
+    kept = f"; inputs kept: {len(result.ranges.samples)}" if result.ranges.samples else ""
     typer.echo(
         f"{out}: {len(result.ranges.tensors)} tensors by {result.ranges.method}; images counted: {result.images}"
-        f"{resumed}{skipped}"
+        f"{resumed}{skipped}{kept}"
     )
 
 

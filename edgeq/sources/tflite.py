@@ -88,7 +88,8 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
     file = TfliteModel(
         model.name, content, model.preprocessing, model.postprocessing, model.labels, source_digest=model.digest
     )
-    require_same_ends(f"{model.name}.tflite", ((file.input,), file.outputs), tuple(map(_as_tflite, model.ends)))
+    inputs, outputs = (_as_tflite(specs) for specs in model.ends)
+    require_same_ends(f"{model.name}.tflite", ((file.input,), file.outputs), (inputs, outputs))
     return file
 
 

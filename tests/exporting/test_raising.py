@@ -242,3 +242,19 @@ def test_what_has_no_equivalent_is_one_line(text, opset, message):
     with pytest.raises(ModelError, match=message) as refused:
         raised(ir.from_proto(model))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("opset", "text"),
+    [
+        (16, 'y = GridSample<mode="bicubic", align_corners=1>(x, g)'),
+        (17, "r = Unsqueeze(x, a) d = DFT<axis=2>(r) y = ReduceMax<axes=[0]>(d)"),
+        (17, "i, j = Split<axis=1>(x) m = ReduceMean<axes=[2]>(i) y = Add(j, m)"),
+        (13, "y = Resize<mode=\"linear\">(x, , s)"),
+    ],
+)  # fmt: skip
+def test_an_operator_computes_the_same_in_a_new_opset(opset, text):
+    weights = {"g": 0.5 * nets.normal(1, 1, 3, 3, 2), "a": np.array([-1]), "s": f32(1, 1, 2, 1.5)}
+    model = nets.parse(f"g (float[1,4,4,5] x) => (float[A,B,C,D] y) {{ {text} }}", weights, opset=opset)
+    model.graph.outputs[0].shape = None
+    same(model, nets.normal(7, 1, 4, 4, 5), opsets=(19, 21, 23))

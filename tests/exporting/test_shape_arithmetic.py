@@ -73,6 +73,9 @@ WINDOWS = """g (float[N,3,6,10] x) => (float[N,3,6,10] y)
     whole = Concat<axis=0>(left, c, rows, columns)
     y = Reshape(unturned, whole)
 }"""
+LEFT_OVER = WINDOWS.replace("Reshape(turned, joined)", "Reshape<allowzero=0>(turned, tiled)").replace(
+    "int64[1] zero", "int64[4] tiled = {-1, 3, 3, 5}, int64[1] zero"
+)
 DOUBLE = """g (float[N,3,6,10] x) => (float[N,8,H,W] y)
 <int64[1] zero = {0}, int64[1] two = {2}, int64[1] four = {4}, float factor = {FACTOR}> {
     a = Conv<pads=[1,1,1,1]>(x, w)
@@ -96,7 +99,7 @@ PYRAMID = """g (float[N,3,6,10] x) => (float[N,8,6,10] y)
     there = Shape(a)
     sides = Slice(there, two, four)
     sizes = Concat<axis=0>(kept, sides)
-    up = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(b, , , sizes)
+    up = Resize<mode="linear", keep_aspect_ratio_policy="stretch">(b, , , sizes)
     y = Add(a, up)
 }"""
 EXPANDED = """g (float[N,3,6,10] x) => (float[N,3,6,10] y)
@@ -120,6 +123,7 @@ GRAPHS = {
     "view": (VIEW, CONV | {"m": nets.normal(2, 480, 5)}),
     "channel shuffle": (SHUFFLE, CONV | {"w8": nets.normal(3, 8, 8, 3, 3)}),
     "windows": (WINDOWS, {}),
+    "windows of a number left over": (LEFT_OVER, {}),
     "twice the size": (DOUBLE.replace("FACTOR", "2.0"), CONV | {"w8": nets.normal(3, 8, 8, 3, 3)}),
     "four thirds of the size": (DOUBLE.replace("FACTOR", "1.3334"), CONV | {"w8": nets.normal(3, 8, 8, 3, 3)}),
     "the size of another": (PYRAMID, CONV | {"w8": nets.normal(3, 8, 8, 3, 3)}),

@@ -290,7 +290,7 @@ def _halve_weights(model: ir.Model) -> list[str]:
     kept = []
     for name, value in list(model.graph.initializers.items()):
         array = value.const_value.numpy() if value.const_value is not None else None
-        if array is None or array.dtype != np.float32 or array.ndim < 2:
+        if array is None or array.dtype != np.float32 or array.ndim < 2 or value.is_graph_output():
             continue
         if np.abs(array).max(initial=0) > FP16_MAX:
             kept.append(name)

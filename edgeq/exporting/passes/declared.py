@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from edgeq.errors import ModelError
@@ -44,6 +45,11 @@ def require_declared(model: ir.Model, opset: int) -> None:
                 raise ModelError(f"node {node.name or node.outputs[0].name!r}: {node.op_type} {complaint}")
 
 
+def is_first(op_type: str, opset: int) -> bool:
+    """Returns whether an ONNX operator is new in an opset."""
+    return min(_versions(op_type)) == opset
+
+
 def _complaint(node: ir.Node, opset: int) -> str | None:
     declared = _schema(node.op_type, opset)
     if declared is None or declared.deprecated:
@@ -53,9 +59,7 @@ def _complaint(node: ir.Node, opset: int) -> str | None:
         if newest.deprecated:
             return f"is not in opset {opset} any more, and edgeq has no rule that replaces it; export the model again"
         first = min(_versions(node.op_type))
-        return (
-            f"is an operator since opset {first} and the file is for opset {opset}; give `opset` {first} or replace it"
-        )
+        return f"is an operator since opset {first}; give `opset` {first}, or export the model for opset {opset}"
     for name in node.attributes:
         if name not in declared.attributes:
             return f"has the attribute {name!r}, which opset {opset} does not know; export the model for opset {opset}"
@@ -89,11 +93,12 @@ def _schema(op_type: str, opset: int | None) -> onnx.defs.OpSchema | None:
         return None
 
 
+@functools.cache
 def _versions(op_type: str) -> list[int]:
     import onnx
 
     schemas = onnx.defs.get_all_schemas_with_history()
-    return [each.since_version for each in schemas if each.name == op_type and each.domain == ""]
+    return [each.since_version for each in schemas if each.name == op_type and each.domain == ""] or [0]
 
 
 def _default(declared: onnx.defs.OpSchema.Attribute) -> object:

@@ -72,8 +72,8 @@ class NodeBuilder:
         """Returns an int64 vector."""
         return self.constant(np.array(numbers, np.int64))
 
-    def like(self, value: ir.Value | None, number: float) -> ir.Value:
-        """Returns a scalar of the type of `value`."""
+    def like(self, value: ir.Value | None, number: float | np.ndarray) -> ir.Value:
+        """Returns a scalar, or an array, of the type of `value`."""
         import onnx_ir as ir
 
         dtype = value.dtype if value is not None and value.dtype is not None else ir.DataType.FLOAT
@@ -139,6 +139,14 @@ def dims(value: ir.Value | None) -> tuple[int | None, ...] | None:
     return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
 
 
+def shape_for_reshape(value: ir.Value | None, make: NodeBuilder) -> ir.Value | np.ndarray:
+    """Returns the shape of a value as a Reshape takes it: constant where at most one length is free."""
+    shape = dims(value)
+    if shape is None or shape.count(None) > 1 or 0 in shape:
+        return make("Shape", value)
+    return np.array([-1 if length is None else length for length in shape], np.int64)
+
+
 def replace(node: ir.Node, builder: NodeBuilder, results: Sequence[ir.Value]) -> None:
     """Puts what was built in the place of a node. Its outputs keep their names, types and shapes."""
     graph = node.graph
@@ -147,7 +155,7 @@ def replace(node: ir.Node, builder: NodeBuilder, results: Sequence[ir.Value]) ->
     values = [each if id(each.producer()) in made else builder("Identity", each) for each in results]
     graph.insert_before(node, builder.nodes)
     for old, new in zip(list(node.outputs), values, strict=False):
-        name = old.name
+        name = old.name or new.name
         new.type, new.shape = old.type or new.type, old.shape or new.shape
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         old.name, new.name = None, name

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edgeq.exporting.graphs.graph import infer_shapes, opset_of
-from edgeq.exporting.passes.declared import omit_meaningless, require_declared
+from edgeq.exporting.graphs.graph import fold_constants, infer_shapes, opset_of
+from edgeq.exporting.passes.declared import is_first, omit_meaningless, require_declared
 from edgeq.exporting.passes.lowering import LOWERING
 from edgeq.exporting.passes.node_builder import NodeBuilder, Rule, replace
 from edgeq.exporting.passes.raising import RAISING
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _IR_VERSION = 10
 """The file version that a model of a newer one gets: what torch writes, and old engines read."""
+
+_LOWEST_OF_TARGETS, _HIGHEST_OF_TARGETS = 17, 19
 
 _ASKS_FOR_RANKS = 13
 """The opset whose rules need the rank of what they change, which a Reshape to a computed shape hides."""
@@ -61,6 +63,9 @@ def raise_opset(model: ir.Model, opset: int) -> RewriteReport:
 def lower_opset(model: ir.Model, opset: int) -> RewriteReport:
     """Brings a graph of a higher opset down to the given one, in place.
 
+    For the opsets of the targets, operators that the lowest of these lacks are written out for all of them: one
+    calibration serves all files.
+
     Args:
         model: A cleaned graph with shapes.
         opset: The wanted opset.
@@ -69,11 +74,14 @@ def lower_opset(model: ir.Model, opset: int) -> RewriteReport:
         ModelError: a node has no equivalent in that opset.
     """
     done: list[str] = []
-    if opset_of(model) <= opset:
-        return RewriteReport()
-    for version in range(opset_of(model), opset, -1):
-        done += _step(model, [model.graph], LOWERING, changed_in=version, to=version - 1)
-    _finish(model, opset)
+    before, least = opset_of(model), opset
+    if opset <= _HIGHEST_OF_TARGETS:
+        least = min(opset, _LOWEST_OF_TARGETS)
+    for version in range(max(before, opset), least, -1):
+        rules = LOWERING if version > opset else {key: rule for key, rule in LOWERING.items() if is_first(*key)}
+        done += _step(model, [model.graph], rules, changed_in=version, to=max(version - 1, opset))
+    if before > opset:
+        _finish(model, opset)
     return RewriteReport(tuple(done))
 
 
@@ -117,8 +125,6 @@ def _compute_shapes(model: ir.Model) -> None:
 
     No other operators: what computes constants knows the newest definition of some of them only.
     """
-    from onnxscript.optimizer import fold_constants
-
     fold_constants(model, should_fold=lambda node: None if node.op_type in _SHAPE_ARITHMETIC else False)
     infer_shapes(model)
 

@@ -29,6 +29,7 @@ from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.layernorm import fold_layernorm_affine
 from edgeq.exporting.passes.linear_form import normalize_linear
+from edgeq.exporting.passes.masks import limit_masks
 from edgeq.exporting.passes.opset import lower_opset, raise_opset
 from edgeq.exporting.passes.packed_projection import split_projections
 from edgeq.exporting.passes.real_tensors import TakenScales
@@ -101,22 +102,25 @@ def reading(
     # Rules for old operators come first: `clean` computes constants by the newest definitions.
     old = GraphPass(functools.partial(raise_opset, opset=opset))
     tidy = GraphPass(clean, leaves=frozenset({"clean", "shapes"}))
+    # Before the opset: weights of 4 bits and scales of blocks, which older ones lack, are plain weights then.
+    folded = GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"}))
     new = GraphPass(
         functools.partial(lower_opset, opset=opset),
         needs=frozenset({"clean", "shapes"}),
         leaves=frozenset({"opset"}),
-        undoes=frozenset({"clean", "shapes"}),
+        undoes=frozenset({"clean", "shapes", "folded"}),
     )
     real = [] if taken is None else [GraphPass(functools.partial(dequantize, taken=taken), needs=_TIDY)]
     # Before operators are lowered: older ones take fewer types.
     single = GraphPass(compute_in_float32, _TIDY, frozenset({"float32"}))
-    return (GraphPass(drop_constant_inputs), *sizes, *static, old, tidy, *real, single, new, tidy)
+    return (GraphPass(drop_constant_inputs), *sizes, *static, old, tidy, *real, folded, single, new, tidy)
 
 
 SIMPLIFYING = (
     GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"})),
     GraphPass(fold_shape_arithmetic, needs=_TIDY | {"folded"}),
     GraphPass(normalize_linear, needs=_TIDY | {"folded"}),
+    GraphPass(limit_masks, needs=_TIDY | {"folded"}),
     GraphPass(fold_batchnorm, needs=_TIDY | {"folded"}, leaves=frozenset({"batchnorm"})),
     GraphPass(fuse_gelu, needs=_TIDY),
     GraphPass(fold_attention_scale, needs=_TIDY),

@@ -171,10 +171,7 @@ def channel_scheme(node: ir.Node, weight: np.ndarray, scheme: Scheme) -> Scheme:
 
 
 def _has_integer_form(node: ir.Node) -> bool:
-    usual = {"alpha": 1.0, "beta": 1.0, "transA": 0}
-    return node.op_type != "Gemm" or all(
-        node.attributes[name].value == number for name, number in usual.items() if name in node.attributes
-    )
+    return node.op_type != "Gemm" or not any(name in node.attributes for name in ("alpha", "beta", "transA"))
 
 
 def _quantized_weights(
@@ -327,7 +324,9 @@ def _moved_on(value: ir.Value) -> tuple[set[str], list[ir.Node]]:
 
     Nodes that only move values are looked through, and are not among the readers.
     """
-    names, readers, waiting = set[str](), list["ir.Node"](), [value]
+    names: set[str] = set()
+    readers: list[ir.Node] = []
+    waiting = [value]
     while waiting:
         one = waiting.pop()
         if str(one.name) in names:

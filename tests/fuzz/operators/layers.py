@@ -216,7 +216,8 @@ def softmax(b: Builder, x: Value, operator: str = "Hardmax") -> Value:
 def pool(b: Builder, x: Value, operator: str) -> Value:
     b.require(x.rank in (3, 4) and min(x.shape[2:]) >= 2)
     given = window(b, x)
-    if "pads" in given and any(2 * pad >= size for pad, size in zip(given["pads"], given["kernel_shape"] * 2)):
+    sizes = given["kernel_shape"] * 2
+    if "pads" in given and any(2 * pad >= size for pad, size in zip(given["pads"], sizes, strict=True)):
         given["pads"] = [0] * len(given["pads"])
     if b.opset >= 10 and b.chance(25) and "auto_pad" not in given:
         given["ceil_mode"] = 1

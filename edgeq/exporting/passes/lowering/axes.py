@@ -51,7 +51,15 @@ def _slices(node: ir.Node, make: NodeBuilder) -> Sequence[ir.Value] | None:
     return pieces
 
 
+def _without_dilations(node: ir.Node, make: NodeBuilder) -> None:
+    if any(each != 1 for each in attribute(node, "dilations", ())):
+        make.refuse("has dilations, which older opsets cannot say; give `opset` 19 or replace it by a Conv")
+    set_attribute(node, "dilations", None)
+
+
 AXES: dict[tuple[str, int], Rule] = {
+    ("AveragePool", 19): _without_dilations,
+    ("LpPool", 18): _without_dilations,
     **{(f"Reduce{name}", 18): _reduction for name in _REDUCTIONS},
     ("Split", 18): _slices,
 }

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from edgeq.exporting.passes.node_builder import NodeBuilder, Rule, attribute, dims, set_attribute
+from edgeq.exporting.passes.node_builder import NodeBuilder, Rule, attribute, dims, set_attribute, shape_for_reshape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,15 +19,7 @@ def _over_one_axis(node: ir.Node, make: NodeBuilder) -> ir.Value | None:
             set_attribute(node, "axis", axis)
             return None
     flat = make(node.op_type, make("Flatten", source, axis=axis), axis=-1)
-    return make("Reshape", flat, _shape_of(source, make))
-
-
-def _shape_of(value: ir.Value | None, make: NodeBuilder) -> ir.Value | np.ndarray:
-    """Returns the shape of a value for a Reshape: constant where at most one length is free."""
-    shape = dims(value)
-    if shape is None or shape.count(None) > 1 or 0 in shape:
-        return make("Shape", value)
-    return np.array([-1 if length is None else length for length in shape], np.int64)
+    return make("Reshape", flat, shape_for_reshape(source, make))
 
 
 AXES: dict[tuple[str, int], Rule] = dict.fromkeys(

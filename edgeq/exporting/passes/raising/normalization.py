@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeq.exporting.passes.node_builder import NodeBuilder, Rule, attribute, dims, set_attribute
+from edgeq.exporting.passes.lowering.normalization import group_norm_by_groups
+from edgeq.exporting.passes.node_builder import NodeBuilder, Rule, attribute, set_attribute
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,19 +30,8 @@ def _one_output(node: ir.Node, make: NodeBuilder) -> None:
     node.resize_outputs(1)
 
 
-def _scale_per_channel(node: ir.Node, make: NodeBuilder) -> None:
-    groups, shape = attribute(node, "num_groups"), dims(node.inputs[0])
-    channels = None if shape is None else shape[1]
-    if channels is None:
-        make.refuse("has a free number of channels; export the model with a fixed one")
-    for position in (1, 2):
-        column = make("Reshape", node.inputs[position], make.ints(groups, 1))
-        repeated = make("Expand", column, make.ints(groups, channels // groups))
-        node.replace_input_with(position, make("Reshape", repeated, make.ints(channels)))
-
-
 NORMALIZATION: dict[tuple[str, int], Rule] = {
     ("BatchNormalization", 9): _per_channel_alone,
     ("BatchNormalization", 14): _one_output,
-    ("GroupNormalization", 21): _scale_per_channel,
+    ("GroupNormalization", 19): group_norm_by_groups,
 }
