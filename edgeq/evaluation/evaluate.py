@@ -204,8 +204,7 @@ def _check_input(job: Job) -> None:
     if spec.scale is None:
         raise InputError(
             f"{job.artifact.path}: its input {spec.name!r} is {spec.dtype} without a scale, but pre-processing gives "
-            "real numbers; wanted scale and zero_point in its manifest, a float input, or for uint8 a preset that "
-            "leaves pixels as they are (scale = 1)"
+            "real numbers; wanted scale and zero_point in its manifest, or a float input"
         )
     limits = spec.decode(np.array([np.iinfo(spec.dtype).min, np.iinfo(spec.dtype).max]))
     least, most = job.preprocessing.value_range

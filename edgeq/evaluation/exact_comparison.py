@@ -141,7 +141,7 @@ def measure_onnx(
     def open_both(names: Sequence[str]) -> tuple[Run, Run]:
         before, behind = ActivationObserver(reference, names, threads), ExactObserver(written, names, threads)
         return (
-            lambda array: before.observe({feed.name: array}),
+            lambda array: before.observe({feed.name: feed.encode(array)}),
             lambda array: behind.observe({feed.name: feed.encode(array)}),
         )
 

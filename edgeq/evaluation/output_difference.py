@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import EngineError, ModelError
 from edgeq.exporting.artifact import Artifact, Preprocessing
+from edgeq.exporting.graphs.graph import first_line
 from edgeq.exporting.signal.output_groups import ChannelGroup
 from edgeq.exporting.signal.ratio import Signal, Sums
 from edgeq.exporting.tflite.writer import TfliteModel
@@ -78,7 +79,14 @@ def real_inputs(
 
 
 def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[np.ndarray]) -> Reference:
-    """Returns what was compared with, and the outputs of the model as it was given, in graph order, image by image."""
+    """Returns what was compared with, and the outputs of the model as it was given, in graph order, image by image.
+
+    A quantized file whose scales are taken is represented by its float32 graph. So is one that ONNX Runtime refuses:
+    it takes no two nodes of one name, for example, and has no convolution of doubles.
+
+    Raises:
+        EngineError: ONNX Runtime cannot run that either.
+    """
     if opened.module is not None:
         import torch
 
@@ -90,15 +98,27 @@ def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[n
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _LOG_FATAL
-    names = [value.name for value in opened.model.graph.graph.outputs]
+    (feed,), specs = opened.model.ends
+    names, label, refusal = [spec.name for spec in specs], Path(request.reference).name, ""
+
+    def real(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
+        return [spec.decode(array) for spec, array in zip(specs, arrays, strict=True)]
+
+    if not request.take_scales:
+        try:
+            session = onnxruntime.InferenceSession(request.reference, options, providers=["CPUExecutionProvider"])
+            return label, [real(session.run(names, {feed.name: feed.encode(array)})) for array in inputs]
+        except Exception as error:
+            refusal = first_line(error)
     try:
-        session = onnxruntime.InferenceSession(request.reference, options, providers=["CPUExecutionProvider"])
-        feed = session.get_inputs()[0].name
-        return Path(request.reference).name, [session.run(names, {feed: array}) for array in inputs]
-    except Exception as error:
+        observe = get_format(opened.model.format).function("observe")(opened.model, names)
+        found = [observe(array) for array in inputs]
+    except EngineError as error:
+        said = refusal or first_line(error)
         raise EngineError(
-            f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {error}"
+            f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {said}"
         ) from error
+    return f"the float32 graph of {label}", [real(arrays[name] for name in names) for arrays in found]
 
 
 def tflite_outputs(model: TfliteModel, inputs: list[np.ndarray]) -> Reference:

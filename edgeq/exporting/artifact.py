@@ -74,6 +74,12 @@ class TensorSpec:
         if math.prod(length or 1 for length in self.shape) * dtype.itemsize > _MAX_TENSOR_BYTES:
             raise ValueError(f"shape {list(self.shape)} holds more than 4 GiB")
 
+    @property
+    def of_pixels(self) -> TensorSpec:
+        """The same; with step 1 where it takes the bytes of pixels and nothing says what they stand for."""
+        takes_bytes = self.dtype == "uint8" and self.scale is None
+        return dataclasses.replace(self, scale=1.0) if takes_bytes else self
+
     def encode(self, array: np.ndarray) -> np.ndarray:
         """Returns what the file takes for real numbers, `(N, C, H, W)` where they are 4-D: C-contiguous."""
         if self.layout == "NHWC" and array.ndim == 4:

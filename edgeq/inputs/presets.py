@@ -17,7 +17,8 @@
     crop_fraction = 0.875           # for crop
 
     [postprocessing]                # left out for a model that is not to be scored
-    decoder = "yolox"               # centernet, fastestdet, yolox, classification, embedding or a.module:function
+    decoder = "yolox"               # centernet, fastestdet, scored_boxes, yolox, classification, embedding or
+                                    # a.module:function
 
     [postprocessing.outputs]        # role in the decoder = output's name
     predictions = "output"
@@ -28,6 +29,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -47,6 +49,7 @@ from edgeq.exporting.artifact import (
     Postprocessing,
     Preprocessing,
     Resize,
+    TensorSpec,
 )
 
 _DATA = files("edgeq") / "data"
@@ -125,6 +128,18 @@ def require_channels(source: str, channels: int, name_or_toml: str, preprocessin
             f"{name_or_toml} makes {preprocessing.channels} (channel_order {preprocessing.channel_order}); give a "
             f"`preset` whose channel_order is {wanted}"
         )
+
+
+def for_input(image: TensorSpec, preprocessing: Preprocessing) -> Preprocessing:
+    """Returns the pre-processing for a model's input: one that takes the bytes of pixels normalises them itself.
+
+    Args:
+        image: The input as the file holds it.
+        preprocessing: What a preset declares; its resizing and its order of channels count either way.
+    """
+    if image.dtype != "uint8" or image.scale is not None:
+        return preprocessing
+    return dataclasses.replace(preprocessing, scale=1.0, mean=(), std=())
 
 
 def parse_labels(given: Labels) -> tuple[str, ...]:

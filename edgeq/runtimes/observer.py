@@ -109,5 +109,5 @@ def observe_graph(
         EngineError: ONNX Runtime cannot run the graph.
     """
     observer = ActivationObserver(model.graph, tensors, threads)
-    image = str(model.graph.graph.inputs[0].name)
-    return lambda array: observer.observe({image: array})
+    image = model.input
+    return lambda array: observer.observe({image.name: image.encode(array)})

@@ -9,9 +9,9 @@ import dataclasses
 from pathlib import Path
 
 from edgeq.errors import InputError
-from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec, manifest_path
+from edgeq.exporting.artifact import Artifact, manifest_path
 from edgeq.files import sha256_file
-from edgeq.inputs.presets import Labels, load_preset, parse_labels, require_channels
+from edgeq.inputs.presets import Labels, for_input, load_preset, parse_labels, require_channels
 from edgeq.sources.formats import format_of, model_formats
 
 
@@ -48,10 +48,11 @@ def open_artifact(path: Path, preset: str | None = None, labels: Labels | None =
     declared = load_preset(preset, size)
     if channels is not None:
         require_channels(str(path), channels, preset, declared.preprocessing)
+    image = artifact.inputs[0]
     return dataclasses.replace(
         artifact,
-        inputs=tuple(_with_pixels(spec, declared.preprocessing) for spec in artifact.inputs),
-        preprocessing=declared.preprocessing,
+        inputs=(image.of_pixels,),
+        preprocessing=for_input(image, declared.preprocessing),
         postprocessing=declared.postprocessing,
         labels=declared.labels if labels is None else parse_labels(labels),
     )
@@ -90,9 +91,3 @@ def _input_image(artifact: Artifact) -> tuple[int | None, tuple[int, int] | None
     if channels not in (1, 3, None):
         raise InputError(f"{artifact.path}: its input {spec.name!r} has {channels} channels; wanted an image of 3 or 1")
     return channels, None if height is None or width is None else (height, width)
-
-
-def _with_pixels(spec: TensorSpec, preprocessing: Preprocessing) -> TensorSpec:
-    """Returns the input with scale 1 where it takes the bytes of pixels and pre-processing leaves them as they are."""
-    takes_pixels = spec.dtype == "uint8" and spec.scale is None and preprocessing.value_range == (0, 255)
-    return dataclasses.replace(spec, scale=1.0) if takes_pixels else spec

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgeq.exporting.graphs.data_flow import constant_values
 from edgeq.exporting.graphs.graph import opset_of
 from edgeq.exporting.passes.order import (
     SIMPLIFYING,
@@ -23,11 +24,13 @@ from edgeq.targets import TARGETS, get_target
 from tests.exporting import nets
 
 OPSET = 18
-FREE = """g (float[N,3,8,8] x) => (float[N,4,8,8] y) {
+FREE = """g (float[N,3,8,8] x) => (float[N,4,8,8] y, float16[N,4,8,8] h) {
     folded = Identity(w)
     a = Conv<pads=[1,1,1,1]>(x, folded)
     b = BatchNormalization(a, gamma, beta, mean, variance)
     y = Dropout(b)
+    n = Cast<to=10>(y)
+    h = Neg(n)
 }"""
 WEIGHTS = {
     "w": nets.normal(1, 4, 3, 3, 3),
@@ -48,11 +51,19 @@ def _is_clean(model: ir.Model) -> bool:
     return len(set(names)) == len(names) and not model.functions and not operators & {"Constant", "Identity", "Dropout"}
 
 
+def _is_single(model: ir.Model) -> bool:
+    others = {ir.DataType.FLOAT16, ir.DataType.DOUBLE}
+    makers = {node.op_type for node in model.graph for value in node.outputs if value.dtype in others}
+    return makers <= {"Cast"}
+
+
 HOLDS: dict[Property, Callable[[ir.Model], bool]] = {
     "static": _is_static,
     "opset": lambda model: opset_of(model) == OPSET,
     "clean": _is_clean,
     "shapes": lambda model: all(value.shape is not None for node in model.graph for value in node.outputs),
+    "float32": _is_single,
+    "folded": lambda model: constant_values(model) == set(model.graph.initializers.values()),
     "batchnorm": lambda model: "BatchNormalization" not in {node.op_type for node in model.graph},
 }
 
@@ -81,6 +92,7 @@ def test_what_a_pass_leaves_holds(opset):
         each.run(model)
         holding = (holding | each.leaves) - (each.undoes - each.leaves)
         assert [name for name in holding if not HOLDS[name](model)] == [], each.name
+        assert [(value.name, str(value.dtype)) for value in model.graph.outputs] == [("y", "FLOAT"), ("h", "FLOAT16")]
     assert holding == set(HOLDS)
 
 

@@ -96,11 +96,13 @@ def test_a_preset_declares_the_rest_and_takes_the_files_size(lonely, tmp_path):
     assert len(open_artifact(lonely, "yolox").labels) == 80
 
 
-def test_bytes_of_pixels_need_no_scale_where_the_preset_leaves_them_as_they_are(shared_data):
+def test_bytes_of_pixels_are_handed_out_as_they_are_whatever_the_preset_normalises(shared_data):
     pytest.importorskip("ai_edge_litert")
     movenet = shared_data / "weights" / "coral_movenet_single_pose_lightning_ptq.tflite"
-    assert open_artifact(movenet, "imagenet").inputs[0].scale is None
-    assert open_artifact(movenet, "yolox").inputs[0].scale == 1
+    for preset in ("imagenet", "yolox"):
+        artifact = open_artifact(movenet, preset)
+        assert artifact.inputs[0].scale == 1
+        assert artifact.preprocessing is not None and artifact.preprocessing.value_range == (0, 255)
 
 
 def test_a_manifest_says_all_and_takes_no_preset(tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 MIN_OPSET = 13
 """First opset whose QuantizeLinear has an axis, which per-channel weights need."""
+
+_DEPRECATED = "is deprecated in domain_version"
 
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
@@ -50,7 +53,11 @@ def read_onnx(path: Path) -> ir.Model:
         raise InputError(f"{path}: no such file; expected an ONNX model")
     try:
         proto = onnx.load(path)
-        onnx.checker.check_model(proto)
+        try:
+            onnx.checker.check_model(proto)
+        except onnx.checker.ValidationError as error:
+            if _DEPRECATED not in str(error):  # the passes replace such operators, or name them
+                raise
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise InputError(f"{path}: is not a valid ONNX model ({first_line(error)}); is the file complete?") from error
     if not proto.graph.node:
@@ -61,6 +68,24 @@ def read_onnx(path: Path) -> ir.Model:
 def opset_of(model: ir.Model) -> int:
     """Returns the version of the default ONNX operator set."""
     return model.graph.opset_imports.get("", 0)
+
+
+def fold_constants(model: ir.Model, should_fold: Callable[[ir.Node], bool | None] = lambda node: None) -> None:
+    """Computes what depends on constants alone, in place, as far as onnxscript can; what it cannot stays, in silence.
+
+    Args:
+        model: Any graph.
+        should_fold: Whether a node may be folded; `None` leaves it to onnxscript.
+    """
+    from onnxscript import optimizer
+
+    log = logging.getLogger("onnxscript")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns of each node that has several outputs
+    try:
+        optimizer.fold_constants(model, should_fold=should_fold)
+    finally:
+        log.setLevel(level)
 
 
 def drop_unused(model: ir.Model) -> None:

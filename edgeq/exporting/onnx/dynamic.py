@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.exporting.graphs.graph import constant, drop_unused, new_initializer, walk
+from edgeq.exporting.graphs.names import keeps_names
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from edgeq.quantizers.weight import QuantizedWeight
 
 
+@keeps_names
 def insert_dynamic(model: ir.Model, plan: QuantPlan) -> None:
     """Writes a plan of `make_dynamic_plan` into the graph, in place."""
     quantized: dict[int, list[ir.Value]] = {}

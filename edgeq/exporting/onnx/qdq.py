@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.exporting.graphs.graph import constant, new_initializer, walk
+from edgeq.exporting.graphs.names import keeps_names
 from edgeq.quantizers.weight import QuantizedWeight, round_to
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _STORED_BITS = 8
 
 
+@keeps_names
 def insert_qdq(model: ir.Model, plan: QuantPlan, rules: Rules) -> None:
     """Writes the plan into the graph, in place.
 
@@ -39,14 +41,20 @@ def insert_qdq(model: ir.Model, plan: QuantPlan, rules: Rules) -> None:
         plan: What to quantize.
         rules: The forms that the target's engines take.
     """
+    values = {value.name: value for value in model.graph.inputs}
     for node in walk(model):
+        values.update({value.name: value for value in node.outputs})
         name = str(node.name)
         if name in plan.biases:
             _dequantized_constant(model, node, 2, plan.biases[name])
         if name in plan.weights:
             write = _quantized_constant if rules.float_weights else _dequantized_constant
             write(model, node, 1, plan.weights[name])
-    _insert_pairs(model, plan, plan.in_float if rules.shared_pairs == "int8" else frozenset())
+    apart = plan.in_float if rules.shared_pairs == "int8" else frozenset()
+    shared: dict[Grid, tuple[ir.Value, ir.Value]] = {}
+    ends: dict[str, ir.Value] = {}
+    for name, grid in plan.tensors.items():
+        _insert_pair(model, values[name], grid, shared, ends, apart)
 
 
 def _quantized_constant(model: ir.Model, node: ir.Node, index: int, quantized: QuantizedWeight) -> None:
@@ -55,11 +63,6 @@ def _quantized_constant(model: ir.Model, node: ir.Node, index: int, quantized: Q
 
     value = node.inputs[index]
     assert value is not None and value.name is not None  # noqa: S101 - the caller has read this input
-    shared = [use.node for use in value.uses() if use.node.op_type == "QuantizeLinear"]
-    if shared:  # two layers of one weight
-        (dequantize,) = (use.node for use in shared[0].outputs[0].uses())
-        node.replace_input_with(index, dequantize.outputs[0])
-        return
     weight = constant(value)
     assert weight is not None  # noqa: S101 - the plan only names weighted nodes
     rounded = round_to(weight, quantized.scale, quantized.zero_point, quantized.scheme)
@@ -69,13 +72,16 @@ def _quantized_constant(model: ir.Model, node: ir.Node, index: int, quantized: Q
     scales = new_initializer(model, f"{value.name}_scale", quantized.scale)
     zeros = new_initializer(model, f"{value.name}_zero_point", quantized.zero_point)
     attributes = {} if quantized.axis is None else {"axis": quantized.axis}
-    quantize = ir.node("QuantizeLinear", [given, scales, zeros], attributes, name=f"{value.name}_quantize")
+    # Two layers of one weight: their axes and scales need not be the same.
+    number = str(scales.name).removeprefix(f"{value.name}_scale")
+    quantize = ir.node("QuantizeLinear", [given, scales, zeros], attributes, name=f"{value.name}_quantize{number}")
     integers = quantize.outputs[0]
-    dequantize = ir.node("DequantizeLinear", [integers, scales, zeros], attributes, name=f"{value.name}_dequantize")
+    name = f"{value.name}_dequantize{number}"
+    dequantize = ir.node("DequantizeLinear", [integers, scales, zeros], attributes, name=name)
     result = dequantize.outputs[0]
-    integers.name, integers.shape = f"{value.name}_quantized", value.shape
+    integers.name, integers.shape = f"{value.name}_quantized{number}", value.shape
     integers.type = ir.TensorType(ir.DataType.INT8)
-    result.name, result.shape, result.type = f"{value.name}_dequantized", value.shape, value.type
+    result.name, result.shape, result.type = f"{value.name}_dequantized{number}", value.shape, value.type
     model.graph.insert_before(node, [quantize, dequantize])
     node.replace_input_with(index, result)
 
@@ -107,23 +113,15 @@ def _dequantized_constant(model: ir.Model, node: ir.Node, index: int, constants:
         del model.graph.initializers[old.name]
 
 
-def _insert_pairs(model: ir.Model, plan: QuantPlan, apart: Set[str]) -> None:
-    """Inserts the pairs of activations; nodes named in `apart` go on reading what they read."""
-    shared: dict[Grid, tuple[ir.Value, ir.Value]] = {}
-    values = {value.name: value for value in model.graph.inputs}
-    for node in model.graph:
-        values.update({value.name: value for value in node.outputs})
-    for name, grid in plan.tensors.items():
-        _insert_pair(model, values[name], grid, shared, apart)
-
-
 def _insert_pair(
     model: ir.Model,
     value: ir.Value,
     grid: Grid,
     shared: dict[Grid, tuple[ir.Value, ir.Value]],
+    ends: dict[str, ir.Value],
     apart: Set[str],
 ) -> None:
+    """Inserts the pair of an activation; nodes named in `apart` continue to read what they read."""
     import onnx_ir as ir
 
     if grid not in shared:
@@ -133,7 +131,7 @@ def _insert_pair(
     uses = [use for use in value.uses() if use.node.name not in apart]
     nodes = [ir.node("QuantizeLinear", [value, *shared[grid]], name=f"{value.name}_quantize")]
     if grid.scheme.bits < _STORED_BITS:
-        nodes.append(ir.node("Clip", [nodes[0].outputs[0], *_ends(model, grid)], name=f"{value.name}_clip"))
+        nodes.append(ir.node("Clip", [nodes[0].outputs[0], *_ends(model, grid, ends)], name=f"{value.name}_clip"))
     integers = nodes[-1].outputs[0]
     nodes.append(ir.node("DequantizeLinear", [integers, *shared[grid]], name=f"{value.name}_dequantize"))
     for node, suffix in zip(nodes, ("quantized", "clipped") if len(nodes) > 2 else ("quantized",), strict=False):
@@ -152,10 +150,10 @@ def _insert_pair(
         use.node.replace_input_with(use.idx, result)
 
 
-def _ends(model: ir.Model, grid: Grid) -> list[ir.Value]:
+def _ends(model: ir.Model, grid: Grid, made: dict[str, ir.Value]) -> list[ir.Value]:
     """Returns the smallest and the largest integer of a grid as initializers, one pair for all grids of a type."""
     names = [f"{grid.scheme.type_name.lower()}_{end}" for end in ("least", "most")]
-    return [
-        model.graph.initializers.get(name) or new_initializer(model, name, np.array(end, grid.dtype))
-        for name, end in zip(names, (grid.qmin, grid.qmax), strict=True)
-    ]
+    for name, end in zip(names, (grid.qmin, grid.qmax), strict=True):
+        if name not in made:
+            made[name] = new_initializer(model, name, np.array(end, grid.dtype))
+    return [made[name] for name in names]

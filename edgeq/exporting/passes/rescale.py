@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from edgeq.errors import InputError
+from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.passes.layernorm import NormedLinears, normed_linears
 from edgeq.exporting.passes.report import RewriteReport
 
@@ -50,6 +51,7 @@ def rescalable_tensors(model: ir.Model) -> tuple[str, ...]:
     return tuple(_tensor(each) for each in found)
 
 
+@keeps_names
 def smooth_channels(model: ir.Model, statistics: Mapping[str, ChannelExtremes], *, alpha: float = 0.5) -> RewriteReport:
     """Moves the difficulty of outlier channels into the weights, in place, and returns what was done.
 
@@ -78,6 +80,7 @@ def smooth_channels(model: ir.Model, statistics: Mapping[str, ChannelExtremes], 
     return _rescale(model, statistics, rescaling)
 
 
+@keeps_names
 def unify_channels(model: ir.Model, statistics: Mapping[str, ChannelExtremes]) -> RewriteReport:
     """Gives all channels of a tensor one range, in place, and returns what was done.
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeq.exporting.graphs.graph import walk
+from edgeq.exporting.graphs.names import keeps_names
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+@keeps_names
 def spell_out_products(model: ir.Model) -> None:
     """Replaces every MatMulInteger by a MatMul in float64, in place, which holds all sums of int32 exactly.
 

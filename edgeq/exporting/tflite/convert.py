@@ -20,10 +20,12 @@ _OPERATOR = re.compile(r"torch\.ops\.(\w+\.\w+)")
 _SHOWN_CHARACTERS = 300
 
 
-def convert_module(module: torch.nn.Module, example: torch.Tensor, output_names: Sequence[str], name: str) -> bytes:
+def convert_module(
+    module: torch.nn.Module, example: torch.Tensor, output_names: Sequence[str], name: str, input_name: str = INPUT
+) -> bytes:
     """Returns the float32 TFLite file of a torch module, with 4-D inputs and outputs as `(N, H, W, C)`.
 
-    Every tensor gets a name of its own: the input `image`, the outputs theirs, the others their operator and number.
+    Every tensor gets a name of its own: the input and the outputs theirs, the others their operator and number.
     Prints litert-torch's stages on stdout.
 
     Args:
@@ -31,6 +33,7 @@ def convert_module(module: torch.nn.Module, example: torch.Tensor, output_names:
         example: An input `(1, 3, H, W)`, float32.
         output_names: Names of the outputs, in order; missing ones are called `output_N`.
         name: What to call the model in errors.
+        input_name: Name of the input.
 
     Raises:
         ModelError: the module cannot be traced, or has an operator that TFLite lacks.
@@ -51,7 +54,7 @@ def convert_module(module: torch.nn.Module, example: torch.Tensor, output_names:
     # It raises what its parts raise: torch.export, JAX, and the MLIR passes plain ValueError.
     except Exception as error:
         raise ModelError(f"{name}: cannot be converted to TFLite: {_cause(error)}") from error
-    return rename_tensors(content, _names(content, output_names, name), name)
+    return rename_tensors(content, _names(content, input_name, output_names, name), name)
 
 
 def _channel_last(module: torch.nn.Module) -> torch.nn.Module:
@@ -75,7 +78,7 @@ def _channel_last(module: torch.nn.Module) -> torch.nn.Module:
     return ChannelLast()
 
 
-def _names(content: bytes, output_names: Sequence[str], name: str) -> dict[int, str]:
+def _names(content: bytes, input_name: str, output_names: Sequence[str], name: str) -> dict[int, str]:
     graph = read_graph(content, name)
     names = {}
     for operator in graph.operators:
@@ -84,10 +87,12 @@ def _names(content: bytes, output_names: Sequence[str], name: str) -> dict[int, 
     for tensor in graph.tensors:
         if tensor.constant:
             names[tensor.index] = f"constant_{tensor.index}"
-    names[graph.inputs[0]] = INPUT
+    ends = {graph.inputs[0]: input_name}
     for position, index in enumerate(graph.outputs):
-        names[index] = output_names[position] if position < len(output_names) else f"output_{position}"
-    return names
+        ends[index] = output_names[position] if position < len(output_names) else f"output_{position}"
+    while taken := {index for index, inner in names.items() if inner in ends.values() and index not in ends}:
+        names |= {index: f"{names[index]}_inner" for index in taken}
+    return names | ends
 
 
 def _cause(error: BaseException) -> str:

@@ -28,6 +28,9 @@ _DEAD_MULTIPLIER = 2.0**-20
 
 _EPSILON = 1e-6
 
+QUANTIZER_SUFFIXES = ("_quantized", "_dequant")
+"""What ai-edge-quantizer appends to the name of a tensor that it puts before or behind another."""
+
 Layers = tuple[Mapping[str, QuantizedWeight], Mapping[str, QuantizedWeight]]
 """Name of an operator -> its weight, and its bias where that is integers too."""
 
@@ -120,7 +123,11 @@ def computed_by_name(before: Graph, after: Graph) -> dict[str, Operator]:
 
 def _base(name: str, known: Set[str]) -> str:
     """Returns the float graph's name of a tensor that the quantizer may have renamed."""
-    return name if name in known else name.removesuffix("_quantized").removesuffix("_dequant")
+    if name in known:
+        return name
+    for suffix in QUANTIZER_SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def _layers(graph: Graph, decisions: Mapping[int, LayerDecision]) -> list[tuple[Operator, LayerDecision]]:
