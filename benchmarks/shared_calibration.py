@@ -2,12 +2,14 @@
 
 `python -m benchmarks.shared_calibration` calibrates detectors once, exports the ranges file to every target without an
 image, and compares each INT8 file with one that was calibrated for itself: a TFLite file on its own graph, an ONNX file
-by an export that is given the images. Signal-to-noise ratios are those of exact arithmetic.
+by an export that is given the images. Signal-to-noise ratios are those of exact arithmetic. What is finished is kept in
+`--work`; run it again to go on after an interruption.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,6 +18,7 @@ from pathlib import Path
 import edgeq
 from benchmarks.cases import DATA, result_parser, write_result
 from benchmarks.exact_signal import SUBJECTS, calibration_of, request_of
+from edgeq.boundary import read_json
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
 from edgeq.evaluation.exact_comparison import ComparedImages, measure
@@ -23,6 +26,7 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.signal.output_groups import WHOLE
 from edgeq.exporting.tflite.writer import TfliteModel
+from edgeq.files import write_json
 from edgeq.machine import read_machine
 from edgeq.sources.formats import get_format
 from edgeq.sources.model import ModelRequest, open_model
@@ -73,6 +77,11 @@ class Row:
         return f"| {' | '.join(cells)} |"
 
 
+@dataclass(frozen=True)
+class _Rows:
+    rows: list[Row]
+
+
 def compare(
     request: ModelRequest, images: CalibrationSource, targets: Sequence[str], work: Path, threads: int | None = None
 ) -> Iterator[Row]:
@@ -82,34 +91,46 @@ def compare(
         request: The model.
         images: What it is calibrated on, and compared on.
         targets: Names of targets.
-        work: Folder for the files.
+        work: Folder for the files; a target whose rows lie there is not measured again.
         threads: CPU threads.
     """
-    model = open_model(request).model
-    ranges = work / "ranges.json"
-    calibrate(model, images.data(), ranges, num=images.num, threads=threads)
+    model, ranges = open_model(request).model, work / "ranges.json"
+    if not ranges.is_file():
+        calibrate(model, images.data(), ranges, num=images.num, threads=threads)
     for target in targets:
-        shared = export_model(
-            request,
+        kept = work / f"{target}.json"
+        if not kept.is_file():
+            # A ranges file serves every opset: the graph is that of the target, as on the command line.
+            wanted = dataclasses.replace(request, opset=get_target(target).rules.opset)
+            rows = list(_compared(wanted, model, ranges, images, target, work / target, threads))
+            write_json(kept, {"rows": [dataclasses.asdict(row) for row in rows]})
+        yield from read_json(kept, _Rows, kind="a result of this benchmark").rows
+
+
+def _compared(
+    request: ModelRequest,
+    model: FloatModel,
+    ranges: Path,
+    images: CalibrationSource,
+    target: str,
+    work: Path,
+    threads: int | None,
+) -> Iterator[Row]:
+    source = CalibrationSource(ranges)
+    shared = export_model(request, target, [PRECISION], work / "shared", calibration=source, threads=threads)
+    for file in shared.files:
+        if file.artifact.precision != PRECISION:
+            continue  # a cache comes with the float file that it is for
+        float_form, own = _calibrated_for_itself(request, model, file.artifact, images, work, threads)
+        facts = file.artifact.quantization
+        yield Row(
             target,
-            [PRECISION],
-            work / target / "shared",
-            calibration=CalibrationSource(ranges),
-            threads=threads,
+            file.artifact.format,
+            _signal(own, float_form, images, threads),
+            _signal(file.artifact, float_form, images, threads),
+            facts.get("matched_tensors"),
+            len(facts.get("sampled_tensors", ())),
         )
-        for file in shared.files:
-            if file.artifact.precision != PRECISION:
-                continue  # a cache comes with the float file that it is for
-            float_form, own = _calibrated_for_itself(request, model, file.artifact, images, work / target, threads)
-            facts = file.artifact.quantization
-            yield Row(
-                target,
-                file.artifact.format,
-                _signal(own, float_form, images, threads),
-                _signal(file.artifact, float_form, images, threads),
-                facts.get("matched_tensors"),
-                len(facts.get("sampled_tensors", ())),
-            )
 
 
 def _calibrated_for_itself(

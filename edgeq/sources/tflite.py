@@ -8,19 +8,24 @@ line.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
+import numpy as np
 
 import edgeq.errors
 from edgeq.boundary import parse_json
 from edgeq.errors import EdgeqError, InputError, ModelError
+from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.graphs.graph import read_onnx, save_onnx
 from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors, require_builtin
 from edgeq.exporting.tflite.layers import QUANTIZER_SUFFIXES
@@ -80,9 +85,22 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
         )
         _run(job)
         content = converted.read_bytes()
-    return TfliteModel(
+    file = TfliteModel(
         model.name, content, model.preprocessing, model.postprocessing, model.labels, source_digest=model.digest
     )
+    inputs, outputs = (_as_tflite(specs) for specs in model.ends)
+    require_same_ends(f"{model.name}.tflite", ((file.input,), file.outputs), (inputs, outputs))
+    return file
+
+
+def _as_tflite(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Returns what a TFLite file can have of inputs or outputs: real numbers are float32, and images channel-last."""
+    found = []
+    for spec in specs:
+        dtype = "float32" if np.dtype(spec.dtype).kind == "f" else spec.dtype
+        shape = (spec.shape[0], *spec.shape[2:], spec.shape[1]) if len(spec.shape) == 4 else spec.shape
+        found.append(dataclasses.replace(spec, dtype=dtype, shape=shape))
+    return found
 
 
 def open_tflite(request: ModelRequest) -> TfliteModel:

@@ -31,10 +31,9 @@ def quantization_of(model: ir.Model) -> str | None:
     """
     found = Counter(entry for node in model.graph.all_nodes() for entry in _kinds(node))
     for kind in ("dynamic INT8", "QOperator", "fake quantization", "Q/DQ"):
-        operators = sorted({operator for name, operator in found if name == kind})
+        operators = sorted((-count, operator) for (name, operator), count in found.items() if name == kind)
         if operators:
-            counted = ", ".join(f"{found[kind, operator]} {operator}" for operator in operators[:3])
-            return f"{kind}: {counted}"
+            return f"{kind}: " + ", ".join(f"{-count} {operator}" for count, operator in operators[:3])
     return None
 
 

@@ -19,6 +19,12 @@ from edgeq.exporting.passes.real_tensors import RealTensors
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_THEIRS = ("channels_last", "opset")
+"""Attributes of ONNX Runtime's operators that those on real numbers lack."""
+
+_SOFTMAX_CHANGED = 13
+"""Before this opset Softmax went over all axes from `axis` on."""
+
 Rewrite = Callable[["ir.Model", "ir.Node", RealTensors], None]
 
 
@@ -45,7 +51,7 @@ def _replace(
 
     if "channels_last" in node.attributes and node.attributes["channels_last"].as_int():
         raise ModelError(f"{node.op_type} {node.name!r} has its channels last; give the float model")
-    ours = {name: attribute for name, attribute in node.attributes.items() if name != "channels_last"}
+    ours = {name: attribute for name, attribute in node.attributes.items() if name not in _THEIRS}
     new = ir.node(operator, inputs, name=node.name)
     new.attributes.update(ours)
     model.graph.insert_before(node, new)
@@ -134,6 +140,15 @@ def _unary(operator: str) -> Rewrite:
     return rewrite
 
 
+def _softmax(model: ir.Model, node: ir.Node, work: RealTensors) -> None:
+    opset = node.attributes["opset"].as_int() if "opset" in node.attributes else _SOFTMAX_CHANGED
+    shape = node.outputs[0].shape
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
+    if opset < _SOFTMAX_CHANGED and (shape is None or axis % len(shape) != len(shape) - 1):
+        raise ModelError(f"{node.op_type} {node.name!r} goes over several axes; give the float model")
+    _unary("Softmax")(model, node, work)
+
+
 def _concat(model: ir.Model, node: ir.Node, work: RealTensors) -> None:
     operands = [_operand(node, work, first)[0] for first in range(2, len(node.inputs), 3)]
     _replace(model, node, work, "Concat", operands, 0)
@@ -151,6 +166,7 @@ OPERATORS: Mapping[str, Rewrite] = MappingProxyType(
         "QLinearMatMul": _matmul,
         "QLinearMul": _binary("Mul"),
         "QLinearSigmoid": _unary("Sigmoid"),
+        "QLinearSoftmax": _softmax,
     }
 )
 """Operator -> what puts one on real numbers in its place."""

@@ -50,6 +50,7 @@ def fold_shape_arithmetic(model: ir.Model) -> RewriteReport:
         drop_unused(model)
         _forget_unknown_lengths(model)
         infer_shapes(model)
+    if done:
         fold_computed_constants(model)
     return RewriteReport(tuple(done))
 

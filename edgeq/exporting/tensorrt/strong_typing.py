@@ -9,6 +9,7 @@ Rules, by number:
    computed (NonMaxSuppression) or given (DynamicQuantizeLinear) the whole node. So does what handles sequences.
 5. Islands compute in float32: their constants stay so, and Casts stand where other nodes begin. A QuantizeLinear behind
    an island, and a DequantizeLinear that only islands read, belong to it: between them and the rest are integers.
+6. What has subgraphs (If, Loop, Scan) computes in float32, and so do they.
 """
 
 from __future__ import annotations
@@ -66,8 +67,13 @@ def to_fp16(model: ir.Model, islands: Collection[str] = ()) -> None:
 
 
 def _with_pairs(model: ir.Model, islands: Collection[str]) -> set[ir.Node]:
-    """Returns the nodes of the islands with their Q/DQ nodes (rule 5), and those that take float32 alone (rule 4)."""
+    """Returns the nodes that stay float32: islands with their Q/DQ nodes, and those of the rules 4 and 6."""
+    import onnx_ir as ir
+
+    subgraphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     kept = {node for node in model.graph if node.name in islands or _is_float32_alone(node)}
+    kept.update(node for node in model.graph if any(value.type in subgraphs for value in node.attributes.values()))
+    kept.update(node for graph in model.graph.subgraphs() for node in graph)
     for node in walk(model):
         if node.op_type == "QuantizeLinear" and node.inputs[0] is not None and node.inputs[0].producer() in kept:
             kept.add(node)

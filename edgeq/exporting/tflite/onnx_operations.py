@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.errors import ModelError
+from edgeq.exporting.tflite.onnx_functions import FUNCTIONS
 from edgeq.exporting.tflite.onnx_node import OnnxNode
 from edgeq.exporting.tflite.onnx_windows import average_pool, conv, conv_transpose, max_pool, resize
 
@@ -273,8 +274,11 @@ OPERATIONS: dict[str, Operation] = {
     **{onnx: _function(torch_name) for onnx, torch_name in {
         "Relu": "relu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Erf": "erf",
         "Abs": "abs", "Neg": "neg", "Reciprocal": "reciprocal", "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div",
-        "Pow": "pow", "MatMul": "matmul",
+        "Pow": "pow", "MatMul": "matmul", "Sin": "sin", "Cos": "cos", "Floor": "floor", "Ceil": "ceil",
+        "Round": "round", "Sign": "sign", "Not": "logical_not", "And": "logical_and", "Or": "logical_or", "Equal": "eq",
+        "Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le", "Where": "where",
     }.items()},
+    **FUNCTIONS,
     "AveragePool": average_pool, "BatchNormalization": _batch_norm, "Cast": _cast, "Clip": _clip, "Concat": _concat,
     "Conv": conv,
     "ConvTranspose": conv_transpose, "DepthToSpace": _depth_to_space, "Dropout": _identity, "Expand": _expand,

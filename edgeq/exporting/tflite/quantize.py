@@ -283,7 +283,7 @@ def _end_names(before: Graph, after: Graph) -> dict[int, str]:
         wanted = before.tensors[old].name
         if after.tensors[new].name != wanted:
             inner = f"{wanted}_quantized"
-            while inner in taken:
+            while taken.get(inner, new) != new:
                 inner += "_inner"
             names[taken[wanted]] = inner
             names[new] = wanted
