@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -88,6 +89,17 @@ def fold_constants(model: ir.Model, should_fold: Callable[[ir.Node], bool | None
         log.setLevel(level)
 
 
+@functools.cache
+def _is_tensor(op_type: str, opset: int, position: int) -> bool:
+    """Returns whether an output of an ONNX operator can be a tensor, by its declaration."""
+    import onnx
+
+    if not onnx.defs.has(op_type, opset, ""):
+        return True
+    outputs = onnx.defs.get_schema(op_type, opset, "").outputs
+    return not outputs or any(each.startswith("tensor(") for each in outputs[min(position, len(outputs) - 1)].types)
+
+
 def drop_unused(model: ir.Model) -> None:
     """Removes nodes and initializers that nothing reads, in place."""
     import onnx_ir.passes.common as passes
@@ -100,7 +112,10 @@ _INVENTED = "unk__"
 
 
 def infer_shapes(model: ir.Model) -> None:
-    """Infers the shapes of all values, in place; lengths that an earlier inference did not find among them."""
+    """Infers the shapes of all values, in place, lengths that an earlier inference did not find among them.
+
+    Sequences and optional values have none.
+    """
     import onnx_ir as ir
     import onnx_ir.passes.common as passes
 
@@ -110,6 +125,12 @@ def infer_shapes(model: ir.Model) -> None:
         if value.const_value is not None:  # onnxscript keeps what was known before it was one
             value.shape = ir.Shape(value.const_value.shape.numpy())
     passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    opset = opset_of(model)
+    # The pass gives everything the type of a tensor.
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for position, value in enumerate(node.outputs if node.domain == "" else ()):
+            if not _is_tensor(node.op_type, opset, position):
+                value.type = value.shape = None
 
 
 def forget_lengths(value: ir.Value, is_meant: Callable[[str], bool]) -> None:
