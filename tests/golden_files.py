@@ -38,8 +38,7 @@ from edgeq.exporting.onnx.writer import FloatModel, engine_graph, write_dynamic,
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.cleaning import clean
-from edgeq.exporting.passes.opset import convert_opset
-from edgeq.exporting.passes.sizes import make_static
+from edgeq.exporting.passes.order import reading, run_passes
 from edgeq.exporting.planning.keep import resolve_keep
 from edgeq.exporting.tflite.graph import read_graph, rename_tensors, unpack
 from edgeq.exporting.tflite.plan import observed_tensors
@@ -250,10 +249,7 @@ def _of_centernet(folder: Path) -> Iterator[tuple[str, Artifact]]:
 
 def _of_onnx(path: str, folder: Path) -> Iterator[tuple[str, Artifact]]:
     graph = read_onnx(DATA / path)
-    make_static(graph)
-    clean(graph)
-    convert_opset(graph, 18)
-    clean(graph)
+    run_passes(graph, reading(18))
     fold_batchnorm(graph)
     model = FloatModel("real", graph, _SPEC)
     known = _ranges_of(model)

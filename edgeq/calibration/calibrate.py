@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edgeq.calibration.collector import Collector, ObservedOnnxModel, count_of_images, digests_of, observed_model
 from edgeq.calibration.layerwise import HELD_OUT, Search, part_images
+from edgeq.calibration.sample_keeper import DEFAULT_KEPT, SampleKeeper
 from edgeq.calibrators import BEST, Histogram
 from edgeq.calibrators.grid import check_bits
 from edgeq.calibrators.ranges import Provenance, Ranges
@@ -63,6 +64,7 @@ def calibrate(
     num: int = DEFAULT_NUM,
     threads: int | None = None,
     targets: Sequence[Target] = (),
+    keep_samples: int = DEFAULT_KEPT,
 ) -> Calibration:
     """Returns the ranges of a model over images, and writes them to `out`.
 
@@ -83,17 +85,21 @@ def calibrate(
             iterable.
         threads: CPU threads of the engine.
         targets: Further targets, for example installed ones, that the ranges have to serve.
+        keep_samples: The most inputs to keep with the ranges (`edgeq.calibrators.kept_samples`): what a file of another
+            format needs, and no tensor of this graph has, is measured on them.
 
     Raises:
         InputError: there are no images, more than 5 % of them cannot be read, an array does not fit the model, an
             iterable raises, there is no such method or it does not take such options, `best` has no ONNX graph, a
-            single image or an iterable that is consumed, or `out` cannot be written.
+            single image or an iterable that is consumed, `keep_samples` is negative, or `out` cannot be written.
         ModelError: an activation is NaN or infinite.
         EngineError: the engine cannot run the graph.
     """
     chosen = items_of(images, num, len(model.preprocessing.input_shape))
     options = options or {}
     _check_method(method, options)
+    if keep_samples < 0:
+        raise InputError(f"`keep_samples` {keep_samples}: wanted 0 or more")
     if out is not None:
         require_writable(out)
     counted, held_out = chosen, list[Item]()
@@ -105,16 +111,19 @@ def calibrate(
         counted, held_out = _part(chosen, int(options.get("held_out", HELD_OUT)))
     # Arrays that do not fit are an error of the caller's program: there is nothing to resume.
     files = isinstance(chosen, list) and all(isinstance(item, ImageFile) for item in chosen)
-    collector = Collector(observed_model(model, tensors, threads, targets), out if files else None)
+    observed = observed_model(model, tensors, threads, targets)
+    keeper = SampleKeeper(keep_samples)
+    collector = Collector(observed, out if files else None, keeper=keeper)
     if isinstance(counted, list):
         collector.resume(counted)
     unreadable = UnreadableImages(len(chosen) if isinstance(chosen, list) else 0)
     try:
         collector.run(counted, unreadable.add)
         if isinstance(model, FloatModel) and method == BEST:
-            ranges = _search(model, collector, held_out, unreadable, options, threads)
+            ranges, done = _search(model, collector, held_out, unreadable, options, threads, keeper)
         else:
-            ranges = collector.ranges(method, options)
+            ranges, done = collector.ranges(method, options), collector.done
+        ranges = replace(ranges, samples=keeper.samples(frozenset(done)))
         if out is not None:
             ranges.save(out)
     except ModelError:
@@ -149,8 +158,9 @@ def _search(
     unreadable: UnreadableImages,
     options: Mapping[str, float],
     threads: int | None,
-) -> Ranges:
-    """Returns the ranges of method `best`.
+    keeper: SampleKeeper,
+) -> tuple[Ranges, list[str]]:
+    """Returns the ranges of method `best`, and the digests of all images that were used.
 
     Args:
         model: The float model.
@@ -159,11 +169,14 @@ def _search(
         unreadable: Where images that cannot be read are named.
         options: `bits`.
         threads: CPU threads.
+        keeper: Where inputs are kept that belong to the ranges.
     """
     bits = check_bits(int(options.get("bits", 8)))
     most = counted.histograms()
     search = Search(model.graph, most, bits, threads)
-    held_out = Collector(ObservedOnnxModel(model, list(most), threads, search.tensors), None, then=search.add)
+    held_out = Collector(
+        ObservedOnnxModel(model, list(most), threads, search.tensors), None, then=search.add, keeper=keeper
+    )
     held_out.run(images, unreadable.add, label="search")
     if not held_out.done:
         raise InputError(f"no image could be used to measure layers on, of {count_of_images(len(images))} held out")
@@ -172,7 +185,8 @@ def _search(
     histograms = {name: histogram + rest[name] for name, histogram in most.items()}
     found = {"bits": bits, "held_out": len(held_out.done)}
     provenance = counted.provenance(held_out.done)
-    return Ranges(BEST, found, provenance, search.ranges(choices, histograms), histograms, choices)
+    ranges = search.ranges(choices, histograms)
+    return Ranges(BEST, found, provenance, ranges, histograms, choices), [*counted.done, *held_out.done]
 
 
 def _check_method(method: str, options: Mapping[str, float]) -> None:

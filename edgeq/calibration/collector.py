@@ -14,13 +14,18 @@ from typing import Any, Protocol
 import numpy as np
 
 import edgeq
+from edgeq.calibration.non_finite import origin_of
+from edgeq.calibration.sample_keeper import SampleKeeper
 from edgeq.calibration.statistics import NonFiniteError, Request, Statistic, statistic_class
 from edgeq.calibration.statistics.histogram import HistogramStatistic
 from edgeq.calibrators import Histogram
+from edgeq.calibrators.kept_samples import KeptSample
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.exporting.artifact import Preprocessing
+from edgeq.exporting.graphs.data_flow import image_values, is_float
 from edgeq.exporting.graphs.linear import linear_of
+from edgeq.exporting.graphs.masks import infinite_values
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.planning.fp16_audit import audited_tensors, thinned
@@ -61,7 +66,12 @@ def _quantized_tensors(model: FloatModel, further: Sequence[Target] = ()) -> lis
     plans: tuple[VitPlan, ...] = ("balanced", "fast") if find_transformer(model.graph).blocks else ("balanced",)
     chosen = [select_layers(model.graph, each, vit_plan=plan) for each in rules for plan in plans]
     observed = observed_tensors(model.graph, chosen)
-    outputs = [str(value.name) for value in model.graph.graph.outputs]
+    from_image = image_values(model.graph)
+    outputs = [str(value.name) for value in model.graph.graph.outputs if value in from_image and is_float(value)]
+    if any(each.rewrite_conv_transpose for each in rules):
+        # Before a function a ConvTranspose stays in float, and is a Conv before a DepthToSpace once rewritten.
+        transposed = (node for node in model.graph.graph if node.op_type == "ConvTranspose")
+        outputs += [str(activation_behind(node).name) for node in transposed]
     if any("tflite" in each.formats for each in targets):
         # Engines of ONNX files give floats out of a linear layer, TFLite's static FULLY_CONNECTED does not.
         layers = (linear_of(node) for node in model.graph.graph)
@@ -85,6 +95,9 @@ class ObservedModel(Protocol):
     def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
 
+    def origin(self, tensor: str, image: np.ndarray) -> str:
+        """Returns in words where the NaN or infinite values of a tensor come from."""
+
 
 class ObservedOnnxModel:
     """A float ONNX graph in ONNX Runtime; it hands out further tensors that are not counted."""
@@ -98,17 +111,25 @@ class ObservedOnnxModel:
         targets: Sequence[Target] = (),
     ) -> None:
         self.digest, self.preprocessing = model.digest, model.preprocessing
+        self._model, self._threads = model, threads
         counted = list(tensors) if tensors is not None else _quantized_tensors(model, targets)
         audited = audited_tensors(model.graph) if tensors is None else []
         self.names = list(dict.fromkeys([*counted, *audited]))
         self._thinned = frozenset(audited).difference(counted, further)
+        self._masked = {str(value.name) for value in infinite_values(model.graph)}.intersection(self.names)
         observed = list(dict.fromkeys([*self.names, *further]))
         self._observe = get_format(model.format).function("observe")(model, observed, threads)
 
     def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
         arrays: dict[str, np.ndarray] = self._observe(image)
+        # What a mask of minus infinity hides is no value of the tensor.
+        arrays |= {name: arrays[name][arrays[name] != -np.inf] for name in self._masked}
         return arrays | {name: thinned(arrays[name]) for name in self._thinned}
+
+    def origin(self, tensor: str, image: np.ndarray) -> str:
+        """Returns the first tensor and its node on the way to a tensor that hold NaN or infinite values."""
+        return origin_of(self._model, tensor, image, self._threads)
 
 
 class ObservedTfliteModel:
@@ -123,6 +144,10 @@ class ObservedTfliteModel:
         """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
         arrays: dict[str, np.ndarray] = self._observe(image)
         return arrays
+
+    def origin(self, tensor: str, image: np.ndarray) -> str:
+        """Returns the tensor."""
+        return f"tensor {tensor!r}"
 
 
 def observed_model(
@@ -153,6 +178,7 @@ class Collector:
         out: The file that the results are for, beside which an interrupted run keeps what was gathered.
         requests: The statistics to gather; by default the histograms of `model.names`.
         then: What else to do with the activations of an image.
+        keeper: Where inputs are kept that belong to the ranges; by default none are.
 
     Attributes:
         done: Digests of the images that were counted, by an earlier run too.
@@ -165,9 +191,11 @@ class Collector:
         out: Path | None,
         requests: Sequence[Request] | None = None,
         then: Callable[[Mapping[str, np.ndarray]], None] | None = None,
+        keeper: SampleKeeper | None = None,
     ) -> None:
         self._model = model
         self._then = then
+        self._keeper = keeper or SampleKeeper(0)
         wanted = [Request(name, "histogram") for name in model.names] if requests is None else requests
         self._gathered = {request: request.start() for request in wanted}
         self._earlier: list[dict[Request, Statistic]] = []
@@ -218,14 +246,15 @@ class Collector:
                 if sample.digest in seen:
                     continue
                 seen.add(sample.digest)
+                self._keeper.offer(sample.digest, sample.prepared)
                 arrays = self._model.observe(sample.prepared)
                 if counting is not None:
                     counting.result()
-                counting = counter.submit(self._count, sample.name, sample.digest, arrays)
+                counting = counter.submit(self._count, sample.name, sample.digest, arrays, sample.prepared)
             if counting is not None:
                 counting.result()
 
-    def _count(self, name: str, digest: str, arrays: Mapping[str, np.ndarray]) -> None:
+    def _count(self, name: str, digest: str, arrays: Mapping[str, np.ndarray], image: np.ndarray) -> None:
         with self._counting:
             self._torn = True
             for request, statistic in self._gathered.items():
@@ -233,8 +262,8 @@ class Collector:
                     statistic.update(arrays[request.tensor])
                 except NonFiniteError as error:
                     raise ModelError(
-                        f"tensor {request.tensor!r} holds {error} for {name}; the model or its pre-processing is "
-                        "broken, check it in FP32 first"
+                        f"{self._model.origin(request.tensor, image)} holds {error} for {name}; the model or its "
+                        "pre-processing is broken, check it in FP32 first"
                     ) from error
             if self._then is not None:
                 self._then(arrays)
@@ -282,10 +311,12 @@ class Collector:
                 return
             kept = count_of_images(len(self.done))
             gathered = [statistic.to_json() for statistic in self._gathered.values()]
+            images = self.done[self.resumed :]
             try:
                 if not self._earlier:
                     self._log.remove()  # nothing in it can be used
-                self._log.add({"images": self.done[self.resumed :], "statistics": gathered})
+                samples = self._keeper.to_json(frozenset(images))
+                self._log.add({"images": images, "statistics": gathered, "samples": samples})
             except InputError as error:
                 _log.warning("the ranges of %s could not be kept: %s", kept, error)
             else:
@@ -298,6 +329,7 @@ class Collector:
             "model_digest": self._model.digest,
             "preprocessing_digest": self._model.preprocessing.digest,
             "requests": [dataclasses.astuple(request) for request in self._gathered],
+            "keep_samples": self._keeper.num,
         }
 
     def forget_partial(self) -> None:
@@ -310,13 +342,16 @@ class Collector:
         if self._log is None or not self._log.path.is_file():
             return
         try:
-            done, parts = self._read_parts(self._log, items)
+            done, parts, kept = self._read_parts(self._log, items)
         except (EdgeqError, KeyError, TypeError, ValueError, AttributeError) as error:
             _log.warning("starting again: what an earlier run kept cannot be used: %s", error)
         else:
             self._earlier, self.done, self.resumed = parts, done, len(done)
+            self._keeper.merge(kept)
 
-    def _read_parts(self, log: JobLog, items: Sequence[Item]) -> tuple[list[str], list[dict[Request, Statistic]]]:
+    def _read_parts(
+        self, log: JobLog, items: Sequence[Item]
+    ) -> tuple[list[str], list[dict[Request, Statistic]], dict[str, KeptSample]]:
         try:
             found = log.parts()
         except MismatchError:
@@ -327,18 +362,20 @@ class Collector:
             raise InputError(f"{log.path} is damaged")
         done: list[str] = []
         parts: list[dict[Request, Statistic]] = []
+        kept: dict[str, KeptSample] = {}
         for part in found:
             images = [str(digest) for digest in part["images"]]
             if set(images) & set(done):
                 raise InputError(f"{log.path} was written by two runs at the same time")
             done += images
+            kept |= {digest: KeptSample.from_json(sample) for digest, sample in part["samples"].items()}
             documents = zip(self._gathered, part["statistics"], strict=True)
             parts.append(
                 {request: statistic_class(request.statistic).from_json(document) for request, document in documents}
             )
         if not set(done) <= {digest for digest, _ in digests_of(items)}:
             raise MismatchError(f"{log.path} has counted images that this run does not take")
-        return done, parts
+        return done, parts, kept
 
 
 def digests_of(items: Iterable[Item]) -> Iterator[tuple[str, Item]]:

@@ -31,6 +31,7 @@ from edgeq.calibrators.candidates import FALLBACK, Candidate, Choice, candidates
 from edgeq.calibrators.minmax import minmax
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, opset_of, weight_of
+from edgeq.exporting.graphs.linear import without_channels
 from edgeq.exporting.planning.plan import constant_ranges, tensors_by_grid
 from edgeq.runtimes.layer_error import LayerError
 
@@ -214,7 +215,7 @@ def _tied(graph: ir.Model, histograms: Mapping[str, Histogram]) -> list[list[str
 
 def _quantized_sides(node: ir.Node) -> tuple[int, ...]:
     """Returns which inputs of a layer can be quantized while the layer runs by itself."""
-    if node.op_type not in WEIGHTED_OPS:
+    if node.op_type not in WEIGHTED_OPS or without_channels(node) is not None:
         return ()
     if node.op_type == "Gemm" and "transA" in node.attributes and node.attributes["transA"].as_int():
         return ()  # its inputs cannot be stacked

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.collector import calibrated_tensors
-from edgeq.calibrators import BEST
-from edgeq.calibrators.candidates import FALLBACK
+from edgeq.calibration.followed_ranges import collect_ranges, match_tensors
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import data_inputs, weight_of
@@ -21,10 +19,9 @@ from edgeq.exporting.passes.packed_projection import whole_of
 from edgeq.exporting.planning.keep import Kept, kept_by
 from edgeq.exporting.planning.selection import activation_behind
 from edgeq.exporting.tflite.keep import named_operators, operator_name
-from edgeq.exporting.tflite.match import match_by_value
 from edgeq.exporting.tflite.plan import observed_tensors
-from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions, tensors_to_calibrate
-from edgeq.sources.formats import TFLITE, get_format
+from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions
+from edgeq.sources.formats import TFLITE
 
 if TYPE_CHECKING:
     from edgeq.calibration.source import CalibrationSource
@@ -33,63 +30,6 @@ if TYPE_CHECKING:
     from edgeq.targets import Target
 
 _log = logging.getLogger(__name__)
-
-
-def match_tensors(
-    model: FloatModel, converted: TfliteModel, names: Sequence[str], probes: Sequence[np.ndarray]
-) -> dict[str, str]:
-    """Returns TFLite tensor -> ONNX tensor for those that hold the same values; the outputs by their names.
-
-    Args:
-        model: The ONNX graph.
-        converted: The TFLite file of the same model.
-        names: ONNX tensors to look for.
-        probes: Inputs `(1, 3, H, W)` that both are run on.
-    """
-    wanted = observed_tensors(converted.graph)
-    reference = get_format(model.format).function("observe")(model, names)
-    observer = get_format(converted.format).function("observe")(converted, wanted)
-    matched = match_by_value([reference(probe) for probe in probes], [observer(probe) for probe in probes])
-    outputs = {str(value.name) for value in model.graph.graph.outputs}
-    return {name: name for name in wanted if name in outputs} | matched
-
-
-def collect_ranges(
-    converted: TfliteModel,
-    matched: Mapping[str, str],
-    ranges: Ranges,
-    source: CalibrationSource | None,
-    precisions: Sequence[str],
-    options: TfliteOptions,
-    out: Path,
-    threads: int | None,
-) -> RangeSources:
-    """Returns the ranges of the tensors that the files need: those of the ONNX graph, and the rest from the images.
-
-    Args:
-        converted: The float TFLite file.
-        matched: TFLite tensor -> ONNX tensor.
-        ranges: Ranges of the ONNX graph.
-        source: Where the images are, if the ranges do not suffice.
-        precisions: Of the files to write.
-        options: How they are written.
-        out: Folder for the ranges of the rest.
-        threads: CPU threads for calibration.
-    """
-    needed = tensors_to_calibrate(converted, precisions, options)
-    known = {name: (ranges, matched[name]) for name in needed if matched.get(name) in ranges.tensors}
-    shared = len(known)
-    rest = [name for name in needed if name not in known]
-    if rest and source is not None and source.has_images:
-        path = out / f"{converted.name}.tflite.ranges.json"
-        # The layers of the TFLite file cannot be run one by one, as `best` would have it.
-        method, chosen = (FALLBACK, {}) if ranges.method == BEST else (ranges.method, dict(ranges.options))
-        own = calibrate(
-            converted, source.data(), path, tensors=rest, method=method, options=chosen, num=source.num, threads=threads
-        ).ranges
-        known |= {name: (own, name) for name in rest}
-    _log.info("%d of %d TFLite tensors share the ranges of the ONNX graph", shared, len(needed))
-    return RangeSources(known, shared)
 
 
 def share(
@@ -116,18 +56,25 @@ def share(
         source: Where the images are, if the ranges do not suffice.
         precisions: Of the files to write.
         options: How they are written.
-        probes: Inputs `(1, 3, H, W)` that both are run on.
+        probes: Inputs `(1, 3, H, W)` that both are run on, unless inputs were kept with the ranges.
         out: Folder for the ranges of what the graph has no counterpart of.
         threads: CPU threads for calibration.
 
     Raises:
         InputError: something that is kept has no counterpart in the TFLite file.
+        MismatchError: the ranges do not suffice, and there are neither images nor kept inputs.
     """
     if not TFLITE.effects["keep"].intersection(precisions) or (ranges is None and not kept.nodes):
         return {}, None
     names = calibrated_tensors(model) if ranges is None else list(ranges.tensors)
+    # Drawn images may leave a tensor at zero, where no other can be told from it.
+    if ranges is not None and ranges.samples:
+        probes = [sample.array() for sample in ranges.samples[: len(probes)]]
     matched = match_tensors(model, converted, names, probes)
-    operators = translate_keep(model, converted, matched, kept)
+    # What is only moved stays in float with what it is moved from.
+    computed = frozenset(observed_tensors(converted.graph))
+    twins = {name: twin for name, twin in matched.twins.items() if name in computed}
+    operators = translate_keep(model, converted, twins, kept)
     if ranges is None:
         return operators, None
     written = TfliteOptions(operators, options.integer_io, options.compat, target.tflite)

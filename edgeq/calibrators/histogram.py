@@ -19,6 +19,7 @@ import base64
 import binascii
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,6 +133,25 @@ class Histogram:
         starts = np.flatnonzero(np.diff(coarse, prepend=-BINS_PER_SIDE))
         counts = np.add.reduceat(self.counts, starts) if len(starts) else self.counts
         return Histogram(exponent, counts, self.minimum, self.maximum, self.non_finite)
+
+    def mapped(self, function: Callable[[Floats], npt.ArrayLike]) -> Histogram:
+        """Returns the histogram of what a function makes of the values, each standing where its bin's centre does.
+
+        Minimum and maximum are the function's values of exact ends and of bins' centres.
+
+        Args:
+            function: One finite value for each value, float64 of any shape.
+        """
+        values, counts = self.centers(), self.counts
+        values[:1], values[-1:] = self.minimum, self.maximum
+        values, counts = values[counts > 0], counts[counts > 0]
+        made = np.asarray(function(values), np.float32).astype(np.float64) + 0.0
+        minimum, maximum = float(made.min(initial=math.inf)), float(made.max(initial=-math.inf))
+        exponent = _exponent(max(-minimum, maximum, 0.0))
+        first, last = _bin_range(minimum, maximum, exponent)
+        binned = np.zeros(last - first + 1, np.int64)
+        np.add.at(binned, np.trunc(np.ldexp(made, -exponent)).astype(np.int64) - first, counts)
+        return Histogram(exponent, binned, minimum, maximum, self.non_finite)
 
     def merge(self, other: Histogram) -> Histogram:
         """Returns the histogram of the values of both: associative, commutative, exact."""

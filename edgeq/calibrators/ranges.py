@@ -1,7 +1,7 @@
 """`Ranges`: the calibrated range of every tensor, where it came from, and the histograms to compute it anew.
 
 The file is JSON that a person can read and compare: one short line a tensor, names sorted, numbers in their shortest
-exact form, and the histograms last, one line each. The same calibration writes the same bytes.
+exact form, and the histograms and kept inputs last, one line each. The same calibration writes the same bytes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from edgeq.calibrators import get_method
 from edgeq.calibrators.candidates import Choice
 from edgeq.calibrators.grid import Range
 from edgeq.calibrators.histogram import Histogram
+from edgeq.calibrators.kept_samples import KeptSample
 from edgeq.errors import InputError, MismatchError
 from edgeq.files import sha256_json, write_text
 
@@ -73,6 +74,7 @@ class Ranges:
         tensors: Tensor name -> range.
         histograms: Tensor name -> histogram, for the same names.
         choices: Tensor name -> why it has its range, where method `best` chose it.
+        samples: Inputs that were kept, for tensors that are in no histogram.
     """
 
     method: str
@@ -81,6 +83,7 @@ class Ranges:
     tensors: Mapping[str, Range]
     histograms: Mapping[str, Histogram]
     choices: Mapping[str, Choice] = dataclasses.field(default_factory=dict)
+    samples: tuple[KeptSample, ...] = ()
 
     @classmethod
     def from_histograms(
@@ -105,7 +108,8 @@ class Ranges:
         Raises:
             InputError: there is no such method, or it does not take such options.
         """
-        return Ranges.from_histograms(self.histograms, self.provenance, method, **options)
+        changed = Ranges.from_histograms(self.histograms, self.provenance, method, **options)
+        return dataclasses.replace(changed, samples=self.samples)
 
     def interval(self, name: str) -> tuple[float, float]:
         """Returns the asymmetric form of a tensor's range: `low <= 0 <= high`.
@@ -193,6 +197,7 @@ class Ranges:
             {name: _parse(path, entry, Range, f"$.tensors[{name!r}]") for name, entry in read.tensors.items()},
             {name: _parse_histogram(path, name, entry) for name, entry in read.histograms.items()},
             {name: _parse(path, entry, Choice, f"$.choices[{name!r}]") for name, entry in read.choices.items()},
+            tuple(_parse_sample(path, place, entry) for place, entry in enumerate(read.samples)),
         )
 
     def _tensor(self, name: str) -> Range:
@@ -215,6 +220,7 @@ class Ranges:
             # A file of another method has no such section, and neither had those of earlier versions.
             **({"choices": choices} if choices else {}),
             "histograms": {name: self.histograms[name].to_json() for name in sorted(self.histograms)},
+            **({"samples": [sample.to_json() for sample in self.samples]} if self.samples else {}),
         }
 
 
@@ -225,7 +231,9 @@ def _digest_version(digest: str) -> int:
 
 
 def _render(value: Any) -> str:
-    """Returns JSON in which an object spreads over lines, one line an entry."""
+    """Returns JSON in which an object or a list spreads over lines, one line an entry."""
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(f"    {json.dumps(entry, allow_nan=False)}" for entry in value) + "\n  ]"
     if not isinstance(value, dict) or not value:
         return json.dumps(value, allow_nan=False)
     lines = [f"    {json.dumps(key)}: {json.dumps(entry, allow_nan=False)}" for key, entry in value.items()]
@@ -246,6 +254,7 @@ class _File(msgspec.Struct):
     tensors: dict[str, Raw]
     histograms: dict[str, Raw]
     choices: dict[str, Raw] = {}
+    samples: list[Raw] = []
 
 
 def _parse(path: Path, content: bytes | Raw, wanted: type[T], place: str = "$") -> T:
@@ -256,6 +265,14 @@ def _parse_histogram(path: Path, name: str, entry: Raw) -> Histogram:
     place = f"$.histograms[{name!r}]"
     try:
         return Histogram.from_json(_parse(path, entry, dict[str, Any], place))
+    except InputError as error:
+        raise error if place in str(error) else InputError(f"{path}: {place} is {error}; {_RECALIBRATE}") from error
+
+
+def _parse_sample(path: Path, number: int, entry: Raw) -> KeptSample:
+    place = f"$.samples[{number}]"
+    try:
+        return KeptSample.from_json(_parse(path, entry, dict[str, Any], place))
     except InputError as error:
         raise error if place in str(error) else InputError(f"{path}: {place} is {error}; {_RECALIBRATE}") from error
 

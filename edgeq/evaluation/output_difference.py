@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,8 +87,8 @@ def real_inputs(
 def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[np.ndarray]) -> Reference:
     """Returns what was compared with, and the outputs of the model as it was given, in graph order, image by image.
 
-    ONNX Runtime refuses some valid files, those with two nodes of one name among them, and has no convolution of
-    doubles: such a model is represented by its float32 graph.
+    A quantized file whose scales are taken is represented by its float32 graph. So is one that ONNX Runtime refuses:
+    it takes no two nodes of one name, for example, and has no convolution of doubles.
 
     Raises:
         EngineError: ONNX Runtime cannot run that either.
@@ -104,17 +104,22 @@ def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[n
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _LOG_FATAL
-    names, feed = [str(value.name) for value in opened.model.graph.graph.outputs], opened.model.input
-    label = Path(request.reference).name
+    (feed,), specs = opened.model.ends
+    names, label, refusal = [spec.name for spec in specs], Path(request.reference).name, ""
     feeds = [{**opened.given, feed.name: feed.encode(array)} for array in inputs]
-    try:
-        if is_large(Path(request.reference)):
-            observer = ActivationObserver(read_onnx(Path(request.reference)), names)
-            return label, [[found[name] for name in names] for found in map(observer.observe, feeds)]
-        session = onnxruntime.InferenceSession(request.reference, options, providers=["CPUExecutionProvider"])
-        return label, [session.run(names, each) for each in feeds]
-    except Exception as error:
-        refusal = first_line(error)
+
+    def real(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
+        return [spec.decode(array) for spec, array in zip(specs, arrays, strict=True)]
+
+    if not request.take_scales:
+        try:
+            if is_large(Path(request.reference)):
+                observer = ActivationObserver(read_onnx(Path(request.reference)), names)
+                return label, [real(found[name] for name in names) for found in map(observer.observe, feeds)]
+            session = onnxruntime.InferenceSession(request.reference, options, providers=["CPUExecutionProvider"])
+            return label, [real(session.run(names, each)) for each in feeds]
+        except Exception as error:
+            refusal = first_line(error)
     try:
         observe = get_format(opened.model.format).function("observe")(opened.model, names)
         found = [observe(array) for array in inputs]
@@ -125,10 +130,11 @@ def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[n
                 "be run can neither be calibrated nor compared with its files; write it with standard operators, or "
                 "put a function for it into the file"
             ) from error
+        said = refusal or first_line(error)
         raise EngineError(
-            f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {refusal}"
+            f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {said}"
         ) from error
-    return f"the float32 graph of {label}", [[arrays[name] for name in names] for arrays in found]
+    return f"the float32 graph of {label}", [real(arrays[name] for name in names) for arrays in found]
 
 
 def tflite_outputs(model: TfliteModel, inputs: list[np.ndarray]) -> Reference:

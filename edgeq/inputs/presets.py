@@ -25,7 +25,8 @@
     takes = "images"                # or arrays: .npy files and arrays that are ready, of any shape; no [preprocessing]
 
     [postprocessing]                # left out for a model that is not to be scored
-    decoder = "yolox"               # centernet, fastestdet, yolox, classification, embedding or a.module:function
+    decoder = "yolox"               # centernet, fastestdet, scored_boxes, yolox, classification, embedding or
+                                    # a.module:function
 
     [postprocessing.outputs]        # role in the decoder = output's name
     predictions = "output"

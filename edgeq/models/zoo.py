@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +27,17 @@ _log = logging.getLogger(__name__)
 _RANDOM_SEED = 0
 _SHOWN_KEYS = 3
 
+_DOWNLOADS = {"weights": None, "weights_backbone": None, "pretrained": False, "pretrained_backbone": False}
+"""Parameters by which factories of torchvision and timm fetch weights -> the value that fetches nothing."""
+
 
 def load_model(reference: str, weights: Path | None = None) -> nn.Module:
     """Returns a model in eval mode, in float32 on the CPU.
 
     The number of classes, a CenterNet's widths and all sizes of a vision transformer except width and heads follow from
-    the weights. `centernet_shapes` has weights of its own; other zoo models without weights are initialised at random
-    (the same each time), which a warning in the log says.
+    the weights. `centernet_shapes` has weights of its own; other models of the zoo and of torchvision without weights
+    are initialised at random (the same each time), which a warning in the log says. Nothing is downloaded for weights
+    that are given or that torchvision has no part in.
 
     Args:
         reference: A name of `edgeq.models.names.zoo_names()`, or `package.module:factory`; the factory is called
@@ -52,7 +58,7 @@ def load_model(reference: str, weights: Path | None = None) -> nn.Module:
         model = _build(reference, state)
     if weights is not None:
         _load_state(model, state, reference, weights)
-    elif ":" not in reference:
+    elif ":" not in reference or reference.startswith("torchvision."):
         _log.warning("%s has random weights: its speed is real, its outputs are not; give `weights` FILE", reference)
     return model.float().eval()
 
@@ -121,7 +127,7 @@ def _build(reference: str, state: Mapping[str, Tensor]) -> nn.Module:
         raise InputError(
             f"unknown model {reference!r}; wanted package.module:factory or one of: {', '.join(zoo_names())}"
         )
-    return _call_factory(reference)
+    return _call_factory(reference, has_weights=bool(state))
 
 
 def _centernet_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -143,19 +149,35 @@ def _centernet_sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return sizes
 
 
-def _call_factory(reference: str) -> nn.Module:
+def _call_factory(reference: str, *, has_weights: bool) -> nn.Module:
     factory = load_object("model", reference)
     if not callable(factory):
         raise ModelError(f"{reference} is {_describe(factory)}; wanted a function without arguments")
+    # torchvision's detectors fetch a trained backbone by default, which is of no use below heads without training.
+    fetches = not has_weights and not reference.startswith("torchvision.")
     try:
-        model = factory()
+        model = factory() if fetches else factory(**_without_downloads(factory))
     except EdgeqError:
         raise
+    except URLError as error:
+        raise ModelError(
+            f"{reference}() could not download what it wants ({error.reason}); give `weights` FILE, or a factory that "
+            "builds the model without a download"
+        ) from error
     except Exception as error:  # it is the user's code: whatever it raises is its answer
         raise ModelError(f"{reference}() failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{reference}() returned {_describe(model)}; wanted a torch.nn.Module")
     return model
+
+
+def _without_downloads(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Returns the arguments with which a factory fetches no weights, of those that would fetch some by default."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # a callable written in C
+        return {}
+    return {name: value for name, value in _DOWNLOADS.items() if name in parameters and parameters[name].default}
 
 
 def _load_state(model: nn.Module, state: Mapping[str, Tensor], reference: str, weights: Path) -> None:

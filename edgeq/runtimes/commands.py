@@ -20,7 +20,7 @@ _MAX_COMMAND_BYTES = 1 << 20
 def serve(answer: Callable[[bytes], Mapping[str, Any]], is_done: Callable[[], bool]) -> NoReturn:
     """Answers each line of stdin by one on stdout until done, and ends the process.
 
-    The end of stdin ends it at once, whatever it is doing.
+    The end of stdin ends it at once, whatever it is doing, and so does an answer that nobody can read any more.
 
     Args:
         answer: A line -> what is answered, as JSON values.
@@ -29,11 +29,15 @@ def serve(answer: Callable[[bytes], Mapping[str, Any]], is_done: Callable[[], bo
     answers = _claim_stdout()
     commands: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read_commands, args=(commands,), daemon=True).start()
-    while not is_done():
-        answers.write(json.dumps(answer(commands.get())).encode() + b"\n")
-        answers.flush()
+    exit_code = 0
+    try:
+        while not is_done():
+            answers.write(json.dumps(answer(commands.get())).encode() + b"\n")
+            answers.flush()
+    except BrokenPipeError:
+        exit_code = _EXIT_CUT_OFF
     # No orderly shutdown: the reading thread holds stdin's lock, and some engines hang in their destructors.
-    os._exit(0)
+    os._exit(exit_code)
 
 
 def answer_by(commands: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]], line: bytes) -> dict[str, Any]:

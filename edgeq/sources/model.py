@@ -21,11 +21,13 @@ from edgeq.exporting.graphs.image_input import (
     lengths_of,
     require_inputs,
 )
+from edgeq.exporting.graphs.quantized import quantization_of
 from edgeq.exporting.graphs.weights import file_tensors, map_weights, release
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.declared_inputs import input_value
 from edgeq.exporting.passes.order import SIMPLIFYING, reading, run_passes
+from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.prepared_inputs import PreparedInputs
 from edgeq.inputs.presets import (
@@ -73,6 +75,7 @@ class ModelRequest:
         opset: ONNX opset of the graph.
         dynamic_batch: Whether the batch dimension stays free.
         module: A torch module in memory.
+        take_scales: Whether an ONNX file that is quantized already is opened, as a float graph with the file's scales.
     """
 
     reference: str
@@ -83,6 +86,7 @@ class ModelRequest:
     opset: int = 18
     dynamic_batch: bool = False
     module: TorchModule | None = None
+    take_scales: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,9 +143,11 @@ def check_request(request: ModelRequest) -> None:
     """Checks as much of a request as needs no opening of the model: its file, preset and labels.
 
     Raises:
-        InputError: the file is missing, the reference or preset unknown, or the labels cannot be read.
+        InputError: the file is missing, the reference or preset unknown, the labels cannot be read, or scales are to be
+            taken of something else than an ONNX file.
     """
     reference = request.reference
+    require_onnx_for_scales(request)
     if request.module is None and file_format(reference) is not None:
         if not Path(reference).is_file():
             raise InputError(f"{reference}: no such file; wanted a model")
@@ -154,6 +160,14 @@ def check_request(request: ModelRequest) -> None:
         load_preset(request.preset, request.size or _ANY_SIZE)
     if request.labels is not None:
         parse_labels(request.labels)
+
+
+def require_onnx_for_scales(request: ModelRequest) -> None:
+    """Raises `InputError` where scales are to be taken of something else than an ONNX file."""
+    if request.take_scales and (request.module is not None or file_format(request.reference) != ONNX):
+        raise InputError(
+            f"`take_scales`: {request.reference} is no ONNX file, and takes no scales from one; omit `take_scales`"
+        )
 
 
 def _require_known(reference: str) -> None:
@@ -188,8 +202,10 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     }
     if request.dynamic_batch:
         _require_free_batch(graph, declared, path.name)
+    taken = _scales_to_take(request, path.name, graph)
     outputs = [(value.name, value.dtype) for value in graph.graph.outputs]
-    run_passes(graph, reading(request.opset, request.size, dynamic_batch=request.dynamic_batch, declared=declared))
+    passes = reading(request.opset, request.size, dynamic_batch=request.dynamic_batch, taken=taken, declared=declared)
+    run_passes(graph, passes)
     if (found := [(value.name, value.dtype) for value in graph.graph.outputs]) != outputs:
         raise ModelError(f"{path.name}: its outputs {outputs} became {found} on reading; please report the model")
     (spec,) = specs(graph.graph.inputs)
@@ -197,7 +213,7 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
         batched = spec.shape[:1] in ((1,), (None,))
         preset = load_preset(preset_name, _ANY_SIZE)
         preset = dataclasses.replace(preset, preprocessing=_arrays(spec.shape[1:] if batched else spec.shape))
-        opened = _assemble(request, path.stem, graph, None, preset)
+        opened = _assemble(request, path.stem, graph, None, preset, taken=taken)
     else:
         layout = image_layout(spec.shape, declared.filled.layout)
         channels, height, width = image_lengths(spec.name, spec.shape, declared.filled.layout)
@@ -206,7 +222,7 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
         preset = load_preset(preset_name, (height, width))
         require_channels(path.name, channels, preset_name, preset.preprocessing)
         preset = dataclasses.replace(preset, preprocessing=for_input(spec, preset.preprocessing))
-        opened = _assemble(request, path.stem, graph, None, preset, layout)
+        opened = _assemble(request, path.stem, graph, None, preset, layout, taken)
     return dataclasses.replace(opened, given=given)
 
 
@@ -231,6 +247,26 @@ def _require_free_batch(graph: ir.Model, declared: DeclaredInputs, name: str) ->
                 f"`dynamic_batch`: {name} is fixed to the input shape {value.shape}; omit `dynamic_batch`, or export "
                 "the file with a free batch"
             )
+
+
+def _scales_to_take(request: ModelRequest, name: str, graph: ir.Model) -> TakenScales | None:
+    """Returns where the scales of a quantized graph go; `None` for one that computes in float."""
+    found = quantization_of(graph)
+    if found is None:
+        if request.take_scales:
+            raise InputError(f"`take_scales`: {name} computes in float and has no scales to take; omit `take_scales`")
+        return None
+    if not request.take_scales:
+        raise ModelError(
+            f"{name}: is quantized already ({found}); give the float model that it was made of, or `take_scales` to "
+            "make files with the scales that it has; edgeq bench and edgeq eval take it as it is"
+        )
+    if not found.startswith(("Q/DQ", "QOperator")):
+        raise ModelError(
+            f"{name}: `take_scales` takes those of QuantizeLinear and QLinear operators, and this is {found}; give the "
+            "float model that it was made of"
+        )
+    return TakenScales()
 
 
 def _open_module(request: ModelRequest, given: TorchModule) -> OpenedModel:
@@ -291,6 +327,7 @@ def _assemble(
     module: torch.nn.Module | None,
     preset: Preset,
     layout: Layout = "NCHW",
+    taken: TakenScales | None = None,
 ) -> OpenedModel:
     lying = file_tensors(graph)
     reports = run_passes(graph, SIMPLIFYING)
@@ -301,7 +338,7 @@ def _assemble(
     map_weights(graph)
     for tensor in lying:
         release(tensor)  # replaced ones live on for a while
-    model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels, layout)
+    model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels, layout, taken)
     return OpenedModel(model, module, reports[fold_batchnorm.__name__])
 
 

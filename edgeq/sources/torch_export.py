@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import ModelError
 from edgeq.exporting.graphs.graph import require_onnx
 from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.gelu import fuse_gelu
-from edgeq.exporting.passes.opset import convert_opset
+from edgeq.exporting.passes.opset import lower_opset
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -79,7 +82,7 @@ def export_torch(
     model = ir.from_proto(program.model_proto)
     clean(model)
     if opset < _NATIVE_OPSET:
-        convert_opset(model, opset)
+        lower_opset(model, opset)
         clean(model)
     fuse_gelu(model)
     return model
@@ -88,8 +91,22 @@ def export_torch(
 def _last_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
+    if type(error).__name__ == "GuardOnDataDependentSymNode":
+        return (
+            f"what it does{_place(error)} depends on the values of the image, which torch.export cannot trace; write "
+            "it with torch.where and with shapes that are fixed"
+        )
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _place(error: BaseException) -> str:
+    """Returns the innermost line of a traceback outside torch, which is the network's; nothing if there is none."""
+    import torch
+
+    own = (f"{Path(torch.__file__).parent}{os.sep}", __file__, "<")
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
+    return f" in {Path(lines[-1].filename).name}:{lines[-1].lineno} ({lines[-1].line})" if lines else ""
 
 
 @contextlib.contextmanager
@@ -97,7 +114,9 @@ def _quiet() -> Iterator[None]:
     """Keeps the exporter's progress prints, deprecation notes and version chatter off the user's terminal."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    heard = io.StringIO()
+    # Of a graph that it cannot finish, torch.export prints the code on stderr.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(heard), contextlib.redirect_stderr(heard):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)

@@ -376,7 +376,7 @@ def test_the_file_is_that_of_a_plain_loop(model, images, tmp_path):
     from edgeq.inputs.preprocessing import preprocess
     from edgeq.runtimes.observer import ActivationObserver
 
-    calibrate(model, images, tmp_path / "ranges.json", threads=1)
+    calibrate(model, images, tmp_path / "ranges.json", threads=1, keep_samples=0)
     builders = {name: HistogramBuilder() for name in calibrated_tensors(model)}
     observer = ActivationObserver(model.graph, list(builders), 1)
     for path in images:

@@ -11,7 +11,8 @@ import onnx
 import pytest
 
 from edgeq.calibration.calibrate import calibrate
-from edgeq.calibration.shared_ranges import collect_ranges, match_tensors, translate_keep
+from edgeq.calibration.followed_ranges import Matched, collect_ranges, match_tensors
+from edgeq.calibration.shared_ranges import translate_keep
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError, MismatchError
@@ -21,6 +22,7 @@ from edgeq.exporting.planning.keep import resolve_keep
 from edgeq.exporting.planning.selection import activation_behind
 from edgeq.exporting.tflite.graph import read_graph
 from edgeq.exporting.tflite.keep import operator_name
+from edgeq.exporting.tflite.plan import observed_tensors
 from edgeq.exporting.tflite.writer import TfliteModel, TfliteOptions, tensors_to_calibrate, write
 from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import preprocess
@@ -47,7 +49,9 @@ def pair(small_weights: Path, drawn) -> Pair:
     ranges = calibrate(model, list_images(drawn.folder), method="minmax", num=8, threads=1).ranges
     probes = [preprocess(draw_image(4, index).pixels, model.preprocessing)[0] for index in range(2)]
     converted = tflite_nets.centernet()
-    return Pair(model, converted, ranges, match_tensors(model, converted, list(ranges.tensors), probes))
+    computed = set(observed_tensors(converted.graph))
+    twins = match_tensors(model, converted, list(ranges.tensors), probes).twins
+    return Pair(model, converted, ranges, {name: twin for name, twin in twins.items() if name in computed})
 
 
 def test_every_tensor_that_a_cnn_needs_is_found(pair: Pair) -> None:
@@ -62,7 +66,14 @@ def test_ranges_alone_suffice(pair: Pair, tmp_path: Path) -> None:
     file = tmp_path / "ranges.json"
     pair.ranges.save(file)
     known = collect_ranges(
-        pair.converted, pair.matched, pair.ranges, CalibrationSource(file), ["int8"], TfliteOptions(), tmp_path, 1
+        pair.converted,
+        Matched(pair.matched),
+        pair.ranges,
+        CalibrationSource(file),
+        ["int8"],
+        TfliteOptions(),
+        tmp_path,
+        1,
     )
     assert known.matched == len(known.tensors) == len(tensors_to_calibrate(pair.converted, ["int8"], TfliteOptions()))
     artifact = write(pair.converted, "arm", "int8", tmp_path, TfliteOptions(), known)
@@ -74,7 +85,7 @@ def test_ranges_alone_suffice(pair: Pair, tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile", "mse", "lp"])
 def test_both_files_have_the_same_scales(pair: Pair, tmp_path: Path, method: str) -> None:
     ranges = pair.ranges.with_method(method)
-    known = collect_ranges(pair.converted, pair.matched, ranges, None, ["int8"], TfliteOptions(), tmp_path, 1)
+    known = collect_ranges(pair.converted, Matched(pair.matched), ranges, None, ["int8"], TfliteOptions(), tmp_path, 1)
     tflite = write(pair.converted, "arm", "int8", tmp_path, TfliteOptions(), known)
     onnx_scales = scales_of_onnx(write_int8(pair.model, get_target("arm"), tmp_path, ranges).path)
     compared = 0
@@ -106,7 +117,7 @@ def test_with_method_best_what_has_no_twin_falls_back(pair: Pair, drawn, tmp_pat
     ranges = dataclasses.replace(pair.ranges, method="best", options={"bits": 8, "held_out": 2})
     less = {name: twin for name, twin in pair.matched.items() if name != "conv_2d_5"}
     source = CalibrationSource(drawn.annotations, drawn.folder, num=8, method="best")
-    known = collect_ranges(pair.converted, less, ranges, source, ["int8"], TfliteOptions(), tmp_path, 1)
+    known = collect_ranges(pair.converted, Matched(less), ranges, source, ["int8"], TfliteOptions(), tmp_path, 1)
     own, name = known.tensors["conv_2d_5"]
     assert (own.method, name) == ("lp", "conv_2d_5")
     with pytest.raises(InputError, match="method best measures the layers of an ONNX graph, not of a TFLite file"):
@@ -116,7 +127,7 @@ def test_with_method_best_what_has_no_twin_falls_back(pair: Pair, drawn, tmp_pat
 def test_what_has_no_twin_is_collected_from_the_images(pair: Pair, drawn, tmp_path: Path) -> None:
     less = {name: twin for name, twin in pair.matched.items() if name not in ("conv_2d_5", "add_6")}
     source = CalibrationSource(drawn.annotations, drawn.folder, num=8)
-    known = collect_ranges(pair.converted, less, pair.ranges, source, ["int8"], TfliteOptions(), tmp_path, 1)
+    known = collect_ranges(pair.converted, Matched(less), pair.ranges, source, ["int8"], TfliteOptions(), tmp_path, 1)
     needed = tensors_to_calibrate(pair.converted, ["int8"], TfliteOptions())
     assert known.tensors.keys() == set(needed) and known.matched == len(needed) - 2
     for name in ("conv_2d_5", "add_6"):
@@ -128,9 +139,29 @@ def test_what_has_no_twin_is_collected_from_the_images(pair: Pair, drawn, tmp_pa
 
 def test_what_has_no_twin_and_no_images_is_told(pair: Pair, tmp_path: Path) -> None:
     less = {name: twin for name, twin in pair.matched.items() if name != "conv_2d_5"}
-    known = collect_ranges(pair.converted, less, pair.ranges, None, ["int8"], TfliteOptions(), tmp_path, 1)
-    with pytest.raises(MismatchError, match="no interval for the TFLite tensor 'conv_2d_5'"):
-        write(pair.converted, "arm", "int8", tmp_path, TfliteOptions(), known)
+    bare = dataclasses.replace(pair.ranges, samples=())
+    with pytest.raises(MismatchError, match=r"no interval for the TFLite tensors conv_2d_5, .* `keep_samples` 8"):
+        collect_ranges(pair.converted, Matched(less), bare, None, ["int8"], TfliteOptions(), tmp_path, 1)
+
+
+def test_what_has_no_twin_and_no_images_is_measured_on_kept_inputs(
+    pair: Pair, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    less = {name: twin for name, twin in pair.matched.items() if name != "conv_2d_5"}
+    with caplog.at_level("INFO"):
+        known = collect_ranges(pair.converted, Matched(less), pair.ranges, None, ["int8"], TfliteOptions(), tmp_path, 1)
+    assert known.sampled == ("conv_2d_5",) and known.matched == len(known.tensors) - 1
+    assert (
+        "no calibrated tensor leads to 1 TFLite tensors: conv_2d_5; their ranges are from the 8 inputs" in caplog.text
+    )
+    # All eight images were kept, so that the only difference is that of 256 levels.
+    ranges, name = known.tensors["conv_2d_5"]
+    whole = np.subtract(*pair.ranges.interval(pair.matched["conv_2d_5"]))
+    np.testing.assert_allclose(
+        ranges.interval(name), pair.ranges.interval(pair.matched["conv_2d_5"]), atol=0.01 * abs(whole)
+    )
+    artifact = write(pair.converted, "arm", "int8", tmp_path, TfliteOptions(), known)
+    assert artifact.quantization["sampled_tensors"] == ["conv_2d_5"]
 
 
 def test_keep_by_onnx_node_name_reaches_the_tflite_file(pair: Pair, tmp_path: Path) -> None:

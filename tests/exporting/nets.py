@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 
 from edgeq.exporting.passes.cleaning import clean
-from edgeq.exporting.passes.opset import convert_opset
+from edgeq.exporting.passes.opset import lower_opset, raise_opset
 from tests import exact
 
 
@@ -60,9 +60,12 @@ def copy(model: ir.Model) -> ir.Model:
 
 
 def in_opset(model: ir.Model, opset: int) -> ir.Model:
-    """Returns a copy in another opset."""
+    """Returns a cleaned copy in another opset."""
     result = copy(model)
-    convert_opset(result, opset)
+    raise_opset(result, opset)
+    clean(result)
+    lower_opset(result, opset)
+    clean(result)
     return result
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgeq.exporting.graphs.data_flow import constant_values
 from edgeq.exporting.graphs.graph import opset_of
 from edgeq.exporting.passes.order import (
     SIMPLIFYING,
@@ -62,6 +63,7 @@ HOLDS: dict[Property, Callable[[ir.Model], bool]] = {
     "clean": _is_clean,
     "shapes": lambda model: all(value.shape is not None for node in model.graph for value in node.outputs),
     "float32": _is_single,
+    "folded": lambda model: constant_values(model) == set(model.graph.initializers.values()),
     "batchnorm": lambda model: "BatchNormalization" not in {node.op_type for node in model.graph},
 }
 

@@ -66,6 +66,21 @@ def test_an_unknown_dict_gives_all_its_tensors():
     torch.testing.assert_close(chosen(IMAGE), (IMAGE, IMAGE + 1))
 
 
+@pytest.mark.parametrize(
+    ("wrap", "names", "expected"),
+    [
+        (lambda x: OutputDict(logits=x, pred_boxes=x + 1, aux=(x,)), ("logits", "pred_boxes"), (IMAGE, IMAGE + 1)),
+        (lambda x: (x, [x + 1, x + 2]), ("output_0", "output_1_0", "output_1_1"), (IMAGE, IMAGE + 1, IMAGE + 2)),
+        (lambda x: [{"boxes": x, "note": "text"}, None], ("output_0_boxes",), IMAGE),
+        (lambda x: {"levels": (x, x + 1), "size": 3}, ("levels_0", "levels_1"), (IMAGE, IMAGE + 1)),
+    ],
+)
+def test_tensors_inside_tuples_lists_and_dicts_are_outputs(wrap, names, expected):
+    chosen = tensor_outputs(Returning(wrap).eval(), IMAGE)
+    assert chosen.output_names == names
+    torch.testing.assert_close(chosen(IMAGE), expected)
+
+
 @pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x, x), lambda x: [x]])
 def test_tensors_stay_as_they_are(wrap):
     module = Returning(wrap)

@@ -256,6 +256,11 @@ def factories(tmp_path, monkeypatch):
         "def failing():\n    return 1 / 0\n"
         "def wants_more(size):\n    return None\n"
         "number = 3\n"
+        "def fetching(pretrained=True, size=4):\n"
+        "    from urllib.error import URLError\n"
+        "    if pretrained:\n"
+        "        raise URLError('no route')\n"
+        "    return torch.nn.Linear(2, 3)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
@@ -282,3 +287,23 @@ def test_a_factory_is_called_and_may_get_weights(factories, caplog):
 def test_a_factory_that_gives_no_module_is_refused(factories, name, error, message):
     with pytest.raises(error, match=message):
         load_model(f"my_factories:{name}")
+
+
+def test_weights_that_are_given_are_not_downloaded_too(factories):
+    with pytest.raises(ModelError, match=r"fetching\(\) could not download what it wants \(no route\); give `weights`"):
+        load_model("my_factories:fetching")
+    torch.save({"weight": torch.ones(3, 2), "bias": torch.ones(3)}, factories / "w.pth")
+    assert load_model("my_factories:fetching", factories / "w.pth")(torch.ones(1, 2)).tolist() == [[3, 3, 3]]
+
+
+def test_a_detector_of_torchvision_gets_no_trained_backbone(monkeypatch, caplog):
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a download was tried")
+
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", refuse)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    reference = "torchvision.models.detection:ssdlite320_mobilenet_v3_large"
+    assert type(load_model(reference)).__name__ == "SSD"
+    assert caplog.messages == [
+        f"{reference} has random weights: its speed is real, its outputs are not; give `weights` FILE"
+    ]

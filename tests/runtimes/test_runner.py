@@ -182,6 +182,18 @@ def _bare() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
 
 
+def test_an_answer_that_nobody_reads_ends_the_runner():
+    """Python would abort: the thread that reads stdin holds its lock while the interpreter shuts down."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(LOCAL_RUNNER, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(b"{}\n")
+        process.stdin.flush()
+        assert process.wait(TIMEOUT_S) == 130
+        assert process.stderr.read() == b""
+
+
 @pytest.mark.parametrize("way", ["end of stdin", "SIGTERM"])
 def test_it_ends_in_the_midst_of_a_run(artifact, way):
     runner = subprocess.Popen(hooked("time.sleep(0.01)"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -76,7 +76,7 @@ class Linear:
                 node.resize_inputs(3)
             set_constant(model, node, 2, f"{node.name}.bias", bias.astype(dtype))
         else:
-            _append_add(model, node, bias.astype(dtype))
+            append_add(model, node, new_initializer(model, f"{node.name}.bias", bias.astype(dtype)))
 
 
 def linear_of(node: ir.Node | None) -> Linear | None:
@@ -106,6 +106,32 @@ def set_constant(model: ir.Model, node: ir.Node, index: int, name: str, array: n
     node.replace_input_with(index, new_initializer(model, name, array))
 
 
+def append_add(model: ir.Model, node: ir.Node, bias: ir.Value) -> None:
+    """Adds a bias to what a node computes, in place: the sum takes over its name and its readers."""
+    import onnx_ir as ir
+
+    product = node.outputs[0]
+    add = ir.node("Add", [product, bias], name=f"{node.name}_bias_add")
+    result = add.outputs[0]
+    result.type, result.shape = product.type, product.shape
+    readers = [use for use in product.uses() if use.node is not add]
+    model.graph.insert_after(node, add)
+    for use in readers:
+        use.node.replace_input_with(use.idx, result)
+    for index, value in enumerate(model.graph.outputs):
+        if value is product:
+            model.graph.outputs[index] = result
+    result.name, product.name = product.name, f"{product.name}_product"
+
+
+def without_channels(node: ir.Node) -> str | None:
+    """Returns why the constant weight of a Gemm or MatMul has no axis of output channels; `None` if it has one."""
+    weight = weight_of(node)
+    if node.op_type not in ("Gemm", "MatMul") or weight is None or weight.ndim == 2:
+        return None
+    return "its weight is a vector" if weight.ndim < 2 else f"its weight is a stack of matrices {weight.shape}"
+
+
 def _gemm_is_linear(node: ir.Node, weight: np.ndarray) -> bool:
     if "transA" in node.attributes and node.attributes["transA"].as_int():
         return False
@@ -131,23 +157,6 @@ def _is_vector(bias: np.ndarray, width: int) -> bool:
 def _bias_index(add: ir.Node) -> int:
     """Returns which input of an Add is constant; -1 for none."""
     return next((index for index, value in enumerate(add.inputs) if constant(value) is not None), -1)
-
-
-def _append_add(model: ir.Model, node: ir.Node, bias: np.ndarray) -> None:
-    import onnx_ir as ir
-
-    product = node.outputs[0]
-    add = ir.node("Add", [product, new_initializer(model, f"{node.name}.bias", bias)], name=f"{node.name}_bias_add")
-    result = add.outputs[0]
-    result.type, result.shape = product.type, product.shape
-    readers = [use for use in product.uses() if use.node is not add]
-    model.graph.insert_after(node, add)
-    for use in readers:
-        use.node.replace_input_with(use.idx, result)
-    for index, value in enumerate(model.graph.outputs):
-        if value is product:
-            model.graph.outputs[index] = result
-    result.name, product.name = product.name, f"{product.name}_product"
 
 
 def _transposed(node: ir.Node) -> bool:

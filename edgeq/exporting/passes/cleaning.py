@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeq.exporting.graphs.graph import infer_shapes
+from edgeq.exporting.graphs.graph import fold_constants, infer_shapes
 from edgeq.exporting.passes.bypass import bypass_identities
 from edgeq.exporting.passes.report import RewriteReport
 
@@ -12,25 +12,29 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+def drop_constant_inputs(model: ir.Model) -> RewriteReport:
+    """Makes inputs that have a value constants, in place: files before IR version 4 list every weight as an input."""
+    import onnx_ir.passes.common as passes
+
+    names = tuple(str(value.name) for value in model.graph.inputs if value.is_initializer())
+    passes.RemoveInitializersFromInputsPass()(model)
+    return RewriteReport(names)
+
+
 def clean(model: ir.Model) -> RewriteReport:
     """Brings a graph into the form that all passes expect, in place.
 
-    1. Functions are inlined, what is computed from constants alone is a constant, constants are initializers, and
-       initializers are not inputs.
+    1. Functions are inlined, what is computed from constants alone is a constant, and constants are initializers.
     2. Identity and Dropout nodes and everything unused are gone, outputs that no node wants among it, and so is
        documentation: an exporter's stack traces name the folders of the machine it ran on.
     3. Every node and value has a name of its own, and shapes are inferred.
     """
     import onnx_ir as ir
     import onnx_ir.passes.common as passes
-    from onnxscript.optimizer import fold_constants
 
     passes.InlinePass()(model)
     fold_constants(model)
-    ir.passes.Sequential(
-        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        passes.RemoveInitializersFromInputsPass(),
-    )(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     bypass_identities(model)
     ir.passes.Sequential(
         passes.RemoveUnusedNodesPass(),

@@ -1,82 +1,146 @@
-"""Brings a graph to another ONNX opset. Exact."""
+"""Brings a graph to another ONNX opset, one opset at a time. Exact up to float rounding.
+
+A rule takes the nodes of one operator across the one opset that changed it: `raising` has those for the way up,
+`lowering` those for the way down. What no rule is for means the same on both sides. Behind the last step every node is
+compared with the declaration of its operator.
+"""
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from edgeq.errors import ModelError
-from edgeq.exporting.graphs.graph import first_line, new_initializer, opset_of, walk
-from edgeq.exporting.graphs.names import keeps_names
+from edgeq.exporting.graphs.graph import fold_constants, infer_shapes, opset_of
+from edgeq.exporting.passes.declared import is_first, omit_meaningless, require_declared
+from edgeq.exporting.passes.lowering import LOWERING
+from edgeq.exporting.passes.node_builder import NodeBuilder, Rule, replace
+from edgeq.exporting.passes.raising import RAISING
 from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_SPLIT_CHANGED = 18
+_IR_VERSION = 10
+"""The file version that a model of a newer one gets: what torch writes, and old engines read."""
+
+_LOWEST_OF_TARGETS, _HIGHEST_OF_TARGETS = 17, 19
+
+_ASKS_FOR_RANKS = 13
+"""The opset whose rules need the rank of what they change, which a Reshape to a computed shape hides."""
+
+_SHAPE_ARITHMETIC = frozenset(
+    {"Add", "Cast", "Ceil", "Concat", "Div", "Floor", "Gather", "Mul", "Shape", "Size", "Slice", "Squeeze", "Sub"}
+    | {"Unsqueeze"}
+)
 
 
-def convert_opset(model: ir.Model, opset: int) -> RewriteReport:
-    """Brings a graph to the given ONNX opset, in place.
+def raise_opset(model: ir.Model, opset: int) -> RewriteReport:
+    """Brings a graph of a lower opset up to the given one, in place, and its functions to the same as the graph.
 
     Args:
-        model: A cleaned graph.
+        model: A graph as it was read; constants may be Constant nodes.
         opset: The wanted opset.
 
     Raises:
         ModelError: a node has no equivalent in that opset.
     """
-    import onnx
-    import onnx_ir as ir
-
-    if opset_of(model) == opset:
+    bodies: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    found = [body.opset_imports.get("", 0) for body in bodies]
+    highest = max(opset, *found) if any(found) else opset
+    if min(each for each in (*found, highest) if each) == highest:
         return RewriteReport()
-    names = tuple(str(node.name) for node in model.graph)
-    if opset < _SPLIT_CHANGED <= opset_of(model):
-        _slice_instead_of_split(model)
-    try:
-        proto = onnx.version_converter.convert_version(ir.to_proto(model), opset)
-        for node in proto.graph.node:
-            # onnx 1.23 leaves it behind on the way down to 17. Zero is its default.
-            kept = [each for each in node.attribute if (each.name, each.i) != ("noop_with_empty_axes", 0)]
-            del node.attribute[:]
-            node.attribute.extend(kept)
-        onnx.checker.check_model(proto)
-    except (RuntimeError, onnx.checker.ValidationError) as error:
-        raise ModelError(
-            f"the model cannot be converted from opset {opset_of(model)} to {opset} ({first_line(error)}); "
-            "choose another `opset`"
-        ) from error
-    converted = ir.from_proto(proto)
-    model.graph, model.ir_version = converted.graph, converted.ir_version
-    return RewriteReport(names)
+    infer_shapes(model)
+    done: list[str] = []
+    for version in range(min(each for each in found if each) + 1, highest + 1):
+        if version == _ASKS_FOR_RANKS:
+            _compute_shapes(model)
+        behind = [body for body in bodies if 0 < body.opset_imports.get("", 0) < version]
+        done += _step(model, behind, RAISING, changed_in=version, to=version)
+    _finish(model, highest)
+    return RewriteReport(tuple(done))
 
 
-@keeps_names
-def _slice_instead_of_split(model: ir.Model) -> None:
-    """Replaces every Split of known lengths by Slices, in place: the converter knows no way down for opset 18's."""
+def lower_opset(model: ir.Model, opset: int) -> RewriteReport:
+    """Brings a graph of a higher opset down to the given one, in place.
+
+    For the opsets of the targets, operators that the lowest of these lacks are written out for all of them: one
+    calibration serves all files.
+
+    Args:
+        model: A cleaned graph with shapes.
+        opset: The wanted opset.
+
+    Raises:
+        ModelError: a node has no equivalent in that opset.
+    """
+    done: list[str] = []
+    before, least = opset_of(model), opset
+    if opset <= _HIGHEST_OF_TARGETS:
+        least = min(opset, _LOWEST_OF_TARGETS)
+    for version in range(max(before, opset), least, -1):
+        rules = LOWERING if version > opset else {key: rule for key, rule in LOWERING.items() if is_first(*key)}
+        done += _step(model, [model.graph], rules, changed_in=version, to=max(version - 1, opset))
+    if before > opset:
+        _finish(model, opset)
+    return RewriteReport(tuple(done))
+
+
+def _step(
+    model: ir.Model,
+    bodies: list[ir.Graph | ir.Function],
+    rules: dict[tuple[str, int], Rule],
+    *,
+    changed_in: int,
+    to: int,
+) -> Iterator[str]:
+    """Applies the rules of one opset and yields the names of the nodes that they changed."""
     import onnx_ir as ir
 
-    for node in walk(model):
-        axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 0
-        source = node.inputs[0]
-        if node.op_type != "Split" or source is None:
-            continue
-        lengths = [output.shape[axis] for output in node.outputs if output.shape is not None]
-        ends = list(itertools.accumulate(length for length in lengths if isinstance(length, int)))
-        if len(ends) < len(node.outputs):
-            continue
-        for start, end, output in zip([0, *ends[:-1]], ends, list(node.outputs), strict=True):
-            window = [
-                new_initializer(model, f"{output.name}_{part}", np.array([number], np.int64))
-                for part, number in (("start", start), ("end", end), ("axis", axis))
-            ]
-            piece = ir.node("Slice", [source, *window], name=f"{output.name}_slice")
-            model.graph.insert_before(node, piece)
-            name, result = output.name, piece.outputs[0]
-            result.shape, result.type = output.shape, output.type
-            output.replace_all_uses_with(result, replace_graph_outputs=True)
-            output.name, result.name = f"{name}_split", name
-        model.graph.remove(node, safe=True)
+    changed, taken = False, _names(model)
+    for body in bodies:
+        body.opset_imports[""] = to
+        for node in list(ir.traversal.RecursiveGraphIterator(body)):
+            rule = rules.get((node.op_type, changed_in)) if node.domain == "" else None
+            if rule is not None:
+                _apply(rule, node, taken)
+                changed = True
+                yield str(node.name)
+    if changed:
+        infer_shapes(model)
+
+
+def _apply(rule: Rule, node: ir.Node, taken: set[str]) -> None:
+    import onnx_ir as ir
+
+    builder = NodeBuilder(node, taken)
+    results = rule(node, builder)
+    if results is not None:
+        replace(node, builder, [results] if isinstance(results, ir.Value) else results)
+    elif builder.nodes and node.graph is not None:
+        node.graph.insert_before(node, builder.nodes)
+
+
+def _compute_shapes(model: ir.Model) -> None:
+    """Computes, in place, the shapes that depend on constants alone.
+
+    No other operators: what computes constants knows the newest definition of some of them only.
+    """
+    fold_constants(model, should_fold=lambda node: None if node.op_type in _SHAPE_ARITHMETIC else False)
+    infer_shapes(model)
+
+
+def _names(model: ir.Model) -> set[str]:
+    import onnx_ir as ir
+
+    nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
+    values = [value.name for node in nodes for value in (*node.inputs, *node.outputs) if value is not None]
+    return {str(name) for name in (*values, *(value.name for value in model.graph.inputs))}
+
+
+def _finish(model: ir.Model, opset: int) -> None:
+    from onnx import helper
+
+    omit_meaningless(model, opset)
+    require_declared(model, opset)
+    least: int = helper.find_min_ir_version_for([helper.make_opsetid("", opset)])
+    model.ir_version = max(least, min(model.ir_version, _IR_VERSION))

@@ -22,16 +22,22 @@ from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.captures import isolate_captures
-from edgeq.exporting.passes.cleaning import clean
+from edgeq.exporting.passes.cleaning import clean, drop_constant_inputs
+from edgeq.exporting.passes.computed_constants import fold_computed_constants
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
 from edgeq.exporting.passes.declared_inputs import declare_inputs
+from edgeq.exporting.passes.dequantize import dequantize
 from edgeq.exporting.passes.float32 import compute_in_float32
 from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.layernorm import fold_layernorm_affine
-from edgeq.exporting.passes.opset import convert_opset
+from edgeq.exporting.passes.linear_form import normalize_linear
+from edgeq.exporting.passes.masks import limit_masks
+from edgeq.exporting.passes.opset import lower_opset, raise_opset
 from edgeq.exporting.passes.packed_projection import split_projections
+from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
+from edgeq.exporting.passes.shape_arithmetic import fold_shape_arithmetic
 from edgeq.exporting.passes.sizes import make_static, open_dimensions, set_input_size
 from edgeq.exporting.passes.token_selection import move_selections_up
 
@@ -40,7 +46,7 @@ if TYPE_CHECKING:
 
     from edgeq.targets import Rules
 
-Property = Literal["static", "opset", "clean", "shapes", "float32", "batchnorm"]
+Property = Literal["static", "opset", "clean", "shapes", "float32", "folded", "batchnorm"]
 """What holds for a graph.
 
 - `static`: no dimension of an input is free.
@@ -48,6 +54,7 @@ Property = Literal["static", "opset", "clean", "shapes", "float32", "batchnorm"]
 - `clean`: no functions, constants are initializers, nothing is unused, everything has a name of its own.
 - `shapes`: shapes are inferred.
 - `float32`: real numbers are float32, but for inputs and outputs of other types and the Cast behind or before them.
+- `folded`: what constants alone decide is a constant, unless it is large.
 - `batchnorm`: BatchNormalization is folded where it can be.
 """
 
@@ -84,6 +91,7 @@ def reading(
     *,
     dynamic_batch: bool = False,
     declared: DeclaredInputs | None = None,
+    taken: TakenScales | None = None,
 ) -> tuple[GraphPass, ...]:
     """Returns the passes that bring a graph as somebody wrote it into the form that edgeq works on.
 
@@ -92,18 +100,26 @@ def reading(
         size: Height and width in pixels for an image input that leaves them free.
         dynamic_batch: Whether a free batch dimension stays free.
         declared: What a preset says of the inputs.
+        taken: Gets the scales of a quantized graph, which becomes one of real numbers.
     """
     inputs = [GraphPass(open_dimensions), *_declared(declared or DeclaredInputs(), size)]
     static = [] if dynamic_batch else [GraphPass(make_static, leaves=frozenset({"static"}))]
+    # Rules for old operators come first: `clean` computes constants by the newest definitions.
+    old = GraphPass(functools.partial(raise_opset, opset=opset))
     tidy = GraphPass(clean, leaves=frozenset({"clean", "shapes"}))
-    version = GraphPass(
-        functools.partial(convert_opset, opset=opset),
+    # Before the opset: weights of 4 bits and scales of blocks, which older ones lack, are plain weights then.
+    folded = GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"}))
+    new = GraphPass(
+        functools.partial(lower_opset, opset=opset),
         needs=frozenset({"clean", "shapes"}),
         leaves=frozenset({"opset"}),
-        undoes=frozenset({"clean", "shapes"}),
+        undoes=frozenset({"clean", "shapes", "folded"}),
     )
-    floats = GraphPass(compute_in_float32, _TIDY, frozenset({"float32"}))
-    return (*inputs, *static, tidy, version, tidy, floats, GraphPass(isolate_captures, _TIDY))
+    real = [] if taken is None else [GraphPass(functools.partial(dequantize, taken=taken), needs=_TIDY)]
+    # Before operators are lowered: older ones take fewer types.
+    single = GraphPass(compute_in_float32, _TIDY, frozenset({"float32"}))
+    apart = GraphPass(isolate_captures, needs=_TIDY)
+    return (GraphPass(drop_constant_inputs), *inputs, *static, old, tidy, *real, folded, single, new, tidy, apart)
 
 
 def _declared(declared: DeclaredInputs, size: tuple[int, int] | None) -> list[GraphPass]:
@@ -126,7 +142,11 @@ def _declared(declared: DeclaredInputs, size: tuple[int, int] | None) -> list[Gr
 
 
 SIMPLIFYING = (
-    GraphPass(fold_batchnorm, needs=_TIDY, leaves=frozenset({"batchnorm"})),
+    GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"})),
+    GraphPass(fold_shape_arithmetic, needs=_TIDY | {"folded"}),
+    GraphPass(normalize_linear, needs=_TIDY | {"folded"}),
+    GraphPass(limit_masks, needs=_TIDY | {"folded"}),
+    GraphPass(fold_batchnorm, needs=_TIDY | {"folded"}, leaves=frozenset({"batchnorm"})),
     GraphPass(fuse_gelu, needs=_TIDY),
     GraphPass(fold_attention_scale, needs=_TIDY),
     GraphPass(fold_layernorm_affine, needs=_TIDY | {"batchnorm"}),

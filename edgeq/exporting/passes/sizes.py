@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Layout
+from edgeq.exporting.graphs.graph import forget_lengths
 from edgeq.exporting.graphs.image_input import (
     describe,
     given_inputs,
@@ -49,6 +50,7 @@ def make_static(model: ir.Model, batch: int = 1) -> RewriteReport:
     import onnx_ir as ir
 
     done = []
+    named = {str(dim.value) for value in model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
     for value in given_inputs(model):
         shape = lengths_of(value)
         if shape is None:
@@ -65,6 +67,8 @@ def make_static(model: ir.Model, batch: int = 1) -> RewriteReport:
                 f"`size` HxW, or all lengths in the preset: [inputs.{value.name}] shape = [...]"
             )
         value.shape = ir.Shape([dim for dim in dims if dim is not None])
+    for value in (output for node in model.graph for output in node.outputs):
+        forget_lengths(value, named.__contains__)
     return RewriteReport(tuple(done))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from edgeq.calibrators.grid import Grid, Range
@@ -19,6 +20,7 @@ from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.selection import Selection, activation_behind, layers_before_functions
 from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
 from edgeq.quantizers.bias import quantize_bias, scale_for_bias
+from edgeq.quantizers.own_scales import on_own_scales
 from edgeq.schemes import FLOAT, PerAxis, PerTensor, Scheme
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ def make_plan(
     rules: Rules,
     weight_method: str = ROUND,
     statistics: Mapping[str, Statistics] | None = None,
+    weight_scales: Mapping[str, tuple[np.ndarray, int]] = MappingProxyType({}),
 ) -> QuantPlan:
     """Returns the plan for a graph, given its ranges.
 
@@ -95,6 +98,8 @@ def make_plan(
         rules: The target's rules.
         weight_method: How weights become integers, a name of `edgeq.quantizers.WEIGHT_METHODS`.
         statistics: Tensor name -> what was collected of it, for weight methods that want it.
+        weight_scales: Name of a weight -> scales that it has already, and their axis; where it lies on them it keeps
+            them, whatever the method.
 
     Raises:
         InputError: there is no such weight method.
@@ -120,7 +125,7 @@ def make_plan(
     tensors = selection.tensors
     pairs = _without_repeats(model, tensors) if rules.pairs_before_moves else _read_by_int8(model, selection)
     tied = {name: grid for name, grid in grids.items() if name not in pairs}
-    weights, biases = _quantized_weights(model, selection, grids, weight_method, statistics or {})
+    weights, biases = _quantized_weights(model, selection, grids, weight_method, statistics or {}, weight_scales)
     return QuantPlan(selection.decisions, {name: grids[name] for name in pairs}, tuple(notes), tied, weights, biases)
 
 
@@ -176,6 +181,7 @@ def _quantized_weights(
     grids: Mapping[str, Grid],
     weight_method: str,
     statistics: Mapping[str, Statistics],
+    scales: Mapping[str, tuple[np.ndarray, int]] = MappingProxyType({}),
 ) -> tuple[dict[str, QuantizedWeight], dict[str, QuantizedWeight]]:
     """Returns node name -> quantized weight and bias."""
     method = get_weight_method(weight_method)
@@ -188,7 +194,10 @@ def _quantized_weights(
         if weight is None or not scheme.weight.is_integer:
             continue
         source = str(node.inputs[0].name) if node.inputs[0] is not None else ""
-        quantized = method(weight, channel_scheme(node, weight, scheme.weight), statistics.get(source, {}))
+        stored = channel_scheme(node, weight, scheme.weight)
+        quantized = method(weight, stored, statistics.get(source, {}))
+        if (own := scales.get(str(node.inputs[1].name) if node.inputs[1] is not None else "")) is not None:
+            quantized = on_own_scales(weight, quantized, *own)
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         if bias is not None and scheme.bias.is_integer:
             step = grids[source].scale
@@ -313,6 +322,27 @@ def range_ratio(concat: ir.Node, widths: Mapping[str, float]) -> float:
     return max(known) / max(min(known), 1e-30) if len(known) > 1 and max(known) > 0 else 1.0
 
 
+def _moved_on(value: ir.Value) -> tuple[set[str], list[ir.Node]]:
+    """Returns the names of the tensors that hold values of a tensor, itself among them, and the nodes that read them.
+
+    Nodes that only move values are looked through, and are not among the readers.
+    """
+    names: set[str] = set()
+    readers: list[ir.Node] = []
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if str(one.name) in names:
+            continue
+        names.add(str(one.name))
+        for reader in (use.node for use in one.uses()):
+            if moves_values(reader) and one in moved_inputs(reader):
+                waiting += reader.outputs
+            elif reader not in readers:
+                readers.append(reader)
+    return names, readers
+
+
 def _split_mixed_ranges(
     model: ir.Model, selection: Selection, widths: Mapping[str, float], notes: list[str]
 ) -> Selection:
@@ -327,9 +357,10 @@ def _split_mixed_ranges(
         ratio = range_ratio(node, widths)
         if ratio <= MAX_RANGE_RATIO:
             continue
-        readers = [str(use.node.name) for use in node.outputs[0].uses() if use.node.name in quantized]
+        moved, nodes = _moved_on(node.outputs[0])
+        readers = [str(reader.name) for reader in nodes if reader.name in quantized]
         in_float |= dict.fromkeys(readers, f"reads {joined!r}, which mixes ranges")
-        dropped.add(joined)
+        dropped |= moved
         notes.append(
             f"mixed ranges: the inputs of {node.name} differ {ratio:.0f} times; each keeps its own grid, the joined "
             f"tensor {joined!r} stays in float, and so does what reads it: {', '.join(readers) or 'nothing'}"

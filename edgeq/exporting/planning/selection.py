@@ -7,12 +7,14 @@ Rules, by number:
 2. The last convolutions before the graph's outputs, and everything behind them, stay in float: a detector's heatmap,
    sizes and offsets are read as they are, and cost next to nothing. So are those before a NonMaxSuppression or a TopK.
 3. Nodes that the user or the plan for transformers keeps (`edgeq.exporting.planning.keep`) stay in float.
-4. Every data input of an INT8 node gets a Q/DQ pair, one per tensor, shared by all its readers.
+4. Every input of an INT8 node that is computed from the image gets a Q/DQ pair, one per tensor, shared by all its
+   readers. What is computed from shapes or constants alone gets none.
 5. Where the engine fuses a convolution with the QuantizeLinear behind it (`Rules.output_pairs`), its output gets
    a pair too, behind its ReLU or Clip, never between the two. Other functions (SiLU, GELU) stand between float layers:
    a pair before them would spend its steps on the negative tail that they flatten. Where the engine runs nothing in
    INT8 without that pair, the layer stays in float.
 6. An operator that only moves values (`edgeq.exporting.graphs.moves`) is transparent: input and output share one range.
+   What is no float has no range, whatever moves it: indices and shapes are not quantized.
 7. Of the two inputs of a residual Add one may go without a pair (`Rules.residual_pairs`): the output of the layer that
    the engine fuses with the Add. Where both inputs come straight from a layer, that is the deeper one; the other is the
    projection of the identity.
@@ -32,7 +34,9 @@ from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.choices import CHOOSES
+from edgeq.exporting.graphs.data_flow import image_values, is_float
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, weight_of
+from edgeq.exporting.graphs.linear import linear_of, without_channels
 from edgeq.exporting.graphs.moves import MOVES_VALUES, moved_inputs, moves_values
 from edgeq.exporting.graphs.subgraphs import captures, has_subgraphs
 from edgeq.exporting.graphs.transformer import Transformer, find_transformer
@@ -116,12 +120,14 @@ def select_layers(model: ir.Model, rules: Rules, kept: Kept | None = None, vit_p
     """
     transformer = find_transformer(model)
     kept = resolve_keep(model, vit_plan=vit_plan) if kept is None else kept
-    heads = _head_nodes(model)
+    heads, from_image = _head_nodes(model), image_values(model)
     products = _attention_reasons(model, transformer, rules, vit_plan)
     decisions: list[LayerDecision] = []
     quantized: set[int] = set()
     for node in model.graph:
         reason = _transformer_reason(node, transformer, products, vit_plan)
+        if not reason and node.op_type == "Add" and not _is_residual(node, quantized, from_image, rules):
+            continue
         if not reason:
             reason = _float_reason(node, rules, kept, heads, quantized, is_product=reason == "")
         if reason is None:
@@ -153,6 +159,8 @@ def select_named(model: ir.Model, rules: Rules, schemes: Mapping[str, LayerSchem
         if nodes[name].op_type not in WEIGHTED_OPS | {"Add"}:
             operator = nodes[name].op_type
             raise InputError(f"layer {name!r}: edgeq does not quantize {operator}; name one with a weight, or an Add")
+        if (reason := without_channels(nodes[name])) is not None:
+            raise InputError(f"layer {name!r}: {reason}, and edgeq quantizes by output channels; omit it")
     decisions = [
         LayerDecision(name, node.op_type, schemes.get(name, FLOAT), "named" if name in schemes else "not named")
         for name, node in nodes.items()
@@ -253,15 +261,16 @@ def _float_reason(
     is_product: bool = False,
 ) -> str | None:
     """Returns why a node stays in float, an empty string for INT8, `None` for a node that is no candidate."""
+    if not all(is_float(output) for output in node.outputs):
+        return None
     if rules.static(node.op_type) is None:
         return f"the target leaves {node.op_type} in float" if weight_of(node) is not None else None
     if _is_depthwise(node) and rules.static(DEPTHWISE) is None:
         return "depthwise convolution"
-    if node.op_type == "Add":
-        if not _is_residual(node, quantized):
-            return None
-    elif weight_of(node) is None and not is_product:
+    if node.op_type != "Add" and weight_of(node) is None and not is_product:
         return "its weight is not a constant"
+    if (reason := without_channels(node)) is not None:
+        return reason
     if (reason := kept.reason(node)) is not None:
         return reason
     if id(node) in heads:
@@ -296,20 +305,27 @@ def _is_depthwise(node: ir.Node) -> bool:
     return node.op_type == "Conv" and weight is not None and groups > 1 and weight.shape[1] == 1
 
 
-def _is_residual(node: ir.Node, quantized: set[int]) -> bool:
-    inputs = data_inputs(node)
+def _is_residual(node: ir.Node, quantized: set[int], from_image: Set[ir.Value], rules: Rules) -> bool:
+    inputs = [value for value in data_inputs(node) if value in from_image]
     if len(inputs) != 2 or len({str(value.shape) for value in inputs}) != 1:
         return False
-    return any(id(_origin(value)) in quantized for value in inputs)
+    return any(id(_origin(value, rules)) in quantized for value in inputs)
 
 
-def _origin(value: ir.Value) -> ir.Node | None:
-    """Returns the node that computed a value, looking through activations and operators that only move values."""
+def _origin(value: ir.Value, rules: Rules) -> ir.Node | None:
+    """Returns the node that computed a value, looking through activations and operators that only move values.
+
+    What adds the bias of a layer that is to become a Gemm is that layer, before the rewrite as behind it.
+    """
     producer = value.producer()
-    while producer is not None and (producer.op_type in ("Relu", "Clip") or moves_values(producer)):
+    while producer is not None:
+        if rules.rewrite_linear and (layer := linear_of(producer)) is not None:
+            return layer.node
+        if producer.op_type not in ("Relu", "Clip") and not moves_values(producer):
+            break
         inputs = data_inputs(producer)
         if not inputs:
-            return producer
+            break
         producer = inputs[0].producer()
     return producer
 
@@ -369,11 +385,12 @@ def _depths(model: ir.Model) -> dict[int, int]:
 def _tensors(model: ir.Model, rules: Rules, quantized: set[int]) -> tuple[str, ...]:
     wanted: set[int] = set()
     depths = _depths(model)
+    from_image = image_values(model)
     for node in model.graph:
         if id(node) not in quantized:
             continue
         fused = _fused_branch(node, quantized, depths) if rules.residual_pairs == "identity" else None
-        wanted.update(id(value) for value in data_inputs(node) if value is not fused)
+        wanted.update(id(value) for value in data_inputs(node) if value is not fused and value in from_image)
         if rules.output_pairs != "none" and node.op_type not in _LINEAR:
             output = activation_behind(node)
             if not output.is_graph_output() and not _feeds_function(output):
@@ -383,4 +400,4 @@ def _tensors(model: ir.Model, rules: Rules, quantized: set[int]) -> tuple[str, .
         if moves_values(node) and any(id(output) in wanted for output in node.outputs):
             wanted.update(id(value) for value in moved_inputs(node))
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
-    return tuple(value.name for value in values if id(value) in wanted and value.name is not None)
+    return tuple(value.name for value in values if id(value) in wanted and value.name is not None and is_float(value))

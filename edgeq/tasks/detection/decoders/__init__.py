@@ -24,6 +24,7 @@ Decoder = Callable[[Mapping[str, np.ndarray], Postprocessing, Placement], Detect
 DECODERS: dict[str, str] = {
     "centernet": "edgeq.tasks.detection.decoders.centernet:decode",
     "fastestdet": "edgeq.tasks.detection.decoders.fastestdet:decode",
+    "scored_boxes": "edgeq.tasks.detection.decoders.scored_boxes:decode",
     "yolox": "edgeq.tasks.detection.decoders.yolox:decode",
 }
 

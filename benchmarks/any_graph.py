@@ -1,0 +1,283 @@
+"""What becomes of models as people have them, on every target, from one calibration?
+
+`python -m benchmarks.any_graph` calibrates each model once, exports it for all targets and writes a table: whether the
+FP32 file computes what the model computes, how much INT8 leaves of it in exact arithmetic and in the engine of this
+machine, how many layers are INT8, how large the file is and how long it took. What is finished is kept in `--work`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import edgeq
+from benchmarks.cases import DATA, result_parser, write_result
+from benchmarks.rtx_compile import CAPABILITY, compiled
+from edgeq.boundary import Plain, read_json
+from edgeq.calibration.calibrate import calibrate
+from edgeq.calibration.source import CalibrationSource
+from edgeq.errors import EdgeqError
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.signal.ratio import Sums
+from edgeq.files import write_json, write_text
+from edgeq.inputs.preprocessing import FloatArray
+from edgeq.machine import read_machine
+from edgeq.runtimes import choose_runtimes, open_session
+from edgeq.sources.model import ModelRequest, open_float_model
+from edgeq.verbs.export import Exported, export_model
+
+TARGETS = ("x86", "x86-ort", "jetson-orin", "jetson-orin-trt11", "arm")
+IMAGES, COMPARED = 32, 4
+PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert", "torch", "torchvision", "tensorrt-rtx-cu12")
+WORK = Path("artifacts/any_graph")
+
+
+def _preset(resize: str, scale: float, mean: str = "", std: str = "", order: str = "rgb") -> str:
+    """Returns the text of a preset for a model without a decoder of ours: how its input is made is enough."""
+    lines = ["[preprocessing]", f'resize = "{resize}"', f'channel_order = "{order}"', f"scale = {scale}"]
+    return "\n".join([*lines, *([f"mean = [{mean}]", f"std = [{std}]"] if mean else []), ""])
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model: a file below the data folder, a name of the zoo, or a factory with random weights of seed 0.
+
+    Attributes:
+        title: What the table calls it.
+        reference: The file, name or factory.
+        preset: A preset's name, or the text of one.
+        size: Input height and width, where the model leaves them free.
+        weights: Weights below the data folder.
+    """
+
+    title: str
+    reference: str
+    preset: str | None = None
+    size: tuple[int, int] | None = None
+    weights: str | None = None
+
+
+_HALVES = "0.5, 0.5, 0.5"
+_OF_IMAGENET = _preset("stretch", 255.0, "0.485, 0.456, 0.406", "0.229, 0.224, 0.225")
+
+
+def _torchvision(title: str, name: str, preset: str = _OF_IMAGENET, side: int = 224) -> Subject:
+    return Subject(f"{title} (random weights)", f"torchvision.models{name}", preset, (side, side))
+
+
+SUBJECTS = {
+    "yunet": Subject("YuNet", "models/yunet_n_320.onnx", _preset("letterbox", 1.0, order="bgr")),
+    "ultraface": Subject(
+        "UltraFace RFB-320",
+        "models/ultraface_rfb320.onnx",
+        _preset("stretch", 1.0, "127, 127, 127", "128, 128, 128"),
+    ),
+    "ppocr_cls": Subject(
+        "PP-OCR text direction",
+        "models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        _preset("stretch", 255.0, _HALVES, _HALVES),
+        (48, 192),
+    ),
+    "blazeface": Subject(
+        "BlazeFace (TFLite)",
+        "models/mp_face_detection_short_range.tflite",
+        _preset("letterbox", 1.0, "127.5, 127.5, 127.5", "127.5, 127.5, 127.5"),
+    ),
+    "yolox": Subject("YOLOX-nano", "weights/yolox_nano_coco_416.onnx", "yolox"),
+    "fastestdet": Subject("FastestDet", "weights/fastestdet_coco_352.onnx", "fastestdet"),
+    "centernet": Subject(
+        "CenterNet-R18", "centernet_resnet18", size=(320, 416), weights="weights/centernet_r18_bccd.safetensors"
+    ),
+    "resnet20": Subject("ResNet-20", "cifar_resnet20", weights="weights/resnet20_cifar10.safetensors"),
+    "vit": Subject("ViT-d128", "vit_fashionmnist", weights="weights/vit_d128_l6_fashionmnist.safetensors"),
+    "mobilenet": _torchvision("MobileNet-V3-small", ":mobilenet_v3_small"),
+    "convnext": _torchvision("ConvNeXt-tiny", ":convnext_tiny"),
+    "efficientnet": _torchvision("EfficientNet-V2-S", ":efficientnet_v2_s"),
+    "swin": _torchvision("Swin-T", ":swin_t"),
+    "ssdlite": _torchvision(
+        "SSDLite320-MobileNet-V3",
+        ".detection:ssdlite320_mobilenet_v3_large",
+        _preset("stretch", 255.0, _HALVES, _HALVES),
+        320,
+    ),
+}
+
+
+def measure(name: str, data: Path, images: int, work: Path) -> dict[str, Any]:
+    """Returns target -> file's facts, or the error in words, of a model that is calibrated once."""
+    request = _request(name, data, work)
+    folder = work / name
+    ranges = folder / "ranges.json"
+    source = CalibrationSource(data / "coco/instances_train.json", data / "coco/train2017", num=images)
+    try:
+        _seed()
+        model = open_float_model(request)
+        calibrate(model, source.data(), ranges, num=images)
+    except EdgeqError as error:
+        return {target: {"error": str(error)} for target in TARGETS}
+    inputs = [array for array, _ in source.inputs(model.preprocessing, COMPARED)]
+    return {target: _exported(request, target, folder, ranges, inputs) for target in TARGETS}
+
+
+def _exported(
+    request: ModelRequest, target: str, folder: Path, ranges: Path, inputs: Sequence[FloatArray]
+) -> dict[str, Any]:
+    """Returns what a target's FP32 and INT8 files are, or the error."""
+    start = time.perf_counter()
+    try:
+        _seed()
+        result = export_model(request, target, ["fp32", "int8"], folder / target, calibration=CalibrationSource(ranges))
+    except EdgeqError as error:
+        return {"error": str(error)}
+    seconds = time.perf_counter() - start
+    float_file, int8_file = (_first(result.files, precision) for precision in ("fp32", "int8"))
+    facts = int8_file.artifact.quantization
+    return {
+        "fp32_difference": float_file.comparison.max_abs_difference / max(float_file.comparison.max_abs_output, 1e-30),
+        "exact_db": facts["signal"]["snr_db"],
+        "engine": _engine(float_file.artifact, int8_file.artifact, inputs),
+        "int8_layers": facts.get("int8_nodes"),
+        "float_layers": len(facts.get("float_nodes", {})),
+        "bytes": int8_file.artifact.size_bytes,
+        "seconds": seconds,
+        "rtx": compiled(int8_file.artifact.path) if target.startswith("jetson") else "",
+    }
+
+
+def _first(files: Sequence[Exported], precision: str) -> Exported:
+    return next(each for each in files if each.artifact.precision == precision)
+
+
+def _engine(reference: Artifact, found: Artifact, inputs: Sequence[FloatArray]) -> dict[str, Any] | None:
+    """Returns the engine of the target that runs here and the least signal-to-noise ratio of an output in it."""
+    names = choose_runtimes(found)
+    if not names or names[0] == "simulated":
+        return None
+    sums: dict[str, Sums] = {}
+    with open_session(reference, names[0]) as before, open_session(found, names[0]) as behind:
+        for array in inputs:
+            one, other = (
+                {
+                    spec.name: spec.decode(session.run({file.inputs[0].name: file.inputs[0].encode(array)})[spec.name])
+                    for spec in file.outputs
+                }
+                for session, file in ((before, reference), (behind, found))
+            )
+            for output, expected in one.items():
+                sums[output] = sums.get(output, Sums()) + Sums.of(expected, other[output])
+    return {"name": names[0], "db": min(each.snr_db for each in sums.values())}
+
+
+def _seed() -> None:
+    import torch
+
+    torch.manual_seed(0)
+
+
+def _request(name: str, data: Path, work: Path) -> ModelRequest:
+    subject = SUBJECTS[name]
+    preset = subject.preset
+    if preset is not None and "\n" in preset:
+        path = work / f"{name}.toml"
+        write_text(path, preset)
+        preset = str(path)
+    file = subject.reference.startswith(("models/", "weights/"))
+    return ModelRequest(
+        str(data / subject.reference) if file else subject.reference,
+        weights=None if subject.weights is None else data / subject.weights,
+        preset=preset,
+        size=subject.size,
+    )
+
+
+def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
+    """Returns the table, and below it how its figures were obtained."""
+    lines = [
+        "# Models as people have them",
+        "",
+        "| model | target | FP32 differs by | INT8, exact dB | INT8, engine dB | layers in INT8 | MB | s | TensorRT |",
+        "|---|---|---:|---:|---|---:|---:|---:|---|",
+    ]
+    for name, by_target in results.items():
+        lines += [_row(SUBJECTS[name].title, target, found) for target, found in by_target.items()]
+    machine = read_machine()
+    versions = ", ".join(_versions())
+    lines += [
+        "",
+        "FP32 differs by: the largest difference of an output value over the largest value, measured. INT8, exact: "
+        "signal-to-noise ratio of the worst output in exact arithmetic. INT8, engine: the same between the FP32 and "
+        f"the INT8 file, measured on {COMPARED} images in the target's engine on {machine.cpu} "
+        f"({', '.join(machine.cpu_features)}). One calibration of {images} COCO images serves all targets. TensorRT: "
+        f"TensorRT for RTX, compiled for {CAPABILITY} without a GPU; nothing was run. {versions}, edgeq "
+        f"{edgeq.__version__}, Python {machine.python}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _versions() -> Iterator[str]:
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            yield f"{package} {version(package)}"
+
+
+def _row(title: str, target: str, found: Mapping[str, Any]) -> str:
+    if "error" in found:
+        return f"| {title} | {target} | {found['error']} | | | | | | |"
+    engine = found["engine"]
+    cells = [
+        f"{found['fp32_difference']:.1e}",
+        f"{found['exact_db']:.1f}",
+        "" if engine is None else f"{engine['db']:.1f} ({engine['name']})",
+        f"{found['int8_layers']} of {found['int8_layers'] + found['float_layers']}",
+        f"{found['bytes'] / 1e6:.2f}",
+        f"{found['seconds']:.0f}",
+        found["rtx"],
+    ]
+    return f"| {title} | {target} | {' | '.join(cells)} |"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = result_parser(__doc__)
+    parser.add_argument("names", nargs="*", default=list(SUBJECTS), help=f"of {', '.join(SUBJECTS)}; by default all")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
+    parser.add_argument("--images", type=int, default=IMAGES, help="calibration images")
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for the files")
+    return parser
+
+
+def run(names: Sequence[str], out: Path, *, data: Path = DATA, images: int = IMAGES, work: Path = WORK) -> Path:
+    """Returns the result file.
+
+    Args:
+        names: Of `SUBJECTS`.
+        out: Folder of the result file.
+        data: Folder of the real data.
+        images: How many images are calibrated on.
+        work: Folder for the files; a model whose result lies there is not measured again.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for name in names:
+        kept = work / f"{name}.{images}.json"
+        if not kept.is_file():
+            write_json(kept, measure(name, data, images, work))
+        results[name] = read_json(kept, Plain, kind="a result of this benchmark")
+    return write_result(out, "any_graph.md", to_markdown(results, images))
+
+
+def main() -> None:
+    parser = make_parser()
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in SUBJECTS]:
+        parser.error(f"{', '.join(unknown)}: known are {', '.join(SUBJECTS)}")
+    run(given.names, given.out, data=given.data, images=given.images, work=given.work)
+
+
+if __name__ == "__main__":
+    main()
