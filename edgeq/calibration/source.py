@@ -93,7 +93,7 @@ class CalibrationSource:
         Raises:
             InputError: an array does not fit the model.
         """
-        for item in items_of(self.data(), num or sys.maxsize):
+        for item in items_of(self.data(), num or sys.maxsize, len(spec.input_shape)):
             try:
                 content = item.read()
             except InputError:
