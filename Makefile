@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-arm test-avx2 coverage lint check docs release clean
+.PHONY: help demo test test-rest test-arm test-avx2 coverage lint check docs release clean
 
 help:
 	@echo 'make demo      every step on the shipped model: export, calibrate, quantize, run, score'
@@ -14,6 +14,7 @@ help:
 	@echo 'make test-arm  the tests on an emulated aarch64 CPU; on x86 Linux with apt, without root'
 	@echo 'make test-avx2 the tests of INT8 kernels as on a CPU without VNNI; on x86 Linux with a C compiler'
 	@echo 'make coverage  which lines of the fast rooms their tests run: fails below the floor in pyproject.toml'
+	@echo 'make test-rest the tests that make coverage does not run'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make check     lint and test (the documents and the wheel are among the tests)'
 	@echo 'make docs      rewrite docs/cli.md and the tables in README.md and docs/'
@@ -26,8 +27,9 @@ demo: $(VENV)/.use
 
 # A test file stays on one worker, so that it prepares its models and images once. Files are handed out in the order of
 # tests/conftest.py, the slow ones first; xdist's own order leaves those of few tests, which are the slowest, to the end.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m 'not arm'
 test: $(VENV)/.develop
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m 'not arm'
+	$(PYTEST)
 
 # Where aarch64 cannot be emulated the tests are skipped by name, and the first line says why.
 test-arm: $(VENV)/.develop
@@ -44,7 +46,11 @@ test-avx2: $(VENV)/.develop
 COVERING := $(addprefix tests/,calibrators inputs quantizers results sensors tasks test_boundary.py test_mutations.py \
 	test_resume.py test_schemes.py)
 coverage: $(VENV)/.develop
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m 'not slow' $(COVERING) --cov --cov-report=term
+	$(PYTEST) $(COVERING) --cov --cov-report=term
+
+# CI runs each test once: these and those of `coverage`.
+test-rest: $(VENV)/.develop
+	$(PYTEST) $(addprefix --ignore=,$(COVERING))
 
 lint: $(VENV)/.develop
 	$(BIN)/ruff check .

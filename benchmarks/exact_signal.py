@@ -70,11 +70,11 @@ def measure(name: str, data: Path, images: int, work: Path) -> dict[str, Any]:
     subject = SUBJECTS[name]
     try:
         result = export_model(
-            _request(name, data, work),
+            request_of(name, data, work),
             TARGET,
             [PRECISION],
             work / name,
-            calibration=_calibration(subject, data, images, work),
+            calibration=calibration_of(subject, data, images, work),
         )
     except EdgeqError as error:
         return {"error": str(error)}
@@ -82,7 +82,8 @@ def measure(name: str, data: Path, images: int, work: Path) -> dict[str, Any]:
     return {"signal": written.artifact.quantization["signal"], "engine_cosine": written.comparison.cosine}
 
 
-def _request(name: str, data: Path, work: Path) -> ModelRequest:
+def request_of(name: str, data: Path, work: Path) -> ModelRequest:
+    """Returns the model of a subject; `work` takes its preset if none of ours fits."""
     subject = SUBJECTS[name]
     preset = subject.preset
     if name in PLAIN_PRESETS:
@@ -99,7 +100,8 @@ def _request(name: str, data: Path, work: Path) -> ModelRequest:
     )
 
 
-def _calibration(subject: Subject, data: Path, images: int, work: Path) -> CalibrationSource:
+def calibration_of(subject: Subject, data: Path, images: int, work: Path) -> CalibrationSource:
+    """Returns the images of a subject; `work` takes those that are drawn."""
     if subject.annotations:
         return CalibrationSource(data / subject.annotations, data / subject.images, num=images)
     drawn = draw_shapes_dataset(work / "drawn", images=images, seed=71)

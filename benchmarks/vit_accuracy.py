@@ -152,6 +152,7 @@ class Study:
         self._train = train
         self._opened = open_model(request)
         self._models: dict[str, FloatModel] = {}
+        self._ranges: dict[tuple[str, str, int], Ranges] = {}
 
     def model(self, graph: str) -> FloatModel:
         """Returns a float graph, by the name that a step gives it."""
@@ -177,6 +178,12 @@ class Study:
 
     def ranges(self, graph: str, method: str, bits: int) -> Ranges:
         """Returns the ranges of every activation over the training images."""
+        wanted = graph, method, bits
+        if wanted not in self._ranges:
+            self._ranges[wanted] = self._find_ranges(graph, method, bits)
+        return self._ranges[wanted]
+
+    def _find_ranges(self, graph: str, method: str, bits: int) -> Ranges:
         model = self.model(graph)
         searched = method == "best"
         path = self.work / (f"{graph}.best{bits}.json" if searched else f"{graph}.json")

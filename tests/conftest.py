@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -20,6 +21,8 @@ from edgeq.files import sha256_file, sha256_json, write_bytes
 from edgeq.models.names import is_zoo_name
 from edgeq.sources import tflite
 from edgeq.tasks.detection.shapes import draw_shapes_dataset
+from tests.kept_exports import keeping_exports
+from tests.warm_converter import WarmConverter
 
 # What a shell starts in the background ignores Ctrl-C, and so does every process that it starts in turn; the tests that
 # send it would wait for ever.
@@ -67,15 +70,26 @@ def shared_data() -> Path:
     return _DATA
 
 
+def _folder_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder that all workers of one run look into."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_export_per_model(tmp_path_factory) -> Iterator[None]:
+    """See `tests.kept_exports`."""
+    with keeping_exports(_folder_of_the_run(tmp_path_factory) / "exports"):
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_conversion_per_model(tmp_path_factory) -> Iterator[None]:
-    """Converts a model to TFLite once per run: the converter takes ten seconds to start, and repeats itself exactly.
+    """Converts a model to TFLite once per run: the converter takes seconds, and repeats itself exactly.
 
     This holds for models of the zoo, of files and of the tests themselves; a model that a test writes may change.
     """
-    folder = tmp_path_factory.getbasetemp()
-    # All workers of one run look into the same folder.
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "conversions"
+    folder = _folder_of_the_run(tmp_path_factory) / "conversions"
     original = tflite._run
 
     def convert(job: tflite.Conversion) -> None:
@@ -87,10 +101,13 @@ def one_conversion_per_model(tmp_path_factory) -> Iterator[None]:
         if kept.is_file():
             shutil.copyfile(kept, out)
         else:
-            original(job)
+            warm.run(job)
             write_bytes(kept, out.read_bytes())
 
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.closing(WarmConverter(tmp_path_factory.mktemp("warm"))) as warm,
+    ):
         patch.setattr(tflite, "_run", convert)
         yield
 

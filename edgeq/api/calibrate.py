@@ -11,6 +11,7 @@ from edgeq.api.arguments import FilePath, Listener, Names, names, optional_path,
 from edgeq.api.model import Model, require_model
 from edgeq.calibration.calibrate import DEFAULT_METHOD, DEFAULT_NUM
 from edgeq.calibration.calibrate import calibrate as run
+from edgeq.calibration.sample_keeper import DEFAULT_KEPT
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.inputs.images import list_images
@@ -27,6 +28,7 @@ def calibrate(
     options: Mapping[str, float] | None = None,
     out: FilePath | None = None,
     target: Names = (),
+    keep_samples: int = DEFAULT_KEPT,
     threads: int | None = None,
     progress: Listener = None,
 ) -> Ranges:
@@ -46,6 +48,8 @@ def calibrate(
         options: Options of the method, for example `{"percentile": 99.99}`.
         out: Ranges file to write, which `edgeq export --calib` reads; an interrupted run over files resumes.
         target: Further targets that the ranges have to serve: names of installed ones; edgeq's own are always served.
+        keep_samples: Maximum number of prepared inputs to keep with the ranges, for tensors that only the files of
+            another format have: an export measures these without images; 0 keeps no inputs.
         threads: CPU threads of the engine; by default one per physical core.
         progress: Called for each job, returns an `edgeq.Progress`.
 
@@ -72,4 +76,5 @@ def calibrate(
             num=num,
             threads=threads,
             targets=[get_target(name) for name in names(target)],
+            keep_samples=keep_samples,
         ).ranges

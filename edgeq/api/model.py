@@ -70,6 +70,7 @@ def load(
     weights: FilePath | None = None,
     opset: int | None = None,
     dynamic_batch: bool = False,
+    take_scales: bool = False,
     name: str | None = None,
 ) -> Model:
     """Returns a model for `calibrate` and `export`.
@@ -91,6 +92,8 @@ def load(
         weights: Weights of a torch model: `.safetensors` or `.pth`.
         opset: ONNX opset, 17 to 23; by default that of the target.
         dynamic_batch: Whether the batch dimension stays free.
+        take_scales: Whether the model is an ONNX file that is quantized already, with Q/DQ pairs or QLinear operators,
+            whose scales the files are to have. `export` then takes no ranges.
         name: For a module: what its files are called; by default as its class.
 
     Raises:
@@ -107,6 +110,7 @@ def load(
         size=_size(size),
         labels=class_names(labels),
         dynamic_batch=dynamic_batch,
+        take_scales=take_scales,
     )
     if isinstance(model, str | os.PathLike):
         for_modules: dict[str, object] = {"example_input": example_input, "name": name}

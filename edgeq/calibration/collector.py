@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import edgeq
+from edgeq.calibration.non_finite import origin_of
 from edgeq.calibration.sample_keeper import SampleKeeper
 from edgeq.calibration.statistics import NonFiniteError, Request, Statistic, statistic_class
 from edgeq.calibration.statistics.histogram import HistogramStatistic
@@ -22,7 +23,9 @@ from edgeq.calibrators.kept_samples import KeptSample
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.exporting.artifact import Preprocessing
+from edgeq.exporting.graphs.data_flow import image_values, is_float
 from edgeq.exporting.graphs.linear import linear_of
+from edgeq.exporting.graphs.masks import infinite_values
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.planning.fp16_audit import audited_tensors, thinned
@@ -63,9 +66,10 @@ def _quantized_tensors(model: FloatModel, further: Sequence[Target] = ()) -> lis
     plans: tuple[VitPlan, ...] = ("balanced", "fast") if find_transformer(model.graph).blocks else ("balanced",)
     chosen = [select_layers(model.graph, each, vit_plan=plan) for each in rules for plan in plans]
     observed = observed_tensors(model.graph, chosen)
-    outputs = [str(value.name) for value in model.graph.graph.outputs]
+    from_image = image_values(model.graph)
+    outputs = [str(value.name) for value in model.graph.graph.outputs if value in from_image and is_float(value)]
     if any(each.rewrite_conv_transpose for each in rules):
-        # A layer before a function stays in float as a ConvTranspose, and is a Conv before a DepthToSpace once rewritten.
+        # Before a function a ConvTranspose stays in float, and is a Conv before a DepthToSpace once rewritten.
         transposed = (node for node in model.graph.graph if node.op_type == "ConvTranspose")
         outputs += [str(activation_behind(node).name) for node in transposed]
     if any("tflite" in each.formats for each in targets):
@@ -91,6 +95,9 @@ class ObservedModel(Protocol):
     def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
 
+    def origin(self, tensor: str, image: np.ndarray) -> str:
+        """Returns in words where the NaN or infinite values of a tensor come from."""
+
 
 class ObservedOnnxModel:
     """A float ONNX graph in ONNX Runtime; it hands out further tensors that are not counted."""
@@ -104,17 +111,25 @@ class ObservedOnnxModel:
         targets: Sequence[Target] = (),
     ) -> None:
         self.digest, self.preprocessing = model.digest, model.preprocessing
+        self._model, self._threads = model, threads
         counted = list(tensors) if tensors is not None else _quantized_tensors(model, targets)
         audited = audited_tensors(model.graph) if tensors is None else []
         self.names = list(dict.fromkeys([*counted, *audited]))
         self._thinned = frozenset(audited).difference(counted, further)
+        self._masked = {str(value.name) for value in infinite_values(model.graph)}.intersection(self.names)
         observed = list(dict.fromkeys([*self.names, *further]))
         self._observe = get_format(model.format).function("observe")(model, observed, threads)
 
     def observe(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
         arrays: dict[str, np.ndarray] = self._observe(image)
+        # What a mask of minus infinity hides is no value of the tensor.
+        arrays |= {name: arrays[name][arrays[name] != -np.inf] for name in self._masked}
         return arrays | {name: thinned(arrays[name]) for name in self._thinned}
+
+    def origin(self, tensor: str, image: np.ndarray) -> str:
+        """Returns the first tensor and its node on the way to a tensor that hold NaN or infinite values."""
+        return origin_of(self._model, tensor, image, self._threads)
 
 
 class ObservedTfliteModel:
@@ -129,6 +144,10 @@ class ObservedTfliteModel:
         """Returns tensor name -> activations for an input `(1, 3, H, W)`."""
         arrays: dict[str, np.ndarray] = self._observe(image)
         return arrays
+
+    def origin(self, tensor: str, image: np.ndarray) -> str:
+        """Returns the tensor."""
+        return f"tensor {tensor!r}"
 
 
 def observed_model(
@@ -231,11 +250,11 @@ class Collector:
                 arrays = self._model.observe(sample.prepared)
                 if counting is not None:
                     counting.result()
-                counting = counter.submit(self._count, sample.name, sample.digest, arrays)
+                counting = counter.submit(self._count, sample.name, sample.digest, arrays, sample.prepared)
             if counting is not None:
                 counting.result()
 
-    def _count(self, name: str, digest: str, arrays: Mapping[str, np.ndarray]) -> None:
+    def _count(self, name: str, digest: str, arrays: Mapping[str, np.ndarray], image: np.ndarray) -> None:
         with self._counting:
             self._torn = True
             for request, statistic in self._gathered.items():
@@ -243,8 +262,8 @@ class Collector:
                     statistic.update(arrays[request.tensor])
                 except NonFiniteError as error:
                     raise ModelError(
-                        f"tensor {request.tensor!r} holds {error} for {name}; the model or its pre-processing is "
-                        "broken, check it in FP32 first"
+                        f"{self._model.origin(request.tensor, image)} holds {error} for {name}; the model or its "
+                        "pre-processing is broken, check it in FP32 first"
                     ) from error
             if self._then is not None:
                 self._then(arrays)

@@ -60,8 +60,8 @@ class KeptSample:
             levels = unpack_counts(self.codes, math.prod(self.shape)).reshape(self.shape[1], -1)
         except ValueError as error:
             raise InputError(f"a kept sample is damaged ({error}); run `edgeq calibrate` again") from error
-        values = np.array(self.low)[:, None] + levels * np.array(self.step)[:, None]
-        return values.astype(np.float32).reshape(self.shape)
+        values: Floats = (np.array(self.low)[:, None] + levels * np.array(self.step)[:, None]).astype(np.float32)
+        return values.reshape(self.shape)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the sample as a JSON object."""

@@ -55,11 +55,28 @@ def lp(histogram: Histogram, *, power: float = 4.0, bits: int = 8) -> Range:
 
 def expected_error(histogram: Histogram, grid: Grid, power: float) -> float:
     """Returns the mean of `|x - quantized x| ** power` over the values, each standing at the centre of its bin."""
-    filled = histogram.counts > 0
-    values, counts = histogram.centers()[filled], histogram.counts[filled]
-    # numpy squares fast, and is slow at any other power: for 2 and 4 all that is left to do is a square or nothing.
-    squares = (grid.quantize(values) - values) ** 2
-    return float(np.average(squares ** (power / 2), weights=counts))
+    return _Errors(histogram, power).of(grid)
+
+
+class _Errors:
+    """Expected errors of one tensor on many grids; what they share is computed once.
+
+    Args:
+        histogram: The tensor's values.
+        power: Of the errors.
+    """
+
+    def __init__(self, histogram: Histogram, power: float) -> None:
+        filled = histogram.counts > 0
+        self._values, self._weights = histogram.centers()[filled], histogram.counts[filled].astype(np.float64)
+        self._total = self._weights.sum()
+        self._power = power
+
+    def of(self, grid: Grid) -> float:
+        """Returns the error on a grid."""
+        # numpy squares fast, and is slow at any other power: for 2 and 4 all that is left to do is a square or nothing.
+        squares = (grid.quantize(self._values) - self._values) ** 2
+        return float((squares ** (self._power / 2) * self._weights).sum() / self._total)
 
 
 def _least_error(histogram: Histogram, power: float, bits: int) -> Range:
@@ -67,32 +84,28 @@ def _least_error(histogram: Histogram, power: float, bits: int) -> Range:
     if histogram.amax < SMALLEST_AMAX:
         return Range.unknown()
     extremes = minmax(histogram)
-    coarse = histogram.coarsened(histogram.exponent + _COARSER)
-
-    error = partial(expected_error, power=power)
+    coarse = _Errors(histogram.coarsened(histogram.exponent + _COARSER), power)
     symmetric, asymmetric = partial(Grid.symmetric, bits=bits), partial(Grid.asymmetric, bits=bits)
-    threshold = _best_end(coarse, error, symmetric, extremes.threshold)
+    threshold = _best_end(coarse, symmetric, extremes.threshold)
     low, high = max(extremes.low, -threshold), min(extremes.high, threshold)
     for _ in range(_ROUNDS if low < 0 < high else 1):
         if extremes.high > 0:
-            high = _best_end(coarse, error, partial(asymmetric, low), extremes.high)
+            high = _best_end(coarse, partial(asymmetric, low), extremes.high)
         if extremes.low < 0:
-            low = _best_end(coarse, error, partial(asymmetric, high=high), extremes.low)
+            low = _best_end(coarse, partial(asymmetric, high=high), extremes.low)
     found = Range(low, high, threshold)
     # The better one form by form, measured in the bins as they are.
-    ends = min((found, extremes), key=lambda one: error(histogram, asymmetric(one.low, one.high)))
-    threshold = min(found.threshold, extremes.threshold, key=lambda end: error(histogram, symmetric(end)))
+    exact = _Errors(histogram, power)
+    ends = min((found, extremes), key=lambda one: exact.of(asymmetric(one.low, one.high)))
+    threshold = min(found.threshold, extremes.threshold, key=lambda end: exact.of(symmetric(end)))
     return Range(ends.low, ends.high, threshold)
 
 
-Error = Callable[[Histogram, Grid], float]
-
-
-def _best_end(histogram: Histogram, error: Error, grid_with_end: Callable[[float], Grid], extreme: float) -> float:
+def _best_end(errors: _Errors, grid_with_end: Callable[[float], Grid], extreme: float) -> float:
     """Returns the end of the grid, between the extreme and zero, of least error."""
     ends: Floats = extreme * _FRACTIONS
     for refinement in range(_REFINEMENTS + 1):
-        best = int(np.argmin([error(histogram, grid_with_end(float(end))) for end in ends]))
+        best = int(np.argmin([errors.of(grid_with_end(float(end))) for end in ends]))
         if refinement < _REFINEMENTS:
             ends = np.linspace(ends[max(best - 1, 0)], ends[min(best + 1, len(ends) - 1)], _REFINED_POINTS)
     return float(ends[best])

@@ -140,6 +140,13 @@ def export(
     compat: Annotated[
         str | None, typer.Option(help="TFLite: restrict files to what the old tflite-runtime runs correctly.")
     ] = None,
+    take_scales: Annotated[
+        bool,
+        typer.Option(
+            "--take-scales",
+            help="An ONNX file that is quantized already (Q/DQ or QOperator): write files with the scales that it has.",
+        ),
+    ] = False,
     preset: PresetOption = None,
     size: Size = None,
     labels: Labels = None,
@@ -157,7 +164,10 @@ def export(
     from edgeq.verbs.export_options import check_calibration_options
 
     require_writable_json(json_file)
-    request = _request(model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch)
+    request = _request(
+        model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch,
+        take_scales=take_scales,
+    )  # fmt: skip
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
     check_calibration_options(target, precisions, rescale, calib, images, method, num)
     calibration = None if calib is None else CalibrationSource(calib, images, method, num or DEFAULT_NUM)
@@ -221,6 +231,14 @@ def calibrate(
     percentile: Annotated[
         float | None, typer.Option(help="Percentage of the values that method percentile keeps.")
     ] = None,
+    keep_samples: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Inputs to keep in the file, for tensors that only another format's files have; 0 keeps none.",
+        ),
+    ] = 8,
     weights: Weights = None,
     preset: PresetOption = None,
     size: Size = None,
@@ -256,13 +274,15 @@ def calibrate(
     opened = open_float_model(request)
     targets = [get_target(name) for name in target or ()]
     result = run(
-        opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads, targets=targets
+        opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads, targets=targets,
+        keep_samples=keep_samples,
     )  # fmt: skip
     resumed = f" ({result.resumed} of them in an interrupted run)" if result.resumed else ""
     skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""
+    kept = f"; inputs kept: {len(result.ranges.samples)}" if result.ranges.samples else ""
     typer.echo(
         f"{out}: {len(result.ranges.tensors)} tensors by {result.ranges.method}; images counted: {result.images}"
-        f"{resumed}{skipped}"
+        f"{resumed}{skipped}{kept}"
     )
 
 
@@ -318,6 +338,7 @@ def _request(
     opset: int | None = None,
     target: str = "x86",
     dynamic_batch: bool = False,
+    take_scales: bool = False,
 ) -> ModelRequest:
     from edgeq.sources.model import ModelRequest, parse_size
     from edgeq.targets import get_target
@@ -330,6 +351,7 @@ def _request(
         labels=labels,
         opset=opset or get_target(target).rules.opset,
         dynamic_batch=dynamic_batch,
+        take_scales=take_scales,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +81,8 @@ def real_inputs(
 def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[np.ndarray]) -> Reference:
     """Returns what was compared with, and the outputs of the model as it was given, in graph order, image by image.
 
-    ONNX Runtime refuses some valid files, those with two nodes of one name among them, and has no convolution of
-    doubles: such a model is represented by its float32 graph.
+    A quantized file whose scales are taken is represented by its float32 graph. So is one that ONNX Runtime refuses:
+    it takes no two nodes of one name, for example, and has no convolution of doubles.
 
     Raises:
         EngineError: ONNX Runtime cannot run that either.
@@ -98,21 +98,27 @@ def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[n
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _LOG_FATAL
-    names, feed = [str(value.name) for value in opened.model.graph.graph.outputs], opened.model.input
-    label = Path(request.reference).name
-    try:
-        session = onnxruntime.InferenceSession(request.reference, options, providers=["CPUExecutionProvider"])
-        return label, [session.run(names, {feed.name: feed.encode(array)}) for array in inputs]
-    except Exception as error:
-        refusal = first_line(error)
+    (feed,), specs = opened.model.ends
+    names, label, refusal = [spec.name for spec in specs], Path(request.reference).name, ""
+
+    def real(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
+        return [spec.decode(array) for spec, array in zip(specs, arrays, strict=True)]
+
+    if not request.take_scales:
+        try:
+            session = onnxruntime.InferenceSession(request.reference, options, providers=["CPUExecutionProvider"])
+            return label, [real(session.run(names, {feed.name: feed.encode(array)})) for array in inputs]
+        except Exception as error:
+            refusal = first_line(error)
     try:
         observe = get_format(opened.model.format).function("observe")(opened.model, names)
         found = [observe(array) for array in inputs]
     except EngineError as error:
+        said = refusal or first_line(error)
         raise EngineError(
-            f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {refusal}"
+            f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {said}"
         ) from error
-    return f"the float32 graph of {label}", [[arrays[name] for name in names] for arrays in found]
+    return f"the float32 graph of {label}", [real(arrays[name] for name in names) for arrays in found]
 
 
 def tflite_outputs(model: TfliteModel, inputs: list[np.ndarray]) -> Reference:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from edgeq.errors import ModelError
 from edgeq.exporting.artifact import TensorSpec
 
-Ends = tuple[Sequence[TensorSpec], Sequence[TensorSpec]]
+Specs = tuple[Sequence[TensorSpec], Sequence[TensorSpec]]
 """Inputs and outputs of a model, each in order."""
 
 
-def require_same_ends(name: str, found: Ends, expected: Ends, *, integers: bool = False) -> None:
+def require_same_ends(name: str, found: Specs, expected: Specs, *, integers: bool = False) -> None:
     """Checks what is about to be written.
 
     Args:

@@ -17,7 +17,8 @@
     crop_fraction = 0.875           # for crop
 
     [postprocessing]                # left out for a model that is not to be scored
-    decoder = "yolox"               # centernet, fastestdet, yolox, classification, embedding or a.module:function
+    decoder = "yolox"               # centernet, fastestdet, scored_boxes, yolox, classification, embedding or
+                                    # a.module:function
 
     [postprocessing.outputs]        # role in the decoder = output's name
     predictions = "output"

@@ -34,8 +34,8 @@ def wrap_detector(module: nn.Module, example: Tensor) -> nn.Module:
     if _is(module, "generalized_rcnn", "GeneralizedRCNN"):
         raise ModelError(
             f"{type(module).__name__} has two stages, and how many regions reach its second one depends on the image, "
-            "which torch.export cannot trace; write it with torch.onnx.export(..., dynamo=False) and give edgeq that "
-            "file, or take a detector of one stage (SSD, SSDLite, RetinaNet, FCOS)"
+            "so that torch.export cannot trace it and no output has a fixed shape; take a detector of one stage (SSD, "
+            "SSDLite, RetinaNet, FCOS)"
         )
     for file, name, network in (
         ("ssd", "SSD", _Ssd),

@@ -100,6 +100,8 @@ class LiteRtSession(Session):
         for spec in specs:
             dtype = np.dtype(found[spec.name]["dtype"]).name
             scale, zero_point = found[spec.name]["quantization"]
+            if not scale and dtype == "uint8":  # bytes that stand for themselves
+                scale = 1.0
             if dtype != spec.dtype or (spec.scale is not None and (np.float32(spec.scale), spec.zero_point) != (
                 np.float32(scale), zero_point
             )):  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from edgeq.errors import EngineError, InputError
 from edgeq.exporting.artifact import Layout, TensorSpec
+from edgeq.exporting.graphs.end_specs import end_specs
 from edgeq.runtimes import get_runtime
 from edgeq.runtimes.base import first_line
 from edgeq.runtimes.litert import quiet_stderr
@@ -99,9 +101,29 @@ def read_onnx_specs(path: Path) -> tuple[Specs, Specs]:
         raise EngineError(
             f"{path}: onnxruntime cannot load it ({first_line(error)}); convert the model again"
         ) from error
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    layout = _layout([_onnx_shape(node) for node in inputs], "NCHW")
-    return _onnx_specs(path, inputs, layout), _onnx_specs(path, outputs, layout)
+    nodes = session.get_inputs(), session.get_outputs()
+    layout = _layout([_onnx_shape(node) for node in nodes[0]], "NCHW")
+    inputs, outputs = _onnx_specs(path, nodes[0], layout), _onnx_specs(path, nodes[1], layout)
+    if any(np.dtype(spec.dtype).kind in "iu" for spec in (*inputs, *outputs)):
+        inputs, outputs = _with_grids(path, inputs, outputs)
+    return inputs, outputs
+
+
+def _with_grids(path: Path, inputs: Specs, outputs: Specs) -> tuple[Specs, Specs]:
+    """Returns the specs with what integers stand for, where the file says it; it was checked by the engine."""
+    import onnx_ir as ir
+
+    grids = {spec.name: (spec.scale, spec.zero_point) for side in end_specs(ir.load(path)) for spec in side}
+    known = {name: grid for name, grid in grids.items() if grid[0] is not None and grid != (1.0, 0)}
+    return tuple(
+        tuple(
+            dataclasses.replace(spec, scale=known[spec.name][0], zero_point=known[spec.name][1])
+            if spec.name in known
+            else spec
+            for spec in side
+        )
+        for side in (inputs, outputs)
+    )  # type: ignore[return-value]  # two sides in, two out
 
 
 def _onnx_specs(path: Path, nodes: Sequence[Any], layout: Layout) -> Specs:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import PreparedInputs
 from edgeq.exporting.graphs.graph import read_onnx, specs
+from edgeq.exporting.graphs.quantized import quantization_of
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.order import SIMPLIFYING, reading, run_passes
+from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.inputs.presets import Labels, Preset, for_input, load_preset, parse_labels, preset_names, require_channels
 from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
@@ -52,6 +54,7 @@ class ModelRequest:
         opset: ONNX opset of the graph.
         dynamic_batch: Whether the batch dimension stays free.
         module: A torch module in memory.
+        take_scales: Whether an ONNX file that is quantized already is opened, as a float graph with the file's scales.
     """
 
     reference: str
@@ -62,6 +65,7 @@ class ModelRequest:
     opset: int = 18
     dynamic_batch: bool = False
     module: TorchModule | None = None
+    take_scales: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,9 +120,11 @@ def check_request(request: ModelRequest) -> None:
     """Checks as much of a request as needs no opening of the model: its file, preset and labels.
 
     Raises:
-        InputError: the file is missing, the reference or preset unknown, or the labels cannot be read.
+        InputError: the file is missing, the reference or preset unknown, the labels cannot be read, or scales are to be
+            taken of something else than an ONNX file.
     """
     reference = request.reference
+    require_onnx_for_scales(request)
     if request.module is None and file_format(reference) is not None:
         if not Path(reference).is_file():
             raise InputError(f"{reference}: no such file; wanted a model")
@@ -131,6 +137,14 @@ def check_request(request: ModelRequest) -> None:
         load_preset(request.preset, request.size or _ANY_SIZE)
     if request.labels is not None:
         parse_labels(request.labels)
+
+
+def require_onnx_for_scales(request: ModelRequest) -> None:
+    """Raises `InputError` where scales are to be taken of something else than an ONNX file."""
+    if request.take_scales and (request.module is not None or file_format(request.reference) != ONNX):
+        raise InputError(
+            f"`take_scales`: {request.reference} is no ONNX file, and takes no scales from one; omit `take_scales`"
+        )
 
 
 def _require_known(reference: str) -> None:
@@ -160,8 +174,9 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
             f"`dynamic_batch`: {path.name} is fixed to the input shape {graph.graph.inputs[0].shape}; omit "
             "`dynamic_batch`, or export the file with a free batch"
         )
+    taken = _scales_to_take(request, path.name, graph)
     outputs = [(value.name, value.dtype) for value in graph.graph.outputs]
-    run_passes(graph, reading(request.opset, request.size, dynamic_batch=request.dynamic_batch))
+    run_passes(graph, reading(request.opset, request.size, dynamic_batch=request.dynamic_batch, taken=taken))
     if (found := [(value.name, value.dtype) for value in graph.graph.outputs]) != outputs:
         raise ModelError(f"{path.name}: its outputs {outputs} became {found} on reading; please report the model")
     channels, size = _static_image(graph)
@@ -169,7 +184,27 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     preset = load_preset(preset_name, size)
     require_channels(path.name, channels, preset_name, preset.preprocessing)
     preset = dataclasses.replace(preset, preprocessing=for_input(specs(graph.graph.inputs)[0], preset.preprocessing))
-    return _assemble(request, path.stem, graph, None, preset)
+    return _assemble(request, path.stem, graph, None, preset, taken)
+
+
+def _scales_to_take(request: ModelRequest, name: str, graph: ir.Model) -> TakenScales | None:
+    """Returns where the scales of a quantized graph go; `None` for one that computes in float."""
+    found = quantization_of(graph)
+    if found is None:
+        if request.take_scales:
+            raise InputError(f"`take_scales`: {name} computes in float and has no scales to take; omit `take_scales`")
+        return None
+    if not request.take_scales:
+        raise ModelError(
+            f"{name}: is quantized already ({found}); give the float model that it was made of, or `take_scales` to "
+            "make files with the scales that it has; edgeq bench and edgeq eval take it as it is"
+        )
+    if not found.startswith(("Q/DQ", "QOperator")):
+        raise ModelError(
+            f"{name}: `take_scales` takes those of QuantizeLinear and QLinear operators, and this is {found}; give the "
+            "float model that it was made of"
+        )
+    return TakenScales()
 
 
 def _open_module(request: ModelRequest, given: TorchModule) -> OpenedModel:
@@ -224,14 +259,19 @@ def _open_torch(request: ModelRequest) -> OpenedModel:
 
 
 def _assemble(
-    request: ModelRequest, name: str, graph: ir.Model, module: torch.nn.Module | None, preset: Preset
+    request: ModelRequest,
+    name: str,
+    graph: ir.Model,
+    module: torch.nn.Module | None,
+    preset: Preset,
+    taken: TakenScales | None = None,
 ) -> OpenedModel:
     reports = run_passes(graph, SIMPLIFYING)
     for rewrite, report in reports.items():
         for node, reason in report.left.items():
             _log.debug("%s: %s is left as it is: %s", rewrite, node, reason)
     labels = preset.labels if request.labels is None else parse_labels(request.labels)
-    model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels)
+    model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels, taken)
     return OpenedModel(model, module, reports[fold_batchnorm.__name__])
 
 

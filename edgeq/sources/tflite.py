@@ -8,25 +8,30 @@ line.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
+import numpy as np
 
 import edgeq.errors
 from edgeq.boundary import parse_json
 from edgeq.errors import EdgeqError, InputError, ModelError
+from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.graphs.graph import read_onnx, save_onnx
 from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors, require_builtin
 from edgeq.exporting.tflite.layers import QUANTIZER_SUFFIXES
-from edgeq.exporting.tflite.writer import TfliteModel
+from edgeq.exporting.tflite.writer import TfliteModel, tensor_spec
 from edgeq.files import write_bytes
-from edgeq.inputs.presets import load_preset, parse_labels, preset_names, require_channels
+from edgeq.inputs.presets import for_input, load_preset, parse_labels, preset_names, require_channels
 from edgeq.models.names import is_zoo_name
 from edgeq.progress import progress_bar
 from edgeq.runtimes.child import safe_environment
@@ -74,14 +79,28 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
             height_px=model.preprocessing.height_px,
             width_px=model.preprocessing.width_px,
             input=str(graph.graph.inputs[0].name),
+            takes_bytes=model.input.dtype == "uint8",
             outputs=[str(value.name) for value in graph.graph.outputs],
             out=str(converted),
         )
         _run(job)
         content = converted.read_bytes()
-    return TfliteModel(
+    file = TfliteModel(
         model.name, content, model.preprocessing, model.postprocessing, model.labels, source_digest=model.digest
     )
+    inputs, outputs = (_as_tflite(specs) for specs in model.ends)
+    require_same_ends(f"{model.name}.tflite", ((file.input,), file.outputs), (inputs, outputs))
+    return file
+
+
+def _as_tflite(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Returns what a TFLite file can have of inputs or outputs: real numbers are float32, and images channel-last."""
+    found = []
+    for spec in specs:
+        dtype = "float32" if np.dtype(spec.dtype).kind == "f" else spec.dtype
+        shape = (spec.shape[0], *spec.shape[2:], spec.shape[1]) if len(spec.shape) == 4 else spec.shape
+        found.append(dataclasses.replace(spec, dtype=dtype, shape=shape))
+    return found
 
 
 def open_tflite(request: ModelRequest) -> TfliteModel:
@@ -117,9 +136,10 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
         )
     preset = load_preset(request.preset, (shapes[0][1], shapes[0][2]))
     require_channels(path.name, shapes[0][3], request.preset, preset.preprocessing)
+    preprocessing = for_input(tensor_spec(graph.tensors[graph.inputs[0]]), preset.preprocessing)
     labels = preset.labels if request.labels is None else parse_labels(request.labels)
     named = rename_tensors(content, _unique_names(graph), path.name)
-    return TfliteModel(path.stem, named, preset.preprocessing, preset.postprocessing, labels)
+    return TfliteModel(path.stem, named, preprocessing, preset.postprocessing, labels)
 
 
 def _unique_names(graph: Graph) -> dict[int, str]:
@@ -152,6 +172,7 @@ class Conversion(msgspec.Struct):
     height_px: int
     width_px: int
     input: str
+    takes_bytes: bool
     outputs: list[str]
     out: str
 
@@ -242,7 +263,8 @@ def _converted(job: Conversion) -> bytes:
     from edgeq.models.outputs import tensor_outputs
     from edgeq.models.zoo import load_model
 
-    example = torch.zeros(1, job.channels, job.height_px, job.width_px)
+    dtype = torch.uint8 if job.takes_bytes else torch.float32
+    example = torch.zeros(1, job.channels, job.height_px, job.width_px, dtype=dtype)
     if job.onnx is not None:
         module = onnx_to_torch(read_onnx(Path(job.onnx)))
     else:

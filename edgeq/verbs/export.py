@@ -218,7 +218,11 @@ class _Export:
         return resolve_keep(graph, self.options.keep, self.options.vit_plan, unknown_to_graph=converted_alone)
 
     def _ranges(self, model: FloatModel | TfliteModel) -> tuple[Ranges | None, Path | None]:
-        if self.calibration is None or not takes_ranges(self.target, self.precisions):
+        if not takes_ranges(self.target, self.precisions):
+            return None, None
+        if isinstance(model, FloatModel) and (taken := model.taken_ranges()) is not None:
+            return taken, None
+        if self.calibration is None:
             return None, None
         return self.calibration.ranges(model, self.out, self.threads, [self.target])
 

@@ -17,7 +17,7 @@ from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS
 from edgeq.inputs import Item
 from edgeq.registry import registered
 from edgeq.sources.formats import FORMATS, get_format, source_format
-from edgeq.sources.model import ModelRequest
+from edgeq.sources.model import ModelRequest, require_onnx_for_scales
 from edgeq.targets import Target, get_target
 
 RESCALINGS = {"smooth": smooth_channels, "unify": unify_channels}
@@ -46,8 +46,9 @@ def check_options(
         raise InputError(f"`vit_plan` {options.vit_plan}: wanted one of {', '.join(get_args(VitPlan))}")
     if options.rescale is not None and options.rescale not in RESCALINGS:
         raise InputError(f"`rescale` {options.rescale}: wanted one of {', '.join(RESCALINGS)}")
+    require_onnx_for_scales(request)
     _check_formats(request, target, formats, options)
-    _check_precisions(target, formats, precisions, calibration)
+    _check_precisions(target, formats, precisions, calibration, taken=request.take_scales)
     _check_effects(request, target, formats, precisions, options.given)
     if target.rules.fp16 == "graph" and request.opset < target.rules.opset:
         raise InputError(
@@ -91,7 +92,12 @@ def _check_formats(request: ModelRequest, target: Target, formats: Sequence[str]
 
 
 def _check_precisions(
-    target: Target, formats: Sequence[str], precisions: Sequence[str], calibration: CalibrationSource | None
+    target: Target,
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    calibration: CalibrationSource | None,
+    *,
+    taken: bool,
 ) -> None:
     known = list(dict.fromkeys(precision for name in formats for precision in get_format(name).precisions))
     unknown = [precision for precision in precisions if precision not in known]
@@ -107,7 +113,9 @@ def _check_precisions(
             "its steps; calibrate on images"
         )
     needing = [precision for precision in precisions if precision in STATIC_PRECISIONS]
-    if needing and calibration is None:
+    if taken and calibration is not None:
+        raise InputError("`calib`: with `take_scales` the ranges are those of the model's file; omit one of the two")
+    if needing and calibration is None and not taken:
         raise InputError(
             f"{needing[0]} needs ranges: give `calib` with images, or with a ranges file of `edgeq calibrate`"
         )

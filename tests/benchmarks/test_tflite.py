@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from benchmarks import centernet_tflite_study, cifar_resnets, tflite_calibration_cost
+from benchmarks import centernet_tflite_study, cifar_resnets, shared_calibration, tflite_calibration_cost
 from benchmarks.cases import Case
 from edgeq.exporting.tflite.writer import PRECISIONS
 from edgeq.sources.model import ModelRequest
@@ -70,3 +70,17 @@ def test_cifar_resnets(tmp_path):
     scores = {runtime: rows["ResNet-20", runtime][0] for _, runtime in cifar_resnets.ENGINES}
     assert len(scores) == 3
     assert len(set(scores.values())) == 1, "FP32 finds the same classes in every engine"
+
+
+def test_shared_calibration(subject: Case, tmp_path):
+    tflite_nets.require_converter()
+    subjects = {"Small": (subject.request, subject.source)}
+    result = shared_calibration.run(subjects, tmp_path, targets=("x86", "arm"), work=tmp_path / "work", threads=1)
+    rows = table(result)
+    assert set(rows) == {("target", "format"), ("x86", "onnx"), ("arm", "tflite"), ("arm", "onnx")}
+    for target, kind in (("x86", "onnx"), ("arm", "onnx")):
+        own, shared, *differences = rows[target, kind][:5]
+        assert own == shared and {float(each.split()[0]) for each in differences} == {0.0}
+    least_own, least_shared, mean = map(float, rows["arm", "tflite"][:3])
+    assert least_own > 20 and least_shared > 20 and abs(mean) < 1
+    assert rows["arm", "tflite"][-1] == "35 and 0"

@@ -31,10 +31,9 @@ def reference_fraction(values, *, levels=128, bins=2048, first=128):
     for kept in range(first, bins + 1):
         p = counts[:kept].copy()
         p[-1] += counts[kept:].sum()
-        level_of = [bin_index * levels // kept for bin_index in range(kept)]
-        sums, filled = np.zeros(levels), np.zeros(levels)
-        np.add.at(sums, level_of, counts[:kept])
-        np.add.at(filled, level_of, counts[:kept] > 0)
+        level_of = np.arange(kept) * levels // kept
+        sums = np.bincount(level_of, counts[:kept], levels)
+        filled = np.bincount(level_of, counts[:kept] > 0, levels)
         q = np.where(counts[:kept] > 0, (sums / np.maximum(filled, 1))[level_of], 0.0)
         divergences.append(kl_divergence(p, q))
     least = min(divergences)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 
-from edgeq.exporting.graphs.graph import weight_of
+from edgeq.exporting.graphs.graph import opset_of, weight_of
 from edgeq.exporting.passes import computed_constants
 from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.computed_constants import fold_computed_constants
-from edgeq.exporting.passes.order import SIMPLIFYING, run_passes
+from edgeq.exporting.passes.order import SIMPLIFYING, reading, run_passes
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.targets import get_target
 from tests.exporting import nets
@@ -145,3 +147,20 @@ def test_initializers_that_are_inputs_too_fold_as_others_do() -> None:
     clean(model)
     fold_computed_constants(model)
     assert nets.ops(model) == ["Conv", "Relu", "Conv"]
+
+
+def test_weights_of_four_bits_in_blocks_are_weights_in_an_older_opset() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[1,64] x) => (float[1,8] y) {
+        w = DequantizeLinear<axis=0, block_size=32>(w4, steps)
+        y = MatMul(x, w)
+    }"""
+    integers = np.random.default_rng(5).integers(-8, 8, (64, 8))
+    steps, values = nets.positive(6, 2, 8), nets.normal(7, 1, 64)
+    proto = onnx.parser.parse_model(text)
+    packed = onnx.helper.make_tensor("w4", onnx.TensorProto.INT4, integers.shape, integers.reshape(-1).tolist())
+    proto.graph.initializer.extend([packed, onnx.numpy_helper.from_array(steps, "steps")])
+    model = ir.from_proto(proto)
+    run_passes(model, reading(18))
+    assert nets.ops(model) == ["MatMul"] and opset_of(model) == 18
+    wanted = values @ (integers * np.repeat(steps, 32, axis=0))
+    np.testing.assert_allclose(nets.run(model, values)[0], wanted, rtol=1e-5, atol=1e-4)

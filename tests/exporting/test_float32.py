@@ -89,7 +89,7 @@ def test_constants_in_attributes_and_subgraphs():
         n = ConstantOfShape<value = double[1] {0.25}>(four)
         h = Cast<to=10>(n)
         y = If(c) <then_branch = t() => (float16[4] p) { k = Cast<to=10>(two)  p = Mul(x, k) },
-                   else_branch = e() => (float16[4] q) { q = Add(x, h) }>
+                   else_branch = e() => (float16[4] q) { s = Add(x, h)  f = Cast<to=1>(s)  q = Cast<to=10>(f) }>
     }"""
     model = nets.parse(text, {"four": np.array([4]), "two": np.array(2, np.float32)})
     x = nets.normal(4, 4).astype(np.float16)

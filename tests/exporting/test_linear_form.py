@@ -7,11 +7,10 @@ import pytest
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import constant
-from edgeq.exporting.onnx.dynamic import insert_dynamic
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.linear_form import normalize_linear
 from edgeq.exporting.passes.order import SIMPLIFYING, for_engine, for_integers, run_passes
-from edgeq.exporting.planning.plan import make_dynamic_plan, make_plan
+from edgeq.exporting.planning.plan import make_plan
 from edgeq.exporting.planning.selection import observed_tensors, select_layers, select_named
 from edgeq.schemes import INT8_WEIGHT, UINT8, LayerScheme
 from edgeq.targets import TARGETS, get_target
@@ -91,10 +90,6 @@ def test_a_gemm_in_the_usual_form_is_not_touched() -> None:
     text = "g (float[6,16] x) => (float[6,24] y) { y = Gemm<alpha=1.0, beta=1.0, transA=0>(x, w, c) }"
     model = nets.graph(text, {"w": WEIGHT, "c": BIASES["(24,)"]})
     assert not normalize_linear(model).changed
-    rules = get_target("x86").rules
-    plan = make_dynamic_plan(model, select_layers(model, rules), rules)
-    insert_dynamic(model, plan)
-    assert "MatMulInteger" in nets.ops(model)
 
 
 STACKS = "g (float[2,6,16] x) => (float[{shape}] y) {{ r = Relu(x) y = MatMul(r, w) }}"

@@ -13,7 +13,7 @@ def main() -> int:
     """Returns 1 if something was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, required=True, help="how long")
-    parser.add_argument("--seed", type=int, default=0, help="of the first round; another draws other models")
+    parser.add_argument("--seed", type=int, default=0, help="of the first model")
     parser.add_argument("--out", type=Path, default=Path("fuzz"), help="folder for the smallest failing models")
     given = parser.parse_args()
     one = hunt(given.minutes, given.seed, given.out, say=lambda line: print(line, flush=True))

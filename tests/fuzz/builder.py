@@ -1,7 +1,7 @@
 """`Builder`: a graph that grows node by node, with the type and shape of everything known at once.
 
 Shapes come from onnx's own inference, one node at a time. What it refuses, or cannot tell, is no graph of ours: a maker
-that asks for it ends with `Unsuitable`, and the grammar tries another.
+that asks for it ends with `UnsuitableError`, and the grammar tries another.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ODD_NAMES = (
 """What exporters and users call things, and what files of ours call theirs."""
 
 
-class Unsuitable(Exception):
+class UnsuitableError(Exception):
     """What was asked for is no valid node here."""
 
 
@@ -95,7 +95,7 @@ class Builder:
 
     def pick(self, options: Sequence[T]) -> T:
         if not options:
-            raise Unsuitable
+            raise UnsuitableError
         return pick(self.choices, options)
 
     def chance(self, percent: int) -> bool:
@@ -108,7 +108,7 @@ class Builder:
     def require(self, holds: bool) -> None:
         """Ends the maker if something does not hold."""
         if not holds:
-            raise Unsuitable
+            raise UnsuitableError
 
     # Names and numbers -----------------------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class Builder:
     def _odd_constant(self, array: NDArray[Any], plain: bool) -> Value:
         forms = ["node", "identity"]
         if not plain and array.dtype == np.float32:
-            forms += ["product", "transposed", "half"]
+            forms += ["product", "half", *(["transposed"] if array.ndim else [])]
         form = self.pick(forms)
         if form == "node":
             name = self.name("c")
@@ -220,7 +220,7 @@ class Builder:
             attributes: By name; `None` leaves one out.
 
         Raises:
-            Unsuitable: it would not be valid.
+            UnsuitableError: it would not be valid.
         """
         names = [self.name("t") for _ in range(outputs)]
         given = {name: each for name, each in attributes.items() if each is not None}
@@ -263,14 +263,14 @@ def infer(node: onnx.NodeProto, inputs: Sequence[Value], opset: int, domain: str
     """Returns the outputs of a node by onnx's shape inference.
 
     Raises:
-        Unsuitable: the node is not valid, or a shape is not known.
+        UnsuitableError: the node is not valid, or a shape is not known.
     """
     types = {each.name: helper.make_tensor_type_proto(each.kind, each.shape) for each in inputs}
     data = {each.name: numpy_helper.from_array(each.array, each.name) for each in inputs if each.array is not None}
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, domain)
         if schema.deprecated:
-            raise Unsuitable
+            raise UnsuitableError
         found: Mapping[str, onnx.TypeProto] = onnx.shape_inference.infer_node_outputs(
             schema, node, types, data, opset_imports=[helper.make_opsetid(domain, opset)], ir_version=10
         )
@@ -278,14 +278,14 @@ def infer(node: onnx.NodeProto, inputs: Sequence[Value], opset: int, domain: str
     except (
         onnx.defs.SchemaError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError
     ) as error:  # fmt: skip
-        raise Unsuitable from error
+        raise UnsuitableError from error
     values = []
     for name in node.output:
         if name not in found or not found[name].tensor_type.HasField("shape"):
-            raise Unsuitable
+            raise UnsuitableError
         dims = found[name].tensor_type.shape.dim
         if not all(dim.HasField("dim_value") for dim in dims):
-            raise Unsuitable
+            raise UnsuitableError
         values.append(Value(name, found[name].tensor_type.elem_type, tuple(dim.dim_value for dim in dims)))
     return values
 

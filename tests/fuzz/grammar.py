@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from tests.fuzz.builder import Builder, Unsuitable, Value
-from tests.fuzz.choices import Choices, Drawn, chance, pick
+from tests.fuzz.builder import Builder, UnsuitableError, Value
+from tests.fuzz.choices import Choices, Seeded, chance, pick
 from tests.fuzz.operators import MAKERS, Maker
 from tests.fuzz.operators.control import OWN_DOMAIN, own_function
 
@@ -101,35 +101,38 @@ def subjects(wishes: Wishes | None = None) -> SearchStrategy[Subject]:
     """Returns a strategy of hypothesis for models."""
     from hypothesis import reject, strategies
 
-    @strategies.composite
-    def draw_subject(draw: strategies.DrawFn) -> Subject:
+    def of_seed(seed: int) -> Subject:
         try:
-            return build(Drawn(draw), wishes or Wishes())
-        except Unsuitable:
+            return build(Seeded(seed), wishes or Wishes())
+        except UnsuitableError:
             reject()
 
-    return draw_subject()
+    return strategies.integers(0, 2**32 - 1).map(of_seed)
 
 
 def build(choices: Choices, wishes: Wishes) -> Subject:
     """Returns a model.
 
     Raises:
-        Unsuitable: nothing came of the choices.
+        UnsuitableError: nothing came of the choices.
     """
     opset = pick(choices, wishes.opsets)
-    free_batch = chance(choices, 40)
+    seed, free_batch = choices.integer(0, 99), chance(choices, 40)
+    keeps_batch = free_batch and chance(choices, 60)
     odd = wishes.odd if chance(choices, 40) else 0
     b = Builder(choices, opset, free_batch, odd)
     image = _image(b)
     b.computed.append(image)
-    tried = 0
-    steps = choices.integer(1, wishes.steps)
     used: list[str] = []
-    while len(used) < steps and tried < 4 * wishes.steps:
-        tried += 1
+    choices.begin()
+    # A graph without a node is none; so the first try is not asked for.
+    for tried in range(2 * wishes.steps):
+        if len(used) == wishes.steps or (used and tried and chance(choices, 10)):
+            break
+        choices.begin()
         used += _step(b, wishes.makers)
-    return finish(b, image, used)
+    choices.begin()
+    return finish(b, image, used, seed, keeps_batch)
 
 
 def _image(b: Builder) -> Value:
@@ -140,7 +143,7 @@ def _image(b: Builder) -> Value:
 
 def _step(b: Builder, makers: Collection[Maker]) -> list[str]:
     """Adds the nodes of one maker; what is left of one that gave up is taken away."""
-    usable = [value for value in b.computed if value.kind != TensorProto.UNDEFINED and value.rank <= 5]
+    usable = [value for value in b.computed if value.kind != TensorProto.UNDEFINED and 1 <= value.rank <= 5]
     # Mostly what came last, so that graphs are deep; else a branch.
     x = usable[-1] if b.chance(65) or len(usable) < 2 else b.pick(usable)
     takes = {TensorProto.FLOAT: "float", TensorProto.BOOL: "bool", TensorProto.INT64: "integer"}.get(x.kind)
@@ -151,7 +154,7 @@ def _step(b: Builder, makers: Collection[Maker]) -> list[str]:
     before = len(b.nodes), len(b.initializers), len(b.computed), set(b.read)
     try:
         result = maker.make(b, x)
-    except Unsuitable:
+    except UnsuitableError:
         del b.nodes[before[0] :], b.initializers[before[1] :], b.computed[before[2] :]
         b.read = before[3]
         return []
@@ -161,7 +164,9 @@ def _step(b: Builder, makers: Collection[Maker]) -> list[str]:
     return [maker.operator]
 
 
-def finish(b: Builder, image: Value, used: Sequence[str], *, plain: bool = False) -> Subject:
+def finish(
+    b: Builder, image: Value, used: Sequence[str], seed: int = 0, keeps_batch: bool = False, *, plain: bool = False
+) -> Subject:
     """Returns the model of what was built: what nothing reads is an output, and sometimes more, unless `plain`."""
     ends = [
         value for value in b.computed
@@ -171,7 +176,7 @@ def finish(b: Builder, image: Value, used: Sequence[str], *, plain: bool = False
     if inner and not plain and b.chance(20):
         ends.append(b.pick(inner))
     if not ends:
-        raise Unsuitable
+        raise UnsuitableError
     ends = [_renamed(b, value) if not plain and b.chance(10) else value for value in ends]
     inputs = [_declared(image, image.shape)]
     if b.opset <= 8:  # files of that age list their weights among the inputs
@@ -187,7 +192,7 @@ def finish(b: Builder, image: Value, used: Sequence[str], *, plain: bool = False
         model.functions.append(own_function(b.opset))
     if b.free_batch:
         _free(model, image)
-    return Subject(model, b.integer(0, 99), b.free_batch and b.chance(60), tuple(used))
+    return Subject(model, seed, keeps_batch, tuple(used))
 
 
 def _free(model: onnx.ModelProto, image: Value) -> None:
@@ -202,13 +207,13 @@ def _free(model: onnx.ModelProto, image: Value) -> None:
         try:
             inferred = onnx.shape_inference.infer_shapes(copied, data_prop=True)
         except onnx.shape_inference.InferenceError as error:
-            raise Unsuitable from error
+            raise UnsuitableError from error
         sizes.append([[dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in inferred.graph.output])
     model.graph.input[0].CopyFrom(_declared(image, ["N", *image.shape[1:]]))
     for output, one, other in zip(list(model.graph.output), *sizes, strict=True):
         known = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
         if one != known or len(other) != len(one):
-            raise Unsuitable
+            raise UnsuitableError
         dims = [length if length == of_two else "N" for length, of_two in zip(one, other, strict=True)]
         output.CopyFrom(helper.make_tensor_value_info(output.name, output.type.tensor_type.elem_type, dims))
 
@@ -223,11 +228,11 @@ def _declared(value: Value, dims: Sequence[int | str]) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(value.name, value.kind, dims)
 
 
-def alone(operator: str, choices: Choices, opsets: Sequence[int], behind: int = 0) -> Subject:
-    """Returns a model of one maker, behind a convolution.
+def alone(operator: str, choices: Choices, opsets: Sequence[int]) -> Subject:
+    """Returns a model of one maker behind a layer, and before another if it gives floats.
 
     Raises:
-        Unsuitable: it does not fit any of the opsets.
+        UnsuitableError: it does not fit any of the opsets.
     """
     maker = MAKERS[operator]
     for opset in opsets:
@@ -240,12 +245,12 @@ def alone(operator: str, choices: Choices, opsets: Sequence[int], behind: int = 
                 if maker.takes != "float":
                     x = b.node("Cast", [x], to=TensorProto.BOOL if maker.takes == "bool" else TensorProto.INT64)
                 result = maker.make(b, x)
-                if result.is_float and behind:
-                    b.node("Relu", [result])
+                if result.is_float:
+                    _layer_behind(b, result)
                 return finish(b, image, [operator], plain=True)
-            except Unsuitable:
+            except UnsuitableError:
                 continue
-    raise Unsuitable
+    raise UnsuitableError
 
 
 def _map(b: Builder, image: Value) -> Value:
@@ -260,6 +265,17 @@ def _row(b: Builder, image: Value) -> Value:
 
 def _pooled(b: Builder, image: Value) -> Value:
     return b.node("GlobalAveragePool", [_map(b, image)])
+
+
+def _layer_behind(b: Builder, value: Value) -> None:
+    """Adds a layer that is not the last, which would stay in float."""
+    if value.rank == 4:
+        weight = b.constant(b.numbers(4, value.shape[1], 3, 3) / 5)
+        mapped = b.node("Relu", [b.node("Conv", [value, weight, b.constant(b.numbers(4))], pads=[1] * 4)])
+        b.node("GlobalAveragePool", [mapped])
+    elif value.rank in (2, 3):
+        weight = b.constant(b.numbers(value.shape[-1], 4) / 5)
+        b.node("Tanh", [b.node("MatMul", [value, weight])])
 
 
 _HOSTS = (_map, _row, _pooled)

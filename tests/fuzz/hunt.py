@@ -11,14 +11,29 @@ from pathlib import Path
 
 import onnx
 
-from tests.fuzz.checks import TARGETS, Fault, Invalid, check
-from tests.fuzz.grammar import Subject, Wishes, subjects
+from tests.fuzz.builder import UnsuitableError
+from tests.fuzz.checks import InvalidModelError, check
+from tests.fuzz.choices import Record, Repeated, Seeded, smallest
+from tests.fuzz.exports import TARGETS, FaultError, RefusedError
+from tests.fuzz.grammar import Subject, Wishes, build
 
-_ROUND = 60
+_LINES = 100
 """Models between two lines of progress."""
 
 _SHRINKING = 150
 """The most models that are checked to make a failing one smaller."""
+
+
+REFUSALS = {
+    r"Bitwise\w+ is an operator since opset 18": "opset 17 has no such operator, nor others that come to it",
+    r"DeformConv is an operator since opset 19": "opset 18 has no such operator, nor others that come to it",
+}
+"""Refusals that are right: pattern of the message -> why."""
+
+
+def refusal_of(refused: RefusedError) -> str | None:
+    """Returns the pattern of `REFUSALS` that a refusal is of, or `None`."""
+    return next((pattern for pattern in REFUSALS if re.search(pattern, refused.message)), None)
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,7 @@ class Found:
         subject: The model.
     """
 
-    fault: Fault
+    fault: FaultError
     subject: Subject
 
     @property
@@ -47,6 +62,16 @@ class Found:
 def operators_of(model: onnx.ModelProto) -> Counter[str]:
     """Returns how many nodes of each operator the main graph has."""
     return Counter(node.op_type for node in model.graph.node)
+
+
+def key_of(subject: Subject) -> bytes:
+    """Returns what two models have in common that are exported in the same way."""
+    return subject.model.SerializeToString() + bytes([subject.seed, subject.keeps_batch])
+
+
+def size_of(subject: Subject) -> tuple[int, int]:
+    """Returns how many nodes a model has, and how many bytes."""
+    return len(subject.model.graph.node), len(subject.model.SerializeToString())
 
 
 @dataclass
@@ -70,71 +95,63 @@ class Hunt:
     invalid: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     operators: Counter[str] = field(default_factory=Counter)
-    _verdicts: dict[bytes, Fault | None] = field(default_factory=dict)
-    _left: int | None = None
 
-    def round(self, seed: int, models: int = _ROUND) -> Found | None:
-        """Draws models until one shows something new, which is returned with the smallest model that does."""
-        import hypothesis
-
-        self._verdicts, self._left = {}, None
-
-        @hypothesis.seed(seed)
-        @hypothesis.settings(
-            max_examples=models, deadline=None, database=None, report_multiple_bugs=False, print_blob=False,
-            suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
-            verbosity=hypothesis.Verbosity.quiet,
-        )  # fmt: skip
-        @hypothesis.given(subjects(self.wishes))
-        def show(subject: Subject) -> None:
-            fault = self._verdict(subject)
-            if fault is not None:
-                smallest[:] = [Found(fault, subject)]
-                raise fault
-
-        smallest: list[Found] = []
+    def one(self, seed: int) -> Found | None:
+        """Draws a model and returns what is new about it, with the smallest model that shows it."""
+        choices = Seeded(seed)
         try:
-            show()
-        except (Fault, hypothesis.errors.HypothesisException):
-            pass
-        if not smallest:
+            subject = build(choices, self.wishes)
+        except UnsuitableError:
             return None
-        self.found += smallest
-        return smallest[0]
+        fault = self._judged(subject)
+        if fault is None:
+            return None
+        self.counts[fault.kind] += 1
+        if not self._is_new(fault, subject):
+            return None
+        self.found.append(self._smallest(choices, Found(fault, subject)))
+        return self.found[-1]
 
-    def _verdict(self, subject: Subject) -> Fault | None:
-        """Returns the new fault of a model, `None` if it has none."""
-        key = subject.model.SerializeToString() + bytes([subject.seed, subject.keeps_batch])
-        if key not in self._verdicts:
-            if self._left == 0:
+    def _smallest(self, record: Record, first: Found) -> Found:
+        found = {key_of(first.subject): first}
+        checked = set(found)
+
+        def attempt(choices: Sequence[int]) -> Record | None:
+            if len(checked) >= _SHRINKING:
                 return None
-            fault = self._judged(subject)
-            new = fault if fault is not None and self._is_new(fault, subject) else None
-            self._verdicts[key] = new
-            if self._left is not None:
-                self._left -= 1
-            elif new is not None:
-                self._left = _SHRINKING
-        return self._verdicts[key]
+            repeated = Repeated(choices)
+            try:
+                subject = build(repeated, self.wishes)
+            except UnsuitableError:
+                return None
+            key = key_of(subject)
+            if key not in checked:
+                checked.add(key)
+                fault = self._judged(subject)
+                if fault is not None and fault.kind == first.fault.kind:
+                    found[key] = Found(fault, subject)
+            return repeated if key in found else None
 
-    def _judged(self, subject: Subject) -> Fault | None:
+        smallest(record, attempt)
+        return min(found.values(), key=lambda each: size_of(each.subject))
+
+    def _judged(self, subject: Subject) -> FaultError | None:
         judge = self.judge or check_on_one
         try:
             judge(subject)
-        except Invalid:
+        except InvalidModelError:
             self.invalid += 1
             return None
-        except Fault as fault:
-            found: Fault | None = fault
+        except FaultError as fault:
+            right = isinstance(fault, RefusedError) and refusal_of(fault) is not None
+            found: FaultError | None = None if right else fault
         else:
             found = None
         self.tried += 1
         self.operators.update(set(operators_of(subject.model)))
-        if found is not None and self._left is None:
-            self.counts[found.kind] += 1
         return found
 
-    def _is_new(self, fault: Fault, subject: Subject) -> bool:
+    def _is_new(self, fault: FaultError, subject: Subject) -> bool:
         """A fault in values is known only if the model has all operators of a smallest one."""
         own = operators_of(subject.model)
         return not any(each.fault.kind == fault.kind and each.operators <= own for each in self.found)
@@ -163,14 +180,15 @@ def hunt(minutes: float, seed: int, out: Path, say: Callable[[str], None] = prin
     one, start = Hunt(), time.monotonic()
     number = 0
     while (passed := time.monotonic() - start) < 60 * minutes:
-        found = one.round(seed + number)
+        found = one.one(seed + number)
         number += 1
         if found is not None:
             path = out / f"{len(one.found):03d}_{found.file_name}.onnxtxt"
             head, _, rest = found.subject.text.partition("\n")
             path.write_text(f"{head}\n# {found.fault.kind}\n# {found.fault.detail[:300]!r}\n{rest}", encoding="utf-8")
             say(f"NEW {found.fault} -> {path}")
-        say(f"{passed / 60:.1f} of {minutes:g} min: {one.tried} models, {sum(one.counts.values())} with faults")
+        if number % _LINES == 0:
+            say(f"{passed / 60:.1f} of {minutes:g} min: {one.tried} models, {sum(one.counts.values())} with faults")
     return one
 
 

@@ -11,7 +11,16 @@ from edgeq.tasks.detection import get_decoder
 
 
 def test_the_built_in_presets_are_those_of_their_papers() -> None:
-    assert preset_names() == ["centernet", "cifar10", "clip", "fashionmnist", "fastestdet", "imagenet", "yolox"]
+    assert preset_names() == [
+        "centernet",
+        "cifar10",
+        "clip",
+        "fashionmnist",
+        "fastestdet",
+        "imagenet",
+        "ssdlite",
+        "yolox",
+    ]
     assert load_preset("centernet", (320, 416)).preprocessing == Preprocessing(
         320, 416, "center", "bgr", 1 / 255, (0.408, 0.447, 0.470), (0.289, 0.274, 0.278)
     )
@@ -109,7 +118,7 @@ def test_a_gray_preset_has_one_mean_and_one_std(tmp_path: Path) -> None:
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(
-        InputError, match=r"'yolov99'.*centernet, cifar10, clip, fashionmnist, fastestdet, imagenet, yolox"
+        InputError, match=r"'yolov99'.*centernet, cifar10, clip, fashionmnist, fastestdet, imagenet, ssdlite, yolox"
     ):
         load_preset("yolov99", (8, 8))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +71,35 @@ def opset_of(model: ir.Model) -> int:
     return model.graph.opset_imports.get("", 0)
 
 
+def fold_constants(model: ir.Model, should_fold: Callable[[ir.Node], bool | None] = lambda node: None) -> None:
+    """Computes what depends on constants alone, in place, as far as onnxscript can; what it cannot stays, in silence.
+
+    Args:
+        model: Any graph.
+        should_fold: Whether a node may be folded; `None` leaves it to onnxscript.
+    """
+    from onnxscript import optimizer
+
+    log = logging.getLogger("onnxscript")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns of each node that has several outputs
+    try:
+        optimizer.fold_constants(model, should_fold=should_fold)
+    finally:
+        log.setLevel(level)
+
+
+@functools.cache
+def _is_tensor(op_type: str, opset: int, position: int) -> bool:
+    """Returns whether an output of an ONNX operator can be a tensor, by its declaration."""
+    import onnx
+
+    if not onnx.defs.has(op_type, opset, ""):
+        return True
+    outputs = onnx.defs.get_schema(op_type, opset, "").outputs
+    return not outputs or any(each.startswith("tensor(") for each in outputs[min(position, len(outputs) - 1)].types)
+
+
 def drop_unused(model: ir.Model) -> None:
     """Removes nodes and initializers that nothing reads, in place."""
     import onnx_ir.passes.common as passes
@@ -76,11 +107,39 @@ def drop_unused(model: ir.Model) -> None:
     passes.RemoveUnusedNodesPass()(model)
 
 
+_INVENTED = "unk__"
+"""How onnx's shape inference begins the names of lengths that it does not know."""
+
+
 def infer_shapes(model: ir.Model) -> None:
-    """Infers the shapes of all values, in place."""
+    """Infers the shapes of all values, in place, lengths that an earlier inference did not find among them.
+
+    Sequences and optional values have none.
+    """
+    import onnx_ir as ir
     import onnx_ir.passes.common as passes
 
+    for value in (output for node in model.graph for output in node.outputs):
+        forget_lengths(value, lambda name: name.startswith(_INVENTED))
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:  # onnxscript keeps what was known before it was one
+            value.shape = ir.Shape(value.const_value.shape.numpy())
     passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    opset = opset_of(model)
+    # The pass gives everything the type of a tensor.
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        for position, value in enumerate(node.outputs if node.domain == "" else ()):
+            if not _is_tensor(node.op_type, opset, position):
+                value.type = value.shape = None
+
+
+def forget_lengths(value: ir.Value, is_meant: Callable[[str], bool]) -> None:
+    """Takes the names of some free lengths from a value, in place: shape inference would keep them."""
+    import onnx_ir as ir
+
+    if value.shape is not None and not value.shape.is_static():
+        dims = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+        value.shape = ir.Shape([None if isinstance(dim, str) and is_meant(dim) else dim for dim in dims])
 
 
 def specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:

@@ -63,11 +63,6 @@ def _quantized_constant(model: ir.Model, node: ir.Node, index: int, quantized: Q
 
     value = node.inputs[index]
     assert value is not None and value.name is not None  # noqa: S101 - the caller has read this input
-    shared = [use.node for use in value.uses() if use.node.op_type == "QuantizeLinear"]
-    if shared:  # two layers of one weight
-        (dequantize,) = (use.node for use in shared[0].outputs[0].uses())
-        node.replace_input_with(index, dequantize.outputs[0])
-        return
     weight = constant(value)
     assert weight is not None  # noqa: S101 - the plan only names weighted nodes
     rounded = round_to(weight, quantized.scale, quantized.zero_point, quantized.scheme)
@@ -77,13 +72,16 @@ def _quantized_constant(model: ir.Model, node: ir.Node, index: int, quantized: Q
     scales = new_initializer(model, f"{value.name}_scale", quantized.scale)
     zeros = new_initializer(model, f"{value.name}_zero_point", quantized.zero_point)
     attributes = {} if quantized.axis is None else {"axis": quantized.axis}
-    quantize = ir.node("QuantizeLinear", [given, scales, zeros], attributes, name=f"{value.name}_quantize")
+    # Two layers of one weight: their axes and scales need not be the same.
+    number = str(scales.name).removeprefix(f"{value.name}_scale")
+    quantize = ir.node("QuantizeLinear", [given, scales, zeros], attributes, name=f"{value.name}_quantize{number}")
     integers = quantize.outputs[0]
-    dequantize = ir.node("DequantizeLinear", [integers, scales, zeros], attributes, name=f"{value.name}_dequantize")
+    name = f"{value.name}_dequantize{number}"
+    dequantize = ir.node("DequantizeLinear", [integers, scales, zeros], attributes, name=name)
     result = dequantize.outputs[0]
-    integers.name, integers.shape = f"{value.name}_quantized", value.shape
+    integers.name, integers.shape = f"{value.name}_quantized{number}", value.shape
     integers.type = ir.TensorType(ir.DataType.INT8)
-    result.name, result.shape, result.type = f"{value.name}_dequantized", value.shape, value.type
+    result.name, result.shape, result.type = f"{value.name}_dequantized{number}", value.shape, value.type
     model.graph.insert_before(node, [quantize, dequantize])
     node.replace_input_with(index, result)
 

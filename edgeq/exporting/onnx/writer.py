@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import edgeq
+from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
-from edgeq.exporting.ends import Ends, require_same_ends
+from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.graphs.digest import graph_digest
-from edgeq.exporting.graphs.graph import new_initializer, save_onnx, specs
+from edgeq.exporting.graphs.end_specs import Ends, end_specs
+from edgeq.exporting.graphs.graph import new_initializer, save_onnx
 from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.jobs import Companion, PlannedModel
 from edgeq.exporting.onnx.dynamic import insert_dynamic
@@ -25,17 +27,22 @@ from edgeq.exporting.passes.order import for_engine, for_integers, run_passes
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.planning.fp16_audit import audit_fp16
 from edgeq.exporting.planning.keep import Kept, VitPlan
+from edgeq.exporting.planning.known_ranges import keep_without_ranges
 from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_plan
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
+from edgeq.files import sha256_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import onnx_ir as ir
 
-    from edgeq.calibrators.ranges import Ranges
+    from edgeq.exporting.passes.real_tensors import TakenScales
     from edgeq.targets import Target
+
+TAKEN = "taken"
+"""Method of ranges that a quantized file had (`FloatModel.taken_ranges`)."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +57,7 @@ class FloatModel:
         preprocessing: From image file to input.
         postprocessing: From outputs to detections.
         labels: Class names by class index.
+        taken: The scales of the quantized file that the graph was made of, if it was.
         format: Name of the format that it is.
     """
 
@@ -60,6 +68,7 @@ class FloatModel:
     preprocessing: Preprocessing
     postprocessing: Postprocessing | None = None
     labels: tuple[str, ...] = ()
+    taken: TakenScales | None = None
 
     @property
     def digest(self) -> str:
@@ -69,12 +78,20 @@ class FloatModel:
     @property
     def input(self) -> TensorSpec:
         """The one input."""
-        return _input_specs(self.graph)[0]
+        return self.ends[0][0]
 
     @property
     def ends(self) -> Ends:
         """Inputs and outputs."""
-        return _input_specs(self.graph), specs(self.graph.graph.outputs)
+        return end_specs(self.graph)
+
+    def taken_ranges(self) -> Ranges | None:
+        """Returns the ranges of the quantized file that the graph was made of; `None` if it was not."""
+        if self.taken is None:
+            return None
+        digests = self.digest, self.preprocessing.digest
+        provenance = Provenance(*digests, 0, sha256_json(sorted(self.taken.tensors)), edgeq.__version__)
+        return Ranges(TAKEN, {}, provenance, self.taken.tensors, {})
 
     def copy_graph(self) -> ir.Model:
         """Returns a copy that a pass may change."""
@@ -196,8 +213,11 @@ def plan_int8(
     """
     ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
     graph, rewritten = quantizable_graph(model, target)
+    if ranges.method == TAKEN:
+        kept = keep_without_ranges(graph, target.rules, ranges, kept, vit_plan)
     selection = select_layers(graph, target.rules, kept, vit_plan).with_bits(*bits)
-    plan = make_plan(graph, selection, ranges, target.rules)
+    scales = model.taken.weights if model.taken is not None and ranges.method == TAKEN else {}
+    plan = make_plan(graph, selection, ranges, target.rules, weight_scales=scales)
     transformer = selection.transformer
     for name in transformer.unknown:
         _log.warning("%s belongs to an attention that edgeq does not know; its products stay in float", name)
@@ -242,7 +262,7 @@ def write_artifact(
     """
     path = folder / f"{model.name}.{target.name}.{precision}.onnx"
     graph.producer_name, graph.producer_version = "edgeq", edgeq.__version__
-    inputs, outputs = _input_specs(graph), specs(graph.graph.outputs)
+    inputs, outputs = end_specs(graph)
     require_same_ends(path.name, (inputs, outputs), model.ends)
     save_onnx(graph, path)
     artifact = Artifact(
@@ -262,10 +282,6 @@ def write_artifact(
     return artifact.save()
 
 
-def _input_specs(graph: ir.Model) -> tuple[TensorSpec, ...]:
-    return tuple(spec.of_pixels for spec in specs(graph.graph.inputs))
-
-
 @keeps_names
 def _halve_weights(model: ir.Model) -> list[str]:
     """Stores matrices and kernels as FP16 behind a Cast, and returns the names of those that do not fit."""
@@ -274,7 +290,7 @@ def _halve_weights(model: ir.Model) -> list[str]:
     kept = []
     for name, value in list(model.graph.initializers.items()):
         array = value.const_value.numpy() if value.const_value is not None else None
-        if array is None or array.dtype != np.float32 or array.ndim < 2:
+        if array is None or array.dtype != np.float32 or array.ndim < 2 or value.is_graph_output():
             continue
         if np.abs(array).max(initial=0) > FP16_MAX:
             kept.append(name)

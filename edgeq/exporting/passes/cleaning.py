@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeq.exporting.graphs.graph import infer_shapes
+from edgeq.exporting.graphs.graph import fold_constants, infer_shapes
 from edgeq.exporting.passes.bypass import bypass_identities
 from edgeq.exporting.passes.report import RewriteReport
 
@@ -31,7 +31,6 @@ def clean(model: ir.Model) -> RewriteReport:
     """
     import onnx_ir as ir
     import onnx_ir.passes.common as passes
-    from onnxscript.optimizer import fold_constants
 
     passes.InlinePass()(model)
     fold_constants(model)

@@ -74,7 +74,7 @@ def fold_computed_constants(model: ir.Model) -> RewriteReport:
 
 
 def _is_computed(value: ir.Value | None) -> bool:
-    return value is not None and constant(value) is None
+    return value is not None and (value.const_value is None or not value.is_initializer())
 
 
 def _quantizes_activations(model: ir.Model) -> bool:

@@ -33,7 +33,7 @@ def compute_in_float32(model: ir.Model) -> RewriteReport:
     import onnx_ir as ir
 
     types = [value.dtype for value in model.graph.outputs]
-    narrow = [value for value in _computed(model) if _is_other_float(value.dtype) and not _is_last_cast(value)]
+    narrow = [value for value in _computed(model) if _is_other_float(value.dtype) and not _is_last_cast(model, value)]
     inputs = [value for value in model.graph.inputs if _is_other_float(value.dtype) and _to_cast(value)]
     constants = [value for value in _constants(model) if _is_other_float(value.dtype)]
     if not (narrow or inputs or constants):
@@ -43,7 +43,7 @@ def compute_in_float32(model: ir.Model) -> RewriteReport:
         value.const_value = ir.tensor(_as_float32(value.const_value.numpy()), name=value.name)
         value.type = ir.TensorType(ir.DataType.FLOAT)
     for node in model.graph.all_nodes():
-        if not _is_last_cast(node.outputs[0]):
+        if not _is_last_cast(model, node.outputs[0]):
             _change_attributes(node)
     changed = tuple(str(value.name) for value in (*inputs, *constants, *narrow))
     for value in narrow:
@@ -65,12 +65,14 @@ def _is_other_float(dtype: ir.DataType | None) -> bool:
     return dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 
 
-def _is_last_cast(value: ir.Value) -> bool:
+def _is_last_cast(model: ir.Model, value: ir.Value) -> bool:
     """Says whether a tensor is an output that a Cast makes of float32, which it may remain."""
     import onnx_ir as ir
 
     node = value.producer()
-    if node is None or node.op_type != "Cast" or not value.is_graph_output() or value.uses():
+    if node is None or node.op_type != "Cast" or node.graph is not model.graph or not value.is_graph_output():
+        return False
+    if value.uses():
         return False
     source = node.inputs[0]
     return source is not None and source.dtype == ir.DataType.FLOAT

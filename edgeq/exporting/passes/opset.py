@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edgeq.exporting.graphs.graph import infer_shapes, opset_of
+from edgeq.exporting.graphs.graph import fold_constants, infer_shapes, opset_of
 from edgeq.exporting.passes.declared import is_first, omit_meaningless, require_declared
 from edgeq.exporting.passes.lowering import LOWERING
 from edgeq.exporting.passes.node_builder import NodeBuilder, Rule, replace
@@ -125,8 +125,6 @@ def _compute_shapes(model: ir.Model) -> None:
 
     No other operators: what computes constants knows the newest definition of some of them only.
     """
-    from onnxscript.optimizer import fold_constants
-
     fold_constants(model, should_fold=lambda node: None if node.op_type in _SHAPE_ARITHMETIC else False)
     infer_shapes(model)
 

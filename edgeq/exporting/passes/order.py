@@ -23,13 +23,16 @@ from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.cleaning import clean, drop_constant_inputs
 from edgeq.exporting.passes.computed_constants import fold_computed_constants
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
+from edgeq.exporting.passes.dequantize import dequantize
 from edgeq.exporting.passes.float32 import compute_in_float32
 from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.gemm import rewrite_linear
 from edgeq.exporting.passes.layernorm import fold_layernorm_affine
 from edgeq.exporting.passes.linear_form import normalize_linear
+from edgeq.exporting.passes.masks import limit_masks
 from edgeq.exporting.passes.opset import lower_opset, raise_opset
 from edgeq.exporting.passes.packed_projection import split_projections
+from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.passes.shape_arithmetic import fold_shape_arithmetic
 from edgeq.exporting.passes.sizes import make_static, set_input_size
@@ -79,33 +82,45 @@ class GraphPass:
 _TIDY: frozenset[Property] = frozenset({"clean", "shapes"})
 
 
-def reading(opset: int, size: tuple[int, int] | None = None, *, dynamic_batch: bool = False) -> tuple[GraphPass, ...]:
+def reading(
+    opset: int,
+    size: tuple[int, int] | None = None,
+    *,
+    dynamic_batch: bool = False,
+    taken: TakenScales | None = None,
+) -> tuple[GraphPass, ...]:
     """Returns the passes that bring a graph as somebody wrote it into the form that edgeq works on.
 
     Args:
         opset: ONNX opset wanted.
         size: Height and width in pixels for an image input that leaves them free.
         dynamic_batch: Whether a free batch dimension stays free.
+        taken: Gets the scales of a quantized graph, which becomes one of real numbers.
     """
     sizes = [] if size is None else [GraphPass(functools.partial(set_input_size, height_px=size[0], width_px=size[1]))]
     static = [] if dynamic_batch else [GraphPass(make_static, leaves=frozenset({"static"}))]
     # Rules for old operators come first: `clean` computes constants by the newest definitions.
     old = GraphPass(functools.partial(raise_opset, opset=opset))
     tidy = GraphPass(clean, leaves=frozenset({"clean", "shapes"}))
+    # Before the opset: weights of 4 bits and scales of blocks, which older ones lack, are plain weights then.
+    folded = GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"}))
     new = GraphPass(
         functools.partial(lower_opset, opset=opset),
         needs=frozenset({"clean", "shapes"}),
         leaves=frozenset({"opset"}),
-        undoes=frozenset({"clean", "shapes"}),
+        undoes=frozenset({"clean", "shapes", "folded"}),
     )
+    real = [] if taken is None else [GraphPass(functools.partial(dequantize, taken=taken), needs=_TIDY)]
+    # Before operators are lowered: older ones take fewer types.
     single = GraphPass(compute_in_float32, _TIDY, frozenset({"float32"}))
-    return (GraphPass(drop_constant_inputs), *sizes, *static, old, tidy, new, tidy, single)
+    return (GraphPass(drop_constant_inputs), *sizes, *static, old, tidy, *real, folded, single, new, tidy)
 
 
 SIMPLIFYING = (
     GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"})),
     GraphPass(fold_shape_arithmetic, needs=_TIDY | {"folded"}),
     GraphPass(normalize_linear, needs=_TIDY | {"folded"}),
+    GraphPass(limit_masks, needs=_TIDY | {"folded"}),
     GraphPass(fold_batchnorm, needs=_TIDY | {"folded"}, leaves=frozenset({"batchnorm"})),
     GraphPass(fuse_gelu, needs=_TIDY),
     GraphPass(fold_attention_scale, needs=_TIDY),

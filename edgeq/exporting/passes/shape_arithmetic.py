@@ -12,7 +12,7 @@ Rules, by number:
    is left over; the latter once.
 3. Resize to sizes with unknown lengths: by scales, where float32 arithmetic gives the same sizes and the axes with
    unknown lengths keep theirs; else, from opset 18 on, for the other axes alone.
-4. Expand to the shape that its input has is no operator.
+4. Expand to the shape that its input has is no operator, and an If whose condition is known is its branch.
 """
 
 from __future__ import annotations
@@ -22,9 +22,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.exporting.graphs.graph import constant, drop_unused, infer_shapes, new_initializer, opset_of, walk
+from edgeq.exporting.graphs.graph import (
+    constant,
+    drop_unused,
+    forget_lengths,
+    infer_shapes,
+    new_initializer,
+    opset_of,
+    walk,
+)
 from edgeq.exporting.graphs.lengths import Length, Number, product, quotient
 from edgeq.exporting.graphs.shape_values import ShapeValue, input_names, lengths_of, shape_values
+from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.computed_constants import fold_computed_constants
 from edgeq.exporting.passes.report import RewriteReport
 
@@ -41,27 +50,45 @@ def fold_shape_arithmetic(model: ir.Model) -> RewriteReport:
         model: A cleaned graph with shapes.
     """
     done: dict[str, None] = {}
+    names = input_names(model)
     # A shape that has become known makes further shapes known behind it.
-    while found := _Rewrite(model).run():
+    while any(node.op_type in ("Shape", "Size") for node in model.graph):
+        found, named = _Rewrite(model).run(), _name_lengths(model)
+        if not found and not named:
+            break
         done |= dict.fromkeys(found)
         drop_unused(model)
-        _forget_unknown_lengths(model)
+        for value in (output for node in model.graph for output in node.outputs if not output.is_graph_output()):
+            forget_lengths(value, lambda name: Length.parse(name, names) is None)
         infer_shapes(model)
+    if any(node.op_type == "If" and constant(node.inputs[0]) is not None for node in model.graph):
+        clean(model)  # takes the branch
+    if done:
         fold_computed_constants(model)
     return RewriteReport(tuple(done))
 
 
-def _forget_unknown_lengths(model: ir.Model) -> None:
-    """Takes the names from lengths of which nothing is known, so that what has become known behind them shows."""
-    import onnx_ir as ir
+def _name_lengths(model: ir.Model) -> bool:
+    """Writes down lengths behind a Reshape that shape inference does not find, and returns whether there were any."""
+    names, named = input_names(model), False
+    for node in model.graph:
+        target = constant(node.inputs[1]) if node.op_type == "Reshape" else None
+        source = None if target is None or node.inputs[0] is None else lengths_of(node.inputs[0], names)
+        if target is None or source is None or not _zeros_copy(node):
+            continue
+        known, wanted = lengths_of(node.outputs[0], names), _reshaped(source, target.tolist())
+        if wanted is not None and wanted != known and all(_is_named(length, names) for length in wanted):
+            _set_shape(node.outputs[0], wanted, names)
+            named = True
+    return named
 
-    names = input_names(model)
-    for value in (output for node in model.graph for output in node.outputs):
-        if value.shape is not None and not value.shape.is_static() and not value.is_graph_output():
-            given = [dimension if isinstance(dimension, int) else str(dimension.value) for dimension in value.shape]
-            value.shape = ir.Shape(
-                [each if isinstance(each, int) or Length.parse(each, names) is not None else None for each in given]
-            )
+
+def _zeros_copy(reshape: ir.Node) -> bool:
+    return "allowzero" not in reshape.attributes or not reshape.attributes["allowzero"].as_int()
+
+
+def _is_named(length: int | Length, names: frozenset[str]) -> bool:
+    return isinstance(length, int) or names.issuperset(length.unknowns)
 
 
 class _Rewrite:
@@ -114,7 +141,7 @@ class _Rewrite:
     def _reshape(self, node: ir.Node) -> bool:
         """Rule 2."""
         target, source = self._partly_known(node, 1), self._lengths(node.inputs[0])
-        if target is None or source is None or ("allowzero" in node.attributes and node.attributes["allowzero"].value):
+        if target is None or source is None or not _zeros_copy(node):
             return self._known(node)
         wanted = _reshaped(source, list(target.elements))
         if wanted is None:
@@ -127,14 +154,15 @@ class _Rewrite:
             return False
         name = f"{node.outputs[0].name}_shape"
         node.replace_input_with(1, new_initializer(self._model, name, np.array(shape, np.int64)))
-        _set_shape(node.outputs[0], wanted)
+        _set_shape(node.outputs[0], wanted, self._names)
         return True
 
     def _resize(self, node: ir.Node) -> bool:
         """Rule 3."""
         sizes, source = self._partly_known(node, 3), self._lengths(node.inputs[0])
-        simple = "keep_aspect_ratio_policy" not in node.attributes and constant(node.inputs[1]) is None
-        if sizes is None or source is None or "axes" in node.attributes or not simple:
+        policy = node.attributes.get("keep_aspect_ratio_policy")
+        simple = "axes" not in node.attributes and (policy is None or policy.as_string() == "stretch")
+        if sizes is None or source is None or not simple or node.inputs[1] is not None:
             return self._known(node)
         wanted = list(sizes.elements)
         scales = [_scale(before, after) for before, after in zip(source, wanted, strict=True)]
@@ -154,7 +182,7 @@ class _Rewrite:
             node.attributes["axes"] = ir.AttrInt64s("axes", axes)
         else:
             return False
-        _set_shape(node.outputs[0], wanted)
+        _set_shape(node.outputs[0], wanted, self._names)
         return True
 
     def _expand(self, node: ir.Node) -> bool:
@@ -201,7 +229,13 @@ def _scale(before: int | Length, after: Number) -> float | None:
     return float(scale) if sizes == {after} else None
 
 
-def _set_shape(value: ir.Value, lengths: Sequence[Number]) -> None:
+def _set_shape(value: ir.Value, lengths: Sequence[Number], names: frozenset[str]) -> None:
     import onnx_ir as ir
 
-    value.shape = ir.Shape([str(length) if isinstance(length, Length) else int(length) for length in lengths])
+    shape: list[int | str | None] = []
+    for length in lengths:
+        if isinstance(length, Length):
+            shape.append(str(length) if names.issuperset(length.unknowns) else None)
+        else:
+            shape.append(int(length))
+    value.shape = ir.Shape(shape)

@@ -6,7 +6,8 @@ Rules, by number:
    that makes it and those that read it are an island. In a graph with normalisations or softmaxes, so is a tensor that
    was not observed and whose bound is beyond it: a sum of weights times what was observed before them
    (`edgeq.exporting.graphs.bounds`). A CNN's bounds are too far from what its sums become.
-2. So are logits of a Softmax where FP16 has steps above `MAX_LOGIT_STEP`: half a step is the error of a logit.
+2. So are logits of a Softmax where FP16 has steps above `MAX_LOGIT_STEP`: half a step is the error of a logit. Those
+   that a mask hides do not count.
 3. A LayerNormalization adds up squares inside, which no calibration sees. Over `n` values between `low` and `high`
    their sum is at most `n (high - low)^2 / 4` (Popoviciu's inequality on variances); where that leaves FP16, the node
    is an island. So is one whose variance is below the normal numbers of FP16, which lose digits there.
@@ -29,7 +30,9 @@ import numpy as np
 
 from edgeq.exporting.graphs.bounds import Magnitudes, normalized_count
 from edgeq.exporting.graphs.graph import constant, data_inputs, walk
+from edgeq.exporting.graphs.masks import masks_before
 from edgeq.exporting.graphs.moves import moved_from
+from edgeq.exporting.passes.masks import LEAST
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX
 
 if TYPE_CHECKING:
@@ -165,10 +168,11 @@ class _Audit:
         histogram = self._histogram(node.inputs[0])
         if histogram is None:
             return None
-        step = float(np.spacing(np.float16(min(histogram.amax, FP16_MAX / 2))))
+        largest = _largest_logit(node, histogram)
+        step = float(np.spacing(np.float16(min(largest, FP16_MAX / 2))))
         if step <= MAX_LOGIT_STEP:
             return None
-        return f"logits of {node.name} reach {histogram.amax:.3g}, where FP16 has steps of {step:g}"
+        return f"logits of {node.name} reach {largest:.3g}, where FP16 has steps of {step:g}"
 
     def _tiny_squares(self, node: ir.Node) -> str | None:
         """Rule 4, the second half."""
@@ -214,6 +218,14 @@ class _Audit:
             return True
         magnitude = self._magnitudes.of(value)
         return magnitude is not None and magnitude <= FP16_MAX
+
+
+def _largest_logit(softmax: ir.Node, histogram: Histogram) -> float:
+    hidden = min((float(mask.array.min(initial=0)) for mask in masks_before(softmax)), default=0.0) / 2
+    if hidden > LEAST / 2:
+        return histogram.amax
+    shown = histogram.edges()[0][(histogram.counts > 0) & (histogram.edges()[0] > hidden)]
+    return max(abs(histogram.maximum), abs(float(shown.min(initial=histogram.maximum))))
 
 
 def _is_delicate(model: ir.Model) -> bool:

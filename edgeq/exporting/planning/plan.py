@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from edgeq.calibrators.grid import Grid, Range
@@ -18,6 +19,7 @@ from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.selection import Selection, activation_behind, layers_before_functions
 from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
 from edgeq.quantizers.bias import quantize_bias, scale_for_bias
+from edgeq.quantizers.own_scales import on_own_scales
 from edgeq.schemes import FLOAT, PerAxis, PerTensor, Scheme
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ def make_plan(
     rules: Rules,
     weight_method: str = ROUND,
     statistics: Mapping[str, Statistics] | None = None,
+    weight_scales: Mapping[str, tuple[np.ndarray, int]] = MappingProxyType({}),
 ) -> QuantPlan:
     """Returns the plan for a graph, given its ranges.
 
@@ -94,6 +97,8 @@ def make_plan(
         rules: The target's rules.
         weight_method: How weights become integers, a name of `edgeq.quantizers.WEIGHT_METHODS`.
         statistics: Tensor name -> what was collected of it, for weight methods that want it.
+        weight_scales: Name of a weight -> scales that it has already, and their axis; where it lies on them it keeps
+            them, whatever the method.
 
     Raises:
         InputError: there is no such weight method.
@@ -119,7 +124,7 @@ def make_plan(
     tensors = selection.tensors
     pairs = _without_repeats(model, tensors) if rules.pairs_before_moves else _read_by_int8(model, selection)
     tied = {name: grid for name, grid in grids.items() if name not in pairs}
-    weights, biases = _quantized_weights(model, selection, grids, weight_method, statistics or {})
+    weights, biases = _quantized_weights(model, selection, grids, weight_method, statistics or {}, weight_scales)
     return QuantPlan(selection.decisions, {name: grids[name] for name in pairs}, tuple(notes), tied, weights, biases)
 
 
@@ -166,10 +171,7 @@ def channel_scheme(node: ir.Node, weight: np.ndarray, scheme: Scheme) -> Scheme:
 
 
 def _has_integer_form(node: ir.Node) -> bool:
-    usual = {"alpha": 1.0, "beta": 1.0, "transA": 0}
-    return node.op_type != "Gemm" or all(
-        node.attributes[name].value == number for name, number in usual.items() if name in node.attributes
-    )
+    return node.op_type != "Gemm" or not any(name in node.attributes for name in ("alpha", "beta", "transA"))
 
 
 def _quantized_weights(
@@ -178,6 +180,7 @@ def _quantized_weights(
     grids: Mapping[str, Grid],
     weight_method: str,
     statistics: Mapping[str, Statistics],
+    scales: Mapping[str, tuple[np.ndarray, int]] = MappingProxyType({}),
 ) -> tuple[dict[str, QuantizedWeight], dict[str, QuantizedWeight]]:
     """Returns node name -> quantized weight and bias."""
     method = get_weight_method(weight_method)
@@ -190,7 +193,10 @@ def _quantized_weights(
         if weight is None or not scheme.weight.is_integer:
             continue
         source = str(node.inputs[0].name) if node.inputs[0] is not None else ""
-        quantized = method(weight, channel_scheme(node, weight, scheme.weight), statistics.get(source, {}))
+        stored = channel_scheme(node, weight, scheme.weight)
+        quantized = method(weight, stored, statistics.get(source, {}))
+        if (own := scales.get(str(node.inputs[1].name) if node.inputs[1] is not None else "")) is not None:
+            quantized = on_own_scales(weight, quantized, *own)
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         if bias is not None and scheme.bias.is_integer:
             step = grids[source].scale
@@ -318,7 +324,9 @@ def _moved_on(value: ir.Value) -> tuple[set[str], list[ir.Node]]:
 
     Nodes that only move values are looked through, and are not among the readers.
     """
-    names, readers, waiting = set[str](), list["ir.Node"](), [value]
+    names: set[str] = set()
+    readers: list[ir.Node] = []
+    waiting = [value]
     while waiting:
         one = waiting.pop()
         if str(one.name) in names:

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.data_flow import image_values, is_float
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, weight_of
-from edgeq.exporting.graphs.linear import without_channels
+from edgeq.exporting.graphs.linear import linear_of, without_channels
 from edgeq.exporting.graphs.moves import MOVES_VALUES, moved_inputs, moves_values
 from edgeq.exporting.graphs.transformer import Transformer, find_transformer
 from edgeq.exporting.planning.decision import LayerDecision
@@ -116,7 +116,7 @@ def select_layers(model: ir.Model, rules: Rules, kept: Kept | None = None, vit_p
     quantized: set[int] = set()
     for node in model.graph:
         reason = _transformer_reason(node, transformer, products, vit_plan)
-        if not reason and node.op_type == "Add" and not _is_residual(node, quantized, from_image):
+        if not reason and node.op_type == "Add" and not _is_residual(node, quantized, from_image, rules):
             continue
         if not reason:
             reason = _float_reason(node, rules, kept, heads, quantized, is_product=reason == "")
@@ -295,20 +295,27 @@ def _is_depthwise(node: ir.Node) -> bool:
     return node.op_type == "Conv" and weight is not None and groups > 1 and weight.shape[1] == 1
 
 
-def _is_residual(node: ir.Node, quantized: set[int], from_image: Set[ir.Value]) -> bool:
+def _is_residual(node: ir.Node, quantized: set[int], from_image: Set[ir.Value], rules: Rules) -> bool:
     inputs = [value for value in data_inputs(node) if value in from_image]
     if len(inputs) != 2 or len({str(value.shape) for value in inputs}) != 1:
         return False
-    return any(id(_origin(value)) in quantized for value in inputs)
+    return any(id(_origin(value, rules)) in quantized for value in inputs)
 
 
-def _origin(value: ir.Value) -> ir.Node | None:
-    """Returns the node that computed a value, looking through activations and operators that only move values."""
+def _origin(value: ir.Value, rules: Rules) -> ir.Node | None:
+    """Returns the node that computed a value, looking through activations and operators that only move values.
+
+    What adds the bias of a layer that is to become a Gemm is that layer, before the rewrite as behind it.
+    """
     producer = value.producer()
-    while producer is not None and (producer.op_type in ("Relu", "Clip") or moves_values(producer)):
+    while producer is not None:
+        if rules.rewrite_linear and (layer := linear_of(producer)) is not None:
+            return layer.node
+        if producer.op_type not in ("Relu", "Clip") and not moves_values(producer):
+            break
         inputs = data_inputs(producer)
         if not inputs:
-            return producer
+            break
         producer = inputs[0].producer()
     return producer
 

@@ -5,20 +5,23 @@ Rules, by number:
 1. Every float32 tensor is float16, and so are the scales of Q/DQ pairs: a DequantizeLinear gives the type of its scale.
 2. The graph's inputs and outputs keep their types, behind or before a Cast, so that FP32 and FP16 files are fed alike.
 3. Scales are rounded up: rounded down, the largest values would be cut off; and never to zero.
-4. What an operator wants in float32 (the scales of a Resize) stays so.
+4. What an operator takes in float32 alone stays so: constants (the scales of a Resize) by themselves, and with what is
+   computed (NonMaxSuppression) or given (DynamicQuantizeLinear) the whole node. So does what handles sequences.
 5. Islands compute in float32: their constants stay so, and Casts stand where other nodes begin. A QuantizeLinear behind
    an island, and a DequantizeLinear that only islands read, belong to it: between them and the rest are integers.
+6. What has subgraphs (If, Loop, Scan) computes in float32, and so do they.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from edgeq.errors import ModelError
-from edgeq.exporting.graphs.graph import new_initializer, walk
+from edgeq.exporting.graphs.graph import constant, new_initializer, walk
 from edgeq.exporting.graphs.names import keeps_names
 
 if TYPE_CHECKING:
@@ -26,8 +29,13 @@ if TYPE_CHECKING:
 
 FP16_MAX = float(np.finfo(np.float16).max)
 
-# Operator -> positions of the inputs that are float32 whatever the others are.
-_FLOAT32_INPUTS = {"Resize": (1, 2), "Upsample": (1,)}
+_HALF = "tensor(float16)"
+
+# They say their type themselves, in an attribute or in the specification's function.
+_TYPED = frozenset(
+    {"ConstantOfShape", "EyeLike", "MeanVarianceNormalization", "Bernoulli", "RandomNormal", "RandomNormalLike"}
+    | {"RandomUniform", "RandomUniformLike"}
+)
 
 
 @keeps_names
@@ -39,13 +47,10 @@ def to_fp16(model: ir.Model, islands: Collection[str] = ()) -> None:
         islands: Names of nodes that stay float32 (`edgeq.exporting.planning.fp16_audit`).
 
     Raises:
-        ModelError: a constant does not fit into float16, or an operator computes in float32 alone.
+        ModelError: a constant does not fit into float16.
     """
     import onnx_ir as ir
 
-    for node in walk(model):
-        if node.op_type == "NonMaxSuppression":
-            raise ModelError(f"{node.name}: NonMaxSuppression takes float32 alone; export the model without it")
     floats = [position for position, value in enumerate(model.graph.outputs) if value.dtype == ir.DataType.FLOAT]
     kept = _with_pairs(model, islands)
     _halve_constants(model, kept)
@@ -62,8 +67,13 @@ def to_fp16(model: ir.Model, islands: Collection[str] = ()) -> None:
 
 
 def _with_pairs(model: ir.Model, islands: Collection[str]) -> set[ir.Node]:
-    """Returns the nodes of the islands with their Q/DQ nodes (rule 5)."""
-    kept = {node for node in model.graph if node.name in islands}
+    """Returns the nodes that stay float32: islands with their Q/DQ nodes, and those of the rules 4 and 6."""
+    import onnx_ir as ir
+
+    subgraphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+    kept = {node for node in model.graph if node.name in islands or _is_float32_alone(node)}
+    kept.update(node for node in model.graph if any(value.type in subgraphs for value in node.attributes.values()))
+    kept.update(node for graph in model.graph.subgraphs() for node in graph)
     for node in walk(model):
         if node.op_type == "QuantizeLinear" and node.inputs[0] is not None and node.inputs[0].producer() in kept:
             kept.add(node)
@@ -74,6 +84,49 @@ def _with_pairs(model: ir.Model, islands: Collection[str]) -> set[ir.Node]:
     return kept
 
 
+def _is_float32_alone(node: ir.Node) -> bool:
+    import onnx_ir as ir
+
+    computed = [index for index, value in enumerate(node.inputs) if value is not None and constant(value) is None]
+    given = {index for index, value in enumerate(node.outputs) if value.dtype == ir.DataType.FLOAT}
+    ends = (*(value for value in node.inputs if value is not None), *node.outputs)
+    return (
+        node.op_type in _TYPED
+        or any(not isinstance(value.type, ir.TensorType) for value in ends)
+        or bool(_float32_inputs(node).intersection(computed))
+        or bool(_float32_places(node, "outputs") & given)
+    )
+
+
+def _takes_float32(node: ir.Node, index: int, kept: Collection[ir.Node]) -> bool:
+    return node in kept or index in _float32_inputs(node)
+
+
+def _float32_inputs(node: ir.Node) -> frozenset[int]:
+    """Returns the positions of the inputs that an operator takes in float32 and not in float16."""
+    return _float32_places(node, "inputs")
+
+
+def _float32_places(node: ir.Node, end: Literal["inputs", "outputs"]) -> frozenset[int]:
+    imports = node.graph.opset_imports if node.graph is not None else {}
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    places = _schema_places(node.op_type, imports.get(domain, 0), domain, end)
+    count = len(node.inputs if end == "inputs" else node.outputs)
+    # The last parameter of a schema stands for all that follow.
+    return frozenset(index for index in range(count) if places and places[min(index, len(places) - 1)])
+
+
+@functools.cache
+def _schema_places(operator: str, opset: int, domain: str, end: Literal["inputs", "outputs"]) -> tuple[bool, ...]:
+    """Returns for each parameter of an operator whether it is float32 and cannot be float16."""
+    import onnx
+
+    if not onnx.defs.has(operator, opset, domain):
+        return ()
+    schema = onnx.defs.get_schema(operator, opset, domain)
+    return tuple("tensor(float)" in each.types and _HALF not in each.types for each in getattr(schema, end))
+
+
 def _halve_constants(model: ir.Model, kept: Collection[ir.Node]) -> None:
     import onnx_ir as ir
 
@@ -81,11 +134,7 @@ def _halve_constants(model: ir.Model, kept: Collection[ir.Node]) -> None:
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT:
             continue
-        uses = [
-            use
-            for use in value.uses()
-            if use.node not in kept and use.idx not in _FLOAT32_INPUTS.get(use.node.op_type, ())
-        ]
+        uses = [use for use in value.uses() if not _takes_float32(use.node, use.idx, kept)]
         if not uses:
             continue
         is_scale = any(use.idx == 1 and use.node.op_type in ("QuantizeLinear", "DequantizeLinear") for use in uses)
@@ -123,11 +172,7 @@ def _cast_borders(model: ir.Model, kept: Collection[ir.Node]) -> None:
         if value.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
             continue
         is_float = value.dtype == ir.DataType.FLOAT
-        others = [
-            use
-            for use in value.uses()
-            if (use.node in kept) != is_float and use.idx not in _FLOAT32_INPUTS.get(use.node.op_type, ())
-        ]
+        others = [use for use in value.uses() if _takes_float32(use.node, use.idx, kept) != is_float]
         if others:
             result = _cast(model, value, ir.DataType.FLOAT16 if is_float else ir.DataType.FLOAT)
             for use in others:

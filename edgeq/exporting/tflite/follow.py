@@ -155,7 +155,9 @@ class Followed:
         """Returns the histogram of what an operator reads, from that of what it makes of it."""
         if reader.kind in _PARTS:
             return self._merged(reader.outputs, seen)
-        if self._surrounds(reader) and reader.inputs[0] == index:
+        cut_off = self._clamp(reader) is not None and self.graph.readers[index] == (reader,)
+        # What lies beyond the ends of a clamp may as well be cut off before it.
+        if cut_off or (self._surrounds(reader) and reader.inputs[0] == index):
             return self._histogram(reader.outputs[0], seen)
         line = self._line(reader)
         if line is None or line[0] == 0 or fused_limits(reader) != _CUTS[0]:

@@ -110,6 +110,8 @@ class Graph:
     def moved(self, operator: Operator) -> tuple[int, ...]:
         """Returns the inputs whose values an operator that only moves values moves: activations and real constants."""
         activations = self.activations(operator)
+        if operator.kind == "PADV2":
+            return activations  # its other real input is what it pads with
         return tuple(index for index in operator.inputs if index in activations or index in self.values)
 
     def _is_activation(self, index: int) -> bool:

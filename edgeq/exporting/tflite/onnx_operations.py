@@ -255,6 +255,16 @@ def _expand(node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
     return inputs[0] * torch.ones(node.numbers(1) or [], dtype=inputs[0].dtype)  # type: ignore[no-any-return]
 
 
+def _cast(node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
+    import onnx_ir as ir
+    import torch
+
+    # TFLite's kernels compute with real numbers in float32 alone.
+    kind = ir.DataType(node.get("to"))
+    found: Tensor = inputs[0].to(torch.float32 if kind.is_floating_point() else getattr(torch, kind.name.lower()))
+    return found
+
+
 def _identity(_node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
     found: Tensor = inputs[0]
     return found
@@ -269,7 +279,8 @@ OPERATIONS: dict[str, Operation] = {
         "Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le", "Where": "where",
     }.items()},
     **FUNCTIONS,
-    "AveragePool": average_pool, "BatchNormalization": _batch_norm, "Clip": _clip, "Concat": _concat, "Conv": conv,
+    "AveragePool": average_pool, "BatchNormalization": _batch_norm, "Cast": _cast, "Clip": _clip, "Concat": _concat,
+    "Conv": conv,
     "ConvTranspose": conv_transpose, "DepthToSpace": _depth_to_space, "Dropout": _identity, "Expand": _expand,
     "Flatten": _flatten, "Gather": _gather, "Gelu": _gelu, "Gemm": _gemm, "GlobalAveragePool": _global_pool("mean"),
     "GlobalMaxPool": _global_pool("amax"), "HardSigmoid": _hard_sigmoid, "HardSwish": _hard_swish,

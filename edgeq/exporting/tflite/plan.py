@@ -108,6 +108,17 @@ def select_everywhere(
     }
 
 
+def moves_values(graph: Graph, operator: Operator) -> bool:
+    """Returns whether what an operator hands on lies within what it reads, zero and infinity aside.
+
+    Infinity is what a pool's input is padded with, so that no output of the pool is one.
+    """
+    if operator.kind != "PADV2":
+        return operator.kind in TFLITE_MOVES_VALUES
+    fill = graph.values.get(operator.inputs[2])
+    return fill is not None and bool(np.isinf(fill).all())
+
+
 def real_activations(graph: Graph) -> list[str]:
     """Returns the inputs of a graph and what its operators compute or move, as far as it is real, in graph order."""
     computed = [index for operator in graph.operators for index in operator.outputs]
@@ -123,7 +134,7 @@ def observed_tensors(graph: Graph) -> list[str]:
     moved = {
         graph.tensors[index].name
         for operator in graph.operators
-        if operator.kind in TFLITE_MOVES_VALUES
+        if moves_values(graph, operator)
         for index in operator.outputs
     }
     return [name for name in real_activations(graph) if name not in moved]
@@ -142,7 +153,7 @@ def needed_tensors(graph: Graph, decisions: Mapping[int, LayerDecision], integer
     while wanted:
         index = wanted.pop()
         producer = graph.producer.get(index)
-        if producer is not None and producer.kind in TFLITE_MOVES_VALUES:
+        if producer is not None and moves_values(graph, producer):
             wanted.update(graph.activations(producer))
         else:
             needed.add(index)
@@ -159,7 +170,7 @@ def tied(graph: Graph, static: Collection[Operator]) -> list[set[int]]:
         tensor.index: {tensor.index} for tensor in graph.tensors if not tensor.constant or tensor.index in graph.values
     }
     for operator in graph.operators:
-        if operator.kind not in TFLITE_MOVES_VALUES or (operator.kind == "CONCATENATION" and operator not in static):
+        if not moves_values(graph, operator) or (operator.kind == "CONCATENATION" and operator not in static):
             continue
         for index in (*graph.moved(operator), *operator.outputs):
             first = group[operator.outputs[0]]

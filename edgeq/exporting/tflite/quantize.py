@@ -14,13 +14,12 @@ import numpy as np
 from edgeq.calibrators.grid import Grid
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import MismatchError, MissingDependencyError, ModelError
-from edgeq.exporting.graphs.moves import TFLITE_MOVES_VALUES
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors
 from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.layers import computed_by_name, store_layers
-from edgeq.exporting.tflite.plan import LAYERS, tied
+from edgeq.exporting.tflite.plan import LAYERS, moves_values, tied
 from edgeq.schemes import FLOAT, LayerScheme
 from edgeq.targets.tflite import INT8
 
@@ -149,7 +148,7 @@ def _sources(graph: Graph, index: int, known: Mapping[str, tuple[Ranges, str]]) 
     if name in known or index in graph.values:
         return [index]
     producer = graph.producer.get(index)
-    if producer is None or producer.kind not in TFLITE_MOVES_VALUES:
+    if producer is None or not moves_values(graph, producer):
         raise MismatchError(
             f"the ranges hold no interval for the TFLite tensor {name!r}; give `calib` with images, so that it can be "
             "observed"
@@ -181,6 +180,8 @@ def check(
         found = computed[output]
         scheme = decisions[operator.index].scheme if operator.index in decisions else FLOAT
         result = after.tensors[found.outputs[0]]
+        if scheme.is_float and before.tensors[operator.outputs[0]].dtype != "float32":
+            continue  # it moves the bytes of an image
         weight = after.tensors[found.inputs[1]] if operator.kind in LAYERS else None
         problem = _problem(scheme, result.dtype, None if weight is None else weight.dtype)
         channelwise = weight is not None and weight.dtype == "int8" and operator.kind not in per_tensor
@@ -259,7 +260,7 @@ def _static_scheme(decisions: Iterable[LayerDecision]) -> LayerScheme:
 
 
 def _interval(ranges: Ranges, name: str, scheme: LayerScheme) -> tuple[float, float]:
-    if scheme.activation.bits > 8:  # fine enough without clipping
+    if scheme.activation.bits > 8 and name in ranges.histograms:  # fine enough without clipping
         histogram = ranges.histograms[name]
         return min(0.0, histogram.minimum), max(0.0, histogram.maximum)
     return ranges.interval(name)
@@ -282,7 +283,7 @@ def _end_names(before: Graph, after: Graph) -> dict[int, str]:
         wanted = before.tensors[old].name
         if after.tensors[new].name != wanted:
             inner = f"{wanted}_quantized"
-            while inner in taken:
+            while taken.get(inner, new) != new:
                 inner += "_inner"
             names[taken[wanted]] = inner
             names[new] = wanted

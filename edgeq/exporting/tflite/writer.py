@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import edgeq
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.tflite.graph import Graph, Tensor, read_graph
@@ -81,12 +82,12 @@ class TfliteModel:
     @property
     def input(self) -> TensorSpec:
         """The one input."""
-        return _spec(self.graph.tensors[self.graph.inputs[0]])
+        return tensor_spec(self.graph.tensors[self.graph.inputs[0]]).of_pixels
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The outputs, in order."""
-        return tuple(_spec(self.graph.tensors[index]) for index in self.graph.outputs)
+        return tuple(tensor_spec(self.graph.tensors[index]) for index in self.graph.outputs)
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,8 @@ def write(
 
     Raises:
         MismatchError: a tensor has no range.
-        ModelError: the quantizer refuses the graph, or did something else than was decided.
+        ModelError: the quantizer refuses the graph, or did something else than was decided, or has changed inputs or
+            outputs.
         MissingDependencyError: the extra `tflite` is not installed.
     """
     facts: dict[str, Any] = {}
@@ -181,14 +183,17 @@ def write(
         content, facts = _quantized(model, precision, options, known)
     path = folder / f"{model.name}.{target}.{precision}.tflite"
     graph = read_graph(content, path.name)
+    inputs = tuple(tensor_spec(graph.tensors[index]).of_pixels for index in graph.inputs)
+    outputs = tuple(tensor_spec(graph.tensors[index]) for index in graph.outputs)
+    require_same_ends(path.name, (inputs, outputs), ((model.input,), model.outputs), integers=options.integer_io)
     write_bytes(path, content)
     artifact = Artifact(
         path=path,
         format="tflite",
         precision=precision,
         target=target,
-        inputs=tuple(_spec(graph.tensors[index]) for index in graph.inputs),
-        outputs=tuple(_spec(graph.tensors[index]) for index in graph.outputs),
+        inputs=inputs,
+        outputs=outputs,
         preprocessing=model.preprocessing.declared,
         postprocessing=model.postprocessing,
         labels=model.labels,
@@ -291,7 +296,8 @@ def _summary(graph: Graph, decisions: Mapping[int, LayerDecision], options: Tfli
     }
 
 
-def _spec(tensor: Tensor) -> TensorSpec:
+def tensor_spec(tensor: Tensor) -> TensorSpec:
+    """Returns what a tensor of a file is to those that feed or read it."""
     scale, zero = (tensor.scales[0], tensor.zero_points[0]) if tensor.scales else (None, 0)
     return TensorSpec(
         tensor.name, tensor.dtype, tensor.shape, "NHWC" if len(tensor.shape) == 4 else "NCHW", scale, zero

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq.exporting.tflite.match import TOLERANCE, match_by_value
+from edgeq.exporting.tflite.match import TOLERANCE, match_by_value, match_lines
 from tests.exporting import nets
 from tests.tflite_nets import channel_last
 
@@ -89,3 +89,52 @@ def test_tensors_of_zeros_and_broken_ones() -> None:
 def test_what_one_graph_lacks_is_left_out() -> None:
     x = nets.normal(1, 1, 3, 4, 5)
     assert match_by_value([{"a": x, "b": 2 * x}], [{"y": channel_last(x), "z": channel_last(3 * x)}]) == {"y": "a"}
+
+
+def test_maps_that_stay_channels_first_are_found_too() -> None:
+    x = nets.normal(1, 1, 3, 4, 5)
+    assert match_by_value([{"a": x}], [{"y": x, "z": channel_last(x)}]) == {"y": "a", "z": "a"}
+
+
+def test_padding_with_infinity_is_no_match_and_no_trouble() -> None:
+    x = nets.normal(1, 1, 3, 4, 5)
+    other = x.copy()
+    other[0, 0] = -np.inf
+    assert match_by_value([{"a": x, "b": other}], [{"y": channel_last(other)}]) == {}
+    assert match_lines([{"a": x}], [{"y": channel_last(other)}], {"y": (-np.inf, np.inf)}) == {}
+
+
+EVERYTHING = (-np.inf, np.inf)
+
+
+@pytest.mark.parametrize("ends", [EVERYTHING, (0.0, np.inf), (0.0, 6.0), (-1.0, 1.0)])
+@pytest.mark.parametrize(("factor", "offset"), [(0.2, 0.5), (-3.0, 0.0), (1.0, 2.0), (2.0, -0.7)])
+def test_a_multiple_with_an_offset_is_found_behind_its_clamp(
+    factor: float, offset: float, ends: tuple[float, float]
+) -> None:
+    found = [{"a": nets.normal(seed, 1, 3, 4, 5), "b": nets.normal(seed + 9, 1, 3, 4, 5)} for seed in range(2)]
+    wanted = [{"y": channel_last(np.clip(factor * probe["a"] + offset, *ends))} for probe in found]
+    line = match_lines(found, wanted, {"y": ends})["y"]
+    assert line.name == "a"
+    assert (line.factor, line.offset) == pytest.approx((factor, offset), rel=1e-4, abs=1e-5)
+    np.testing.assert_allclose(line.of(found[0]["a"]), np.clip(factor * found[0]["a"] + offset, *ends), atol=1e-5)
+
+
+def test_what_is_no_line_over_all_probes_is_none() -> None:
+    x = [nets.normal(seed, 1, 3, 4, 5) for seed in range(2)]
+    found = [{"a": each} for each in x]
+    for other in (
+        [x[0] * 2, x[1] * 3],
+        [x[0] ** 2, x[1] ** 2],
+        [each * nets.positive(5, 1, 3, 1, 1) for each in x],
+        [each * 0 for each in x],
+    ):
+        assert match_lines(found, [{"y": channel_last(each)} for each in other], {"y": EVERYTHING}) == {}
+    assert match_lines([], [], {}) == {}
+
+
+def test_so_few_values_that_any_line_fits_are_no_evidence() -> None:
+    found, wanted = [{"a": nets.normal(1, 1, 2)}], [{"y": nets.normal(2, 1, 2)}]
+    assert match_lines(found, wanted, {"y": EVERYTHING}) == {}
+    more = [{"a": nets.normal(seed, 1, 2)} for seed in range(4)]
+    assert match_lines(more, [{"y": probe["a"] * 3} for probe in more], {"y": EVERYTHING})["y"].name == "a"

@@ -17,7 +17,7 @@ from edgeq.exporting.tflite.convert import convert_module
 from edgeq.exporting.tflite.onnx_module import onnx_to_torch
 from edgeq.exporting.tflite.onnx_operations import OPERATIONS
 from tests import tflite_nets
-from tests.exporting import nets
+from tests.exporting import nets, test_shape_arithmetic
 
 Weights = Mapping[str, np.ndarray]
 
@@ -305,3 +305,12 @@ def test_a_refusal_survives_the_converter() -> None:
         ModelError, match=r"^Resize .*: mode .linear. with .half_pixel. .* cannot be converted to TFLite"
     ):
         convert_module(onnx_to_torch(model), torch.zeros(MAP), ["y"], "net")
+
+
+# Those two have an operator that TFLite lacks, with or without shape arithmetic.
+@pytest.mark.parametrize("name", sorted(set(test_shape_arithmetic.GRAPHS) - {"four thirds of the size", "groups"}))
+def test_shape_arithmetic_of_a_fixed_batch_is_no_obstacle(name):
+    source, model = test_shape_arithmetic.opened(name, dynamic_batch=False)
+    image = nets.normal(4, 1, 3, 6, 10)
+    (found,) = onnx_to_torch(model)(torch.from_numpy(image))
+    np.testing.assert_allclose(found.numpy(), nets.run(source, image)[0], rtol=1e-4, atol=1e-4)

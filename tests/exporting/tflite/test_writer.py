@@ -20,7 +20,7 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.tflite import quantize as quantize_module
-from edgeq.exporting.tflite.graph import Graph, read_graph
+from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors
 from edgeq.exporting.tflite.keep import resolve_operators
 from edgeq.exporting.tflite.plan import LAYERS
 from edgeq.exporting.tflite.quantize import check, intervals, quantize
@@ -37,6 +37,8 @@ from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes import open_session
 from edgeq.schemes import FLOAT, LayerScheme
+from edgeq.sources.model import ModelRequest
+from edgeq.sources.tflite import open_tflite
 from edgeq.targets.tflite import INT8, INT16X8
 from edgeq.tasks import find_decoder
 from edgeq.tasks.detection.shapes import draw_image
@@ -230,6 +232,23 @@ def test_the_same_input_gives_the_same_bytes(detector, known, written, tmp_path:
         again = write(detector, "arm", precision, tmp_path, TfliteOptions(), known)
         assert again.path.read_bytes() == written[precision].path.read_bytes()
         assert again.manifest_path.read_bytes() == written[precision].manifest_path.read_bytes()
+
+
+def test_tensors_may_have_the_names_that_the_quantizer_gives(detector, known, written, image, drawn, tmp_path) -> None:
+    graph = detector.graph
+    ends = [graph.tensors[index].name for index in (*graph.inputs, *graph.outputs)]
+    inner = [tensor.index for tensor in graph.tensors if tensor.name not in ends]
+    names = [f"{name}_{suffix}" for name in ends for suffix in ("quantized", "dequant")]
+    for number in range(len(inner) // 3 + 1):
+        names += [f"t{number}", f"t{number}_dequant", f"t{number}_quantized"]
+    path = tmp_path / "hostile.tflite"
+    path.write_bytes(rename_tensors(detector.content, dict(zip(inner, names, strict=False)), "hostile"))
+    model = open_tflite(ModelRequest(str(path), preset="centernet"))
+    artifact = write(model, "arm", "int8", tmp_path, TfliteOptions(), known_of(model, drawn.folder))
+    assert [spec.name for spec in (*artifact.inputs, *artifact.outputs)] == ends
+    found, wanted = outputs_of(artifact, image), outputs_of(written["int8"], image)
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array)
 
 
 def test_a_classifier_with_mixed_ranges_is_split_and_warned_of(drawn, tmp_path: Path, caplog) -> None:

@@ -39,8 +39,11 @@ def window(b: Builder, x: Value, *, most: int = 3) -> dict[str, Any]:
     """Returns the attributes of a window over the spatial axes that fits."""
     spatial = x.shape[2:]
     size = [min(b.pick([3, 1, 2][: most + 1]), side) for side in spatial]
-    found: dict[str, Any] = {"kernel_shape": size, "strides": [b.pick([1, 2])] * len(spatial)}
-    padding = b.pick(["explicit", "none", "SAME_UPPER", "SAME_LOWER", "VALID", "uneven"])
+    stride = b.pick([1, 2])
+    found: dict[str, Any] = {"kernel_shape": size, "strides": [stride] * len(spatial)}
+    # Steps over pixels that no window reads come to negative padding, which ONNX Runtime does not take.
+    same = ["SAME_UPPER", "SAME_LOWER"] if stride <= min(size) else []
+    padding = b.pick(["explicit", "none", *same, "VALID", "uneven"])
     if padding == "explicit":
         found["pads"] = [side // 2 for side in size] * 2
     elif padding == "uneven":
@@ -216,7 +219,8 @@ def softmax(b: Builder, x: Value, operator: str = "Hardmax") -> Value:
 def pool(b: Builder, x: Value, operator: str) -> Value:
     b.require(x.rank in (3, 4) and min(x.shape[2:]) >= 2)
     given = window(b, x)
-    if "pads" in given and any(2 * pad >= size for pad, size in zip(given["pads"], given["kernel_shape"] * 2)):
+    sizes = given["kernel_shape"] * 2
+    if "pads" in given and any(2 * pad >= size for pad, size in zip(given["pads"], sizes, strict=True)):
         given["pads"] = [0] * len(given["pads"])
     if b.opset >= 10 and b.chance(25) and "auto_pad" not in given:
         given["ceil_mode"] = 1

@@ -139,13 +139,17 @@ def split(b: Builder, x: Value) -> Value:
     return b.pick(outputs)
 
 
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
 @maker("Concat", weight=8)
 def concat(b: Builder, x: Value) -> Value:
     axis = b.axis(x)
     same = [
         each for each in b.computed
         if each.is_float and each.rank == x.rank and each.array is None
-        and all(one == other for place, (one, other) in enumerate(zip(each.shape, x.shape)) if place != axis)
+        and _without(each.shape, axis) == _without(x.shape, axis)
     ]  # fmt: skip
     others = [b.pick(same)] if same else []
     if b.chance(20) and not b.free_batch:
@@ -163,7 +167,7 @@ def pad(b: Builder, x: Value) -> Value:
     mode = b.pick([None, "constant", "reflect", "edge"] + (["wrap"] if b.opset >= 19 else []))
     b.require(mode not in ("reflect", "wrap") or min(x.shape[2:]) > 2)
     b.require(mode in (None, "constant") or x.rank == 4)
-    amounts = [0, 0, *[b.pick([1, 0, 2])] * (x.rank - 2)] + [0, 0, *[b.pick([1, 0])] * (x.rank - 2)]
+    amounts = [0, 0, *([b.pick([1, 0, 2])] * (x.rank - 2)), 0, 0, *([b.pick([1, 0])] * (x.rank - 2))]
     value = b.pick([0.0, 0.0, 1.5, -3.0]) if mode in (None, "constant") else 0.0
     if b.opset < 11:
         return b.node("Pad", [x], mode=mode, pads=amounts, value=value or None)

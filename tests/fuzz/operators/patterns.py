@@ -85,10 +85,7 @@ def attention_by_hand(b: Builder, x: Value) -> Value:
 @maker("GELU by hand", weight=3)
 def gelu_by_hand(b: Builder, x: Value) -> Value:
     scaled_x = b.node("Div", [x, b.constant(np.float32(math.sqrt(2)))])
-    if b.opset >= 9 and b.chance(60):
-        inner = b.node("Erf", [scaled_x])
-    else:
-        inner = b.node("Tanh", [scaled_x])
+    inner = b.node("Erf", [scaled_x]) if b.opset >= 9 and b.chance(60) else b.node("Tanh", [scaled_x])
     grown = b.node("Add", [inner, b.constant(np.float32(1))])
     half = b.constant(np.float32(0.5))
     if b.chance(50):
@@ -138,7 +135,7 @@ def computed_weight(b: Builder, x: Value) -> Value:
     else:
         found = b.node("Mul", [b.constant(weight), b.constant(b.positive(4, 1, 1, 1))])
     for each in b.computed[::-1]:
-        if each.name == found.name or each.shape in ((4, 1, 1, 1), weight.shape) and each.name in b.read:
+        if each.name == found.name or (each.shape in ((4, 1, 1, 1), weight.shape) and each.name in b.read):
             b.computed.remove(each)
     return b.node("Conv", [x, found], pads=[1, 1, 1, 1])
 
@@ -149,10 +146,7 @@ def channel_shuffle(b: Builder, x: Value) -> Value:
     b.require(x.rank == 4 and x.shape[1] % 2 == 0)
     shape = b.node("Shape", [x])
     sizes = [_size(b, shape, axis) for axis in range(4)]
-    if b.chance(50):
-        half = b.node("Div", [sizes[1], ints(b, 2)])
-    else:
-        half = ints(b, x.shape[1] // 2)
+    half = b.node("Div", [sizes[1], ints(b, 2)]) if b.chance(50) else ints(b, x.shape[1] // 2)
     split_shape = b.node("Concat", [sizes[0], ints(b, 2), half, sizes[2], sizes[3]], axis=0)
     rest = [2, x.shape[1] // 2, *x.shape[2:]]
     split = b.node("Reshape", [x, split_shape], shape=[x.shape[0], *rest])
@@ -208,5 +202,7 @@ def joined_heads(b: Builder, x: Value) -> Value:
 def gate(b: Builder, x: Value) -> Value:
     b.require(x.rank == 4)
     mean = reduce(b, x, "ReduceMean")
-    b.require(mean.rank == 4 and not any(one not in (other, 1) for one, other in zip(mean.shape, x.shape)))
+    b.require(
+        mean.rank == 4 and not any(one not in (other, 1) for one, other in zip(mean.shape, x.shape, strict=False))
+    )
     return b.node("Mul", [x, b.node("Sigmoid", [mean])])

@@ -1,0 +1,77 @@
+"""The promise on real input: INT8 keeps the AP of detectors that others have trained and written as ONNX files.
+
+In the engines and the simulation of tests/test_real_centernet.py, each from one calibration.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+
+from benchmarks.json_results import evaluate_artifacts
+from edgeq.calibration.source import CalibrationSource
+from edgeq.sources.model import ModelRequest
+from edgeq.verbs.export import ExportResult, export_model
+from tests.exact import EXACT, sums_exactly
+from tests.golden import FP32_ON_COCO_VAL88, FP32_TOLERANCE
+from tests.real import assert_both_routes, export_for_jetson
+
+RUNTIMES = ("openvino", EXACT)
+PRESETS = {"yolox_nano_coco_416": "yolox", "fastestdet_coco_352": "fastestdet"}
+LOSS = 0.015
+
+pytestmark = pytest.mark.slow
+
+
+class Exported:
+    """A detector, and its files for x86, whose ranges serve the other targets as well."""
+
+    def __init__(self, name: str, shared_data: Path, folder: Path) -> None:
+        coco = shared_data / "coco"
+        images = CalibrationSource(coco / "instances_train.json", coco / "train2017", num=166)
+        self.fp32_ap = FP32_ON_COCO_VAL88[name]["AP"]
+        self.request = ModelRequest(str(shared_data / "weights" / f"{name}.onnx"), preset=PRESETS[name])
+        self.x86: ExportResult = export_model(self.request, "x86", ("fp32", "int8"), folder, calibration=images)
+        assert self.x86.ranges_path is not None
+        self.calibration = CalibrationSource(self.x86.ranges_path)
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def detector(request, shared_data, tmp_path_factory) -> Exported:
+    return Exported(request.param, shared_data, tmp_path_factory.mktemp("x86"))
+
+
+@pytest.fixture
+def score(shared_data):
+    coco = shared_data / "coco"
+    return functools.partial(evaluate_artifacts, annotations=coco / "instances_val.json", images_dir=coco / "val2017")
+
+
+def test_x86(detector, score, exact_runtime):
+    results = score(detector.x86.paths, runtimes=RUNTIMES)
+    found = {(result["precision"], result["runtime"]): result["AP"] for result in results}
+    for runtime in RUNTIMES:
+        assert found["fp32", runtime] == pytest.approx(detector.fp32_ap, abs=FP32_TOLERANCE)
+        if sums_exactly(runtime):
+            assert found["int8", runtime] >= found["fp32", runtime] - LOSS
+
+
+def test_tflite(detector, score, tmp_path):
+    written = export_model(
+        detector.request, "arm", ("fp32", "int8"), tmp_path, calibration=detector.calibration, formats=("tflite",)
+    )
+    found = {result["precision"]: result["AP"] for result in score(written.paths)}
+    assert found["fp32"] == pytest.approx(detector.fp32_ap, abs=FP32_TOLERANCE)
+    assert found["int8"] >= found["fp32"] - LOSS
+
+
+@pytest.mark.parametrize("detector", ["yolox_nano_coco_416"], indirect=True)
+def test_jetson(detector, score, tmp_path):
+    """By TensorRT's explicit route, and under strong typing."""
+    fp32, int8, typed = export_for_jetson(detector.request, tmp_path, detector.calibration)
+    assert_both_routes(int8, typed)
+    fp32_ap, *int8_aps = (result["AP"] for result in score([fp32.path, int8.path, typed.path], simulate="jetson-orin"))
+    assert fp32_ap == pytest.approx(detector.fp32_ap, abs=FP32_TOLERANCE)
+    assert min(int8_aps) >= fp32_ap - LOSS
