@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from pathlib import Path
 
@@ -42,14 +41,13 @@ class Net(nn.Module):
 
 
 def exported(net: Net, image: torch.Tensor, opset: int, path: Path) -> None:
-    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            net, (image,), buffer, opset_version=opset, dynamo=False, input_names=["image"],
+            net, (image,), path, opset_version=opset, dynamo=False, input_names=["image"],
             keep_initializers_as_inputs=True, do_constant_folding=False,
         )  # fmt: skip
-    proto = onnx.load_model_from_string(buffer.getvalue())
+    proto = onnx.load(path)
     proto.ir_version = min(proto.ir_version, 3) if opset < 9 else proto.ir_version
     onnx.save(proto, path)
 
