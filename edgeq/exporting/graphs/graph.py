@@ -24,11 +24,13 @@ from edgeq.exporting.graphs.weights import to_skeleton
 from edgeq.files import atomic_path
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
 MIN_OPSET = 13
 """First opset whose QuantizeLinear has an axis, which per-channel weights need."""
 
+_LONG_NAME = "ai.onnx"
 _DEPRECATED = "is deprecated in domain_version"
 
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -63,6 +65,7 @@ def read_onnx(path: Path) -> ir.Model:
         raise InputError(f"{path}: no such file; expected an ONNX model")
     try:
         proto = load_skeleton(path)
+        _use_default_domain(proto)
         try:
             onnx.checker.check_model(without_data(proto))
         except onnx.checker.ValidationError as error:
@@ -88,6 +91,17 @@ def copy_graph(model: ir.Model) -> ir.Model:
     for name, tensor in tensors.items():
         copy.graph.initializers[name].const_value = tensor
     return copy
+
+
+def _use_default_domain(proto: onnx.ModelProto) -> None:
+    """Gives ONNX's own operators the domain "", in place: "ai.onnx" means the same."""
+    graphs = [proto.graph, *proto.functions]
+    while graphs:
+        for node in graphs.pop().node:
+            node.domain = "" if node.domain == _LONG_NAME else node.domain
+            graphs += [graph for each in node.attribute for graph in (each.g, *each.graphs) if graph.node]
+    for opset in (each for owner in (proto, *proto.functions) for each in owner.opset_import):
+        opset.domain = "" if opset.domain == _LONG_NAME else opset.domain
 
 
 def opset_of(model: ir.Model) -> int:
