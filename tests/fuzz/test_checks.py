@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
-import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgeq.exporting.onnx import qdq, writer
-from edgeq.exporting.planning import plan
 from tests.fuzz.checks import Expected, check, check_file
 from tests.fuzz.exports import Exports, FaultError, quiet
 from tests.fuzz.grammar import Subject
