@@ -113,6 +113,43 @@ def test_labels_of_a_file_give_the_same_scores(tmp_path: Path, colours: Path, su
     check_colours(result)
 
 
+@pytest.mark.parametrize("kind", ["pairs", "bytes"])
+def test_a_quantized_file_of_another_tool_is_scored_as_it_is(tmp_path: Path, colours: Path, kind: str) -> None:
+    """Its input is integers, whose scale the file tells, or the bytes of pixels whatever the preset normalises."""
+    onnx = pytest.importorskip("onnx")
+    text = {
+        "pairs": "r = DequantizeLinear(image, s, z)",
+        "bytes": "f = Cast<to=1>(image) q = QuantizeLinear(f, one, z) r = DequantizeLinear(q, one, z)",
+    }[kind]
+    text = f"""<ir_version: 8, opset_import: ["" : 18]>
+        g (uint8[1,3,{SIDE_PX},{SIDE_PX}] image) => (int8[1,4] scores) {{
+            {text}  m = ReduceMean<keepdims=0>(r, axes)  c = Concat<axis=1>(low, m)  scores = QuantizeLinear(c, t, i)
+        }}"""
+    model = onnx.parser.parse_model(text)
+    step = 4 if kind == "bytes" else 4 / 255
+    weights = {
+        "s": np.float32(4 / 255),
+        "z": np.uint8(0 if kind == "bytes" else 127),
+        "one": np.float32(1),
+        "axes": np.array([2, 3]),
+        "low": np.full((1, 1), -9 if kind == "pairs" else 0, np.float32),
+        "t": np.float32(step),
+        "i": np.int8(0),
+    }
+    tensors = (onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in weights.items())
+    model.graph.initializer.extend(tensors)
+    onnx.save(model, tmp_path / "net.onnx")
+    preset = tmp_path / "mine.toml"
+    preset.write_text(
+        "[preprocessing]\nresize = 'stretch'\nmean = [0.5, 0.5, 0.5]\nstd = [0.25, 0.25, 0.25]\n"
+        "[postprocessing]\ndecoder = 'classification'\n[postprocessing.options]\noffset = 1\n"
+    )
+    (result,) = evaluate_artifacts(
+        [tmp_path / "net.onnx"], None, colours, preset=str(preset), labels=",".join(COLOURS), runtimes=["onnxruntime"]
+    )
+    check_colours(result)
+
+
 def test_a_file_without_a_manifest_is_scored_by_a_preset(tmp_path: Path, colours: Path) -> None:
     artifact = save_colour_finder(tmp_path / "net.onnx")
     artifact.manifest_path.unlink()

@@ -107,11 +107,23 @@ def drop_unused(model: ir.Model) -> None:
     passes.RemoveUnusedNodesPass()(model)
 
 
+_INVENTED = "unk__"
+"""How onnx's shape inference begins the names of lengths that it does not know."""
+
+
 def infer_shapes(model: ir.Model) -> None:
-    """Infers the shapes of all values, in place; sequences and optional values have none."""
+    """Infers the shapes of all values, in place, lengths that an earlier inference did not find among them.
+
+    Sequences and optional values have none.
+    """
     import onnx_ir as ir
     import onnx_ir.passes.common as passes
 
+    for value in (output for node in model.graph for output in node.outputs):
+        forget_lengths(value, lambda name: name.startswith(_INVENTED))
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:  # onnxscript keeps what was known before it was one
+            value.shape = ir.Shape(value.const_value.shape.numpy())
     passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
     opset = opset_of(model)
     # The pass gives everything the type of a tensor.
@@ -119,6 +131,15 @@ def infer_shapes(model: ir.Model) -> None:
         for position, value in enumerate(node.outputs if node.domain == "" else ()):
             if not _is_tensor(node.op_type, opset, position):
                 value.type = value.shape = None
+
+
+def forget_lengths(value: ir.Value, is_meant: Callable[[str], bool]) -> None:
+    """Takes the names of some free lengths from a value, in place: shape inference would keep them."""
+    import onnx_ir as ir
+
+    if value.shape is not None and not value.shape.is_static():
+        dims = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+        value.shape = ir.Shape([None if isinstance(dim, str) and is_meant(dim) else dim for dim in dims])
 
 
 def specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:

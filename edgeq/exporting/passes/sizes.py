@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeq.errors import ModelError
+from edgeq.exporting.graphs.graph import forget_lengths
 from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def make_static(model: ir.Model, batch: int = 1) -> RewriteReport:
     import onnx_ir as ir
 
     done = []
+    named = {str(dim.value) for value in model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)}
     for value in model.graph.inputs:
         if value.shape is None:
             raise ModelError(f"input {value.name!r} has no shape; export the model with a static input shape")
@@ -32,6 +34,8 @@ def make_static(model: ir.Model, batch: int = 1) -> RewriteReport:
                 f"input {value.name!r} has the free shape {value.shape}; give its height and width with `size` HxW"
             )
         value.shape = ir.Shape([dim for dim in dims if dim is not None])
+    for value in (output for node in model.graph for output in node.outputs):
+        forget_lengths(value, named.__contains__)
     return RewriteReport(tuple(done))
 
 

@@ -89,7 +89,13 @@ def _names(content: bytes, input_name: str, output_names: Sequence[str], name: s
             names[tensor.index] = f"constant_{tensor.index}"
     ends = {graph.inputs[0]: input_name}
     for position, index in enumerate(graph.outputs):
-        ends[index] = output_names[position] if position < len(output_names) else f"output_{position}"
+        output = output_names[position] if position < len(output_names) else f"output_{position}"
+        if index in ends and ends[index] != output:
+            raise ModelError(
+                f"{name}: output {output!r} holds the same as {ends[index]!r}, and a tensor of a TFLite file has a single "
+                "name; remove one of them from the model, or write `format` onnx alone"
+            )
+        ends[index] = output
     while taken := {index for index, inner in names.items() if inner in ends.values() and index not in ends}:
         names |= {index: f"{names[index]}_inner" for index in taken}
     return names | ends

@@ -103,3 +103,26 @@ def test_without_the_converter_its_pip_line_is_told(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "litert_torch", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'edgeq\[tflite\]'"):
         convert_module(nn.Conv2d(3, 3, 1), torch.zeros(1, 3, 4, 4), ["y"], "net")
+
+
+class Twice(nn.Module):
+    """One tensor as two outputs."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = torch.relu(x)
+        return y, y
+
+
+def test_names_are_any_text_and_no_inner_tensor_has_one_of_them() -> None:
+    tflite_nets.require_converter()
+    outputs = ["conv_2d_1", "層/1: y", "constant_2"]
+    content = convert_module(Uneven().eval(), torch.zeros(1, 3, 8, 8), outputs, "net", "image data:0")
+    graph = read_graph(content, "net")
+    assert [graph.tensors[index].name for index in (*graph.inputs, *graph.outputs)] == ["image data:0", *outputs]
+    names = [tensor.name for tensor in graph.tensors]
+    assert len(set(names)) == len(names)
+
+
+def test_one_tensor_cannot_be_two_outputs() -> None:
+    with pytest.raises(ModelError, match=r"net: output 'b' holds the same as 'a'.* remove one of them"):
+        tflite_nets.convert(Twice(), (1, 3, 8, 8), ("a", "b"))
