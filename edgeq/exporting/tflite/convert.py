@@ -92,7 +92,7 @@ def _names(content: bytes, input_name: str, output_names: Sequence[str], name: s
         output = output_names[position] if position < len(output_names) else f"output_{position}"
         if index in ends and ends[index] != output:
             raise ModelError(
-                f"{name}: output {output!r} holds the same as {ends[index]!r}, and a tensor of a TFLite file has a single "
+                f"{name}: output {output!r} holds the same as {ends[index]!r}, and a tensor of a TFLite file has one "
                 "name; remove one of them from the model, or write `format` onnx alone"
             )
         ends[index] = output
