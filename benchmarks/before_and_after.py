@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.cases import result_parser, write_result
@@ -22,14 +23,24 @@ from edgeq.tasks.detection.shapes import draw_shapes_dataset
 HERE = Path(__file__).parents[1]
 ROUNDS = 7
 IMAGES = 64
+MODEL = ("centernet_shapes",)
 
 
-def run(before: Path, out: Path, *, rounds: int = ROUNDS, images: int = IMAGES, bench_s: float = 1.0) -> Path:
+def run(
+    before: Path,
+    out: Path,
+    *,
+    model: Sequence[str] = MODEL,
+    rounds: int = ROUNDS,
+    images: int = IMAGES,
+    bench_s: float = 1.0,
+) -> Path:
     """Returns the result file: how long each command takes here, as a share of its time in the other checkout.
 
     Args:
         before: Root of the other checkout.
         out: Folder of the result file.
+        model: What is calibrated and timed: MODEL, and options that both `export` and `calibrate` take.
         rounds: How often each pair is run; which of the two begins alternates.
         images: How many images are drawn to calibrate on.
         bench_s: How long the benchmark times its file, in seconds.
@@ -38,12 +49,11 @@ def run(before: Path, out: Path, *, rounds: int = ROUNDS, images: int = IMAGES, 
         folder = Path(name)
         draw_shapes_dataset(folder / "images", images=images, seed=1)
         edgeq = [sys.executable, "-m", "edgeq"]
-        model = ["export", "centernet_shapes", "--precision", "fp32", "--out", str(folder)]
-        seconds([*edgeq, *model], HERE)
-        file = str(folder / "centernet_shapes.x86.fp32.onnx")
+        seconds([*edgeq, "export", *model, "--precision", "fp32", "--out", str(folder)], HERE)
+        (file,) = map(str, folder.glob("*.fp32.onnx"))
         ranges = str(folder / "ranges.json")
         commands = {
-            "calibrate": ["calibrate", "centernet_shapes", str(folder / "images"), "--out", ranges],
+            "calibrate": ["calibrate", model[0], str(folder / "images"), *model[1:], "--out", ranges],
             "bench": ["bench", file, "--runtime", "onnxruntime", "--seconds", str(bench_s)],
             "--help": ["--help"],
         }

@@ -7,6 +7,7 @@ client that hands its stdin, stdout and stderr over and ends as the conversion e
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -66,14 +67,14 @@ class WarmConverter:
 def _start(path: Path) -> subprocess.Popen[bytes]:
     """Returns the process that forks, once it takes connections at a path."""
     command = [sys.executable, "-m", __name__, str(path)]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
     return process
 
 
 def main() -> None:
-    """Converts for one client after the other, each in a fork."""
+    """Converts for one client after the other, each in a fork, until the end of stdin."""
     import litert_torch  # noqa: F401
     import torch  # noqa: F401
 
@@ -85,7 +86,7 @@ def main() -> None:
         server.bind(sys.argv[1])
         server.listen()
         print("ready", flush=True)
-        while True:
+        while sys.stdin not in select.select([server, sys.stdin], [], [])[0]:
             client, _ = server.accept()
             with client:
                 folder, files, _, _ = socket.recv_fds(client, _MAX_BYTES, 3)

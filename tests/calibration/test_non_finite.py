@@ -9,8 +9,10 @@ from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.collector import calibrated_tensors
 from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Preprocessing
-from edgeq.exporting.onnx.writer import FloatModel
-from edgeq.exporting.passes.order import SIMPLIFYING, run_passes
+from edgeq.exporting.onnx.qdq import insert_qdq
+from edgeq.exporting.onnx.writer import FloatModel, plan_int8
+from edgeq.exporting.passes.order import SIMPLIFYING, reading, run_passes
+from edgeq.targets import get_target
 from tests.exporting import nets
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (3, 3, 6, 6)).astype(np.float32)
@@ -21,6 +23,7 @@ WEIGHTS = {
     "wv": nets.normal(4, 8, 8),
     "flat": np.array([1, 8, 36]),
     "zero": np.zeros((), np.float32),
+    "bar": np.full((), 20, np.float32),
     "mask": np.full((), -np.inf, np.float32),
 }
 # Which logits are hidden is computed, so that the mask stays infinite; the first of each row is shown.
@@ -44,6 +47,10 @@ MASKED = """g (float[1,3,6,6] image) => (float[1,36,8] y, int64[1,36] best)
     y = MatMul(p, v)
     best = ArgMax<axis=2, keepdims=0>(y)
 }"""
+# Rows that are hidden altogether have no softmax: NaN, which a guard replaces.
+GUARDED = MASKED.replace("hidden = And(less, negative)", "weak = Less(most, bar) hidden = Or(negative, weak)").replace(
+    "y = MatMul(p, v)", "unknown = IsNaN(p) guarded = Where(unknown, zero, p) y = MatMul(guarded, v)"
+)
 BROKEN = """g (float[1,3,6,6] image) => (float[1,8,6,6] y) {
     a = Conv<pads=[1,1,1,1]>(image, w)
     [risky] logs = Log(a)
@@ -55,7 +62,7 @@ BROKEN = """g (float[1,3,6,6] image) => (float[1,8,6,6] y) {
 def opened(text: str) -> FloatModel:
     weights = WEIGHTS | {"w8": nets.normal(5, 8, 8, 3, 3)}
     graph = nets.parse(text, weights)
-    run_passes(graph, SIMPLIFYING)
+    run_passes(graph, (*reading(18), *SIMPLIFYING))
     return FloatModel("net", graph, Preprocessing(6, 6, resize="stretch"))
 
 
@@ -68,6 +75,20 @@ def test_what_a_mask_hides_is_in_no_range():
     finite = values[np.isfinite(values)]
     np.testing.assert_allclose([histogram.minimum, histogram.maximum], [finite.min(), finite.max()], atol=1e-4)
     assert not histogram.non_finite
+
+
+def test_rows_without_a_softmax_are_no_obstacle_where_the_model_guards_against_them():
+    model = opened(GUARDED)
+    hidden = nets.run(with_output(model, "p"), IMAGES[:1])[-1]
+    assert np.isnan(hidden).any()
+    ranges = calibrate(model, IMAGES, method="minmax").ranges
+    assert all(np.isfinite([each.low, each.high]).all() for each in ranges.tensors.values())
+    for target in ("x86", "jetson-orin"):
+        graph, plan, _ = plan_int8(model, get_target(target), ranges)
+        insert_qdq(graph, plan, get_target(target).rules)
+        wanted, found = nets.run(model.graph, IMAGES[:1])[0], nets.run(graph, IMAGES[:1])[0]
+        assert plan.weights and np.isfinite(found).all()
+        np.testing.assert_allclose(found, wanted, atol=0.1 * np.abs(wanted).max())
 
 
 def test_integers_are_not_observed():

@@ -119,6 +119,80 @@ HALF = """g (float[N,3,6,10] x) => (float[N,8,6,5] y)
     end = Unsqueeze(middle, axis)
     y = Slice(a, zero, end, along)
 }"""
+PADDLE = """g (float[N,3,6,10] x) => (float[N,480] y)
+<int32[1] rest = {-1}, int64[1] zero = {0}, int64[1] one = {1}> {
+    a = Conv<pads=[1,1,1,1]>(x, w)
+    shape = Shape(a)
+    short = Cast<to=6>(shape)
+    n = Slice(short, zero, one, zero)
+    both = Concat<axis=0>(n, rest)
+    target = Cast<to=7>(both)
+    y = Reshape(a, target)
+}"""
+GROUPS = """g (float[N,3,6,10] x) => (float[N,8,6,10] y) <int64[3] grouped = {0, 4, -1}> {
+    a = Conv<pads=[1,1,1,1]>(x, w)
+    groups = Reshape(a, grouped)
+    normed = InstanceNormalization(groups, ones, zeros)
+    shape = Shape(a)
+    y = Reshape(normed, shape)
+}"""
+FLAT = """g (float[N,3,6,10] x) => (float[N,K] y) <int64[1] zero = {0}, int64[1] one = {1}, int64[1] four = {4}> {
+    a = Conv<pads=[1,1,1,1]>(x, w)
+    shape = Shape(a)
+    n = Slice(shape, zero, one)
+    others = Slice(shape, one, four)
+    count = ReduceProd<keepdims=1>(others)
+    target = Concat<axis=0>(n, count)
+    y = Reshape(a, target)
+}"""
+SAME = """g (float[N,3,6,10] x) => (float[N,8,H,W] y)
+<int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64 three = {3}, int64[1] axis = {0},
+ int64[6] none = {0, 0, 0, 0, 0, 0}> {
+    shape = Shape(x)
+    height = Gather(shape, two)
+    more = Add(height, one)
+    halves = Div(more, two)
+    steps = Sub(halves, one)
+    reach = Mul(steps, two)
+    needed = Add(reach, three)
+    missing = Sub(needed, height)
+    rows = Max(missing, zero)
+    below = Unsqueeze(rows, axis)
+    right = Unsqueeze(one, axis)
+    pads = Concat<axis=0>(none, below, right)
+    p = Pad(x, pads)
+    y = Conv<strides=[2,2]>(p, w)
+}"""
+BRANCH = """g (float[N,3,6,10] x) => (float[N,480] y)
+<int64 one = {1}, int64[1] zero = {0}, int64[1] rest = {-1}> {
+    a = Conv<pads=[1,1,1,1]>(x, w)
+    shape = Shape(a)
+    c = Gather(shape, one)
+    single = Equal(c, one)
+    b = If(single) <then_branch = t () => (float[N,8,6,10] t1) { t1 = Identity(a) },
+                    else_branch = e () => (float[N,8,6,10] e1) { e1 = Relu(a) }>
+    n = Gather(shape, zero)
+    target = Concat<axis=0>(n, rest)
+    y = Reshape(b, target)
+}"""
+ROWS = """g (float[N,3,6,10] x) => (float[N,8,6,10] y)
+<int64 zero = {0}, int64 one = {1}, int64 two = {2}, int64[3] axes = {0, 1, 3}> {
+    a = Conv<pads=[1,1,1,1]>(x, w)
+    shape = Shape(a)
+    height = Gather(shape, two)
+    range = Range(zero, height, one)
+    real = Cast<to=1>(range)
+    rows = Unsqueeze(real, axes)
+    y = Add(a, rows)
+}"""
+PIECES = """g (float[N,3,6,10] x) => (float[N,60,8] y) <int64[1] rest = {-1}> {
+    a = Conv<pads=[1,1,1,1]>(x, w)
+    shape = Shape(a)
+    n, c, h, v = Split<axis=0, num_outputs=4>(shape)
+    target = Concat<axis=0>(n, c, rest)
+    flat = Reshape(a, target)
+    y = Transpose<perm=[0,2,1]>(flat)
+}"""
 GRAPHS = {
     "view": (VIEW, CONV | {"m": nets.normal(2, 480, 5)}),
     "channel shuffle": (SHUFFLE, CONV | {"w8": nets.normal(3, 8, 8, 3, 3)}),
@@ -129,6 +203,13 @@ GRAPHS = {
     "the size of another": (PYRAMID, CONV | {"w8": nets.normal(3, 8, 8, 3, 3)}),
     "expand": (EXPANDED, {}),
     "half": (HALF, CONV),
+    "32-bit shapes": (PADDLE, CONV),
+    "groups": (GROUPS, CONV | {"ones": np.ones(4, np.float32), "zeros": np.zeros(4, np.float32)}),
+    "a product of lengths": (FLAT, CONV),
+    "same padding": (SAME, CONV),
+    "a branch": (BRANCH, CONV),
+    "rows": (ROWS, CONV),
+    "pieces": (PIECES, CONV),
 }
 OF_SHAPES = {
     "Shape",
@@ -195,6 +276,43 @@ def test_a_size_that_no_scale_gives_is_one_of_the_known_axes(opset: int) -> None
     (found,), (wanted,) = nets.run(model, image), nets.run(source, image)
     assert found.shape == (2, 8, 4, 7)
     np.testing.assert_array_equal(found, wanted)
+
+
+REPEATED = """g (float[N,3,6,10] x) => (float[N,61,8] y)
+<int64[1] zero = {0}, int64[1] one = {1}, int64[1] eight = {8}, int64[3] flat = {0, 8, -1}> {
+    a = Conv<pads=[1,1,1,1]>(x, w)
+    f = Reshape(a, flat)
+    t = Transpose<perm=[0,2,1]>(f)
+    shape = Shape(t)
+    n = Gather(shape, zero)
+    target = Concat<axis=0>(n, one, eight)
+    token = Expand(c, target)
+    y = Concat<axis=1>(token, t)
+}"""
+
+
+@pytest.mark.parametrize("dynamic_batch", [False, True], ids=["fixed", "free"])
+def test_what_repeats_for_the_batch_stays_only_for_a_free_one(dynamic_batch: bool) -> None:
+    source = nets.parse(REPEATED, CONV | {"c": nets.normal(5, 1, 1, 8)})
+    model = nets.copy(source)
+    run_passes(model, (*reading(OPSET, dynamic_batch=dynamic_batch), *SIMPLIFYING))
+    assert ("Expand" in nets.ops(model)) is dynamic_batch
+    image = nets.normal(4, 3 if dynamic_batch else 1, 3, 6, 10)
+    np.testing.assert_array_equal(nets.run(model, image)[0], nets.run(source, image)[0])
+
+
+def test_the_length_of_a_fixed_batch_is_known_behind_what_was_folded() -> None:
+    text = """g (float[N,3,6,10] x) => (float[N,8,6,10] y) <int64[1] zero = {0}, int64[1] one = {1}> {
+        a = Conv<pads=[1,1,1,1]>(x, w)
+        shape = Shape(a)
+        n = Slice(shape, zero, one)
+        times = Concat<axis=0>(n, one, one, one)
+        tiled = Tile(bias, times)
+        y = Add(a, tiled)
+    }"""
+    model = nets.parse(text, CONV | {"bias": nets.normal(3, 1, 8, 1, 1)})
+    run_passes(model, (*reading(OPSET), *SIMPLIFYING))
+    assert nets.ops(model) == ["Conv", "Add"] and list(model.graph.outputs[0].shape or ()) == [1, 8, 6, 10]
 
 
 @pytest.mark.parametrize("target", ["x86", "x86-ort", "jetson-orin"])

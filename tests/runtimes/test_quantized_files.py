@@ -13,7 +13,6 @@ from edgeq.runtimes.runner import make_inputs
 from edgeq.sources.artifact_file import open_artifact
 from tests.exporting.test_dequantize import DYNAMIC, ENDS, QOPERATOR, TENSORRT, TORCH
 
-
 NETS = {"torch": TORCH, "tensorrt": TENSORRT, "qoperator": QOPERATOR, "dynamic": DYNAMIC, "ends": ENDS}
 PAIRS = ("torch", "tensorrt", "ends")  # OpenVINO reads these alone
 

@@ -12,7 +12,7 @@ Rules, by number:
    is left over; the latter once.
 3. Resize to sizes with unknown lengths: by scales, where float32 arithmetic gives the same sizes and the axes with
    unknown lengths keep theirs; else, from opset 18 on, for the other axes alone.
-4. Expand to the shape that its input has is no operator.
+4. Expand to the shape that its input has is no operator, and an If whose condition is known is its branch.
 """
 
 from __future__ import annotations
@@ -22,9 +22,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.exporting.graphs.graph import constant, drop_unused, infer_shapes, new_initializer, opset_of, walk
+from edgeq.exporting.graphs.graph import (
+    constant,
+    drop_unused,
+    forget_lengths,
+    infer_shapes,
+    new_initializer,
+    opset_of,
+    walk,
+)
 from edgeq.exporting.graphs.lengths import Length, Number, product, quotient
 from edgeq.exporting.graphs.shape_values import ShapeValue, input_names, lengths_of, shape_values
+from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.computed_constants import fold_computed_constants
 from edgeq.exporting.passes.report import RewriteReport
 
@@ -41,6 +50,7 @@ def fold_shape_arithmetic(model: ir.Model) -> RewriteReport:
         model: A cleaned graph with shapes.
     """
     done: dict[str, None] = {}
+    names = input_names(model)
     # A shape that has become known makes further shapes known behind it.
     while any(node.op_type in ("Shape", "Size") for node in model.graph):
         found, named = _Rewrite(model).run(), _name_lengths(model)
@@ -48,8 +58,11 @@ def fold_shape_arithmetic(model: ir.Model) -> RewriteReport:
             break
         done |= dict.fromkeys(found)
         drop_unused(model)
-        _forget_unknown_lengths(model)
+        for value in (output for node in model.graph for output in node.outputs if not output.is_graph_output()):
+            forget_lengths(value, lambda name: Length.parse(name, names) is None)
         infer_shapes(model)
+    if any(node.op_type == "If" and constant(node.inputs[0]) is not None for node in model.graph):
+        clean(model)  # takes the branch
     if done:
         fold_computed_constants(model)
     return RewriteReport(tuple(done))
@@ -76,19 +89,6 @@ def _zeros_copy(reshape: ir.Node) -> bool:
 
 def _is_named(length: int | Length, names: frozenset[str]) -> bool:
     return isinstance(length, int) or names.issuperset(length.unknowns)
-
-
-def _forget_unknown_lengths(model: ir.Model) -> None:
-    """Takes the names from lengths of which nothing is known, so that what has become known behind them shows."""
-    import onnx_ir as ir
-
-    names = input_names(model)
-    for value in (output for node in model.graph for output in node.outputs):
-        if value.shape is not None and not value.shape.is_static() and not value.is_graph_output():
-            given = [dimension if isinstance(dimension, int) else str(dimension.value) for dimension in value.shape]
-            value.shape = ir.Shape(
-                [each if isinstance(each, int) or Length.parse(each, names) is not None else None for each in given]
-            )
 
 
 class _Rewrite:

@@ -6,7 +6,7 @@ Rules, by number:
 2. The graph's inputs and outputs keep their types, behind or before a Cast, so that FP32 and FP16 files are fed alike.
 3. Scales are rounded up: rounded down, the largest values would be cut off; and never to zero.
 4. What an operator takes in float32 alone stays so: constants (the scales of a Resize) by themselves, and with what is
-   computed (NonMaxSuppression) or given (DynamicQuantizeLinear) the whole node.
+   computed (NonMaxSuppression) or given (DynamicQuantizeLinear) the whole node. So does what handles sequences.
 5. Islands compute in float32: their constants stay so, and Casts stand where other nodes begin. A QuantizeLinear behind
    an island, and a DequantizeLinear that only islands read, belong to it: between them and the rest are integers.
 6. What has subgraphs (If, Loop, Scan) computes in float32, and so do they.
@@ -89,8 +89,10 @@ def _is_float32_alone(node: ir.Node) -> bool:
 
     computed = [index for index, value in enumerate(node.inputs) if value is not None and constant(value) is None]
     given = {index for index, value in enumerate(node.outputs) if value.dtype == ir.DataType.FLOAT}
+    ends = (*(value for value in node.inputs if value is not None), *node.outputs)
     return (
         node.op_type in _TYPED
+        or any(not isinstance(value.type, ir.TensorType) for value in ends)
         or bool(_float32_inputs(node).intersection(computed))
         or bool(_float32_places(node, "outputs") & given)
     )

@@ -6,7 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgeq.errors import ModelError
+from edgeq.exporting.graphs.interpolation import PLACES, Interpolation, nearest
 from edgeq.exporting.tflite.onnx_node import OnnxNode
 
 if TYPE_CHECKING:
@@ -114,10 +117,37 @@ def resize(node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
     if mode == "linear" and _interpolates(node, inputs[0].shape, place):
         aligned = place == "align_corners"
         return torch.nn.functional.interpolate(inputs[0], size=_size(node), mode="bilinear", align_corners=aligned)
+    if _is_map(node, inputs[0].shape) and place in PLACES:
+        return _resized_by_axis(node, inputs[0], mode, place)
     raise ModelError(
         f"Resize {node.name!r}: mode {mode!r} with {place!r} from {list(inputs[0].shape)} to {node.output_shape} "
         "cannot be converted to TFLite"
     )
+
+
+def _resized_by_axis(node: OnnxNode, x: Tensor, mode: str, place: str) -> Tensor:
+    """Returns a map whose rows, then columns, are those at other positions, or weighted sums of them."""
+    import torch
+
+    scales = (node.numbers(2) or [])[-2:] or [
+        size / length for size, length in zip(_size(node), x.shape[2:], strict=True)
+    ]
+    kernel = Interpolation(
+        mode,
+        place,
+        node.get("cubic_coeff_a", -0.75),
+        bool(node.get("exclude_outside", 0)),
+        bool(node.get("antialias", 0)),
+    )
+    for axis, size, scale in zip((2, 3), _size(node), scales, strict=True):
+        length = int(x.shape[axis])
+        if mode == "nearest":
+            points = nearest(place, node.get("nearest_mode", "round_prefer_floor"), length, size, scale)
+            x = torch.index_select(x, axis, torch.from_numpy(points))
+        elif (size, scale) != (length, 1.0):
+            weights = torch.from_numpy(kernel.matrix(length, size, scale).astype(np.float32))
+            x = weights @ x if axis == 2 else x @ weights.T
+    return x
 
 
 def _size(node: OnnxNode) -> list[int]:

@@ -71,7 +71,7 @@ def select_operators(
     between = _between(graph, static, {*in_float, *apart}, followers)
     decisions = {}
     for operator in graph.operators:
-        if operator.kind in followers:
+        if operator.kind in followers and graph.tensors[operator.outputs[0]].dtype.startswith("float"):
             layers[operator.index] = _follower(operator.index, between, in_float, apart)
         if operator.index in layers:
             scheme, reason = layers[operator.index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import pytest
@@ -151,6 +152,16 @@ def test_padding_directly_behind_the_image_is_int8_and_arithmetic_is_not() -> No
     assert precisions(padded)["p"] == "int8"
     scaled = graph(("p", "MUL", ("image", "image")), conv("a", "p"), conv("y", "a"))
     assert precisions(scaled)["p"] == "float"
+
+
+def test_what_computes_positions_is_no_question_of_precision() -> None:
+    """A GridSample adds up indices, in integers."""
+    found = graph(
+        *BODY, ("where", "ADD", ("b", "a")), ("g", "GATHER_ND", ("b", "where")), conv("c", "g"), conv("y", "c")
+    )
+    whole = tuple(dataclasses.replace(each, dtype="int32") if each.name == "where" else each for each in found.tensors)
+    assert "where" in precisions(found)
+    assert "where" not in precisions(dataclasses.replace(found, tensors=whole))
 
 
 def test_a_layer_whose_weight_is_computed_is_float() -> None:

@@ -39,8 +39,11 @@ def window(b: Builder, x: Value, *, most: int = 3) -> dict[str, Any]:
     """Returns the attributes of a window over the spatial axes that fits."""
     spatial = x.shape[2:]
     size = [min(b.pick([3, 1, 2][: most + 1]), side) for side in spatial]
-    found: dict[str, Any] = {"kernel_shape": size, "strides": [b.pick([1, 2])] * len(spatial)}
-    padding = b.pick(["explicit", "none", "SAME_UPPER", "SAME_LOWER", "VALID", "uneven"])
+    stride = b.pick([1, 2])
+    found: dict[str, Any] = {"kernel_shape": size, "strides": [stride] * len(spatial)}
+    # Steps over pixels that no window reads come to negative padding, which ONNX Runtime does not take.
+    same = ["SAME_UPPER", "SAME_LOWER"] if stride <= min(size) else []
+    padding = b.pick(["explicit", "none", *same, "VALID", "uneven"])
     if padding == "explicit":
         found["pads"] = [side // 2 for side in size] * 2
     elif padding == "uneven":
@@ -99,7 +102,7 @@ def gemm(b: Builder, x: Value) -> Value:
     shape = b.pick([(outputs,), (1, outputs), (1,), (1, 1), ()]) if b.chance(70) else None
     bias = None if shape is None else b.shared(b.numbers(*shape))
     b.require(bias is not None or b.opset >= 11)
-    given = {"transB": 1} if transposed else {}
+    given: dict[str, Any] = {"transB": 1} if transposed else {}
     if b.chance(25):
         given |= {"alpha": b.pick([0.5, 1.0, 2.0]), "beta": b.pick([0.5, 1.0])}
     if b.chance(10) and not b.free_batch:
