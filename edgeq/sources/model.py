@@ -166,7 +166,7 @@ def require_onnx_for_scales(request: ModelRequest) -> None:
     """Raises `InputError` where scales are to be taken of something else than an ONNX file."""
     if request.take_scales and (request.module is not None or file_format(request.reference) != ONNX):
         raise InputError(
-            f"`take_scales`: {request.reference} is no ONNX file, and takes no scales from one; omit `take_scales`"
+            f"`take_scales`: {request.reference} is not an ONNX file, so it has no scales to take; omit `take_scales`"
         )
 
 

@@ -66,6 +66,7 @@ _BEHIND_HEADS = MOVES_VALUES | {
     "Softmax",
     "Cast",
     "Identity",
+    "QuantizeLinear",
     "Relu",
     "Clip",
     "Exp",

@@ -52,6 +52,7 @@ C4 = [nets.positive(seed, 4) for seed in range(6, 10)]
 
 CASES: list[tuple[str, Weights]] = [
     ("y = Relu(x)", {}),
+    ("a = Cast<to=7>(x) y = Cast<to=1>(a)", {}),
     ("y = Sigmoid(x)", {}),
     ("y = Tanh(x)", {}),
     ("y = Exp(x)", {}),
