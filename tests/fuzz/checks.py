@@ -239,7 +239,9 @@ def _check_dims(
     label: str, kind: str, given: onnx.ValueInfoProto, found: onnx.ValueInfoProto, subject: Subject
 ) -> None:
     def dims(info: onnx.ValueInfoProto) -> list[int | str]:
-        return [each.dim_value or each.dim_param for each in info.type.tensor_type.shape.dim]
+        return [
+            each.dim_value if each.HasField("dim_value") else each.dim_param for each in info.type.tensor_type.shape.dim
+        ]
 
     wanted, shape = dims(given), dims(found)
     if not subject.keeps_batch:

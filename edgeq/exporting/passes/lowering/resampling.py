@@ -84,7 +84,7 @@ def _all_axes(node: ir.Node, make: NodeBuilder) -> ir.Value | None:
         set_input(node, 1, make.constant(np.concatenate([starts, ends])))
     sizes, scales = known_ints(input_at(node, 3)), known(input_at(node, 2))
     if sizes:
-        set_input(node, 3, make.ints(*_sizes(shape, some, sizes, policy, make)))
+        set_input(node, 3, _sizes(node.inputs[0], some, sizes, policy, make))
     elif scales is not None:
         factors = np.ones(len(shape), np.float32)
         factors[some] = scales
@@ -126,20 +126,29 @@ def _products(node: ir.Node, what: str, make: NodeBuilder) -> ir.Value:
     return value
 
 
-def _sizes(
-    shape: tuple[int | None, ...], axes: list[int], sizes: tuple[int, ...], policy: str, make: NodeBuilder
-) -> list[int]:
-    """Returns the sizes of all axes."""
-    if None in shape:
-        make.refuse("resizes some axes of a free shape, which opsets below 18 cannot say; fix the input's shape")
-    result = [length or 0 for length in shape]
-    factors = [size / result[axis] for axis, size in zip(axes, sizes, strict=True)]
+def _sizes(value: ir.Value | None, axes: list[int], sizes: tuple[int, ...], policy: str, make: NodeBuilder) -> ir.Value:
+    """Returns the sizes of all axes; free lengths of axes that keep theirs are read from the tensor itself."""
+    result = list(dims(value) or ())
     if policy != "stretch":
+        lengths = [length for axis in axes if (length := result[axis]) is not None]
+        if len(lengths) < len(axes):
+            make.refuse(
+                "keeps the aspect ratio of a free shape, which opsets below 18 cannot say; fix the input's shape"
+            )
+        factors = [size / length for size, length in zip(sizes, lengths, strict=True)]
         factor = min(factors) if policy == "not_larger" else max(factors)
-        sizes = tuple(math.floor(result[axis] * factor + 0.5) for axis in axes)
+        sizes = tuple(math.floor(length * factor + 0.5) for length in lengths)
     for axis, size in zip(axes, sizes, strict=True):
         result[axis] = size
-    return result
+    known_sizes = [length for length in result if length is not None]
+    if len(known_sizes) == len(result):
+        return make.ints(*known_sizes)
+    own = make("Shape", value)
+    pieces = [
+        make("Slice", own, make.ints(axis), make.ints(axis + 1)) if length is None else make.ints(length)
+        for axis, length in enumerate(result)
+    ]
+    return make("Concat", *pieces, axis=0)
 
 
 def _shrinks(node: ir.Node) -> bool:
