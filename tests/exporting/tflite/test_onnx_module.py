@@ -66,6 +66,7 @@ CASES: list[tuple[str, Weights]] = [
     ("y = Mul(x, w)", {"w": nets.normal(1, 1)}),
     ("y = Div(x, w)", {"w": nets.positive(1, 9)}),
     ("y = Pow(x, w)", {"w": floats(2)}),
+    ("i = Cast<to=6>(x) y = Cast<to=1>(i)", {}),
     ("y = Sin(x)", {}),
     ("y = Cos(x)", {}),
     ("y = Floor(x)", {}),
