@@ -19,7 +19,7 @@ help:
 	@echo 'make check     lint and test (the documents and the wheel are among the tests)'
 	@echo 'make docs      rewrite docs/cli.md and the tables in README.md and docs/'
 	@echo 'make release   build the archives in dist/, check them, install the wheel into an empty environment'
-	@echo 'make docs      rewrite docs/cli.md, docs/results.md and the tables in README.md and docs/'
+	@echo 'make docs      rewrite docs/cli.md, docs/results.md, docs/operators.md and the tables in README.md and docs/'
 	@echo 'make clean     remove the virtual environment, caches and build output'
 
 demo: $(VENV)/.use
@@ -63,6 +63,7 @@ docs: $(VENV)/.develop
 	$(BIN)/python -m docs.cli_reference
 	$(BIN)/python -m docs.figures
 	$(BIN)/python -m docs.results_reference
+	$(BIN)/python -m docs.operators
 
 release: $(VENV)/.develop
 	.ci/run release

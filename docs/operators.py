@@ -6,6 +6,7 @@ runs it; tests/test_operators_page.py tries some rows again.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -116,14 +117,16 @@ def cell(operator: str, source: Sequence[str], integers: onnx.GraphProto) -> str
     own = [node for node in integers.node if node.op_type == operator]
     if own:
         return "INT8" if any(_in_integers(node, integers) for node in own) else "float"
-    further = [node for node in integers.node if node.op_type not in (*source, *_PAIR)]
+    beside = {*source, *_BESIDE, *(_OF_MATMUL if operator != "MatMul" else ())}
+    further = [node for node in integers.node if node.op_type not in beside]
     if not further:
         return "folded"
     words = ", ".join(dict.fromkeys(node.op_type for node in further))
     return f"INT8 as {words}" if any(_in_integers(node, integers) for node in further) else f"as {words}"
 
 
-_PAIR = ("QuantizeLinear", "DequantizeLinear", "Cast")
+_BESIDE = ("QuantizeLinear", "DequantizeLinear", "Cast", "Constant")
+_OF_MATMUL = ("Reshape", "Gemm")
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add")
 
 
@@ -148,17 +151,31 @@ def page(rows: Sequence[Row], untried: Sequence[str]) -> str:
     """
     names = [f"`{target}`" for target in TARGETS]
     lines = [_HEAD, f"| Operator | {' | '.join(names)} |", "|" + "---|" * (len(names) + 1), *(row.line for row in rows)]
-    reasons: dict[str, list[str]] = {}
-    for each in rows:
-        for target, reason in each.refusals.items():
-            reasons.setdefault(reason, []).append(f"{each.operator} ({target})")
-    if reasons:
-        lines += ["", "## Refused", ""]
-        lines += [f"- {', '.join(operators)}: {reason}" for reason, operators in reasons.items()]
+    if any(each.refusals for each in rows):
+        lines += ["", "## Refused", "", *_refused(rows)]
     why = {operator: reason for reason, operators in NOT_TRIED.items() for operator in operators}
     lines += ["", "## Not tried", ""]
     lines += [f"- {operator}: {why.get(operator, '?')}" for operator in untried]
     return "\n".join(lines) + "\n"
+
+
+def _refused(rows: Sequence[Row]) -> list[str]:
+    """Returns a line for each reason, with the operators and targets, and the first one's words."""
+    operators: dict[str, dict[str, list[str]]] = {}
+    words: dict[str, str] = {}
+    for each in rows:
+        for target, message in each.refusals.items():
+            reason = re.sub(r"'[^']*'|[0-9]+|" + each.operator, "", message)
+            words.setdefault(reason, message)
+            operators.setdefault(reason, {}).setdefault(each.operator, []).append(target)
+    lines = []
+    for reason, targets in operators.items():
+        named = [
+            f"{operator} ({'all targets' if len(found) == len(TARGETS) else ', '.join(found)})"
+            for operator, found in targets.items()
+        ]
+        lines.append(f"- {', '.join(named)}: `{words[reason]}`")
+    return lines
 
 
 def main() -> None:

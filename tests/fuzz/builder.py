@@ -70,6 +70,7 @@ class Builder:
         opset: Of the file.
         free_batch: Whether the first axis of what comes from the image is free.
         odd: How many percent of the names and constants are odd.
+        numbers_seed: Of the numbers in constants.
         nodes: What was added.
         initializers: Constants of the graph.
         computed: What nodes wrote, in order.
@@ -81,12 +82,12 @@ class Builder:
     opset: int
     free_batch: bool = False
     odd: int = 0
+    numbers_seed: int = 0
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     computed: list[Value] = field(default_factory=list)
     read: set[str] = field(default_factory=set)
     _count: int = 0
-    _seed: int | None = None
 
     # Choices ---------------------------------------------------------------------------------------------------------
 
@@ -129,11 +130,9 @@ class Builder:
         return ["image", *outputs, *(each.name for each in self.initializers), *(each.name for each in self.computed)]
 
     def numbers(self, *shape: int) -> NDArray[np.float32]:
-        """Returns standard normal numbers that depend on one choice alone and on what was asked for before."""
-        if self._seed is None:
-            self._seed = self.integer(0, 999)
+        """Returns standard normal numbers, others at each call."""
         self._count += 1
-        return np.random.default_rng([self._seed, self._count]).standard_normal(shape).astype(np.float32)
+        return np.random.default_rng([self.numbers_seed, self._count]).standard_normal(shape).astype(np.float32)
 
     def positive(self, *shape: int) -> NDArray[np.float32]:
         """Returns numbers in 0.5..1.5."""
@@ -243,10 +242,6 @@ class Builder:
         if not (self.odd and self.chance(self.odd)):
             return f"n{len(self.nodes)}"
         return self.pick([None, "n0", "n0", "same name/for:all", "größe"])
-
-    def fork(self, prefix: str) -> Builder:
-        """Returns the builder of a subgraph, whose names are its own."""
-        return Builder(self.choices, self.opset, _count=self._count + 1000 * (1 + len(self.nodes)), _seed=len(prefix))
 
     def axis(self, value: Value, *, batch: bool = False) -> int:
         """Returns an axis of a tensor, the first only if `batch` or if it is not that of images."""

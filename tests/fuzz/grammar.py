@@ -120,17 +120,18 @@ def build(choices: Choices, wishes: Wishes) -> Subject:
     seed, free_batch = choices.integer(0, 99), chance(choices, 40)
     keeps_batch = free_batch and chance(choices, 60)
     odd = wishes.odd if chance(choices, 40) else 0
-    b = Builder(choices, opset, free_batch, odd)
+    b = Builder(choices, opset, free_batch, odd, numbers_seed=choices.integer(0, 999))
     image = _image(b)
     b.computed.append(image)
     used: list[str] = []
-    choices.begin()
-    # A graph without a node is none; so the first try is not asked for.
-    for tried in range(2 * wishes.steps):
-        if len(used) == wishes.steps or (used and tried and chance(choices, 10)):
-            break
+    for _ in range(2 * wishes.steps):
         choices.begin()
+        # Asked for of the first step too, so that each begins with the same choices.
+        if chance(choices, 10) and used:
+            break
         used += _step(b, wishes.makers)
+        if len(used) == wishes.steps:
+            break
     choices.begin()
     return finish(b, image, used, seed, keeps_batch)
 

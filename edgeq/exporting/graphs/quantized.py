@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import TYPE_CHECKING
 
+from edgeq.exporting.graphs.data_flow import constant_values
 from edgeq.exporting.graphs.graph import constant
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def quantization_of(model: ir.Model) -> str | None:
 
     Weights that are stored as integers and dequantized alone make no quantized model.
     """
-    found = Counter(entry for node in model.graph.all_nodes() for entry in _kinds(node))
+    constants = constant_values(model)
+    found = Counter(entry for node in model.graph.all_nodes() for entry in _kinds(node, constants))
     for kind in ("dynamic INT8", "QOperator", "fake quantization", "Q/DQ"):
         operators = sorted((-count, operator) for (name, operator), count in found.items() if name == kind)
         if operators:
@@ -37,7 +39,7 @@ def quantization_of(model: ir.Model) -> str | None:
     return None
 
 
-def _kinds(node: ir.Node) -> Iterator[tuple[str, str]]:
+def _kinds(node: ir.Node, constants: Set[ir.Value]) -> Iterator[tuple[str, str]]:
     operator = node.op_type
     if node.domain in DOMAINS and operator in _DYNAMIC:
         yield "dynamic INT8", operator
@@ -46,6 +48,10 @@ def _kinds(node: ir.Node) -> Iterator[tuple[str, str]]:
     elif operator in _FAKE and any(name in node.domain for name in _FAKE_DOMAINS):
         yield "fake quantization", operator
     elif node.domain in DOMAINS and (
-        operator == "QuantizeLinear" or (operator == "DequantizeLinear" and constant(node.inputs[0]) is None)
+        operator == "QuantizeLinear" or (operator == "DequantizeLinear" and not _is_constant(node.inputs[0], constants))
     ):
         yield "Q/DQ", operator
+
+
+def _is_constant(value: ir.Value | None, constants: Set[ir.Value]) -> bool:
+    return value in constants or constant(value) is not None  # of a subgraph

@@ -57,12 +57,6 @@ def cumulative_sum(b: Builder, x: Value) -> Value:
     )
 
 
-@maker("CumProd")
-def cumulative_product(b: Builder, x: Value) -> Value:
-    b.since(26)
-    return b.node("CumProd", [b.node("Tanh", [x]), b.constant(np.int64(b.axis(x)))])
-
-
 @maker("OneHot", takes="integer")
 def one_hot(b: Builder, x: Value) -> Value:
     b.since(11)
