@@ -171,7 +171,7 @@ def test_without_a_preset_prepared_inputs_are_calibrated_on(bare, tmp_path):
     ranges = package.calibrate(bare, inputs())
     result = package.export(bare, "x86", "fp32,int8", calib=ranges, out=tmp_path)
     assert [Artifact.load(path).preprocessing for path in result.paths] == [None, None]
-    assert result.files[1].comparison.images == 1
+    assert result.files[1].comparison.images == 2
     signal = result.files[1].comparison.signal
     assert signal is not None
     assert "1 example image" in signal.how
