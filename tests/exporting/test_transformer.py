@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.gemm import rewrite_linear
+from edgeq.exporting.passes.order import SIMPLIFYING, reading, run_passes
 from edgeq.exporting.passes.packed_projection import split_projections
 from edgeq.exporting.planning.keep import VitPlan, resolve_keep
 from edgeq.exporting.planning.plan import make_plan
@@ -49,6 +51,19 @@ def parts(name: str, opset: int = 18) -> dict[str, int]:
     for role in find_transformer(encoders.exported(name, opset)).roles.values():
         counts[role.part] = counts.get(role.part, 0) + 1
     return counts
+
+
+def test_an_attention_of_one_operator_becomes_what_opset_18_has() -> None:
+    """Files of opset 23 and 24 keep the roles, the folded scales and norms, and the layers of those of opset 18."""
+    found = []
+    for opset in (18, 23):
+        model = nets.copy(encoders.exported("deit", opset))
+        reports = run_passes(model, (*reading(18), *SIMPLIFYING))
+        layers = Counter(op for op in nets.ops(model) if op in ("Conv", "MatMul", "Gemm", "Softmax", "Erf", "Sigmoid"))
+        folded = [len(reports[each].done) for each in ("fold_attention_scale", "fold_layernorm_affine")]
+        found.append((Counter(role.part for role in find_transformer(model).roles.values()), layers, folded))
+    assert found[0] == found[1]
+    assert found[0][0]["logits"] == 1
 
 
 @pytest.mark.parametrize("opset", encoders.OPSETS)
