@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import ModelError
-from edgeq.exporting.graphs.graph import require_onnx
+from edgeq.exporting.graphs.graph import require_onnx, specs
 from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.opset import lower_opset
@@ -47,7 +47,7 @@ def export_torch(
         dynamic_batch: Whether the batch dimension stays free; height and width are always fixed.
 
     Raises:
-        ModelError: the module cannot be traced, or has no equivalent in that opset.
+        ModelError: the module cannot be traced, has no equivalent in that opset, or fixes a batch that should be free.
         MissingDependencyError: the `export` extra is not installed.
     """
     require_onnx("exporting a torch model")
@@ -81,6 +81,11 @@ def export_torch(
     assert program is not None  # noqa: S101 - only with `f=` given does the exporter return nothing
     model = ir.from_proto(program.model_proto)
     clean(model)
+    if dynamic_batch and specs(model.graph.inputs)[0].shape[0] is not None:
+        raise ModelError(
+            f"{type(module).__name__} fixes the number of images while it is traced, as len(image) does; take "
+            "image.shape[0] instead, or omit `dynamic_batch`"
+        )
     if opset < _NATIVE_OPSET:
         lower_opset(model, opset)
         clean(model)

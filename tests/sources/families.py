@@ -82,7 +82,7 @@ class Detr(nn.Module):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         tokens = self.stem(image).flatten(2).transpose(1, 2) + self.positions
-        found = self.transformer(tokens, self.queries.expand(len(image), -1, -1))
+        found = self.transformer(tokens, self.queries.expand(image.shape[0], -1, -1))
         return {"logits": self.classes(found), "pred_boxes": self.boxes(found).sigmoid()}
 
 

@@ -96,9 +96,9 @@ def test_a_conversion_that_fails_is_one_line(
 
 
 def test_an_onnx_operator_without_torch_form_is_named(opened: OpenedModel, tmp_path: Path) -> None:
-    graph = nets.graph("g (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = Selu(x) }")
+    graph = nets.graph("g (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = Asin(x) }")
     model = dataclasses.replace(opened.model, graph=graph)
-    with pytest.raises(ModelError, match="the operators Selu of the ONNX file cannot be converted to TFLite"):
+    with pytest.raises(ModelError, match="the operators Asin of the ONNX graph cannot be converted to TFLite"):
         convert(ModelRequest("net.onnx"), dataclasses.replace(opened, model=model))
 
 

@@ -33,6 +33,17 @@ class Talking(nn.Module):
         return image + 1
 
 
+class Counting(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image + torch.ones(len(image), 3, 1, 1)
+
+
+def test_a_batch_that_the_module_fixes_is_not_called_free() -> None:
+    with pytest.raises(ModelError, match=r"Counting fixes the number of images .* image.shape\[0\] instead, or omit"):
+        export_torch(Counting().eval(), IMAGE, (), opset=18, dynamic_batch=True)
+    export_torch(Counting().eval(), IMAGE, (), opset=18)
+
+
 def test_a_way_that_depends_on_values_is_one_line_with_its_place(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelError) as error:
         export_torch(Branching().eval(), IMAGE, (), opset=18)

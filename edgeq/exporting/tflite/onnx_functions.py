@@ -30,6 +30,13 @@ def _softplus(_node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
     return torch.relu(inputs[0]) + torch.log(1 + torch.exp(-torch.abs(inputs[0])))
 
 
+def _mish(node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
+    import torch
+
+    scaled: Tensor = inputs[0] * torch.tanh(_softplus(node, inputs))
+    return scaled
+
+
 def _softsign(_node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
     import torch
 
@@ -139,7 +146,8 @@ def _grid_sample(node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
 
 FUNCTIONS: dict[str, Function] = {
     "Celu": _celu, "Elu": _elu, "GridSample": _grid_sample, "InstanceNormalization": _instance_norm,
-    "LogSoftmax": _log_softmax, "Mean": _mean, "ReduceL1": _norm("abs"), "ReduceL2": _norm("square", "sqrt"),
+    "LogSoftmax": _log_softmax, "Mean": _mean, "Mish": _mish, "ReduceL1": _norm("abs"),
+    "ReduceL2": _norm("square", "sqrt"),
     "ReduceLogSum": _norm("", "log"), "ReduceLogSumExp": _log_sum_exp, "ReduceSumSquare": _norm("square"),
     "Selu": _selu, "Softplus": _softplus, "Softsign": _softsign, "SpaceToDepth": _space_to_depth, "Sum": _sum,
     "ThresholdedRelu": _thresholded_relu, "Tile": _tile,

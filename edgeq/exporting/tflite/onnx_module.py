@@ -35,8 +35,8 @@ def onnx_to_torch(model: ir.Model, layout: Layout = "NCHW") -> torch.nn.Module:
     unknown = sorted({_kind(node) for node in model.graph if _kind(node) not in OPERATIONS})
     if unknown:
         raise ModelError(
-            f"the operators {', '.join(unknown)} of the ONNX file cannot be converted to TFLite; convert from the "
-            "torch model, or replace them"
+            f"the operators {', '.join(unknown)} of the ONNX graph cannot be converted to TFLite; convert from "
+            "the torch model as package.module:factory, or replace them"
         )
     for node in model.graph:
         if node.op_type != "Split" and any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):

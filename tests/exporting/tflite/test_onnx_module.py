@@ -227,6 +227,7 @@ OPSET_18: list[tuple[str, Weights]] = [
     ("y, z = Split<axis=1, num_outputs=2>(x)", {}),
     ("y, z = Split<axis=3, num_outputs=2>(x)", {}),
     ("y = Resize<axes=[2,3]>(x,, s)", {"s": floats(2, 2)}),
+    ("h = Mul(x, w) y = Mish(h)", {"w": floats(20)}),
 ]
 OPSET_20: list[tuple[str, Weights]] = [("y = Gelu(x)", {}), ('y = Gelu<approximate="tanh">(x)', {})]
 ALL = [
@@ -259,7 +260,7 @@ def test_every_operation_has_a_case() -> None:
 
 def test_unknown_operators_are_all_named_at_once() -> None:
     model = build("a = Asin(x) b = Relu(a) c = Trilu(b) y = Asin(c)", MAP, {}, ["y"], 18)
-    with pytest.raises(ModelError, match="the operators Asin, Trilu of the ONNX file cannot be converted to TFLite"):
+    with pytest.raises(ModelError, match="the operators Asin, Trilu of the ONNX graph cannot be converted to TFLite"):
         onnx_to_torch(model)
 
 
@@ -267,7 +268,7 @@ def test_an_operator_of_another_domain_is_not_taken_for_its_namesake() -> None:
     model = build("y = Relu(x)", MAP, {}, ["y"], 18)
     for node in model.graph:
         node.domain = "com.example"
-    with pytest.raises(ModelError, match=r"the operators com\.example\.Relu of the ONNX file"):
+    with pytest.raises(ModelError, match=r"the operators com\.example\.Relu of the ONNX graph"):
         onnx_to_torch(model)
 
 
