@@ -181,7 +181,7 @@ class Builder:
         if form == "identity":
             result = self.node("Identity", [self._initializer(array)])
         elif form == "product":
-            result = self.node("Mul", [self._initializer(array * 2), self._initializer(np.float32(0.5))])
+            result = self.node("Mul", [self._initializer(array * 2), self._initializer(np.array(0.5, np.float32))])
         elif form == "transposed":
             result = self.node("Transpose", [self._initializer(array.T)], perm=list(range(array.ndim))[::-1])
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from onnx import TensorProto
 
@@ -43,7 +45,7 @@ def with_alpha(b: Builder, x: Value, operator: str) -> Value:
     if operator == "ThresholdedRelu":
         return b.node(operator, [x], alpha=b.pick([None, 0.5]))
     beta = {"HardSigmoid": "beta", "Selu": "gamma"}.get(operator)
-    further = {} if beta is None else {beta: b.pick([None, 0.4])}
+    further: dict[str, Any] = {} if beta is None else {beta: b.pick([None, 0.4])}
     return b.node(operator, [x], alpha=b.pick([None, 0.2]), **further)
 
 

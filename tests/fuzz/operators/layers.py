@@ -102,7 +102,7 @@ def gemm(b: Builder, x: Value) -> Value:
     shape = b.pick([(outputs,), (1, outputs), (1,), (1, 1), ()]) if b.chance(70) else None
     bias = None if shape is None else b.shared(b.numbers(*shape))
     b.require(bias is not None or b.opset >= 11)
-    given = {"transB": 1} if transposed else {}
+    given: dict[str, Any] = {"transB": 1} if transposed else {}
     if b.chance(25):
         given |= {"alpha": b.pick([0.5, 1.0, 2.0]), "beta": b.pick([0.5, 1.0])}
     if b.chance(10) and not b.free_batch:
