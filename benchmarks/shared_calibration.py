@@ -182,7 +182,7 @@ def to_markdown(tables: dict[str, list[Row]], images: int, samples: int) -> str:
             "",
             f"## {title}",
             "",
-            "| target | format | own, least | shared, least | difference, mean | largest loss | largest gain "
+            "| target | format | own, least | shared, least | difference, mean | least | largest "
             "| TFLite tensors followed and measured on kept inputs |",
             "|---|---|---:|---:|---:|---|---|---:|",
         ]

@@ -70,6 +70,7 @@ def run(
     model: str,
     out: Path,
     *,
+    weights: Path | None = None,
     peers: Mapping[str, tuple[str, str]] = PEERS,
     images: int = IMAGES,
     sampling: Sampling = SAMPLING,
@@ -79,6 +80,7 @@ def run(
     Args:
         model: Its name.
         out: Folder of the result file.
+        weights: Random weights of another depth, as a file.
         peers: Which of `PEERS` take part.
         images: How many images are drawn to calibrate on.
         sampling: How long each file is timed.
@@ -91,7 +93,7 @@ def run(
     ]
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
-        for runtime, entries in make_entries(ModelRequest(model), Path(name), peers, images).items():
+        for runtime, entries in make_entries(ModelRequest(model, weights), Path(name), peers, images).items():
             rows, timings = measure(runtime, entries, sampling)
             lines += rows
             results += timings

@@ -137,6 +137,7 @@ def _result(name: str) -> Callable[[], str]:
 FIGURES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo": _result("demo.md"), "glance": at_a_glance},
     "docs/detectors.md": {"bccd": _result("x86_int8_centernet.md")},
+    "docs/models.md": {"any_graph": _result("any_graph.md")},
     "docs/transformers.md": {"vit": _result("vit_accuracy.md"), "vit_speed": _result("vit_speed_vit_b_16.md")},
     "docs/tflite.md": {"tflite": _result("centernet_tflite_study.md")},
     "docs/jetson.md": {"jetson": _result("jetson_simulated.md")},

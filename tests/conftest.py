@@ -104,10 +104,7 @@ def one_conversion_per_model(tmp_path_factory) -> Iterator[None]:
             warm.run(job)
             write_bytes(kept, out.read_bytes())
 
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.closing(WarmConverter(tmp_path_factory.mktemp("warm"))) as warm,
-    ):
+    with pytest.MonkeyPatch.context() as patch, contextlib.closing(WarmConverter()) as warm:
         patch.setattr(tflite, "_run", convert)
         yield
 

@@ -11,6 +11,7 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,14 +35,12 @@ os._exit(code)
 
 
 class WarmConverter:
-    """Runs conversions in forks of one process, which starts with the first. `close` ends it.
+    """Runs conversions in forks of one process, which starts with the first. `close` ends it."""
 
-    Args:
-        folder: A folder for its socket.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "converter"
+    def __init__(self) -> None:
+        # pytest's folders can be too long for the path of a socket, which has about 100 bytes.
+        self._folder = tempfile.TemporaryDirectory(prefix="edgeq-")
+        self._path = Path(self._folder.name) / "converter"
         self._convert = tflite._run
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -58,6 +57,7 @@ class WarmConverter:
         if self._process is not None:
             with self._process as process:
                 process.kill()
+        self._folder.cleanup()
 
     def _popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
         assert command == [sys.executable, "-m", tflite.__name__]

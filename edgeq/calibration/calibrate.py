@@ -95,7 +95,7 @@ def calibrate(
         ModelError: an activation is NaN or infinite.
         EngineError: the engine cannot run the graph.
     """
-    chosen = items_of(images, num)
+    chosen = items_of(images, num, len(model.preprocessing.input_shape))
     options = options or {}
     _check_method(method, options)
     if keep_samples < 0:

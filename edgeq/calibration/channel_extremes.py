@@ -32,7 +32,7 @@ def channel_statistics(
         EngineError: the engine cannot run the graph.
     """
     names = rescalable_tensors(model.graph)
-    chosen = list(items_of(images, num))
+    chosen = list(items_of(images, num, len(model.preprocessing.input_shape)))
     if not names:
         return {}
     requests = [Request.of(name, "channel_extremes", axis=-1) for name in names]

@@ -56,7 +56,7 @@ def share(
         source: Where the images are, if the ranges do not suffice.
         precisions: Of the files to write.
         options: How they are written.
-        probes: Inputs `(1, 3, H, W)` that both are run on, unless inputs were kept with the ranges.
+        probes: Inputs `(1, 3, H, W)` that both are run on.
         out: Folder for the ranges of what the graph has no counterpart of.
         threads: CPU threads for calibration.
 
@@ -67,9 +67,6 @@ def share(
     if not TFLITE.effects["keep"].intersection(precisions) or (ranges is None and not kept.nodes):
         return {}, None
     names = calibrated_tensors(model) if ranges is None else list(ranges.tensors)
-    # Drawn images may leave a tensor at zero, where no other can be told from it.
-    if ranges is not None and ranges.samples:
-        probes = [sample.array() for sample in ranges.samples[: len(probes)]]
     matched = match_tensors(model, converted, names, probes)
     # What is only moved stays in float with what it is moved from.
     computed = frozenset(observed_tensors(converted.graph))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -84,21 +85,33 @@ class CalibrationSource:
         return list_images(self.source, self.images_dir) if isinstance(self.source, Path) else self.source
 
     def inputs(self, spec: Preprocessing, num: int | None = None) -> Iterator[tuple[FloatArray, Placement]]:
-        """Yields the model's inputs `(1, C, H, W)` for the images that can be read; none for ranges and caches.
+        """Yields the model's inputs `(1, C, H, W)` for the images that can be read; of ranges those that were kept.
 
         Args:
             spec: The model's pre-processing.
             num: The most to take, evenly spaced; by default all.
 
         Raises:
-            InputError: an array does not fit the model.
+            InputError: an array does not fit the model, or a ranges file is broken.
         """
-        for item in items_of(self.data(), num or sys.maxsize):
+        if not self.has_images:
+            yield from self._kept_inputs(spec, num)
+            return
+        for item in items_of(self.data(), num or sys.maxsize, len(spec.input_shape)):
             try:
                 content = item.read()
             except InputError:
                 continue  # calibration names it
             yield model_input(content, spec, item.name)
+
+    def _kept_inputs(self, spec: Preprocessing, num: int | None) -> Iterator[tuple[FloatArray, Placement]]:
+        """Yields the inputs that were kept with ranges, if they fit: `ranges` tells of those of another model."""
+        if self.is_cache:
+            return
+        ranges = self.source if isinstance(self.source, Ranges) else Ranges.load(cast("Path", self.source))
+        for sample in ranges.samples[:num]:
+            with contextlib.suppress(InputError):
+                yield model_input(sample.array(), spec, "an input that was kept")
 
     def ranges(
         self, model: FloatModel | TfliteModel, out: Path, threads: int | None, targets: Sequence[Target] = ()

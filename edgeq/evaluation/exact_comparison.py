@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -23,6 +23,7 @@ import numpy as np
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact, Preprocessing
 from edgeq.exporting.graphs.graph import read_onnx
+from edgeq.exporting.graphs.weights import large_tensors
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph
 from edgeq.exporting.signal.layers import onnx_layers, tflite_layers
 from edgeq.exporting.signal.output_groups import ChannelGroup
@@ -136,12 +137,17 @@ def measure_onnx(
     inputs = {str(value.name) for value in written.graph.inputs}
     present = inputs.union(str(value.name) for node in written.graph for value in node.outputs)
     floats = artifact.quantization.get("float_nodes", {})
-    feed = artifact.inputs[0]
+    feed, given = artifact.inputs[0], model.input
 
     def open_both(names: Sequence[str]) -> tuple[Run, Run]:
+        if large_tensors(reference):  # one at a time in memory
+            return (
+                lambda array: ActivationObserver(reference, names, threads).observe({given.name: given.encode(array)}),
+                lambda array: ExactObserver(written, names, threads).observe({feed.name: feed.encode(array)}),
+            )
         before, behind = ActivationObserver(reference, names, threads), ExactObserver(written, names, threads)
         return (
-            lambda array: before.observe({feed.name: feed.encode(array)}),
+            lambda array: before.observe({given.name: given.encode(array)}),
             lambda array: behind.observe({feed.name: feed.encode(array)}),
         )
 
@@ -228,10 +234,11 @@ def with_signal(artifact: Artifact, signal: Signal | None) -> Artifact:
     return dataclasses.replace(artifact, quantization=facts).save()
 
 
-def _warn_of_loss(artifact: Artifact, signal: Signal, images: ComparedImages) -> None:
-    """Warns of outputs that are lost, with the layer that loses most and what to do."""
-    dead = [output.label for output in signal.outputs if output.dead]
-    low = [output for output in signal.outputs if output.snr_db < LOW_DB and not output.dead]
+def _warn_of_loss(artifact: Artifact, signal: Signal, images: ComparedImages, chosen: Collection[str]) -> None:
+    """Warns of outputs that are lost, with the layer that loses most and what to do; not of what the graph chooses."""
+    judged = [output for output in signal.outputs if output.name not in chosen]
+    dead = [output.label for output in judged if output.dead]
+    low = [output for output in judged if output.snr_db < LOW_DB and not output.dead]
     if not dead and not low:
         return
     found = [f"{label} is constant, while the model's is not" for label in dead]
@@ -271,7 +278,7 @@ def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages) -> 
                     if expected[name].shape == found[name].shape:
                         sums[name] = sums.get(name, Sums()) + Sums.of_energies(expected[name], found[name])
                 for name, group in groups:
-                    if name in chunk:
+                    if name in chunk and expected[name].shape == found[name].shape:
                         groups[name, group] += Sums.of(group.of(expected[name]), group.of(found[name]))
                 advance(1)
     count = len(inputs)
@@ -281,7 +288,8 @@ def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages) -> 
         tuple(OutputSignal.of(name, group.label, found) for (name, group), found in groups.items()),
         worst_layers(subject.layers, sums),
     )
-    _warn_of_loss(artifact, signal, images)
+    chosen = {name for name, members in subject.outputs if any(group.chosen for group in members)}
+    _warn_of_loss(artifact, signal, images, chosen)
     return signal
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -91,7 +92,13 @@ class Job:
     @property
     def encoding(self) -> TensorSpec:
         """What of the input decides how real numbers go into it: jobs of the same encoding share arrays."""
-        return dataclasses.replace(self.input, name="", shape=())
+        return dataclasses.replace(self.input, name="")
+
+    @cached_property
+    def copies(self) -> int:
+        """How many copies of an image fill the input: its fixed batch."""
+        lengths, one = self.input.shape, math.prod(self.preprocessing.input_shape)
+        return 1 if None in lengths else math.prod(length or 1 for length in lengths) // one
 
     def add(self, number: int, prediction: Any, inference_s: float) -> None:
         """Takes what was found in an image, and how long the engine took."""
@@ -255,7 +262,8 @@ class _Run:
 
 def _decode(job: Job, outputs: dict[str, np.ndarray], placement: Placement) -> Any:
     name = job.postprocessing.decoder
-    real = {spec.name: spec.decode(outputs[spec.name]) for spec in job.artifact.outputs}
+    copies = job.copies
+    real = {spec.name: _of_one(spec.decode(outputs[spec.name]), copies) for spec in job.artifact.outputs}
     try:
         return job.decoder.decode(real, job.postprocessing, placement)
     except ModelError as error:
@@ -264,3 +272,9 @@ def _decode(job: Job, outputs: dict[str, np.ndarray], placement: Placement) -> A
         raise
     except Exception as error:
         raise ModelError(f"{job.artifact.name}: decoder {name} failed on its outputs ({error!r})") from error
+
+
+def _of_one(output: np.ndarray, copies: int) -> np.ndarray:
+    """Returns the part of an output that belongs to one image of a fixed batch, which holds copies of it."""
+    rows = len(output) if output.ndim else 1
+    return output[: rows // copies] if copies > 1 and rows % copies == 0 else output

@@ -81,7 +81,11 @@ class TensorSpec:
         return dataclasses.replace(self, scale=1.0) if takes_bytes else self
 
     def encode(self, array: np.ndarray) -> np.ndarray:
-        """Returns what the file takes for real numbers, `(N, C, H, W)` where they are 4-D: C-contiguous."""
+        """Returns what the file takes for real numbers, `(N, C, H, W)` where they are 4-D: C-contiguous.
+
+        One image fills a fixed batch: it is repeated. A file with fewer or more axes, `(C, H, W)` for example, gets
+        its own.
+        """
         if self.layout == "NHWC" and array.ndim == 4:
             array = array.transpose(0, 2, 3, 1)
         if self.scale is not None and np.issubdtype(self.dtype, np.integer):
@@ -89,7 +93,14 @@ class TensorSpec:
             array = np.clip(np.rint(array / self.scale) + self.zero_point, limits.min, limits.max)
         elif self.scale is not None:
             array = array / self.scale + self.zero_point
-        return np.ascontiguousarray(array, self.dtype)
+        return np.ascontiguousarray(self._filled(array), self.dtype)
+
+    def _filled(self, array: np.ndarray) -> np.ndarray:
+        lengths = [length for length in self.shape if length is not None]
+        count = math.prod(lengths)
+        if len(lengths) < len(self.shape) or array.shape == self.shape or not array.size or count % array.size:
+            return array
+        return np.broadcast_to(array.reshape(-1), (count // array.size, array.size)).reshape(lengths)
 
     def decode(self, array: np.ndarray) -> np.ndarray:
         """Returns the real numbers of what the file gives, `(N, C, H, W)` where they are 4-D."""
@@ -154,6 +165,16 @@ class Preprocessing:
         return 1 if self.channel_order == "gray" else 3
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input, without its batch: `(channels, height_px, width_px)`."""
+        return self.channels, self.height_px, self.width_px
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether inputs are images of this size, prepared here or by the caller."""
+        return True
+
+    @property
     def value_range(self) -> tuple[float, float]:
         """The least and the largest value that a pixel of any channel can become."""
         ends = [
@@ -172,30 +193,6 @@ class Preprocessing:
     def declared(self) -> Preprocessing | None:
         """What a manifest says of it."""
         return self
-
-
-@dataclass(frozen=True)
-class PreparedInputs(Preprocessing):
-    """Inputs that the caller prepares: only their shape is known, and that their values are finite.
-
-    It takes the place of a pre-processing that nobody declared. It makes no input of an image, and manifests do not
-    mention it.
-    """
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """Minus and plus infinity."""
-        return -math.inf, math.inf
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the shape; never that of a declared pre-processing."""
-        return sha256_json({"prepared": [self.channels, self.height_px, self.width_px]})
-
-    @property
-    def declared(self) -> Preprocessing | None:
-        """Nothing."""
-        return None
 
 
 @dataclass(frozen=True)
@@ -257,8 +254,8 @@ class Artifact:
 
     @property
     def size_bytes(self) -> int:
-        """Size of the model file."""
-        return self.path.stat().st_size
+        """Size of the model file, with its weights if they lie in a file of their own."""
+        return sum(path.stat().st_size for path in (self.path, self.weights_path) if path is not None)
 
     @property
     def quantization_facts(self) -> QuantizationFacts:
@@ -268,6 +265,12 @@ class Artifact:
             InputError: `quantization` holds something of another type.
         """
         return _quantization_facts(self.quantization, self.manifest_path)
+
+    @property
+    def weights_path(self) -> Path | None:
+        """Where the weights of a file lie that is too large for its format."""
+        stated = self.quantization_facts.weights_file
+        return None if stated is None else self.path.with_name(stated.file)
 
     @property
     def manifest_path(self) -> Path:
@@ -303,13 +306,21 @@ class Artifact:
         artifact = parse_manifest(manifest, read_json(manifest, dict[str, Any], kind=_KIND, advice=_EXPORT_AGAIN))
         if not artifact.path.is_file():
             raise InputError(f"{manifest}: describes {artifact.path.name}, which is not next to it")
-        found = sha256_file(artifact.path)
-        if found != artifact.digest:
-            raise MismatchError(
-                f"{artifact.path}: is not the file that its manifest describes (SHA-256 {found[:12]}, wanted "
-                f"{artifact.digest[:12]}); it was cut short or changed, export it again"
-            )
+        _require_digest(artifact.path, artifact.digest)
+        if artifact.quantization_facts.weights_file is not None and (weights := artifact.weights_path) is not None:
+            if not weights.is_file():
+                raise InputError(f"{artifact.path}: its weights lie in {weights.name}, which is not next to it")
+            _require_digest(weights, artifact.quantization_facts.weights_file.digest)
         return artifact
+
+
+def _require_digest(path: Path, wanted: str) -> None:
+    found = sha256_file(path)
+    if found != wanted:
+        raise MismatchError(
+            f"{path}: is not the file that its manifest describes (SHA-256 {found[:12]}, wanted {wanted[:12]}); it was "
+            "cut short or changed, export it again"
+        )
 
 
 def manifest_path(path: Path) -> Path:

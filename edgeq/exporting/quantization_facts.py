@@ -35,6 +35,22 @@ class CalibrationCacheFacts:
 
 
 @dataclass(frozen=True)
+class WeightsFile:
+    """The weights of an ONNX file of more than 2 GB, next to it.
+
+    Attributes:
+        file: Its name.
+        digest: Its SHA-256.
+    """
+
+    file: str
+    digest: str
+
+    def __post_init__(self) -> None:
+        require_file_name(self.file)
+
+
+@dataclass(frozen=True)
 class SimulatedBits:
     """Grids that are coarser than those of INT8.
 
@@ -63,6 +79,7 @@ class QuantizationFacts:
         fp16: Where FP16 is used: `in the graph`, or only in the weights.
         calibration_cache: The calibration cache that was written with it.
         simulated_bits: Bits of weights and activations, if they are fewer than 8.
+        weights_file: The file with the weights of one that is too large for its format.
     """
 
     method: str | None = None
@@ -74,6 +91,7 @@ class QuantizationFacts:
     fp16: str | None = None
     calibration_cache: CalibrationCacheFacts | None = None
     simulated_bits: SimulatedBits | None = None
+    weights_file: WeightsFile | None = None
 
 
 def require_file_name(name: str) -> None:

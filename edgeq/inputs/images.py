@@ -16,6 +16,9 @@ from edgeq.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
+ARRAY_SUFFIX = ".npy"
+"""Files of arrays that are ready for a model, in numpy's format."""
+
 # warnings.catch_warnings changes the whole process, so two threads must not be inside it at once.
 _WARNINGS_LOCK = threading.Lock()
 
@@ -24,8 +27,8 @@ def list_images(source: Path, images_dir: Path | None = None) -> list[Path]:
     """Returns the image files that `source` stands for; they are not opened.
 
     Args:
-        source: A folder (searched recursively, sorted by path), a text file with one path a line, or a COCO annotation
-            file (`.json`; its images in the file's order).
+        source: A folder (searched recursively, sorted by path; one without images for `.npy` files), a text file with
+            one path a line, or a COCO annotation file (`.json`; its images in the file's order).
         images_dir: Folder that the paths of a text or annotation file start from; a text file's start from its own
             folder otherwise.
 
@@ -100,6 +103,23 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise InputError(f"{path}: cannot be decoded ({error}); it is truncated or corrupt") from error
 
 
+def read_array(path: Path) -> NDArray[Any]:
+    """Returns the array of a `.npy` file; one of Python objects is refused.
+
+    Raises:
+        InputError: the file is missing, cut short, or holds no array of numbers.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such array file") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as an array ({error}); write it with numpy.save") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: holds several arrays; write each with numpy.save")
+    return array
+
+
 def _rgb(image: Any) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values at 255.
@@ -113,7 +133,9 @@ def _rgb(image: Any) -> NDArray[np.uint8]:
 
 
 def _list_folder(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    found = found or [path for path in files if path.suffix.lower() == ARRAY_SUFFIX]
     if not found:
         raise InputError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return found

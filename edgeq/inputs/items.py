@@ -1,7 +1,9 @@
 """What a model's inputs are made of: image files, or arrays in memory.
 
 Arrays are either images, `(H, W, 3)` uint8, which are pre-processed like those of files, or inputs that are ready:
-`(C, H, W)` or batches `(N, C, H, W)` of floating point, on which only the shape and the values are checked.
+`(C, H, W)` or batches `(N, C, H, W)` of floating point, on which only the shape and the values are checked. A model
+that takes arrays of another rank (`edgeq.exporting.prepared_inputs.PreparedInputs`) gets them with or without a batch
+axis.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Preprocessing
 from edgeq.files import sha256_file
-from edgeq.inputs.images import read_image
+from edgeq.inputs.images import ARRAY_SUFFIX, read_array, read_image
 from edgeq.inputs.preprocessing import FloatArray, Placement, preprocess
 
 Pixels = NDArray[np.uint8]
@@ -28,6 +30,7 @@ T = TypeVar("T")
 
 # Share of the width of the range that pre-processing leads to: an interpolation of the user's own may overshoot a bit.
 _OVERSHOOT = 0.25
+_IMAGE_AXES = 4
 _WANTED = "wanted images (H, W, 3) of uint8, or inputs (C, H, W) or (N, C, H, W) of floating point"
 
 
@@ -79,7 +82,7 @@ class ImageFile:
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
 
-    def read(self) -> Pixels:
+    def read(self) -> Pixels | FloatArray:
         """Returns the image; see `edgeq.inputs.images.read_image`."""
         return read_image(self.path)
 
@@ -99,12 +102,30 @@ class _Array:
         return self.content
 
 
+@dataclass(frozen=True)
+class ArrayFile(ImageFile):
+    """A `.npy` file with one image or one input, as arrays in memory are."""
+
+    def read(self) -> Pixels | FloatArray:
+        """Returns what it holds.
+
+        Raises:
+            InputError: it is no array file, or an array of another kind.
+        """
+        array = read_array(self.path)
+        if _is_image(array):
+            return array
+        if array.dtype.kind != "f" or not array.size:
+            raise InputError(f"{self.path}: is an array {array.shape} of {array.dtype}; {_WANTED}")
+        return _as_float32(array[None])
+
+
 def image_files(paths: Sequence[Path]) -> list[Item]:
-    """Returns an item for each image file."""
-    return [ImageFile(path) for path in paths]
+    """Returns an item for each image file, or `.npy` file."""
+    return [ArrayFile(path) if path.suffix.lower() == ARRAY_SUFFIX else ImageFile(path) for path in paths]
 
 
-def items_of(data: Sequence[str | Path] | Iterable[Any], num: int) -> Items:
+def items_of(data: Sequence[str | Path] | Iterable[Any], num: int, rank: int = 3) -> Items:
     """Returns at most `num` items of what a user gives as images or inputs.
 
     Args:
@@ -112,6 +133,7 @@ def items_of(data: Sequence[str | Path] | Iterable[Any], num: int) -> Items:
             PyTorch on the CPU are arrays, too); or a list of items.
         num: The most items to take: evenly spaced from files, an array, a list or a tuple, which come back as a list;
             the first ones of any other iterable, of which one element at a time is in memory.
+        rank: Axes of one input that is ready: 3 for `(C, H, W)`. Arrays of one axis more are batches.
 
     Raises:
         InputError: `num` is below 1, or an element is of another kind; for an iterable, when its turn comes.
@@ -126,13 +148,13 @@ def items_of(data: Sequence[str | Path] | Iterable[Any], num: int) -> Items:
         return evenly_spaced(image_files([Path(entry) for entry in data]), num)
     if hasattr(data, "__array__"):
         array = _as_array(data, "the data")
-        data = [array] if array.ndim <= 3 else list(array)
+        data = [array] if array.ndim <= rank else list(array)
     if isinstance(data, list | tuple):
-        return evenly_spaced(list(_array_items(data)), num)
+        return evenly_spaced(list(_array_items(data, rank)), num)
     if not isinstance(data, Iterable):
         raise InputError(f"the data is of type {type(data).__name__}; wanted paths, arrays or an iterable of arrays")
     _check_num(num)
-    return islice(_array_items(data, copied=True), num)
+    return islice(_array_items(data, rank, copied=True), num)
 
 
 def _check_num(num: int) -> None:
@@ -172,12 +194,14 @@ def model_input(content: Pixels | FloatArray, spec: Preprocessing, name: str) ->
         )
     if content.dtype == np.uint8:
         return preprocess(cast(Pixels, content), spec)
-    expected = (1, spec.channels, spec.height_px, spec.width_px)
+    expected = (1, *spec.input_shape)
+    if content.shape == (1, *expected):  # a file's array may have the batch axis already
+        content = content[0]
     if content.shape != expected:
-        raise InputError(
-            f"{name}: has shape {content.shape[1:]}, the model takes {expected[1:]}; resize it, or give images "
-            "(H, W, 3) of uint8, which are pre-processed"
-        )
+        advice = "resize it, or give images (H, W, 3) of uint8, which are pre-processed"
+        if len(expected) != _IMAGE_AXES or spec.declared is None:
+            advice = "give arrays of this shape"
+        raise InputError(f"{name}: has shape {content.shape[1:]}, the model takes {expected[1:]}; {advice}")
     least, most = spec.value_range
     margin = _OVERSHOOT * (most - least)
     low, high = float(content.min()), float(content.max())
@@ -188,15 +212,16 @@ def model_input(content: Pixels | FloatArray, spec: Preprocessing, name: str) ->
             f"{name}: has values from {low:.4g} to {high:.4g}, the model's pre-processing leads to {least:.4g} to "
             f"{most:.4g}; scale and normalise it, or give images (H, W, 3) of uint8, which are pre-processed"
         )
-    height, width = expected[2:]
+    height, width = spec.height_px, spec.width_px
     return cast(FloatArray, content), Placement(width, height, width, height, 1.0, 1.0, 0, 0)
 
 
-def _array_items(data: Iterable[Any], *, copied: bool = False) -> Iterator[Item]:
+def _array_items(data: Iterable[Any], rank: int, *, copied: bool = False) -> Iterator[Item]:
     """Yields the items of arrays.
 
     Args:
         data: The arrays.
+        rank: Axes of one input that is ready.
         copied: Whether each is copied: what yields them may fill the same one again while earlier items still wait.
     """
     for number, element in enumerate(_elements(data)):
@@ -205,9 +230,9 @@ def _array_items(data: Iterable[Any], *, copied: bool = False) -> Iterator[Item]
         array = array.copy() if copied else array
         if _is_image(array):
             yield _Array(name, array)
-        elif array.dtype.kind != "f" or array.ndim not in (3, 4) or not array.size:
+        elif array.dtype.kind != "f" or array.ndim not in (rank, rank + 1) or not array.size:
             raise InputError(f"{name}: is an array {array.shape} of {array.dtype}; {_WANTED}")
-        elif array.ndim == 3:
+        elif array.ndim == rank:
             yield _Array(name, _as_float32(array[None]))
         else:
             for row in range(len(array)):

@@ -16,6 +16,14 @@
     antialias = false
     crop_fraction = 0.875           # for crop
 
+    [inputs.scale_factor]           # an input that always gets the same: exported files hold it as a constant
+    value = [[1.0, 1.0]]            # nested lists, or one number for all of its elements
+    shape = [1, 2]                  # the lengths of an input where the model leaves them free
+
+    [inputs.image]                  # the input that takes the images; needed only where its shape does not say enough
+    layout = "NHWC"                 # NCHW or NHWC
+    takes = "images"                # or arrays: .npy files and arrays that are ready, of any shape; no [preprocessing]
+
     [postprocessing]                # left out for a model that is not to be scored
     decoder = "yolox"               # centernet, fastestdet, scored_boxes, yolox, classification, embedding or
                                     # a.module:function
@@ -34,16 +42,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from edgeq.boundary import Integer, parse_toml, read_json, read_text, read_toml
+from edgeq.boundary import Integer, Positive, parse_toml, read_json, read_text, read_toml
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import (
     ChannelOrder,
     CropFraction,
     Factor,
+    Layout,
     Pixels,
     PixelValue,
     Postprocessing,
@@ -51,6 +60,7 @@ from edgeq.exporting.artifact import (
     Resize,
     TensorSpec,
 )
+from edgeq.exporting.graphs.image_input import DeclaredInput, DeclaredInputs
 
 _DATA = files("edgeq") / "data"
 _SIZES = ("height_px", "width_px")
@@ -107,6 +117,19 @@ def load_preset(name_or_toml: str, input_size: tuple[int, int] | None = None) ->
         None if post is None else Postprocessing(post.decoder, post.outputs, post.options),
         _labels(name_or_toml, document.labels),
     )
+
+
+def load_inputs(name_or_toml: str) -> DeclaredInputs:
+    """Returns what a preset says of the inputs of a model.
+
+    Raises:
+        InputError: as `load_preset`.
+    """
+    document = _read(name_or_toml)
+    table, inputs = document.preprocessing, document.inputs
+    declared = {name: DeclaredInput(**msgspec.structs.asdict(each)) for name, each in inputs.items()}
+    size = None if table.height_px is None or table.width_px is None else (table.height_px, table.width_px)
+    return DeclaredInputs(declared, 1 if table.channel_order == "gray" else 3, size)
 
 
 def require_channels(source: str, channels: int, name_or_toml: str, preprocessing: Preprocessing) -> None:
@@ -197,12 +220,31 @@ class _Postprocessing(msgspec.Struct, forbid_unknown_fields=True):
     options: dict[str, Any] = {}
 
 
+class _Input(msgspec.Struct, forbid_unknown_fields=True):
+    """A table [inputs.NAME]."""
+
+    value: Any = None
+    shape: tuple[Positive, ...] | None = None
+    layout: Layout | None = None
+    takes: Literal["images", "arrays"] = "images"
+
+    def __post_init__(self) -> None:
+        if self.value is not None and (self.layout is not None or self.takes != "images"):
+            raise ValueError("it has a value, so it takes no images and no arrays; leave out layout and takes")
+
+
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
     """A preset's file."""
 
     labels: str | tuple[str, ...] = ()
     preprocessing: _Preprocessing = msgspec.field(default_factory=_Preprocessing)
     postprocessing: _Postprocessing | None = None
+    inputs: dict[str, _Input] = {}
+
+    def __post_init__(self) -> None:
+        filled = [name for name, each in self.inputs.items() if each.value is None]
+        if len(filled) > 1:
+            raise ValueError(f"inputs {' and '.join(filled)} have no value; one of them can be filled at every run")
 
 
 def _read(name_or_toml: str) -> _Document:

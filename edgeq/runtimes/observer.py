@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.errors import EngineError
+from edgeq.exporting.graphs.graph import copy_graph
+from edgeq.exporting.graphs.weights import map_weights
 from edgeq.exporting.signal.exact_products import spell_out_products
 from edgeq.runtimes.base import Arrays
 
@@ -35,15 +37,14 @@ class ActivationObserver:
     _subject = "the float graph"
 
     def __init__(self, graph: ir.Model, names: Sequence[str], threads: int | None = None) -> None:
-        import onnx_ir as ir
-
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         inputs = {value.name for value in graph.graph.inputs}
         self._from_inputs = [name for name in names if name in inputs]
         self._computed = [name for name in names if name not in inputs]
-        observed = self._prepare(ir.from_proto(ir.to_proto(graph)))
+        map_weights(graph)  # once for all observers of it
+        observed = self._prepare(copy_graph(graph))
         existing = {value.name for value in observed.graph.outputs}
         values = {value.name: value for node in observed.graph for value in node.outputs}
         observed.graph.outputs.extend(values[name] for name in self._computed if name not in existing)
@@ -52,9 +53,16 @@ class ActivationObserver:
         options.log_severity_level = _LOG_FATAL
         # Threads that spin between two runs would take the cores that count the last run's activations.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        proto, folder = map_weights(observed)
+        if folder is not None:
+            # Of a large model no second copy: it reads the weights where they are, and makes none in its own layout.
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+            options.add_session_config_entry("session.disable_prepacking", "1")
+            # Both keep what they have once taken.
+            options.enable_cpu_mem_arena = options.enable_mem_pattern = False
         try:
             self._session = onnxruntime.InferenceSession(
-                ir.to_proto(observed).SerializeToString(), options, providers=["CPUExecutionProvider"]
+                proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             raise EngineError(f"{self._subject} cannot be run: {error}") from error
@@ -108,6 +116,5 @@ def observe_graph(
     Raises:
         EngineError: ONNX Runtime cannot run the graph.
     """
-    observer = ActivationObserver(model.graph, tensors, threads)
-    image = model.input
+    observer, image = ActivationObserver(model.graph, tensors, threads), model.input
     return lambda array: observer.observe({image.name: image.encode(array)})

@@ -5,26 +5,47 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError, ModelError
-from edgeq.exporting.artifact import PreparedInputs
+from edgeq.exporting.artifact import Layout
 from edgeq.exporting.graphs.graph import read_onnx, specs
+from edgeq.exporting.graphs.image_input import (
+    DeclaredInputs,
+    given_inputs,
+    image_layout,
+    image_lengths,
+    lengths_of,
+    require_inputs,
+)
 from edgeq.exporting.graphs.quantized import quantization_of
+from edgeq.exporting.graphs.weights import file_tensors, map_weights, release
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
+from edgeq.exporting.passes.declared_inputs import input_value
 from edgeq.exporting.passes.order import SIMPLIFYING, reading, run_passes
 from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
-from edgeq.inputs.presets import Labels, Preset, for_input, load_preset, parse_labels, preset_names, require_channels
+from edgeq.exporting.prepared_inputs import PreparedInputs
+from edgeq.inputs.presets import (
+    Labels,
+    Preset,
+    for_input,
+    load_inputs,
+    load_preset,
+    parse_labels,
+    preset_names,
+    require_channels,
+)
 from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
 from edgeq.models.vit_configs import VITS, VitConfig
 from edgeq.sources.formats import ONNX, file_format, source_format
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
     import torch
 
@@ -76,11 +97,13 @@ class OpenedModel:
         model: The float graph with its declarations.
         module: The torch module that it came from, for comparison; `None` for an ONNX file.
         folded: What became of its BatchNormalization nodes.
+        given: Input of the file that is a constant of the graph -> what it always gets.
     """
 
     model: FloatModel
     module: torch.nn.Module | None
     folded: RewriteReport
+    given: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def open_model(request: ModelRequest) -> OpenedModel:
@@ -143,7 +166,7 @@ def require_onnx_for_scales(request: ModelRequest) -> None:
     """Raises `InputError` where scales are to be taken of something else than an ONNX file."""
     if request.take_scales and (request.module is not None or file_format(request.reference) != ONNX):
         raise InputError(
-            f"`take_scales`: {request.reference} is no ONNX file, and takes no scales from one; omit `take_scales`"
+            f"`take_scales`: {request.reference} is not an ONNX file, so it has no scales to take; omit `take_scales`"
         )
 
 
@@ -168,23 +191,62 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     path = Path(request.reference)
     if request.weights is not None:
         raise InputError(f"`weights` {request.weights}: an ONNX file holds its weights already; omit `weights`")
+    preset_name = _require_preset(request, path.name)
+    declared = load_inputs(preset_name)
     graph = read_onnx(path)
-    if request.dynamic_batch and all(value.shape and isinstance(value.shape[0], int) for value in graph.graph.inputs):
-        raise InputError(
-            f"`dynamic_batch`: {path.name} is fixed to the input shape {graph.graph.inputs[0].shape}; omit "
-            "`dynamic_batch`, or export the file with a free batch"
-        )
+    require_inputs(graph, declared.inputs, path.name)
+    given = {
+        str(value.name): input_value(value, declared.inputs[str(value.name)])
+        for value in given_inputs(graph)
+        if value.name in declared.inputs and declared.inputs[str(value.name)].value is not None
+    }
+    if request.dynamic_batch:
+        _require_free_batch(graph, declared, path.name)
     taken = _scales_to_take(request, path.name, graph)
     outputs = [(value.name, value.dtype) for value in graph.graph.outputs]
-    run_passes(graph, reading(request.opset, request.size, dynamic_batch=request.dynamic_batch, taken=taken))
+    passes = reading(request.opset, request.size, dynamic_batch=request.dynamic_batch, taken=taken, declared=declared)
+    run_passes(graph, passes)
     if (found := [(value.name, value.dtype) for value in graph.graph.outputs]) != outputs:
         raise ModelError(f"{path.name}: its outputs {outputs} became {found} on reading; please report the model")
-    channels, size = _static_image(graph)
-    preset_name = _require_preset(request, path.name)
-    preset = load_preset(preset_name, size)
-    require_channels(path.name, channels, preset_name, preset.preprocessing)
-    preset = dataclasses.replace(preset, preprocessing=for_input(specs(graph.graph.inputs)[0], preset.preprocessing))
-    return _assemble(request, path.stem, graph, None, preset, taken)
+    (spec,) = specs(graph.graph.inputs)
+    if declared.filled.takes == "arrays":
+        batched = spec.shape[:1] in ((1,), (None,))
+        preset = load_preset(preset_name, _ANY_SIZE)
+        preset = dataclasses.replace(preset, preprocessing=_arrays(spec.shape[1:] if batched else spec.shape))
+        opened = _assemble(request, path.stem, graph, None, preset, taken=taken)
+    else:
+        layout = image_layout(spec.shape, declared.filled.layout)
+        channels, height, width = image_lengths(spec.name, spec.shape, declared.filled.layout)
+        if height is None or width is None or channels is None:
+            raise ModelError("the model's height and width are free; fix them with `size`")
+        preset = load_preset(preset_name, (height, width))
+        require_channels(path.name, channels, preset_name, preset.preprocessing)
+        preset = dataclasses.replace(preset, preprocessing=for_input(spec, preset.preprocessing))
+        opened = _assemble(request, path.stem, graph, None, preset, layout, taken)
+    return dataclasses.replace(opened, given=given)
+
+
+def _arrays(shape: tuple[int | None, ...]) -> PreparedInputs:
+    """Returns the pre-processing of a model that takes arrays as they are."""
+    return PreparedInputs.of(tuple(length for length in shape if length is not None))
+
+
+def _require_free_batch(graph: ir.Model, declared: DeclaredInputs, name: str) -> None:
+    """Refuses `dynamic_batch` for a graph whose batch is fixed, by its file or by a constant that a preset declares."""
+    for value in given_inputs(graph):
+        shape = lengths_of(value)
+        given = declared.inputs.get(str(value.name))
+        if given is not None and given.value is not None:
+            if shape and shape[0] is None:
+                raise InputError(
+                    f"`dynamic_batch`: the preset gives the input {value.name!r} a value for one image; omit "
+                    "`dynamic_batch`"
+                )
+        elif shape and shape[0] is not None:
+            raise InputError(
+                f"`dynamic_batch`: {name} is fixed to the input shape {value.shape}; omit `dynamic_batch`, or export "
+                "the file with a free batch"
+            )
 
 
 def _scales_to_take(request: ModelRequest, name: str, graph: ir.Model) -> TakenScales | None:
@@ -264,14 +326,19 @@ def _assemble(
     graph: ir.Model,
     module: torch.nn.Module | None,
     preset: Preset,
+    layout: Layout = "NCHW",
     taken: TakenScales | None = None,
 ) -> OpenedModel:
+    lying = file_tensors(graph)
     reports = run_passes(graph, SIMPLIFYING)
     for rewrite, report in reports.items():
         for node, reason in report.left.items():
             _log.debug("%s: %s is left as it is: %s", rewrite, node, reason)
     labels = preset.labels if request.labels is None else parse_labels(request.labels)
-    model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels, taken)
+    map_weights(graph)
+    for tensor in lying:
+        release(tensor)  # replaced ones live on for a while
+    model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels, layout, taken)
     return OpenedModel(model, module, reports[fold_batchnorm.__name__])
 
 
@@ -323,18 +390,3 @@ def parse_size(text: str, source: str = "`size`") -> ImageSize:
     if match is None:
         raise InputError(f"{source} {text!r}: wanted height x width in pixels, for example 320x416")
     return int(match[1]), int(match[2] or match[1])
-
-
-def _static_image(graph: ir.Model) -> tuple[int, ImageSize]:
-    """Returns how many channels the graph's image has, and its size."""
-    inputs = specs(graph.graph.inputs)
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[1] not in (1, 3):
-        raise ModelError(
-            f"the model's inputs are {[(spec.name, spec.shape) for spec in inputs]}; edgeq wants one image "
-            "(N, 3, H, W), or (N, 1, H, W) of gray ones"
-        )
-    channels, height, width = inputs[0].shape[1:]
-    if height is None or width is None:
-        raise ModelError("the model's height and width are free; fix them with `size`")
-    assert channels is not None  # noqa: S101 - checked above
-    return channels, (height, width)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -24,9 +25,10 @@ import numpy as np
 import edgeq.errors
 from edgeq.boundary import parse_json
 from edgeq.errors import EdgeqError, InputError, ModelError
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.artifact import Layout, TensorSpec
 from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.graphs.graph import read_onnx, save_onnx
+from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors, require_builtin
 from edgeq.exporting.tflite.layers import QUANTIZER_SUFFIXES
 from edgeq.exporting.tflite.writer import TfliteModel, tensor_spec
@@ -75,9 +77,8 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
             reference=request.reference,
             weights=None if request.weights is None else str(request.weights),
             onnx=None if onnx is None else str(onnx),
-            channels=model.preprocessing.channels,
-            height_px=model.preprocessing.height_px,
-            width_px=model.preprocessing.width_px,
+            shape=_example_shape(model),
+            layout=model.layout,
             input=str(graph.graph.inputs[0].name),
             takes_bytes=model.input.dtype == "uint8",
             outputs=[str(value.name) for value in graph.graph.outputs],
@@ -89,6 +90,10 @@ def convert(request: ModelRequest, opened: OpenedModel) -> TfliteModel:
         model.name, content, model.preprocessing, model.postprocessing, model.labels, source_digest=model.digest
     )
     inputs, outputs = (_as_tflite(specs) for specs in model.ends)
+    count, *image = _example_shape(model)
+    if model.preprocessing.takes_images:
+        channels, *sides = image
+        inputs = [dataclasses.replace(spec, shape=(count, *sides, channels)) for spec in inputs]
     require_same_ends(f"{model.name}.tflite", ((file.input,), file.outputs), (inputs, outputs))
     return file
 
@@ -101,6 +106,13 @@ def _as_tflite(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
         shape = (spec.shape[0], *spec.shape[2:], spec.shape[1]) if len(spec.shape) == 4 else spec.shape
         found.append(dataclasses.replace(spec, dtype=dtype, shape=shape))
     return found
+
+
+def _example_shape(model: FloatModel) -> list[int]:
+    """Returns the shape of what the converted module takes: a batch `(N, C, H, W)`, or prepared arrays as they are."""
+    image = model.preprocessing.input_shape
+    lengths = [length or 1 for length in model.input.shape]
+    return [math.prod(lengths) // math.prod(image), *image] if model.preprocessing.takes_images else lengths
 
 
 def open_tflite(request: ModelRequest) -> TfliteModel:
@@ -168,9 +180,8 @@ class Conversion(msgspec.Struct):
     reference: str
     weights: str | None
     onnx: str | None
-    channels: int
-    height_px: int
-    width_px: int
+    shape: list[int]
+    layout: Layout
     input: str
     takes_bytes: bool
     outputs: list[str]
@@ -263,10 +274,9 @@ def _converted(job: Conversion) -> bytes:
     from edgeq.models.outputs import tensor_outputs
     from edgeq.models.zoo import load_model
 
-    dtype = torch.uint8 if job.takes_bytes else torch.float32
-    example = torch.zeros(1, job.channels, job.height_px, job.width_px, dtype=dtype)
+    example = torch.zeros(*job.shape, dtype=torch.uint8 if job.takes_bytes else torch.float32)
     if job.onnx is not None:
-        module = onnx_to_torch(read_onnx(Path(job.onnx)))
+        module = onnx_to_torch(read_onnx(Path(job.onnx)), job.layout)
     else:
         module = load_model(job.reference, None if job.weights is None else Path(job.weights))
         if not is_zoo_name(job.reference):

@@ -43,6 +43,8 @@ from edgeq.targets import Target, get_target
 from edgeq.tasks import find_decoder
 from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
 
+_EXAMPLE_SEED = 1
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -157,17 +159,18 @@ class _Export:
         """Writes the files of a torch model or an ONNX file."""
         opened = open_model(self.request)
         model = opened.model
+        example = self._example(model)
         self._check_graph(model)
         if self.options.rescale is not None:
             self._rescale_channels(model, self.options.rescale)
         kept = self._kept(model, formats)  # tells of a wrong `keep` before the long work
-        inputs, placement = real_inputs(model.preprocessing, self.calibration, self._example)
+        inputs, placement = real_inputs(model.preprocessing, self.calibration, example)
         reference = reference_outputs(opened, self.request, inputs)
         _check_decoder([str(value.name) for value in model.graph.graph.outputs], model, reference, placement)
         own = {each.name: each.function("convert")(self.request, opened) for each in formats if each.has_own_form}
         ranges, path = self._ranges(model)
         jobs = {each.name: self._job(model, kept, ranges, own.get(each.name), inputs) for each in formats}
-        check = _Check(inputs, reference, output_groups(model.graph), self._measure(model.preprocessing))
+        check = _Check(inputs, reference, output_groups(model.graph), self._measure(model.preprocessing, example))
         files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
         return ExportResult(model, len(opened.folded.done), dict(opened.folded.left), tuple(files), path)
 
@@ -193,11 +196,14 @@ class _Export:
         if self.options.int8_deconv and not any(node.op_type == "ConvTranspose" for node in model.graph.graph):
             raise InputError("`int8_deconv`: the model has no ConvTranspose; omit `int8_deconv`")
 
-    @property
-    def _example(self) -> np.ndarray | None:
-        """An input of a model for which no image can be drawn, because no preset says how it takes them."""
-        module = self.request.module
-        return None if module is None or self.request.preset is not None else module.example.numpy()
+    def _example(self, model: FloatModel) -> np.ndarray | None:
+        """Returns an input of a model for which no image can be drawn, because nothing says how it takes them."""
+        if model.preprocessing.declared is not None:
+            return None
+        if self.request.module is not None:
+            return self.request.module.example.numpy()
+        shape = (1, *model.preprocessing.input_shape)
+        return np.random.default_rng(_EXAMPLE_SEED).standard_normal(shape).astype(np.float32)
 
     def _rescale_channels(self, model: FloatModel, method: str) -> None:
         source = self.calibration
@@ -244,8 +250,8 @@ class _Export:
         )  # fmt: skip
         return FileJob(converted, self.target, self.out, self.options, known, kept_operators=operators)
 
-    def _measure(self, preprocessing: Preprocessing) -> Callable[..., Signal | None]:
-        images = ComparedImages(preprocessing, self.calibration, self._example)
+    def _measure(self, preprocessing: Preprocessing, example: np.ndarray | None = None) -> Callable[..., Signal | None]:
+        images = ComparedImages(preprocessing, self.calibration, example)
         return partial(measure, target=self.target, images=images, threads=self.threads)
 
     def _write(self, file_format: FileFormat, job: FileJob, check: _Check) -> list[Exported]:
@@ -286,6 +292,8 @@ class _Check:
             cache = artifact.quantization.get("calibration_cache")
             if cache is not None:
                 artifact.path.with_name(cache["file"]).unlink()
+            if (weights := artifact.weights_path) is not None:
+                weights.unlink()
             raise
 
 

@@ -87,9 +87,9 @@ def test_vit_sensitivity(study, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def speed(tmp_path_factory) -> Path:
-    peers = vit_speed.PEERS if HAS_NNCF else {}
-    return vit_speed.run("vit_fashionmnist", tmp_path_factory.mktemp("speed"), peers=peers, images=2, sampling=BRIEF)
+def speed(weights, tmp_path_factory) -> Path:
+    peers, folder = vit_speed.PEERS if HAS_NNCF else {}, tmp_path_factory.mktemp("speed")
+    return vit_speed.run("vit_fashionmnist", folder, weights=weights, peers=peers, images=2, sampling=BRIEF)
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])

@@ -243,8 +243,17 @@ def test_models_with_large_maps_are_compared_on_fewer_images(exported, source, m
     assert (signal.images, signal.how.endswith(", 2 calibration images")) == (2, True)
 
 
-def test_a_ranges_file_has_no_images(exported):
-    images = ComparedImages(exported.model.preprocessing, CalibrationSource(exported.ranges_path))
+def test_ranges_have_the_inputs_that_were_kept_with_them(exported, tmp_path):
+    spec, ranges = exported.model.preprocessing, Ranges.load(exported.ranges_path)
+    images = ComparedImages(spec, CalibrationSource(exported.ranges_path))
+    assert (images.kind, len(images.inputs)) == ("calibration", 8)
+    np.testing.assert_array_equal(images.inputs[3], ranges.samples[3].array())
+    in_memory = ComparedImages(spec, CalibrationSource(ranges))
+    np.testing.assert_array_equal(in_memory.inputs[3], images.inputs[3])
+    other = ComparedImages(dataclasses.replace(spec, height_px=32), CalibrationSource(ranges))
+    assert (other.kind, len(other.inputs)) == ("drawn", 2)
+    dataclasses.replace(ranges, samples=()).save(tmp_path / "bare.json")
+    images = ComparedImages(spec, CalibrationSource(tmp_path / "bare.json"))
     assert (images.kind, len(images.inputs)) == ("drawn", 2)
 
 

@@ -9,15 +9,18 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.exporting.graphs.end_specs import end_specs
 from edgeq.exporting.graphs.quantized import quantization_of
 from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.dequantize import dequantize
 from edgeq.exporting.passes.real_tensors import TakenScales
+from edgeq.inputs import items_of
 from edgeq.sources.artifact_file import open_artifact
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import get_target
+from edgeq.tasks.detection.shapes import draw_image
 from edgeq.verbs.export import export_model
 from tests.exporting import nets
 
@@ -291,6 +294,12 @@ def test_a_cache_holds_the_scales_too(tmp_path):
     assert scales["x"] == pytest.approx(STEP) and scales["r"] == pytest.approx(1 / 40)
 
 
+def test_ranges_from_two_places_are_refused(tmp_path):
+    calibration = CalibrationSource(list(items_of([draw_image(1, 0).pixels], 1)))
+    with pytest.raises(InputError, match="`calib`: with `take_scales` the ranges are those of the model's file"):
+        export_model(_request(_save(tmp_path, TORCH)), "x86", ["int8"], tmp_path / "out", calibration=calibration)
+
+
 def test_a_layer_without_a_scale_stays_in_float(tmp_path):
     (file,) = export_model(_request(_save(tmp_path, TENSORRT)), "x86", ["int8"], tmp_path / "out").files
     reasons = file.artifact.quantization["float_nodes"]
@@ -336,7 +345,7 @@ def test_what_has_no_scales_to_take_says_so(tmp_path):
     plain: tuple[str, dict[str, np.ndarray]] = ("g (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = Relu(x) }", {})
     with pytest.raises(InputError, match=r"`take_scales`: net\.onnx computes in float"):
         open_model(_request(_save(tmp_path, plain)))
-    with pytest.raises(InputError, match=r"`take_scales`: .* is no ONNX file"):
+    with pytest.raises(InputError, match=r"`take_scales`: .* is not an ONNX file"):
         export_model(ModelRequest("resnet18", take_scales=True), "x86", ["fp32"], tmp_path / "out")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.errors import ModelError
-from edgeq.exporting.graphs.graph import opset_of
+from edgeq.exporting.graphs.graph import opset_of, read_onnx
 from edgeq.exporting.passes.order import reading, run_passes
 from tests.exporting import nets
 
@@ -147,6 +147,23 @@ def test_weights_among_the_inputs_are_constants():
     run_passes(model, reading(18, (6, 7)))
     assert [value.name for value in model.graph.inputs] == ["x"]
     np.testing.assert_array_equal(nets.run(model, nets.normal(2, 1, 3, 6, 7))[0], wanted)
+
+
+@pytest.mark.parametrize(("of_nodes", "of_file"), [("", "ai.onnx"), ("ai.onnx", "ai.onnx"), ("ai.onnx", "")])
+def test_the_default_domain_may_be_written_out(of_nodes, of_file, tmp_path):
+    text = """g (float[1,6] x) => (float[1,6] y) {
+        s = ReduceSum<axes=[0,1], keepdims=0>(x) zero = Sub(s, s) big = Greater(s, zero)
+        y = If(big) <then_branch = t () => (float[1,6] u) { u = Clip<max=0.5>(x) },
+                     else_branch = e () => (float[1,6] v) { v = Abs(x) }>
+    }"""
+    proto = ir.to_proto(nets.parse(text, opset=9))
+    wanted = nets.run(ir.from_proto(proto), nets.normal(1, 1, 6))[0]
+    branches = [each.g for node in proto.graph.node for each in node.attribute if each.g.node]
+    for node in (node for graph in (proto.graph, *branches) for node in graph.node):
+        node.domain = of_nodes
+    proto.opset_import[0].domain = of_file
+    onnx.save(proto, tmp_path / "net.onnx")
+    np.testing.assert_array_equal(nets.run(raised(read_onnx(tmp_path / "net.onnx")), nets.normal(1, 1, 6))[0], wanted)
 
 
 @pytest.mark.parametrize("opset", [1, 6])

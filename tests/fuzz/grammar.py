@@ -147,7 +147,8 @@ def _step(b: Builder, makers: Collection[Maker]) -> list[str]:
     usable = [value for value in b.computed if value.kind != TensorProto.UNDEFINED and 1 <= value.rank <= 5]
     # Mostly what came last, so that graphs are deep; else a branch.
     x = usable[-1] if b.chance(65) or len(usable) < 2 else b.pick(usable)
-    takes = {TensorProto.FLOAT: "float", TensorProto.BOOL: "bool", TensorProto.INT64: "integer"}.get(x.kind)
+    kinds: dict[int, str] = {TensorProto.FLOAT: "float", TensorProto.BOOL: "bool", TensorProto.INT64: "integer"}
+    takes = kinds.get(x.kind)
     fitting = [maker for maker in makers if maker.takes == takes for _ in range(maker.weight)]
     if not fitting:
         return []

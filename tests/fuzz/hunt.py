@@ -66,7 +66,8 @@ def operators_of(model: onnx.ModelProto) -> Counter[str]:
 
 def key_of(subject: Subject) -> bytes:
     """Returns what two models have in common that are exported in the same way."""
-    return subject.model.SerializeToString() + bytes([subject.seed, subject.keeps_batch])
+    content: bytes = subject.model.SerializeToString()
+    return content + bytes([subject.seed, subject.keeps_batch])
 
 
 def size_of(subject: Subject) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -244,8 +245,9 @@ WEIGHT = np.full((4, 3, 1, 1), 0.5)
 
 def test_free_height_and_width_are_given_by_size(tmp_path):
     request = save_net(tmp_path / "free.onnx", FREE, w=WEIGHT)
-    with pytest.raises(ModelError, match=r"free shape .* with `size` HxW"):
-        open_model(request)
+    with pytest.raises(ModelError, match=r"x \(\?, 3, \?, \?\) has free lengths; .* with `size` HxW"):
+        open_model(dataclasses.replace(request, preset="centernet"))
+    assert open_model(request).model.input.shape == (1, 3, 224, 224)  # as the preset says
     model = open_model(dataclasses.replace(request, size=(32, 48))).model
     assert [tuple(value.shape or ()) for value in (*model.graph.graph.inputs, *model.graph.graph.outputs)] == [
         (1, 3, 32, 48),
@@ -257,16 +259,16 @@ def test_free_height_and_width_are_given_by_size(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "message"),
     [
-        "net (float[1,4,8,8] x) => (float[1,4,8,8] y) { y = Relu(x) }",
-        "net (float[1,8] x) => (float[1,8] y) { y = Relu(x) }",
-        "net (float[1,3,8,8] a, float[1,3,8,8] b) => (float[1,3,8,8] y) { y = Add(a, b) }",
+        ("net (float[1,4,8,8] x) => (float[1,4,8,8] y) { y = Relu(x) }", "x (1, 4, 8, 8) takes no image"),
+        ("net (float[1,8] x) => (float[1,8] y) { y = Relu(x) }", "x (1, 8) takes no image"),
+        ("net (float[1,3,8,8] a, float[1,3,8,8] b) => (float[1,3,8,8] y) { y = Add(a, b) }", "takes 2 inputs (a (1,"),
     ],
     ids=["four channels", "no image", "two images"],
 )
-def test_models_of_something_else_than_one_image_are_refused(tmp_path, text):
-    with pytest.raises(ModelError, match=r"edgeq wants one image \(N, 3, H, W\)"):
+def test_models_of_something_else_than_one_image_are_refused(tmp_path, text, message):
+    with pytest.raises(ModelError, match=re.escape(message)):
         open_model(save_net(tmp_path / "other.onnx", text))
 
 
@@ -319,7 +321,7 @@ def test_an_operator_that_nothing_runs_is_one_error(tmp_path):
     text = "net (float[1,3,8,8] x) => (float[1,3,8,8] y) { y = my.domain.Magic(x) }"
     model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17, "my.domain" : 1]> {text}')
     onnx.save(model, tmp_path / "magic.onnx")
-    with pytest.raises(EdgeqError, match=r"onnxruntime cannot run it, so nothing can be compared: .*Magic"):
+    with pytest.raises(EdgeqError, match=r"ONNX Runtime does not know its operator my\.domain:Magic, "):
         export_model(ModelRequest(str(tmp_path / "magic.onnx"), preset="imagenet"), "x86", ["fp32"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

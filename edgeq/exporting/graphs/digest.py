@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.exporting.graphs.graph import constant, specs
+from edgeq.exporting.graphs.weights import release
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -81,6 +82,8 @@ def _of_value(value: ir.Value | None, values: dict[int, bytes]) -> bytes:
     if id(value) not in values:
         array = constant(value)
         values[id(value)] = _combined("outside", value.name or "") if array is None else _of_array(array)
+        del array
+        release(value.const_value)
     return values[id(value)]
 
 

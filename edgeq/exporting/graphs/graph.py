@@ -12,14 +12,25 @@ import numpy as np
 
 from edgeq.errors import InputError, MissingDependencyError, ModelError
 from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.graphs.onnx_file import (
+    data_path,
+    load_skeleton,
+    load_small,
+    require_data,
+    without_data,
+    write_large,
+)
+from edgeq.exporting.graphs.weights import to_skeleton
 from edgeq.files import atomic_path
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
 MIN_OPSET = 13
 """First opset whose QuantizeLinear has an axis, which per-channel weights need."""
 
+_LONG_NAME = "ai.onnx"
 _DEPRECATED = "is deprecated in domain_version"
 
 WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
@@ -39,10 +50,10 @@ def require_onnx(purpose: str) -> None:
 
 
 def read_onnx(path: Path) -> ir.Model:
-    """Returns the checked model of an `.onnx` file.
+    """Returns the checked model of an `.onnx` file; large tensors stay in the file until they are asked for.
 
     Raises:
-        InputError: the file is missing, cut short or not ONNX.
+        InputError: the file is missing, cut short or not ONNX, or its weights are not where it says.
         ModelError: the model has no graph that edgeq can work on.
     """
     require_onnx("reading an ONNX file")
@@ -53,9 +64,10 @@ def read_onnx(path: Path) -> ir.Model:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected an ONNX model")
     try:
-        proto = onnx.load(path)
+        proto = load_skeleton(path)
+        _use_default_domain(proto)
         try:
-            onnx.checker.check_model(proto)
+            onnx.checker.check_model(without_data(proto))
         except onnx.checker.ValidationError as error:
             if _DEPRECATED not in str(error):  # the passes replace such operators, or name them
                 raise
@@ -63,7 +75,33 @@ def read_onnx(path: Path) -> ir.Model:
         raise InputError(f"{path}: is not a valid ONNX model ({first_line(error)}); is the file complete?") from error
     if not proto.graph.node:
         raise ModelError(f"{path}: the model has no nodes")
-    return ir.from_proto(proto)
+    require_data(proto, path)
+    load_small(proto, path.parent)
+    model = ir.from_proto(proto)
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    return model
+
+
+def copy_graph(model: ir.Model) -> ir.Model:
+    """Returns a copy that a pass may change; both read the same large tensors, which nothing writes to."""
+    import onnx_ir as ir
+
+    proto, tensors = to_skeleton(model)
+    copy = ir.from_proto(proto)
+    for name, tensor in tensors.items():
+        copy.graph.initializers[name].const_value = tensor
+    return copy
+
+
+def _use_default_domain(proto: onnx.ModelProto) -> None:
+    """Gives ONNX's own operators the domain "", in place: "ai.onnx" means the same."""
+    graphs = [proto.graph, *proto.functions]
+    while graphs:
+        for node in graphs.pop().node:
+            node.domain = "" if node.domain == _LONG_NAME else node.domain
+            graphs += [graph for each in node.attribute for graph in (each.g, *each.graphs) if graph.node]
+    for opset in (each for owner in (proto, *proto.functions) for each in owner.opset_import):
+        opset.domain = "" if opset.domain == _LONG_NAME else opset.domain
 
 
 def opset_of(model: ir.Model) -> int:
@@ -198,23 +236,25 @@ def new_initializer(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
-def save_onnx(model: ir.Model, path: Path) -> None:
-    """Writes the model to `path`, whole or not at all.
+def save_onnx(model: ir.Model, path: Path) -> Path | None:
+    """Writes the model to `path`, whole or not at all, and returns the file of its weights if they lie beside it.
 
     Raises:
         InputError: the file cannot be written.
         ModelError: the graph is not valid ONNX.
     """
     import onnx
-    import onnx_ir as ir
 
-    proto = ir.to_proto(model)
+    proto, tensors = to_skeleton(model, data_path(path).name)
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(without_data(proto))
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{path.name}: the graph to write is not valid ONNX ({first_line(error)})") from error
+    if tensors:
+        return write_large(proto, tensors, path)
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
+    return None
 
 
 def first_line(error: BaseException) -> str:

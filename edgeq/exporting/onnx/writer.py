@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ import numpy as np
 
 import edgeq
 from edgeq.calibrators.ranges import Provenance, Ranges
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Layout, Postprocessing, Preprocessing, TensorSpec
 from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.graphs.digest import graph_digest
 from edgeq.exporting.graphs.end_specs import Ends, end_specs
-from edgeq.exporting.graphs.graph import new_initializer, save_onnx
+from edgeq.exporting.graphs.graph import copy_graph, new_initializer, save_onnx
 from edgeq.exporting.graphs.names import keeps_names
+from edgeq.exporting.graphs.weights import release_weights
 from edgeq.exporting.jobs import Companion, PlannedModel
 from edgeq.exporting.onnx.dynamic import insert_dynamic
 from edgeq.exporting.onnx.qdq import insert_qdq
@@ -31,7 +33,7 @@ from edgeq.exporting.planning.known_ranges import keep_without_ranges
 from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_plan
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
-from edgeq.files import sha256_json
+from edgeq.files import sha256_file, sha256_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +59,7 @@ class FloatModel:
         preprocessing: From image file to input.
         postprocessing: From outputs to detections.
         labels: Class names by class index.
+        layout: Where the input has its channels.
         taken: The scales of the quantized file that the graph was made of, if it was.
         format: Name of the format that it is.
     """
@@ -68,6 +71,7 @@ class FloatModel:
     preprocessing: Preprocessing
     postprocessing: Postprocessing | None = None
     labels: tuple[str, ...] = ()
+    layout: Layout = "NCHW"
     taken: TakenScales | None = None
 
     @property
@@ -83,7 +87,7 @@ class FloatModel:
     @property
     def ends(self) -> Ends:
         """Inputs and outputs."""
-        return end_specs(self.graph)
+        return _ends(self.graph, self.layout)
 
     def taken_ranges(self) -> Ranges | None:
         """Returns the ranges of the quantized file that the graph was made of; `None` if it was not."""
@@ -95,9 +99,7 @@ class FloatModel:
 
     def copy_graph(self) -> ir.Model:
         """Returns a copy that a pass may change."""
-        import onnx_ir as ir
-
-        return ir.from_proto(ir.to_proto(self.graph))
+        return copy_graph(self.graph)
 
 
 def engine_graph(model: FloatModel, target: Target) -> ir.Model:
@@ -218,6 +220,7 @@ def plan_int8(
     selection = select_layers(graph, target.rules, kept, vit_plan).with_bits(*bits)
     scales = model.taken.weights if model.taken is not None and ranges.method == TAKEN else {}
     plan = make_plan(graph, selection, ranges, target.rules, weight_scales=scales)
+    release_weights(graph)
     transformer = selection.transformer
     for name in transformer.unknown:
         _log.warning("%s belongs to an attention that edgeq does not know; its products stay in float", name)
@@ -262,9 +265,10 @@ def write_artifact(
     """
     path = folder / f"{model.name}.{target.name}.{precision}.onnx"
     graph.producer_name, graph.producer_version = "edgeq", edgeq.__version__
-    inputs, outputs = end_specs(graph)
+    inputs, outputs = _ends(graph, model.layout)
     require_same_ends(path.name, (inputs, outputs), model.ends)
-    save_onnx(graph, path)
+    if (beside := save_onnx(graph, path)) is not None:
+        quantization = {**quantization, "weights_file": {"file": beside.name, "digest": sha256_file(beside)}}
     artifact = Artifact(
         path=path,
         format="onnx",
@@ -280,6 +284,11 @@ def write_artifact(
         tools={"edgeq": edgeq.__version__} | {name: version(name) for name in ("onnx", "onnx-ir")},
     )
     return artifact.save()
+
+
+def _ends(graph: ir.Model, layout: Layout) -> Ends:
+    inputs, outputs = end_specs(graph)
+    return tuple(dataclasses.replace(spec, layout=layout) for spec in inputs), outputs
 
 
 @keeps_names

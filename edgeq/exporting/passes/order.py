@@ -17,12 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from edgeq.exporting.graphs.image_input import DeclaredInputs
 from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
+from edgeq.exporting.passes.captures import isolate_captures
 from edgeq.exporting.passes.cleaning import clean, drop_constant_inputs
 from edgeq.exporting.passes.computed_constants import fold_computed_constants
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
+from edgeq.exporting.passes.declared_inputs import declare_inputs
 from edgeq.exporting.passes.dequantize import dequantize
 from edgeq.exporting.passes.float32 import compute_in_float32
 from edgeq.exporting.passes.gelu import fuse_gelu
@@ -35,7 +38,7 @@ from edgeq.exporting.passes.packed_projection import split_projections
 from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.passes.shape_arithmetic import fold_shape_arithmetic
-from edgeq.exporting.passes.sizes import make_static, set_input_size
+from edgeq.exporting.passes.sizes import make_static, open_dimensions, set_input_size
 from edgeq.exporting.passes.token_selection import move_selections_up
 
 if TYPE_CHECKING:
@@ -87,6 +90,7 @@ def reading(
     size: tuple[int, int] | None = None,
     *,
     dynamic_batch: bool = False,
+    declared: DeclaredInputs | None = None,
     taken: TakenScales | None = None,
 ) -> tuple[GraphPass, ...]:
     """Returns the passes that bring a graph as somebody wrote it into the form that edgeq works on.
@@ -95,9 +99,10 @@ def reading(
         opset: ONNX opset wanted.
         size: Height and width in pixels for an image input that leaves them free.
         dynamic_batch: Whether a free batch dimension stays free.
+        declared: What a preset says of the inputs.
         taken: Gets the scales of a quantized graph, which becomes one of real numbers.
     """
-    sizes = [] if size is None else [GraphPass(functools.partial(set_input_size, height_px=size[0], width_px=size[1]))]
+    inputs = [GraphPass(open_dimensions), *_declared(declared or DeclaredInputs(), size)]
     static = [] if dynamic_batch else [GraphPass(make_static, leaves=frozenset({"static"}))]
     # Rules for old operators come first: `clean` computes constants by the newest definitions.
     old = GraphPass(functools.partial(raise_opset, opset=opset))
@@ -113,7 +118,27 @@ def reading(
     real = [] if taken is None else [GraphPass(functools.partial(dequantize, taken=taken), needs=_TIDY)]
     # Before operators are lowered: older ones take fewer types.
     single = GraphPass(compute_in_float32, _TIDY, frozenset({"float32"}))
-    return (GraphPass(drop_constant_inputs), *sizes, *static, old, tidy, *real, folded, single, new, tidy)
+    apart = GraphPass(isolate_captures, needs=_TIDY)
+    return (GraphPass(drop_constant_inputs), *inputs, *static, old, tidy, *real, folded, single, new, tidy, apart)
+
+
+def _declared(declared: DeclaredInputs, size: tuple[int, int] | None) -> list[GraphPass]:
+    """Returns the passes for what is known of the inputs besides the graph."""
+    passes = []
+    if declared.inputs:
+        passes.append(GraphPass(functools.partial(declare_inputs, declared=declared.inputs)))
+    chosen = size or declared.size
+    if chosen is not None and (size is not None or declared.filled.takes == "images"):
+        sizing = functools.partial(
+            set_input_size,
+            height_px=chosen[0],
+            width_px=chosen[1],
+            channels=declared.channels,
+            layout=declared.filled.layout,
+            only_free=size is None,
+        )
+        passes.append(GraphPass(sizing))
+    return passes
 
 
 SIMPLIFYING = (

@@ -15,6 +15,7 @@ from edgeq.calibrators.grid import Grid, Range
 from edgeq.errors import MismatchError
 from edgeq.exporting.graphs.graph import constant, data_inputs, weight_of
 from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, RESHAPES, ends_of, moved_from, moved_inputs, moves_values
+from edgeq.exporting.graphs.weights import release
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.selection import Selection, activation_behind, layers_before_functions
 from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
@@ -203,6 +204,8 @@ def _quantized_weights(
             quantized = quantized.rescaled(weight, scale_for_bias(quantized.scale, quantized.dead, bias, step))
             biases[name] = quantize_bias(bias, quantized.scale, step)
         weights[name] = quantized
+        del weight
+        release(node.inputs[1].const_value if node.inputs[1] is not None else None)
     return weights, biases
 
 

@@ -5,7 +5,7 @@ Rules, by number:
 1. A node of an operator of `Rules.schemes` with a constant weight runs in INT8; a residual Add does where a quantized
    layer feeds it.
 2. The last convolutions before the graph's outputs, and everything behind them, stay in float: a detector's heatmap,
-   sizes and offsets are read as they are, and cost next to nothing.
+   sizes and offsets are read as they are, and cost next to nothing. So are those before a NonMaxSuppression or a TopK.
 3. Nodes that the user or the plan for transformers keeps (`edgeq.exporting.planning.keep`) stay in float.
 4. Every input of an INT8 node that is computed from the image gets a Q/DQ pair, one per tensor, shared by all its
    readers. What is computed from shapes or constants alone gets none.
@@ -33,10 +33,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
+from edgeq.exporting.graphs.choices import CHOOSES
 from edgeq.exporting.graphs.data_flow import image_values, is_float
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, weight_of
 from edgeq.exporting.graphs.linear import linear_of, without_channels
 from edgeq.exporting.graphs.moves import MOVES_VALUES, moved_inputs, moves_values
+from edgeq.exporting.graphs.subgraphs import captures, has_subgraphs
 from edgeq.exporting.graphs.transformer import Transformer, find_transformer
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.keep import Kept, VitPlan, embeds_patches, resolve_keep
@@ -58,10 +60,13 @@ FUSED_HEADS, FUSED_TOKENS = (16, 32, 64), 512
 """Sizes of heads, and most tokens, that TensorRT's fused INT8 attention takes."""
 
 _BEHIND_HEADS = MOVES_VALUES | {
+    "GatherElements",
+    "GatherND",
     "Sigmoid",
     "Softmax",
     "Cast",
     "Identity",
+    "QuantizeLinear",
     "Relu",
     "Clip",
     "Exp",
@@ -72,6 +77,12 @@ _BEHIND_HEADS = MOVES_VALUES | {
     "Add",
     "HardSigmoid",
 }
+
+_BEFORE_CHOICES = CHOOSES | _BEHIND_HEADS | {
+    "Identity", "Cast", "ReduceMax", "Greater", "GreaterOrEqual", "Less",
+    "LessOrEqual", "Equal", "And", "Or", "Not", "Where", "Min", "Max", "Mod", "Floor", "Neg", "Pow", "Sqrt", "Tile",
+    "ScatterND", "ScatterElements", "Compress",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -321,22 +332,30 @@ def _origin(value: ir.Value, rules: Rules) -> ir.Node | None:
 
 
 def _head_nodes(model: ir.Model) -> frozenset[int]:
-    """Returns the last convolutions before each output, walking back over what may stand behind a head (rule 2)."""
+    """Returns the last convolutions before each output, walking back over what may stand behind a head (rule 2).
+
+    Where the graph chooses detections itself, with a NonMaxSuppression, a TopK or a loop, boxes and scores are computed
+    with before that: then operators of such arithmetic may stand behind a head too.
+    """
     found: set[int] = set()
-    seen: set[int] = set()
-    pending = [value.producer() for value in model.graph.outputs]
+    seen: set[tuple[int, bool]] = set()
+    pending = [(value.producer(), False) for value in model.graph.outputs]
     while pending:
-        node = pending.pop()
-        if node is None or id(node) in seen:
+        node, chosen = pending.pop()
+        if node is None or (id(node), chosen) in seen:
             continue
-        seen.add(id(node))
+        seen.add((id(node), chosen))
         if node.op_type in ("Conv", "ConvTranspose"):
             found.add(id(node))
             continue
+        chosen = chosen or node.op_type in CHOOSES or has_subgraphs(node)
         inputs = data_inputs(node)
         # A sum of two maps is a residual block: what stands before it is the backbone, no head.
-        if node.op_type in _BEHIND_HEADS and not (node.op_type == "Add" and len(inputs) > 1):
-            pending += [value.producer() for value in inputs]
+        passed = node.op_type in _BEHIND_HEADS and not (node.op_type == "Add" and len(inputs) > 1)
+        if passed or (chosen and (node.op_type in _BEFORE_CHOICES or has_subgraphs(node))):
+            inside = captures(node, model.graph)
+            inputs += [each.value for each in inside if each.reader.op_type in _BEFORE_CHOICES]
+            pending += [(value.producer(), chosen) for value in inputs]
     return frozenset(found)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.exporting.graphs.channels import move
+from edgeq.exporting.graphs.choices import chosen_outputs
 from edgeq.exporting.graphs.graph import constant, data_inputs
 from edgeq.exporting.graphs.moves import REARRANGES
 
@@ -38,11 +39,14 @@ class ChannelGroup:
         label: Which, as `0:4` or `4` (`0:2,5` where they are apart); empty for the whole output.
         axis: Axis of the output that holds them.
         channels: Their numbers; `None` for the whole output.
+        chosen: Whether they depend on what the graph chooses (`edgeq.exporting.graphs.choices`): then a small
+            difference may put others in their place, or give another number of them.
     """
 
     label: str = ""
     axis: int = 1
     channels: tuple[int, ...] | None = None
+    chosen: bool = False
 
     def of(self, array: np.ndarray) -> np.ndarray:
         """Returns the group's part of an output."""
@@ -51,6 +55,9 @@ class ChannelGroup:
 
 WHOLE = (ChannelGroup(),)
 """The one group of an output whose channels all belong together."""
+
+CHOSEN = (ChannelGroup(chosen=True),)
+"""That of an output that depends on what the graph chooses."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,8 @@ class _Origins:
 def output_groups(model: ir.Model) -> tuple[tuple[ChannelGroup, ...], ...]:
     """Returns the groups of each output of a float graph, in order; `WHOLE` where nothing tells its channels apart."""
     known: dict[int, _Origins | None] = {}
-    return tuple(_groups(_origins(value, known)) for value in model.graph.outputs)
+    chosen = chosen_outputs(model)
+    return tuple(CHOSEN if value.name in chosen else _groups(_origins(value, known)) for value in model.graph.outputs)
 
 
 def _groups(origins: _Origins | None) -> tuple[ChannelGroup, ...]:

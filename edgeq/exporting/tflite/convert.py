@@ -30,7 +30,7 @@ def convert_module(
 
     Args:
         module: One image batch in, one tensor or a tuple of tensors out.
-        example: An input `(1, 3, H, W)`, float32.
+        example: An input `(N, C, H, W)`, or of another rank, float32.
         output_names: Names of the outputs, in order; missing ones are called `output_N`.
         name: What to call the model in errors.
         input_name: Name of the input.
@@ -47,7 +47,8 @@ def convert_module(
         raise MissingDependencyError("litert-torch", "tflite", "Writing TFLite files") from error
     try:
         channel_last = _channel_last(capture(module, example))
-        model = litert_torch.convert(channel_last, (example.permute(0, 2, 3, 1).contiguous(),))
+        taken = example.permute(0, 2, 3, 1).contiguous() if example.ndim == 4 else example
+        model = litert_torch.convert(channel_last, (taken,))
         content = bytes(model.model_content())
     except ModelError:
         raise
@@ -70,7 +71,7 @@ def _channel_last(module: torch.nn.Module) -> torch.nn.Module:
             self.training = False
 
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            outputs = self.network(images.permute(0, 3, 1, 2))
+            outputs = self.network(images.permute(0, 3, 1, 2) if images.ndim == 4 else images)
             if isinstance(outputs, torch.Tensor):
                 outputs = (outputs,)
             return tuple(output.permute(0, 2, 3, 1) if output.ndim == 4 else output for output in outputs)
@@ -92,8 +93,8 @@ def _names(content: bytes, input_name: str, output_names: Sequence[str], name: s
         output = output_names[position] if position < len(output_names) else f"output_{position}"
         if index in ends and ends[index] != output:
             raise ModelError(
-                f"{name}: output {output!r} holds the same as {ends[index]!r}, and a tensor of a TFLite file has a single "
-                "name; remove one of them from the model, or write `format` onnx alone"
+                f"{name}: output {output!r} holds the same as {ends[index]!r}, and a tensor of a TFLite file has a "
+                "single name; remove one of them from the model, or write `format` onnx alone"
             )
         ends[index] = output
     while taken := {index for index, inner in names.items() if inner in ends.values() and index not in ends}:

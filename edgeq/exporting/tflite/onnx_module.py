@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.errors import ModelError
-from edgeq.exporting.graphs.graph import constant
+from edgeq.exporting.graphs.graph import constant, specs
 from edgeq.exporting.tflite.onnx_node import OnnxNode
 from edgeq.exporting.tflite.onnx_operations import OPERATIONS
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from edgeq.exporting.artifact import Layout
 
-def onnx_to_torch(model: ir.Model) -> torch.nn.Module:
+
+def onnx_to_torch(model: ir.Model, layout: Layout = "NCHW") -> torch.nn.Module:
     """Returns a module that computes an ONNX graph: its inputs in order in, its outputs in order out.
 
     Args:
         model: A cleaned float graph with static shapes (`edgeq.exporting.graphs.graph.clean`, `infer_shapes`).
+        layout: Where the graph has the channels of its input; the module takes `(N, C, H, W)`.
 
     Raises:
         ModelError: the graph has operators that this cannot take; the message names them.
@@ -38,7 +41,7 @@ def onnx_to_torch(model: ir.Model) -> torch.nn.Module:
     for node in model.graph:
         if node.op_type != "Split" and any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
             raise ModelError(f"{node.op_type} {node.name!r}: only its first output can be converted to TFLite")
-    return _module_class()(model)
+    return _module_class()(model, layout)
 
 
 def _kind(node: ir.Node) -> str:
@@ -52,8 +55,10 @@ def _module_class() -> type[torch.nn.Module]:
     class OnnxModule(torch.nn.Module):
         """Runs the nodes of an ONNX graph one by one."""
 
-        def __init__(self, model: ir.Model) -> None:
+        def __init__(self, model: ir.Model, layout: Layout) -> None:
             super().__init__()
+            self._channels_last = layout == "NHWC"
+            self._shapes = [spec.shape for spec in specs(model.graph.inputs)]
             self._nodes = [OnnxNode(node) for node in model.graph]
             self._inputs = [str(value.name) for value in model.graph.inputs]
             self._outputs = [str(value.name) for value in model.graph.outputs]
@@ -66,7 +71,13 @@ def _module_class() -> type[torch.nn.Module]:
 
         def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
             values: dict[str | None, Any] = {None: None}
-            values.update(zip(self._inputs, inputs, strict=True))
+            if self._channels_last:
+                inputs = tuple(each.permute(0, 2, 3, 1) for each in inputs)
+            taken = (
+                each if None in shape or tuple(each.shape) == shape else each.reshape([length or 1 for length in shape])
+                for each, shape in zip(inputs, self._shapes, strict=True)
+            )
+            values.update(zip(self._inputs, taken, strict=True))
             values.update({name: getattr(self, buffer) for name, buffer in self._buffer_names.items()})
             for node in self._nodes:
                 results = OPERATIONS[node.op_type](node, [values[name] for name in node.inputs])

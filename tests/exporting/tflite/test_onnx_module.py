@@ -52,6 +52,7 @@ C4 = [nets.positive(seed, 4) for seed in range(6, 10)]
 
 CASES: list[tuple[str, Weights]] = [
     ("y = Relu(x)", {}),
+    ("a = Cast<to=7>(x) y = Cast<to=1>(a)", {}),
     ("y = Sigmoid(x)", {}),
     ("y = Tanh(x)", {}),
     ("y = Exp(x)", {}),
@@ -65,6 +66,7 @@ CASES: list[tuple[str, Weights]] = [
     ("y = Mul(x, w)", {"w": nets.normal(1, 1)}),
     ("y = Div(x, w)", {"w": nets.positive(1, 9)}),
     ("y = Pow(x, w)", {"w": floats(2)}),
+    ("i = Cast<to=6>(x) y = Cast<to=1>(i)", {}),
     ("y = Sin(x)", {}),
     ("y = Cos(x)", {}),
     ("y = Floor(x)", {}),
