@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -96,11 +96,14 @@ class TensorSpec:
         return np.ascontiguousarray(self._filled(array), self.dtype)
 
     def _filled(self, array: np.ndarray) -> np.ndarray:
+        """Returns the array in the file's shape, if it is one image of that shape; else as it is."""
         lengths = [length for length in self.shape if length is not None]
-        count = math.prod(lengths)
-        if len(lengths) < len(self.shape) or array.shape == self.shape or not array.size or count % array.size:
+        if len(lengths) < len(self.shape) or not lengths or array.shape == self.shape:
             return array
-        return np.broadcast_to(array.reshape(-1), (count // array.size, array.size)).reshape(lengths)
+        for batch, image in ((1, lengths), (lengths[0], lengths[1:])):
+            if _without_ones(image) == _without_ones(array.shape):
+                return np.broadcast_to(array.reshape(-1), (batch, array.size)).reshape(lengths)
+        return array
 
     def decode(self, array: np.ndarray) -> np.ndarray:
         """Returns the real numbers of what the file gives, `(N, C, H, W)` where they are 4-D."""
@@ -109,6 +112,10 @@ class TensorSpec:
         if self.layout == "NHWC" and array.ndim == 4:
             array = array.transpose(0, 3, 1, 2)
         return array
+
+
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    return [length for length in shape if length != 1]
 
 
 @dataclass(frozen=True)

@@ -63,3 +63,9 @@ def test_floats_only_change_their_places_and_their_type():
 )
 def test_the_range_of_an_input_holds_every_channel(preprocessing, wanted):
     assert preprocessing.value_range == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 64), (2, 3, 64, 64), (1, 64, 64, 3)])
+def test_an_image_of_another_shape_is_no_filling(shape):
+    """A session refuses it then, as its elements would be somebody else's pixels."""
+    assert TensorSpec("image", "float32", (4, 3, 64, 64)).encode(np.zeros(shape, np.float32)).shape == shape
