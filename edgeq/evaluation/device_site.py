@@ -186,7 +186,17 @@ class DeviceRun:
 
 
 def send_artifacts(remote: RemoteDevice, artifacts: Sequence[Artifact]) -> dict[Path, str]:
-    """Returns artifact's path here -> its path there."""
+    """Returns artifact's path here -> its path there.
+
+    Raises:
+        InputError: the weights of one lie in a file of their own, which devices do not take.
+    """
+    for artifact in artifacts:
+        if artifact.weights_path is not None:
+            raise InputError(
+                f"{artifact.name}: its weights lie in {artifact.weights_path.name}, and only single files are sent to "
+                "devices; run it on this machine"
+            )
     files = {artifact.path: SentFile.of(artifact.path) for artifact in artifacts}
     remote.push(files.values())
     return {path: remote.path_of(file) for path, file in files.items()}
