@@ -85,11 +85,17 @@ def _calibration() -> CalibrationSource:
     return CalibrationSource(list(items_of([draw_image(1, index).pixels for index in range(3)], 3)), num=3)
 
 
-@pytest.mark.parametrize("target", ["x86", "jetson-orin-trt11"])
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        *((name, "x86") for name in SOURCES),
+        ("half", "jetson-orin-trt11"),
+        ("cast, repeated, passed on", "jetson-orin-trt11"),
+    ],
+)
 def test_files_take_and_give_what_the_model_does(name, target, tmp_path):
     source = _save(name, tmp_path)
-    precisions = ["fp16", "int8", *(["dynamic"] if target == "x86" else [])]
+    precisions = ["int8", "dynamic"] if target == "x86" else ["fp16", "int8"]
     request = _request(source, opset=get_target(target).rules.opset)
     result = export_model(request, target, precisions, tmp_path / "out", calibration=_calibration())
     assert [file.artifact.precision for file in result.files] == precisions
