@@ -69,10 +69,14 @@ def build(path: Path) -> str:
     return "built" if plan is not None else f"builder: {said[-1] if said else 'gave no reason'}"
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("file", type=Path)
-    print(build(parser.parse_args().file), flush=True)
+    parser.add_argument("file", type=Path, help="the ONNX file")
+    return parser
+
+
+def main() -> None:
+    print(build(make_parser().parse_args().file), flush=True)
 
 
 if __name__ == "__main__":

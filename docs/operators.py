@@ -1,6 +1,6 @@
 """Writes docs/operators.md: what each target's files do with each ONNX operator.
 
-Nothing is declared here: every operator is exported in a small model of its own, and the files are read. `make docs`
+Nothing is declared here: every operator is exported in a separate small model, and the files are read. `make docs`
 runs it; tests/test_operators_page.py tries some rows again.
 """
 
@@ -51,7 +51,7 @@ its own, between two layers. In a larger model it can differ: the manifest says 
 - **folded**: it is computed once, when the file is written.
 - **refused**: with the reason below the table.
 
-Files of `arm` are the ONNX ones here; TFLite has operators of its own.
+Files of `arm` are the ONNX ones here; TFLite has other operators.
 """
 
 

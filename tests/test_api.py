@@ -70,7 +70,7 @@ RENAMED = {
 }  # fmt: skip
 """Parameter of a command -> that of its function; `None` where a program has another way: a result's own methods."""
 
-OF_THE_MODEL = {"weights", "preset", "size", "labels", "opset", "dynamic_batch"}
+OF_THE_MODEL = {"take_scales", "weights", "preset", "size", "labels", "opset", "dynamic_batch"}
 """Options of the commands that take a model, which `edgeq.load` takes from programs."""
 
 OTHERWISE = {

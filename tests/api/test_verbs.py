@@ -174,7 +174,7 @@ def test_without_a_preset_prepared_inputs_are_calibrated_on(bare, tmp_path):
     assert result.files[1].comparison.images == 2
     signal = result.files[1].comparison.signal
     assert signal is not None
-    assert "1 example image" in signal.how
+    assert "8 calibration images" in signal.how
     (timed, _) = package.benchmark(result.paths, runtime="onnxruntime", seconds=0.01)
     assert timed.precision == "fp32"
     with pytest.raises(InputError, match="preset"):
