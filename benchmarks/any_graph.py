@@ -109,8 +109,11 @@ SUBJECTS = {
 }
 
 
-def measure(name: str, data: Path, images: int, work: Path) -> dict[str, Any]:
-    """Returns target -> file's facts, or the error in words, of a model that is calibrated once."""
+def measure(name: str, target: str, data: Path, images: int, work: Path) -> dict[str, Any]:
+    """Returns the facts of a target's FP32 and INT8 files of a model, or the error in words.
+
+    The first target calibrates; the others use its ranges file.
+    """
     request = _request(name, data, work)
     folder = work / name
     ranges = folder / "ranges.json"
@@ -118,24 +121,21 @@ def measure(name: str, data: Path, images: int, work: Path) -> dict[str, Any]:
     try:
         _seed()
         model = open_float_model(request)
-        calibrate(model, source.data(), ranges, num=images)
-    except EdgeqError as error:
-        return {target: {"error": str(error)} for target in TARGETS}
-    inputs = [array for array, _ in source.inputs(model.preprocessing, COMPARED)]
-    return {target: _exported(request, target, folder, ranges, inputs) for target in TARGETS}
-
-
-def _exported(
-    request: ModelRequest, target: str, folder: Path, ranges: Path, inputs: Sequence[FloatArray]
-) -> dict[str, Any]:
-    """Returns what a target's FP32 and INT8 files are, or the error."""
-    start = time.perf_counter()
-    try:
+        if not ranges.is_file():
+            calibrate(model, source.data(), ranges, num=images)
+        start = time.perf_counter()
         _seed()
-        result = export_model(request, target, ["fp32", "int8"], folder / target, calibration=CalibrationSource(ranges))
+        result = export_model(
+            dataclasses.replace(request, opset=get_target(target).rules.opset),
+            target,
+            ["fp32", "int8"],
+            folder / target,
+            calibration=CalibrationSource(ranges),
+        )
     except EdgeqError as error:
         return {"error": str(error)}
     seconds = time.perf_counter() - start
+    inputs = [array for array, _ in source.inputs(model.preprocessing, COMPARED)]
     float_file, int8_file = (_first(result.files, precision) for precision in ("fp32", "int8"))
     facts = int8_file.artifact.quantization
     return {
@@ -259,15 +259,15 @@ def run(names: Sequence[str], out: Path, *, data: Path = DATA, images: int = IMA
         out: Folder of the result file.
         data: Folder of the real data.
         images: How many images are calibrated on.
-        work: Folder for the files; a model whose result lies there is not measured again.
+        work: Folder for the files; a model and target whose result lies there is not measured again.
     """
     work.mkdir(parents=True, exist_ok=True)
-    results = {}
-    for name in names:
-        kept = work / f"{name}.{images}.json"
+    results: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for name, target in itertools.product(names, TARGETS):
+        kept = work / f"{name}.{target}.{images}.json"
         if not kept.is_file():
-            write_json(kept, measure(name, data, images, work))
-        results[name] = read_json(kept, Plain, kind="a result of this benchmark")
+            write_json(kept, measure(name, target, data, images, work))
+        results[name][target] = read_json(kept, Plain, kind="a result of this benchmark")
     return write_result(out, "any_graph.md", to_markdown(results, images))
 
 
