@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,7 @@ from edgeq.inputs.preprocessing import FloatArray
 from edgeq.machine import read_machine
 from edgeq.runtimes import choose_runtimes, open_session
 from edgeq.sources.model import ModelRequest, open_float_model
+from edgeq.targets import get_target
 from edgeq.verbs.export import Exported, export_model
 
 TARGETS = ("x86", "x86-ort", "jetson-orin", "jetson-orin-trt11", "arm")
