@@ -26,7 +26,6 @@ _SHRINKING = 150
 
 REFUSALS = {
     r"Bitwise\w+ is an operator since opset 18": "opset 17 has no such operator, nor others that come to it",
-    r"DeformConv is an operator since opset 19": "opset 18 has no such operator, nor others that come to it",
 }
 """Refusals that are right: pattern of the message -> why."""
 
