@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Layout
-from edgeq.exporting.graphs.graph import read_onnx, specs
+from edgeq.exporting.graphs.graph import read_onnx, require_file, specs
 from edgeq.exporting.graphs.image_input import (
     DeclaredInputs,
     given_inputs,
@@ -191,6 +191,7 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     path = Path(request.reference)
     if request.weights is not None:
         raise InputError(f"`weights` {request.weights}: an ONNX file holds its weights already; omit `weights`")
+    require_file(path)
     preset_name = _require_preset(request, path.name)
     declared = load_inputs(preset_name)
     graph = read_onnx(path)

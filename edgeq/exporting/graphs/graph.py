@@ -49,6 +49,16 @@ def require_onnx(purpose: str) -> None:
             raise MissingDependencyError(package.replace("_", "-"), "export", purpose) from None
 
 
+def require_file(path: Path) -> None:
+    """Checks that an ONNX file is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected an ONNX model")
+
+
 def read_onnx(path: Path) -> ir.Model:
     """Returns the checked model of an `.onnx` file; large tensors stay in the file until they are asked for.
 
@@ -61,8 +71,7 @@ def read_onnx(path: Path) -> ir.Model:
     import onnx_ir as ir
     from google.protobuf.message import DecodeError
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected an ONNX model")
+    require_file(path)
     try:
         proto = load_skeleton(path)
         _use_default_domain(proto)
