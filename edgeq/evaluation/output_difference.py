@@ -105,7 +105,8 @@ def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[n
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _LOG_FATAL
     (feed,), specs = opened.model.ends
-    names, label, refusal = [spec.name for spec in specs], Path(request.reference).name, ""
+    names, label = [spec.name for spec in specs], Path(request.reference).name
+    refusal: Exception | None = None
     feeds = [{**opened.given, feed.name: feed.encode(array)} for array in inputs]
 
     def real(arrays: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -119,18 +120,18 @@ def reference_outputs(opened: OpenedModel, request: ModelRequest, inputs: list[n
             session = onnxruntime.InferenceSession(request.reference, options, providers=["CPUExecutionProvider"])
             return label, [real(session.run(names, each)) for each in feeds]
         except Exception as error:
-            refusal = first_line(error)
+            refusal = error
     try:
         observe = get_format(opened.model.format).function("observe")(opened.model, names)
         found = [observe(array) for array in inputs]
     except EngineError as error:
-        if unknown := _UNKNOWN_OPERATOR.search(refusal):
+        if unknown := _UNKNOWN_OPERATOR.search(str(refusal)):
             raise EngineError(
                 f"{request.reference}: ONNX Runtime does not know its operator {unknown[1]}, and a model that cannot "
                 "be run can neither be calibrated nor compared with its files; write it with standard operators, or "
                 "put a function for it into the file"
             ) from error
-        said = refusal or first_line(error)
+        said = first_line(refusal or error)
         raise EngineError(
             f"{request.reference}: onnxruntime cannot run it, so nothing can be compared: {said}"
         ) from error

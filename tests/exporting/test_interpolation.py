@@ -44,4 +44,10 @@ def test_the_nearest_point_is_the_same(length, scale, place, rounding):
     x = np.arange(length, dtype=np.float32)
     wanted = resized(f'coordinate_transformation_mode="{place}", nearest_mode="{rounding}"', x, scale)
     found = nearest(place, rounding, length, wanted.size, float(np.float32(scale)))
-    np.testing.assert_array_equal(found, wanted)
+    certain = np.ones(wanted.size, bool)
+    if place == "half_pixel_symmetric":  # on an edge between two points the order of its float32 sums decides
+        places = length / 2 * (1 - wanted.size / (scale * length)) + (np.arange(wanted.size) + 0.5) / scale - 0.5
+        edges = 2 * places if rounding.startswith("round") else places
+        certain = np.abs(edges - np.rint(edges)) > 1e-5
+    np.testing.assert_array_equal(found[certain], wanted[certain])
+    assert np.abs(found - wanted).max(initial=0) <= 1

@@ -66,6 +66,7 @@ ELSEWHERE = {
     "calib": "every case has one", "preset": "every case has one",
     "weights": "refused for files that hold theirs, in test_cli",
     "size": "refused where it contradicts the model, in test_cli",
+    "take_scales": "for files that are quantized already, in test_dequantize",
 }  # fmt: skip
 """Options that this walk does not turn, with the reason."""
 

@@ -93,7 +93,8 @@ def _positions(place: str, length: int, size: int, scale: float) -> NDArray[np.f
         return np.asarray(index / np.float32(scale))
     if place == "pytorch_half_pixel" and size == 1:
         return np.zeros(1, np.float32)
-    middle = (index + half) / np.float32(scale) - half
+    middle = (index + half) / np.float32(scale)
     if place == "half_pixel_symmetric":
-        middle += np.float32(length / 2 * (1 - size / (scale * length)))
-    return np.asarray(middle)
+        adjustment = np.float32(size) / (np.float32(scale) * np.float32(length))
+        middle = np.float32(length / 2) * (1 - adjustment) + middle
+    return np.asarray(middle - half)

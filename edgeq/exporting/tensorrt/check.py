@@ -15,7 +15,7 @@ placing Q/DQ layers.
 - T9 (advice): of the inputs of a residual Add, the identity has a pair and the layer that is fused with the Add none.
 - T10 (advice): the inputs of a Concat share one scale, that of its output.
 - T11 (error): a QuantizeLinear and its DequantizeLinear have one scale, and nothing else reads the integers; (advice) a
-  tensor has one pair.
+  tensor that is computed has one pair; what engines fold, a weight of several layers, may have one for each.
 - T12 (error): ConvTranspose has one scale for the weight; engines and exporters disagree about the channel's axis.
 - T13 (advice): no input of a Concat is quantized on a grid that is many times coarser than its own.
 - T14 (error): under strong typing scales are FP16; FP32 ones make every layer between them FP32.
@@ -383,7 +383,7 @@ def _one_pair(node: ir.Node) -> Iterator[Finding]:
             elif not _same(_scale_of(node), _scale_of(reader)):
                 yield _finding("T11", "error", node, f"and {reader.name} have different scales; wanted one")
         others = [each for each in _readers(node.inputs[0]) if each.op_type == _Q and each is not node]
-        if others and str(node.name) < min(str(each.name) for each in others):
+        if others and constant(node.inputs[0]) is None and str(node.name) < min(str(each.name) for each in others):
             yield _finding("T11", "advice", node, f"and {others[0].name} quantize one tensor; wanted one pair for all")
         again = node.inputs[0].producer()
         if again is not None and again.op_type == _DQ:
