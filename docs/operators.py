@@ -41,8 +41,8 @@ NOT_TRIED = {
 _HEAD = """<!-- Written by `make docs` (docs/operators.py), from files that are exported there; do not edit. -->
 # Operators
 
-What `edgeq export` writes of each ONNX operator in an INT8 file of each target. Each was exported in a small model of
-its own, between two layers. In a larger model it can differ: the manifest says why a layer stays in float
+What `edgeq export` writes of each ONNX operator in an INT8 file of each target. Each was exported in a separate
+small model, between two layers. In a larger model it can differ: the manifest says why a layer stays in float
 (`float_nodes`).
 
 - **INT8**: a layer that reads integers, or an operator that hands integers on. With `as`, by other operators.

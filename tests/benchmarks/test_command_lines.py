@@ -74,7 +74,10 @@ def check(line: str) -> None:
     if not arguments:
         assert 'if __name__ == "__main__"' in Path(ROOT, *name.split(".")).with_suffix(".py").read_text("utf-8")
         return
-    importlib.import_module(name).make_parser().parse_args(arguments)
+    module = importlib.import_module(name)
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"{name}.__main__")
+    module.make_parser().parse_args(arguments)
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,17 @@ from pathlib import Path
 from tests.fuzz.hunt import hunt, summary
 
 
-def main() -> int:
-    """Returns 1 if something was found."""
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, required=True, help="how long")
     parser.add_argument("--seed", type=int, default=0, help="of the first model")
     parser.add_argument("--out", type=Path, default=Path("fuzz"), help="folder for the smallest failing models")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Returns 1 if something was found."""
+    given = make_parser().parse_args()
     one = hunt(given.minutes, given.seed, given.out, say=lambda line: print(line, flush=True))
     print(summary(one))
     return int(bool(one.found))
