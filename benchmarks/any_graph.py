@@ -67,7 +67,7 @@ class Subject:
 
 
 _HALVES = "0.5, 0.5, 0.5"
-_OF_IMAGENET = _preset("stretch", 255.0, "0.485, 0.456, 0.406", "0.229, 0.224, 0.225")
+_OF_IMAGENET = _preset("stretch", 1 / 255, "0.485, 0.456, 0.406", "0.229, 0.224, 0.225")
 
 
 def _torchvision(title: str, name: str, preset: str = _OF_IMAGENET, side: int = 224) -> Subject:
@@ -84,7 +84,7 @@ SUBJECTS = {
     "ppocr_cls": Subject(
         "PP-OCR text direction",
         "models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
-        _preset("stretch", 255.0, _HALVES, _HALVES),
+        _preset("stretch", 1 / 255, _HALVES, _HALVES),
         (48, 192),
     ),
     "blazeface": Subject(
@@ -106,7 +106,7 @@ SUBJECTS = {
     "ssdlite": _torchvision(
         "SSDLite320-MobileNet-V3",
         ".detection:ssdlite320_mobilenet_v3_large",
-        _preset("stretch", 255.0, _HALVES, _HALVES),
+        _preset("stretch", 1 / 255, _HALVES, _HALVES),
         320,
     ),
 }
