@@ -217,7 +217,9 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
         "signal-to-noise ratio of the worst output in exact arithmetic. INT8, engine: the same between the FP32 and "
         f"the INT8 file, measured on {COMPARED} images in the target's engine on {machine.cpu} "
         f"({', '.join(machine.cpu_features)}). One calibration of {images} COCO images serves all targets. TensorRT: "
-        f"TensorRT for RTX, compiled for {CAPABILITY} without a GPU; nothing was run. {versions}, edgeq "
+        f"TensorRT for RTX, compiled for {CAPABILITY} without a GPU; nothing was run. Seconds are of a busy machine. "
+        "With random weights the activations of MobileNet-V3 and SSDLite vanish on their way to the outputs, below what "
+        f"FP16 holds: their dB say little. {versions}, edgeq "
         f"{edgeq.__version__}, Python {machine.python}.",
     ]
     return "\n".join(lines) + "\n"
