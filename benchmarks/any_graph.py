@@ -218,8 +218,8 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
         f"the INT8 file, measured on {COMPARED} images in the target's engine on {machine.cpu} "
         f"({', '.join(machine.cpu_features)}). One calibration of {images} COCO images serves all targets. TensorRT: "
         f"TensorRT for RTX, compiled for {CAPABILITY} without a GPU; nothing was run. Seconds are of a busy machine. "
-        "With random weights the activations of MobileNet-V3 and SSDLite vanish on their way to the outputs, below what "
-        f"FP16 holds: their dB say little. {versions}, edgeq "
+        "With random weights the activations of MobileNet-V3 and SSDLite vanish on their way to the outputs, below "
+        f"what FP16 holds: their dB say little. {versions}, edgeq "
         f"{edgeq.__version__}, Python {machine.python}.",
     ]
     return "\n".join(lines) + "\n"
