@@ -17,7 +17,6 @@ help:
 	@echo 'make test-rest the tests that make coverage does not run'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make check     lint and test (the documents and the wheel are among the tests)'
-	@echo 'make docs      rewrite docs/cli.md and the tables in README.md and docs/'
 	@echo 'make release   build the archives in dist/, check them, install the wheel into an empty environment'
 	@echo 'make docs      rewrite docs/cli.md, docs/results.md, docs/operators.md and the tables in README.md and docs/'
 	@echo 'make clean     remove the virtual environment, caches and build output'

@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import edgeq
-from benchmarks.cases import DATA, result_parser, write_result
+from benchmarks.cases import DATA, kept_result, read_subjects, subjects_parser, write_result
 from benchmarks.rtx_compile import CAPABILITY, compiled
-from edgeq.boundary import Plain, read_json
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import EdgeqError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.signal.ratio import Sums
-from edgeq.files import write_json, write_text
+from edgeq.files import write_text
 from edgeq.inputs.preprocessing import FloatArray
 from edgeq.machine import read_machine
 from edgeq.runtimes import choose_runtimes, open_session
@@ -248,12 +247,7 @@ def _row(title: str, target: str, found: Mapping[str, Any]) -> str:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = result_parser(__doc__)
-    parser.add_argument("names", nargs="*", default=list(SUBJECTS), help=f"of {', '.join(SUBJECTS)}; by default all")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
-    parser.add_argument("--images", type=int, default=IMAGES, help="calibration images")
-    parser.add_argument("--work", type=Path, default=WORK, help="folder for the files")
-    return parser
+    return subjects_parser(__doc__, SUBJECTS, SUBJECTS, IMAGES, WORK)
 
 
 def run(names: Sequence[str], out: Path, *, data: Path = DATA, images: int = IMAGES, work: Path = WORK) -> Path:
@@ -270,17 +264,12 @@ def run(names: Sequence[str], out: Path, *, data: Path = DATA, images: int = IMA
     results: dict[str, dict[str, Any]] = {name: {} for name in names}
     for name, target in itertools.product(names, TARGETS):
         kept = work / f"{name}.{target}.{images}.json"
-        if not kept.is_file():
-            write_json(kept, measure(name, target, data, images, work))
-        results[name][target] = read_json(kept, Plain, kind="a result of this benchmark")
+        results[name][target] = kept_result(kept, measure, name, target, data, images, work)
     return write_result(out, "any_graph.md", to_markdown(results, images))
 
 
 def main() -> None:
-    parser = make_parser()
-    given = parser.parse_args()
-    if unknown := [name for name in given.names if name not in SUBJECTS]:
-        parser.error(f"{', '.join(unknown)}: known are {', '.join(SUBJECTS)}")
+    given = read_subjects(make_parser(), SUBJECTS)
     run(given.names, given.out, data=given.data, images=given.images, work=given.work)
 
 

@@ -6,10 +6,13 @@ import argparse
 import dataclasses
 import os
 import sys
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from edgeq.boundary import Plain, read_json
 from edgeq.calibration.source import CalibrationSource
-from edgeq.files import write_text
+from edgeq.files import write_json, write_text
 from edgeq.sources.model import ModelRequest
 
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -58,6 +61,44 @@ def result_parser(documentation: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(documentation or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the tables and pictures")
     return parser
+
+
+def subjects_parser(
+    documentation: str | None, subjects: Iterable[str], default: Iterable[str], images: int, work: Path
+) -> argparse.ArgumentParser:
+    """Returns the parser of a benchmark of chosen models.
+
+    Args:
+        documentation: Of the benchmark.
+        subjects: Names of all models.
+        default: Names of those that are measured if none is given.
+        images: Calibration images, if no number is given.
+        work: Folder for the files, if none is given.
+    """
+    parser = result_parser(documentation)
+    chosen = "all" if list(default) == list(subjects) else ", ".join(default)
+    names = f"of {', '.join(subjects)}; by default {chosen}"
+    parser.add_argument("names", nargs="*", default=list(default), help=names)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
+    parser.add_argument("--images", type=int, default=images, help="calibration images")
+    parser.add_argument("--work", type=Path, default=work, help="folder for the files")
+    return parser
+
+
+def read_subjects(parser: argparse.ArgumentParser, subjects: Collection[str]) -> argparse.Namespace:
+    """Returns the arguments of `subjects_parser`; ends the process if one of the names is not known."""
+    given = parser.parse_args()
+    if unknown := [name for name in given.names if name not in subjects]:
+        parser.error(f"{', '.join(unknown)}: known are {', '.join(subjects)}")
+    return given
+
+
+def kept_result(path: Path, measure: Callable[..., Mapping[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Returns what an earlier run has kept in a file, or what `measure` returns for the arguments, which is kept."""
+    if not path.is_file():
+        write_json(path, dict(measure(*arguments)))
+    found: dict[str, Any] = read_json(path, Plain, kind="a result of this benchmark")
+    return found
 
 
 def write_result(out: Path, name: str, text: str) -> Path:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import edgeq
-from benchmarks.cases import DATA, result_parser, write_result
-from edgeq.boundary import Plain, read_json
+from benchmarks.cases import DATA, kept_result, read_subjects, subjects_parser, write_result
 from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import EdgeqError
 from edgeq.exporting.signal.ratio import LOW_DB
-from edgeq.files import write_json, write_text
+from edgeq.files import write_text
 from edgeq.machine import read_machine
 from edgeq.sources.model import ModelRequest
 from edgeq.tasks.detection.shapes import draw_shapes_dataset
@@ -149,12 +148,7 @@ def _output(output: Mapping[str, Any]) -> str:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = result_parser(__doc__)
-    parser.add_argument("names", nargs="*", default=list(SUBJECTS), help=f"of {', '.join(SUBJECTS)}; by default all")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
-    parser.add_argument("--images", type=int, default=IMAGES, help="calibration images")
-    parser.add_argument("--work", type=Path, default=WORK, help="folder for the files")
-    return parser
+    return subjects_parser(__doc__, SUBJECTS, SUBJECTS, IMAGES, WORK)
 
 
 def run(names: Sequence[str], out: Path, *, data: Path = DATA, images: int = IMAGES, work: Path = WORK) -> Path:
@@ -168,20 +162,12 @@ def run(names: Sequence[str], out: Path, *, data: Path = DATA, images: int = IMA
         work: Folder for the files; a subject whose result lies there is not measured again.
     """
     work.mkdir(parents=True, exist_ok=True)
-    results = {}
-    for name in names:
-        kept = work / f"{name}.{images}.json"
-        if not kept.is_file():
-            write_json(kept, measure(name, data, images, work))
-        results[name] = read_json(kept, Plain, kind="a result of this benchmark")
+    results = {name: kept_result(work / f"{name}.{images}.json", measure, name, data, images, work) for name in names}
     return write_result(out, "exact_signal.md", to_markdown(results, images))
 
 
 def main() -> None:
-    parser = make_parser()
-    given = parser.parse_args()
-    if unknown := [name for name in given.names if name not in SUBJECTS]:
-        parser.error(f"{', '.join(unknown)}: known are {', '.join(SUBJECTS)}")
+    given = read_subjects(make_parser(), SUBJECTS)
     run(given.names, given.out, data=given.data, images=given.images, work=given.work)
 
 

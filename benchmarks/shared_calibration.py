@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import edgeq
-from benchmarks.cases import DATA, result_parser, write_result
+from benchmarks.cases import read_subjects, subjects_parser, write_result
 from benchmarks.exact_signal import SUBJECTS, calibration_of, request_of
 from edgeq.boundary import read_json
 from edgeq.calibration.calibrate import calibrate
@@ -225,19 +225,11 @@ def run(
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = result_parser(__doc__)
-    parser.add_argument("names", nargs="*", default=list(NAMES), help=f"of {', '.join(SUBJECTS)}; by default {NAMES}")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
-    parser.add_argument("--images", type=int, default=IMAGES, help="calibration images")
-    parser.add_argument("--work", type=Path, default=WORK, help="folder for the files")
-    return parser
+    return subjects_parser(__doc__, SUBJECTS, NAMES, IMAGES, WORK)
 
 
 def main() -> None:
-    parser = make_parser()
-    given = parser.parse_args()
-    if unknown := [name for name in given.names if name not in SUBJECTS]:
-        parser.error(f"{', '.join(unknown)}: known are {', '.join(SUBJECTS)}")
+    given = read_subjects(make_parser(), SUBJECTS)
     given.work.mkdir(parents=True, exist_ok=True)
     subjects = {
         SUBJECTS[name].title: (

@@ -11,7 +11,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -195,9 +195,15 @@ class Ranges:
             read.options,
             read.provenance,
             {name: _parse(path, entry, Range, f"$.tensors[{name!r}]") for name, entry in read.tensors.items()},
-            {name: _parse_histogram(path, name, entry) for name, entry in read.histograms.items()},
+            {
+                name: _parse_entry(path, f"$.histograms[{name!r}]", entry, Histogram.from_json)
+                for name, entry in read.histograms.items()
+            },
             {name: _parse(path, entry, Choice, f"$.choices[{name!r}]") for name, entry in read.choices.items()},
-            tuple(_parse_sample(path, place, entry) for place, entry in enumerate(read.samples)),
+            tuple(
+                _parse_entry(path, f"$.samples[{number}]", entry, KeptSample.from_json)
+                for number, entry in enumerate(read.samples)
+            ),
         )
 
     def _tensor(self, name: str) -> Range:
@@ -261,18 +267,9 @@ def _parse(path: Path, content: bytes | Raw, wanted: type[T], place: str = "$") 
     return parse_json(content, wanted, source=path, kind=_KIND, advice=_RECALIBRATE, place=place)
 
 
-def _parse_histogram(path: Path, name: str, entry: Raw) -> Histogram:
-    place = f"$.histograms[{name!r}]"
+def _parse_entry(path: Path, place: str, entry: Raw, from_json: Callable[[dict[str, Any]], T]) -> T:
     try:
-        return Histogram.from_json(_parse(path, entry, dict[str, Any], place))
-    except InputError as error:
-        raise error if place in str(error) else InputError(f"{path}: {place} is {error}; {_RECALIBRATE}") from error
-
-
-def _parse_sample(path: Path, number: int, entry: Raw) -> KeptSample:
-    place = f"$.samples[{number}]"
-    try:
-        return KeptSample.from_json(_parse(path, entry, dict[str, Any], place))
+        return from_json(_parse(path, entry, dict[str, Any], place))
     except InputError as error:
         raise error if place in str(error) else InputError(f"{path}: {place} is {error}; {_RECALIBRATE}") from error
 

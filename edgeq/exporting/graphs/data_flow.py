@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeq.exporting.graphs.subgraphs import has_subgraphs
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -19,7 +21,7 @@ def image_values(model: ir.Model) -> set[ir.Value]:
     for node in model.graph:
         if node.op_type in _SHAPE_OF and not node.domain:
             continue
-        if has_subgraph(node) or any(value in found for value in node.inputs):
+        if has_subgraphs(node) or any(value in found for value in node.inputs):
             found.update(node.outputs)
     return found
 
@@ -33,13 +35,6 @@ def constant_values(model: ir.Model) -> set[ir.Value]:
     return found
 
 
-def has_subgraph(node: ir.Node) -> bool:
-    """Returns whether a node holds graphs (If, Loop, Scan), which may read any value of the graph around them."""
-    import onnx_ir as ir
-
-    return any(each.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for each in node.attributes.values())
-
-
 _RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
@@ -47,7 +42,7 @@ _RANDOM = frozenset(
 
 def is_repeatable(node: ir.Node) -> bool:
     """Returns whether a node is an ONNX operator whose outputs its inputs decide."""
-    return not node.domain and node.op_type not in _RANDOM and not has_subgraph(node)
+    return not node.domain and node.op_type not in _RANDOM and not has_subgraphs(node)
 
 
 def is_float(value: ir.Value) -> bool:

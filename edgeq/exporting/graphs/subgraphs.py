@@ -42,7 +42,7 @@ def captures(node: ir.Node, graph: ir.Graph) -> list[Capture]:
 
 
 def has_subgraphs(node: ir.Node) -> bool:
-    """Returns whether a node holds a graph."""
+    """Returns whether a node holds a graph, which may read any value of the graphs around it."""
     return next(_bodies(node), None) is not None
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from edgeq.errors import ModelError
 from edgeq.exporting.graphs.graph import constant, new_initializer, walk
 from edgeq.exporting.graphs.names import keeps_names
+from edgeq.exporting.graphs.subgraphs import has_subgraphs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -68,11 +69,7 @@ def to_fp16(model: ir.Model, islands: Collection[str] = ()) -> None:
 
 def _with_pairs(model: ir.Model, islands: Collection[str]) -> set[ir.Node]:
     """Returns the nodes that stay float32: islands with their Q/DQ nodes, and those of the rules 4 and 6."""
-    import onnx_ir as ir
-
-    subgraphs = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-    kept = {node for node in model.graph if node.name in islands or _is_float32_alone(node)}
-    kept.update(node for node in model.graph if any(value.type in subgraphs for value in node.attributes.values()))
+    kept = {node for node in model.graph if node.name in islands or _is_float32_alone(node) or has_subgraphs(node)}
     kept.update(node for graph in model.graph.subgraphs() for node in graph)
     for node in walk(model):
         if node.op_type == "QuantizeLinear" and node.inputs[0] is not None and node.inputs[0].producer() in kept:
