@@ -182,6 +182,9 @@ class Connection:
             "ServerAliveInterval": str(_ALIVE_S),
             "LogLevel": "ERROR",
         }
+        if master == "no":
+            # Where the master's socket is gone, ssh would open a connection of its own, which nothing ends.
+            options["ProxyCommand"] = "false"
         arguments = ["ssh", "-T", "-x", "-a"]
         arguments += [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
         arguments += ["-p", str(device.port)] if device.port else []
