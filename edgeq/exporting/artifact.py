@@ -26,7 +26,7 @@ PixelValue = Annotated[float, msgspec.Meta(ge=0, le=255)]
 Factor = Annotated[float, msgspec.Meta(ge=0)]
 CropFraction = Annotated[float, msgspec.Meta(ge=0.01, le=1)]
 
-Resize = Literal["center", "letterbox", "stretch", "crop"]
+Resize = Literal["center", "letterbox", "letterbox_center", "stretch", "crop"]
 ChannelOrder = Literal["rgb", "bgr", "gray"]
 Layout = Literal["NCHW", "NHWC"]
 
@@ -128,7 +128,8 @@ class Preprocessing:
         height_px: Height of the model's input.
         width_px: Width of the model's input.
         resize: `center` scales to fit and centres (CenterNet's affine warp), `letterbox` scales to fit in the top left
-            corner (YOLOX), `stretch` ignores the aspect ratio, `crop` scales the short side and cuts the centre.
+            corner (YOLOX), `letterbox_center` scales to fit, to whole pixels, and centres (YOLOv5), `stretch` ignores
+            the aspect ratio, `crop` scales the short side and cuts the centre.
         channel_order: Order of the three channels, or `gray` for one: luminance as ITU-R BT.601 weighs it.
         scale: Factor on the 0..255 pixel values.
         mean: Subtracted after scaling: a number a channel, in `channel_order`; by default zeros.
@@ -210,7 +211,7 @@ class Postprocessing:
         decoder: A name of `edgeq.tasks.detection.decoders.DECODERS`, `classification`, `embedding`, or
             `package.module:function`.
         outputs: Role in the decoder -> output tensor's name, for example `{"heatmap": "hm"}`.
-        options: Numbers the decoder takes (`stride`, `top_k`, `score_threshold`, ...).
+        options: What the decoder takes: numbers, names, lists (`stride`, `top_k`, `anchors`, ...).
     """
 
     decoder: str

@@ -125,6 +125,18 @@ def _letterbox_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Fra
     return frame, Placement(width, height, spec.width_px, spec.height_px, ratio, ratio, 0, 0)
 
 
+def _letterbox_center_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, Placement]:
+    """Fits the image to whole pixels in the middle, an odd pixel of fill to the right or below (YOLOv5, 2020).
+
+    Its authors map boxes by the ratio itself, in training and in scoring.
+    """
+    ratio = min(spec.width_px / width, spec.height_px / height)
+    new_width, new_height = max(1, round(width * ratio)), max(1, round(height * ratio))
+    left, top = (spec.width_px - new_width) // 2, (spec.height_px - new_height) // 2
+    frame = _Frame(left, top, new_width, new_height)
+    return frame, Placement(width, height, spec.width_px, spec.height_px, ratio, ratio, left, top)
+
+
 def _stretch_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, Placement]:
     """Fills the input with the whole image, whatever becomes of its aspect ratio."""
     frame = _Frame(0, 0, spec.width_px, spec.height_px)
@@ -143,7 +155,13 @@ def _crop_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, P
     return frame, _placement(width, height, frame, spec)
 
 
-_LAYOUTS = {"center": _center_frame, "letterbox": _letterbox_frame, "stretch": _stretch_frame, "crop": _crop_frame}
+_LAYOUTS = {
+    "center": _center_frame,
+    "letterbox": _letterbox_frame,
+    "letterbox_center": _letterbox_center_frame,
+    "stretch": _stretch_frame,
+    "crop": _crop_frame,
+}
 
 
 def _placement(width: int, height: int, frame: _Frame, spec: Preprocessing) -> Placement:

@@ -7,7 +7,7 @@
     [preprocessing]                 # edgeq.exporting.artifact.Preprocessing explains each key
     height_px = 416                 # both sizes are needed only where the model's input has a free height or width
     width_px = 416
-    resize = "letterbox"            # center, letterbox, stretch or crop
+    resize = "letterbox"            # center, letterbox, letterbox_center, stretch or crop
     channel_order = "bgr"           # rgb, bgr, or gray for models of one channel
     scale = 0.00392156862745098     # pixels 0..255 become (pixel * scale - mean) / std
     mean = [0.0, 0.0, 0.0]          # for gray one number: [0.0]
@@ -31,7 +31,7 @@
     [postprocessing.outputs]        # role in the decoder = output's name
     predictions = "output"
 
-    [postprocessing.options]        # numbers; each decoder's docstring names its own
+    [postprocessing.options]        # numbers, names, lists; each decoder's docstring names its own
     score_threshold = 0.001
 """
 

@@ -116,6 +116,25 @@ def test_letterbox_is_opencvs_resize_in_the_top_left_corner(
 
 @settings(max_examples=40, deadline=None)
 @given(sizes, sizes, sizes, sizes)
+def test_letterbox_center_is_opencvs_resize_between_whole_borders(
+    height: int, width: int, out_height: int, out_width: int
+) -> None:
+    image = random_image(height, width)
+    ratio = min(out_height / height, out_width / width)
+    new_height, new_width = max(1, round(height * ratio)), max(1, round(width * ratio))
+    top, left = round((out_height - new_height) / 2 - 0.1), round((out_width - new_width) / 2 - 0.1)
+    expected = np.full((out_height, out_width, 3), 114.0)
+    expected[top : top + new_height, left : left + new_width] = resize_bilinear(image, new_height, new_width)
+    spec = plain(out_height, out_width, resize="letterbox_center", fill=114)
+    array, placement = preprocess(image, spec)
+    np.testing.assert_allclose(np.moveaxis(array[0], 0, -1), expected, atol=HALF_A_LEVEL)
+    corners = np.array([[0, 0, width, height]], np.float32)
+    on_input = [left, top, left + width * ratio, top + height * ratio]
+    np.testing.assert_allclose(placement.to_input(corners)[0], on_input, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes, sizes, sizes, sizes)
 def test_stretch_is_opencvs_resize(height: int, width: int, out_height: int, out_width: int) -> None:
     image = random_image(height, width)
     spec = plain(out_height, out_width, resize="stretch")

@@ -20,7 +20,7 @@ _OPTIONS = {
     "top_k": 100,
     "candidates": 1000,
     "background": -1,
-    "relative": 0,
+    "relative": False,
 }
 
 
@@ -34,7 +34,7 @@ def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: P
         outputs: Roles `boxes` (`(1, N, 4)`: left, top, right, bottom) and `scores` (`(1, N, columns)`, in 0..1).
         post: Options `score_threshold`, `iou_threshold`, `top_k`; `candidates`, how many scores per class are looked
             at; `background`, the column of `scores` that is no class, or -1, class indices count the others; and
-            `relative`, 1 where boxes are in parts of the input's sides, 0 where they are in its pixels.
+            `relative`, true where boxes are in parts of the input's sides, false where they are in its pixels.
         placement: Where the image lies in the input.
 
     Raises:
