@@ -14,7 +14,9 @@ from edgeq.calibration.calibrate import calibrate as run
 from edgeq.calibration.sample_keeper import DEFAULT_KEPT
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
+from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
 from edgeq.inputs.images import list_images
+from edgeq.sources.model import open_float_model
 from edgeq.targets import get_target
 
 
@@ -62,13 +64,16 @@ def calibrate(
     require_positive(num, "num")
     require_positive(threads, "threads")
     target_file = optional_path(out, "out")
+    request = model.request()
     if isinstance(data, str | os.PathLike):
-        data = list_images(Path(data), optional_path(images, "images"))
+        images_dir = optional_path(images, "images")
+        request = proven_request(request, AnnotatedImages.of(Path(data), images_dir))
+        data = list_images(Path(data), images_dir)
     elif images is not None:
         raise InputError("`images` is the folder of a COCO file's images, and `data` is not a file; omit `images`")
     with reporting(progress):
         return run(
-            model.open(),
+            open_float_model(request),
             data,
             target_file,
             method=method,

@@ -53,8 +53,8 @@ Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .s
 PresetOption = Annotated[
     str | None,
     typer.Option(
-        help="How images are prepared and outputs are read: a preset (centernet, yolox, imagenet, clip, ...) or a "
-        ".toml file."
+        help="How images are prepared and outputs are read: a preset (yolov8, yolox, imagenet, ...) or a .toml file, "
+        "with single settings behind commas (yolov8,channel_order=bgr). By default it is recognised, and stated."
     ),
 ]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, if the model does not fix it.")]
@@ -265,12 +265,13 @@ def calibrate(
         raise typer.BadParameter("give MODEL and IMAGES, or --from FILE")
     from edgeq.calibration.calibrate import DEFAULT_METHOD
     from edgeq.calibration.calibrate import calibrate as run
+    from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
     from edgeq.inputs.images import list_images
     from edgeq.sources.model import open_float_model
     from edgeq.targets import get_target
 
     found = list_images(source, images)
-    request = _request(model, weights, preset, size, None)
+    request = proven_request(_request(model, weights, preset, size, None), AnnotatedImages.of(source, images))
     opened = open_float_model(request)
     targets = [get_target(name) for name in target or ()]
     result = run(

@@ -92,7 +92,8 @@ def evaluate(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="For files without a manifest: how images are prepared and outputs are read (a name or .toml file)."
+            help="For files without a manifest: how images are prepared and outputs are read (a name or .toml file); "
+            "by default it is recognised, and proven on the annotations."
         ),
     ] = None,
     labels: Labels = None,

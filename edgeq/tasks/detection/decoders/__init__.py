@@ -23,8 +23,13 @@ Decoder = Callable[[Mapping[str, np.ndarray], Postprocessing, Placement], Detect
 
 DECODERS: dict[str, str] = {
     "centernet": "edgeq.tasks.detection.decoders.centernet:decode",
+    "distances": "edgeq.tasks.detection.decoders.distances:decode",
+    "end2end": "edgeq.tasks.detection.decoders.end2end:decode",
     "fastestdet": "edgeq.tasks.detection.decoders.fastestdet:decode",
     "scored_boxes": "edgeq.tasks.detection.decoders.scored_boxes:decode",
+    "yolo_fastestv2": "edgeq.tasks.detection.decoders.yolo_fastestv2:decode",
+    "yolov5": "edgeq.tasks.detection.decoders.yolov5:decode",
+    "yolov8": "edgeq.tasks.detection.decoders.yolov8:decode",
     "yolox": "edgeq.tasks.detection.decoders.yolox:decode",
 }
 
