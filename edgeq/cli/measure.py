@@ -137,10 +137,15 @@ def evaluate(
         reference=reference,
         on_results=lambda results: _write(results, json_file),
     )
-    scores = [result.score for outcome in outcomes for result in outcome.results if isinstance(result, EvalResult)]
+    found = [result for outcome in outcomes for result in outcome.results if isinstance(result, EvalResult)]
+    scores = [result.score for result in found]
     _show(outcomes, evaluation_columns, [f"task: {score.task}" for score in scores[:1]])
     if len(scores) == 1:
         print_classes(scores[0])
+    doubtful = [result.artifact for result in found if any(each.meaningless for each in result.suspicions)]
+    if doubtful:
+        typer.echo(f"error: the figures of {', '.join(dict.fromkeys(doubtful))} say nothing: see above", err=True)
+        raise typer.Exit(1)
 
 
 def _write(results: Sequence[Result], json_file: Path | None) -> None:

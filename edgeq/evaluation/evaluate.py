@@ -281,6 +281,10 @@ def _result(job: Job, task: Task[Any], reference: Job | None) -> EvalResult[Scor
     images = len(job.predictions)
     obtained = _obtained(job)
     compared = reference.predictions if reference else {}
+    score = task.score(job.artifact, job.predictions, compared)
+    suspicions = tuple(task.suspicions(job.artifact, job.predictions, score))
+    for suspicion in suspicions:
+        _log.warning("%s in %s: %s", job.artifact.name, job.runtime, suspicion.text)
     return EvalResult(
         artifact=job.artifact.name,
         digest=job.artifact.digest,
@@ -290,7 +294,8 @@ def _result(job: Job, task: Task[Any], reference: Job | None) -> EvalResult[Scor
         precision=job.artifact.precision,
         task=task.name,
         images=images,
-        score=task.score(job.artifact, job.predictions, compared),
+        score=score,
+        suspicions=suspicions,
         reference=_name(reference) if reference else None,
         skipped_images=tuple(job.skipped),
         inference_images_per_s=images / job.inference_s if obtained == "measured" else None,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.inputs.preprocessing import Placement
-from edgeq.results.evaluation import Score
+from edgeq.results.evaluation import Score, Suspicion
 from edgeq.tasks.prediction_records import PredictionRecords
 
 Prediction = TypeVar("Prediction")
@@ -119,6 +119,18 @@ class Task(ABC, Generic[Prediction]):
             predictions: What it says about each image that could be read.
             reference: What the float model says about the same images; empty where `needs_reference` is false.
         """
+
+    def suspicions(
+        self, artifact: Artifact, predictions: Mapping[int, Prediction], score: Score
+    ) -> Sequence[Suspicion]:
+        """Returns what is odd about predictions and their score, as a wrong preset makes it; by default nothing.
+
+        Args:
+            artifact: The model.
+            predictions: What it says about each image that could be read.
+            score: What `score` returned.
+        """
+        return ()
 
     @abstractmethod
     def per_image(

@@ -40,7 +40,7 @@ RECOGNISERS: dict[str, str] = {
     "ultralytics": "edgeq.sources.recognition.rows:recognise_ultralytics",
     "rows": "edgeq.sources.recognition.rows:recognise_rows",
     "distances": "edgeq.sources.recognition.levels:recognise_distances",
-    "anchor maps": "edgeq.sources.recognition.levels:recognise_anchor_maps",
+    "combined maps": "edgeq.sources.recognition.levels:recognise_combined_maps",
     "fastest": "edgeq.sources.recognition.levels:recognise_fastest",
     "centernet": "edgeq.sources.recognition.levels:recognise_centernet",
     "corner boxes": "edgeq.sources.recognition.levels:recognise_corner_boxes",

@@ -30,7 +30,7 @@ def recognise_distances(facts: ModelFacts) -> Sequence[Candidate]:
             classes = _classes(channels, 4 * bins)
             if classes is not None:
                 logits = ",logits=true" if preset in _PROBABLE and not probable else ""
-                return [_candidate(facts, preset + logits, family, classes)]
+                return [_candidate(preset + logits, family, classes)]
     return ()
 
 
@@ -46,23 +46,39 @@ _DISTANCES = {
 _PROBABLE = ("picodet", "nanodet")
 
 
-def recognise_anchor_maps(facts: ModelFacts) -> Sequence[Candidate]:
-    """Returns YOLOv5 and YOLOv7 for three maps of three anchors each: only annotations tell whose anchors they are."""
+def recognise_combined_maps(facts: ModelFacts) -> Sequence[Candidate]:
+    """Returns what three maps can be that hold boxes and scores: their channels alone leave the number of classes open.
+
+    COCO's 80 classes, or as many as the file names, decide if one of the families has so many. YOLOv5 and YOLOv7 differ
+    in their anchors only, which annotations tell apart.
+    """
     maps = [_map(spec) for spec in facts.outputs]
-    if len(maps) != 3 or any(each is None for each in maps):
+    found = [each for each in maps if each is not None]
+    if len(found) != 3 or len(maps) != 3 or Counter(each[1] for each in found) != Counter(facts.cells((8, 16, 32))):
         return ()
-    if Counter(each[1] for each in maps if each) != Counter(facts.cells((8, 16, 32))):
+    depths = {each[0] for each in found}
+    if len(depths) != 1:
         return ()
-    depths = {each[0] for each in maps if each}
-    if len(depths) != 1 or (depth := depths.pop()) % _ANCHORS or depth // _ANCHORS <= 5:
-        return ()
-    classes = depth // _ANCHORS - 5
-    if facts.classes not in (0, classes):
-        return ()
-    return [
-        _candidate(facts, "yolov5_maps", "YOLOv5 before its boxes are decoded", classes),
-        _candidate(facts, "yolov7_maps", "YOLOv7 before its boxes are decoded", classes),
-    ]
+    depth = depths.pop()
+    choices = [(depth - 4 * bins, preset, family) for (preset, family), bins in _COMBINED.items()]
+    if depth % _ANCHORS == 0:
+        for name in ("YOLOv5", "YOLOv7"):
+            family = f"{name} before its boxes are decoded"
+            choices.append((depth // _ANCHORS - 5, f"{name.lower()}_maps", family))
+    if any(len(spec.shape) == 5 for spec in facts.outputs):
+        choices = [each for each in choices if each[1].endswith("_maps")]
+    wanted = facts.classes or _COCO
+    likely = [each for each in choices if each[0] == wanted]
+    if not likely and not facts.classes:
+        likely = [each for each in choices if each[0] > 0]
+    return [_candidate(preset, family, classes) for classes, preset, family in likely]
+
+
+_COMBINED = {
+    ("yolov8_raw", "YOLOv8 before its boxes are decoded"): 16,
+    ("nanodet", "NanoDet"): 8,
+}
+"""Preset and family -> bins of a distance."""
 
 
 def recognise_fastest(facts: ModelFacts) -> Sequence[Candidate]:
@@ -73,7 +89,7 @@ def recognise_fastest(facts: ModelFacts) -> Sequence[Candidate]:
         (output,) = facts.outputs
         depth, cells = _map(output) or (0, 0)
         if cells == facts.cells((16,))[0] and depth > 5 and facts.has(output.name, _SOFTMAX) is not False:
-            return [_candidate(facts, "fastestdet", "FastestDet", depth - 5)]
+            return [_candidate("fastestdet", "FastestDet", depth - 5)]
         return ()
     shapes = [spec.shape for spec in facts.outputs]
     sizes = tuple((shape[1] or 0) * (shape[2] or 0) for shape in shapes)
@@ -84,7 +100,7 @@ def recognise_fastest(facts: ModelFacts) -> Sequence[Candidate]:
         and len(depths) == 1
         and (depth := depths.pop()) > 5 * _ANCHORS
     ):
-        return [_candidate(facts, "yolo_fastestv2", "YOLO-FastestV2", depth - 5 * _ANCHORS)]
+        return [_candidate("yolo_fastestv2", "YOLO-FastestV2", depth - 5 * _ANCHORS)]
     return ()
 
 
@@ -101,14 +117,13 @@ def recognise_centernet(facts: ModelFacts) -> Sequence[Candidate]:
         depth = (maps[heat[0]] or (0, 0))[0]
         return [
             _candidate(
-                facts,
                 f"centernet,outputs.heatmap={heat[0]},outputs.size={size},outputs.offset={offset}",
                 f"CenterNet with {size} as the size",
                 depth,
             )
             for size, offset in (pairs, pairs[::-1])
         ]
-    return [_candidate(facts, "centernet", "CenterNet", (maps["hm"] or (0, 0))[0])]
+    return [_candidate("centernet", "CenterNet", (maps["hm"] or (0, 0))[0])]
 
 
 def recognise_corner_boxes(facts: ModelFacts) -> Sequence[Candidate]:
@@ -123,12 +138,12 @@ def recognise_corner_boxes(facts: ModelFacts) -> Sequence[Candidate]:
         return ()
     classes = scores[0][1] or 0
     return [
-        _candidate(facts, "yolo_nas", "YOLO-NAS", classes),
-        _candidate(facts, "damo_yolo", "DAMO-YOLO", classes),
+        _candidate("yolo_nas", "YOLO-NAS", classes),
+        _candidate("damo_yolo", "DAMO-YOLO", classes),
     ]
 
 
-def _candidate(facts: ModelFacts, preset: str, family: str, classes: int) -> Candidate:
+def _candidate(preset: str, family: str, classes: int) -> Candidate:
     return Candidate(preset, family, classes, None if classes == _COCO else ())
 
 
@@ -164,8 +179,6 @@ def _classes(channels: Sequence[tuple[int, ...]], boxes: int) -> int | None:
     if len(set(channels)) != 1:
         return None
     (each,) = set(channels)
-    if len(each) == 1:
-        return each[0] - boxes if each[0] > boxes else None
     if len(each) != 2 or boxes not in each:
         return None
     return each[1] if each[0] == boxes else each[0]

@@ -15,12 +15,13 @@ from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.inputs.images import existing_images
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import registered
-from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
+from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn, Suspicion
 from edgeq.tasks.base import Decode, Task
 from edgeq.tasks.detection.coco import category_ids, check_engine, evaluate, load_ground_truth
 from edgeq.tasks.detection.decoders import DECODERS, Decoder, get_decoder
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.records import DetectionPredictions
+from edgeq.tasks.detection.suspicions import find_suspicions
 
 # Arrays of `Detections`: dtype, and the axes behind the number of detections.
 _FORM: Mapping[str, tuple[str, tuple[int, ...]]] = {
@@ -181,6 +182,16 @@ class DetectionTask(Task[Detections]):
         )
         per_class = tuple(DetectionClass(**vars(entry)) for entry in scores.per_class)
         return DetectionScore(**scores.numbers, per_class=per_class, evaluator=self._engine)
+
+    def suspicions(
+        self, artifact: Artifact, predictions: Mapping[int, Detections], score: Score
+    ) -> Sequence[Suspicion]:
+        """Returns what is odd about boxes, scores and classes, see `edgeq.tasks.detection.suspicions`."""
+        detections = {self._ground_truth.images[number].id: found for number, found in predictions.items()}
+        quantized = artifact.precision not in ("", "fp32", "fp16")
+        return find_suspicions(
+            self._ground_truth, detections, score.main_value, labels=artifact.labels, quantized=quantized
+        )
 
     def per_image(
         self, artifact: Artifact, predictions: Mapping[int, Detections], reference: Mapping[int, Detections]
