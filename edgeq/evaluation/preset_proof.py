@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from edgeq.tasks.base import Task
 _IMAGES = 16
 # A detector on images that are prepared for another one finds next to nothing.
 _FINDS = 0.05
-_AHEAD_BY = 1.5
+_FAMILY_AHEAD = 1.5
+# Another preparation than the family's has to be clearly better: a few images are noise, too.
+_VARIANT_AHEAD = 1.2
 _SCALE = 1 / 255
 
 _log = logging.getLogger(__name__)
@@ -120,25 +122,36 @@ def _proven(path: Path, labels: Labels | None, images: AnnotatedImages | None) -
         return None
     task = get_task("detection")(images.annotations, images.images_dir, "pycocotools")
     found = _scores(path, recognition.candidates, labels, task)
-    if max(found.values(), default=0.0) < _FINDS:
-        first = max(recognition.candidates, key=lambda each: found.get(each, 0.0))
-        found |= _scores(path, _variants(first, recognition), labels, task)
     ranked = sorted(found, key=lambda each: -found[each])
-    figures = ", ".join(f"{each.preset} {found[each]:.3f}" for each in ranked)
-    where = f"AP on {min(_IMAGES, len(task.paths))} images of {images.annotations.name}: {figures}"
-    second = found[ranked[1]] if len(ranked) > 1 else 0.0
-    if ranked and found[ranked[0]] >= max(_FINDS, _AHEAD_BY * second):
-        best = ranked[0]
-        _log.info("%s; by %s", recognition.describe(best), where)
-        return best
-    if len(recognition.candidates) > 1:
+    where = f"AP on {min(_IMAGES, len(task.paths))} images of {images.annotations.name}"
+    if len(recognition.candidates) > 1 and (
+        not ranked or found[ranked[0]] < max(_FINDS, *(_FAMILY_AHEAD * found[other] for other in ranked[1:]))
+    ):
         choices = "; or ".join(f"{each.flags} for {each.family}" for each in recognition.candidates)
         raise InputError(
-            f"{path.name}: its outputs fit several families, and images do not decide ({where}): give {choices}"
+            f"{path.name}: its outputs fit several families, and images do not decide ({where}: {_figures(found)}): "
+            f"give {choices}"
         )
-    if found:
-        _log.warning("%s: recognised by its form alone, and hardly anything is found: %s", path.name, where)
-    return None
+    if not ranked:
+        return None
+    base = best = ranked[0]
+    others = _scores(path, _variants(base, recognition), labels, task)
+    for variant, ap in others.items():
+        if ap >= max(_FINDS, _VARIANT_AHEAD * found[base], found.get(best, 0.0)):
+            best, found[variant] = variant, ap
+    found |= others
+    if found[best] < _FINDS:
+        _log.warning(
+            "%s: recognised by its form, but hardly anything is found: %s: %s", path.name, where, _figures(found)
+        )
+        return None
+    _log.info("%s; by %s: %s", recognition.describe(best), where, _figures(found))
+    return best
+
+
+def _figures(found: Mapping[Candidate, float]) -> str:
+    """Returns presets with their AP, the best first."""
+    return ", ".join(f"{each.preset} {found[each]:.3f}" for each in sorted(found, key=lambda each: -found[each]))
 
 
 def _variants(candidate: Candidate, recognition: Recognition) -> list[Candidate]:

@@ -65,7 +65,7 @@ def find_suspicions(
         name = labels[classes[0]] if classes[0] < len(labels) else f"number {classes[0]}"
         found.append(
             Suspicion(
-                text=f"all {len(boxes)} boxes are of the class {name}, and the annotations have {len(annotated)} classes: "
+                text=f"all {len(boxes)} boxes are of the class {name}, the annotations have {len(annotated)} classes: "
                 "outputs may be in another order than the decoder expects; name them in the preset, or choose another"
             )
         )
