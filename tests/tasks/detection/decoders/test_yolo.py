@@ -133,12 +133,11 @@ def distance_rows(
 ) -> list[Row]:
     rows = []
     for (stride, row, column), box, score in zip(cells(*strides), boxes.astype(np.float64), scores, strict=True):
-        sides = box
+        sides = list(box)
         if bins > 1:
-            sides = []
             for side in range(4):
                 weights = np.exp(box[side * bins : (side + 1) * bins])
-                sides.append(sum(number * weight for number, weight in enumerate(weights)) / weights.sum())
+                sides[side] = sum(number * weight for number, weight in enumerate(weights)) / weights.sum()
         left, top, right, bottom = (side * (stride if unit else 1) for side in sides)
         x, y = (column + offset) * stride, (row + offset) * stride
         rows.append((x - left, y - top, x + right, y + bottom, score))
@@ -215,7 +214,7 @@ def decode(name: str, outputs: Mapping[str, np.ndarray], **options: Any) -> Dete
 def test_end_to_end_rows_are_taken_as_they_are() -> None:
     rows = np.array([[40, 28, 80, 68, 0.9, 2], [41, 28, 80, 68, 0.8, 2], [0, 0, 8, 8, 0.0001, 1], [0, 0, 0, 0, 0, -1]])
     found = decode("end2end", {"output0": rows[None].astype(np.float32)})
-    np.testing.assert_allclose(found.boxes, [[100, 50, 200, 150], [102.5, 50, 200, 150]], atol=1e-4)
+    np.testing.assert_allclose(found.boxes, [[100.0, 50.0, 200.0, 150.0], [102.5, 50.0, 200.0, 150.0]], atol=1e-4)
     assert found.classes.tolist() == [2, 2]
     other = rows[:, [5, 4, 0, 1, 2, 3]]
     same = decode("end2end", {"boxes": other, "num": np.array([2])}, columns="class score left top right bottom")
