@@ -16,11 +16,11 @@ import pytest
 
 from edgeq.errors import InputError, MissingDependencyError
 from edgeq.tasks.detection import Detections
+from edgeq.tasks.detection.categories import category_ids
 from edgeq.tasks.detection.coco import (
     SCORE_NAMES,
     DetectionScores,
     GroundTruth,
-    category_ids,
     evaluate,
     load_ground_truth,
 )
