@@ -147,6 +147,8 @@ def _named_in(file: Path) -> dict[int, str]:
 
 def _read(places: Sequence[Path], name: str, form: _Form, folder: DataFolder) -> Split:
     findings = Findings()
+    if missing := [place for place in places if not place.exists()]:
+        raise InputError(f"{form.source}: its split {name!r} names {missing[0]}, which does not exist")
     paths = list(dict.fromkeys(path for place in places for path in _images(place, folder, findings)))
     if not paths:
         raise InputError(f"{form.source}: its split {name!r} leads to no image in {', '.join(map(str, places))}")

@@ -12,7 +12,7 @@ from edgeq.datasets import open_split
 from edgeq.tasks.detection import Detections
 from edgeq.tasks.detection.coco import GroundTruth, evaluate, load_ground_truth
 from edgeq.tasks.detection.ground_truth import ground_truth_of
-from tests.datasets.written import CLASSES, WRITERS, Shown, draw, read_truth, truth_of
+from tests.datasets.written import CLASSES, WRITERS, Box, Shown, draw, read_truth, truth_of
 
 TITLES = {
     "coco": "COCO", "roboflow_coco": "COCO", "label_studio_coco": "COCO", "yolo": "YOLO", "roboflow_yolo": "YOLO",
@@ -50,7 +50,7 @@ def bccd(shared_data) -> list[Shown]:
     """The validation images of real microscopy, which were Pascal VOC at first."""
     document = json.loads((shared_data / "bccd" / "instances_val.json").read_bytes())
     names = {each["id"]: each["name"] for each in document["categories"]}
-    objects: dict[int, list] = {}
+    objects: dict[int, list[tuple[str, Box]]] = {}
     for each in document["annotations"]:
         objects.setdefault(each["image_id"], []).append((names[each["category_id"]], tuple(each["bbox"])))
     return [

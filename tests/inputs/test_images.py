@@ -144,7 +144,7 @@ def test_a_lying_photo_is_turned_upright_unless_its_boxes_lie_too(
     columns, rows = np.meshgrid(np.arange(48), np.arange(32))
     stored = Image.fromarray(np.stack([columns * 5, rows * 7, columns + rows], -1).astype(np.uint8))
     path = tmp_path / f"turned{suffix}"
-    stored.save(path, exif=exif, **({} if suffix == ".png" else {"quality": 95}))
+    stored.save(path, exif=exif)
     with Image.open(path) as image:
         upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     found = read_image(path)
