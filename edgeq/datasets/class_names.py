@@ -18,9 +18,9 @@ SYNONYMS: tuple[tuple[str, ...], ...] = (
     ("bike", "bicycle", "cycle"),
     # LVIS, Objects365 and Open Images
     ("person", "people", "human", "pedestrian"),
-    ("cell phone", "mobile phone", "cellphone", "cellular telephone", "smartphone"),
+    ("cell phone", "mobile phone", "cellular telephone", "smartphone"),
     ("doughnut", "donut"),
-    ("hair drier", "hair dryer", "hairdryer"),
+    ("hair drier", "hair dryer"),
     ("remote", "remote control"),
     ("fire hydrant", "hydrant", "fireplug"),
     ("laptop", "laptop computer"),

@@ -64,12 +64,13 @@ def _tile(image: AnnotatedImage, order: Sequence[int]) -> Image.Image:
     picture = Image.fromarray(content)
     scale = _TILE_PX / max(picture.size)
     small = picture.resize([max(1, round(side * scale)) for side in picture.size], Image.Resampling.BOX)
-    tile.paste(small)
+    down = _TILE_PX - small.height  # above its caption
+    tile.paste(small, (0, down))
     draw = ImageDraw.Draw(tile)
     for each in image.objects:
         left, top, width, height = (value * scale for value in each.box)
         colour = _GRAY if each.is_ignored else _COLOURS[order.index(each.category_id) % len(_COLOURS)]
-        draw.rectangle((left, top, left + width, top + height), outline=colour, width=2)
+        draw.rectangle((left, top + down, left + width, top + down + height), outline=colour, width=2)
     return tile
 
 

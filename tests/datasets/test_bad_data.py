@@ -58,7 +58,7 @@ def test_bad_lines_of_yolo_are_left_out_and_counted(folder: Path) -> None:
     }
     first, second, third = split.images
     assert [each.category_id for each in first.objects] == [0, 2, 0]
-    assert first.objects[-1].polygons == (pytest.approx((4, 3, 24, 3, 24, 21)),)
+    assert first.objects[-1].polygons[0] == pytest.approx((4, 3, 24, 3, 24, 21))
     assert first.objects[-1].box == pytest.approx((4, 3, 20, 18)) and first.objects[-1].area_px == pytest.approx(180)
     assert (second.is_background, third.is_background) == (False, True)
     assert split.describe() == "YOLO (data.yaml), 3 classes, val: 3 images, 3 boxes, 1 without labels (background)"
