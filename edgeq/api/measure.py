@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import edgeq
 from edgeq.api.arguments import (
@@ -18,6 +18,7 @@ from edgeq.api.arguments import (
     reporting,
     require_positive,
 )
+from edgeq.datasets import open_split
 from edgeq.devices.config import LOCAL, find_devices
 from edgeq.errors import InputError
 from edgeq.machine import parse_cpus
@@ -82,9 +83,13 @@ def benchmark(
 
 def evaluate(
     artifacts: FilePath | Sequence[FilePath],
-    images: FilePath,
+    images: FilePath | None = None,
     annotations: FilePath | None = None,
     *,
+    data: FilePath | None = None,
+    split: str | None = None,
+    allow_outside: bool = False,
+    map: Mapping[str, str] | None = None,
     preset: FilePath | None = None,
     labels: FilePath | Sequence[str] | None = None,
     runtime: Names | None = None,
@@ -106,6 +111,10 @@ def evaluate(
             other tools with a `preset`.
         images: Folder of the images, or one with a sub-folder for each class.
         annotations: COCO `.json` for detectors; otherwise a `.json` or text file of image and class.
+        data: Instead of these two, a data set of any format that `edgeq data` knows.
+        split: Split of it to take; by default `val`, or else `test`.
+        allow_outside: Whether files may be read that it names outside its own folder.
+        map: Class name of the model -> name of the same class in `data`.
         preset: For files without a manifest: how images are prepared and outputs are read.
         labels: For files without a manifest: class names, or the path of a file of them.
         runtime: See `benchmark`.
@@ -126,12 +135,21 @@ def evaluate(
         DeviceError: the device cannot be reached.
     """
     require_positive(threads, "threads")
+    opened = None
+    if data is not None:
+        if not (images is None and annotations is None):
+            raise InputError("`data` takes the place of `images` and `annotations`; omit them")
+        opened = open_split(path(data, "data"), "evaluation", split, allow_outside=allow_outside)
+        opened = dataclasses.replace(opened, class_map=dict(map or {}))
+    elif split is not None or map:
+        raise InputError("`split` and `map`: are for `data`, and there is none; omit them")
     with reporting(progress):
         (outcome,) = evaluate_on_devices(
             find_devices([device]),
             paths(artifacts, "artifacts"),
             optional_path(annotations, "annotations"),
-            path(images, "images"),
+            optional_path(images, "images"),
+            data=opened,
             runtimes=names(runtime),
             simulate=simulate,
             compute_precisions=names(compute),

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import edgeq
-from edgeq.cli.options import JsonFile, Labels, Threads, require_writable_json, write_json_file
+from edgeq.cli.data_set import open_for_evaluation
+from edgeq.cli.options import (
+    AllowOutside,
+    ClassMap,
+    Data,
+    JsonFile,
+    Labels,
+    SplitName,
+    Threads,
+    require_writable_json,
+    write_json_file,
+)
 
 if TYPE_CHECKING:
     from edgeq.results.reading import Result
@@ -84,11 +95,17 @@ def bench(
 
 def evaluate(
     artifacts: Artifacts,
-    images: Annotated[Path, typer.Option(help="Folder of the images, or one with a sub-folder for each class.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images, or one with a sub-folder for each class.")
+    ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(help="COCO .json for detectors; otherwise a .json or text file of image and class."),
     ] = None,
+    data: Data = None,
+    split: SplitName = None,
+    allow_outside: AllowOutside = False,
+    class_map: ClassMap = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -126,6 +143,7 @@ def evaluate(
         artifacts,
         annotations,
         images,
+        data=open_for_evaluation(data, split, allow_outside, class_map or (), annotations=annotations, images=images),
         runtimes=runtime or (),
         simulate=simulate,
         compute_precisions=compute or (),

@@ -48,6 +48,8 @@ class DevicePlace:
     def predict(self, jobs: Sequence[Job], dataset: Dataset, threads: int | None) -> None:
         """Runs all images of a data set through all jobs on the device."""
         task = dataset.task
+        if not all(isinstance(item, ImageFile) for item in task.items):
+            raise InputError(f"{task.source}: holds arrays, and devices are sent image files; omit `device`")
         self._remote.prepare([job.runtime for job in jobs])
         sent = send_artifacts(self._remote, [job.artifact for job in jobs])
         images, absent = _read_digests(task.paths)

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgeq.datasets import Split
 from edgeq.errors import EngineError, InputError
-from edgeq.evaluation.dataset import Dataset, load_dataset
+from edgeq.evaluation.dataset import Dataset, dataset_of, load_dataset
 from edgeq.evaluation.execution_site import HERE, Place
 from edgeq.evaluation.inference import Job
 from edgeq.exporting.artifact import Artifact, manifest_path
@@ -33,9 +34,10 @@ _log = logging.getLogger(__name__)
 
 def evaluate_artifacts(
     paths: Sequence[Path],
-    annotations: Path | None,
-    images_dir: Path,
+    annotations: Path | None = None,
+    images_dir: Path | None = None,
     *,
+    data: Split | None = None,
     runtimes: Sequence[str] = (),
     simulate: str | None = None,
     compute_precisions: Sequence[str] = (),
@@ -56,6 +58,7 @@ def evaluate_artifacts(
             `edgeq.tasks.labelled_images.load_labelled_images`); `None` where `images_dir` has one sub-folder a class,
             and for embeddings of images without classes.
         images_dir: Folder of its images.
+        data: Instead of these two, a part of a data set of any format (`edgeq.datasets.open_split`).
         runtimes: Runtimes to run each in; by default the first of its target that is installed.
         simulate: A target whose engine is simulated on the CPU, instead of runtimes.
         compute_precisions: What float layers are computed in (`f32`, `bf16`, `f16`); by default f32 for an `fp32` file
@@ -81,7 +84,12 @@ def evaluate_artifacts(
     artifacts = [open_artifact(path, preset, labels) for path in paths]
     float_model = None if reference is None else _open_reference(reference, preset, labels)
     scoring = _Scoring.of(artifacts, float_model, runtimes, simulate, compute_precisions, place)
-    dataset = load_dataset(scoring.task.name, annotations, images_dir, engine=engine, cache_bytes=0)
+    if data is not None:
+        dataset = dataset_of(scoring.task.name, data, engine=engine, cache_bytes=0)
+    elif images_dir is not None:
+        dataset = load_dataset(scoring.task.name, annotations, images_dir, engine=engine, cache_bytes=0)
+    else:
+        raise InputError("nothing to score on; give `data`, or `images` with `annotations`")
     return scoring.results(dataset, threads, place)
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
-from edgeq.inputs import InputCache, Item, OnUnreadable, UnreadableImages, image_files, model_input, prepared_samples
+from edgeq.inputs import InputCache, Item, OnUnreadable, UnreadableImages, model_input, prepared_samples
 from edgeq.inputs.preprocessing import FloatArray, Placement
 from edgeq.progress import progress_bar
 from edgeq.runtimes import Session, open_session
@@ -40,6 +40,10 @@ class Images(Protocol):
     @property
     def paths(self) -> Sequence[Path]:
         """The images, not opened yet."""
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The same, as they are read."""
 
     def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
         """Raises `InputError` where an image `(H, W, 3)` is not the one that is meant."""
@@ -175,7 +179,7 @@ def predict_group(
         advance = stack.enter_context(progress_bar(len(task.paths), "eval"))
         started = time.perf_counter()
         for sample in prepared_samples(
-            image_files(task.paths),
+            task.items,
             prepare,
             pool=pool,
             ahead=_AHEAD,

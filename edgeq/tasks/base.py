@@ -11,7 +11,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.datasets.split import Split
+from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Postprocessing
+from edgeq.inputs.items import Item, image_files
 from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score
 from edgeq.tasks.prediction_records import PredictionRecords
@@ -61,6 +64,25 @@ class Task(ABC, Generic[Prediction]):
             InputError: the data set cannot be used.
             MissingDependencyError: the evaluator is not installed.
         """
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> Task[Prediction]:
+        """Returns the task on a part of a data set of any format.
+
+        Args:
+            split: The images, and what is known about them.
+            engine: See `__init__`.
+
+        Raises:
+            InputError: it does not tell what the task needs.
+            MissingDependencyError: the evaluator is not installed.
+        """
+        raise InputError(f"{cls.name}: reads no `data`; give `annotations` and `images`")
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The images as they are read: files, unless the data set holds arrays."""
+        return image_files(self.paths)
 
     @classmethod
     @abstractmethod

@@ -5,6 +5,7 @@ Equal scores are common in INT8 files; between them the lower class index ranks 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.boundary import Count
+from edgeq.datasets.class_names import match_classes
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
+from edgeq.inputs.items import Item, image_files, path_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
@@ -28,6 +32,8 @@ DECODER = "classification"
 
 TOP = 5
 """How many classes of an image are ranked."""
+
+_log = logging.getLogger(__name__)
 
 _ROLES = {"scores": "scores"}
 _OPTIONS = {"offset": 0}
@@ -131,10 +137,48 @@ class ClassificationTask(ArrayTask):
         self.source = self._images.source
         self.paths = self._images.paths
         self._names = relative_names(self.paths, images_dir)
+        self._items = image_files(self.paths)
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> ClassificationTask:
+        """Returns the task on images that have a class each.
+
+        Raises:
+            InputError: the data set states no classes.
+        """
+        labelled = [image for image in split.images if image.label is not None]
+        if not labelled:
+            raise InputError(
+                f"{split.source}: is {split.format} without a class per image, which classifiers are scored on; wanted "
+                "a folder per class, or a CSV with lines `path,class`"
+            )
+        task = cls.__new__(cls)
+        task._images = LabelledImages(
+            split.source,
+            tuple(path_of(image.item) for image in labelled),
+            tuple(str(image.label) for image in labelled),
+            tuple(split.categories.values()) if split.class_folders else (),
+            split.class_map,
+        )
+        task.source, task.paths = split.source, task._images.paths
+        task._names = tuple(image.name for image in labelled)
+        task._items = [image.item for image in labelled]
+        return task
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The images as they are read."""
+        return self._items
 
     def check(self, artifact: Artifact) -> None:
-        """Raises where the labels are not classes of the model."""
+        """Raises where the labels are not classes of the model; warns where only their order says which is which."""
         self._truth(artifact)
+        if self._images.folders and not class_names(artifact) and not all(map(str.isdecimal, self._images.folders)):
+            _log.warning(
+                "the model has no class names: the folders %s, ... are its classes 0, 1, ... by position; name them "
+                "with `labels` if that is wrong",
+                ", ".join(self._images.folders[:2]),
+            )
 
     @staticmethod
     def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> NDArray[np.int64]:
@@ -183,7 +227,8 @@ class ClassificationTask(ArrayTask):
 def class_indices(images: LabelledImages, classes: int, labels: Sequence[str]) -> NDArray[np.int64]:
     """Returns the class index `(images,)` of every image, 0 to `classes - 1`.
 
-    Text is looked up among `labels` where all of it is there, and otherwise read as indices. Class folders without
+    Text is looked up among `labels` where all of it is there, otherwise read as indices if it is digits, and otherwise
+    matched by spelling and synonym (`edgeq.datasets.class_names`). Class folders without
     either are the classes in sorted order, as torchvision's `ImageFolder` counts them.
 
     Args:
@@ -289,10 +334,14 @@ def score(
 def _text_indices(images: LabelledImages, classes: int, labels: Sequence[str]) -> dict[str, int]:
     """Returns the class index of every text that stands for a class."""
     texts = {label for label in images.classes if isinstance(label, str)}
-    if texts <= set(labels):
+    if texts <= set(labels) and not images.class_map:
         return {label: number for number, label in enumerate(labels)}
     if all(text.isdecimal() for text in texts):
         return {text: int(text) for text in texts}
+    if labels:
+        pairs = match_classes(labels, sorted(texts), images.class_map).pairs
+        if texts <= set(pairs.values()):
+            return {pairs[label]: number for number, label in enumerate(labels) if label in pairs}
     if images.folders and not labels:
         if len(images.folders) != classes:
             raise InputError(

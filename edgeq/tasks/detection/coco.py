@@ -14,7 +14,7 @@ import math
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from edgeq.boundary import Integer, read_json
 from edgeq.errors import InputError, MissingDependencyError
+from edgeq.tasks.detection.categories import category_ids, counted_detections
 from edgeq.tasks.detection.detections import Detections
 
 ENGINES = ("pycocotools", "faster")
@@ -64,12 +65,16 @@ class GroundTruth:
         annotations: Boxes as pycocotools takes them: `id`, `image_id`, `category_id`, `bbox` (x, y, width, height),
             `area`, `iscrowd`. The ids are new, 1 to N: pycocotools counts a match with id 0 as none, and mixes up
             annotations that share an id.
+        class_map: Class name of a model -> name of a category, as the user says.
+        verified: Image id -> the categories that were looked for in it; in an image without an entry, all.
     """
 
     source: Path
     images: tuple[ImageRecord, ...]
     categories: Mapping[int, str]
     annotations: tuple[Mapping[str, Any], ...]
+    class_map: Mapping[str, str] = field(default_factory=dict)
+    verified: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -163,30 +168,6 @@ class _File(msgspec.Struct):
     categories: list[_Category]
 
 
-def category_ids(ground_truth: GroundTruth, labels: Sequence[str]) -> NDArray[np.int64]:
-    """Returns the category id of every class index `(classes,)`.
-
-    Args:
-        ground_truth: The annotations.
-        labels: The model's class names; without any, its classes are taken for the categories by ascending id.
-
-    Raises:
-        InputError: the annotations lack a category of that name, or have it twice.
-    """
-    if not labels:
-        return np.array(list(ground_truth.categories), np.int64)
-    names = list(ground_truth.categories.values())
-    for label in labels:
-        if names.count(label) != 1:
-            found = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            raise InputError(
-                f"{ground_truth.source}: has {names.count(label) or 'no'} categories named {label!r}, which the model "
-                f"detects; found {found}. Score on annotations of the model's classes, or export it with their `labels`"
-            )
-    ids = {name: category for category, name in ground_truth.categories.items()}
-    return np.array([ids[label] for label in labels], np.int64)
-
-
 def evaluate(
     ground_truth: GroundTruth,
     detections: Mapping[int, Detections],
@@ -213,7 +194,8 @@ def evaluate(
     if unknown or not image_ids:
         wrong = f"no image {min(unknown)}" if unknown else "no images to score"
         raise InputError(f"{ground_truth.source}: {wrong}; wanted ids of its {len(ground_truth.images)} images")
-    results = _results(ground_truth, detections, category_ids(ground_truth, labels))
+    categories = category_ids(ground_truth, labels)
+    results = _results(counted_detections(ground_truth, categories, detections), categories)
     precision, recall = _run_engine(engine, ground_truth, results, image_ids)
     return DetectionScores(_numbers(precision, recall), _per_class(ground_truth, image_ids, precision, recall))
 
@@ -251,18 +233,10 @@ def _require_unique(source: Path, kind: str, ids: list[int]) -> None:
         raise InputError(f"{source}: two of its {kind} have the id {twice}; wanted every id once")
 
 
-def _results(
-    ground_truth: GroundTruth, detections: Mapping[int, Detections], categories: NDArray[np.int64]
-) -> list[dict[str, Any]]:
+def _results(detections: Mapping[int, Detections], categories: NDArray[np.int64]) -> list[dict[str, Any]]:
     """Returns the detections as pycocotools' `loadRes` would make them."""
     results: list[dict[str, Any]] = []
     for image_id, found in detections.items():
-        if len(found) and not 0 <= found.classes.min() <= found.classes.max() < len(categories):
-            raise InputError(
-                f"{ground_truth.source}: has {len(categories)} categories, but the model detected class "
-                f"{found.classes.max()} (counted from 0); score on annotations of the model's classes, or export it "
-                "with their `labels`"
-            )
         boxes = found.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
         rows = zip(boxes.tolist(), found.scores.tolist(), categories[found.classes].tolist(), strict=True)

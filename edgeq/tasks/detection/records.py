@@ -77,11 +77,13 @@ class DetectionPredictions(PredictionRecords):
 
         Args:
             ground_truth: The annotations.
-            categories: Category id of every class index, see `edgeq.tasks.detection.coco.category_ids`.
-            detections: Image id -> detections; the images without an entry were not scored.
+            categories: Category id of every class index, see `edgeq.tasks.detection.categories.category_ids`.
+            detections: Image id -> detections that count (`edgeq.tasks.detection.categories.counted_detections`); the
+                images without an entry were not scored.
         """
         order = list(ground_truth.categories)
-        position = np.array([order.index(category) for category in categories.tolist()], np.int32)
+        places = {category: number for number, category in enumerate(order)}
+        position = np.array([places.get(category, -1) for category in categories.tolist()], np.int32)
         ids = sorted(detections)
         records = {record.id: record for record in ground_truth.images}
         truth: dict[int, list[Mapping[str, Any]]] = {image: [] for image in ids}

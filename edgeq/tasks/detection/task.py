@@ -10,16 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.boundary import Count, Integer
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.inputs.images import existing_images
+from edgeq.inputs.items import ImageFile, Item, path_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import registered
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.base import Decode, Task
-from edgeq.tasks.detection.coco import category_ids, check_engine, evaluate, load_ground_truth
+from edgeq.tasks.detection.categories import category_ids, counted_detections, report_categories
+from edgeq.tasks.detection.coco import check_engine, evaluate, load_ground_truth
 from edgeq.tasks.detection.decoders import DECODERS, Decoder, get_decoder
 from edgeq.tasks.detection.detections import Detections
+from edgeq.tasks.detection.ground_truth import ground_truth_of
 from edgeq.tasks.detection.records import DetectionPredictions
 
 # Arrays of `Detections`: dtype, and the axes behind the number of detections.
@@ -124,10 +128,35 @@ class DetectionTask(Task[Detections]):
         self.source = annotations
         names = [record.file_name for record in self._ground_truth.images]
         self.paths = existing_images(annotations, images_dir, names)
+        self._items: Sequence[Item] = [
+            ImageFile(path, (record.width_px, record.height_px))
+            for path, record in zip(self.paths, self._ground_truth.images, strict=True)
+        ]
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> DetectionTask:
+        """Returns the task on images with boxes.
+
+        Raises:
+            InputError: the data set has no boxes.
+            MissingDependencyError: the evaluator is not installed.
+        """
+        check_engine(engine)
+        task = cls.__new__(cls)
+        task._engine = engine
+        task._ground_truth = ground_truth_of(split)
+        task.source, task._items = split.source, split.items
+        task.paths = tuple(map(path_of, task._items))
+        return task
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The images as they are read: upright, unless the annotations state the size of one that lies."""
+        return self._items
 
     def check(self, artifact: Artifact) -> None:
-        """Raises where the annotations lack a class of the model."""
-        category_ids(self._ground_truth, artifact.labels)
+        """Raises where the annotations have no class of the model; logs which are matched, unless all are."""
+        report_categories(self._ground_truth, artifact.labels)
 
     def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
         """Raises `InputError` where an image has another size than the annotations state."""
@@ -188,7 +217,8 @@ class DetectionTask(Task[Detections]):
         """Returns detections and annotated boxes."""
         detections = {self._ground_truth.images[number].id: found for number, found in predictions.items()}
         categories = category_ids(self._ground_truth, artifact.labels)
-        return DetectionPredictions.of(self._ground_truth, categories, detections)
+        counted = counted_detections(self._ground_truth, categories, detections)
+        return DetectionPredictions.of(self._ground_truth, categories, counted)
 
 
 def _checked(decoder: Decoder) -> Decode:

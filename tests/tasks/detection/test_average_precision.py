@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from edgeq.tasks.detection import average_precision
 from edgeq.tasks.detection.average_precision import AREAS, class_ap, match, mean_ap
-from edgeq.tasks.detection.coco import GroundTruth, category_ids, evaluate, load_ground_truth
+from edgeq.tasks.detection.categories import category_ids
+from edgeq.tasks.detection.coco import GroundTruth, evaluate, load_ground_truth
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.records import DetectionPredictions
 from tests.reporting.made import make_detections, make_ground_truth, make_predictions
