@@ -172,7 +172,7 @@ class _Scoring:
         for job, compared in zip(self.jobs, self.references, strict=True):
             if compared is not None:
                 task.check_reference(job.artifact, compared.artifact)
-        place.predict(everyone, dataset, threads)
+        place.predict(everyone, task, threads, dataset.inputs)
         return [_result(job, task, compared) for job, compared in zip(self.jobs, self.references, strict=True)]
 
 

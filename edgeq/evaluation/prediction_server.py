@@ -34,7 +34,7 @@ from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.evaluation.inference import Job, predict_group
 from edgeq.evaluation.prediction_codec import pack_prediction
 from edgeq.exporting.artifact import parse_manifest
-from edgeq.inputs import InputCache, Item
+from edgeq.inputs import InputCache, Item, image_files
 from edgeq.runtimes.commands import answer_by, field, serve
 
 # How many images the host may be behind: the device's memory is small.
@@ -44,8 +44,11 @@ _AHEAD = 64
 class _Images:
     """Images without the truth about them, which stays on the host."""
 
+    max_unreadable = 1.0  # the host counts them
+
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
+        self.items = image_files(paths)
         self.sizes_px: dict[int, tuple[int, int]] = {}
         self.begun_s: float | None = None
 

@@ -19,9 +19,10 @@ from edgeq.errors import MissingDependencyError
 from edgeq.reporting.comparison import FEW, Drop
 from edgeq.reporting.document import Curve, Differences, Document, Entry, LatencySeries, Loss
 from edgeq.reporting.plots import plot_latency, plot_scores, plot_tradeoff, series_number
-from edgeq.reporting.thumbnail import thumbnail
+from edgeq.reporting.thumbnail import Pictures, pictures
 from edgeq.results.measurement import MAX_DRIFT
 from edgeq.results.rows import LOCAL
+from edgeq.tasks import get_task
 from edgeq.tasks.resampling import CONFIDENCE, RESAMPLES
 
 _TEMPLATE = Path(__file__).parent / "template"
@@ -325,8 +326,12 @@ def _label(entry: Entry) -> str:
     return f"{entry.precision_name}, {entry.runtime}{place}"
 
 
-def _examples(document: Document, folders: Sequence[Path]) -> list[tuple[Differences, list[str | None]]]:
-    return [(each, [thumbnail(folders, shown.image) for shown in each.examples]) for each in document.differences]
+def _examples(document: Document, folders: Sequence[Path]) -> list[tuple[Differences, list[Pictures]]]:
+    found = []
+    for each in document.differences:
+        task = get_task(document.entry(each.entry).task or "")
+        found.append((each, [pictures(task, example, folders) for example in each.examples]))
+    return found
 
 
 def _parts_by(document: Document) -> str:

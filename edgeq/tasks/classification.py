@@ -5,6 +5,7 @@ Equal scores are common in INT8 files; between them the lower class index ranks 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
+from edgeq.tasks.evidence import Finding
 from edgeq.tasks.labelled_images import LabelledImages, load_labelled_images, relative_names
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import draws, mean_over_draws
@@ -123,6 +125,7 @@ class ClassificationTask(ArrayTask):
     name = "classification"
     score_type = ClassificationScore
     records_type = ClassificationPredictions
+    finding_type = Finding
     decoder = DECODER
     dtype = "int64"
 
@@ -143,6 +146,23 @@ class ClassificationTask(ArrayTask):
         if not np.isfinite(scores).all():
             raise ModelError("computed scores that are not finite numbers; it is broken")
         return rank(scores)
+
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: NDArray[np.int64]) -> tuple[Finding, ...]:
+        """Returns the best classes, best first; without scores, which are logits of one model and shares of another."""
+        names = class_names(artifact)
+        return tuple(_finding(names, index) for index in prediction.tolist())
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[Finding, ...]:
+        """Returns the class of an image."""
+        return (_finding(class_names(artifact), int(self._truth(artifact)[number])),)
+
+    @classmethod
+    def compare(
+        cls, reference: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None
+    ) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+        """Returns the classes of both files; those of one rank are shared, and a best class may be lost or won."""
+        return _marked(reference, other, truth, "lost"), _marked(other, reference, truth, "won")
 
     def score(
         self,
@@ -284,6 +304,22 @@ def score(
             for index in range(classes)
         ),
     )
+
+
+def _finding(names: Sequence[str], index: int) -> Finding:
+    return Finding(names[index] if names else f"class {index}", index)
+
+
+def _marked(
+    findings: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None, found: str
+) -> tuple[Finding, ...]:
+    true = {finding.class_index for finding in truth or ()}
+    marked = []
+    for rank_from_0, (finding, beside) in enumerate(zip(findings, other, strict=False)):
+        shared = finding.class_index == beside.class_index
+        right = rank_from_0 == 0 and not shared and finding.class_index in true
+        marked.append(dataclasses.replace(finding, shared=shared, mark=found if right else None))
+    return tuple(marked)
 
 
 def _text_indices(images: LabelledImages, classes: int, labels: Sequence[str]) -> dict[str, int]:

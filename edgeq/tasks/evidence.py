@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from edgeq.results.serialization import OMIT_EMPTY
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,33 @@ class ScoreCurve:
 
 
 @dataclass(frozen=True)
-class Box:
+class Finding:
+    """One thing that a model says about an image, or that is true of it.
+
+    Attributes:
+        label: Class name.
+        class_index: Index of the class, which decides its colour.
+        score: Score, 0..1; `None` for an annotation, and where the model gives none.
+        shared: Whether the other file sees it too; `None` where no other file was asked.
+        mark: What is to be said of one that the other file does not see: `lost`, `won` or `false alarm`; `None` where
+            the truth is not known.
+    """
+
+    label: str
+    class_index: int = 0
+    score: float | None = None
+    shared: bool | None = field(default=None, metadata=OMIT_EMPTY, kw_only=True)
+    mark: str | None = field(default=None, metadata=OMIT_EMPTY, kw_only=True)
+
+    def describe(self) -> str:
+        """Returns how a picture labels it: what became of it, its class, and its score if it has one."""
+        mark = "" if self.mark is None else f"{self.mark}: "
+        score = "" if self.score is None else f" {self.score:.2f}"
+        return f"{mark}{self.label}{score}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box(Finding):
     """A box in an image's pixels.
 
     Attributes:
@@ -35,18 +63,12 @@ class Box:
         top: Upper edge.
         width: Width.
         height: Height.
-        label: Class name.
-        score: Score, 0..1; `None` for an annotation.
-        shared: Whether the other file sees it too.
     """
 
     left: float
     top: float
     width: float
     height: float
-    label: str
-    score: float | None = None
-    shared: bool = True
 
 
 @dataclass(frozen=True)
