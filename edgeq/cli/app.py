@@ -12,7 +12,7 @@ import typer
 import typer.core
 
 import edgeq
-from edgeq.cli import board, measure, results
+from edgeq.cli import board, measure, predict, results
 from edgeq.cli.options import JsonFile, Labels, Threads, require_writable_json, write_json_file
 from edgeq.cli.progress import terminal_progress
 from edgeq.cli.words import as_options
@@ -288,6 +288,7 @@ def calibrate(
 
 app.command()(measure.bench)
 app.command("eval")(measure.evaluate)
+app.command()(predict.predict)
 app.command()(results.report)
 app.command()(results.gate)
 app.command()(board.check)

@@ -109,7 +109,8 @@ class Canvas:
 
         layer = Image.new("RGBA", (self.width_px, self.height_px), (0, 0, 0, 0))
         draw = ImageDraw.Draw(layer)
-        lines = sorted(self._lines[::-1], key=lambda line: line.width_px)
+        lines = list(reversed(self._lines))
+        lines.sort(key=lambda line: line.width_px)
         for line in lines:
             _stroke(draw, line, _HALO, line.width_px + 2)
         for line in lines:
