@@ -6,6 +6,7 @@ Equal scores are common in INT8 files; between them the lower class index ranks 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
-from edgeq.tasks.evidence import Finding
+from edgeq.tasks.evidence import Confusion, Diagnosis, Finding, ordered
 from edgeq.tasks.labelled_images import LabelledImages, load_labelled_images, relative_names
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import draws, mean_over_draws
@@ -112,6 +113,12 @@ class ClassificationPredictions(PredictionRecords):
         with np.errstate(invalid="ignore"):
             shares: NDArray[np.float64] = (members * self._right) @ weights / (members @ weights)
         return shares
+
+    def diagnosis(self, threshold: float) -> Diagnosis:
+        """Returns which classes are taken for which; a ranking has no scores, and so no threshold."""
+        counts = Counter(zip(self.truth.tolist(), self.ranked[:, 0].tolist(), strict=True))
+        cells = (Confusion(self.classes[true], self.classes[found], count) for (true, found), count in counts.items())
+        return Diagnosis(None, ordered(cells))
 
     @property
     def _right(self) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
-"""What a report can show of predictions besides numbers: a curve over thresholds, and images with boxes."""
+"""What can be shown of predictions besides numbers: findings in images, curves over thresholds, and kinds of error."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from edgeq.results.serialization import OMIT_EMPTY
@@ -92,3 +93,83 @@ class Example:
     reference: tuple[Box, ...]
     other: tuple[Box, ...]
     truth: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """The errors of one kind.
+
+    Attributes:
+        kind: What they are called; of a detector one of `edgeq.tasks.detection.tide.KINDS`.
+        count: How many there are.
+        cost: By how much the score would rise without them, 0..1: of a detector, AP at IoU .50.
+    """
+
+    kind: str
+    count: int
+    cost: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A cell of the confusion matrix that is not empty.
+
+    Attributes:
+        truth: True class; `None` where there is nothing (a false alarm).
+        found: Class that the model says; `None` if it says nothing (a miss).
+        count: How often.
+    """
+
+    truth: str | None
+    found: str | None
+    count: int
+
+
+def ordered(cells: Iterable[Confusion]) -> tuple[Confusion, ...]:
+    """Returns the cells of a confusion matrix: the errors first, the most frequent ones before the others."""
+
+    def place(cell: Confusion) -> tuple[bool, int, str, str]:
+        return cell.truth == cell.found, -cell.count, str(cell.truth), str(cell.found)
+
+    return tuple(sorted(cells, key=place))
+
+
+@dataclass(frozen=True)
+class ScoreBin:
+    """Predictions of similar scores.
+
+    Attributes:
+        low: Least score of the bin.
+        high: Where the next bin begins.
+        count: How many predictions there are.
+        mean_score: Their mean score; `None` without any.
+        right: Share of them that are right; `None` without any.
+    """
+
+    low: float
+    high: float
+    count: int
+    mean_score: float | None
+    right: float | None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why a model is wrong where it is.
+
+    Attributes:
+        threshold: Score from which predictions count for the confusions.
+        confusions: The cells of the confusion matrix that are not empty, the most frequent errors first.
+        errors: Kinds of error; empty if the task knows none.
+        precision: Mean over the classes of the interpolated precision at recall 0, .01, ..., 1; empty if the task has
+            no recall.
+        reliability: How often predictions of a score are right, in ten bins; empty for predictions without scores.
+        calibration_error: Expected calibration error: how far scores are from the share that is right, on average.
+    """
+
+    threshold: float | None
+    confusions: tuple[Confusion, ...]
+    errors: tuple[ErrorKind, ...] = ()
+    precision: tuple[float, ...] = ()
+    reliability: tuple[ScoreBin, ...] = ()
+    calibration_error: float | None = None

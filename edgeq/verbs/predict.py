@@ -176,15 +176,14 @@ class _Shower:
         """Takes what an interrupted run has finished, has the rest noted as it comes, and returns how many that was."""
         if not isinstance(self._images, Files):
             return 0
-        self._log, known = log, {}
-        for part in log.parts():
-            known[part.get("image")] = part
+        self._log = log
+        known = {str(part.get("image")): part for part in log.parts()}
         self._rest = []
         for number, path in enumerate(self._images.paths):
             with contextlib.suppress(OSError):  # what cannot be read is for the run to say
                 self._digests[number] = sha256_file(path)
-            part = known.get(self._digests.get(number))
-            if part is None or not self._take_again(number, part):
+            done = known.get(self._digests.get(number, ""))
+            if done is None or not self._take_again(number, done):
                 self._rest.append(number)
         return len(self._images.paths) - len(self._rest)
 
@@ -234,8 +233,11 @@ class _Shower:
 
     def _take_again(self, number: int, part: dict[str, Any]) -> bool:
         """Returns whether what an earlier run noted of an image can be used, and takes it."""
-        width, height = part["size_px"]
-        predictions = [unpack_prediction(self._task, packed) for packed in part["predictions"]]
+        try:
+            width, height = part["size_px"]
+            predictions = [unpack_prediction(self._task, packed) for packed in part["predictions"]]
+        except (InputError, KeyError, TypeError, ValueError):
+            return False
         if len(predictions) != len(self._artifacts) or not isinstance(self._images, Files):
             return False
         self._images.note_size(number, (width, height))

@@ -122,7 +122,8 @@ def _marked(
 
 
 def _corners(boxes: Sequence[Box]) -> NDArray[np.float64]:
-    return np.array([(box.left, box.top, box.left + box.width, box.top + box.height) for box in boxes])
+    corners = [(box.left, box.top, box.left + box.width, box.top + box.height) for box in boxes]
+    return np.array(corners, np.float64)
 
 
 def _by_image(predictions: DetectionPredictions, threshold: float) -> Iterator[list[Box]]:
