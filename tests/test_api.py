@@ -66,7 +66,7 @@ COMMANDS = {
 
 RENAMED = {
     "formats": "format", "integer_io": "int8_io", "source": "data", "percentile": "options", "json_file": None,
-    "earlier": None,
+    "earlier": None, "worst": "save_worst",
 }  # fmt: skip
 """Parameter of a command -> that of its function; `None` where a program has another way: a result's own methods."""
 

@@ -67,6 +67,7 @@ def test_files_for_other_programs_hold_what_was_found(scene, tmp_path):
         assert len(lines) == len(prediction.findings)
         index, x, y, width, height, score = map(float, lines[0].split())
         best = prediction.findings[0]
+        assert isinstance(best, Box)
         assert [index, score] == pytest.approx([best.class_index, best.score], abs=1e-5)
         assert [(x - width / 2) * 128, (y - height / 2) * 128] == pytest.approx([best.left, best.top], abs=1e-3)
     (scored,) = evaluate_artifacts([scene.artifact], scene.annotations, scene.images, runtimes=["onnxruntime"])
@@ -98,6 +99,7 @@ def test_a_file_beside_itself_differs_nowhere(scene, tmp_path):
     found: dict[int, edgeq.ImagePrediction] = {}
     predict(scene.artifact, [scene.images], tmp_path / "out", options, found.__setitem__)
     for prediction in found.values():
+        assert prediction.compared is not None
         assert prediction.compared.reference == prediction.compared.other
         assert all(finding.shared and finding.mark is None for finding in prediction.compared.reference)
     picture = read_image(tmp_path / "out" / found[0].image)
@@ -186,9 +188,10 @@ def test_every_other_frame_of_a_video_is_drawn(scene, tmp_path):
     predict(scene.artifact, [video], tmp_path / "out", options, found.__setitem__)
     assert names(tmp_path / "out") == [f"film/frame_{number:06d}.jpg" for number in (0, 2, 4)]
     for number, prediction in found.items():
-        entry = truth[2 * number]
-        assert prediction.shown[0].label == LABELS[entry["category_id"]]
-        assert [prediction.shown[0].left, prediction.shown[0].top] == pytest.approx(entry["bbox"][:2], abs=8)
+        entry, best = truth[2 * number], prediction.shown[0]
+        assert isinstance(best, Box)
+        assert best.label == LABELS[entry["category_id"]]
+        assert [best.left, best.top] == pytest.approx(entry["bbox"][:2], abs=8)
     video.write_bytes(video.read_bytes()[:200])
     with pytest.raises(InputError, match="is not a video that PyAV can read"):
         predict(scene.artifact, [video], tmp_path / "out2", options)

@@ -11,10 +11,11 @@ first kind that fits, by its IoU with the nearest boxes:
 - both: all else, .1 to .5 with a box of another class.
 
 Missed are the boxes that nothing finds and that no error of the first two kinds is about. The cost of a kind is how
-much AP at IoU .5 would rise if only its errors were put right: the best detection of each wrongly placed or named box is
-corrected, all others of the kind are taken away, and missed boxes are no longer counted.
+much AP at IoU .5 would rise if only its errors were put right: the best detection of each wrongly placed or named box
+is corrected, all others of the kind are taken away, and missed boxes are no longer counted.
 
-As in COCO, detections within a crowd of their class are neither right nor wrong, and classes without boxes do not count.
+As in COCO, detections within a crowd of their class are neither right nor wrong, and classes without boxes do not
+count.
 """
 
 from __future__ import annotations

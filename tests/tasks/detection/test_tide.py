@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,8 +90,8 @@ SITUATIONS = {
 def test_each_kind_in_the_situation_that_it_is_named_after(kind):
     corners, score, label, dog = SITUATIONS[kind]
     truth = make_ground_truth(1, 0)
-    cat = {"id": 1, "image_id": truth.images[0].id, "category_id": 1, "bbox": [20, 20, 100, 100], "area": 1e4,
-           "iscrowd": 0}  # fmt: skip
+    place: dict[str, Any] = {"image_id": truth.images[0].id, "bbox": [20, 20, 100, 100], "area": 1e4, "iscrowd": 0}
+    cat = {**place, "id": 1, "category_id": 1}
     entries = [cat, {**cat, "id": 2, "category_id": 4}] if dog else [cat]
     truth = dataclasses.replace(truth, annotations=tuple(entries))
     found = Detections(
