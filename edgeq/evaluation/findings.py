@@ -25,7 +25,7 @@ _JPEG_QUALITY = 92
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedFindings:
-    """The shown findings of two files on one image; each says whether the other file shares it.
+    """The shown findings of two files on one image; each is marked by what became of it.
 
     Attributes:
         reference: Those of the first file.
@@ -87,10 +87,8 @@ def draw_picture(
 
 def caption(name: str, findings: Sequence[Finding]) -> str:
     """Returns what stands above a picture: a name, how many findings are shown, and what became of them."""
-    marks = Counter(finding.mark for finding in findings if finding.mark is not None)
-    alone = sum(finding.shared is False for finding in findings)
-    said = [f"{mark} {count}" for mark, count in sorted(marks.items())] or ([f"alone {alone}"] if alone else [])
-    return ", ".join([f"{name}: {len(findings)}", *said])
+    marks = Counter(finding.mark for finding in findings if finding.mark not in (None, "both"))
+    return ", ".join([f"{name}: {len(findings)}", *(f"{mark} {count}" for mark, count in sorted(marks.items()))])
 
 
 def save_picture(path: Path, picture: Image) -> None:

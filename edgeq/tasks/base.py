@@ -152,7 +152,7 @@ class Task(ABC, Generic[Prediction]):
     def compare(
         cls, reference: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None
     ) -> tuple[Sequence[Finding], Sequence[Finding]]:
-        """Returns the findings of two files on one image, marked by what became of them: `shared` and `mark` are set.
+        """Returns the findings of two files on one image, marked by what became of them.
 
         Args:
             reference: Those of the reference.

@@ -22,7 +22,7 @@ from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
-from edgeq.tasks.evidence import Confusion, Diagnosis, Finding, ordered
+from edgeq.tasks.evidence import Confusion, Diagnosis, Finding, Mark, ordered
 from edgeq.tasks.labelled_images import LabelledImages, load_labelled_images, relative_names
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import draws, mean_over_draws
@@ -318,14 +318,15 @@ def _finding(names: Sequence[str], index: int) -> Finding:
 
 
 def _marked(
-    findings: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None, found: str
+    findings: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None, found: Mark
 ) -> tuple[Finding, ...]:
     true = {finding.class_index for finding in truth or ()}
     marked = []
     for rank_from_0, (finding, beside) in enumerate(zip(findings, other, strict=False)):
-        shared = finding.class_index == beside.class_index
-        right = rank_from_0 == 0 and not shared and finding.class_index in true
-        marked.append(dataclasses.replace(finding, shared=shared, mark=found if right else None))
+        right = rank_from_0 == 0 and finding.class_index in true
+        alone: Mark = found if right else "alone"
+        mark = "both" if finding.class_index == beside.class_index else alone
+        marked.append(dataclasses.replace(finding, mark=mark))
     return tuple(marked)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from edgeq.results.serialization import OMIT_EMPTY
 
@@ -29,6 +30,9 @@ class ScoreCurve:
         return self.f1[round(threshold * (len(self.f1) - 1))]
 
 
+Mark = Literal["both", "alone", "lost", "won", "false alarm"]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that a model says about an image, or that is true of it.
@@ -37,20 +41,18 @@ class Finding:
         label: Class name.
         class_index: Index of the class, which decides its colour.
         score: Score, 0..1; `None` for an annotation, and where the model gives none.
-        shared: Whether the other file sees it too; `None` where no other file was asked.
-        mark: What is to be said of one that the other file does not see: `lost`, `won` or `false alarm`; `None` where
-            the truth is not known.
+        mark: What became of it, compared with another file: `both` find it, or only this one does and it is `lost`,
+            `won`, a `false alarm` or, where the truth is not known, `alone`; `None` if no other file was asked.
     """
 
     label: str
     class_index: int = 0
     score: float | None = None
-    shared: bool | None = field(default=None, metadata=OMIT_EMPTY, kw_only=True)
-    mark: str | None = field(default=None, metadata=OMIT_EMPTY, kw_only=True)
+    mark: Mark | None = field(default=None, metadata=OMIT_EMPTY, kw_only=True)
 
     def describe(self) -> str:
         """Returns how a picture labels it: what became of it, its class, and its score if it has one."""
-        mark = "" if self.mark is None else f"{self.mark}: "
+        mark = f"{self.mark}: " if self.mark in ("lost", "won", "false alarm") else ""
         score = "" if self.score is None else f" {self.score:.2f}"
         return f"{mark}{self.label}{score}"
 
@@ -72,6 +74,17 @@ class Box(Finding):
     height: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExampleBox(Box):
+    """A box of an example.
+
+    Attributes:
+        shared: Whether the other file sees it too; true for an annotation.
+    """
+
+    shared: bool = True
+
+
 @dataclass(frozen=True)
 class Example:
     """What two files see in one image.
@@ -90,9 +103,9 @@ class Example:
     width_px: int
     height_px: int
     difference: float
-    reference: tuple[Box, ...]
-    other: tuple[Box, ...]
-    truth: tuple[Box, ...]
+    reference: tuple[ExampleBox, ...]
+    other: tuple[ExampleBox, ...]
+    truth: tuple[ExampleBox, ...]
 
 
 @dataclass(frozen=True)

@@ -105,11 +105,10 @@ def _save(comparison: Comparison, reference: Row, images_dir: Path, count: int, 
 
 
 def _save_example(path: Path, task: str, example: Example, images_dir: Path, names: tuple[str, str]) -> None:
-    truth = [dataclasses.replace(box, shared=None) for box in example.truth]
     panels = [
         (caption(names[0], example.reference), example.reference),
         (caption(names[1], example.other), example.other),
-        (caption("annotated", truth), truth),
+        (caption("annotated", example.truth), example.truth),
     ]
     save_picture(path, draw_picture(get_task(task), read_image(images_dir / example.image), panels))
 

@@ -14,7 +14,7 @@ from edgeq.tasks.detection.task import DetectionTask
 from edgeq.tasks.drawing import Canvas, class_style, contrast, ink_on, side_by_side
 from edgeq.tasks.drawing.palette import BLACK, OKABE_ITO, WHITE
 from edgeq.tasks.drawing.plates import Rectangle, place
-from edgeq.tasks.evidence import Box, Finding
+from edgeq.tasks.evidence import Box, Finding, Mark
 
 GRAY = (90, 90, 90)
 # What eyes without one kind of cone see, from linear RGB: Viénot, Brettel and Mollon (1999).
@@ -115,13 +115,13 @@ def test_labels_stay_inside_and_apart_while_there_is_room(found):
 
 
 def test_what_both_files_see_is_thin_and_unnamed_and_what_one_sees_thick():
-    def drawn(shared: bool | None) -> int:
+    def drawn(mark: Mark | None) -> int:
         canvas = Canvas(640, 480)
-        DetectionTask.draw(canvas, [box(100, 100, 300, 200, 4, shared=shared)])
+        DetectionTask.draw(canvas, [box(100, 100, 300, 200, 4, mark=mark)])
         picture = np.asarray(canvas.over(plain(640, 480)))
         return int((picture == class_style(4).colour).all(axis=2).sum())
 
-    thin, normal, thick = drawn(True), drawn(None), drawn(False)
+    thin, normal, thick = drawn("both"), drawn(None), drawn("alone")
     assert thin < 2 * 1000 + 100  # a line of one pixel around the box, and no plate
     assert thin < normal < thick
 
@@ -131,17 +131,17 @@ def test_boxes_of_two_files_are_lost_won_and_false():
     first = [box(2, 0, 100, 100), box(205, 0, 100, 100, 1), box(0, 300, 50, 50)]
     other = [box(0, 4, 100, 100, score=0.5), box(400, 3, 100, 100, 2), box(300, 300, 50, 50)]
     left, right = DetectionTask.compare(first, other, truth)
-    assert [(each.shared, each.mark) for each in left] == [(True, None), (False, "lost"), (False, "false alarm")]
-    assert [(each.shared, each.mark) for each in right] == [(True, None), (False, "won"), (False, "false alarm")]
+    assert [each.mark for each in left] == ["both", "lost", "false alarm"]
+    assert [each.mark for each in right] == ["both", "won", "false alarm"]
     unknown, _ = DetectionTask.compare(first, other, None)
-    assert [(each.shared, each.mark) for each in unknown] == [(True, None), (False, None), (False, None)]
+    assert [each.mark for each in unknown] == ["both", "alone", "alone"]
 
 
 def test_a_classifiers_best_class_is_lost_or_won():
     cat, dog, emu = (Finding(name, index) for index, name in enumerate(("cat", "dog", "emu")))
     left, right = ClassificationTask.compare([cat, dog, emu], [dog, cat, emu], [cat])
-    assert [(each.shared, each.mark) for each in left] == [(False, "lost"), (False, None), (True, None)]
-    assert [each.mark for each in right] == [None, None, None]
+    assert [each.mark for each in left] == ["lost", "alone", "both"]
+    assert [each.mark for each in right] == ["alone", "alone", "both"]
 
 
 def test_panels_lie_side_by_side_under_their_captions():

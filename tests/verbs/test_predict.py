@@ -101,7 +101,7 @@ def test_a_file_beside_itself_differs_nowhere(scene, tmp_path):
     for prediction in found.values():
         assert prediction.compared is not None
         assert prediction.compared.reference == prediction.compared.other
-        assert all(finding.shared and finding.mark is None for finding in prediction.compared.reference)
+        assert all(finding.mark == "both" for finding in prediction.compared.reference)
     picture = read_image(tmp_path / "out" / found[0].image)
     assert picture.shape[1] > 3 * picture.shape[0] * 0.8  # three panels: both files and the truth
 

@@ -35,7 +35,8 @@ def test_the_images_that_differ_are_drawn_and_say_why(scene, tmp_path):
     height, width, _ = read_image(pictures[0]).shape
     assert width > 2.5 * height  # three panels
     assert before.diagnosis is not None and after.diagnosis is not None
-    costs = [{each["kind"]: each["cost"] for each in result.diagnosis["errors"]} for result in (before, after)]
+    diagnoses = (before.diagnosis, after.diagnosis)
+    costs = [{each["kind"]: each["cost"] for each in diagnosis["errors"]} for diagnosis in diagnoses]
     assert costs[1]["classification"] > costs[0]["classification"] + 0.3
     confused = {(each["truth"], each["found"]): each["count"] for each in after.diagnosis["confusions"]}
     assert confused["red", "green"] == confused["green", "red"] == confused["blue", "blue"] == 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.tasks.evidence import Box, Example
+from edgeq.tasks.evidence import Box, Example, ExampleBox, Mark
 
 if TYPE_CHECKING:
     from edgeq.tasks.detection.records import DetectionPredictions
@@ -33,14 +33,13 @@ def most_different(
     differences = [difference(first, second) for first, second in finds]
     worst = sorted(range(len(finds)), key=lambda number: (-differences[number], number))[:count]
     truth = list(_truth_by_image(reference))
-    return [
-        Example(
-            reference.images[number], *_size(reference, number), differences[number],
-            *compare_boxes(*finds[number], truth[number]), tuple(truth[number]),
-        )
-        for number in worst
-        if differences[number] > 0
-    ]  # fmt: skip
+    examples = []
+    for number in worst:
+        if differences[number] > 0:
+            first, second = compare_boxes(*finds[number], truth[number])
+            sides = (tuple(_shown(box) for box in boxes) for boxes in (first, second, truth[number]))
+            examples.append(Example(reference.images[number], *_size(reference, number), differences[number], *sides))
+    return examples
 
 
 def difference(first: Sequence[Box], second: Sequence[Box]) -> float:
@@ -110,14 +109,13 @@ def overlaps(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray
 
 
 def _marked(
-    boxes: Sequence[Box], shared: set[int], truth: Sequence[Box] | None, found: str
+    boxes: Sequence[Box], shared: set[int], truth: Sequence[Box] | None, found: Mark
 ) -> tuple[Box, ...]:  # fmt: skip
-    right = set() if truth is None else {number for number, _ in same_finds(boxes, truth)}
+    right = {number for number, _ in same_finds(boxes, truth or ())}
     marked = []
     for number, box in enumerate(boxes):
-        both = number in shared
-        mark = None if both or truth is None else found if number in right else "false alarm"
-        marked.append(dataclasses.replace(box, shared=both, mark=mark))
+        alone: Mark = "alone" if truth is None else found if number in right else "false alarm"
+        marked.append(dataclasses.replace(box, mark="both" if number in shared else alone))
     return tuple(marked)
 
 
@@ -152,9 +150,13 @@ def _truth_by_image(predictions: DetectionPredictions) -> Iterator[list[Box]]:
     for part in _parts(predictions.truth_counts):
         rows = zip(predictions.truth_boxes[part].tolist(), predictions.truth_labels[part].tolist(), strict=True)
         yield [
-            Box(predictions.classes[label], label, left=left, top=top, width=width, height=height, shared=True)
+            Box(predictions.classes[label], label, left=left, top=top, width=width, height=height)
             for (left, top, width, height), label in rows
         ]
+
+
+def _shown(box: Box) -> ExampleBox:
+    return ExampleBox(**vars(box), shared=box.mark in (None, "both"))
 
 
 def _parts(counts: NDArray[np.int32]) -> Iterator[slice]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeq.tasks.drawing import Canvas, Weight, class_style
-from edgeq.tasks.evidence import Box
+from edgeq.tasks.evidence import Box, Mark
 
-_WEIGHTS: dict[bool | None, Weight] = {None: "normal", True: "thin", False: "thick"}
+_WEIGHTS: dict[Mark | None, Weight] = {None: "normal", "both": "thin"}
 
 
 def draw_boxes(canvas: Canvas, boxes: Sequence[Box]) -> None:
@@ -18,6 +18,6 @@ def draw_boxes(canvas: Canvas, boxes: Sequence[Box]) -> None:
         boxes: The boxes; where labels get in each other's way, the first ones have the best places.
     """
     for box in sorted(boxes, key=lambda box: -(box.score or 0.0)):
-        label = "" if box.shared and box.score is not None else box.describe()
+        label = "" if box.mark == "both" else box.describe()
         style = class_style(box.class_index)
-        canvas.box(box.left, box.top, box.width, box.height, style, label, _WEIGHTS[box.shared])
+        canvas.box(box.left, box.top, box.width, box.height, style, label, _WEIGHTS.get(box.mark, "thick"))
