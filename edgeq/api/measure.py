@@ -26,6 +26,8 @@ from edgeq.measurement.benchmark import Sampling
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.results.measurement import BenchResult
 from edgeq.verbs.on_devices import bench_on_devices, evaluate_on_devices
+from edgeq.verbs.worst import diagnosed, reader, require_two
+from edgeq.verbs.worst import save_worst as draw_worst
 
 
 def benchmark(
@@ -99,6 +101,8 @@ def evaluate(
     reference: FilePath | None = None,
     engine: str = "pycocotools",
     device: str = LOCAL,
+    save_worst: int | None = None,
+    worst_dir: FilePath = "worst",
     progress: Listener = None,
 ) -> list[EvalResult[Score]]:
     """Returns scores on images: one result for each file, runtime and compute precision.
@@ -124,6 +128,9 @@ def evaluate(
         reference: Float model to compare embeddings with; by default the fp32 file among `artifacts`.
         engine: COCO evaluator: `pycocotools` or `faster`.
         device: See `benchmark`.
+        save_worst: How many images to draw of those on which each file differs most from the fp32 file among
+            `artifacts`; the results then say why they are wrong (`result.diagnosis`).
+        worst_dir: Folder for these pictures.
         progress: Called for each job, returns an `edgeq.Progress`.
 
     Raises:
@@ -143,10 +150,14 @@ def evaluate(
         opened = dataclasses.replace(opened, class_map=dict(map or {}))
     elif split is not None or map:
         raise InputError("`split` and `map`: are for `data`, and there is none; omit them")
+    require_positive(save_worst, "save_worst")
+    files = paths(artifacts, "artifacts")
+    if save_worst is not None:
+        require_two(files)
     with reporting(progress):
         (outcome,) = evaluate_on_devices(
             find_devices([device]),
-            paths(artifacts, "artifacts"),
+            files,
             optional_path(annotations, "annotations"),
             optional_path(images, "images"),
             data=opened,
@@ -159,8 +170,10 @@ def evaluate(
             labels=class_names(labels),
             reference=optional_path(reference, "reference"),
         )
+    results = outcome.results
+    if save_worst is not None:
+        draw_worst(results, reader(optional_path(images, "images"), opened), save_worst, path(worst_dir, "worst_dir"))
+        results = diagnosed(results)
     return [
-        dataclasses.replace(result, edgeq=edgeq.__version__)
-        for result in outcome.results
-        if isinstance(result, EvalResult)
+        dataclasses.replace(result, edgeq=edgeq.__version__) for result in results if isinstance(result, EvalResult)
     ]

@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 import edgeq
-from edgeq.cli import board, data_set, measure, results
+from edgeq.cli import board, data_set, measure, predict, results
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
     AllowOutside,
@@ -311,6 +311,7 @@ def calibrate(
 app.command()(measure.bench)
 app.command("eval")(measure.evaluate)
 app.command("data")(data_set.data)
+app.command()(predict.predict)
 app.command()(results.report)
 app.command()(results.gate)
 app.command()(board.check)

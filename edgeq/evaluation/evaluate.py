@@ -82,7 +82,7 @@ def evaluate_artifacts(
         EngineError: the engine refuses or fails to run a file.
     """
     artifacts = [open_artifact(path, preset, labels) for path in paths]
-    float_model = None if reference is None else _open_reference(reference, preset, labels)
+    float_model = None if reference is None else open_reference(reference, preset, labels)
     scoring = _Scoring.of(artifacts, float_model, runtimes, simulate, compute_precisions, place)
     if data is not None:
         dataset = dataset_of(scoring.task.name, data, engine=engine, cache_bytes=0)
@@ -158,13 +158,13 @@ class _Scoring:
         for runtime in runtimes:
             get_runtime(runtime)
         jobs = [
-            _job(artifact, runtime, compute)
+            make_job(artifact, runtime, compute)
             for artifact in artifacts
             for runtime in place.choose_runtimes(artifact, runtimes)
             for compute in (compute_precisions or (None,))
         ]
         given = None if reference is None else _float_job(reference, jobs[0].runtime, place)
-        task = _common_task(_each([*jobs, given]))
+        task = common_task(_each([*jobs, given]))
         return cls(jobs, _references(jobs, task, given), task)
 
     def results(self, dataset: Dataset, threads: int | None, place: Place) -> list[EvalResult[Score]]:
@@ -180,11 +180,11 @@ class _Scoring:
         for job, compared in zip(self.jobs, self.references, strict=True):
             if compared is not None:
                 task.check_reference(job.artifact, compared.artifact)
-        place.predict(everyone, dataset, threads)
+        place.predict(everyone, task, threads, dataset.inputs)
         return [_result(job, task, compared) for job, compared in zip(self.jobs, self.references, strict=True)]
 
 
-def _job(artifact: Artifact, runtime: str, compute: str | None) -> Job:
+def make_job(artifact: Artifact, runtime: str, compute: str | None) -> Job:
     """Returns a job that was checked as far as possible without the data set."""
     if artifact.preprocessing is None:
         raise InputError(
@@ -227,7 +227,7 @@ def _check_input(job: Job) -> None:
         )
 
 
-def _common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
+def common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
     """Returns the task of all jobs, which share one data set."""
     first = jobs[0].decoder.task
     for job in jobs:
@@ -240,7 +240,7 @@ def _common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
     return first
 
 
-def _open_reference(path: Path, preset: str | None, labels: Labels | None) -> Artifact:
+def open_reference(path: Path, preset: str | None, labels: Labels | None) -> Artifact:
     """Returns the artifact of `reference`; preset and labels count if the file has no manifest."""
     described = path.suffix == ".json" or manifest_path(path).is_file()
     return open_artifact(path, *((None, None) if described else (preset, labels)))
@@ -249,7 +249,7 @@ def _open_reference(path: Path, preset: str | None, labels: Labels | None) -> Ar
 def _float_job(artifact: Artifact, runtime: str, place: Place) -> Job:
     """Returns the job of the float model that others are compared with, in that runtime if it reads the file."""
     reads = artifact.format in get_runtime(runtime).formats
-    return _job(artifact, runtime if reads else place.choose_runtimes(artifact, ())[0], None)
+    return make_job(artifact, runtime if reads else place.choose_runtimes(artifact, ())[0], None)
 
 
 def _references(jobs: Sequence[Job], task: type[Task[Any]], given: Job | None) -> list[Job | None]:

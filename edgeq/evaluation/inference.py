@@ -45,6 +45,10 @@ class Images(Protocol):
     def items(self) -> Sequence[Item]:
         """The same, as they are read."""
 
+    @property
+    def max_unreadable(self) -> float:
+        """The share of the images that may be unreadable."""
+
     def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
         """Raises `InputError` where an image `(H, W, 3)` is not the one that is meant."""
 
@@ -120,14 +124,14 @@ def predict(jobs: Sequence[Job], task: Images, threads: int | None, inputs: Inpu
         inputs: What earlier calls have prepared of the same images.
 
     Raises:
-        InputError: more than 5 % of the images cannot be read.
+        InputError: more of the images cannot be read than the task allows.
         EdgeqError: an engine or decoder fails.
     """
     groups: dict[Preprocessing, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.preprocessing, []).append(job)
     for group in groups.values():
-        unreadable = SkippedImages(task.paths)
+        unreadable = SkippedImages(task)
         predict_group(group, task, threads, unreadable.add, inputs)
         for job in group:
             job.skipped = unreadable.names
@@ -137,12 +141,12 @@ class SkippedImages:
     """Warns of images that cannot be read, and refuses to go on without too many of them.
 
     Args:
-        paths: All images of the task.
+        task: The images.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-        self._unreadable = UnreadableImages(len(paths))
+    def __init__(self, task: Images) -> None:
+        self._paths = task.paths
+        self._unreadable = UnreadableImages(len(task.paths), task.max_unreadable)
         self._positions: list[int] = []
 
     @property
@@ -176,10 +180,11 @@ def predict_group(
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
         sessions = [open_session(job.artifact, job.runtime, threads, job.compute_precision) for job in jobs]
         runs = [_Run(job, stack.enter_context(session), pool) for job, session in zip(jobs, sessions, strict=True)]
-        advance = stack.enter_context(progress_bar(len(task.paths), "eval"))
+        items = task.items
+        advance = stack.enter_context(progress_bar(len(items), "inference"))
         started = time.perf_counter()
         for sample in prepared_samples(
-            task.items,
+            items,
             prepare,
             pool=pool,
             ahead=_AHEAD,

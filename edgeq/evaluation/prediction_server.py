@@ -44,6 +44,8 @@ _AHEAD = 64
 class _Images:
     """Images without the truth about them, which stays on the host."""
 
+    max_unreadable = 1.0  # the host counts them
+
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
         self.sizes_px: dict[int, tuple[int, int]] = {}

@@ -17,7 +17,7 @@ from edgeq.files import sha256_file
 from edgeq.inputs.items import Item, Pixels
 from edgeq.inputs.preprocessing import FloatArray
 
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 
 
 @dataclass(frozen=True)
@@ -137,4 +137,5 @@ def list_frames(path: Path) -> list[Item]:
 def _opened(path: Path) -> Any:
     import av
 
-    return av.open(str(path))
+    # A container may name others to be opened; only files are, never addresses of a network.
+    return av.open(str(path.resolve()), options={"protocol_whitelist": "file"})

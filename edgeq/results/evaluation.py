@@ -139,6 +139,8 @@ class EvalResult(Generic[ScoreT_co]):
         edgeq: Version of edgeq that scored it.
         command: The command that scored it.
         results_version: Version of this form.
+        diagnosis: Why the file is wrong where it is: kinds of error, confused classes, precision by recall and
+            reliability (`edgeq.tasks.evidence.Diagnosis`); only from `edgeq eval --save-worst`.
         predictions: What was found in each image and the truth, packed by `edgeq.tasks.prediction_records`; `None`
             without them.
     """
@@ -163,4 +165,5 @@ class EvalResult(Generic[ScoreT_co]):
     edgeq: str | None = field(default=None, metadata=OMIT_EMPTY)
     command: str | None = field(default=None, metadata=OMIT_EMPTY)
     results_version: Positive = RESULTS_VERSION
+    diagnosis: Mapping[str, Any] | None = field(default=None, metadata=OMIT_EMPTY)
     predictions: Mapping[str, Any] | None = field(default=None, metadata=OMIT_EMPTY)

@@ -5,7 +5,9 @@ Equal scores are common in INT8 files; between them the lower class index ranks 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
+from edgeq.tasks.evidence import Confusion, Diagnosis, Finding, Mark, ordered
 from edgeq.tasks.labelled_images import LabelledImages, load_labelled_images, relative_names
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import draws, mean_over_draws
@@ -117,6 +120,12 @@ class ClassificationPredictions(PredictionRecords):
             shares: NDArray[np.float64] = (members * self._right) @ weights / (members @ weights)
         return shares
 
+    def diagnosis(self, threshold: float) -> Diagnosis:
+        """Returns which classes are taken for which; a ranking has no scores, and so no threshold."""
+        counts = Counter(zip(self.truth.tolist(), self.ranked[:, 0].tolist(), strict=True))
+        cells = (Confusion(self.classes[true], self.classes[found], count) for (true, found), count in counts.items())
+        return Diagnosis(None, ordered(cells))
+
     @property
     def _right(self) -> NDArray[np.float64]:
         right: NDArray[np.float64] = (self.ranked[:, 0] == self.truth).astype(np.float64)
@@ -129,6 +138,7 @@ class ClassificationTask(ArrayTask):
     name = "classification"
     score_type = ClassificationScore
     records_type = ClassificationPredictions
+    finding_type = Finding
     decoder = DECODER
     dtype = "int64"
 
@@ -187,6 +197,23 @@ class ClassificationTask(ArrayTask):
         if not np.isfinite(scores).all():
             raise ModelError("computed scores that are not finite numbers; it is broken")
         return rank(scores)
+
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: NDArray[np.int64]) -> tuple[Finding, ...]:
+        """Returns the best classes, best first; without scores, which are logits of one model and shares of another."""
+        names = class_names(artifact)
+        return tuple(_finding(names, index) for index in prediction.tolist())
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[Finding, ...]:
+        """Returns the class of an image."""
+        return (_finding(class_names(artifact), int(self._truth(artifact)[number])),)
+
+    @classmethod
+    def compare(
+        cls, reference: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None
+    ) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+        """Returns the classes of both files; those of one rank are shared, and a best class may be lost or won."""
+        return _marked(reference, other, truth, "lost"), _marked(other, reference, truth, "won")
 
     def score(
         self,
@@ -329,6 +356,23 @@ def score(
             for index in range(classes)
         ),
     )
+
+
+def _finding(names: Sequence[str], index: int) -> Finding:
+    return Finding(names[index] if names else f"class {index}", index)
+
+
+def _marked(
+    findings: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None, found: Mark
+) -> tuple[Finding, ...]:
+    true = {finding.class_index for finding in truth or ()}
+    marked = []
+    for rank_from_0, (finding, beside) in enumerate(zip(findings, other, strict=False)):
+        right = rank_from_0 == 0 and finding.class_index in true
+        alone: Mark = found if right else "alone"
+        mark = "both" if finding.class_index == beside.class_index else alone
+        marked.append(dataclasses.replace(finding, mark=mark))
+    return tuple(marked)
 
 
 def _text_indices(images: LabelledImages, classes: int, labels: Sequence[str]) -> dict[str, int]:

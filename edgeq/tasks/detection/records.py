@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from edgeq.tasks.detection.average_precision import Matches, class_ap, match, mean_ap
 from edgeq.tasks.detection.coco import GroundTruth
 from edgeq.tasks.detection.detections import Detections
+from edgeq.tasks.detection.diagnosis import diagnose
 from edgeq.tasks.detection.differences import most_different
 from edgeq.tasks.detection.threshold import score_curve
-from edgeq.tasks.evidence import Example, ScoreCurve
+from edgeq.tasks.evidence import Diagnosis, Example, ScoreCurve
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import draws
 
@@ -141,6 +142,10 @@ class DetectionPredictions(PredictionRecords):
     def most_different(self, other: DetectionPredictions, threshold: float, count: int) -> Sequence[Example]:
         """Returns the images whose detections differ most."""
         return most_different(self, other, threshold, count)
+
+    def diagnosis(self, threshold: float) -> Diagnosis | None:
+        """Returns kinds of error, confused classes, precision by recall and reliability; `None` without a box."""
+        return diagnose(self, threshold) if len(self.truth_boxes) else None
 
     @functools.cached_property
     def _matches(self) -> Matches:

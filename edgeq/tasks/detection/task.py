@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +25,14 @@ from edgeq.tasks.detection.categories import category_ids, counted_detections, r
 from edgeq.tasks.detection.coco import check_engine, evaluate, load_ground_truth
 from edgeq.tasks.detection.decoders import DECODERS, Decoder, get_decoder
 from edgeq.tasks.detection.detections import Detections
+from edgeq.tasks.detection.differences import compare_boxes
+from edgeq.tasks.detection.drawing import draw_boxes
 from edgeq.tasks.detection.ground_truth import ground_truth_of
 from edgeq.tasks.detection.records import DetectionPredictions
+from edgeq.tasks.detection.result_files import CocoResults, YoloText
+from edgeq.tasks.drawing import Canvas
+from edgeq.tasks.evidence import Box, Finding
+from edgeq.tasks.result_files import ResultFile
 
 # Arrays of `Detections`: dtype, and the axes behind the number of detections.
 _FORM: Mapping[str, tuple[str, tuple[int, ...]]] = {
@@ -118,6 +126,7 @@ class DetectionTask(Task[Detections]):
     name = "detection"
     score_type = DetectionScore
     records_type = DetectionPredictions
+    finding_type = Box
 
     def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
         if annotations is None:
@@ -153,6 +162,15 @@ class DetectionTask(Task[Detections]):
     def items(self) -> Sequence[Item]:
         """The images as they are read: upright, unless the annotations state the size of one that lies."""
         return self._items
+
+    @property
+    def image_ids(self) -> list[int]:
+        """The annotations' id of each image."""
+        return [record.id for record in self._ground_truth.images]
+
+    def categories(self, artifact: Artifact) -> list[int]:
+        """Returns the annotations' category id of every class of a model."""
+        return [int(category) for category in category_ids(self._ground_truth, artifact.labels)]
 
     def check(self, artifact: Artifact) -> None:
         """Raises where the annotations have no class of the model; logs which are matched, unless all are."""
@@ -199,11 +217,68 @@ class DetectionTask(Task[Detections]):
                 raise ValueError(f"{name} {array.dtype} {array.shape}")
         return Detections(**arrays)
 
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: Detections) -> tuple[Box, ...]:
+        """Returns the boxes, the best first."""
+        order = np.argsort(-prediction.scores, kind="stable")
+        rows = zip(
+            prediction.boxes[order].tolist(),
+            prediction.scores[order].tolist(),
+            prediction.classes[order].tolist(),
+            strict=True,
+        )
+        return tuple(
+            Box(_label(artifact, index), index, score, left=left, top=top, width=right - left, height=bottom - top)
+            for (left, top, right, bottom), score, index in rows
+        )
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[Box, ...]:
+        """Returns the annotated boxes of the model's classes."""
+        classes = {category: index for index, category in enumerate(self.categories(artifact))}
+        return tuple(
+            Box(
+                f"{_label(artifact, classes[entry['category_id']])}{' (crowd)' if entry['iscrowd'] else ''}",
+                classes[entry["category_id"]],
+                **dict(zip(("left", "top", "width", "height"), entry["bbox"], strict=True)),
+            )
+            for entry in self._annotations.get(self._ground_truth.images[number].id, ())
+            if entry["category_id"] in classes
+        )
+
+    @classmethod
+    def draw(cls, canvas: Canvas, findings: Sequence[Finding]) -> None:
+        """Draws boxes with their labels and scores."""
+        draw_boxes(canvas, [finding for finding in findings if isinstance(finding, Box)])
+
+    @classmethod
+    def compare(
+        cls, reference: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None
+    ) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
+        """Returns the boxes of both files; those of one class with an IoU of at least .5 are shared."""
+        first, second, true = (
+            [finding for finding in findings if isinstance(finding, Box)]
+            for findings in (reference, other, truth or ())
+        )
+        return compare_boxes(first, second, None if truth is None else true)
+
+    @classmethod
+    def result_files(cls) -> Mapping[str, type[ResultFile]]:
+        """Returns YOLO's text files and COCO's results."""
+        return {"yolo": YoloText, "coco": CocoResults}
+
+    @functools.cached_property
+    def _annotations(self) -> Mapping[int, list[Mapping[str, Any]]]:
+        """Image id -> its annotations."""
+        found: dict[int, list[Mapping[str, Any]]] = {}
+        for entry in self._ground_truth.annotations:
+            found.setdefault(entry["image_id"], []).append(entry)
+        return found
+
     def score(
         self, artifact: Artifact, predictions: Mapping[int, Detections], reference: Mapping[int, Detections]
     ) -> DetectionScore:
         """Returns COCO's twelve numbers, and the scores of each class."""
-        ids = [record.id for record in self._ground_truth.images]
+        ids = self.image_ids
         detections = {ids[number]: found for number, found in predictions.items()}
         scores = evaluate(
             self._ground_truth, detections, sorted(detections), labels=artifact.labels, engine=self._engine
@@ -219,6 +294,11 @@ class DetectionTask(Task[Detections]):
         categories = category_ids(self._ground_truth, artifact.labels)
         counted = counted_detections(self._ground_truth, categories, detections)
         return DetectionPredictions.of(self._ground_truth, categories, counted)
+
+
+def _label(artifact: Artifact, index: int) -> str:
+    """Returns the name of a class; of a model without names its number."""
+    return artifact.labels[index] if index < len(artifact.labels) else f"class {index}"
 
 
 def _checked(decoder: Decoder) -> Decode:
