@@ -118,8 +118,7 @@ def reading(
     real = [] if taken is None else [GraphPass(functools.partial(dequantize, taken=taken), needs=_TIDY)]
     # Before operators are lowered: older ones take fewer types.
     single = GraphPass(compute_in_float32, _TIDY, frozenset({"float32"}))
-    apart = GraphPass(isolate_captures, needs=_TIDY)
-    return (GraphPass(drop_constant_inputs), *inputs, *static, old, tidy, *real, folded, single, new, tidy, apart)
+    return (GraphPass(drop_constant_inputs), *inputs, *static, old, tidy, *real, folded, single, new, tidy)
 
 
 def _declared(declared: DeclaredInputs, size: tuple[int, int] | None) -> list[GraphPass]:
@@ -144,6 +143,8 @@ def _declared(declared: DeclaredInputs, size: tuple[int, int] | None) -> list[Gr
 SIMPLIFYING = (
     GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"})),
     GraphPass(fold_shape_arithmetic, needs=_TIDY | {"folded"}),
+    # Before all that looks at the readers of a tensor, and behind what takes the branch of an If.
+    GraphPass(isolate_captures, needs=_TIDY),
     GraphPass(normalize_linear, needs=_TIDY | {"folded"}),
     GraphPass(limit_masks, needs=_TIDY | {"folded"}),
     GraphPass(fold_batchnorm, needs=_TIDY | {"folded"}, leaves=frozenset({"batchnorm"})),
