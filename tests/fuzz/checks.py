@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import numpy_helper
 
 from edgeq.exporting.artifact import Artifact
 from tests.fuzz.exports import TARGETS, Exports, FaultError, Written, first_lines, quiet
@@ -55,7 +56,7 @@ class Expected:
 
     Attributes:
         subject: The model.
-        model: Its file, as ONNX Runtime takes it.
+        model: Its file, as ONNX Runtime takes it, with the inputs as constants that have a value.
         feeds: Its inputs, one image each.
         outputs: For each, its outputs.
     """
@@ -72,7 +73,7 @@ class Expected:
         Raises:
             InvalidModelError: ONNX or ONNX Runtime do not take it, or it computes no finite numbers.
         """
-        model = nameless(subject.model)
+        model = with_constants(nameless(subject.model), subject.form.constants)
         try:
             onnx.checker.check_model(subject.model)
             opened = session(model)
@@ -101,6 +102,14 @@ class Expected:
         kinds = [array.dtype.kind for array in self.outputs[0]]
         return [name not in self.jumping and kind == "f" for name, kind in zip(self.names, kinds, strict=True)]
 
+    @cached_property
+    def holds_half(self) -> bool:
+        """Whether something in the model is FP16."""
+        graph = self.model.graph
+        ends = {each.type.tensor_type.elem_type for each in (*graph.input, *graph.output)}
+        casts = {each.i for node in graph.node if node.op_type == "Cast" for each in node.attribute}
+        return HALF in ends | casts | {each.data_type for each in graph.initializer}
+
     def jumps(self, place: int, limit: float) -> bool:
         """Returns whether an output that jumps does so for an image that differs by rounding."""
         if self.smooth[place]:
@@ -108,10 +117,7 @@ class Expected:
         opened, rng = session(self.model), np.random.default_rng(0)
         for feed, outputs in zip(self.feeds, self.outputs, strict=True):
             for _ in range(4):
-                moved = {
-                    name: (array * (1 + 2e-6 * rng.uniform(-1, 1, array.shape))).astype(array.dtype)
-                    for name, array in feed.items()
-                }
+                moved = {name: _moved(array, rng) for name, array in feed.items()}
                 other = opened.run(None, moved)[place]
                 if (
                     other.shape != outputs[place].shape
@@ -131,7 +137,9 @@ class Expected:
             # Whole numbers, as jumps have them, are exact.
             if name not in changing and any((each[name] != np.rint(each[name])).any() for each in values)
         ]
-        weights = [each.name for each in self.model.graph.initializer if each.data_type == 1 and len(each.dims) > 1]
+        weights = [
+            each.name for each in self.model.graph.initializer if each.data_type in FLOATS and len(each.dims) > 1
+        ]
         return Noisy(self.model, tensors, weights), [{name: each[name] for name in tensors} for each in values]
 
     def spread(self, precision: str) -> list[Spread]:
@@ -148,6 +156,25 @@ class Expected:
             return spreads(noisy, self.feeds, self.outputs, halves, weights)
         except Exception as error:  # a shape that floats decide
             raise InvalidModelError(f"noise changes a shape: {error}") from error
+
+
+def with_constants(model: onnx.ModelProto, constants: Arrays) -> onnx.ModelProto:
+    """Returns a model with initializers in the place of some inputs."""
+    left = [each for each in model.graph.input if each.name not in constants]
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    del copied.graph.input[:]
+    copied.graph.input.extend(left)
+    copied.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    return copied
+
+
+def _moved(array: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Returns an input with other roundings; whole numbers stay."""
+    if array.dtype.kind != "f":
+        return array
+    share = max(2e-6, float(np.finfo(array.dtype).eps))
+    return (array * (1 + share * rng.uniform(-1, 1, array.shape))).astype(array.dtype)
 
 
 def jumping_tensors(model: onnx.ModelProto) -> set[str]:
@@ -235,11 +262,10 @@ def _runs(model: onnx.ModelProto) -> bool:
 
 
 def _check_interface(label: str, written: onnx.ModelProto, expected: Expected) -> None:
-    source = expected.subject.model.graph
-    weights = {each.name for each in source.initializer}
+    subject = expected.subject
     for kind, given, found in (
-        ("inputs", [each for each in source.input if each.name not in weights], written.graph.input),
-        ("outputs", source.output, written.graph.output),
+        ("inputs", [subject.input], written.graph.input),
+        ("outputs", subject.model.graph.output, written.graph.output),
     ):
         names, wanted = [each.name for each in found], [each.name for each in given]
         if names != wanted:
@@ -248,7 +274,7 @@ def _check_interface(label: str, written: onnx.ModelProto, expected: Expected) -
         if types != (of_source := [each.type.tensor_type.elem_type for each in given]):
             raise FaultError(f"{label}: types of {kind}", f"wanted {of_source}, found {types}")
         for one, other in zip(given, found, strict=True):
-            _check_dims(label, kind, one, other, expected.subject)
+            _check_dims(label, kind, one, other, subject)
 
 
 def _check_dims(
@@ -289,7 +315,8 @@ def _check_values(file: Written, expected: Expected, found: Sequence[Sequence[ND
         return
     if not any(expected.smooth):
         return
-    rounded = expected.spread("fp16" if precision == "fp16" or file.target.rules.fp16 == "graph" else "fp32")
+    is_half = precision == "fp16" or file.target.rules.fp16 == "graph" or expected.holds_half
+    rounded = expected.spread("fp16" if is_half else "fp32")
     if precision == "fp16":
         integers = rounded
     elif precision == "dynamic":
@@ -316,7 +343,7 @@ def check_equal(label: str, found: Sequence[Sequence[NDArray[Any]]], expected: E
 
     What a model computes in FP16 is computed in FP32.
     """
-    precision, share = ("fp16", 2e-3) if HALF in _casts(expected.model) else ("fp32", 2e-5)
+    precision, share = ("fp16", 2e-3) if expected.holds_half else ("fp32", 2e-5)
     floors = expected.spread(precision)
     for arrays, others in zip(found, expected.outputs, strict=True):
         for place, (one, other) in enumerate(zip(arrays, others, strict=True)):
@@ -327,13 +354,6 @@ def check_equal(label: str, found: Sequence[Sequence[NDArray[Any]]], expected: E
             if not (difference <= limit).all() and not expected.jumps(place, limit):
                 most = np.nanmax(difference)
                 raise FaultError(f"{label}: values", f"{expected.names[place]} differs by {most:.3g} > {limit:.3g}")
-
-
-def _casts(model: onnx.ModelProto) -> set[int]:
-    """Returns the types that nodes of the main graph cast to."""
-    return {
-        each.i for node in model.graph.node if node.op_type == "Cast" for each in node.attribute if each.name == "to"
-    }
 
 
 def _check_batch(label: str, opened: Any, expected: Expected) -> None:
