@@ -37,6 +37,7 @@ from edgeq.inputs.presets import for_input, load_preset, parse_labels, preset_na
 from edgeq.models.names import is_zoo_name
 from edgeq.progress import progress_bar
 from edgeq.runtimes.child import safe_environment
+from edgeq.sources.tflite_constants import fold_computed_constants
 
 if TYPE_CHECKING:
     from edgeq.sources.model import ModelRequest, OpenedModel
@@ -150,7 +151,7 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
     require_channels(path.name, shapes[0][3], request.preset, preset.preprocessing)
     preprocessing = for_input(tensor_spec(graph.tensors[graph.inputs[0]]), preset.preprocessing)
     labels = preset.labels if request.labels is None else parse_labels(request.labels)
-    named = rename_tensors(content, _unique_names(graph), path.name)
+    named = rename_tensors(fold_computed_constants(content, path.name), _unique_names(graph), path.name)
     return TfliteModel(path.stem, named, preprocessing, preset.postprocessing, labels)
 
 
