@@ -23,6 +23,7 @@ TASKS: dict[str, str] = {
     "detection": "edgeq.tasks.detection.task:DetectionTask",
     "classification": "edgeq.tasks.classification:ClassificationTask",
     "embedding": "edgeq.tasks.embedding:EmbeddingTask",
+    "semantic-segmentation": "edgeq.tasks.semantic.task:SemanticTask",
 }
 
 _log = logging.getLogger(__name__)
