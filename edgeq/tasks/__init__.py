@@ -24,6 +24,7 @@ TASKS: dict[str, str] = {
     "classification": "edgeq.tasks.classification:ClassificationTask",
     "embedding": "edgeq.tasks.embedding:EmbeddingTask",
     "semantic-segmentation": "edgeq.tasks.semantic.task:SemanticTask",
+    "instance-segmentation": "edgeq.tasks.instances.task:InstanceTask",
 }
 
 _log = logging.getLogger(__name__)

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeq.boundary import Count, Integer
-from edgeq.errors import InputError, ModelError
+from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
-from edgeq.inputs.images import existing_images
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import registered
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
-from edgeq.tasks.base import Decode, Task
-from edgeq.tasks.detection.coco import category_ids, check_engine, evaluate, load_ground_truth
+from edgeq.tasks.base import Decode
+from edgeq.tasks.detection.coco import category_ids, evaluate
+from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.decoders import DECODERS, Decoder, get_decoder
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.records import DetectionPredictions
@@ -108,36 +106,12 @@ class DetectionScore(Score):
         return tuple(ClassFigures(each.name, each.boxes, (each.ap, each.ap50, each.ar_100)) for each in self.per_class)
 
 
-class DetectionTask(Task[Detections]):
+class DetectionTask(CocoTask[Detections]):
     """COCO's twelve numbers for detectors."""
 
     name = "detection"
     score_type = DetectionScore
     records_type = DetectionPredictions
-
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        if annotations is None:
-            raise InputError("detectors are scored on a COCO annotation file; give `annotations`")
-        check_engine(engine)
-        self._engine = engine
-        self._ground_truth = load_ground_truth(annotations)
-        self.source = annotations
-        names = [record.file_name for record in self._ground_truth.images]
-        self.paths = existing_images(annotations, images_dir, names)
-
-    def check(self, artifact: Artifact) -> None:
-        """Raises where the annotations lack a class of the model."""
-        category_ids(self._ground_truth, artifact.labels)
-
-    def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
-        """Raises `InputError` where an image has another size than the annotations state."""
-        record = self._ground_truth.images[number]
-        found, stated = (image.shape[1], image.shape[0]), (record.width_px, record.height_px)
-        if all(stated) and found != stated:
-            raise InputError(
-                f"{self.paths[number]}: has {found[0]}x{found[1]} pixels, its annotations were made on {stated[0]}x"
-                f"{stated[1]}; wanted the images that the annotations belong to, neither resized nor rotated"
-            )
 
     @classmethod
     def decoder_names(cls) -> Sequence[str]:
