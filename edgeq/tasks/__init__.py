@@ -25,6 +25,7 @@ TASKS: dict[str, str] = {
     "embedding": "edgeq.tasks.embedding:EmbeddingTask",
     "semantic-segmentation": "edgeq.tasks.semantic.task:SemanticTask",
     "instance-segmentation": "edgeq.tasks.instances.task:InstanceTask",
+    "keypoints": "edgeq.tasks.keypoints.task:KeypointTask",
 }
 
 _log = logging.getLogger(__name__)
