@@ -54,6 +54,26 @@ class Placement:
         limit = np.array([self.image_width_px, self.image_height_px] * 2)
         return np.clip((boxes - self._offset) / self._scale, 0, limit).astype(np.float32)
 
+    def points_to_image(self, points: NDArray[np.floating]) -> FloatArray:
+        """Returns points `(..., 2)`, x and y, in the image's pixels for those in the input's; they are not cut."""
+        return ((points - self._offset[:2]) / self._scale[:2]).astype(np.float32)
+
+    def pixel_centres(self, width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Returns where the image's columns and rows lie in a map, `(image_width_px,)` and `(image_height_px,)`.
+
+        Args:
+            width: Columns of the map, which covers the whole input, such as the scores of a segmentation.
+            height: Its rows.
+
+        Returns:
+            Positions of the centres of pixels in cells of the map; 0 is the centre of its first cell. Those nearer to
+            the image's edges than half a cell are moved there, so that nothing of the fill blends in.
+        """
+        return (
+            _centres(self.image_width_px, self.scale_x, self.offset_x, width / self.input_width_px),
+            _centres(self.image_height_px, self.scale_y, self.offset_y, height / self.input_height_px),
+        )
+
     @property
     def _scale(self) -> NDArray[np.float64]:
         return np.array([self.scale_x, self.scale_y] * 2)
@@ -61,6 +81,11 @@ class Placement:
     @property
     def _offset(self) -> NDArray[np.float64]:
         return np.array([self.offset_x, self.offset_y] * 2)
+
+
+def _centres(count: int, scale: float, offset: float, cells: float) -> NDArray[np.float64]:
+    first, last = offset * cells, (offset + scale * count) * cells - 1
+    return np.clip((np.arange(count) + 0.5) * (scale * cells) + first - 0.5, first, last)
 
 
 def preprocess(image: NDArray[np.uint8], spec: Preprocessing) -> tuple[FloatArray, Placement]:

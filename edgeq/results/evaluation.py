@@ -125,7 +125,7 @@ class EvalResult(Generic[ScoreT_co]):
         target: Target that it was written for; empty for a file of another tool.
         runtime: Name of the runtime.
         precision: Precision of the file, as its manifest states it.
-        task: Name of the task: `detection`, `classification`, `embedding` or one that was added.
+        task: Name of the task: one of `edgeq.tasks.TASKS`, such as `detection`, or one that was added.
         images: How many images were scored.
         score: The numbers of the task; their keys are part of the result.
         reference: The float model that embeddings are compared with; only for embeddings.

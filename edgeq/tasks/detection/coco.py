@@ -7,13 +7,9 @@ detections of an image and class.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
 import math
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -23,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.boundary import Integer, read_json
-from edgeq.errors import InputError, MissingDependencyError
+from edgeq.errors import InputError
 from edgeq.tasks.detection.categories import category_ids, counted_detections
+from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem
 from edgeq.tasks.detection.detections import Detections
-
-ENGINES = ("pycocotools", "faster")
 
 SCORE_NAMES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
@@ -41,8 +36,6 @@ _KIND = "a COCO annotation file with boxes"
 _IOU50, _IOU75 = 0, 5
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 _MAX_1, _MAX_10, _MAX_100 = range(3)
-
-_SILENCING = threading.Lock()
 
 
 class ImageRecord(NamedTuple):
@@ -75,6 +68,10 @@ class GroundTruth:
     annotations: tuple[Mapping[str, Any], ...]
     class_map: Mapping[str, str] = field(default_factory=dict)
     verified: Mapping[int, frozenset[int]] = field(default_factory=dict)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Returns the images as pycocotools takes them."""
+        return [{"id": each.id, "width": each.width_px, "height": each.height_px} for each in self.images]
 
 
 @dataclass(frozen=True)
@@ -196,13 +193,17 @@ def evaluate(
         raise InputError(f"{ground_truth.source}: {wrong}; wanted ids of its {len(ground_truth.images)} images")
     categories = category_ids(ground_truth, labels)
     results = _results(counted_detections(ground_truth, categories, detections), categories)
-    precision, recall = _run_engine(engine, ground_truth, results, image_ids)
+    problem = CocoProblem(
+        "bbox", ground_truth.records(), ground_truth.categories, ground_truth.annotations, results, image_ids
+    )
+    return summarize(ground_truth, image_ids, *evaluate_problem(engine, problem))
+
+
+def summarize(
+    ground_truth: GroundTruth, image_ids: Sequence[int], precision: NDArray[np.float64], recall: NDArray[np.float64]
+) -> DetectionScores:
+    """Returns the twelve numbers, and those of each class, of boxes or masks (see `evaluate_problem`)."""
     return DetectionScores(_numbers(precision, recall), _per_class(ground_truth, image_ids, precision, recall))
-
-
-def check_engine(engine: str) -> None:
-    """Raises what `evaluate` would raise for this engine, before the work of detecting is done."""
-    _import_engine(engine)
 
 
 def _annotation(source: Path, number: int, entry: _Annotation, categories: Mapping[int, str]) -> dict[str, Any]:
@@ -253,61 +254,6 @@ def _results(detections: Mapping[int, Detections], categories: NDArray[np.int64]
                 }
             )
     return results
-
-
-def _run_engine(
-    engine: str, ground_truth: GroundTruth, results: list[dict[str, Any]], image_ids: Sequence[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns precision `(10, 101, classes, 4, 3)` and recall `(10, classes, 4, 3)`; -1 where there is no box."""
-    coco_class, evaluator_class = _import_engine(engine)
-    with _silenced():
-        truth, found = (
-            _index(coco_class, ground_truth, annotations)
-            for annotations in ([dict(entry) for entry in ground_truth.annotations], results)
-        )
-        evaluator = evaluator_class(truth, found, "bbox")
-        evaluator.params.imgIds = sorted(image_ids)
-        evaluator.evaluate()
-        evaluator.accumulate()
-    thresholds, levels, *rest = evaluator.eval["counts"]
-    precision, recall = (np.asarray(evaluator.eval[name], np.float64) for name in ("precision", "recall"))
-    return precision.reshape(thresholds, levels, *rest), recall.reshape(thresholds, *rest)
-
-
-def _import_engine(engine: str) -> tuple[Any, Any]:
-    if engine == "pycocotools":
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        return COCO, COCOeval
-    if engine != "faster":
-        raise InputError(f"unknown COCO evaluator {engine!r}; known: {', '.join(ENGINES)}")
-    if importlib.util.find_spec("faster_coco_eval") is None:
-        raise MissingDependencyError("faster-coco-eval", "faster", "The COCO evaluator `faster`")
-    import faster_coco_eval
-
-    return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
-
-
-def _index(coco_class: Any, ground_truth: GroundTruth, annotations: list[dict[str, Any]]) -> Any:
-    # `loadRes` would do for the detections, but not where there are none.
-    coco = coco_class()
-    coco.dataset = {
-        "images": [
-            {"id": image.id, "width": image.width_px, "height": image.height_px} for image in ground_truth.images
-        ],
-        "categories": [{"id": category, "name": name} for category, name in ground_truth.categories.items()],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keeps pycocotools' prints out of stdout, which belongs to the results; one thread at a time, as stdout is one."""
-    with _SILENCING, contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 def _numbers(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float | None]:

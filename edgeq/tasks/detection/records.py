@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.tasks.detection.average_precision import Matches, class_ap, match, mean_ap
+from edgeq.tasks.detection.average_precision import Matches, class_ap, match
 from edgeq.tasks.detection.coco import GroundTruth
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.diagnosis import diagnose
@@ -18,7 +18,7 @@ from edgeq.tasks.detection.differences import most_different
 from edgeq.tasks.detection.threshold import score_curve
 from edgeq.tasks.evidence import Diagnosis, Example, ScoreCurve
 from edgeq.tasks.prediction_records import PredictionRecords, require
-from edgeq.tasks.resampling import draws
+from edgeq.tasks.resampling import draws, mean_present
 
 # Names of numbers -> area of the boxes that they are over.
 _AREAS = {"AP": "all", "AP_small": "small", "AP_medium": "medium", "AP_large": "large"}
@@ -120,7 +120,7 @@ class DetectionPredictions(PredictionRecords):
 
     def resampled(self, name: str) -> NDArray[np.float64]:
         """Returns AP, over the boxes of one area if `name` is `AP_small`, `AP_medium` or `AP_large`."""
-        return mean_ap(self._class_ap(_AREAS[name]))
+        return mean_present(self._class_ap(_AREAS[name]))
 
     def resampled_classes(self) -> NDArray[np.float64]:
         """Returns the AP of each class."""

@@ -5,24 +5,23 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeq.boundary import Count, Integer
 from edgeq.datasets.split import Split
-from edgeq.errors import InputError, ModelError
+from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
-from edgeq.inputs.images import existing_images
-from edgeq.inputs.items import ImageFile, Item, path_of
+from edgeq.inputs.items import path_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import registered
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
-from edgeq.tasks.base import Decode, Task
-from edgeq.tasks.detection.categories import category_ids, counted_detections, report_categories
-from edgeq.tasks.detection.coco import check_engine, evaluate, load_ground_truth
+from edgeq.tasks.base import Decode
+from edgeq.tasks.detection.categories import category_ids, counted_detections
+from edgeq.tasks.detection.coco import evaluate
+from edgeq.tasks.detection.coco_engine import check_engine
+from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.decoders import DECODERS, Decoder, get_decoder
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.differences import compare_boxes
@@ -120,27 +119,13 @@ class DetectionScore(Score):
         return tuple(ClassFigures(each.name, each.boxes, (each.ap, each.ap50, each.ar_100)) for each in self.per_class)
 
 
-class DetectionTask(Task[Detections]):
+class DetectionTask(CocoTask[Detections]):
     """COCO's twelve numbers for detectors."""
 
     name = "detection"
     score_type = DetectionScore
     records_type = DetectionPredictions
     finding_type = Box
-
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        if annotations is None:
-            raise InputError("detectors are scored on a COCO annotation file; give `annotations`")
-        check_engine(engine)
-        self._engine = engine
-        self._ground_truth = load_ground_truth(annotations)
-        self.source = annotations
-        names = [record.file_name for record in self._ground_truth.images]
-        self.paths = existing_images(annotations, images_dir, names)
-        self._items: Sequence[Item] = [
-            ImageFile(path, (record.width_px, record.height_px))
-            for path, record in zip(self.paths, self._ground_truth.images, strict=True)
-        ]
 
     @classmethod
     def from_split(cls, split: Split, engine: str) -> DetectionTask:
@@ -157,34 +142,6 @@ class DetectionTask(Task[Detections]):
         task.source, task._items = split.source, split.items
         task.paths = tuple(map(path_of, task._items))
         return task
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """The images as they are read: upright, unless the annotations state the size of one that lies."""
-        return self._items
-
-    @property
-    def image_ids(self) -> list[int]:
-        """The annotations' id of each image."""
-        return [record.id for record in self._ground_truth.images]
-
-    def categories(self, artifact: Artifact) -> list[int]:
-        """Returns the annotations' category id of every class of a model."""
-        return [int(category) for category in category_ids(self._ground_truth, artifact.labels)]
-
-    def check(self, artifact: Artifact) -> None:
-        """Raises where the annotations have no class of the model; logs which are matched, unless all are."""
-        report_categories(self._ground_truth, artifact.labels)
-
-    def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
-        """Raises `InputError` where an image has another size than the annotations state."""
-        record = self._ground_truth.images[number]
-        found, stated = (image.shape[1], image.shape[0]), (record.width_px, record.height_px)
-        if all(stated) and found != stated:
-            raise InputError(
-                f"{self.paths[number]}: has {found[0]}x{found[1]} pixels, its annotations were made on {stated[0]}x"
-                f"{stated[1]}; wanted the images that the annotations belong to, neither resized nor rotated"
-            )
 
     @classmethod
     def decoder_names(cls) -> Sequence[str]:
