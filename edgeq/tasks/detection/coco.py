@@ -34,6 +34,9 @@ SCORE_NAMES = (
 )  # fmt: skip
 """The twelve numbers of a COCO evaluation, in pycocotools' order."""
 
+NO_CLASS = "N/A"
+"""The label of a class index that stands for nothing, as those of COCO's ids that have no category."""
+
 _KIND = "a COCO annotation file with boxes"
 
 # Positions in pycocotools' arrays: IoU thresholds, areas and numbers of detections.
@@ -164,7 +167,7 @@ class _File(msgspec.Struct):
 
 
 def category_ids(ground_truth: GroundTruth, labels: Sequence[str]) -> NDArray[np.int64]:
-    """Returns the category id of every class index `(classes,)`.
+    """Returns the category id of every class index `(classes,)`, -1 for one that `NO_CLASS` names.
 
     Args:
         ground_truth: The annotations.
@@ -177,14 +180,20 @@ def category_ids(ground_truth: GroundTruth, labels: Sequence[str]) -> NDArray[np
         return np.array(list(ground_truth.categories), np.int64)
     names = list(ground_truth.categories.values())
     for label in labels:
-        if names.count(label) != 1:
+        if names.count(label) != 1 and label != NO_CLASS:
             found = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise InputError(
                 f"{ground_truth.source}: has {names.count(label) or 'no'} categories named {label!r}, which the model "
                 f"detects; found {found}. Score on annotations of the model's classes, or export it with their `labels`"
             )
     ids = {name: category for category, name in ground_truth.categories.items()}
-    return np.array([ids[label] for label in labels], np.int64)
+    return np.array([ids.get(label, -1) for label in labels], np.int64)
+
+
+def of_categories(found: Detections, categories: NDArray[np.int64]) -> Detections:
+    """Returns the detections whose class has a category; `categories` is what `category_ids` returns."""
+    kept = categories[found.classes] >= 0
+    return found if kept.all() else Detections(found.boxes[kept], found.scores[kept], found.classes[kept])
 
 
 def evaluate(
@@ -256,13 +265,14 @@ def _results(
 ) -> list[dict[str, Any]]:
     """Returns the detections as pycocotools' `loadRes` would make them."""
     results: list[dict[str, Any]] = []
-    for image_id, found in detections.items():
-        if len(found) and not 0 <= found.classes.min() <= found.classes.max() < len(categories):
+    for image_id, detected in detections.items():
+        if len(detected) and not 0 <= detected.classes.min() <= detected.classes.max() < len(categories):
             raise InputError(
                 f"{ground_truth.source}: has {len(categories)} categories, but the model detected class "
-                f"{found.classes.max()} (counted from 0); score on annotations of the model's classes, or export it "
+                f"{detected.classes.max()} (counted from 0); score on annotations of the model's classes, or export it "
                 "with their `labels`"
             )
+        found = of_categories(detected, categories)
         boxes = found.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
         rows = zip(boxes.tolist(), found.scores.tolist(), categories[found.classes].tolist(), strict=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.tasks.detection.average_precision import Matches, class_ap, match, mean_ap
-from edgeq.tasks.detection.coco import GroundTruth
+from edgeq.tasks.detection.coco import GroundTruth, of_categories
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.differences import most_different
 from edgeq.tasks.detection.threshold import score_curve
@@ -81,7 +81,7 @@ class DetectionPredictions(PredictionRecords):
             detections: Image id -> detections; the images without an entry were not scored.
         """
         order = list(ground_truth.categories)
-        position = np.array([order.index(category) for category in categories.tolist()], np.int32)
+        position = np.array([order.index(each) if each >= 0 else -1 for each in categories.tolist()], np.int32)
         ids = sorted(detections)
         records = {record.id: record for record in ground_truth.images}
         truth: dict[int, list[Mapping[str, Any]]] = {image: [] for image in ids}
@@ -89,7 +89,7 @@ class DetectionPredictions(PredictionRecords):
             if entry["image_id"] in truth:
                 truth[entry["image_id"]].append(entry)
         flat = [entry for image in ids for entry in truth[image]]
-        found = [detections[image] for image in ids]
+        found = [of_categories(detections[image], categories) for image in ids]
         return cls(
             classes=tuple(ground_truth.categories.values()),
             images=tuple(records[image].file_name for image in ids),
