@@ -150,6 +150,24 @@ def _letterbox_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Fra
     return frame, Placement(width, height, spec.width_px, spec.height_px, ratio, ratio, 0, 0)
 
 
+def _fit_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, Placement]:
+    """Fits the image into the top left corner, and maps boxes by the whole sizes (torchvision's detectors)."""
+    frame, _ = _letterbox_frame(width, height, spec)
+    return frame, _placement(width, height, frame, spec)
+
+
+def _letterbox_center_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, Placement]:
+    """Fits the image to whole pixels in the middle, an odd pixel of fill to the right or below (YOLOv5, 2020).
+
+    Its authors map boxes by the ratio itself, in training and in scoring.
+    """
+    ratio = min(spec.width_px / width, spec.height_px / height)
+    new_width, new_height = max(1, round(width * ratio)), max(1, round(height * ratio))
+    left, top = (spec.width_px - new_width) // 2, (spec.height_px - new_height) // 2
+    frame = _Frame(left, top, new_width, new_height)
+    return frame, Placement(width, height, spec.width_px, spec.height_px, ratio, ratio, left, top)
+
+
 def _stretch_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, Placement]:
     """Fills the input with the whole image, whatever becomes of its aspect ratio."""
     frame = _Frame(0, 0, spec.width_px, spec.height_px)
@@ -168,7 +186,14 @@ def _crop_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, P
     return frame, _placement(width, height, frame, spec)
 
 
-_LAYOUTS = {"center": _center_frame, "letterbox": _letterbox_frame, "stretch": _stretch_frame, "crop": _crop_frame}
+_LAYOUTS = {
+    "center": _center_frame,
+    "letterbox": _letterbox_frame,
+    "letterbox_center": _letterbox_center_frame,
+    "fit": _fit_frame,
+    "stretch": _stretch_frame,
+    "crop": _crop_frame,
+}
 
 
 def _placement(width: int, height: int, frame: _Frame, spec: Preprocessing) -> Placement:
@@ -228,8 +253,11 @@ def _sample(image: NDArray[np.uint8], rows: _Taps, columns: _Taps, spec: Preproc
     low_weight = np.rint((rows.low_weight + rows.high_weight) * _ONE).astype(np.uint16)[:, None] - high_weight
     blend = lines[rows.low] * low_weight
     blend += lines[rows.high] * high_weight
-    if spec.fill:
-        blend += np.rint((_ONE - low_weight - high_weight) * np.float64(spec.fill)).astype(np.uint16)
+    colour = np.array(spec.fill_colour)
+    if colour.any():
+        # One number for a whole row where the channels agree: it is most of the work otherwise.
+        line = colour[:1] if (colour == colour[0]).all() else np.tile(colour[list(_channels(spec))], width)
+        blend += np.rint((_ONE - low_weight - high_weight) * line).astype(np.uint16)
 
     factor, shift = _affine(spec)
     batch = np.empty((1, spec.channels, spec.height_px, spec.width_px), np.float32)
@@ -243,7 +271,7 @@ def _sample(image: NDArray[np.uint8], rows: _Taps, columns: _Taps, spec: Preproc
         high_pixels = blend.take(columns.high * channels + source, axis=1, mode="clip")
         np.multiply(high_pixels, (columns.high_weight * gain).astype(np.float32), out=high)
         plane += high
-        fill = (1 - columns.low_weight - columns.high_weight) * spec.fill * factor[channel]
+        fill = (1 - columns.low_weight - columns.high_weight) * colour[channel] * factor[channel]
         plane += (fill + shift[channel]).astype(np.float32)
     return batch
 
@@ -255,7 +283,9 @@ def _resize_antialiased(image: NDArray[np.uint8], frame: _Frame, spec: Preproces
     # Pillow knows gray images as two-dimensional arrays only.
     source = Image.fromarray(image[:, :, 0] if spec.channels == 1 else image)
     resized = source.resize((frame.width, frame.height), Image.Resampling.BILINEAR)
-    canvas = Image.new(source.mode, (spec.width_px, spec.height_px), (round(spec.fill),) * spec.channels)
+    canvas = Image.new(
+        source.mode, (spec.width_px, spec.height_px), tuple(round(spec.fill_colour[place]) for place in _channels(spec))
+    )
     canvas.paste(resized, (frame.left, frame.top))
     return np.asarray(canvas).reshape(spec.height_px, spec.width_px, spec.channels)
 

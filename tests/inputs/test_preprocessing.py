@@ -35,7 +35,7 @@ def random_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def bilinear(image: NDArray[np.uint8], y: float, x: float, outside: float | None) -> NDArray[np.float64]:
+def bilinear(image: NDArray[np.uint8], y: float, x: float, outside: Any) -> NDArray[np.float64]:
     """Returns the value at (y, x), pixel centres at whole coordinates; `outside` None repeats the edge."""
 
     def pixel(row: int, column: int) -> NDArray[np.float64]:
@@ -112,6 +112,25 @@ def test_letterbox_is_opencvs_resize_in_the_top_left_corner(
     expected[:new_height, :new_width] = resize_bilinear(image, new_height, new_width)
     spec = plain(out_height, out_width, resize="letterbox", fill=114)
     np.testing.assert_allclose(pixels(spec, image), expected, atol=HALF_A_LEVEL)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes, sizes, sizes, sizes)
+def test_letterbox_center_is_opencvs_resize_between_whole_borders(
+    height: int, width: int, out_height: int, out_width: int
+) -> None:
+    image = random_image(height, width)
+    ratio = min(out_height / height, out_width / width)
+    new_height, new_width = max(1, round(height * ratio)), max(1, round(width * ratio))
+    top, left = round((out_height - new_height) / 2 - 0.1), round((out_width - new_width) / 2 - 0.1)
+    expected = np.full((out_height, out_width, 3), 114.0)
+    expected[top : top + new_height, left : left + new_width] = resize_bilinear(image, new_height, new_width)
+    spec = plain(out_height, out_width, resize="letterbox_center", fill=114)
+    array, placement = preprocess(image, spec)
+    np.testing.assert_allclose(np.moveaxis(array[0], 0, -1), expected, atol=HALF_A_LEVEL)
+    corners = np.array([[0, 0, width, height]], np.float32)
+    on_input = [left, top, left + width * ratio, top + height * ratio]
+    np.testing.assert_allclose(placement.to_input(corners)[0], on_input, rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=40, deadline=None)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 NO_CATEGORY = -(2**63)
 """Stands for the category of a class that the annotations do not have."""
 
+NO_CLASS = "N/A"
+"""The label of a class index that stands for nothing, as those of COCO's ids that have no category."""
+
 _SHOWN = 10
 
 _log = logging.getLogger(__name__)
@@ -91,12 +94,14 @@ def counted_detections(
 
 
 def _match(ground_truth: GroundTruth, labels: Sequence[str]) -> ClassMatch:
+    labels = [label for label in labels if label != NO_CLASS]
     names = list(ground_truth.categories.values())
     matched = match_classes(labels, names, ground_truth.class_map)
     if not matched.pairs:
         found = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        first = next(iter(labels), NO_CLASS)
         raise InputError(
-            f"{ground_truth.source}: has no categories named {labels[0]!r} or as another class that the model detects; "
+            f"{ground_truth.source}: has no categories named {first!r} or as another class that the model detects; "
             f"found {found}. Score on annotations of the model's classes, export it with their `labels`, or join two "
             "names with `map` MODEL=DATA"
         )

@@ -1,11 +1,49 @@
-"""Greedy non-maximum suppression."""
+"""Non-maximum suppression: one object, many boxes, one detection.
+
+A way to do it is one function in this file and one line in `NMS`. A decoder adds `NMS_OPTIONS` to its options and gives
+its candidates to `select_detections`.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.errors import InputError
+from edgeq.tasks.detection.detections import Detections
+
+NMS_OPTIONS: Mapping[str, Any] = {
+    "nms": "hard",
+    "class_aware": True,
+    "iou_threshold": 0.5,
+    "score_threshold": 0.001,
+    "top_k": 300,
+}
+"""Options of every decoder that suppresses: how, whether only within a class, from which IoU (0..1) and score (0..1)
+on, and how many detections are kept at most."""
+
+_SIGMA = 0.5  # of soft suppression's Gaussian, as its paper has it
 _CHUNK = 256  # boxes that are compared at once: few enough for the caches, many enough to need few steps
+
+
+def select_detections(found: Detections, options: Mapping[str, Any]) -> Detections:
+    """Returns what is left of candidates after non-maximum suppression, best first.
+
+    Args:
+        found: Candidates in any order; those below `score_threshold` are left out.
+        options: Every name of `NMS_OPTIONS`.
+
+    Raises:
+        InputError: `nms` names no way to suppress.
+    """
+    if options["nms"] not in NMS:
+        raise InputError(f"option 'nms' is {options['nms']!r}; known: {', '.join(NMS)}")
+    found = _pick(found, np.flatnonzero(found.scores >= options["score_threshold"]))
+    groups = found.classes if options["class_aware"] else np.zeros_like(found.classes)
+    return NMS[options["nms"]](found, groups, options)
 
 
 def suppress_overlaps(
@@ -42,6 +80,78 @@ def suppress_overlaps(
         if len(kept) >= max_detections:
             break
     return kept[:max_detections]
+
+
+def _hard(found: Detections, groups: NDArray[np.int64], options: Mapping[str, Any]) -> Detections:
+    return _pick(
+        found, suppress_overlaps(found.boxes, found.scores, groups, options["iou_threshold"], int(options["top_k"]))
+    )
+
+
+def _none(found: Detections, groups: NDArray[np.int64], options: Mapping[str, Any]) -> Detections:
+    """For models that were trained to find each object once."""
+    return _pick(found, np.argsort(-found.scores, kind="stable")[: int(options["top_k"])])
+
+
+def _soft(found: Detections, groups: NDArray[np.int64], options: Mapping[str, Any]) -> Detections:
+    """Lowers scores by a Gaussian of the overlap in place of dropping boxes ("Soft-NMS", Bodla et al., 2017)."""
+    scores = found.scores.astype(np.float64)
+    left = np.arange(len(scores))
+    kept: list[np.intp] = []
+    kept_scores: list[float] = []
+    while len(left) and len(kept) < options["top_k"]:
+        place = int(np.argmax(scores[left]))
+        best = left[place]
+        kept.append(best)
+        kept_scores.append(float(scores[best]))
+        left = np.delete(left, place)
+        shared = _iou(found.boxes[best][None], found.boxes[left])[0] * (groups[left] == groups[best])
+        scores[left] *= np.exp(-(shared**2) / _SIGMA)
+        left = left[scores[left] >= options["score_threshold"]]
+    picked = _pick(found, np.array(kept, np.int64))
+    return Detections(picked.boxes, np.array(kept_scores, np.float32), picked.classes)
+
+
+def _weighted(found: Detections, groups: NDArray[np.int64], options: Mapping[str, Any]) -> Detections:
+    """Takes the mean of boxes that overlap, weighted by their scores ("BlazeFace", Bazarevsky et al., 2019)."""
+    left = np.argsort(-found.scores, kind="stable")
+    kept: list[np.intp] = []
+    boxes: list[NDArray[np.floating]] = []
+    while len(left) and len(kept) < options["top_k"]:
+        best = left[0]
+        shared = _iou(found.boxes[best][None], found.boxes[left])[0] * (groups[left] == groups[best])
+        together = shared > options["iou_threshold"]
+        together[0] = True  # a box of no area overlaps nothing, not even itself
+        weights = found.scores[left[together]]
+        mean = weights @ found.boxes[left[together]] / weights.sum() if weights.sum() > 0 else found.boxes[best]
+        kept.append(best)
+        boxes.append(mean)
+        left = left[~together]
+    picked = _pick(found, np.array(kept, np.int64))
+    return Detections(np.array(boxes, np.float32).reshape(-1, 4), picked.scores, picked.classes)
+
+
+NMS: Mapping[str, Callable[[Detections, NDArray[np.int64], Mapping[str, Any]], Detections]] = {
+    "hard": _hard,
+    "soft": _soft,
+    "weighted": _weighted,
+    "none": _none,
+}
+"""Ways to suppress: candidates, the groups within which they suppress each other, and options -> detections."""
+
+
+def _pick(found: Detections, rows: NDArray[np.integer]) -> Detections:
+    return Detections(found.boxes[rows], found.scores[rows], found.classes[rows])
+
+
+def _iou(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Returns `(N, M)`: intersection over union of `(N, 4)` with `(M, 4)` boxes; 0 where both have no area."""
+    top_left = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    sizes = np.maximum(np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - top_left, 0).astype(np.float64)
+    shared = sizes[..., 0] * sizes[..., 1]
+    areas = [np.prod(each[:, 2:] - each[:, :2], axis=1, dtype=np.float64) for each in (boxes, others)]
+    union = areas[0][:, None] + areas[1][None] - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
 def _overlaps(

@@ -22,10 +22,18 @@ Decoder = Callable[[Mapping[str, np.ndarray], Postprocessing, Placement], Detect
 """Output name -> array, what the manifest says about decoding, and where the image lies in the input."""
 
 DECODERS: dict[str, str] = {
+    "blazeface": "edgeq.tasks.detection.decoders.blazeface:decode",
     "centernet": "edgeq.tasks.detection.decoders.centernet:decode",
+    "detections": "edgeq.tasks.detection.decoders.detections:decode",
+    "detr": "edgeq.tasks.detection.decoders.detr:decode",
+    "efficientdet": "edgeq.tasks.detection.decoders.efficientdet:decode",
     "fastestdet": "edgeq.tasks.detection.decoders.fastestdet:decode",
     "scored_boxes": "edgeq.tasks.detection.decoders.scored_boxes:decode",
+    "scrfd": "edgeq.tasks.detection.decoders.scrfd:decode",
+    "selected_boxes": "edgeq.tasks.detection.decoders.selected_boxes:decode",
+    "ssd": "edgeq.tasks.detection.decoders.ssd:decode",
     "yolox": "edgeq.tasks.detection.decoders.yolox:decode",
+    "yunet": "edgeq.tasks.detection.decoders.yunet:decode",
 }
 
 
