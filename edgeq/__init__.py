@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from edgeq.api.judge import check, gate, report
     from edgeq.api.measure import benchmark, evaluate
     from edgeq.api.model import Model, load
+    from edgeq.api.predict import predict
     from edgeq.calibrators import Histogram
     from edgeq.calibrators.ranges import Ranges
     from edgeq.errors import EdgeqError
+    from edgeq.evaluation.findings import ImagePrediction
     from edgeq.exporting.artifact import Artifact
     from edgeq.progress import Progress
     from edgeq.results.evaluation import EvalResult, Score
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from edgeq.tasks.classification import ClassificationScore
     from edgeq.tasks.detection.task import DetectionScore
     from edgeq.tasks.embedding import EmbeddingScore
+    from edgeq.tasks.evidence import Box, Finding
     from edgeq.verbs.check import CheckResult
     from edgeq.verbs.export import ExportResult
     from edgeq.verbs.gate import GateResult
@@ -42,6 +45,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Artifact",
     "BenchResult",
+    "Box",
     "CheckResult",
     "ClassificationScore",
     "DetectionScore",
@@ -49,8 +53,10 @@ __all__ = [
     "EmbeddingScore",
     "EvalResult",
     "ExportResult",
+    "Finding",
     "GateResult",
     "Histogram",
+    "ImagePrediction",
     "Model",
     "Progress",
     "Ranges",
@@ -66,6 +72,7 @@ __all__ = [
     "get_target",
     "load",
     "open_session",
+    "predict",
     "report",
 ]
 
@@ -74,6 +81,7 @@ __all__ = [
 _HOME = {
     "Artifact": "edgeq.exporting.artifact",
     "BenchResult": "edgeq.results.measurement",
+    "Box": "edgeq.tasks.evidence",
     "CheckResult": "edgeq.verbs.check",
     "ClassificationScore": "edgeq.tasks.classification",
     "DetectionScore": "edgeq.tasks.detection.task",
@@ -81,8 +89,10 @@ _HOME = {
     "EmbeddingScore": "edgeq.tasks.embedding",
     "EvalResult": "edgeq.results.evaluation",
     "ExportResult": "edgeq.verbs.export",
+    "Finding": "edgeq.tasks.evidence",
     "GateResult": "edgeq.verbs.gate",
     "Histogram": "edgeq.calibrators",
+    "ImagePrediction": "edgeq.evaluation.findings",
     "Model": "edgeq.api.model",
     "Progress": "edgeq.progress",
     "Ranges": "edgeq.calibrators.ranges",
@@ -98,6 +108,7 @@ _HOME = {
     "get_target": "edgeq.targets",
     "load": "edgeq.api.model",
     "open_session": "edgeq.runtimes",
+    "predict": "edgeq.api.predict",
     "report": "edgeq.api.judge",
 }
 

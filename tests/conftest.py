@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from hypothesis import settings
 
 from edgeq.cli import app
 from edgeq.files import sha256_file, sha256_json, write_bytes
@@ -28,6 +29,10 @@ from tests.warm_converter import WarmConverter
 # send it would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Whatever fails fails for everybody, and again; `--hypothesis-profile default` draws other examples each time.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 def _share_cores() -> None:

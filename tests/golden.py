@@ -77,3 +77,36 @@ FASHIONMNIST_VIT = {"all": 0.9077, "every_25th": 0.9175}
 
 The first is what the data's MANIFEST states.
 """
+
+SELFIE_ON_COCO_VAL88 = {"miou": 0.6306, "pixel_accuracy": 0.9086}
+"""MediaPipe's selfie_segmentation_landscape.tflite (package mediapipe 0.10.14) on the persons of the 88 COCO images.
+
+In ai-edge-litert 2.3.0 on x86: .6306 and .9086 by edgeq, .6307 and .9086 by torch's `interpolate` before and after the
+model, pycocotools' masks and a confusion matrix. It was trained on people close to a camera, hence not more.
+"""
+
+SHIFTED_MASKS_ON_COCO_VAL88 = {"AP": 0.379001, "AP50": 0.576160, "AR_100": 0.460638}
+"""The masks of tests/tasks/instances/test_instances.py, by pycocotools 2.0.11 itself."""
+
+YUNET_BY_OPENCV = {
+    "000000109313": (
+        (0.9111, ((166.26, 89.43), (180.18, 89.28), (181.76, 102.02), (165.99, 115.02), (177.20, 115.13))),
+    ),
+    "000000166918": (
+        (0.8895, ((54.56, 296.59), (67.30, 296.76), (61.58, 304.45), (56.20, 310.28), (65.83, 310.26))),
+        (0.7977, ((416.80, 258.27), (424.03, 258.08), (420.02, 262.19), (417.42, 266.21), (422.97, 266.10))),
+        (0.7611, ((417.63, 320.04), (428.04, 319.71), (419.39, 330.35), (418.02, 337.68), (426.01, 337.66))),
+    ),
+    "000000435205": (
+        (0.8921, ((348.73, 97.72), (462.47, 81.00), (457.42, 141.01), (381.64, 219.46), (477.57, 201.76))),
+    ),
+    "000000491008": (
+        (0.9087, ((269.02, 204.11), (283.62, 204.04), (277.12, 212.63), (269.29, 221.20), (281.79, 221.11))),
+        (0.9068, ((406.26, 183.43), (423.56, 183.40), (414.71, 193.89), (406.64, 202.95), (421.29, 202.84))),
+    ),
+}
+"""Faces of COCO images: score, and the landmarks in the image's pixels; by OpenCV 4.10.0's FaceDetectorYN.
+
+yunet_n_320.onnx on the image in the upper left of 320x320 black pixels, score from .6, IoU up to .3. On 56 faces of 26
+of the 88 images edgeq's landmarks are within .0001 pixels of OpenCV's, given the same pixels.
+"""

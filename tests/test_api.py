@@ -15,15 +15,15 @@ import pytest
 
 import edgeq
 from edgeq.calibration.calibrate import DEFAULT_METHOD
-from edgeq.cli import app, board, measure, results
+from edgeq.cli import app, board, measure, predict, results
 from edgeq.devices.config import LOCAL
 from tests.test_order import ROOT
 
 PUBLIC = [
-    "Artifact", "BenchResult", "CheckResult", "ClassificationScore", "DetectionScore", "EdgeqError", "EmbeddingScore",
-    "EvalResult", "ExportResult", "GateResult", "Histogram", "Model", "Progress", "Ranges", "Score", "Session",
-    "Target", "benchmark", "calibrate", "check", "evaluate", "export", "gate", "get_target", "load", "open_session",
-    "report",
+    "Artifact", "BenchResult", "Box", "CheckResult", "ClassificationScore", "DetectionScore", "EdgeqError",
+    "EmbeddingScore", "EvalResult", "ExportResult", "Finding", "GateResult", "Histogram", "ImagePrediction", "Model",
+    "Progress", "Ranges", "Score", "Session", "Target", "benchmark", "calibrate", "check", "evaluate", "export",
+    "gate", "get_target", "load", "open_session", "predict", "report",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""
 
@@ -61,12 +61,12 @@ def test_unknown_name_is_an_attribute_error():
 
 COMMANDS = {
     "export": app.export, "calibrate": app.calibrate, "benchmark": measure.bench, "evaluate": measure.evaluate,
-    "check": board.check, "gate": results.gate, "report": results.report,
+    "check": board.check, "gate": results.gate, "predict": predict.predict, "report": results.report,
 }  # fmt: skip
 
 RENAMED = {
     "formats": "format", "integer_io": "int8_io", "source": "data", "percentile": "options", "json_file": None,
-    "earlier": None,
+    "earlier": None, "worst": "save_worst",
 }  # fmt: skip
 """Parameter of a command -> that of its function; `None` where a program has another way: a result's own methods."""
 
@@ -75,7 +75,7 @@ OF_THE_MODEL = {"take_scales", "weights", "preset", "size", "labels", "opset", "
 
 OTHERWISE = {
     "calibrate.out": None, "calibrate.method": DEFAULT_METHOD, "benchmark.device": LOCAL, "evaluate.device": LOCAL,
-    "report.out": "report.html",
+    "predict.out": None, "report.out": "report.html",
 }  # fmt: skip
 """Defaults of programs: no file where the result is returned, and the name of what a command takes if none is given."""
 
@@ -116,8 +116,9 @@ import numpy as np
 
 import edgeq
 from edgeq import (
-    Artifact, BenchResult, CheckResult, ClassificationScore, DetectionScore, EdgeqError, EmbeddingScore, EvalResult,
-    ExportResult, GateResult, Histogram, Model, Progress, Ranges, Score, Session, Target,
+    Artifact, BenchResult, Box, CheckResult, ClassificationScore, DetectionScore, EdgeqError, EmbeddingScore,
+    EvalResult, ExportResult, Finding, GateResult, Histogram, ImagePrediction, Model, Progress, Ranges, Score, Session,
+    Target,
 )
 
 
@@ -152,6 +153,11 @@ def run(module: torch.nn.Module) -> bool:
             print(result.score.top5)
         elif isinstance(result.score, EmbeddingScore):
             print(result.score.cosine_p1)
+    found: list[ImagePrediction] = edgeq.predict(files.paths[0], "images", out="pictures", compare=files.paths[1])
+    for finding in found[0].shown:
+        same_finding: Finding = finding
+        if isinstance(same_finding, Box):
+            print(same_finding.left)
     edgeq.export(model, keep=5)  # wrong
     checked: CheckResult = edgeq.check(files.paths[0])
     gated: GateResult = edgeq.gate([*timed, *scored, "earlier.json"], max_drop=0.5)

@@ -31,7 +31,8 @@ from edgeq.runtimes.answers import Power, Sensed, Series, Turn
 from edgeq.runtimes.latency import summarize
 from edgeq.runtimes.runner import make_inputs
 from edgeq.tasks.classification import class_indices
-from edgeq.tasks.detection.coco import category_ids, load_ground_truth
+from edgeq.tasks.detection.categories import category_ids
+from edgeq.tasks.detection.coco import load_ground_truth
 from edgeq.tasks.detection.task import DetectionTask
 from edgeq.tasks.labelled_images import load_labelled_images
 from edgeq.verbs.gate import Limits, check_limits

@@ -46,6 +46,7 @@ LEVELS = (
     Level(frozenset({"results"})),
     Level(frozenset({"runtimes"})),
     Level(frozenset({"inputs"})),
+    Level(frozenset({"datasets"})),
     Level(frozenset({"tasks"})),
     # The only place that imports torch on load: nothing that a device runs may reach it.
     Level(frozenset({"models"}), only_for=frozenset({"sources", "verbs", "benchmarks"})),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,55 @@ def mobile() -> TfliteModel:
     """`Mobile` at 16x16 with random weights."""
     content = convert(seeded(Mobile), (1, 3, 16, 16), ("classes",))
     return TfliteModel("mobile", content, load_preset("imagenet", (16, 16)).preprocessing)
+
+
+def by_hand(
+    tensors: Mapping[str, np.ndarray | tuple[int, ...]],
+    operators: Sequence[tuple[str, str, str]],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    schema: Any,
+) -> bytes:
+    """Returns a file of operators that need no options.
+
+    Args:
+        tensors: Name -> the array of a constant, or the shape of what is float32 and given or computed.
+        operators: Kind, names of inputs, names of outputs; names with spaces between.
+        inputs: Names of the file's inputs.
+        outputs: Names of its outputs.
+        schema: The package's classes of the format.
+    """
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model, subgraph = schema.ModelT(), schema.SubGraphT()
+    model.version, model.subgraphs, model.buffers = 3, [subgraph], [schema.BufferT()]
+    numbers = {name: number for number, name in enumerate(tensors)}
+    subgraph.tensors, subgraph.operators = [], []
+    for name, given in tensors.items():
+        tensor = schema.TensorT()
+        tensor.name, tensor.buffer = name.encode(), 0
+        tensor.shape = list(given.shape if isinstance(given, np.ndarray) else given)
+        if isinstance(given, np.ndarray):
+            tensor.buffer = len(model.buffers)
+            model.buffers.append(schema.BufferT())
+            model.buffers[-1].data = np.frombuffer(given.tobytes(), np.uint8)
+            tensor.type = {"float32": schema.TensorType.FLOAT32, "int32": schema.TensorType.INT32}[given.dtype.name]
+        subgraph.tensors.append(tensor)
+    kinds = list(dict.fromkeys(kind for kind, _, _ in operators))
+    model.operatorCodes = []
+    for kind in kinds:
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, kind)
+        code.version = 1
+        model.operatorCodes.append(code)
+    for kind, given_names, made_names in operators:
+        operator = schema.OperatorT()
+        operator.opcodeIndex = kinds.index(kind)
+        operator.inputs = [numbers[name] for name in given_names.split()]
+        operator.outputs = [numbers[name] for name in made_names.split()]
+        subgraph.operators.append(operator)
+    subgraph.inputs, subgraph.outputs = ([numbers[name] for name in names] for names in (inputs, outputs))
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def run(content: bytes, *inputs: np.ndarray) -> list[np.ndarray]:

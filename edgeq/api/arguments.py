@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from edgeq.datasets import Split, open_split
 from edgeq.errors import InputError
 from edgeq.progress import Progress, reporting_to
 
@@ -19,6 +21,9 @@ Names: TypeAlias = "str | Sequence[str]"
 
 Listener: TypeAlias = "Callable[[], Progress] | None"
 """Called once for each job: returns what the job reports its progress to. `None` listens to nothing new."""
+
+
+_log = logging.getLogger(__name__)
 
 
 def names(given: Names | None) -> tuple[str, ...]:
@@ -71,6 +76,17 @@ def require_positive(given: int | None, parameter: str) -> None:
     """Raises `InputError` for what is neither `None` nor a whole number from 1 on."""
     if given is not None and (not isinstance(given, int) or isinstance(given, bool) or given < 1):
         raise InputError(f"`{parameter}` is {given!r}; wanted a whole number, at least 1")
+
+
+def calibration_split(data: Path, split: str | None, allow_outside: bool) -> Split:
+    """Returns the part of a data set that calibration takes; logs what it was taken for.
+
+    Raises:
+        InputError: there is no such data set or split.
+    """
+    found = open_split(data, "calibration", split, allow_outside=allow_outside)
+    _log.info("data: %s", found.describe())
+    return found
 
 
 @contextlib.contextmanager

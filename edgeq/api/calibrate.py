@@ -7,7 +7,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgeq.api.arguments import FilePath, Listener, Names, names, optional_path, reporting, require_positive
+from edgeq.api.arguments import (
+    FilePath,
+    Listener,
+    Names,
+    calibration_split,
+    names,
+    optional_path,
+    reporting,
+    require_positive,
+)
 from edgeq.api.model import Model, require_model
 from edgeq.calibration.calibrate import DEFAULT_METHOD, DEFAULT_NUM
 from edgeq.calibration.calibrate import calibrate as run
@@ -15,6 +24,7 @@ from edgeq.calibration.sample_keeper import DEFAULT_KEPT
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
+from edgeq.inputs.coverage import Pick
 from edgeq.inputs.images import list_images
 from edgeq.sources.model import open_float_model
 from edgeq.targets import get_target
@@ -25,6 +35,9 @@ def calibrate(
     data: FilePath | Iterable[Any],
     *,
     images: FilePath | None = None,
+    split: str | None = None,
+    allow_outside: bool = False,
+    pick: Pick = "even",
     num: int = DEFAULT_NUM,
     method: str = DEFAULT_METHOD,
     options: Mapping[str, float] | None = None,
@@ -40,10 +53,14 @@ def calibrate(
 
     Args:
         model: What `edgeq.load` returned.
-        data: A folder of images, a text file of paths, or a COCO `.json` with `images`; a list of paths; or an array
-            or any iterable of arrays: images `(H, W, 3)` of uint8, RGB, or prepared inputs `(C, H, W)` or
-            `(N, C, H, W)` of floating point. Of an iterable that is no sequence, one element at a time is in memory.
-        images: Folder of the images of a COCO annotation file.
+        data: A data set of any format that `edgeq data` knows: a folder of images, COCO, YOLO, a video, ...; a list of
+            paths; or an array or any iterable of arrays: images `(H, W, 3)` of uint8, RGB, or prepared inputs
+            `(C, H, W)` or `(N, C, H, W)` of floating point. Of an iterable that is no sequence, one element at a time
+            is in memory.
+        images: Folder of the images of a COCO annotation file, if they are not found next to it.
+        split: Split of a data set to take; by default `train`, or else `val`.
+        allow_outside: Whether files may be read that a data set names outside its own folder.
+        pick: How `num` images are chosen: `even`, or `spread`: by coverage, with k-means++.
         num: Maximum number of images: evenly spaced from files, arrays and lists, the first ones of another iterable.
         method: `minmax`, `percentile`, `entropy`, `mse`, `lp`, or `best`: per tensor, the method with the least layer
             error on held-out images.
@@ -66,9 +83,12 @@ def calibrate(
     target_file = optional_path(out, "out")
     request = model.request()
     if isinstance(data, str | os.PathLike):
-        images_dir = optional_path(images, "images")
-        request = proven_request(request, AnnotatedImages.of(Path(data), images_dir))
-        data = list_images(Path(data), images_dir)
+        source, images_dir = Path(data), optional_path(images, "images")
+        found = calibration_split(source, split, allow_outside) if images_dir is None else None
+        request = proven_request(request, AnnotatedImages.of(source, images_dir, found))
+        data = list_images(source, images_dir) if found is None else found.items
+    elif split is not None:
+        raise InputError("`split`: is for a data set in files, and `data` is not one; omit `split`")
     elif images is not None:
         raise InputError("`images` is the folder of a COCO file's images, and `data` is not a file; omit `images`")
     with reporting(progress):
@@ -82,4 +102,5 @@ def calibrate(
             threads=threads,
             targets=[get_target(name) for name in names(target)],
             keep_samples=keep_samples,
+            pick=pick,
         ).ranges

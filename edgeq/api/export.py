@@ -11,6 +11,7 @@ from edgeq.api.arguments import (
     FilePath,
     Listener,
     Names,
+    calibration_split,
     names,
     optional_path,
     path,
@@ -21,9 +22,12 @@ from edgeq.api.model import Model, require_model
 from edgeq.calibration.calibrate import DEFAULT_NUM
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
+from edgeq.errors import InputError
+from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.keep import VitPlan
 from edgeq.inputs import Item, items_of
+from edgeq.inputs.coverage import Pick
 from edgeq.verbs.export import ExportResult, export_model
 from edgeq.verbs.export_options import check_calibration_options
 
@@ -35,6 +39,10 @@ def export(
     *,
     calib: FilePath | Ranges | Iterable[Any] | None = None,
     images: FilePath | None = None,
+    data: FilePath | None = None,
+    split: str | None = None,
+    allow_outside: bool = False,
+    pick: Pick | None = None,
     method: str | None = None,
     num: int | None = None,
     out: FilePath = "artifacts",
@@ -61,6 +69,10 @@ def export(
             calibration cache of TensorRT, or arrays as `edgeq.calibrate` takes them. At most `num` elements of an
             iterable are held in memory; calibrate first to hold one at a time.
         images: Folder of the images of a COCO annotation file.
+        data: Instead of these two, a data set of any format that `edgeq data` knows, to calibrate on.
+        split: Split of it to take; by default `train`, or else `val`.
+        allow_outside: Whether files may be read that it names outside its own folder.
+        pick: How `num` images are chosen: `even` (the default), or `spread`: by coverage, with k-means++.
         method: Calibration method; by default that of the ranges, or `lp`.
         num: Maximum number of calibration images; by default 512.
         out: Folder for the files.
@@ -85,13 +97,21 @@ def export(
     require_positive(num, "num")
     require_positive(threads, "threads")
     folder, images_dir, precisions = path(out, "out"), optional_path(images, "images"), names(precision)
-    source = _source(calib, num or DEFAULT_NUM)
-    check_calibration_options(target, precisions, rescale, source, images_dir, method, num)
-    calibration = None if source is None else CalibrationSource(source, images_dir, method, num or DEFAULT_NUM)
+    if data is not None and not (calib is None and images is None):
+        raise InputError("`data` takes the place of `calib` and `images`; omit them")
+    source, request = _source(calib, num or DEFAULT_NUM), model.request(target)
+    if data is not None:
+        found = calibration_split(path(data, "data"), split, allow_outside)
+        source, request = found.items, proven_request(request, AnnotatedImages.of(None, None, found))
+    elif split is not None:
+        raise InputError("`split`: is for `data`, and there is none; omit it")
+    check_calibration_options(target, precisions, rescale, source, images_dir, method, num, pick)
+    taken, picked = num or DEFAULT_NUM, pick or "even"
+    calibration = None if source is None else CalibrationSource(source, images_dir, method, taken, picked)
     kept = (keep,) if isinstance(keep, str) else tuple(keep)
     with reporting(progress):
         return export_model(
-            model.request(target),
+            request,
             target,
             precisions,
             folder,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import edgeq
 from edgeq.api.arguments import (
@@ -18,6 +18,7 @@ from edgeq.api.arguments import (
     reporting,
     require_positive,
 )
+from edgeq.datasets import open_split
 from edgeq.devices.config import LOCAL, find_devices
 from edgeq.errors import InputError
 from edgeq.machine import parse_cpus
@@ -25,6 +26,8 @@ from edgeq.measurement.benchmark import Sampling
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.results.measurement import BenchResult
 from edgeq.verbs.on_devices import bench_on_devices, evaluate_on_devices
+from edgeq.verbs.worst import diagnosed, reader, require_two
+from edgeq.verbs.worst import save_worst as draw_worst
 
 
 def benchmark(
@@ -82,9 +85,13 @@ def benchmark(
 
 def evaluate(
     artifacts: FilePath | Sequence[FilePath],
-    images: FilePath,
+    images: FilePath | None = None,
     annotations: FilePath | None = None,
     *,
+    data: FilePath | None = None,
+    split: str | None = None,
+    allow_outside: bool = False,
+    map: Mapping[str, str] | None = None,
     preset: FilePath | None = None,
     labels: FilePath | Sequence[str] | None = None,
     runtime: Names | None = None,
@@ -94,6 +101,8 @@ def evaluate(
     reference: FilePath | None = None,
     engine: str = "pycocotools",
     device: str = LOCAL,
+    save_worst: int | None = None,
+    worst_dir: FilePath = "worst",
     progress: Listener = None,
 ) -> list[EvalResult[Score]]:
     """Returns scores on images: one result for each file, runtime and compute precision.
@@ -106,6 +115,10 @@ def evaluate(
             other tools with a `preset`.
         images: Folder of the images, or one with a sub-folder for each class.
         annotations: COCO `.json` for detectors; otherwise a `.json` or text file of image and class.
+        data: Instead of these two, a data set of any format that `edgeq data` knows.
+        split: Split of it to take; by default `val`, or else `test`.
+        allow_outside: Whether files may be read that it names outside its own folder.
+        map: Class name of the model -> name of the same class in `data`.
         preset: For files without a manifest: how images are prepared and outputs are read.
         labels: For files without a manifest: class names, or the path of a file of them.
         runtime: See `benchmark`.
@@ -115,6 +128,9 @@ def evaluate(
         reference: Float model to compare embeddings with; by default the fp32 file among `artifacts`.
         engine: COCO evaluator: `pycocotools` or `faster`.
         device: See `benchmark`.
+        save_worst: How many images to draw of those on which each file differs most from the fp32 file among
+            `artifacts`; the results then say why they are wrong (`result.diagnosis`).
+        worst_dir: Folder for these pictures.
         progress: Called for each job, returns an `edgeq.Progress`.
 
     Raises:
@@ -126,12 +142,25 @@ def evaluate(
         DeviceError: the device cannot be reached.
     """
     require_positive(threads, "threads")
+    opened = None
+    if data is not None:
+        if not (images is None and annotations is None):
+            raise InputError("`data` takes the place of `images` and `annotations`; omit them")
+        opened = open_split(path(data, "data"), "evaluation", split, allow_outside=allow_outside)
+        opened = dataclasses.replace(opened, class_map=dict(map or {}))
+    elif split is not None or map:
+        raise InputError("`split` and `map`: are for `data`, and there is none; omit them")
+    require_positive(save_worst, "save_worst")
+    files = paths(artifacts, "artifacts")
+    if save_worst is not None:
+        require_two(files)
     with reporting(progress):
         (outcome,) = evaluate_on_devices(
             find_devices([device]),
-            paths(artifacts, "artifacts"),
+            files,
             optional_path(annotations, "annotations"),
-            path(images, "images"),
+            optional_path(images, "images"),
+            data=opened,
             runtimes=names(runtime),
             simulate=simulate,
             compute_precisions=names(compute),
@@ -141,8 +170,10 @@ def evaluate(
             labels=class_names(labels),
             reference=optional_path(reference, "reference"),
         )
+    results = outcome.results
+    if save_worst is not None:
+        draw_worst(results, reader(optional_path(images, "images"), opened), save_worst, path(worst_dir, "worst_dir"))
+        results = diagnosed(results)
     return [
-        dataclasses.replace(result, edgeq=edgeq.__version__)
-        for result in outcome.results
-        if isinstance(result, EvalResult)
+        dataclasses.replace(result, edgeq=edgeq.__version__) for result in results if isinstance(result, EvalResult)
     ]

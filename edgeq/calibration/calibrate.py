@@ -21,7 +21,8 @@ from edgeq.errors import InputError, ModelError
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.files import require_writable
-from edgeq.inputs import ImageFile, Item, UnreadableImages, items_of
+from edgeq.inputs import ImageFile, Item, UnreadableImages
+from edgeq.inputs.coverage import Pick, picked_items
 from edgeq.targets import Target
 
 DEFAULT_METHOD = "lp"
@@ -65,6 +66,7 @@ def calibrate(
     threads: int | None = None,
     targets: Sequence[Target] = (),
     keep_samples: int = DEFAULT_KEPT,
+    pick: Pick = "even",
 ) -> Calibration:
     """Returns the ranges of a model over images, and writes them to `out`.
 
@@ -87,6 +89,7 @@ def calibrate(
         targets: Further targets, for example installed ones, that the ranges have to serve.
         keep_samples: The most inputs to keep with the ranges (`edgeq.calibrators.kept_samples`): what a file of another
             format needs, and no tensor of this graph has, is measured on them.
+        pick: How `num` of the images are chosen, see `edgeq.inputs.coverage.pick_items`.
 
     Raises:
         InputError: there are no images, more than 5 % of them cannot be read, an array does not fit the model, an
@@ -95,7 +98,7 @@ def calibrate(
         ModelError: an activation is NaN or infinite.
         EngineError: the engine cannot run the graph.
     """
-    chosen = items_of(images, num, len(model.preprocessing.input_shape))
+    chosen = picked_items(images, num, len(model.preprocessing.input_shape), pick)
     options = options or {}
     _check_method(method, options)
     if keep_samples < 0:

@@ -19,6 +19,7 @@ from edgeq.exporting.artifact import Preprocessing
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.inputs import Item, items_of, model_input
+from edgeq.inputs.coverage import Pick
 from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import FloatArray, Placement
 from edgeq.sources.formats import TENSORRT_CACHE
@@ -44,12 +45,14 @@ class CalibrationSource:
         images_dir: Folder of a COCO file's images.
         method: Calibration method; `None` keeps that of a ranges file.
         num: The most images to take.
+        pick: How they are chosen for ranges, see `edgeq.inputs.coverage.pick_items`.
     """
 
     source: Path | Ranges | Sequence[Item]
     images_dir: Path | None = None
     method: str | None = None
     num: int = DEFAULT_NUM
+    pick: Pick = "even"
 
     @property
     def is_ranges_file(self) -> bool:
@@ -143,7 +146,7 @@ class CalibrationSource:
         path = out / f"{model.name}.ranges.json"
         method = self.method or DEFAULT_METHOD
         return calibrate(
-            model, self.data(), path, method=method, num=self.num, threads=threads, targets=targets
+            model, self.data(), path, method=method, num=self.num, threads=threads, targets=targets, pick=self.pick
         ).ranges, path
 
     def _of_model(self, ranges: Ranges, model: FloatModel | TfliteModel) -> Ranges:

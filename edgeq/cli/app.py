@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -12,8 +10,19 @@ import typer
 import typer.core
 
 import edgeq
-from edgeq.cli import board, measure, results
-from edgeq.cli.options import JsonFile, Labels, Threads, require_writable_json, write_json_file
+from edgeq.cli import board, data_set, measure, predict, results
+from edgeq.cli.log import configure_logging, is_debugging
+from edgeq.cli.options import (
+    AllowOutside,
+    Data,
+    JsonFile,
+    Labels,
+    PickOption,
+    SplitName,
+    Threads,
+    require_writable_json,
+    write_json_file,
+)
 from edgeq.cli.progress import terminal_progress
 from edgeq.cli.words import as_options
 from edgeq.errors import EdgeqError
@@ -21,6 +30,7 @@ from edgeq.progress import reporting_to
 
 if TYPE_CHECKING:
     from edgeq.exporting.planning.keep import VitPlan
+    from edgeq.inputs.coverage import Pick
     from edgeq.sources.model import ModelRequest
 
 
@@ -106,6 +116,10 @@ def export(
         ),
     ] = None,
     images: ImagesDir = None,
+    data: Data = None,
+    split: SplitName = None,
+    allow_outside: AllowOutside = False,
+    pick: PickOption = None,
     method: Method = None,
     num: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly), by default 512.")
@@ -159,6 +173,7 @@ def export(
     from edgeq.calibration.calibrate import DEFAULT_NUM
     from edgeq.calibration.source import CalibrationSource
     from edgeq.cli.console import describe_layers, describe_signal
+    from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
     from edgeq.exporting.options import ExportOptions
     from edgeq.verbs.export import export_model
     from edgeq.verbs.export_options import check_calibration_options
@@ -169,8 +184,12 @@ def export(
         take_scales=take_scales,
     )  # fmt: skip
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
-    check_calibration_options(target, precisions, rescale, calib, images, method, num)
-    calibration = None if calib is None else CalibrationSource(calib, images, method, num or DEFAULT_NUM)
+    found = data_set.open_for_calibration(data, split, allow_outside, calib=calib, images=images)
+    source = calib if found is None else found.items
+    request = proven_request(request, AnnotatedImages.of(None, None, found))
+    check_calibration_options(target, precisions, rescale, source, images, method, num, pick)
+    picked = cast("Pick", pick or "even")
+    calibration = None if source is None else CalibrationSource(source, images, method, num or DEFAULT_NUM, picked)
     result = export_model(
         request,
         target,
@@ -220,6 +239,10 @@ def calibrate(
     method: Method = None,
     num: Number = 512,
     images: ImagesDir = None,
+    data: Data = None,
+    split: SplitName = None,
+    allow_outside: AllowOutside = False,
+    pick: PickOption = None,
     earlier: Annotated[
         Path | None,
         typer.Option("--from", metavar="FILE", help="Earlier ranges file to apply another method to; needs no images."),
@@ -252,7 +275,7 @@ def calibrate(
         from edgeq.calibrators.ranges import Ranges
 
         refused = {"MODEL": model, "--images": images, "--weights": weights, "--preset": preset, "--size": size,
-                   "--target": target}  # fmt: skip
+                   "--target": target, "--data": data, "--pick": pick}  # fmt: skip
         for name, value in refused.items():
             if value is not None:
                 raise typer.BadParameter(f"cannot be combined with {name}: no model is run", param_hint="--from")
@@ -261,8 +284,8 @@ def calibrate(
         changed.save(out)
         typer.echo(f"{out}: {len(changed.tensors)} tensors by {changed.method}, from {earlier}; no image was read")
         return
-    if model is None or source is None:
-        raise typer.BadParameter("give MODEL and IMAGES, or --from FILE")
+    if model is None or (source is None and data is None):
+        raise typer.BadParameter("give MODEL and --data or IMAGES, or --from FILE")
     from edgeq.calibration.calibrate import DEFAULT_METHOD
     from edgeq.calibration.calibrate import calibrate as run
     from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
@@ -270,13 +293,15 @@ def calibrate(
     from edgeq.sources.model import open_float_model
     from edgeq.targets import get_target
 
-    found = list_images(source, images)
-    request = proven_request(_request(model, weights, preset, size, None), AnnotatedImages.of(source, images))
+    opened_data = data_set.open_for_calibration(data, split, allow_outside, calib=source, images=images)
+    found = list_images(cast("Path", source), images) if opened_data is None else opened_data.items
+    annotated = AnnotatedImages.of(source, images, opened_data)
+    request = proven_request(_request(model, weights, preset, size, None), annotated)
     opened = open_float_model(request)
     targets = [get_target(name) for name in target or ()]
     result = run(
         opened, found, out, method=method or DEFAULT_METHOD, options=options, num=num, threads=threads, targets=targets,
-        keep_samples=keep_samples,
+        keep_samples=keep_samples, pick=cast("Pick", pick or "even"),
     )  # fmt: skip
     resumed = f" ({result.resumed} of them in an interrupted run)" if result.resumed else ""
     skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""
@@ -289,6 +314,8 @@ def calibrate(
 
 app.command()(measure.bench)
 app.command("eval")(measure.evaluate)
+app.command("data")(data_set.data)
+app.command()(predict.predict)
 app.command()(results.report)
 app.command()(results.gate)
 app.command()(board.check)
@@ -356,39 +383,19 @@ def _request(
     )
 
 
-class _StderrHandler(logging.Handler):
-    """Writes to what stderr is at the moment: while a progress bar is drawn, it prints above itself."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(as_options(self.format(record)), file=sys.stderr)
-
-
-def _configure_logging() -> None:
-    handler = _StderrHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    logger = logging.getLogger("edgeq")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.DEBUG if _debug() else logging.INFO)
-    logging.addLevelName(logging.WARNING, "warning")
-
-
-def _debug() -> bool:
-    return os.environ.get("EDGEQ_DEBUG") == "1"
-
-
 def main() -> None:
     """Runs the command line; an error is one line and exit code 1, with a traceback only under `EDGEQ_DEBUG=1`."""
-    _configure_logging()
+    configure_logging()
     try:
         with reporting_to(terminal_progress):
             app(prog_name="edgeq")
     except EdgeqError as error:
-        if _debug():
+        if is_debugging():
             raise
         typer.echo(f"error: {as_options(' '.join(str(error).split()))}", err=True)
         sys.exit(1)
     except Exception as error:
-        if _debug():
+        if is_debugging():
             raise
         said = " ".join(str(error).split())
         typer.echo(f"error: unexpected {type(error).__name__}: {said} (EDGEQ_DEBUG=1 shows where)", err=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edgeq.verbs.doctor import Diagnosis
     from edgeq.verbs.gate import GateResult
     from edgeq.verbs.inspect import EngineReport
+    from edgeq.verbs.worst import WorstImages
 
 # A pipe has no width; rich would fold tables at 80 columns.
 _PIPE_WIDTH = 1000
@@ -84,6 +85,30 @@ def print_classes(score: Score) -> None:
     ]
     top, *lines = _align([("class", *score.class_titles), *cells], left=1)
     _print_lines(console, [top], lines)
+
+
+def print_worst(worst: Sequence[WorstImages]) -> None:
+    """Prints for each file the kinds of error with their change from FP32, and where its pictures are."""
+    console = _console()
+    for each in worst:
+        where = each.runtime if each.device == LOCAL else f"{each.runtime} on {each.device}"
+        console.print(f"{each.artifact} compared with {each.reference}, {where}", soft_wrap=True, markup=False)
+        rows = [("kind of error", "count", "change", "points of AP50", "change")]
+        rows += [
+            (error.kind, str(error.count), _signed(error.count_change, "d"), f"{error.points:.2f}",
+             _signed(error.points_change, ".2f"))
+            for error in each.errors
+        ]  # fmt: skip
+        if each.errors:
+            top, *lines = _align(rows, left=1)
+            _print_lines(console, [top], lines)
+        folder = each.pictures[0].parent if each.pictures else None
+        found = "no image differs" if folder is None else f"{folder}: {len(each.pictures)} pictures, the worst first"
+        console.print(f"{found}; findings from a score of {each.threshold:.2f}", soft_wrap=True, markup=False)
+
+
+def _signed(change: float | None, form: str) -> str:
+    return "-" if change is None else f"{change:+{form}}"
 
 
 def _one_line_a_row(titles: Sequence[str], cells: Cells) -> tuple[list[str], list[str]]:

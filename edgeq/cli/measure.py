@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import edgeq
-from edgeq.cli.options import JsonFile, Labels, Threads, require_writable_json, write_json_file
+from edgeq.cli.data_set import open_for_evaluation
+from edgeq.cli.options import (
+    AllowOutside,
+    ClassMap,
+    Data,
+    JsonFile,
+    Labels,
+    SplitName,
+    Threads,
+    require_writable_json,
+    write_json_file,
+)
 
 if TYPE_CHECKING:
     from edgeq.results.reading import Result
@@ -84,11 +95,17 @@ def bench(
 
 def evaluate(
     artifacts: Artifacts,
-    images: Annotated[Path, typer.Option(help="Folder of the images, or one with a sub-folder for each class.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of the images, or one with a sub-folder for each class.")
+    ] = None,
     annotations: Annotated[
         Path | None,
         typer.Option(help="COCO .json for detectors; otherwise a .json or text file of image and class."),
     ] = None,
+    data: Data = None,
+    split: SplitName = None,
+    allow_outside: AllowOutside = False,
+    class_map: ClassMap = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -112,21 +129,36 @@ def evaluate(
         str, typer.Option(help="COCO evaluator: pycocotools, or faster (extra `faster`).")
     ] = "pycocotools",
     device: DeviceOption = None,
+    worst: Annotated[
+        int | None,
+        typer.Option(
+            "--save-worst",
+            min=1,
+            metavar="N",
+            help="Draw the N images on which each file differs most from FP32, and say which kinds of error changed.",
+        ),
+    ] = None,
+    worst_dir: Annotated[Path, typer.Option(help="Folder for the pictures of --save-worst.")] = Path("worst"),
     json_file: JsonFile = None,
 ) -> None:
     """Score detectors (COCO's twelve numbers), classifiers (top-1, top-5) and embeddings (cosine, recall) on images."""
-    from edgeq.cli.console import print_classes
+    from edgeq.cli.console import print_classes, print_worst
     from edgeq.devices.config import find_devices
     from edgeq.results.evaluation import EvalResult
     from edgeq.results.table import evaluation_columns
     from edgeq.verbs.on_devices import evaluate_on_devices
+    from edgeq.verbs.worst import diagnosed, reader, require_two, save_worst
 
     require_writable_json(json_file)
+    if worst is not None:
+        require_two(artifacts)
+    opened = open_for_evaluation(data, split, allow_outside, class_map or (), annotations=annotations, images=images)
     outcomes = evaluate_on_devices(
         find_devices(device or ["local"]),
         artifacts,
         annotations,
         images,
+        data=opened,
         runtimes=runtime or (),
         simulate=simulate,
         compute_precisions=compute or (),
@@ -142,6 +174,10 @@ def evaluate(
     _show(outcomes, evaluation_columns, [f"task: {score.task}" for score in scores[:1]])
     if len(scores) == 1:
         print_classes(scores[0])
+    if worst is not None:
+        results = [result for outcome in outcomes for result in outcome.results]
+        print_worst(save_worst(results, reader(images, opened), worst, worst_dir))
+        _write(diagnosed(results), json_file)
     doubtful = [result.artifact for result in found if any(each.meaningless for each in result.suspicions)]
     if doubtful:
         typer.echo(f"error: the figures of {', '.join(dict.fromkeys(doubtful))} say nothing: see above", err=True)

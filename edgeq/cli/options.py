@@ -14,6 +14,30 @@ Labels = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of the engine; by default one per physical core.")
 ]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="PATH",
+        help="A data set: COCO, YOLO, Pascal VOC, CVAT or Label Studio, a folder per class, a CSV, .npz, a folder of "
+        "images, or a video.",
+    ),
+]
+SplitName = Annotated[
+    str | None,
+    typer.Option("--split", metavar="NAME", help="Split of --data: by default train to calibrate, val to score."),
+]
+AllowOutside = Annotated[
+    bool, typer.Option("--allow-outside", help="Read files that --data names outside its own folder too.")
+]
+ClassMap = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="MODEL=DATA", help="A class of the model is called so in --data; repeatable."),
+]
+PickOption = Annotated[
+    str | None,
+    typer.Option("--pick", help="Calibration images: even (evenly spaced, the default) or spread (by coverage)."),
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeq.datasets import Split
 from edgeq.inputs import InputCache
 from edgeq.tasks import Task, get_task
 
@@ -48,3 +49,19 @@ def load_dataset(
         MissingDependencyError: the evaluator is not installed.
     """
     return Dataset(get_task(task)(annotations, images_dir, engine), InputCache(cache_bytes))
+
+
+def dataset_of(task: str, split: Split, *, engine: str = "pycocotools", cache_bytes: int = _CACHE_BYTES) -> Dataset:
+    """Returns a part of a data set of any format for `edgeq.evaluation.evaluate.evaluate`.
+
+    Args:
+        task: A name of `edgeq.tasks.TASKS`.
+        split: See `edgeq.datasets.open_split`.
+        engine: See `load_dataset`.
+        cache_bytes: See `load_dataset`.
+
+    Raises:
+        InputError: there is no such task, or it does not take such data.
+        MissingDependencyError: the evaluator is not installed.
+    """
+    return Dataset(get_task(task).from_split(split, engine), InputCache(cache_bytes))

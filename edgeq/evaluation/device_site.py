@@ -16,15 +16,13 @@ from edgeq.devices.config import Device
 from edgeq.devices.remote import RemoteDevice
 from edgeq.devices.transfer import SentFile
 from edgeq.errors import DeviceError, InputError
-from edgeq.evaluation.dataset import Dataset
-from edgeq.evaluation.inference import Job, SkippedImages
+from edgeq.evaluation.inference import Images, Job, SkippedImages
 from edgeq.evaluation.journal import Entry, Journal
 from edgeq.evaluation.prediction_codec import unpack_prediction
 from edgeq.exporting.artifact import Artifact
-from edgeq.inputs import ImageFile
+from edgeq.inputs import ImageFile, InputCache
 from edgeq.progress import progress_bar
 from edgeq.runtimes.child import RunnerProcess
-from edgeq.tasks import Task
 
 _PREDICTOR = ("-m", "edgeq.evaluation.prediction_server")
 # An emulated CPU may take minutes for an image.
@@ -45,15 +43,16 @@ class DevicePlace:
         """Returns the runtimes to run an artifact in."""
         return self._remote.choose_runtimes(artifact, wished)
 
-    def predict(self, jobs: Sequence[Job], dataset: Dataset, threads: int | None) -> None:
-        """Runs all images of a data set through all jobs on the device."""
-        task = dataset.task
+    def predict(self, jobs: Sequence[Job], images: Images, threads: int | None, inputs: InputCache) -> None:
+        """Runs all images through all jobs on the device, which prepares them itself."""
+        if not all(isinstance(item, ImageFile) for item in images.items):
+            raise InputError("the images are arrays or frames, and devices are sent image files; omit `device`")
         self._remote.prepare([job.runtime for job in jobs])
         sent = send_artifacts(self._remote, [job.artifact for job in jobs])
-        images, absent = _read_digests(task.paths)
-        runs = [DeviceRun(job, task, self._journal(job, threads), images, absent) for job in jobs]
+        files, absent = _read_digests(images.paths)
+        runs = [DeviceRun(job, images, self._journal(job, threads), files, absent) for job in jobs]
         wanted = {number for run in runs for number in run.rest}
-        self._remote.push(images[number] for number in sorted(wanted))
+        self._remote.push(files[number] for number in sorted(wanted))
         for run in runs:
             if run.rest:
                 run.go_on(self._remote, sent[run.job.artifact.path], threads or self._device.threads)
@@ -88,7 +87,7 @@ class DeviceRun:
     def __init__(
         self,
         job: Job,
-        task: Task[Any],
+        task: Images,
         journal: Journal,
         images: Mapping[int, SentFile],
         absent: Mapping[int, InputError],
@@ -97,7 +96,7 @@ class DeviceRun:
         self._task = task
         self._journal = journal
         self._images = images
-        self._skipped = SkippedImages(task.paths)
+        self._skipped = SkippedImages(task)
         for number, error in absent.items():
             self._skipped.add(number, ImageFile(task.paths[number]), error)
         known, environment = journal.read()
@@ -124,7 +123,7 @@ class DeviceRun:
             )
             for start in range(0, len(paths), _IMAGES_A_COMMAND):
                 process.ask(_TIMEOUT_S, "images", paths=paths[start : start + _IMAGES_A_COMMAND])
-            advance = stack.enter_context(progress_bar(len(paths), f"eval {job.artifact.name}"))
+            advance = stack.enter_context(progress_bar(len(paths), f"inference {job.artifact.name}"))
             done = False
             while not done:
                 answer = process.ask(_TIMEOUT_S, "next")
@@ -175,11 +174,11 @@ class DeviceRun:
         width, height = entry.size_px
         self._task.check_image(number, np.broadcast_to(np.uint8(0), (height, width, 3)))
         try:
-            prediction = unpack_prediction(type(self._task), entry.prediction)
+            prediction = unpack_prediction(self.job.decoder.task, entry.prediction)
         except InputError as error:
             raise DeviceError(f"{self._task.paths[number].name}: the device returned {error}") from error
         first = next(iter(self.job.predictions.values()), prediction)
-        if not self._task.are_alike(first, prediction):
+        if not self.job.decoder.task.are_alike(first, prediction):
             raise DeviceError(f"{self._task.paths[number].name}: the device's prediction is of another size")
         self.job.add(number, prediction, entry.inference_s)
         self.job.total_s += entry.elapsed_s

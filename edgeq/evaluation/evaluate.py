@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from edgeq.datasets import Split
 from edgeq.errors import EngineError, InputError
-from edgeq.evaluation.dataset import Dataset, load_dataset
+from edgeq.evaluation.dataset import Dataset, dataset_of, load_dataset
 from edgeq.evaluation.execution_site import HERE, Place
 from edgeq.evaluation.inference import Job
 from edgeq.evaluation.preset_proof import AnnotatedImages, open_recognised
@@ -33,9 +34,10 @@ _log = logging.getLogger(__name__)
 
 def evaluate_artifacts(
     paths: Sequence[Path],
-    annotations: Path | None,
-    images_dir: Path,
+    annotations: Path | None = None,
+    images_dir: Path | None = None,
     *,
+    data: Split | None = None,
     runtimes: Sequence[str] = (),
     simulate: str | None = None,
     compute_precisions: Sequence[str] = (),
@@ -56,6 +58,7 @@ def evaluate_artifacts(
             `edgeq.tasks.labelled_images.load_labelled_images`); `None` where `images_dir` has one sub-folder a class,
             and for embeddings of images without classes.
         images_dir: Folder of its images.
+        data: Instead of these two, a part of a data set of any format (`edgeq.datasets.open_split`).
         runtimes: Runtimes to run each in; by default the first of its target that is installed.
         simulate: A target whose engine is simulated on the CPU, instead of runtimes.
         compute_precisions: What float layers are computed in (`f32`, `bf16`, `f16`); by default f32 for an `fp32` file
@@ -78,11 +81,16 @@ def evaluate_artifacts(
         MissingDependencyError: the engine or evaluator is not installed.
         EngineError: the engine refuses or fails to run a file.
     """
-    known = AnnotatedImages.of(annotations, images_dir)
+    known = AnnotatedImages.of(annotations, images_dir, data)
     artifacts = [open_recognised(path, preset, labels, known) for path in paths]
-    float_model = None if reference is None else _open_reference(reference, preset, labels)
+    float_model = None if reference is None else open_reference(reference, preset, labels)
     scoring = _Scoring.of(artifacts, float_model, runtimes, simulate, compute_precisions, place)
-    dataset = load_dataset(scoring.task.name, annotations, images_dir, engine=engine, cache_bytes=0)
+    if data is not None:
+        dataset = dataset_of(scoring.task.name, data, engine=engine, cache_bytes=0)
+    elif images_dir is not None:
+        dataset = load_dataset(scoring.task.name, annotations, images_dir, engine=engine, cache_bytes=0)
+    else:
+        raise InputError("nothing to score on; give `data`, or `images` with `annotations`")
     return scoring.results(dataset, threads, place)
 
 
@@ -151,13 +159,13 @@ class _Scoring:
         for runtime in runtimes:
             get_runtime(runtime)
         jobs = [
-            _job(artifact, runtime, compute)
+            make_job(artifact, runtime, compute)
             for artifact in artifacts
             for runtime in place.choose_runtimes(artifact, runtimes)
             for compute in (compute_precisions or (None,))
         ]
         given = None if reference is None else _float_job(reference, jobs[0].runtime, place)
-        task = _common_task(_each([*jobs, given]))
+        task = common_task(_each([*jobs, given]))
         return cls(jobs, _references(jobs, task, given), task)
 
     def results(self, dataset: Dataset, threads: int | None, place: Place) -> list[EvalResult[Score]]:
@@ -173,11 +181,11 @@ class _Scoring:
         for job, compared in zip(self.jobs, self.references, strict=True):
             if compared is not None:
                 task.check_reference(job.artifact, compared.artifact)
-        place.predict(everyone, dataset, threads)
+        place.predict(everyone, task, threads, dataset.inputs)
         return [_result(job, task, compared) for job, compared in zip(self.jobs, self.references, strict=True)]
 
 
-def _job(artifact: Artifact, runtime: str, compute: str | None) -> Job:
+def make_job(artifact: Artifact, runtime: str, compute: str | None) -> Job:
     """Returns a job that was checked as far as possible without the data set."""
     if artifact.preprocessing is None:
         raise InputError(
@@ -220,7 +228,7 @@ def _check_input(job: Job) -> None:
         )
 
 
-def _common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
+def common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
     """Returns the task of all jobs, which share one data set."""
     first = jobs[0].decoder.task
     for job in jobs:
@@ -233,7 +241,7 @@ def _common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
     return first
 
 
-def _open_reference(path: Path, preset: str | None, labels: Labels | None) -> Artifact:
+def open_reference(path: Path, preset: str | None, labels: Labels | None) -> Artifact:
     """Returns the artifact of `reference`; preset and labels count if the file has no manifest."""
     described = path.suffix == ".json" or manifest_path(path).is_file()
     return open_recognised(path, *((None, None) if described else (preset, labels)), None)
@@ -242,7 +250,7 @@ def _open_reference(path: Path, preset: str | None, labels: Labels | None) -> Ar
 def _float_job(artifact: Artifact, runtime: str, place: Place) -> Job:
     """Returns the job of the float model that others are compared with, in that runtime if it reads the file."""
     reads = artifact.format in get_runtime(runtime).formats
-    return _job(artifact, runtime if reads else place.choose_runtimes(artifact, ())[0], None)
+    return make_job(artifact, runtime if reads else place.choose_runtimes(artifact, ())[0], None)
 
 
 def _references(jobs: Sequence[Job], task: type[Task[Any]], given: Job | None) -> list[Job | None]:

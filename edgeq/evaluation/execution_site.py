@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from edgeq.evaluation.dataset import Dataset
-from edgeq.evaluation.inference import Job, predict
+from edgeq.evaluation.inference import Images, Job, predict
 from edgeq.exporting.artifact import Artifact
+from edgeq.inputs import InputCache
 from edgeq.runtimes import choose_runtimes
 
 
@@ -17,8 +17,8 @@ class Place(Protocol):
     def choose_runtimes(self, artifact: Artifact, wished: Sequence[str]) -> list[str]:
         """Returns the runtimes to run an artifact in there, see `edgeq.runtimes.choose_runtimes`."""
 
-    def predict(self, jobs: Sequence[Job], dataset: Dataset, threads: int | None) -> None:
-        """Runs all images of a data set through all jobs there, see `edgeq.evaluation.inference.predict`."""
+    def predict(self, jobs: Sequence[Job], images: Images, threads: int | None, inputs: InputCache) -> None:
+        """Runs all images through all jobs there, see `edgeq.evaluation.inference.predict`."""
 
 
 class Here:
@@ -28,9 +28,9 @@ class Here:
         """Returns those of the wished runtimes that read it, or the first of its target that is installed."""
         return choose_runtimes(artifact, wished)
 
-    def predict(self, jobs: Sequence[Job], dataset: Dataset, threads: int | None) -> None:
+    def predict(self, jobs: Sequence[Job], images: Images, threads: int | None, inputs: InputCache) -> None:
         """Runs the images in this process."""
-        predict(jobs, dataset.task, threads, dataset.inputs)
+        predict(jobs, images, threads, inputs)
 
 
 HERE = Here()

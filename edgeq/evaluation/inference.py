@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
-from edgeq.inputs import InputCache, Item, OnUnreadable, UnreadableImages, image_files, model_input, prepared_samples
+from edgeq.inputs import InputCache, Item, OnUnreadable, UnreadableImages, model_input, prepared_samples
 from edgeq.inputs.preprocessing import FloatArray, Placement
 from edgeq.progress import progress_bar
 from edgeq.runtimes import Session, open_session
@@ -40,6 +40,14 @@ class Images(Protocol):
     @property
     def paths(self) -> Sequence[Path]:
         """The images, not opened yet."""
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The same, as they are read."""
+
+    @property
+    def max_unreadable(self) -> float:
+        """The share of the images that may be unreadable."""
 
     def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
         """Raises `InputError` where an image `(H, W, 3)` is not the one that is meant."""
@@ -116,14 +124,14 @@ def predict(jobs: Sequence[Job], task: Images, threads: int | None, inputs: Inpu
         inputs: What earlier calls have prepared of the same images.
 
     Raises:
-        InputError: more than 5 % of the images cannot be read.
+        InputError: more of the images cannot be read than the task allows.
         EdgeqError: an engine or decoder fails.
     """
     groups: dict[Preprocessing, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.preprocessing, []).append(job)
     for group in groups.values():
-        unreadable = SkippedImages(task.paths)
+        unreadable = SkippedImages(task)
         predict_group(group, task, threads, unreadable.add, inputs)
         for job in group:
             job.skipped = unreadable.names
@@ -133,12 +141,12 @@ class SkippedImages:
     """Warns of images that cannot be read, and refuses to go on without too many of them.
 
     Args:
-        paths: All images of the task.
+        task: The images.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
-        self._unreadable = UnreadableImages(len(paths))
+    def __init__(self, task: Images) -> None:
+        self._paths = task.paths
+        self._unreadable = UnreadableImages(len(task.paths), task.max_unreadable)
         self._positions: list[int] = []
 
     @property
@@ -172,10 +180,11 @@ def predict_group(
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
         sessions = [open_session(job.artifact, job.runtime, threads, job.compute_precision) for job in jobs]
         runs = [_Run(job, stack.enter_context(session), pool) for job, session in zip(jobs, sessions, strict=True)]
-        advance = stack.enter_context(progress_bar(len(task.paths), "eval"))
+        items = task.items
+        advance = stack.enter_context(progress_bar(len(items), "inference"))
         started = time.perf_counter()
         for sample in prepared_samples(
-            image_files(task.paths),
+            items,
             prepare,
             pool=pool,
             ahead=_AHEAD,

@@ -23,7 +23,7 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,7 +34,7 @@ from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.evaluation.inference import Job, predict_group
 from edgeq.evaluation.prediction_codec import pack_prediction
 from edgeq.exporting.artifact import parse_manifest
-from edgeq.inputs import InputCache, Item
+from edgeq.inputs import InputCache, Item, image_files
 from edgeq.runtimes.commands import answer_by, field, serve
 
 # How many images the host may be behind: the device's memory is small.
@@ -44,10 +44,17 @@ _AHEAD = 64
 class _Images:
     """Images without the truth about them, which stays on the host."""
 
+    max_unreadable = 1.0  # the host counts them
+
     def __init__(self, paths: list[Path]) -> None:
         self.paths = paths
         self.sizes_px: dict[int, tuple[int, int]] = {}
         self.begun_s: float | None = None
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The images as they are read."""
+        return image_files(self.paths)
 
     def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
         """Notes the size, which the host compares with the annotations."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.boundary import Raw, read_json
+from edgeq.datasets import Split
 from edgeq.errors import EdgeqError, InputError
 from edgeq.evaluation.inference import Job, predict
 from edgeq.exporting.artifact import Artifact, manifest_path
-from edgeq.inputs import InputCache
+from edgeq.inputs import InputCache, Item
 from edgeq.inputs.items import evenly_spaced
 from edgeq.inputs.presets import Labels, load_preset
 from edgeq.runtimes import choose_runtimes
@@ -29,6 +31,7 @@ from edgeq.tasks import get_task
 from edgeq.tasks.base import Task
 
 _IMAGES = 16
+_ENGINE = "pycocotools"
 # A detector on images that are prepared for another one finds next to nothing.
 _FINDS = 0.05
 _FAMILY_AHEAD = 1.5
@@ -44,16 +47,26 @@ class AnnotatedImages:
     """Images whose objects are known.
 
     Attributes:
-        annotations: A COCO annotation file.
-        images_dir: Folder of its images.
+        source: What says where the objects are, for messages.
+        task: Opens them as a task of detection.
     """
 
-    annotations: Path
-    images_dir: Path
+    source: Path
+    task: Callable[[], Task[Any]]
 
     @classmethod
-    def of(cls, annotations: object, images_dir: Path | None) -> AnnotatedImages | None:
-        """Returns the images of a COCO annotation file; `None` if it is something else, or has no folder of images."""
+    def of(cls, annotations: object, images_dir: Path | None, split: Split | None = None) -> AnnotatedImages | None:
+        """Returns images with boxes; `None` if there are none.
+
+        Args:
+            annotations: A COCO annotation file, or something else.
+            images_dir: Folder of its images.
+            split: A part of a data set, instead of these two.
+        """
+        detection = get_task("detection")
+        if split is not None:
+            known = any(image.objects for image in split.images)
+            return cls(split.source, partial(detection.from_split, split, _ENGINE)) if known else None
         if not isinstance(annotations, Path) or images_dir is None or annotations.suffix != ".json":
             return None
         try:
@@ -61,7 +74,7 @@ class AnnotatedImages:
         except InputError:  # whoever needs the file says what is wrong with it
             return None
         is_coco = all(bytes(each) for each in (head.images, head.annotations, head.categories))
-        return cls(annotations, images_dir) if is_coco else None
+        return cls(annotations, partial(detection, annotations, images_dir, _ENGINE)) if is_coco else None
 
 
 class _Head(msgspec.Struct):
@@ -120,10 +133,10 @@ def _proven(path: Path, labels: Labels | None, images: AnnotatedImages | None) -
     recognition = recognise(facts_of(describe_file(path)))
     if images is None or not recognition.candidates or recognition.candidates[0].certain:
         return None
-    task = get_task("detection")(images.annotations, images.images_dir, "pycocotools")
+    task = images.task()
     found = _scores(path, recognition.candidates, labels, task)
     ranked = sorted(found, key=lambda each: -found[each])
-    where = f"AP on {min(_IMAGES, len(task.paths))} images of {images.annotations.name}"
+    where = f"AP on {min(_IMAGES, len(task.paths))} images of {images.source.name}"
     if len(recognition.candidates) > 1 and (
         not ranked or found[ranked[0]] < max(_FINDS, *(_FAMILY_AHEAD * found[other] for other in ranked[1:]))
     ):
@@ -206,6 +219,16 @@ class _Some:
     def paths(self) -> Sequence[Path]:
         """The images, not opened yet."""
         return [self._task.paths[number] for number in self._numbers]
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The same, as they are read."""
+        return [self._task.items[number] for number in self._numbers]
+
+    @property
+    def max_unreadable(self) -> float:
+        """The share of the images that may be unreadable."""
+        return self._task.max_unreadable
 
     def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
         """Raises `InputError` where an image `(H, W, 3)` is not the one that is meant."""

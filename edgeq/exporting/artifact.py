@@ -26,7 +26,7 @@ PixelValue = Annotated[float, msgspec.Meta(ge=0, le=255)]
 Factor = Annotated[float, msgspec.Meta(ge=0)]
 CropFraction = Annotated[float, msgspec.Meta(ge=0.01, le=1)]
 
-Resize = Literal["center", "letterbox", "letterbox_center", "stretch", "crop"]
+Resize = Literal["center", "letterbox", "letterbox_center", "fit", "stretch", "crop"]
 ChannelOrder = Literal["rgb", "bgr", "gray"]
 Layout = Literal["NCHW", "NHWC"]
 
@@ -128,20 +128,21 @@ class Preprocessing:
         height_px: Height of the model's input.
         width_px: Width of the model's input.
         resize: `center` scales to fit and centres (CenterNet's affine warp), `letterbox` scales to fit in the top left
-            corner (YOLOX), `letterbox_center` scales to fit, to whole pixels, and centres (YOLOv5), `stretch` ignores
-            the aspect ratio, `crop` scales the short side and cuts the centre.
+            corner (YOLOX), `letterbox_center` scales to fit, to whole pixels, and centres (YOLOv5), `fit` is
+            `letterbox` with boxes mapped by the whole sizes (torchvision's detectors), `stretch` ignores the aspect
+            ratio, `crop` scales the short side and cuts the centre.
         channel_order: Order of the three channels, or `gray` for one: luminance as ITU-R BT.601 weighs it.
         scale: Factor on the 0..255 pixel values.
         mean: Subtracted after scaling: a number a channel, in `channel_order`; by default zeros.
         std: Divisor after the subtraction: a number a channel, in `channel_order`; by default ones.
-        fill: Pixel value in 0..255 of what lies outside the image.
+        fill: Pixel value in 0..255 of what lies outside the image; a number, or one a channel, in `channel_order`.
         antialias: Whether shrinking averages over the source pixels (Pillow, torchvision) or samples bilinearly
             between four of them (OpenCV's `INTER_LINEAR`).
         crop_fraction: For `crop`: the model's input size over the length the short side is scaled to (224/256).
 
     Raises:
-        ValueError: `mean` or `std` has another number of entries than there are channels, `std` holds one that is not
-            above 0, or the input has more than 64 megapixels.
+        ValueError: `mean`, `std` or `fill` has another number of entries than there are channels, `std` holds one that
+            is not above 0, or the input has more than 64 megapixels.
     """
 
     height_px: Pixels
@@ -151,7 +152,7 @@ class Preprocessing:
     scale: Factor = 1.0 / 255.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    fill: PixelValue = 0.0
+    fill: PixelValue | tuple[PixelValue, ...] = 0.0
     antialias: bool = False
     crop_fraction: CropFraction = 0.875
 
@@ -164,6 +165,8 @@ class Preprocessing:
             object.__setattr__(self, name, given or (default,) * self.channels)
         if min(self.std) <= 0:
             raise ValueError(f"std is {self.std}, wanted numbers above 0")
+        if len(self.fill_colour) != self.channels:
+            raise ValueError(f"fill is {self.fill}, wanted one number or {self.channels}")
         if self.height_px * self.width_px > _MAX_PIXELS:
             raise ValueError(f"an input of {self.height_px} x {self.width_px} pixels is beyond 64 megapixels")
 
@@ -171,6 +174,11 @@ class Preprocessing:
     def channels(self) -> int:
         """Channels of the model's input: 1 for gray, otherwise 3."""
         return 1 if self.channel_order == "gray" else 3
+
+    @property
+    def fill_colour(self) -> tuple[float, ...]:
+        """The fill of each channel, in `channel_order`."""
+        return self.fill if isinstance(self.fill, tuple) else (self.fill,) * self.channels
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from edgeq.inputs.cache import InputCache
 from edgeq.inputs.items import ImageFile, Item, Items, evenly_spaced, image_files, items_of, model_input
-from edgeq.inputs.samples import OnUnreadable, Sample, UnreadableImages, prepared_samples
+from edgeq.inputs.samples import MAX_UNREADABLE, OnUnreadable, Sample, UnreadableImages, prepared_samples
 
 __all__ = [
+    "MAX_UNREADABLE",
     "ImageFile",
     "InputCache",
     "Item",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +22,13 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".p
 ARRAY_SUFFIX = ".npy"
 """Files of arrays that are ready for a model, in numpy's format."""
 
+_EXIF_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)
+
 # warnings.catch_warnings changes the whole process, so two threads must not be inside it at once.
 _WARNINGS_LOCK = threading.Lock()
+
+_log = logging.getLogger(__name__)
 
 
 def list_images(source: Path, images_dir: Path | None = None) -> list[Path]:
@@ -73,16 +81,56 @@ def existing_images(source: Path, folder: Path, names: list[str]) -> list[Path]:
     return paths
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Returns the image's pixels as `(H, W, 3)` uint8, RGB.
+def read_image(path: Path, stated_px: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Returns the image's pixels as `(H, W, 3)` uint8, RGB, as training frameworks read them.
 
-    Grayscale, palette and CMYK images are converted, 16-bit gray keeps its high byte, alpha is dropped. The EXIF
-    orientation is not applied: COCO's annotations count the pixels as they are stored, and a rotated image would no
-    longer lie under its boxes.
+    Grayscale, palette and CMYK images are converted, 16-bit channels keep their high byte, alpha is dropped, and of an
+    animation the first frame is taken. A photo that its EXIF data calls turned is turned upright, as OpenCV,
+    detectron2 and Ultralytics do, unless annotations state the size that it is stored in (torchvision and
+    pycocotools' tools see it so): then it would no longer lie under its boxes.
+
+    Args:
+        path: The file.
+        stated_px: Width and height that annotations state.
 
     Raises:
         InputError: the file is missing, truncated, corrupt, not an image or larger than Pillow's limit.
     """
+    with _opened(path) as image:
+        # A phone's MPO holds one photo twice.
+        if image.format != "MPO" and getattr(image, "is_animated", False):
+            _log.warning("%s: holds several frames; the first one is taken", path)
+        return _turned(_rgb(image), _orientation(image, stated_px))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Returns the width and height of what `read_image` returns; only the head of the file is read.
+
+    Raises:
+        InputError: the file is missing, not an image or larger than Pillow's limit.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image, None) in _SIDEWAYS else (width, height)
+
+
+def small_image(path: Path, side_px: int) -> NDArray[np.uint8]:
+    """Returns an image as `(side_px, side_px, 3)` uint8, RGB; of a JPEG only its coarse frequencies are decoded.
+
+    Raises:
+        InputError: see `read_image`.
+    """
+    from PIL import Image
+
+    with _opened(path) as image:
+        image.draft("RGB", (8 * side_px, 8 * side_px))
+        pixels = Image.fromarray(_turned(_rgb(image), _orientation(image, None)))
+        return np.asarray(pixels.resize((side_px, side_px), Image.Resampling.BOX))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Yields Pillow's image; what its parsers raise, then or later, becomes one line."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -91,13 +139,15 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path)
         with image:
-            return _rgb(image)
+            yield image
     except FileNotFoundError:
         raise InputError(f"{path}: no such image") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: is not an image that Pillow can read") from None
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: is too large to be decoded safely ({error})") from error
+        raise InputError(
+            f"{path}: is too large to be decoded safely ({error}); cut it into tiles, or make it smaller"
+        ) from error
     # Pillow's parsers raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise InputError(f"{path}: cannot be decoded ({error}); it is truncated or corrupt") from error
@@ -130,6 +180,29 @@ def _rgb(image: Any) -> NDArray[np.uint8]:
     if "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow would warn that transparency is lost
     return np.asarray(image.convert("RGB"))
+
+
+def _orientation(image: Any, stated_px: tuple[int, int] | None) -> int:
+    """Returns the EXIF orientation that an image is to be turned by; 1 leaves it."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns these by itself
+    try:
+        found = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # broken metadata of a sound image
+        return 1
+    stored = stated_px == image.size and image.width != image.height
+    return 1 if stored and found in _SIDEWAYS else found
+
+
+def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Returns pixels as EXIF's orientation (Exif 2.32, tag 0x0112) says that they are to be shown."""
+    if orientation in _SIDEWAYS:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _list_folder(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ _IMAGE_AXES = 4
 _WANTED = "wanted images (H, W, 3) of uint8, or inputs (C, H, W) or (N, C, H, W) of floating point"
 
 
+@runtime_checkable
 class Item(Protocol):
     """One image or input that has not been read yet; it may be read again."""
 
@@ -66,9 +67,11 @@ class ImageFile:
 
     Attributes:
         path: The file.
+        size_px: Width and height that the annotations state, by which a turned photo is read as they mean it.
     """
 
     path: Path
+    size_px: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -84,21 +87,28 @@ class ImageFile:
 
     def read(self) -> Pixels | FloatArray:
         """Returns the image; see `edgeq.inputs.images.read_image`."""
-        return read_image(self.path)
+        return read_image(self.path, self.size_px)
 
 
 @dataclass(frozen=True, eq=False)
-class _Array:
-    """An array in memory."""
+class MemoryItem:
+    """An array in memory.
+
+    Attributes:
+        name: How messages call it.
+        content: What `read` returns.
+    """
 
     name: str
     content: Pixels | FloatArray
 
     def digest(self) -> str:
+        """Returns the SHA-256 of its shape and values."""
         kind = f"{self.content.dtype.name} {self.content.shape}\n".encode()
         return hashlib.sha256(kind + self.content.tobytes()).hexdigest()
 
     def read(self) -> Pixels | FloatArray:
+        """Returns the array."""
         return self.content
 
 
@@ -125,6 +135,11 @@ def image_files(paths: Sequence[Path]) -> list[Item]:
     return [ArrayFile(path) if path.suffix.lower() == ARRAY_SUFFIX else ImageFile(path) for path in paths]
 
 
+def path_of(item: Item) -> Path:
+    """Returns the path of an image file; of anything else its name, which is no file."""
+    return item.path if isinstance(item, ImageFile) else Path(item.name)
+
+
 def items_of(data: Sequence[str | Path] | Iterable[Any], num: int, rank: int = 3) -> Items:
     """Returns at most `num` items of what a user gives as images or inputs.
 
@@ -142,7 +157,7 @@ def items_of(data: Sequence[str | Path] | Iterable[Any], num: int, rank: int = 3
         raise InputError(
             f"{str(data)[:80]!r}: is a single path; wanted a list of paths (edgeq.inputs.images.list_images)"
         )
-    if isinstance(data, list | tuple) and all(isinstance(entry, ImageFile | _Array) for entry in data):
+    if isinstance(data, list | tuple) and all(isinstance(entry, Item) for entry in data):
         return evenly_spaced(data, num)
     if isinstance(data, list | tuple) and all(isinstance(entry, str | Path) for entry in data):
         return evenly_spaced(image_files([Path(entry) for entry in data]), num)
@@ -229,14 +244,14 @@ def _array_items(data: Iterable[Any], rank: int, *, copied: bool = False) -> Ite
         array = _as_array(element, name)
         array = array.copy() if copied else array
         if _is_image(array):
-            yield _Array(name, array)
+            yield MemoryItem(name, array)
         elif array.dtype.kind != "f" or array.ndim not in (rank, rank + 1) or not array.size:
             raise InputError(f"{name}: is an array {array.shape} of {array.dtype}; {_WANTED}")
         elif array.ndim == rank:
-            yield _Array(name, _as_float32(array[None]))
+            yield MemoryItem(name, _as_float32(array[None]))
         else:
             for row in range(len(array)):
-                yield _Array(f"{name}, row {row}", _as_float32(array[row : row + 1]))
+                yield MemoryItem(f"{name}, row {row}", _as_float32(array[row : row + 1]))
 
 
 def _elements(data: Iterable[Any]) -> Iterator[Any]:

@@ -54,6 +54,26 @@ class Placement:
         limit = np.array([self.image_width_px, self.image_height_px] * 2)
         return np.clip((boxes - self._offset) / self._scale, 0, limit).astype(np.float32)
 
+    def points_to_image(self, points: NDArray[np.floating]) -> FloatArray:
+        """Returns points `(..., 2)`, x and y, in the image's pixels for those in the input's; they are not cut."""
+        return ((points - self._offset[:2]) / self._scale[:2]).astype(np.float32)
+
+    def pixel_centres(self, width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Returns where the image's columns and rows lie in a map, `(image_width_px,)` and `(image_height_px,)`.
+
+        Args:
+            width: Columns of the map, which covers the whole input, such as the scores of a segmentation.
+            height: Its rows.
+
+        Returns:
+            Positions of the centres of pixels in cells of the map; 0 is the centre of its first cell. Those nearer to
+            the image's edges than half a cell are moved there, so that nothing of the fill blends in.
+        """
+        return (
+            _centres(self.image_width_px, self.scale_x, self.offset_x, width / self.input_width_px),
+            _centres(self.image_height_px, self.scale_y, self.offset_y, height / self.input_height_px),
+        )
+
     @property
     def _scale(self) -> NDArray[np.float64]:
         return np.array([self.scale_x, self.scale_y] * 2)
@@ -61,6 +81,11 @@ class Placement:
     @property
     def _offset(self) -> NDArray[np.float64]:
         return np.array([self.offset_x, self.offset_y] * 2)
+
+
+def _centres(count: int, scale: float, offset: float, cells: float) -> NDArray[np.float64]:
+    first, last = offset * cells, (offset + scale * count) * cells - 1
+    return np.clip((np.arange(count) + 0.5) * (scale * cells) + first - 0.5, first, last)
 
 
 def preprocess(image: NDArray[np.uint8], spec: Preprocessing) -> tuple[FloatArray, Placement]:
@@ -125,6 +150,12 @@ def _letterbox_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Fra
     return frame, Placement(width, height, spec.width_px, spec.height_px, ratio, ratio, 0, 0)
 
 
+def _fit_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, Placement]:
+    """Fits the image into the top left corner, and maps boxes by the whole sizes (torchvision's detectors)."""
+    frame, _ = _letterbox_frame(width, height, spec)
+    return frame, _placement(width, height, frame, spec)
+
+
 def _letterbox_center_frame(width: int, height: int, spec: Preprocessing) -> tuple[_Frame, Placement]:
     """Fits the image to whole pixels in the middle, an odd pixel of fill to the right or below (YOLOv5, 2020).
 
@@ -159,6 +190,7 @@ _LAYOUTS = {
     "center": _center_frame,
     "letterbox": _letterbox_frame,
     "letterbox_center": _letterbox_center_frame,
+    "fit": _fit_frame,
     "stretch": _stretch_frame,
     "crop": _crop_frame,
 }
@@ -221,8 +253,11 @@ def _sample(image: NDArray[np.uint8], rows: _Taps, columns: _Taps, spec: Preproc
     low_weight = np.rint((rows.low_weight + rows.high_weight) * _ONE).astype(np.uint16)[:, None] - high_weight
     blend = lines[rows.low] * low_weight
     blend += lines[rows.high] * high_weight
-    if spec.fill:
-        blend += np.rint((_ONE - low_weight - high_weight) * np.float64(spec.fill)).astype(np.uint16)
+    colour = np.array(spec.fill_colour)
+    if colour.any():
+        # One number for a whole row where the channels agree: it is most of the work otherwise.
+        line = colour[:1] if (colour == colour[0]).all() else np.tile(colour[list(_channels(spec))], width)
+        blend += np.rint((_ONE - low_weight - high_weight) * line).astype(np.uint16)
 
     factor, shift = _affine(spec)
     batch = np.empty((1, spec.channels, spec.height_px, spec.width_px), np.float32)
@@ -236,7 +271,7 @@ def _sample(image: NDArray[np.uint8], rows: _Taps, columns: _Taps, spec: Preproc
         high_pixels = blend.take(columns.high * channels + source, axis=1, mode="clip")
         np.multiply(high_pixels, (columns.high_weight * gain).astype(np.float32), out=high)
         plane += high
-        fill = (1 - columns.low_weight - columns.high_weight) * spec.fill * factor[channel]
+        fill = (1 - columns.low_weight - columns.high_weight) * colour[channel] * factor[channel]
         plane += (fill + shift[channel]).astype(np.float32)
     return batch
 
@@ -248,7 +283,9 @@ def _resize_antialiased(image: NDArray[np.uint8], frame: _Frame, spec: Preproces
     # Pillow knows gray images as two-dimensional arrays only.
     source = Image.fromarray(image[:, :, 0] if spec.channels == 1 else image)
     resized = source.resize((frame.width, frame.height), Image.Resampling.BILINEAR)
-    canvas = Image.new(source.mode, (spec.width_px, spec.height_px), (round(spec.fill),) * spec.channels)
+    canvas = Image.new(
+        source.mode, (spec.width_px, spec.height_px), tuple(round(spec.fill_colour[place]) for place in _channels(spec))
+    )
     canvas.paste(resized, (frame.left, frame.top))
     return np.asarray(canvas).reshape(spec.height_px, spec.width_px, spec.channels)
 

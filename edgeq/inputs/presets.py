@@ -9,12 +9,12 @@ differs from the defaults need be there:
     [preprocessing]                 # edgeq.exporting.artifact.Preprocessing explains each key
     height_px = 416                 # both sizes are needed only where the model's input has a free height or width
     width_px = 416
-    resize = "letterbox"            # center, letterbox, letterbox_center, stretch or crop
+    resize = "letterbox"            # center, letterbox, letterbox_center, fit, stretch or crop
     channel_order = "bgr"           # rgb, bgr, or gray for models of one channel
     scale = 0.00392156862745098     # pixels 0..255 become (pixel * scale - mean) / std
     mean = [0.0, 0.0, 0.0]          # for gray one number: [0.0]
     std = [1.0, 1.0, 1.0]
-    fill = 114                      # 0..255, outside the image
+    fill = 114                      # 0..255, outside the image; a list of three has one number a channel
     antialias = false
     crop_fraction = 0.875           # for crop
 
@@ -27,8 +27,7 @@ differs from the defaults need be there:
     takes = "images"                # or arrays: .npy files and arrays that are ready, of any shape; no [preprocessing]
 
     [postprocessing]                # left out for a model that is not to be scored
-    decoder = "yolox"               # a name of edgeq.tasks.detection.decoders.DECODERS, classification, embedding or
-                                    # a.module:function
+    decoder = "yolox"               # a name of DECODERS, classification, embedding or a.module:function
 
     [postprocessing.outputs]        # role in the decoder = output's name
     predictions = "output"
@@ -204,7 +203,7 @@ class _Preprocessing(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=T
     scale: Factor | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    fill: PixelValue | None = None
+    fill: PixelValue | tuple[PixelValue, ...] | None = None
     antialias: bool | None = None
     crop_fraction: CropFraction | None = None
 
@@ -213,6 +212,8 @@ class _Preprocessing(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=T
         wanted = "three numbers" if channels == 3 else "one number for gray images: [0.5]"
         if self.mean is not None and len(self.mean) != channels:
             raise ValueError(f"mean is {list(self.mean)}, wanted {wanted}")
+        if isinstance(self.fill, tuple) and len(self.fill) != channels:
+            raise ValueError(f"fill is {list(self.fill)}, wanted one number or {channels}")
         if self.std is not None and (len(self.std) != channels or min(self.std) <= 0):
             raise ValueError(f"std is {list(self.std)}, wanted {wanted}, each above 0")
 

@@ -111,18 +111,20 @@ def prepared_samples(
 
 
 class UnreadableImages:
-    """Warns of the unreadable images of a job, and ends the job if they are more than 5 % of its images.
+    """Warns of the unreadable images of a job, and ends the job if they are too many of its images.
 
     Args:
         total: Images of the whole job.
+        most: The share of them that may be unreadable.
 
     Attributes:
         errors: Path -> what is wrong with it.
     """
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, most: float = MAX_UNREADABLE) -> None:
         self.errors: dict[Path, str] = {}
         self._total = total
+        self._most = most
 
     def add(self, _position: int, item: Item, error: InputError) -> None:
         """Notes an image that is skipped.
@@ -132,9 +134,9 @@ class UnreadableImages:
         """
         _log.warning("skipped: %s", error)
         self.errors[Path(item.name)] = str(error)
-        if len(self.errors) > MAX_UNREADABLE * self._total:
+        if len(self.errors) > self._most * self._total:
             raise InputError(
-                f"{len(self.errors)} of {self._total} images cannot be read, more than {MAX_UNREADABLE:.0%}; "
+                f"{len(self.errors)} of {self._total} images cannot be read, more than {self._most:.0%}; "
                 f"the last one: {error}"
             ) from error
 

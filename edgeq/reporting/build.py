@@ -13,10 +13,12 @@ from edgeq.reporting.document import (
     Differences,
     Document,
     Entry,
+    Errors,
     LatencySeries,
     Loss,
     RangesTable,
 )
+from edgeq.reporting.errors import error_changes
 from edgeq.reporting.runs import Runs
 from edgeq.reporting.saturation import tensor_ranges
 from edgeq.results.evaluation import EvalResult, Score
@@ -26,7 +28,7 @@ from edgeq.results.rows import Row, provenance
 # Points of a plotted run; of longer ones every stretch is shown by its least and its largest sample.
 _PLOTTED = 300
 _NS_PER_MS = 1e6
-# Where nothing tells the best threshold, what people commonly draw boxes from.
+# Where nothing tells the best threshold, and for confused classes, what people commonly draw boxes from.
 _THRESHOLD = 0.3
 
 
@@ -53,6 +55,7 @@ def build_document(runs: Runs, *, examples: int) -> Document:
         entries=entries,
         losses=tuple(_loss(each, numbers) for each in comparisons if _is_compared(each)),
         curves=curves,
+        errors=_errors(comparisons, numbers),
         differences=_differences(comparisons, numbers, curves, examples),
         latency=tuple(
             _series(row.timing, numbers[id(row)])
@@ -201,6 +204,26 @@ def _curves(comparisons: Sequence[Comparison], numbers: dict[int, int]) -> tuple
             threshold = best[1].best_threshold
             curves.append(Curve(numbers[id(each.row)], curve, curve.at(threshold), curve.best_threshold - threshold))
     return tuple(curves)
+
+
+def _errors(comparisons: Sequence[Comparison], numbers: dict[int, int]) -> tuple[Errors, ...]:
+    diagnoses = {
+        id(each.row): diagnosis
+        for each in comparisons
+        if each.predictions is not None
+        for diagnosis in [each.predictions.diagnosis(_THRESHOLD)]
+        if diagnosis is not None
+    }
+    errors = []
+    for each in comparisons:
+        diagnosis = diagnoses.get(id(each.row))
+        if diagnosis is None:
+            continue
+        compared = each.reference is not each.row and each.without_interval is None
+        reference = diagnoses.get(id(each.reference)) if compared else None
+        number = None if reference is None else numbers[id(each.reference)]
+        errors.append(Errors(numbers[id(each.row)], number, error_changes(diagnosis, reference), diagnosis))
+    return tuple(errors)
 
 
 def _differences(

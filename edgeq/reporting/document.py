@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeq.reporting.comparison import FEW, Drop
+from edgeq.reporting.errors import ErrorChange
 from edgeq.reporting.runs import Source
 from edgeq.reporting.saturation import TensorRange
 from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.tasks import get_task
-from edgeq.tasks.evidence import Example, ScoreCurve
+from edgeq.tasks.evidence import Diagnosis, Example, ScoreCurve
 from edgeq.tasks.resampling import CONFIDENCE, RESAMPLES
 
 
@@ -157,6 +158,23 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Errors:
+    """Why one row is wrong where it is.
+
+    Attributes:
+        entry: Number of the row.
+        reference: Number of FP32; `None` if it was not scored on the same images.
+        kinds: The kinds of error, with their change from FP32; empty for a task without them.
+        diagnosis: The same kinds, confused classes, precision by recall and reliability.
+    """
+
+    entry: int
+    reference: int | None
+    kinds: tuple[ErrorChange, ...]
+    diagnosis: Diagnosis
+
+
+@dataclass(frozen=True)
 class Loss:
     """Where a file loses against FP32.
 
@@ -237,6 +255,7 @@ class Document:
         entries: The overview.
         losses: One for each row that is compared with FP32.
         curves: One for each row of a detector.
+        errors: One for each row whose task can tell why it is wrong.
         differences: One for each model, of the file that lost most.
         latency: One for each row that was timed.
         ranges: One for each ranges file.
@@ -248,6 +267,7 @@ class Document:
     entries: tuple[Entry, ...]
     losses: tuple[Loss, ...]
     curves: tuple[Curve, ...]
+    errors: tuple[Errors, ...]
     differences: tuple[Differences, ...]
     latency: tuple[LatencySeries, ...]
     ranges: tuple[RangesTable, ...]

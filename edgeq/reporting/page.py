@@ -17,15 +17,18 @@ from typing import Any
 
 from edgeq.errors import MissingDependencyError
 from edgeq.reporting.comparison import FEW, Drop
-from edgeq.reporting.document import Curve, Differences, Document, Entry, LatencySeries, Loss
-from edgeq.reporting.plots import plot_latency, plot_scores, plot_tradeoff, series_number
-from edgeq.reporting.thumbnail import thumbnail
+from edgeq.reporting.document import Differences, Document, Entry, Loss
+from edgeq.reporting.plot_groups import error_plots, latency_plots, score_plots, tradeoffs
+from edgeq.reporting.plots import series_number
+from edgeq.reporting.thumbnail import Pictures, pictures
 from edgeq.results.measurement import MAX_DRIFT
 from edgeq.results.rows import LOCAL
+from edgeq.tasks import get_task
 from edgeq.tasks.resampling import CONFIDENCE, RESAMPLES
 
 _TEMPLATE = Path(__file__).parent / "template"
 _CLASSES_SHOWN = 8
+_CONFUSIONS_SHOWN = 8
 _TENSORS_SHOWN = 12
 _SPARK_WIDTH, _SPARK_HEIGHT = 144, 28
 _MINUS = "\N{MINUS SIGN}"
@@ -107,9 +110,11 @@ def render(document: Document, images_dirs: Sequence[Path] = ()) -> str:
         columns=columns,
         unmeasured=unmeasured,
         facets=_facets(document),
-        tradeoffs=_tradeoffs(document),
-        score_plots=_score_plots(document),
-        latency_plots=_latency_plots(document),
+        tradeoffs=tradeoffs(document),
+        score_plots=score_plots(document),
+        latency_plots=latency_plots(document),
+        error_plots=error_plots(document),
+        confusions_shown=_CONFUSIONS_SHOWN,
         examples=_examples(document, images_dirs),
         spark=_spark,
         series=series_number,
@@ -269,64 +274,18 @@ def _facets(document: Document) -> dict[str, list[str]]:
     return {name: values for name, values in facets.items() if len(values) > 1}
 
 
-def _tradeoffs(document: Document) -> list[tuple[str, str]]:
-    """Returns title and plot for each model, data set and device that has several timed and scored rows."""
-    groups: dict[tuple[str, str | None, str], list[Entry]] = {}
-    for entry in document.entries:
-        if entry.p50_ms is not None and entry.score is not None:
-            groups.setdefault((entry.model, entry.data, entry.device), []).append(entry)
-    engines = list(dict.fromkeys(entry.runtime for entries in groups.values() for entry in entries))
-    return [
-        (
-            _place(document, model, device),
-            plot_tradeoff(entries, engines, f"Accuracy against latency, {model} on {device}"),
-        )
-        for (model, _, device), entries in groups.items()
-        if len(entries) > 1
-    ]
-
-
-def _score_plots(document: Document) -> list[tuple[str, str]]:
-    """Returns title and plot for each model and device: FP32 and its fastest and worst companions."""
-    groups: dict[tuple[str, str], list[tuple[Entry, Curve]]] = {}
-    for curve in document.curves:
-        entry = document.entry(curve.entry)
-        groups.setdefault((entry.model, entry.device), []).append((entry, curve))
-    plots = []
-    for (model, device), members in groups.items():
-        moved = [member for member in members if member[1].shift is not None]
-        if not moved:
-            continue
-        worst = max(moved, key=lambda member: abs(member[1].shift or 0))
-        reference = [member for member in members if member[0].number == worst[0].reference]
-        title = f"F1 against the score threshold, {model} on {device}"
-        plots.append((_place(document, model, device), plot_scores([*reference, worst], title)))
-    return plots
-
-
-def _latency_plots(document: Document) -> list[tuple[str, str]]:
-    groups: dict[tuple[str, str], list[tuple[Entry, LatencySeries]]] = {}
-    for series in document.latency:
-        entry = document.entry(series.entry)
-        groups.setdefault((entry.model, entry.device), []).append((entry, series))
-    return [
-        (_place(document, model, device), plot_latency(members, f"Latency of every run, {model} on {device}"))
-        for (model, device), members in groups.items()
-    ]
-
-
-def _place(document: Document, model: str, device: str) -> str:
-    return model if {entry.device for entry in document.entries} == {LOCAL} else f"{model} on {device}"
-
-
 def _label(entry: Entry) -> str:
     """Returns what tells a row from the others of its model."""
     place = "" if entry.device == LOCAL else f" on {entry.device}"
     return f"{entry.precision_name}, {entry.runtime}{place}"
 
 
-def _examples(document: Document, folders: Sequence[Path]) -> list[tuple[Differences, list[str | None]]]:
-    return [(each, [thumbnail(folders, shown.image) for shown in each.examples]) for each in document.differences]
+def _examples(document: Document, folders: Sequence[Path]) -> list[tuple[Differences, list[Pictures]]]:
+    found = []
+    for each in document.differences:
+        task = get_task(document.entry(each.entry).task or "")
+        found.append((each, [pictures(task, example, folders) for example in each.examples]))
+    return found
 
 
 def _parts_by(document: Document) -> str:

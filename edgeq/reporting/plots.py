@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.files import sha256_bytes
 from edgeq.reporting.document import Curve, Entry, LatencySeries
+from edgeq.tasks.evidence import Diagnosis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,6 +137,38 @@ def plot_scores(curves: Sequence[tuple[Entry, Curve]], title: str) -> str:
             for entry, curve in curves
         )
         return plot.svg(f"{title}. {words}")
+
+
+def plot_errors(diagnoses: Sequence[tuple[Entry, Diagnosis]], title: str) -> str:
+    """Returns precision by recall and, beside it, how often detections of a score are right."""
+    with _Plot(_WIDTH, _HEIGHT) as plot:
+        grid: Any = plot.figure.subplots(1, 2)
+        for position, (entry, diagnosis) in enumerate(diagnoses):
+            color = _SERIES[series_number(entry)]
+            width, alpha = (1.4, 1.0) if position else (5.0, 0.4)
+            label = f"{entry.number}  {entry.precision_name}, {entry.runtime}"
+            levels = [level / (len(diagnosis.precision) - 1) for level in range(len(diagnosis.precision))]
+            grid[0].plot(levels, diagnosis.precision, color=color, label=label, linewidth=width, alpha=alpha)
+            filled = [each for each in diagnosis.reliability if each.count]
+            grid[1].plot(
+                [each.mean_score for each in filled], [each.right for each in filled], "o-", color=color,
+                linewidth=width, alpha=alpha, markersize=4,
+            )  # fmt: skip
+        grid[1].plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+        for axes, across, up in (
+            (grid[0], "recall", "precision at IoU .50"),
+            (grid[1], "score", "share that is right"),
+        ):
+            axes.set_xlim(0, 1)
+            axes.set_ylim(0, 1)
+            axes.set_xlabel(across)
+            axes.set_ylabel(up)
+        grid[0].legend(loc="upper right", handlelength=1.6, labelcolor=_INK)
+        said = ", ".join(
+            f"{entry.number}: expected calibration error {diagnosis.calibration_error or 0:.3f}"
+            for entry, diagnosis in diagnoses
+        )
+        return plot.svg(f"{title}. {said}")
 
 
 def plot_latency(series: Sequence[tuple[Entry, LatencySeries]], title: str) -> str:

@@ -1,16 +1,57 @@
-"""Scored images, made small enough for a page."""
+"""Scored images and what was found in them, made small enough for a page."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgeq.errors import InputError
+from edgeq.tasks import Task
+from edgeq.tasks.drawing import Canvas
+from edgeq.tasks.evidence import Example, Finding
 
 _THUMBNAIL_PX = 480
 _JPEG_QUALITY = 72
+# Of what is drawn over a thumbnail, which is shown larger on some screens.
+_OVERLAY_PX = 960
+_OVERLAY_COLOURS = 64
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """One image of the gallery, as data URIs; all are of the image's shape, to be laid over each other.
+
+    Attributes:
+        image: The image; `None` if it is in none of the folders.
+        reference: What the reference finds, on transparent ground.
+        other: What the other file finds.
+        truth: What is annotated, without labels.
+    """
+
+    image: str | None
+    reference: str
+    other: str
+    truth: str
+
+
+def pictures(task: type[Task[Any]], example: Example, folders: Sequence[Path]) -> Pictures:
+    """Returns an image and what two files find in it, as their task draws it.
+
+    Raises:
+        InputError: see `thumbnail`.
+    """
+    unnamed = [dataclasses.replace(box, label="") for box in example.truth]
+    return Pictures(
+        thumbnail(folders, example.image),
+        overlay(task, example, example.reference),
+        overlay(task, example, example.other),
+        overlay(task, example, unnamed),
+    )
 
 
 def thumbnail(folders: Sequence[Path], image: str) -> str | None:
@@ -34,3 +75,12 @@ def thumbnail(folders: Sequence[Path], image: str) -> str | None:
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+
+
+def overlay(task: type[Task[Any]], example: Example, findings: Sequence[Finding]) -> str:
+    """Returns findings as a task draws them, on transparent ground of the image's shape, as a PNG data URI."""
+    canvas = Canvas(example.width_px, example.height_px, _OVERLAY_PX / max(example.width_px, example.height_px))
+    task.draw(canvas, findings)
+    stream = io.BytesIO()
+    canvas.overlay().quantize(_OVERLAY_COLOURS).save(stream, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

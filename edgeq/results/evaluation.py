@@ -138,7 +138,7 @@ class EvalResult(Generic[ScoreT_co]):
         target: Target that it was written for; empty for a file of another tool.
         runtime: Name of the runtime.
         precision: Precision of the file, as its manifest states it.
-        task: Name of the task: `detection`, `classification`, `embedding` or one that was added.
+        task: Name of the task: one of `edgeq.tasks.TASKS`, such as `detection`, or one that was added.
         images: How many images were scored.
         score: The numbers of the task; their keys are part of the result.
         reference: The float model that embeddings are compared with; only for embeddings.
@@ -153,6 +153,8 @@ class EvalResult(Generic[ScoreT_co]):
         edgeq: Version of edgeq that scored it.
         command: The command that scored it.
         results_version: Version of this form.
+        diagnosis: Why the file is wrong where it is: kinds of error, confused classes, precision by recall and
+            reliability (`edgeq.tasks.evidence.Diagnosis`); only from `edgeq eval --save-worst`.
         predictions: What was found in each image and the truth, packed by `edgeq.tasks.prediction_records`; `None`
             without them.
     """
@@ -178,4 +180,5 @@ class EvalResult(Generic[ScoreT_co]):
     edgeq: str | None = field(default=None, metadata=OMIT_EMPTY)
     command: str | None = field(default=None, metadata=OMIT_EMPTY)
     results_version: Positive = RESULTS_VERSION
+    diagnosis: Mapping[str, Any] | None = field(default=None, metadata=OMIT_EMPTY)
     predictions: Mapping[str, Any] | None = field(default=None, metadata=OMIT_EMPTY)

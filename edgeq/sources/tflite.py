@@ -40,6 +40,7 @@ from edgeq.progress import progress_bar
 from edgeq.runtimes.child import safe_environment
 from edgeq.sources.file_metadata import tflite_metadata
 from edgeq.sources.recognition import ModelFacts, recognised_preset, with_file_names
+from edgeq.sources.tflite_constants import fold_computed_constants
 
 if TYPE_CHECKING:
     from edgeq.sources.model import ModelRequest, OpenedModel
@@ -160,7 +161,7 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
     else:
         preset = dataclasses.replace(preset, preprocessing=for_input(spec, preset.preprocessing))
     labels = preset.labels if request.labels is None else parse_labels(request.labels)
-    named = rename_tensors(content, _unique_names(graph), path.name)
+    named = rename_tensors(fold_computed_constants(content, path.name), _unique_names(graph), path.name)
     return TfliteModel(path.stem, named, preset.preprocessing, preset.postprocessing, labels)
 
 

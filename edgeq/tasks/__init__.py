@@ -23,6 +23,9 @@ TASKS: dict[str, str] = {
     "detection": "edgeq.tasks.detection.task:DetectionTask",
     "classification": "edgeq.tasks.classification:ClassificationTask",
     "embedding": "edgeq.tasks.embedding:EmbeddingTask",
+    "semantic-segmentation": "edgeq.tasks.semantic.task:SemanticTask",
+    "instance-segmentation": "edgeq.tasks.instances.task:InstanceTask",
+    "keypoints": "edgeq.tasks.keypoints.task:KeypointTask",
 }
 
 _log = logging.getLogger(__name__)

@@ -11,10 +11,16 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.datasets.split import Split
+from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Postprocessing
+from edgeq.inputs import MAX_UNREADABLE, Item, image_files
 from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, Suspicion
+from edgeq.tasks.drawing import Canvas
+from edgeq.tasks.evidence import Finding
 from edgeq.tasks.prediction_records import PredictionRecords
+from edgeq.tasks.result_files import ResultFile
 
 Prediction = TypeVar("Prediction")
 
@@ -37,6 +43,9 @@ class Task(ABC, Generic[Prediction]):
         score_type: Its scores.
         records_type: Its predictions in a result.
         needs_reference: Whether a model is scored against its float model's predictions.
+        finding_type: What a prediction is shown as; `None` if there is nothing to show of it.
+        show_from: Score from which findings are shown; what is scored does not depend on it.
+        max_unreadable: Share of the images that may be unreadable.
         source: Where the truth about the images comes from.
         paths: The images, not opened yet.
     """
@@ -45,6 +54,9 @@ class Task(ABC, Generic[Prediction]):
     score_type: ClassVar[type[Score]]
     records_type: ClassVar[type[PredictionRecords]]
     needs_reference: ClassVar[bool] = False
+    finding_type: ClassVar[type[Finding] | None] = None
+    show_from: ClassVar[float] = 0.3
+    max_unreadable: ClassVar[float] = MAX_UNREADABLE
     source: Path
     paths: Sequence[Path]
 
@@ -61,6 +73,25 @@ class Task(ABC, Generic[Prediction]):
             InputError: the data set cannot be used.
             MissingDependencyError: the evaluator is not installed.
         """
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> Task[Prediction]:
+        """Returns the task on a part of a data set of any format.
+
+        Args:
+            split: The images, and what is known about them.
+            engine: See `__init__`.
+
+        Raises:
+            InputError: it does not tell what the task needs.
+            MissingDependencyError: the evaluator is not installed.
+        """
+        raise InputError(f"{cls.name}: reads no `data`; give `annotations` and `images`")
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The images as they are read: files, unless the data set holds arrays."""
+        return image_files(self.paths)
 
     @classmethod
     @abstractmethod
@@ -107,6 +138,49 @@ class Task(ABC, Generic[Prediction]):
     def are_alike(cls, first: Prediction, other: Prediction) -> bool:
         """Returns whether two predictions can be of one model, by their form."""
         return True
+
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: Prediction) -> Sequence[Finding]:
+        """Returns what a prediction says, for people and other programs, best first; asked if `finding_type` is set.
+
+        Args:
+            artifact: The model.
+            prediction: What it says about one image.
+        """
+        raise NotImplementedError(f"{cls.name} has nothing to show")
+
+    def true_findings(self, number: int, artifact: Artifact) -> Sequence[Finding]:
+        """Returns what is true of an image, by its position; nothing if the task cannot show that."""
+        return ()
+
+    @classmethod
+    def draw(cls, canvas: Canvas, findings: Sequence[Finding]) -> None:
+        """Draws findings over an image: by default a line of text each.
+
+        Args:
+            canvas: What is drawn on.
+            findings: What `findings`, `true_findings` or `compare` returned, or a part of it.
+        """
+        for finding in findings:
+            canvas.note(finding.describe())
+
+    @classmethod
+    def compare(
+        cls, reference: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None
+    ) -> tuple[Sequence[Finding], Sequence[Finding]]:
+        """Returns the findings of two files on one image, marked by what became of them.
+
+        Args:
+            reference: Those of the reference.
+            other: Those of the other file.
+            truth: What is true of the image; `None` if that is not known.
+        """
+        return reference, other
+
+    @classmethod
+    def result_files(cls) -> Mapping[str, type[ResultFile]]:
+        """Returns name -> writer of each format in which other programs read findings."""
+        return {}
 
     @abstractmethod
     def score(

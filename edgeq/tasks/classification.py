@@ -5,6 +5,9 @@ Equal scores are common in INT8 files; between them the lower class index ranks 
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.boundary import Count
+from edgeq.datasets.class_names import match_classes
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
+from edgeq.inputs.items import Item, image_files, path_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
+from edgeq.tasks.evidence import Confusion, Diagnosis, Finding, Mark, ordered
 from edgeq.tasks.labelled_images import LabelledImages, load_labelled_images, relative_names
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import draws, mean_over_draws
@@ -28,6 +35,8 @@ DECODER = "classification"
 
 TOP = 5
 """How many classes of an image are ranked."""
+
+_log = logging.getLogger(__name__)
 
 _ROLES = {"scores": "scores"}
 _OPTIONS = {"offset": 0}
@@ -111,6 +120,12 @@ class ClassificationPredictions(PredictionRecords):
             shares: NDArray[np.float64] = (members * self._right) @ weights / (members @ weights)
         return shares
 
+    def diagnosis(self, threshold: float) -> Diagnosis:
+        """Returns which classes are taken for which; a ranking has no scores, and so no threshold."""
+        counts = Counter(zip(self.truth.tolist(), self.ranked[:, 0].tolist(), strict=True))
+        cells = (Confusion(self.classes[true], self.classes[found], count) for (true, found), count in counts.items())
+        return Diagnosis(None, ordered(cells))
+
     @property
     def _right(self) -> NDArray[np.float64]:
         right: NDArray[np.float64] = (self.ranked[:, 0] == self.truth).astype(np.float64)
@@ -123,6 +138,7 @@ class ClassificationTask(ArrayTask):
     name = "classification"
     score_type = ClassificationScore
     records_type = ClassificationPredictions
+    finding_type = Finding
     decoder = DECODER
     dtype = "int64"
 
@@ -131,10 +147,48 @@ class ClassificationTask(ArrayTask):
         self.source = self._images.source
         self.paths = self._images.paths
         self._names = relative_names(self.paths, images_dir)
+        self._items = image_files(self.paths)
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> ClassificationTask:
+        """Returns the task on images that have a class each.
+
+        Raises:
+            InputError: the data set states no classes.
+        """
+        labelled = [image for image in split.images if image.label is not None]
+        if not labelled:
+            raise InputError(
+                f"{split.source}: is {split.format} without a class per image, which classifiers are scored on; wanted "
+                "a folder per class, or a CSV with lines `path,class`"
+            )
+        task = cls.__new__(cls)
+        task._images = LabelledImages(
+            split.source,
+            tuple(path_of(image.item) for image in labelled),
+            tuple(str(image.label) for image in labelled),
+            tuple(split.categories.values()) if split.class_folders else (),
+            split.class_map,
+        )
+        task.source, task.paths = split.source, task._images.paths
+        task._names = tuple(image.name for image in labelled)
+        task._items = [image.item for image in labelled]
+        return task
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The images as they are read."""
+        return self._items
 
     def check(self, artifact: Artifact) -> None:
-        """Raises where the labels are not classes of the model."""
+        """Raises where the labels are not classes of the model; warns where only their order says which is which."""
         self._truth(artifact)
+        if self._images.folders and not class_names(artifact) and not all(map(str.isdecimal, self._images.folders)):
+            _log.warning(
+                "the model has no class names: the folders %s, ... are its classes 0, 1, ... by position; name them "
+                "with `labels` if that is wrong",
+                ", ".join(self._images.folders[:2]),
+            )
 
     @staticmethod
     def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> NDArray[np.int64]:
@@ -143,6 +197,23 @@ class ClassificationTask(ArrayTask):
         if not np.isfinite(scores).all():
             raise ModelError("computed scores that are not finite numbers; it is broken")
         return rank(scores)
+
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: NDArray[np.int64]) -> tuple[Finding, ...]:
+        """Returns the best classes, best first; without scores, which are logits of one model and shares of another."""
+        names = class_names(artifact)
+        return tuple(_finding(names, index) for index in prediction.tolist())
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[Finding, ...]:
+        """Returns the class of an image."""
+        return (_finding(class_names(artifact), int(self._truth(artifact)[number])),)
+
+    @classmethod
+    def compare(
+        cls, reference: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None
+    ) -> tuple[tuple[Finding, ...], tuple[Finding, ...]]:
+        """Returns the classes of both files; those of one rank are shared, and a best class may be lost or won."""
+        return _marked(reference, other, truth, "lost"), _marked(other, reference, truth, "won")
 
     def score(
         self,
@@ -183,7 +254,8 @@ class ClassificationTask(ArrayTask):
 def class_indices(images: LabelledImages, classes: int, labels: Sequence[str]) -> NDArray[np.int64]:
     """Returns the class index `(images,)` of every image, 0 to `classes - 1`.
 
-    Text is looked up among `labels` where all of it is there, and otherwise read as indices. Class folders without
+    Text is looked up among `labels` where all of it is there, otherwise read as indices if it is digits, and otherwise
+    matched by spelling and synonym (`edgeq.datasets.class_names`). Class folders without
     either are the classes in sorted order, as torchvision's `ImageFolder` counts them.
 
     Args:
@@ -286,13 +358,34 @@ def score(
     )
 
 
+def _finding(names: Sequence[str], index: int) -> Finding:
+    return Finding(names[index] if names else f"class {index}", index)
+
+
+def _marked(
+    findings: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None, found: Mark
+) -> tuple[Finding, ...]:
+    true = {finding.class_index for finding in truth or ()}
+    marked = []
+    for rank_from_0, (finding, beside) in enumerate(zip(findings, other, strict=False)):
+        right = rank_from_0 == 0 and finding.class_index in true
+        alone: Mark = found if right else "alone"
+        mark = "both" if finding.class_index == beside.class_index else alone
+        marked.append(dataclasses.replace(finding, mark=mark))
+    return tuple(marked)
+
+
 def _text_indices(images: LabelledImages, classes: int, labels: Sequence[str]) -> dict[str, int]:
     """Returns the class index of every text that stands for a class."""
     texts = {label for label in images.classes if isinstance(label, str)}
-    if texts <= set(labels):
+    if texts <= set(labels) and not images.class_map:
         return {label: number for number, label in enumerate(labels)}
     if all(text.isdecimal() for text in texts):
         return {text: int(text) for text in texts}
+    if labels:
+        pairs = match_classes(labels, sorted(texts), images.class_map).pairs
+        if texts <= set(pairs.values()):
+            return {pairs[label]: number for number, label in enumerate(labels) if label in pairs}
     if images.folders and not labels:
         if len(images.folders) != classes:
             raise InputError(

@@ -5,7 +5,7 @@ All scores are by cosine similarity, so that the length of an embedding does not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,16 +13,18 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
-from edgeq.inputs.images import IMAGE_SUFFIXES, list_images
+from edgeq.inputs.items import Item, image_files, path_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_outputs
-from edgeq.tasks.labelled_images import load_labelled_images, relative_names
+from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import mean_over_draws
+from edgeq.tasks.searched_images import load_searched_images, searched_images
 
 DECODER = "embedding"
 
@@ -42,21 +44,6 @@ _ROLES = {"embedding": "embedding"}
 _MAX_SIMILARITIES = 1 << 24
 
 Embeddings = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class SearchedImages:
-    """Images that are searched for each other.
-
-    Attributes:
-        source: The folder, or the file with their classes.
-        paths: The image files; they are not opened.
-        classes: Class of each `(images,)`, as numbers without a meaning; `None` where classes are unknown or all one.
-    """
-
-    source: Path
-    paths: tuple[Path, ...]
-    classes: NDArray[np.int64] | None
 
 
 @dataclass(frozen=True)
@@ -195,6 +182,29 @@ class EmbeddingTask(ArrayTask):
         images = load_searched_images(annotations, images_dir)
         self.source, self.paths, self._classes = images.source, images.paths, images.classes
         self._names = relative_names(self.paths, images_dir)
+        self._items = image_files(self.paths)
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> EmbeddingTask:
+        """Returns the task on any images, with their classes where the data set states one for each.
+
+        Raises:
+            InputError: there are fewer than two images.
+        """
+        task = cls.__new__(cls)
+        labels = [image.label for image in split.images if image.label is not None]
+        if len(labels) < len(split.images):
+            labels = []
+        task._items = split.items
+        images = searched_images(split.source, tuple(map(path_of, task._items)), labels)
+        task.source, task.paths, task._classes = images.source, images.paths, images.classes
+        task._names = tuple(image.name for image in split.images)
+        return task
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The images as they are read."""
+        return self._items
 
     def check(self, artifact: Artifact) -> None:
         """Raises where the model does not give one embedding."""
@@ -242,27 +252,6 @@ class EmbeddingTask(ArrayTask):
             images=tuple(self._names[number] for number in numbers),
             cosines=cosines(found, wanted).astype(np.float32),
         )
-
-
-def load_searched_images(annotations: Path | None, images_dir: Path) -> SearchedImages:
-    """Returns the images of a folder, with their classes where something tells them.
-
-    Args:
-        annotations: A file of image and class (`edgeq.tasks.labelled_images.load_labelled_images`), or `None`.
-        images_dir: Folder of the images. Without `annotations`, one that holds only folders has a class in each.
-
-    Raises:
-        InputError: there are fewer than two images, a class folder is empty, or the file has another form.
-    """
-    if annotations is None and not _has_class_folders(images_dir):
-        source, paths, labels = images_dir, tuple(list_images(images_dir)), []
-    else:
-        images = load_labelled_images(annotations, images_dir)
-        source, paths, labels = images.source, images.paths, [str(label) for label in images.classes]
-    if len(paths) < 2:
-        raise InputError(f"{source}: holds a single image, which has no neighbour; embeddings want two images or more")
-    classes = np.unique(labels, return_inverse=True)[1].astype(np.int64) if len(set(labels)) > 1 else None
-    return SearchedImages(source, paths, classes)
 
 
 def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing) -> Embeddings:
@@ -348,14 +337,6 @@ def score(embeddings: Embeddings, reference: Embeddings, classes: NDArray[np.int
     return EmbeddingScores(
         float(similarity.mean()), float(np.percentile(similarity, 1)), float(similarity.min()), float_index, own_index
     )
-
-
-def _has_class_folders(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    flat = any(path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() for path in entries)
-    return not flat and any(path.is_dir() for path in entries)
 
 
 def _lengths(vectors: Embeddings) -> NDArray[np.float64]:

@@ -1,8 +1,12 @@
-"""What a report can show of predictions besides numbers: a curve over thresholds, and images with boxes."""
+"""What can be shown of predictions besides numbers: findings in images, curves over thresholds, and kinds of error."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from edgeq.results.serialization import OMIT_EMPTY
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,35 @@ class ScoreCurve:
         return self.f1[round(threshold * (len(self.f1) - 1))]
 
 
+Mark = Literal["both", "alone", "lost", "won", "false alarm"]
+
+
 @dataclass(frozen=True)
-class Box:
+class Finding:
+    """One thing that a model says about an image, or that is true of it.
+
+    Attributes:
+        label: Class name.
+        class_index: Index of the class, which decides its colour.
+        score: Score, 0..1; `None` for an annotation, and where the model gives none.
+        mark: What became of it, compared with another file: `both` find it, or only this one does and it is `lost`,
+            `won`, a `false alarm` or, where the truth is not known, `alone`; `None` if no other file was asked.
+    """
+
+    label: str
+    class_index: int = 0
+    score: float | None = None
+    mark: Mark | None = field(default=None, metadata=OMIT_EMPTY, kw_only=True)
+
+    def describe(self) -> str:
+        """Returns how a picture labels it: what became of it, its class, and its score if it has one."""
+        mark = f"{self.mark}: " if self.mark in ("lost", "won", "false alarm") else ""
+        score = "" if self.score is None else f" {self.score:.2f}"
+        return f"{mark}{self.label}{score}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box(Finding):
     """A box in an image's pixels.
 
     Attributes:
@@ -35,17 +66,22 @@ class Box:
         top: Upper edge.
         width: Width.
         height: Height.
-        label: Class name.
-        score: Score, 0..1; `None` for an annotation.
-        shared: Whether the other file sees it too.
     """
 
     left: float
     top: float
     width: float
     height: float
-    label: str
-    score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleBox(Box):
+    """A box of an example.
+
+    Attributes:
+        shared: Whether the other file sees it too; true for an annotation.
+    """
+
     shared: bool = True
 
 
@@ -67,6 +103,86 @@ class Example:
     width_px: int
     height_px: int
     difference: float
-    reference: tuple[Box, ...]
-    other: tuple[Box, ...]
-    truth: tuple[Box, ...]
+    reference: tuple[ExampleBox, ...]
+    other: tuple[ExampleBox, ...]
+    truth: tuple[ExampleBox, ...]
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """The errors of one kind.
+
+    Attributes:
+        kind: What they are called; of a detector one of `edgeq.tasks.detection.tide.KINDS`.
+        count: How many there are.
+        cost: By how much the score would rise without them, 0..1: of a detector, AP at IoU .50.
+    """
+
+    kind: str
+    count: int
+    cost: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A cell of the confusion matrix that is not empty.
+
+    Attributes:
+        truth: True class; `None` where there is nothing (a false alarm).
+        found: Class that the model says; `None` if it says nothing (a miss).
+        count: How often.
+    """
+
+    truth: str | None
+    found: str | None
+    count: int
+
+
+def ordered(cells: Iterable[Confusion]) -> tuple[Confusion, ...]:
+    """Returns the cells of a confusion matrix: the errors first, the most frequent ones before the others."""
+
+    def place(cell: Confusion) -> tuple[bool, int, str, str]:
+        return cell.truth == cell.found, -cell.count, str(cell.truth), str(cell.found)
+
+    return tuple(sorted(cells, key=place))
+
+
+@dataclass(frozen=True)
+class ScoreBin:
+    """Predictions of similar scores.
+
+    Attributes:
+        low: Least score of the bin.
+        high: Where the next bin begins.
+        count: How many predictions there are.
+        mean_score: Their mean score; `None` without any.
+        right: Share of them that are right; `None` without any.
+    """
+
+    low: float
+    high: float
+    count: int
+    mean_score: float | None
+    right: float | None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why a model is wrong where it is.
+
+    Attributes:
+        threshold: Score from which predictions count for the confusions.
+        confusions: The cells of the confusion matrix that are not empty, the most frequent errors first.
+        errors: Kinds of error; empty if the task knows none.
+        precision: Mean over the classes of the interpolated precision at recall 0, .01, ..., 1; empty if the task has
+            no recall.
+        reliability: How often predictions of a score are right, in ten bins; empty for predictions without scores.
+        calibration_error: Expected calibration error: how far scores are from the share that is right, on average.
+    """
+
+    threshold: float | None
+    confusions: tuple[Confusion, ...]
+    errors: tuple[ErrorKind, ...] = ()
+    precision: tuple[float, ...] = ()
+    reliability: tuple[ScoreBin, ...] = ()
+    calibration_error: float | None = None

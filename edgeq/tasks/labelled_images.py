@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ class LabelledImages:
         paths: The image files; they are not opened.
         classes: The class of each: an index, or what a text says (a name, or an index in digits).
         folders: Names of the class folders, sorted; empty where the classes come from a file.
+        class_map: Class name of a model -> what the text of a class is, as the user says.
     """
 
     source: Path
     paths: tuple[Path, ...]
     classes: tuple[int | str, ...]
     folders: tuple[str, ...] = ()
+    class_map: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_labelled_images(source: Path | None, images_dir: Path) -> LabelledImages:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeq.boundary import convert
 from edgeq.errors import InputError
 from edgeq.packing import PackedArray, pack_array, unpack_array
-from edgeq.tasks.evidence import Example, ScoreCurve
+from edgeq.tasks.evidence import Diagnosis, Example, ScoreCurve
 
 FORMAT = "edgeq-predictions"
 _VERSION = 1
@@ -64,6 +64,14 @@ class PredictionRecords(ABC):
 
     def curve(self) -> ScoreCurve | None:
         """Returns how the score depends on a threshold; `None` if that is no question of the task."""
+        return None
+
+    def diagnosis(self, threshold: float) -> Diagnosis | None:
+        """Returns why the file is wrong where it is; `None` if that is no question of the task.
+
+        Args:
+            threshold: Score from which a prediction counts where one has to be chosen.
+        """
         return None
 
     def most_different(self, other: Any, threshold: float, count: int) -> Sequence[Example]:

@@ -30,6 +30,14 @@ def mean_over_draws(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return mean
 
 
+def mean_present(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the mean over the classes `(C, ...)` that have a value; NaN where all are NaN."""
+    present = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean: NDArray[np.float64] = np.where(present, values, 0).sum(axis=0) / present.sum(axis=0)
+    return mean
+
+
 def interval(values: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
     """Returns the ends of the middle `CONFIDENCE` of values; none if all are NaN."""
     present = values[~np.isnan(values)]

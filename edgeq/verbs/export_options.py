@@ -171,6 +171,7 @@ def check_calibration_options(
     images: Path | None,
     method: str | None,
     num: int | None,
+    pick: str | None = None,
 ) -> None:
     """Refuses options about calibration, as they were written, that would change nothing.
 
@@ -184,11 +185,12 @@ def check_calibration_options(
         images: Folder of a COCO file's images.
         method: The method that is asked for.
         num: The number of images that is asked for.
+        pick: How they are to be chosen.
 
     Raises:
         InputError: an option has no effect.
     """
-    typed = {"images": images, "method": method, "num": num}
+    typed = {"images": images, "method": method, "num": num, "pick": pick}
     given = [option for option, value in typed.items() if value is not None]
     if calib is None:
         if given:
@@ -206,6 +208,6 @@ def check_calibration_options(
         return
     if no_images:
         raise InputError(f"{source}: {', '.join(precisions)} files need no ranges; omit `calib`")
-    if method is not None or (num is not None and rescale is None):
-        option = "num" if method is None else "method"
+    if method is not None or pick is not None or (num is not None and rescale is None):
+        option = "method" if method is not None else "num" if pick is None else "pick"
         raise InputError(f"`{option}`: {', '.join(precisions)} files need no ranges; omit `{option}`")

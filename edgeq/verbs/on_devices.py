@@ -114,8 +114,8 @@ def bench_on_devices(
 def evaluate_on_devices(
     devices: Sequence[Device],
     paths: Sequence[Path],
-    annotations: Path | None,
-    images_dir: Path,
+    annotations: Path | None = None,
+    images_dir: Path | None = None,
     *,
     on_results: OnResults = lambda _: None,
     **options: Any,

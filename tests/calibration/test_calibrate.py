@@ -70,10 +70,10 @@ def stop_at(monkeypatch, number: int, error: type[BaseException]) -> None:
     """Lets the reading of an image fail, counted from 0."""
     calls = iter(range(10**6))
 
-    def poisoned(path):
+    def poisoned(path, stated_px):
         if next(calls) == number:
             raise error
-        return read_image(path)
+        return read_image(path, stated_px)
 
     monkeypatch.setattr(items, "read_image", poisoned)
 
@@ -108,9 +108,9 @@ def test_images_that_were_counted_are_not_decoded_again(model, images, out, monk
     counted = len(json.loads(partial_of(out).read_text())["part"]["images"])
     decoded = []
 
-    def noted(path):
+    def noted(path, stated_px):
         decoded.append(path)
-        return read_image(path)
+        return read_image(path, stated_px)
 
     monkeypatch.setattr(items, "read_image", noted)
     run(model, images, out)

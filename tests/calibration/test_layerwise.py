@@ -302,7 +302,7 @@ def test_best_needs_images_and_says_so(model, found, images, tmp_path, edgeq):
     ],
 )
 def test_wrong_options_are_told_before_an_image_is_read(model, images, monkeypatch, options, message):
-    monkeypatch.setattr(items, "read_image", lambda _path: pytest.fail("read"))
+    monkeypatch.setattr(items, "read_image", lambda *_: pytest.fail("read"))
     with pytest.raises(InputError, match=message):
         calibrate(model, images, method=BEST, options=options)
 

@@ -265,7 +265,10 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
         ([whole, "--annotations", "none.json", "--images", drawn.folder], "none.json: no such file; expected a COCO"),
         ([whole, "--annotations", drawn.annotations, "--images", work], "none of its 40 images lies in"),
         ([whole, *data, "--runtime", "abacus"], "unknown runtime 'abacus'; known: litert, onnxruntime, openvino"),
-        ([whole, "--images", drawn.folder], "detectors are scored on a COCO annotation file; give --annotations"),
+        (
+            [whole, "--images", drawn.folder],
+            "for detection are scored on a COCO annotation file; give --annotations",
+        ),
         (
             [whole, *data, "--preset", "imagenet"],
             "has a manifest that says how images are prepared and outputs are read",

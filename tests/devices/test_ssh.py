@@ -254,13 +254,14 @@ def test_a_device_that_hears_nothing_ends_by_itself(loop, monkeypatch):
 
 
 def test_without_its_master_no_command_reaches_the_device(loop, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with Connection(loop.device()) as connection:
-        assert connection.run(["true"], timeout_s=20) == b""
-        # What a master that ends does first; until it has ended, it looks alive.
-        next(tmp_path.glob("edgeq-*/m")).unlink()
-        with pytest.raises(DeviceError, match="the connection is lost"):
-            connection.run(["touch", str(tmp_path / "ran")], timeout_s=20)
+    with tempfile.TemporaryDirectory(prefix="s") as short:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+        with Connection(loop.device()) as connection:
+            assert connection.run(["true"], timeout_s=20) == b""
+            # What a master that ends does first; until it has ended, it looks alive.
+            next(Path(short).glob("edgeq-*/m")).unlink()
+            with pytest.raises(DeviceError, match="the connection is lost"):
+                connection.run(["touch", str(tmp_path / "ran")], timeout_s=20)
     assert not (tmp_path / "ran").exists()
 
 

@@ -155,9 +155,9 @@ def test_artifacts_of_one_preprocessing_share_the_reading_and_keep_their_order(
 ) -> None:
     read: list[Path] = []
 
-    def count(path: Path) -> np.ndarray:
+    def count(path: Path, stated_px: tuple[int, int] | None) -> np.ndarray:
         read.append(path)
-        return read_image(path)
+        return read_image(path, stated_px)
 
     monkeypatch.setattr(edgeq.inputs.items, "read_image", count)
     turned = Preprocessing(64, 64, resize="center", channel_order="bgr")
@@ -181,9 +181,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     read: list[Path] = []
     documents = edgeq.tasks.detection.coco.read_json  # type: ignore[attr-defined]
 
-    def note_image(path: Path) -> np.ndarray:
+    def note_image(path: Path, stated_px: tuple[int, int] | None) -> np.ndarray:
         read.append(path)
-        return read_image(path)
+        return read_image(path, stated_px)
 
     def note_document(path: Path, *arguments: Any, **how: Any) -> Any:
         read.append(path)
@@ -267,7 +267,7 @@ def test_images_of_another_size_than_annotated_are_refused(tmp_path: Path, squar
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"labels": ("red", "green", "pink")}, InputError, "no categories named 'pink'"),
+        ({"labels": ("pink", "cyan", "gold")}, InputError, "no categories named 'pink'"),
         ({"postprocessing": None}, InputError, "names no decoder"),
         ({"postprocessing": Postprocessing("ssd")}, InputError, "unknown decoder 'ssd'; known: centernet"),
         ({"postprocessing": Postprocessing("yolox")}, ModelError, "no output 'output' .* found hm"),
@@ -307,7 +307,7 @@ def test_a_model_that_cannot_be_scored_is_one_clear_line(
 def test_wrong_arguments_are_told_before_an_image_is_read(
     tmp_path: Path, squares: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Path) -> np.ndarray:
+    def refuse(path: Path, _stated_px: tuple[int, int] | None) -> np.ndarray:
         raise AssertionError(f"{path} was read")
 
     monkeypatch.setattr(edgeq.inputs.items, "read_image", refuse)

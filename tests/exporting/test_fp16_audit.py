@@ -25,6 +25,7 @@ from edgeq.exporting.tensorrt.strong_typing import to_fp16
 from edgeq.runtimes.observer import ActivationObserver
 from edgeq.targets import get_target
 from tests.exporting import nets
+from tests.fuzz.noise import session
 
 NORM = {"g": nets.positive(3, 16), "n": nets.normal(4, 16)}
 
@@ -134,6 +135,25 @@ def test_a_normalisation_written_as_nodes_keeps_its_squares():
         kinds = {node.op_type for node in model.graph if node.name in islands}
         assert {"Pow", "ReduceMean"} <= kinds
     assert audit_fp16(model, observe(model, nets.normal(9, 1, 4, 16))) == {}
+
+
+@pytest.mark.parametrize(("scale", "whole"), [(1e-3, False), (1e3, False), (3e4, True)])
+def test_a_normalisation_written_as_nodes_loads_with_optimizations(scale, whole):
+    """ONNX Runtime fuses it; half in FP16, half in FP32 it did not load."""
+    text = """g (float[1,4,16] x) => (float[1,4,16] y) { a = MatMul(x, w) u = ReduceMean(a, axes) c = Sub(a, u)
+        q = Pow(c, two) v = ReduceMean(q, axes) e = Add(v, eps) d = Sqrt(e) o = Div(c, d) m = Mul(o, g)
+        y = Add(m, n) }"""
+    constants = {"two": np.array(2, np.float32), "eps": np.array(1e-9, np.float32), "axes": np.array([-1])}
+    weight = np.float32(scale) * nets.normal(5, 16, 16) / 4
+    model = nets.graph(text, NORM | constants | {"w": weight})
+    x = nets.normal(9, 1, 4, 16)
+    want = nets.run(model, x)[0]
+    islands = audit_fp16(model, observe(model, x))
+    shifts = {str(node.name) for node in model.graph if node.op_type in ("Mul", "Add") and node.outputs[0].name != "e"}
+    assert shifts <= islands.keys() if whole else not shifts & islands.keys()
+    to_fp16(model, islands)
+    (found,) = session(ir.to_proto(model), optimize=True).run(None, {"x": x})
+    np.testing.assert_allclose(found, want, atol=0.01 * np.abs(want).max())
 
 
 def test_a_variance_of_few_digits_is_told():

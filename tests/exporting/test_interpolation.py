@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edgeq.exporting.graphs.interpolation import PLACES, Interpolation, nearest
@@ -33,6 +33,8 @@ def test_a_matrix_interpolates(length, scale, mode, place, antialias, outside, a
         f'mode="{mode}", coordinate_transformation_mode="{place}", antialias={int(antialias)}, '
         f"exclude_outside={int(excluded)}, cubic_coeff_a={a}", x, scale,
     )  # fmt: skip
+    # Under antialiasing, ONNX Runtime copies an axis whose length stays, against the specification.
+    assume(not antialias or wanted.size != length or scale == 1)
     kernel = Interpolation(mode, place, a, excluded, antialias)
     found = kernel.matrix(length, wanted.size, float(np.float32(scale))) @ x
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)

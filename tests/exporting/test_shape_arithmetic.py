@@ -315,6 +315,29 @@ def test_the_length_of_a_fixed_batch_is_known_behind_what_was_folded() -> None:
     assert nets.ops(model) == ["Conv", "Add"] and list(model.graph.outputs[0].shape or ()) == [1, 8, 6, 10]
 
 
+def test_a_branch_that_is_not_taken_reads_nothing() -> None:
+    text = """g (float[N,3,6,10] x) => (float[N,8,6,10] y)
+    <int64 one = {1}, float half = {0.5}> {
+        a = Conv<pads=[1,1,1,1]>(x, w)
+        shape = Shape(a)
+        c = Gather(shape, one)
+        single = Equal(c, one)
+        b = If(single) <then_branch = t () => (float[N,8,6,10] t1) { t1 = Identity(x) },
+                        else_branch = e () => (float[N,8,6,10] e1) { e1 = Relu(a) }>
+        d = Conv<pads=[1,1,1,1]>(b, w8)
+        m = ReduceMax<keepdims=0>(x)
+        large = Greater(m, half)
+        y = If(large) <then_branch = u () => (float[N,8,6,10] u1) { u1 = Relu(d) },
+                       else_branch = f () => (float[N,8,6,10] f1) { f1 = Neg(d) }>
+    }"""
+    model = nets.parse(text, CONV | {"w8": nets.normal(3, 8, 8, 3, 3)})
+    run_passes(model, (*reading(OPSET), *SIMPLIFYING))
+    readers = {str(value.name): [use.node.op_type for use in value.uses()]
+               for node in model.graph for value in node.outputs}  # fmt: skip
+    assert nets.ops(model).count("If") == 1
+    assert (readers["a"], readers["b"], readers["d"]) == (["Relu"], ["Conv"], ["Identity"])
+
+
 @pytest.mark.parametrize("target", ["x86", "x86-ort", "jetson-orin"])
 @pytest.mark.parametrize("name", ["view", "channel shuffle", "twice the size", "the size of another"])
 def test_its_int8_file_takes_any_batch(name: str, target: str) -> None:

@@ -71,6 +71,7 @@ class Builder:
         free_batch: Whether the first axis of what comes from the image is free.
         odd: How many percent of the names and constants are odd.
         numbers_seed: Of the numbers in constants.
+        inputs: Inputs of the graph.
         nodes: What was added.
         initializers: Constants of the graph.
         computed: What nodes wrote, in order.
@@ -83,6 +84,7 @@ class Builder:
     free_batch: bool = False
     odd: int = 0
     numbers_seed: int = 0
+    inputs: list[Value] = field(default_factory=list)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[TensorProto] = field(default_factory=list)
     computed: list[Value] = field(default_factory=list)
@@ -127,7 +129,8 @@ class Builder:
 
     def _taken(self) -> Sequence[str]:
         outputs = [name for node in self.nodes for name in node.output]
-        return ["image", *outputs, *(each.name for each in self.initializers), *(each.name for each in self.computed)]
+        values = (*self.inputs, *self.computed)
+        return [*outputs, *(each.name for each in self.initializers), *(each.name for each in values)]
 
     def numbers(self, *shape: int) -> NDArray[np.float32]:
         """Returns standard normal numbers, others at each call."""

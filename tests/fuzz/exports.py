@@ -29,6 +29,7 @@ from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.sources.formats import ONNX, TENSORRT_CACHE
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
+from tests.fuzz.forms import write_model
 from tests.fuzz.grammar import Subject
 from tests.fuzz.noise import nameless
 
@@ -151,14 +152,14 @@ class Exports:
         opset = target.rules.opset
         if opset not in self._opened:
             path = self.folder / "model.onnx"
-            path.write_bytes(self.subject.model.SerializeToString())
-            preset = _preset(self.folder, self.subject)
-            request = ModelRequest(str(path), preset=preset, opset=opset, dynamic_batch=self.subject.keeps_batch)
+            write_model(self.subject.model, path, external=self.subject.form.external)
+            preset = self.folder / "preset.toml"
+            preset.write_text(_preset(self.subject), encoding="utf-8")
+            request = ModelRequest(str(path), preset=str(preset), opset=opset, dynamic_batch=self.subject.keeps_batch)
             with stage("open"):
                 model = open_model(request).model
             with stage("calibrate"):
-                arrays = [next(iter(feed.values())) for feed in self.subject.samples]
-                ranges = calibrate(model, arrays, method="minmax", threads=1).ranges
+                ranges = calibrate(model, self.subject.arrays, method="minmax", threads=1).ranges
             self._opened[opset] = model, ranges
         return self._opened[opset]
 
@@ -208,13 +209,6 @@ def _pattern(message: str) -> str:
     return re.sub(r"-?\d+(\.\d+)?(e[-+]?\d+)?", "#", message)[:160]
 
 
-def _preset(folder: Path, subject: Subject) -> str:
-    image = next(iter(subject.samples[0].values()))
-    gray = image.ndim == 4 and image.shape[1] == 1
-    numbers = 1 if gray else 3
-    path = folder / "preset.toml"
-    path.write_text(
-        "[preprocessing]\n"
-        f'channel_order = "{"gray" if gray else "rgb"}"\nmean = {[0.5] * numbers}\nstd = {[0.25] * numbers}\n'
-    )
-    return str(path)
+def _preset(subject: Subject) -> str:
+    image = subject.arrays[0]
+    return subject.form.preset(subject.input.name, image.shape[1] if image.ndim > 1 else 1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -15,6 +15,8 @@ from onnx import TensorProto, helper
 
 from tests.fuzz.builder import Builder, UnsuitableError, Value
 from tests.fuzz.choices import Choices, Seeded, chance, pick
+from tests.fuzz.forms import KINDS, Form, draw_input
+from tests.fuzz.narrowing import in_type
 from tests.fuzz.operators import MAKERS, Maker
 from tests.fuzz.operators.control import OWN_DOMAIN, own_function
 
@@ -37,12 +39,14 @@ class Subject:
         seed: Of the numbers that its inputs hold.
         keeps_batch: Whether a free batch is to stay free in the exported files.
         operators: Makers that built it.
+        form: What is to be known of its inputs besides.
     """
 
     model: onnx.ModelProto
     seed: int = 0
     keeps_batch: bool = False
     operators: tuple[str, ...] = ()
+    form: Form = field(default_factory=Form)
 
     def __repr__(self) -> str:
         return self.text
@@ -50,34 +54,55 @@ class Subject:
     @property
     def free_batch(self) -> bool:
         """Whether the model leaves the batch free."""
-        return any(each.type.tensor_type.shape.dim[0].dim_param for each in self.inputs)
+        return any(dim.dim_param for dim in self.input.type.tensor_type.shape.dim)
 
     @property
-    def inputs(self) -> list[onnx.ValueInfoProto]:
-        """The inputs without initializers."""
-        initializers = {each.name for each in self.model.graph.initializer}
-        return [each for each in self.model.graph.input if each.name not in initializers]
+    def input(self) -> onnx.ValueInfoProto:
+        """The input that is fed: it is no initializer, and the preset gives it no value."""
+        others = {each.name for each in self.model.graph.initializer} | self.form.given.keys()
+        (found,) = (each for each in self.model.graph.input if each.name not in others)
+        return found
 
     @cached_property
-    def samples(self) -> tuple[dict[str, NDArray[np.float32]], ...]:
-        """Two sets of inputs, name -> array, with a batch of one."""
+    def arrays(self) -> tuple[NDArray[np.float32], ...]:
+        """What edgeq is given for two runs, with a batch of one."""
         rng = np.random.default_rng(self.seed)
-        shapes = {each.name: [dim.dim_value or 1 for dim in each.type.tensor_type.shape.dim] for each in self.inputs}
-        return tuple(
-            {name: rng.uniform(-2, 2, shape).astype(np.float32) for name, shape in shapes.items()} for _ in range(2)
-        )
+        return tuple(self.form.sample(rng, self._dtype, self._shape) for _ in range(2))
+
+    @cached_property
+    def samples(self) -> tuple[dict[str, NDArray[Any]], ...]:
+        """What the file is given for them, name -> array."""
+        return tuple({self.input.name: self.form.feed(each, self._dtype, self._shape)} for each in self.arrays)
+
+    @property
+    def _dtype(self) -> np.dtype[Any]:
+        return helper.tensor_dtype_to_np_dtype(self.input.type.tensor_type.elem_type)
+
+    @property
+    def _shape(self) -> list[int]:
+        return [dim.dim_value or 1 for dim in self.input.type.tensor_type.shape.dim]
+
+    def in_type(self, kind: int) -> Subject:
+        """Returns the model in another floating-point type than float32, as a whole.
+
+        Raises:
+            UnsuitableError: some operator does not take it.
+        """
+        dtype = str(np.dtype(helper.tensor_dtype_to_np_dtype(kind)))
+        given = {name: (dtype if one == "float32" else one, value) for name, (one, value) in self.form.given.items()}
+        return replace(self, model=in_type(self.model, kind), form=replace(self.form, given=given))
 
     @property
     def text(self) -> str:
         """The model as ONNX text, behind a line that says how it is exported."""
-        facts = {"seed": self.seed, "keeps_batch": self.keeps_batch}
+        facts = {"seed": self.seed, "keeps_batch": self.keeps_batch, **self.form.facts}
         return f"# {json.dumps(facts)}\n{onnx.printer.to_text(self.model)}\n"
 
     @classmethod
     def read(cls, text: str) -> Subject:
         """Returns the model of such a text."""
         facts = json.loads(text.partition("\n")[0].removeprefix("# "))
-        return cls(onnx.parser.parse_model(text), facts["seed"], facts["keeps_batch"])
+        return cls(onnx.parser.parse_model(text), facts["seed"], facts["keeps_batch"], form=Form.read(facts))
 
 
 @dataclass(frozen=True)
@@ -89,12 +114,14 @@ class Wishes:
         makers: What nodes are made by.
         odd: Percent of names and constants that are odd in a graph that has such.
         steps: The most makers in a graph.
+        inputs: Kinds of the input (`tests.fuzz.forms`).
     """
 
     opsets: Sequence[int] = OPSETS
     makers: Collection[Maker] = field(default_factory=lambda: tuple(MAKERS.values()))
     odd: int = 20
     steps: int = MOST_STEPS
+    inputs: Sequence[str] = KINDS
 
 
 def subjects(wishes: Wishes | None = None) -> SearchStrategy[Subject]:
@@ -118,11 +145,11 @@ def build(choices: Choices, wishes: Wishes) -> Subject:
     """
     opset = pick(choices, wishes.opsets)
     seed, free_batch = choices.integer(0, 99), chance(choices, 40)
-    keeps_batch = free_batch and chance(choices, 60)
     odd = wishes.odd if chance(choices, 40) else 0
     b = Builder(choices, opset, free_batch, odd, numbers_seed=choices.integer(0, 999))
-    image = _image(b)
-    b.computed.append(image)
+    form = draw_input(b, wishes.inputs)
+    keeps_batch = b.free_batch and chance(choices, 60)
+    kind = pick(choices, (TensorProto.FLOAT,) * 10 + (TensorProto.FLOAT16, TensorProto.DOUBLE))
     used: list[str] = []
     for _ in range(2 * wishes.steps):
         choices.begin()
@@ -133,23 +160,21 @@ def build(choices: Choices, wishes: Wishes) -> Subject:
         if len(used) == wishes.steps:
             break
     choices.begin()
-    return finish(b, image, used, seed, keeps_batch)
+    subject = finish(b, used, seed, keeps_batch, form)
+    return subject if kind == TensorProto.FLOAT else subject.in_type(kind)
 
 
-def _image(b: Builder) -> Value:
-    channels, side = b.pick([3, 3, 1]), b.pick([8, 6, 7, 12])
-    name = b.pick(["input", "images", "x:0", "data/with/slashes"]) if b.odd else "image"
-    return Value(name, TensorProto.FLOAT, (1, channels, side, side if b.chance(70) else side + 1))
+_TAKES: Mapping[int, str] = {TensorProto.FLOAT: "float", TensorProto.BOOL: "bool", TensorProto.INT64: "integer"}
 
 
 def _step(b: Builder, makers: Collection[Maker]) -> list[str]:
     """Adds the nodes of one maker; what is left of one that gave up is taken away."""
-    usable = [value for value in b.computed if value.kind != TensorProto.UNDEFINED and 1 <= value.rank <= 5]
+    usable = [value for value in b.computed if value.kind in _TAKES and 1 <= value.rank <= 5]
+    if not usable:
+        return []
     # Mostly what came last, so that graphs are deep; else a branch.
     x = usable[-1] if b.chance(65) or len(usable) < 2 else b.pick(usable)
-    kinds: dict[int, str] = {TensorProto.FLOAT: "float", TensorProto.BOOL: "bool", TensorProto.INT64: "integer"}
-    takes = kinds.get(x.kind)
-    fitting = [maker for maker in makers if maker.takes == takes for _ in range(maker.weight)]
+    fitting = [maker for maker in makers if maker.takes == _TAKES[x.kind] for _ in range(maker.weight)]
     if not fitting:
         return []
     maker = b.pick(fitting)
@@ -167,21 +192,20 @@ def _step(b: Builder, makers: Collection[Maker]) -> list[str]:
 
 
 def finish(
-    b: Builder, image: Value, used: Sequence[str], seed: int = 0, keeps_batch: bool = False, *, plain: bool = False
-) -> Subject:
+    b: Builder, used: Sequence[str], seed: int = 0, keeps_batch: bool = False, form: Form | None = None, *,
+    plain: bool = False,
+) -> Subject:  # fmt: skip
     """Returns the model of what was built: what nothing reads is an output, and sometimes more, unless `plain`."""
-    ends = [
-        value for value in b.computed
-        if value is not image and value.kind != TensorProto.UNDEFINED and value.name not in b.read
-    ]  # fmt: skip
-    inner = [value for value in b.computed[1:] if value.name in b.read and value.kind == TensorProto.FLOAT]
+    computed = [value for value in b.computed if value not in b.inputs and value.kind != TensorProto.UNDEFINED]
+    ends = [value for value in computed if value.name not in b.read]
+    inner = [value for value in computed if value.name in b.read and value.kind == TensorProto.FLOAT]
     if inner and not plain and b.chance(20):
         ends.append(b.pick(inner))
     if not ends:
         raise UnsuitableError
-    ends = [_renamed(b, value) if not plain and b.chance(10) else value for value in ends]
-    inputs = [_declared(image, image.shape)]
-    if b.opset <= 8:  # files of that age list their weights among the inputs
+    ends = ends if plain else [_behind(b, value) for value in ends]
+    inputs = [_declared(value, value.shape) for value in b.inputs]
+    if b.opset <= 8 or (not plain and b.chance(8)):  # files of that age list their weights among the inputs
         inputs += [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in b.initializers]
     outputs = [_declared(value, value.shape) for value in ends]
     graph = helper.make_graph(b.nodes, "fuzz", inputs, outputs, b.initializers)
@@ -192,18 +216,19 @@ def finish(
         model.ir_version = max(model.ir_version, 8)
         model.opset_import.append(helper.make_opsetid(OWN_DOMAIN, 1))
         model.functions.append(own_function(b.opset))
+    subject = Subject(model, seed, keeps_batch, tuple(used), form or Form())
     if b.free_batch:
-        _free(model, image)
-    return Subject(model, seed, keeps_batch, tuple(used))
+        _free(model, [each.name for each in model.graph.input].index(subject.input.name))
+    return subject
 
 
-def _free(model: onnx.ModelProto, image: Value) -> None:
-    """Frees the batch, and declares the outputs by what inference makes of two batches of other sizes."""
+def _free(model: onnx.ModelProto, place: int) -> None:
+    """Frees the batch of an input, and declares the outputs by what inference makes of two batches of other sizes."""
     sizes = []
     for batch in (1, 2):
         copied = onnx.ModelProto()
         copied.CopyFrom(model)
-        copied.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+        copied.graph.input[place].type.tensor_type.shape.dim[0].dim_value = batch
         for each in copied.graph.output:
             each.type.tensor_type.ClearField("shape")
         try:
@@ -211,7 +236,7 @@ def _free(model: onnx.ModelProto, image: Value) -> None:
         except onnx.shape_inference.InferenceError as error:
             raise UnsuitableError from error
         sizes.append([[dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in inferred.graph.output])
-    model.graph.input[0].CopyFrom(_declared(image, ["N", *image.shape[1:]]))
+    model.graph.input[place].type.tensor_type.shape.dim[0].dim_param = "N"
     for output, one, other in zip(list(model.graph.output), *sizes, strict=True):
         known = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
         if one != known or len(other) != len(one):
@@ -220,10 +245,14 @@ def _free(model: onnx.ModelProto, image: Value) -> None:
         output.CopyFrom(helper.make_tensor_value_info(output.name, output.type.tensor_type.elem_type, dims))
 
 
-def _renamed(b: Builder, value: Value) -> Value:
-    """Returns an output behind an operator that exporters leave there."""
-    operator = b.pick(["Identity", "Dropout"] if value.kind == TensorProto.FLOAT else ["Identity"])
-    return b.many(operator, [value], 1)[0]
+def _behind(b: Builder, value: Value) -> Value:
+    """Returns an output as it is, or behind an operator that exporters leave there, or in another type."""
+    if b.chance(10):
+        operator = b.pick(["Identity", "Dropout"] if value.kind == TensorProto.FLOAT else ["Identity"])
+        return b.many(operator, [value], 1)[0]
+    if value.kind == TensorProto.FLOAT and b.chance(5):
+        return b.node("Cast", [value], to=b.pick([TensorProto.FLOAT16, TensorProto.DOUBLE]))
+    return value
 
 
 def _declared(value: Value, dims: Sequence[int | str]) -> onnx.ValueInfoProto:
@@ -241,6 +270,7 @@ def alone(operator: str, choices: Choices, opsets: Sequence[int]) -> Subject:
         for host in _HOSTS:
             b = Builder(choices, opset)
             image = Value("image", TensorProto.FLOAT, (1, 3, 8, 8))
+            b.inputs.append(image)
             b.computed.append(image)
             try:
                 x = host(b, image)
@@ -249,7 +279,7 @@ def alone(operator: str, choices: Choices, opsets: Sequence[int]) -> Subject:
                 result = maker.make(b, x)
                 if result.is_float:
                     _layer_behind(b, result)
-                return finish(b, image, [operator], plain=True)
+                return finish(b, [operator], plain=True)
             except UnsuitableError:
                 continue
     raise UnsuitableError

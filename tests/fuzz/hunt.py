@@ -8,14 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx
 
+from edgeq.files import write_json
 from tests.fuzz.builder import UnsuitableError
 from tests.fuzz.checks import InvalidModelError, check
 from tests.fuzz.choices import Record, Repeated, Seeded, smallest
 from tests.fuzz.exports import TARGETS, FaultError, RefusedError
 from tests.fuzz.grammar import Subject, Wishes, build
+
+COUNTS = "counts.json"
+"""Where a hunt notes what it has tried so far."""
 
 _LINES = 100
 """Models between two lines of progress."""
@@ -66,7 +71,7 @@ def operators_of(model: onnx.ModelProto) -> Counter[str]:
 def key_of(subject: Subject) -> bytes:
     """Returns what two models have in common that are exported in the same way."""
     content: bytes = subject.model.SerializeToString()
-    return content + bytes([subject.seed, subject.keeps_batch])
+    return content + bytes([subject.seed, subject.keeps_batch]) + repr(subject.form).encode()
 
 
 def size_of(subject: Subject) -> tuple[int, int]:
@@ -82,10 +87,10 @@ class Hunt:
         wishes: What models are drawn from.
         judge: Checks a model; by default on a target that depends on its seed.
         found: The faults, each with its smallest model.
-        tried: Models that were checked.
+        tried: Models that were checked, but for those that were drawn to make a failing one smaller.
         invalid: Models that were drawn and are none.
         counts: Kind of fault -> models that have it.
-        operators: Operator -> models that were checked with it.
+        operators: Opset of a file and operator -> models that were checked with it.
     """
 
     wishes: Wishes = field(default_factory=Wishes)
@@ -94,7 +99,7 @@ class Hunt:
     tried: int = 0
     invalid: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    operators: Counter[str] = field(default_factory=Counter)
+    operators: Counter[tuple[int, str]] = field(default_factory=Counter)
 
     def one(self, seed: int) -> Found | None:
         """Draws a model and returns what is new about it, with the smallest model that shows it."""
@@ -103,7 +108,14 @@ class Hunt:
             subject = build(choices, self.wishes)
         except UnsuitableError:
             return None
-        fault = self._judged(subject)
+        try:
+            fault = self._judged(subject)
+        except InvalidModelError:
+            self.invalid += 1
+            return None
+        self.tried += 1
+        opset = next(each.version for each in subject.model.opset_import if not each.domain)
+        self.operators.update({(opset, operator) for operator in operators_of(subject.model)})
         if fault is None:
             return None
         self.counts[fault.kind] += 1
@@ -111,6 +123,19 @@ class Hunt:
             return None
         self.found.append(self._smallest(choices, Found(fault, subject)))
         return self.found[-1]
+
+    def record(self, seed: int, drawn: int, minutes: float) -> dict[str, Any]:
+        """Returns what `counts.json` holds: what was tried, from which seeds, and what was found."""
+        opsets = sorted({opset for opset, _ in self.operators})
+        return {
+            "seed": seed,
+            "drawn": drawn,
+            "minutes": round(minutes, 1),
+            "tried": self.tried,
+            "invalid": self.invalid,
+            "faults": dict(self.counts),
+            "operators": {str(opset): sorted(name for one, name in self.operators if one == opset) for opset in opsets},
+        }
 
     def _smallest(self, record: Record, first: Found) -> Found:
         found = {key_of(first.subject): first}
@@ -127,7 +152,10 @@ class Hunt:
             key = key_of(subject)
             if key not in checked:
                 checked.add(key)
-                fault = self._judged(subject)
+                try:
+                    fault = self._judged(subject)
+                except InvalidModelError:
+                    return None
                 if fault is not None and fault.kind == first.fault.kind:
                     found[key] = Found(fault, subject)
             return repeated if key in found else None
@@ -139,16 +167,11 @@ class Hunt:
         judge = self.judge or check_on_one
         try:
             judge(subject)
-        except InvalidModelError:
-            self.invalid += 1
-            return None
         except FaultError as fault:
             right = isinstance(fault, RefusedError) and refusal_of(fault) is not None
             found: FaultError | None = None if right else fault
         else:
             found = None
-        self.tried += 1
-        self.operators.update(set(operators_of(subject.model)))
         return found
 
     def _is_new(self, fault: FaultError, subject: Subject) -> bool:
@@ -164,7 +187,7 @@ def targets_of(subject: Subject) -> Sequence[str]:
 
 def check_on_one(subject: Subject) -> None:
     """Checks a model on the targets that its seed says."""
-    check(subject, targets_of(subject), openvino=subject.seed % 10 == 5)
+    check(subject, targets_of(subject), openvino=subject.seed % 20 == 5)
 
 
 def hunt(minutes: float, seed: int, out: Path, say: Callable[[str], None] = print) -> Hunt:
@@ -188,15 +211,18 @@ def hunt(minutes: float, seed: int, out: Path, say: Callable[[str], None] = prin
             path.write_text(f"{head}\n# {found.fault.kind}\n# {found.fault.detail[:300]!r}\n{rest}", encoding="utf-8")
             say(f"NEW {found.fault} -> {path}")
         if number % _LINES == 0:
+            write_json(out / COUNTS, one.record(seed, number, passed / 60))
             say(f"{passed / 60:.1f} of {minutes:g} min: {one.tried} models, {sum(one.counts.values())} with faults")
+    write_json(out / COUNTS, one.record(seed, number, (time.monotonic() - start) / 60))
     return one
 
 
 def summary(one: Hunt) -> str:
     """Returns what a hunt found, as lines."""
     every = {each.name for each in onnx.defs.get_all_schemas() if each.domain == ""}
+    covered = {operator for _, operator in one.operators} & every
     lines = [f"{one.tried} models checked ({one.invalid} were not valid), {sum(one.counts.values())} with faults"]
     lines += [f"  {count:5d}  {kind}" for kind, count in one.counts.most_common()]
-    lines.append(f"{len(every & one.operators.keys())} of ONNX's {len(every)} operators covered")
-    lines.append("not covered: " + ", ".join(sorted(every - one.operators.keys())))
+    lines.append(f"{len(covered)} of ONNX's {len(every)} operators covered")
+    lines.append("not covered: " + ", ".join(sorted(every - covered)))
     return "\n".join(lines)

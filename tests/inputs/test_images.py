@@ -3,15 +3,16 @@ from __future__ import annotations
 import json
 import threading
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from edgeq.errors import InputError
-from edgeq.inputs.images import list_images, read_image
+from edgeq.inputs.images import image_size, list_images, read_image
 
 
 @pytest.fixture
@@ -133,11 +134,25 @@ def test_every_pixel_format_becomes_rgb(
     assert (pixels == expected).all()
 
 
-def test_exif_orientation_leaves_pixels_under_their_boxes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_lying_photo_is_turned_upright_unless_its_boxes_lie_too(
+    tmp_path: Path, orientation: int, suffix: str
+) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # a viewer turns it by 90 degrees
-    Image.new("RGB", (40, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(tmp_path / "turned.jpg").shape == (20, 40, 3)
+    exif[0x0112] = orientation
+    columns, rows = np.meshgrid(np.arange(48), np.arange(32))
+    stored = Image.fromarray(np.stack([columns * 5, rows * 7, columns + rows], -1).astype(np.uint8))
+    path = tmp_path / f"turned{suffix}"
+    stored.save(path, exif=exif)
+    with Image.open(path) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    found = read_image(path)
+    assert np.array_equal(found, upright)
+    assert image_size(path) == (found.shape[1], found.shape[0])
+    assert read_image(path, (found.shape[1], found.shape[0])).shape == found.shape
+    if suffix != ".tif":  # Pillow turns these before anybody can say no
+        assert read_image(path, (48, 32)).shape == (32, 48, 3)
 
 
 def noise(path: Path) -> Path:
@@ -197,3 +212,69 @@ def test_threads_leave_the_warning_filters_as_they_were(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(read_often, paths))
     assert list(warnings.filters) == before
+
+
+def _like_opencv(path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    expected = cv2.imread(str(path), cv2.IMREAD_COLOR)[:, :, ::-1].astype(int)
+    found = read_image(path).astype(int)
+    assert found.shape == expected.shape
+    # Two JPEG decoders, or conversions of gray and CMYK, may round differently.
+    assert np.abs(found - expected).max() <= 3
+
+
+def _ramp(channels: int, dtype: type = np.uint8) -> np.ndarray:
+    columns, rows = np.meshgrid(np.arange(64), np.arange(48))
+    most = np.iinfo(dtype).max
+    planes = [(columns * (index + 1) + rows * 2) / 400 * most for index in range(channels)]
+    return np.stack(planes, -1).clip(0, most).astype(dtype)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_photos_are_turned_as_opencv_turns_them(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(_ramp(3)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    _like_opencv(tmp_path / "a.jpg")
+
+
+def test_pixel_formats_are_read_as_opencv_reads_them(tmp_path: Path) -> None:
+    ramp = Image.fromarray(_ramp(3))
+    Image.fromarray(_ramp(4)).save(tmp_path / "rgba.png")
+    ramp.quantize(32).save(tmp_path / "palette.png")
+    clear = ramp.quantize(32)
+    clear.save(tmp_path / "clear.png", transparency=3)
+    Image.fromarray(_ramp(1)[:, :, 0]).save(tmp_path / "gray.png")
+    Image.fromarray(_ramp(2)[:, :, 0]).convert("LA").save(tmp_path / "gray_alpha.png")
+    Image.fromarray(_ramp(1, np.uint16)[:, :, 0]).save(tmp_path / "gray16.png")
+    ramp.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=98)
+    ramp.convert("L").save(tmp_path / "gray.jpg", quality=98)
+    ramp.save(tmp_path / "photo.webp", lossless=True)
+    for path in sorted(tmp_path.iterdir()):
+        _like_opencv(path)
+
+
+def test_16_bits_of_colour_are_read_as_opencv_reads_them(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    for name in ("deep.png", "deep.tif"):
+        cv2.imwrite(str(tmp_path / name), _ramp(3, np.uint16))
+        _like_opencv(tmp_path / name)
+
+
+def test_the_first_frame_of_an_animation_is_taken_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frames = [Image.new("RGB", (6, 5), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert (read_image(tmp_path / "moving.gif") == (250, 0, 0)).all()
+    assert "moving.gif: holds several frames; the first one is taken" in caplog.text
+
+
+def test_an_enormous_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "huge.png"
+    Image.new("L", (1, 1)).save(path)
+    content = bytearray(path.read_bytes())
+    content[16:24] = (50_000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    path.write_bytes(content)
+    for read in (read_image, image_size):
+        with pytest.raises(InputError, match=r"huge\.png: is too large .* cut it into tiles"):
+            read(path)

@@ -35,7 +35,7 @@ def random_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def bilinear(image: NDArray[np.uint8], y: float, x: float, outside: float | None) -> NDArray[np.float64]:
+def bilinear(image: NDArray[np.uint8], y: float, x: float, outside: Any) -> NDArray[np.float64]:
     """Returns the value at (y, x), pixel centres at whole coordinates; `outside` None repeats the edge."""
 
     def pixel(row: int, column: int) -> NDArray[np.float64]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.tasks.detection.coco import GroundTruth, ImageRecord, category_ids, evaluate
+from edgeq.tasks.detection.categories import category_ids
+from edgeq.tasks.detection.coco import GroundTruth, ImageRecord, evaluate
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.records import DetectionPredictions
 from edgeq.tasks.prediction_records import pack_predictions

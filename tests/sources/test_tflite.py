@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import InputError, ModelError
+from edgeq.exporting.tflite.graph import read_graph, unpack
+from edgeq.exporting.tflite.quantize import cast_to_float16
 from edgeq.sources.model import ModelRequest, OpenedModel, open_model
 from edgeq.sources.tflite import convert, open_tflite
+from edgeq.verbs.export import export_model
 from tests import tflite_nets
 from tests.exporting import nets
 from tests.small import SIZE, small_centernet
@@ -120,6 +124,44 @@ def test_every_tensor_of_a_foreign_file_has_a_name_of_its_own(tmp_path: Path, sh
     content = (shared_data / "weights" / "mlperftiny_resnet8_cifar10_float.tflite").read_bytes()
     names = [tensor.name for tensor in open_tflite(given(tmp_path, content)).graph.tensors]
     assert len(names) == len(set(names)) and all(names)
+
+
+def test_weights_that_are_computed_are_constants(tmp_path: Path) -> None:
+    halves = cast_to_float16(tflite_nets.centernet().content, "net")
+    assert any(operator.kind == "DEQUANTIZE" for operator in read_graph(halves, "net").operators)
+    model = open_tflite(given(tmp_path, halves))
+    assert not any(operator.kind == "DEQUANTIZE" for operator in model.graph.operators)
+    x = model.input.encode(nets.normal(1, 1, 3, *SIZE))
+    for got, want in zip(tflite_nets.run(model.content, x), tflite_nets.run(halves, x), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_chains_of_constants_are_computed_and_what_is_an_output_is_left(tmp_path: Path) -> None:
+    """`x * transpose(a + b)` and `a + a`, both outputs: the factor becomes a constant, the second sum stays."""
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    content = tflite_nets.by_hand(
+        {"x": (1, 2, 2, 3), "a": nets.normal(2, 1, 2, 2, 3), "b": nets.normal(3, 1, 2, 2, 3), "s": (1, 2, 2, 3),
+         "order": np.array([0, 2, 1, 3], np.int32), "t": (1, 2, 2, 3), "y": (1, 2, 2, 3), "c": (1, 2, 2, 3)},
+        [("ADD", "a b", "s"), ("TRANSPOSE", "s order", "t"), ("MUL", "x t", "y"), ("ADD", "a a", "c")],
+        ["x"],
+        ["y", "c"],
+        schema,
+    )  # fmt: skip
+    model = open_tflite(given(tmp_path, content))
+    assert [operator.kind for operator in model.graph.operators] == ["MUL", "ADD"]
+    x = nets.normal(1, 1, 2, 2, 3)
+    for got, want in zip(tflite_nets.run(model.content, x), tflite_nets.run(content, x), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_a_file_with_operators_in_the_field_of_old_schemas_is_quantized(tmp_path: Path, drawn) -> None:
+    old = unpack(tflite_nets.centernet().content, "net")
+    for code in old.operatorCodes:
+        code.deprecatedBuiltinCode, code.builtinCode = code.builtinCode, 0
+    content = bytes(pytest.importorskip("ai_edge_litert.tools.flatbuffer_utils").convert_object_to_bytearray(old))
+    source = CalibrationSource(drawn.annotations, drawn.folder, num=4)
+    result = export_model(given(tmp_path, content), "arm", ["int8"], tmp_path / "out", calibration=source)
+    assert result.files[0].artifact.quantization["int8_nodes"] > 5
 
 
 @pytest.mark.parametrize(

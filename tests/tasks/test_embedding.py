@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import edgeq.tasks.embedding
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Postprocessing
-from edgeq.tasks.embedding import RECALL_AT, EmbeddingScores, decode, load_searched_images, score
+from edgeq.tasks.embedding import RECALL_AT, EmbeddingScores, decode, score
+from edgeq.tasks.searched_images import load_searched_images
 from tests.tasks.test_classification import touch
 
 POST = Postprocessing("embedding")

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeq.exporting.graphs.graph import constant, weight_of
 from edgeq.exporting.graphs.moves import moved_from, moved_inputs, moves_values
+from edgeq.exporting.graphs.written_norm import written_norm
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -83,6 +84,8 @@ class Magnitudes:
         return self._of_all(math.prod, node.inputs)
 
     def _quotient(self, node: ir.Node) -> float | None:
+        if (norm := written_norm(node)) is not None and (count := reduced_count(norm.variance)) is not None:
+            return math.sqrt(count)  # no square is above their sum
         divisor = constant(node.inputs[1])
         least = 0.0 if divisor is None else float(np.abs(divisor).min(initial=math.inf))
         return self._of_all(lambda known: known[0] / least, node.inputs[:1]) if least > 0 else None
@@ -115,6 +118,19 @@ def normalized_count(node: ir.Node) -> int | None:
     lengths = [] if value is None or value.shape is None else list(value.shape)[axis:]
     fixed = [length for length in lengths if isinstance(length, int)]
     return math.prod(fixed) if fixed and len(fixed) == len(lengths) else None
+
+
+def reduced_count(node: ir.Node) -> int | None:
+    """Returns how many values each result of a Reduce node is made of; `None` where a length is not fixed."""
+    value = node.inputs[0]
+    if value is None or value.shape is None:
+        return None
+    axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if axes is None and "axes" in node.attributes:
+        axes = np.array(node.attributes["axes"].as_ints())
+    lengths = list(value.shape) if axes is None else [value.shape[axis] for axis in axes]
+    fixed = [length for length in lengths if isinstance(length, int)]
+    return math.prod(fixed) if len(fixed) == len(lengths) else None
 
 
 _RULES: dict[str, Callable[[Magnitudes, ir.Node], float | None]] = {

@@ -20,6 +20,7 @@ from edgeq.exporting.graphs.onnx_file import (
     without_data,
     write_large,
 )
+from edgeq.exporting.graphs.subgraphs import forget_removed_readers
 from edgeq.exporting.graphs.weights import to_skeleton
 from edgeq.files import atomic_path
 
@@ -151,7 +152,10 @@ def drop_unused(model: ir.Model) -> None:
     """Removes nodes and initializers that nothing reads, in place."""
     import onnx_ir.passes.common as passes
 
-    passes.RemoveUnusedNodesPass()(model)
+    remove = passes.RemoveUnusedNodesPass()
+    forget_removed_readers(model)
+    while remove(model).modified and forget_removed_readers(model):
+        pass  # what the subgraphs of a removed node alone have read is unused too
 
 
 _INVENTED = "unk__"

@@ -41,6 +41,23 @@ def captures(node: ir.Node, graph: ir.Graph) -> list[Capture]:
     ]
 
 
+def forget_removed_readers(model: ir.Model) -> bool:
+    """Lets tensors forget what read them inside nodes that are gone, in place; returns whether there was any.
+
+    Who removes an If detaches it from its own inputs alone: what its branches captured would still count as read there.
+    """
+    live = {id(node) for node in model.graph.all_nodes()}
+    removed = [
+        use
+        for value in (*model.graph.inputs, *(output for node in model.graph.all_nodes() for output in node.outputs))
+        for use in value.uses()
+        if id(use.node) not in live
+    ]
+    for node, position in removed:
+        node.replace_input_with(position, None)
+    return bool(removed)
+
+
 def has_subgraphs(node: ir.Node) -> bool:
     """Returns whether a node holds a graph, which may read any value of the graphs around it."""
     return next(_bodies(node), None) is not None

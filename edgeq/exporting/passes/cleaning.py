@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgeq.exporting.graphs.graph import fold_constants, infer_shapes
+from edgeq.exporting.graphs.graph import drop_unused, fold_constants, infer_shapes
 from edgeq.exporting.passes.bypass import bypass_identities
 from edgeq.exporting.passes.report import RewriteReport
 
@@ -36,8 +36,8 @@ def clean(model: ir.Model) -> RewriteReport:
     fold_constants(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     bypass_identities(model)
+    drop_unused(model)
     ir.passes.Sequential(
-        passes.RemoveUnusedNodesPass(),
         passes.RemoveUnusedOpsetsPass(),
         passes.ClearMetadataAndDocStringPass(),
         passes.TopologicalSortPass(),

@@ -35,6 +35,7 @@ from edgeq.exporting.passes.linear_form import normalize_linear
 from edgeq.exporting.passes.masks import limit_masks
 from edgeq.exporting.passes.opset import lower_opset, raise_opset
 from edgeq.exporting.passes.packed_projection import split_projections
+from edgeq.exporting.passes.pool_windows import settle_pool_windows
 from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.passes.shape_arithmetic import fold_shape_arithmetic
@@ -104,6 +105,8 @@ def reading(
     """
     inputs = [GraphPass(open_dimensions), *_declared(declared or DeclaredInputs(), size)]
     static = [] if dynamic_batch else [GraphPass(make_static, leaves=frozenset({"static"}))]
+    # Before shapes are asked for: what inference counts wrong would be folded.
+    windows = GraphPass(settle_pool_windows)
     # Rules for old operators come first: `clean` computes constants by the newest definitions.
     old = GraphPass(functools.partial(raise_opset, opset=opset))
     tidy = GraphPass(clean, leaves=frozenset({"clean", "shapes"}))
@@ -118,8 +121,7 @@ def reading(
     real = [] if taken is None else [GraphPass(functools.partial(dequantize, taken=taken), needs=_TIDY)]
     # Before operators are lowered: older ones take fewer types.
     single = GraphPass(compute_in_float32, _TIDY, frozenset({"float32"}))
-    apart = GraphPass(isolate_captures, needs=_TIDY)
-    return (GraphPass(drop_constant_inputs), *inputs, *static, old, tidy, *real, folded, single, new, tidy, apart)
+    return (GraphPass(drop_constant_inputs), *inputs, *static, windows, old, tidy, *real, folded, single, new, tidy)
 
 
 def _declared(declared: DeclaredInputs, size: tuple[int, int] | None) -> list[GraphPass]:
@@ -144,6 +146,8 @@ def _declared(declared: DeclaredInputs, size: tuple[int, int] | None) -> list[Gr
 SIMPLIFYING = (
     GraphPass(fold_computed_constants, needs=_TIDY, leaves=frozenset({"folded"})),
     GraphPass(fold_shape_arithmetic, needs=_TIDY | {"folded"}),
+    # Before all that looks at the readers of a tensor, and behind what takes the branch of an If.
+    GraphPass(isolate_captures, needs=_TIDY),
     GraphPass(normalize_linear, needs=_TIDY | {"folded"}),
     GraphPass(limit_masks, needs=_TIDY | {"folded"}),
     GraphPass(fold_batchnorm, needs=_TIDY | {"folded"}, leaves=frozenset({"batchnorm"})),

@@ -16,22 +16,26 @@ Rules, by number:
 5. A tensor of which nothing is known, beside a node of rules 1, 2 or 4, is taken to be as large: an island reaches up
    to tensors that were seen to fit, or whose bound does.
 
+6. A normalisation written as nodes, whose squares are FP32, takes the difference from the mean in FP32 too: it would
+   lose digits. What scales and shifts it is of the type that its source has: ONNX Runtime fuses all of it to one
+   LayerNormalization, which fails on two types (seen in 1.32).
+
 References: IEEE 754-2019, binary16; T. Popoviciu, Mathematica (Cluj) 9, 1935, on the roots of real equations.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.exporting.graphs.bounds import Magnitudes, normalized_count
+from edgeq.exporting.graphs.bounds import Magnitudes, normalized_count, reduced_count
 from edgeq.exporting.graphs.graph import constant, data_inputs, walk
 from edgeq.exporting.graphs.masks import masks_before
 from edgeq.exporting.graphs.moves import moved_from
+from edgeq.exporting.graphs.written_norm import WrittenNorm, written_norm
 from edgeq.exporting.passes.masks import LEAST
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX
 
@@ -133,6 +137,9 @@ class _Audit:
         for node in walk(self._model):
             if (reason := self._sum_overflow(node)) is not None:
                 self._islands.setdefault(str(node.name), reason)
+        for node in walk(self._model):
+            if (norm := written_norm(node)) is not None:
+                self._complete(norm)
         names = [str(node.name) for node in self._model.graph]
         return {name: self._islands[name] for name in names if name in self._islands}
 
@@ -193,9 +200,9 @@ class _Audit:
                 f"squares of up to {half:.3g}", normalized_count(node) or 1, half * half
             ) or _lost_digits("its variance", _mean(histogram, 2))
         if node.op_type in _SUMS:
-            return _sum_beyond(f"values of up to {histogram.amax:.3g}", _summed(node), histogram.amax)
+            return _sum_beyond(f"values of up to {histogram.amax:.3g}", reduced_count(node) or 1, histogram.amax)
         if node.op_type in _SUMS_OF_SQUARES:
-            return _sum_beyond(f"squares of up to {histogram.amax:.3g}", _summed(node), histogram.amax**2)
+            return _sum_beyond(f"squares of up to {histogram.amax:.3g}", reduced_count(node) or 1, histogram.amax**2)
         return None
 
     def _spread(self) -> None:
@@ -211,6 +218,16 @@ class _Audit:
                     if other not in self._wide and not self._fits(other):
                         self._wide[other] = self._wide[value]
                         waiting.append(other)
+
+    def _complete(self, norm: WrittenNorm) -> None:
+        """Rule 6."""
+        reason = self._islands.get(str(norm.square.name))
+        if reason is None:
+            return
+        producer = norm.source.producer()
+        is_wide = producer is None or producer.name in self._islands
+        for node in (norm.mean, norm.difference, *(norm.affine if is_wide else ())):
+            self._islands.setdefault(str(node.name), reason)
 
     def _fits(self, value: ir.Value) -> bool:
         """Returns whether a tensor was seen to fit, or its bound does; nothing is known of many beside an island."""
@@ -239,18 +256,6 @@ def _deviation(variance: ir.Value) -> Iterator[ir.Value]:
         value = waiting.pop()
         yield value
         waiting += [use.node.outputs[0] for use in value.uses() if use.node.op_type in _TO_DEVIATION]
-
-
-def _summed(node: ir.Node) -> int:
-    """Returns how many values each sum of a Reduce node adds up; 1 where a length is not fixed."""
-    value = node.inputs[0]
-    if value is None or value.shape is None:
-        return 1
-    lengths = [length if isinstance(length, int) else 1 for length in value.shape]
-    axes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if axes is None and "axes" in node.attributes:
-        axes = np.array(node.attributes["axes"].as_ints())
-    return math.prod(lengths if axes is None else [lengths[axis] for axis in axes])
 
 
 def _sum_beyond(what: str, count: int, largest: float) -> str | None:

@@ -178,6 +178,9 @@ def unpack(content: bytes, name: str) -> Any:
         raise InputError(f"{name}: is not a TFLite file; wanted one that begins with its mark {_IDENTIFIER.decode()}")
     try:
         model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+        for code in model.operatorCodes or ():
+            # Files of before 2020 have it in the old field alone, where other tools do not look.
+            code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
         _check_numbers(model)
         complete = _is_complete(model)
     # A flatbuffer is offsets into itself: reading a damaged one trips over anything.
@@ -232,7 +235,7 @@ def _kind(code: Any) -> tuple[str, bool]:
     """Returns an operator code's name, and whether it is a custom one."""
     from ai_edge_litert import schema_py_generated as schema
 
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
+    number = code.builtinCode
     if number == schema.BuiltinOperator.CUSTOM:
         return (code.customCode or b"CUSTOM").decode(errors="replace"), True
     names = {value: key for key, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}

@@ -25,6 +25,9 @@ from edgeq.targets.tflite import INT8
 
 _FLOAT32_EPSILON = 1e-6
 
+_LEAST_WIDTH = 1e-9
+"""ai-edge-quantizer gives a narrower range the step of this one."""
+
 
 def quantize(
     content: bytes,
@@ -135,6 +138,31 @@ def intervals(
         ]  # fmt: skip
         interval = min(low for low, _ in parts), max(high for _, high in parts)
         found.update({graph.tensors[index].name: interval for index in joined})
+    return found
+
+
+def narrow_operators(
+    graph: Graph, decisions: Mapping[int, LayerDecision], ranges: Mapping[str, tuple[float, float]]
+) -> dict[str, str]:
+    """Returns the name of a static operator -> why it has to stay in float: a range so narrow that it has no step.
+
+    Args:
+        graph: The float graph.
+        decisions: The plan.
+        ranges: What `intervals` returned for it.
+    """
+    found = {}
+    for index, decision in decisions.items():
+        operator = graph.operators[index]
+        ends = (graph.tensors[each].name for each in (*graph.activations(operator), *operator.outputs))
+        for name in ends if decision.scheme.is_static else ():
+            low, high = ranges[name]
+            width = max(high, -low) if decision.scheme.activation.symmetric else high - low
+            if width < _LEAST_WIDTH:
+                found[decision.name] = (
+                    f"the values of {name} have a range of {width:.1e}, and the quantizer's steps end at a range of "
+                    f"{_LEAST_WIDTH:.0e}"
+                )
     return found
 
 

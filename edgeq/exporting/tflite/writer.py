@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,7 @@ from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.tflite.graph import Graph, Tensor, read_graph
+from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.layers import quantized_layers
 from edgeq.exporting.tflite.plan import (
     LAYERS,
@@ -27,7 +29,7 @@ from edgeq.exporting.tflite.plan import (
     select_everywhere,
     select_operators,
 )
-from edgeq.exporting.tflite.quantize import activation_grids, cast_to_float16, intervals, quantize
+from edgeq.exporting.tflite.quantize import activation_grids, cast_to_float16, intervals, narrow_operators, quantize
 from edgeq.files import sha256_bytes, write_bytes
 from edgeq.schemes import DYNAMIC_INT8, LayerScheme
 from edgeq.targets.tflite import INT16X8, LITERT
@@ -131,11 +133,24 @@ class TfliteOptions:
         return {**self.target_schemes, "TRANSPOSE_CONV": static}
 
 
-def plan(model: TfliteModel, precision: str, options: TfliteOptions) -> dict[int, LayerDecision]:
-    """Returns operator number -> decision for `int8`, `int16x8` or `dynamic`, before any range is known."""
+def plan(
+    model: TfliteModel, precision: str, options: TfliteOptions, apart: Collection[int] = ()
+) -> dict[int, LayerDecision]:
+    """Returns operator number -> decision for `int8`, `int16x8` or `dynamic`.
+
+    Args:
+        model: The float model.
+        precision: The file's.
+        options: How it is written.
+        apart: CONCATENATIONs whose inputs keep grids of their own, as soon as ranges are known.
+    """
     if precision == "int8":
         return select_operators(
-            model.graph, options.kept, integer_heads=options.integer_io, schemes=options.target_schemes
+            model.graph,
+            options.kept,
+            integer_heads=options.integer_io,
+            apart=apart,
+            schemes=options.target_schemes,
         )
     scheme = INT16X8 if precision == "int16x8" else DYNAMIC_INT8
     return select_everywhere(model.graph, scheme, options.kept, options.schemes)
@@ -224,21 +239,7 @@ def _quantized(
     facts: dict[str, Any] = {}
     ranges = None
     if known is not None and any(decision.scheme.is_static for decision in decisions.values()):
-        # Steps of 16 bits are fine enough for what goes together in no 8.
-        apart = _apart(model, decisions, known) if precision == "int8" else frozenset()
-        if apart:
-            names = ", ".join(decisions[index].name for index in sorted(apart))
-            _log.warning(
-                "mixed ranges: the inputs of %s are too different for one scale, it is computed in float", names
-            )
-            decisions = select_operators(
-                model.graph,
-                options.kept,
-                integer_heads=options.integer_io,
-                apart=apart,
-                schemes=options.target_schemes,
-            )
-        ranges = intervals(model.graph, known.tensors, decisions, options.integer_io)
+        options, decisions, ranges = _fitting(model, precision, options, known)
         sources = {id(used): used for used, _ in known.tensors.values()}.values()
         facts = {
             "method": ", ".join(sorted({used.method for used in sources})) if precision == "int8" else "minmax",
@@ -255,6 +256,35 @@ def _quantized(
         model.content, quantized, model.name, ranges=ranges, integer_io=options.integer_io, per_tensor=per_tensor
     )
     return content, facts | _summary(model.graph, decisions, options)
+
+
+def _fitting(
+    model: TfliteModel, precision: str, options: TfliteOptions, known: RangeSources
+) -> tuple[TfliteOptions, dict[int, LayerDecision], dict[str, tuple[float, float]]]:
+    """Returns decisions that the ranges have grids for, after the options with what stays in float for it; the ranges.
+
+    A tensor without a step, such as one that vanishes below 1e-9, is computed in float.
+    """
+    decisions = plan(model, precision, options)
+    # Steps of 16 bits are fine enough for what goes together in no 8.
+    apart = _apart(model, decisions, known) if precision == "int8" else frozenset()
+    if apart:
+        names = ", ".join(decisions[index].name for index in sorted(apart))
+        _log.warning("mixed ranges: the inputs of %s are too different for one scale, it is computed in float", names)
+        decisions = plan(model, precision, options, apart)
+    ranges = intervals(model.graph, known.tensors, decisions, options.integer_io)
+    while narrow := narrow_operators(model.graph, decisions, ranges):
+        _log.warning("narrow ranges: %s computed in float: %s", _are(narrow), next(iter(narrow.values())))
+        options = dataclasses.replace(options, kept={**narrow, **options.kept})
+        decisions = plan(model, precision, options, apart)
+        ranges = intervals(model.graph, known.tensors, decisions, options.integer_io)
+    return options, decisions, ranges
+
+
+def _are(names: Collection[str]) -> str:
+    """Returns who is meant, and the verb: `conv is`, or `conv and 3 others are`."""
+    first, *others = names
+    return f"{first} and {len(others)} other{'s' * (len(others) > 1)} are" if others else f"{first} is"
 
 
 def _warn(name: str, precision: str, found: Set[LayerScheme]) -> None:
@@ -281,7 +311,7 @@ def _summary(graph: Graph, decisions: Mapping[int, LayerDecision], options: Tfli
     counts = Counter(decision.scheme.name for decision in layers)
     floats = {decision.name: decision.reason for decision in layers if decision.is_float}
     floats |= {
-        graph.tensors[operator.outputs[0]].name: "has no such form"
+        (name := operator_name(graph, operator)): options.kept.get(name, "has no such form")
         for operator in graph.operators
         if operator.kind in LAYERS and operator.index not in decisions
     }

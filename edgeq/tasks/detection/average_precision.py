@@ -81,14 +81,6 @@ def class_ap(matches: ClassMatches, weights: NDArray[np.signedinteger[Any]]) -> 
     return np.concatenate([_class_ap(matches, part) for part in parts], axis=1)
 
 
-def mean_ap(per_class: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the mean over the classes `(C, ...)` that have boxes; NaN where none has."""
-    present = ~np.isnan(per_class)
-    with np.errstate(invalid="ignore"):
-        mean: NDArray[np.float64] = np.where(present, per_class, 0).sum(axis=0) / present.sum(axis=0)
-    return mean
-
-
 def _class_ap(matches: ClassMatches, weights: NDArray[np.signedinteger[Any]]) -> NDArray[np.float64]:
     boxes = matches.boxes @ weights
     return np.stack([_interpolated(matches, threshold, weights, boxes) for threshold in range(len(matches.hits))])

@@ -7,14 +7,10 @@ detections of an image and class.
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
 import math
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -23,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.boundary import Integer, read_json
-from edgeq.errors import InputError, MissingDependencyError
+from edgeq.errors import InputError
+from edgeq.tasks.detection.categories import category_ids, counted_detections
+from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem
 from edgeq.tasks.detection.detections import Detections
-
-ENGINES = ("pycocotools", "faster")
 
 SCORE_NAMES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
@@ -40,8 +36,6 @@ _KIND = "a COCO annotation file with boxes"
 _IOU50, _IOU75 = 0, 5
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)
 _MAX_1, _MAX_10, _MAX_100 = range(3)
-
-_SILENCING = threading.Lock()
 
 
 class ImageRecord(NamedTuple):
@@ -64,12 +58,20 @@ class GroundTruth:
         annotations: Boxes as pycocotools takes them: `id`, `image_id`, `category_id`, `bbox` (x, y, width, height),
             `area`, `iscrowd`. The ids are new, 1 to N: pycocotools counts a match with id 0 as none, and mixes up
             annotations that share an id.
+        class_map: Class name of a model -> name of a category, as the user says.
+        verified: Image id -> the categories that were looked for in it; in an image without an entry, all.
     """
 
     source: Path
     images: tuple[ImageRecord, ...]
     categories: Mapping[int, str]
     annotations: tuple[Mapping[str, Any], ...]
+    class_map: Mapping[str, str] = field(default_factory=dict)
+    verified: Mapping[int, frozenset[int]] = field(default_factory=dict)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Returns the images as pycocotools takes them."""
+        return [{"id": each.id, "width": each.width_px, "height": each.height_px} for each in self.images]
 
 
 @dataclass(frozen=True)
@@ -163,30 +165,6 @@ class _File(msgspec.Struct):
     categories: list[_Category]
 
 
-def category_ids(ground_truth: GroundTruth, labels: Sequence[str]) -> NDArray[np.int64]:
-    """Returns the category id of every class index `(classes,)`.
-
-    Args:
-        ground_truth: The annotations.
-        labels: The model's class names; without any, its classes are taken for the categories by ascending id.
-
-    Raises:
-        InputError: the annotations lack a category of that name, or have it twice.
-    """
-    if not labels:
-        return np.array(list(ground_truth.categories), np.int64)
-    names = list(ground_truth.categories.values())
-    for label in labels:
-        if names.count(label) != 1:
-            found = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            raise InputError(
-                f"{ground_truth.source}: has {names.count(label) or 'no'} categories named {label!r}, which the model "
-                f"detects; found {found}. Score on annotations of the model's classes, or export it with their `labels`"
-            )
-    ids = {name: category for category, name in ground_truth.categories.items()}
-    return np.array([ids[label] for label in labels], np.int64)
-
-
 def evaluate(
     ground_truth: GroundTruth,
     detections: Mapping[int, Detections],
@@ -213,14 +191,19 @@ def evaluate(
     if unknown or not image_ids:
         wrong = f"no image {min(unknown)}" if unknown else "no images to score"
         raise InputError(f"{ground_truth.source}: {wrong}; wanted ids of its {len(ground_truth.images)} images")
-    results = _results(ground_truth, detections, category_ids(ground_truth, labels))
-    precision, recall = _run_engine(engine, ground_truth, results, image_ids)
+    categories = category_ids(ground_truth, labels)
+    results = _results(counted_detections(ground_truth, categories, detections), categories)
+    problem = CocoProblem(
+        "bbox", ground_truth.records(), ground_truth.categories, ground_truth.annotations, results, image_ids
+    )
+    return summarize(ground_truth, image_ids, *evaluate_problem(engine, problem))
+
+
+def summarize(
+    ground_truth: GroundTruth, image_ids: Sequence[int], precision: NDArray[np.float64], recall: NDArray[np.float64]
+) -> DetectionScores:
+    """Returns the twelve numbers, and those of each class, of boxes or masks (see `evaluate_problem`)."""
     return DetectionScores(_numbers(precision, recall), _per_class(ground_truth, image_ids, precision, recall))
-
-
-def check_engine(engine: str) -> None:
-    """Raises what `evaluate` would raise for this engine, before the work of detecting is done."""
-    _import_engine(engine)
 
 
 def _annotation(source: Path, number: int, entry: _Annotation, categories: Mapping[int, str]) -> dict[str, Any]:
@@ -251,18 +234,10 @@ def _require_unique(source: Path, kind: str, ids: list[int]) -> None:
         raise InputError(f"{source}: two of its {kind} have the id {twice}; wanted every id once")
 
 
-def _results(
-    ground_truth: GroundTruth, detections: Mapping[int, Detections], categories: NDArray[np.int64]
-) -> list[dict[str, Any]]:
+def _results(detections: Mapping[int, Detections], categories: NDArray[np.int64]) -> list[dict[str, Any]]:
     """Returns the detections as pycocotools' `loadRes` would make them."""
     results: list[dict[str, Any]] = []
     for image_id, found in detections.items():
-        if len(found) and not 0 <= found.classes.min() <= found.classes.max() < len(categories):
-            raise InputError(
-                f"{ground_truth.source}: has {len(categories)} categories, but the model detected class "
-                f"{found.classes.max()} (counted from 0); score on annotations of the model's classes, or export it "
-                "with their `labels`"
-            )
         boxes = found.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
         rows = zip(boxes.tolist(), found.scores.tolist(), categories[found.classes].tolist(), strict=True)
@@ -279,61 +254,6 @@ def _results(
                 }
             )
     return results
-
-
-def _run_engine(
-    engine: str, ground_truth: GroundTruth, results: list[dict[str, Any]], image_ids: Sequence[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns precision `(10, 101, classes, 4, 3)` and recall `(10, classes, 4, 3)`; -1 where there is no box."""
-    coco_class, evaluator_class = _import_engine(engine)
-    with _silenced():
-        truth, found = (
-            _index(coco_class, ground_truth, annotations)
-            for annotations in ([dict(entry) for entry in ground_truth.annotations], results)
-        )
-        evaluator = evaluator_class(truth, found, "bbox")
-        evaluator.params.imgIds = sorted(image_ids)
-        evaluator.evaluate()
-        evaluator.accumulate()
-    thresholds, levels, *rest = evaluator.eval["counts"]
-    precision, recall = (np.asarray(evaluator.eval[name], np.float64) for name in ("precision", "recall"))
-    return precision.reshape(thresholds, levels, *rest), recall.reshape(thresholds, *rest)
-
-
-def _import_engine(engine: str) -> tuple[Any, Any]:
-    if engine == "pycocotools":
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        return COCO, COCOeval
-    if engine != "faster":
-        raise InputError(f"unknown COCO evaluator {engine!r}; known: {', '.join(ENGINES)}")
-    if importlib.util.find_spec("faster_coco_eval") is None:
-        raise MissingDependencyError("faster-coco-eval", "faster", "The COCO evaluator `faster`")
-    import faster_coco_eval
-
-    return faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster
-
-
-def _index(coco_class: Any, ground_truth: GroundTruth, annotations: list[dict[str, Any]]) -> Any:
-    # `loadRes` would do for the detections, but not where there are none.
-    coco = coco_class()
-    coco.dataset = {
-        "images": [
-            {"id": image.id, "width": image.width_px, "height": image.height_px} for image in ground_truth.images
-        ],
-        "categories": [{"id": category, "name": name} for category, name in ground_truth.categories.items()],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Keeps pycocotools' prints out of stdout, which belongs to the results; one thread at a time, as stdout is one."""
-    with _SILENCING, contextlib.redirect_stdout(io.StringIO()):
-        yield
 
 
 def _numbers(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float | None]:

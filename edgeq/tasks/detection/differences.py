@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.tasks.evidence import Box, Example
+from edgeq.tasks.evidence import Box, Example, ExampleBox, Mark
 
 if TYPE_CHECKING:
     from edgeq.tasks.detection.records import DetectionPredictions
 
-# Boxes of one class that overlap by this much are the same find, as for AP50.
-_SAME = 0.5
+SAME_IOU = 0.5
+"""Boxes of one class that overlap by this much are the same find, as for AP50."""
 
 
 def most_different(
@@ -30,71 +30,66 @@ def most_different(
         count: Most images.
     """
     finds = list(zip(_by_image(reference, threshold), _by_image(other, threshold), strict=True))
-    found = []
-    for number, (first, second) in enumerate(finds):
-        pairs = _same_finds(first, second)
-        shared = sum(abs(float(first.scores[i]) - float(second.scores[j])) for i, j in pairs)
-        alone = [set(range(len(each))) - {pair[side] for pair in pairs} for side, each in enumerate((first, second))]
-        lonely = [float(each.scores[list(rest)].sum()) for each, rest in zip((first, second), alone, strict=True)]
-        found.append((shared + sum(lonely), number, alone))
-    found.sort(key=lambda entry: (-entry[0], entry[1]))
-    starts = np.concatenate([[0], np.cumsum(reference.truth_counts)])
+    differences = [difference(first, second) for first, second in finds]
+    worst = sorted(range(len(finds)), key=lambda number: (-differences[number], number))[:count]
+    truth = list(_truth_by_image(reference))
     examples = []
-    for difference, number, (first_alone, second_alone) in found[:count]:
-        if difference <= 0:
-            break
-        truth = slice(starts[number], starts[number + 1])
-        width, height = _size(reference, number)
-        examples.append(
-            Example(
-                reference.images[number], width, height, difference,
-                _boxes(finds[number][0], first_alone, reference.classes),
-                _boxes(finds[number][1], second_alone, other.classes),
-                tuple(
-                    Box(left, top, width_box, height_box, reference.classes[label])
-                    for (left, top, width_box, height_box), label in zip(
-                        reference.truth_boxes[truth].tolist(), reference.truth_labels[truth].tolist(), strict=True
-                    )
-                ),
-            )
-        )  # fmt: skip
+    for number in worst:
+        if differences[number] > 0:
+            first, second = compare_boxes(*finds[number], truth[number])
+            sides = (tuple(_shown(box) for box in boxes) for boxes in (first, second, truth[number]))
+            examples.append(Example(reference.images[number], *_size(reference, number), differences[number], *sides))
     return examples
 
 
-@dataclass(frozen=True)
-class _Finds:
-    """Detections of one image, best first."""
+def difference(first: Sequence[Box], second: Sequence[Box]) -> float:
+    """Returns how far two files differ on an image, from 0.
 
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-
-def _by_image(predictions: DetectionPredictions, threshold: float) -> list[_Finds]:
-    ends = np.cumsum(predictions.counts)
-    found = []
-    for end, count in zip(ends.tolist(), predictions.counts.tolist(), strict=True):
-        part = slice(end - count, end)
-        scores = predictions.scores[part]
-        order = np.argsort(-scores, kind="stable")
-        order = order[scores[order] >= threshold]
-        found.append(_Finds(predictions.boxes[part][order], scores[order], predictions.labels[part][order]))
-    return found
+    It is the sum of the scores of boxes that only one file sees, and of how far the scores of those that both see
+    differ.
+    """
+    pairs = same_finds(first, second)
+    shared = sum(abs((first[i].score or 0.0) - (second[j].score or 0.0)) for i, j in pairs)
+    seen = {i for i, _ in pairs}, {j for _, j in pairs}
+    alone = (
+        box.score or 0.0
+        for boxes, both in zip((first, second), seen, strict=True)
+        for number, box in enumerate(boxes)
+        if number not in both
+    )
+    return shared + sum(alone)
 
 
-def _same_finds(first: _Finds, second: _Finds) -> list[tuple[int, int]]:
-    """Returns pairs of detections of one class that overlap, the largest overlaps first, each used once."""
-    if not len(first) or not len(second):
+def compare_boxes(
+    reference: Sequence[Box], other: Sequence[Box], truth: Sequence[Box] | None
+) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
+    """Returns the boxes of two files on one image, marked by what became of them.
+
+    Boxes of one class with an IoU of at least .5 are one find of both. Of the others, those that find an annotated box
+    are `lost` (only the reference sees it) or `won` (only the other file does); the rest are false alarms.
+
+    Args:
+        reference: Boxes of the reference.
+        other: Boxes of the other file.
+        truth: Annotated boxes; `None` if they are not known, and nothing is marked.
+    """
+    pairs = same_finds(reference, other)
+    return (
+        _marked(reference, {i for i, _ in pairs}, truth, "lost"),
+        _marked(other, {j for _, j in pairs}, truth, "won"),
+    )
+
+
+def same_finds(first: Sequence[Box], second: Sequence[Box]) -> list[tuple[int, int]]:
+    """Returns pairs of positions of boxes of one class that overlap, the largest overlaps first, each used once."""
+    if not first or not second:
         return []
-    overlap = _overlaps(first.boxes.astype(np.float64), second.boxes.astype(np.float64))
-    overlap[first.labels[:, None] != second.labels] = 0
+    overlap = overlaps(_corners(first), _corners(second))
+    alike = np.array([box.label for box in first])[:, None] == np.array([box.label for box in second])
     pairs, used = [], (set[int](), set[int]())
-    for flat in np.argsort(-overlap, axis=None, kind="stable"):
+    for flat in np.argsort(-np.where(alike, overlap, 0), axis=None, kind="stable"):
         i, j = (int(index) for index in np.unravel_index(flat, overlap.shape))
-        if overlap[i, j] < _SAME:
+        if not alike[i, j] or overlap[i, j] < SAME_IOU:
             break
         if i not in used[0] and j not in used[1]:
             pairs.append((i, j))
@@ -103,8 +98,8 @@ def _same_finds(first: _Finds, second: _Finds) -> list[tuple[int, int]]:
     return pairs
 
 
-def _overlaps(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns intersection over union `(len(first), len(second))`."""
+def overlaps(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns intersection over union `(len(first), len(second))` of boxes `(N, 4)`: left, top, right, bottom."""
     corners = np.maximum(first[:, None, :2], second[:, :2]), np.minimum(first[:, None, 2:], second[:, 2:])
     both = np.clip(corners[1] - corners[0], 0, None).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (first, second)]
@@ -113,12 +108,61 @@ def _overlaps(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArra
     return overlap
 
 
-def _boxes(finds: _Finds, alone: set[int], classes: Sequence[str]) -> tuple[Box, ...]:
-    rows = zip(finds.boxes.tolist(), finds.labels.tolist(), finds.scores.tolist(), strict=True)
-    return tuple(
-        Box(left, top, right - left, bottom - top, classes[label], score, number not in alone)
-        for number, ((left, top, right, bottom), label, score) in enumerate(rows)
-    )
+def _marked(
+    boxes: Sequence[Box], shared: set[int], truth: Sequence[Box] | None, found: Mark
+) -> tuple[Box, ...]:  # fmt: skip
+    right = {number for number, _ in same_finds(boxes, truth or ())}
+    marked = []
+    for number, box in enumerate(boxes):
+        alone: Mark = "alone" if truth is None else found if number in right else "false alarm"
+        marked.append(dataclasses.replace(box, mark="both" if number in shared else alone))
+    return tuple(marked)
+
+
+def _corners(boxes: Sequence[Box]) -> NDArray[np.float64]:
+    corners = [(box.left, box.top, box.left + box.width, box.top + box.height) for box in boxes]
+    return np.array(corners, np.float64)
+
+
+def _by_image(predictions: DetectionPredictions, threshold: float) -> Iterator[list[Box]]:
+    """Yields the detections of each image from a score on, best first."""
+    for part in _parts(predictions.counts):
+        scores = predictions.scores[part]
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] >= threshold]
+        rows = zip(
+            predictions.boxes[part][order].tolist(),
+            predictions.labels[part][order].tolist(),
+            scores[order].tolist(),
+            strict=True,
+        )
+        yield [
+            Box(
+                predictions.classes[label], label, score,
+                left=left, top=top, width=right - left, height=bottom - top,
+            )
+            for (left, top, right, bottom), label, score in rows
+        ]  # fmt: skip
+
+
+def _truth_by_image(predictions: DetectionPredictions) -> Iterator[list[Box]]:
+    """Yields the annotated boxes of each image."""
+    for part in _parts(predictions.truth_counts):
+        rows = zip(predictions.truth_boxes[part].tolist(), predictions.truth_labels[part].tolist(), strict=True)
+        yield [
+            Box(predictions.classes[label], label, left=left, top=top, width=width, height=height)
+            for (left, top, width, height), label in rows
+        ]
+
+
+def _shown(box: Box) -> ExampleBox:
+    return ExampleBox(**vars(box), shared=box.mark in (None, "both"))
+
+
+def _parts(counts: NDArray[np.int32]) -> Iterator[slice]:
+    """Yields where the entries of each image lie."""
+    for end, count in zip(np.cumsum(counts).tolist(), counts.tolist(), strict=True):
+        yield slice(end - count, end)
 
 
 def _size(predictions: DetectionPredictions, number: int) -> tuple[int, int]:

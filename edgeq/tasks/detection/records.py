@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.tasks.detection.average_precision import Matches, class_ap, match, mean_ap
+from edgeq.tasks.detection.average_precision import Matches, class_ap, match
 from edgeq.tasks.detection.coco import GroundTruth
 from edgeq.tasks.detection.detections import Detections
+from edgeq.tasks.detection.diagnosis import diagnose
 from edgeq.tasks.detection.differences import most_different
 from edgeq.tasks.detection.threshold import score_curve
-from edgeq.tasks.evidence import Example, ScoreCurve
+from edgeq.tasks.evidence import Diagnosis, Example, ScoreCurve
 from edgeq.tasks.prediction_records import PredictionRecords, require
-from edgeq.tasks.resampling import draws
+from edgeq.tasks.resampling import draws, mean_present
 
 # Names of numbers -> area of the boxes that they are over.
 _AREAS = {"AP": "all", "AP_small": "small", "AP_medium": "medium", "AP_large": "large"}
@@ -77,11 +78,13 @@ class DetectionPredictions(PredictionRecords):
 
         Args:
             ground_truth: The annotations.
-            categories: Category id of every class index, see `edgeq.tasks.detection.coco.category_ids`.
-            detections: Image id -> detections; the images without an entry were not scored.
+            categories: Category id of every class index, see `edgeq.tasks.detection.categories.category_ids`.
+            detections: Image id -> detections that count (`edgeq.tasks.detection.categories.counted_detections`); the
+                images without an entry were not scored.
         """
         order = list(ground_truth.categories)
-        position = np.array([order.index(category) for category in categories.tolist()], np.int32)
+        places = {category: number for number, category in enumerate(order)}
+        position = np.array([places.get(category, -1) for category in categories.tolist()], np.int32)
         ids = sorted(detections)
         records = {record.id: record for record in ground_truth.images}
         truth: dict[int, list[Mapping[str, Any]]] = {image: [] for image in ids}
@@ -117,7 +120,7 @@ class DetectionPredictions(PredictionRecords):
 
     def resampled(self, name: str) -> NDArray[np.float64]:
         """Returns AP, over the boxes of one area if `name` is `AP_small`, `AP_medium` or `AP_large`."""
-        return mean_ap(self._class_ap(_AREAS[name]))
+        return mean_present(self._class_ap(_AREAS[name]))
 
     def resampled_classes(self) -> NDArray[np.float64]:
         """Returns the AP of each class."""
@@ -139,6 +142,10 @@ class DetectionPredictions(PredictionRecords):
     def most_different(self, other: DetectionPredictions, threshold: float, count: int) -> Sequence[Example]:
         """Returns the images whose detections differ most."""
         return most_different(self, other, threshold, count)
+
+    def diagnosis(self, threshold: float) -> Diagnosis | None:
+        """Returns kinds of error, confused classes, precision by recall and reliability; `None` without a box."""
+        return diagnose(self, threshold) if len(self.truth_boxes) else None
 
     @functools.cached_property
     def _matches(self) -> Matches:

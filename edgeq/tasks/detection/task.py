@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeq.boundary import Count, Integer
-from edgeq.errors import InputError, ModelError
+from edgeq.datasets.split import Split
+from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
-from edgeq.inputs.images import existing_images
+from edgeq.inputs.items import path_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import registered
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn, Suspicion
-from edgeq.tasks.base import Decode, Task
-from edgeq.tasks.detection.coco import category_ids, check_engine, evaluate, load_ground_truth
+from edgeq.tasks.base import Decode
+from edgeq.tasks.detection.categories import category_ids, counted_detections
+from edgeq.tasks.detection.coco import evaluate
+from edgeq.tasks.detection.coco_engine import check_engine
+from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.decoders import DECODERS, Decoder, get_decoder
 from edgeq.tasks.detection.detections import Detections
+from edgeq.tasks.detection.differences import compare_boxes
+from edgeq.tasks.detection.drawing import draw_boxes
+from edgeq.tasks.detection.ground_truth import ground_truth_of
 from edgeq.tasks.detection.records import DetectionPredictions
+from edgeq.tasks.detection.result_files import CocoResults, YoloText
 from edgeq.tasks.detection.suspicions import find_suspicions
+from edgeq.tasks.drawing import Canvas
+from edgeq.tasks.evidence import Box, Finding
+from edgeq.tasks.result_files import ResultFile
 
 # Arrays of `Detections`: dtype, and the axes behind the number of detections.
 _FORM: Mapping[str, tuple[str, tuple[int, ...]]] = {
@@ -109,36 +120,29 @@ class DetectionScore(Score):
         return tuple(ClassFigures(each.name, each.boxes, (each.ap, each.ap50, each.ar_100)) for each in self.per_class)
 
 
-class DetectionTask(Task[Detections]):
+class DetectionTask(CocoTask[Detections]):
     """COCO's twelve numbers for detectors."""
 
     name = "detection"
     score_type = DetectionScore
     records_type = DetectionPredictions
+    finding_type = Box
 
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        if annotations is None:
-            raise InputError("detectors are scored on a COCO annotation file; give `annotations`")
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> DetectionTask:
+        """Returns the task on images with boxes.
+
+        Raises:
+            InputError: the data set has no boxes.
+            MissingDependencyError: the evaluator is not installed.
+        """
         check_engine(engine)
-        self._engine = engine
-        self._ground_truth = load_ground_truth(annotations)
-        self.source = annotations
-        names = [record.file_name for record in self._ground_truth.images]
-        self.paths = existing_images(annotations, images_dir, names)
-
-    def check(self, artifact: Artifact) -> None:
-        """Raises where the annotations lack a class of the model."""
-        category_ids(self._ground_truth, artifact.labels)
-
-    def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
-        """Raises `InputError` where an image has another size than the annotations state."""
-        record = self._ground_truth.images[number]
-        found, stated = (image.shape[1], image.shape[0]), (record.width_px, record.height_px)
-        if all(stated) and found != stated:
-            raise InputError(
-                f"{self.paths[number]}: has {found[0]}x{found[1]} pixels, its annotations were made on {stated[0]}x"
-                f"{stated[1]}; wanted the images that the annotations belong to, neither resized nor rotated"
-            )
+        task = cls.__new__(cls)
+        task._engine = engine
+        task._ground_truth = ground_truth_of(split)
+        task.source, task._items = split.source, split.items
+        task.paths = tuple(map(path_of, task._items))
+        return task
 
     @classmethod
     def decoder_names(cls) -> Sequence[str]:
@@ -171,11 +175,68 @@ class DetectionTask(Task[Detections]):
                 raise ValueError(f"{name} {array.dtype} {array.shape}")
         return Detections(**arrays)
 
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: Detections) -> tuple[Box, ...]:
+        """Returns the boxes, the best first."""
+        order = np.argsort(-prediction.scores, kind="stable")
+        rows = zip(
+            prediction.boxes[order].tolist(),
+            prediction.scores[order].tolist(),
+            prediction.classes[order].tolist(),
+            strict=True,
+        )
+        return tuple(
+            Box(_label(artifact, index), index, score, left=left, top=top, width=right - left, height=bottom - top)
+            for (left, top, right, bottom), score, index in rows
+        )
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[Box, ...]:
+        """Returns the annotated boxes of the model's classes."""
+        classes = {category: index for index, category in enumerate(self.categories(artifact))}
+        return tuple(
+            Box(
+                f"{_label(artifact, classes[entry['category_id']])}{' (crowd)' if entry['iscrowd'] else ''}",
+                classes[entry["category_id"]],
+                **dict(zip(("left", "top", "width", "height"), entry["bbox"], strict=True)),
+            )
+            for entry in self._annotations.get(self._ground_truth.images[number].id, ())
+            if entry["category_id"] in classes
+        )
+
+    @classmethod
+    def draw(cls, canvas: Canvas, findings: Sequence[Finding]) -> None:
+        """Draws boxes with their labels and scores."""
+        draw_boxes(canvas, [finding for finding in findings if isinstance(finding, Box)])
+
+    @classmethod
+    def compare(
+        cls, reference: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None
+    ) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
+        """Returns the boxes of both files; those of one class with an IoU of at least .5 are shared."""
+        first, second, true = (
+            [finding for finding in findings if isinstance(finding, Box)]
+            for findings in (reference, other, truth or ())
+        )
+        return compare_boxes(first, second, None if truth is None else true)
+
+    @classmethod
+    def result_files(cls) -> Mapping[str, type[ResultFile]]:
+        """Returns YOLO's text files and COCO's results."""
+        return {"yolo": YoloText, "coco": CocoResults}
+
+    @functools.cached_property
+    def _annotations(self) -> Mapping[int, list[Mapping[str, Any]]]:
+        """Image id -> its annotations."""
+        found: dict[int, list[Mapping[str, Any]]] = {}
+        for entry in self._ground_truth.annotations:
+            found.setdefault(entry["image_id"], []).append(entry)
+        return found
+
     def score(
         self, artifact: Artifact, predictions: Mapping[int, Detections], reference: Mapping[int, Detections]
     ) -> DetectionScore:
         """Returns COCO's twelve numbers, and the scores of each class."""
-        ids = [record.id for record in self._ground_truth.images]
+        ids = self.image_ids
         detections = {ids[number]: found for number, found in predictions.items()}
         scores = evaluate(
             self._ground_truth, detections, sorted(detections), labels=artifact.labels, engine=self._engine
@@ -199,7 +260,13 @@ class DetectionTask(Task[Detections]):
         """Returns detections and annotated boxes."""
         detections = {self._ground_truth.images[number].id: found for number, found in predictions.items()}
         categories = category_ids(self._ground_truth, artifact.labels)
-        return DetectionPredictions.of(self._ground_truth, categories, detections)
+        counted = counted_detections(self._ground_truth, categories, detections)
+        return DetectionPredictions.of(self._ground_truth, categories, counted)
+
+
+def _label(artifact: Artifact, index: int) -> str:
+    """Returns the name of a class; of a model without names its number."""
+    return artifact.labels[index] if index < len(artifact.labels) else f"class {index}"
 
 
 def _checked(decoder: Decoder) -> Decode:

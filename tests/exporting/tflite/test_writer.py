@@ -14,6 +14,7 @@ import pytest
 
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibrators import Histogram
+from edgeq.calibrators.grid import Range
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError, MismatchError, ModelError
 from edgeq.exporting.artifact import Artifact
@@ -390,3 +391,16 @@ def test_ranges_that_touch_zero_only_give_a_file_that_runs(detector, known, imag
         RangeSources({name: (changed, name) for name in changed.tensors}),
     )
     assert all(np.isfinite(array).all() for array in outputs_of(artifact, image).values())
+
+
+def test_a_range_without_a_step_leaves_its_operators_in_float(detector, known, tmp_path, caplog) -> None:
+    (ranges,) = {id(used): used for used, _ in known.tensors.values()}.values()
+    decisions = plan(detector, "int8", TfliteOptions()).values()
+    layer = next(each.name for each in decisions if each.scheme == INT8 and each.op_type in LAYERS)
+    narrow = dataclasses.replace(ranges, tensors={**ranges.tensors, layer: Range(0.0, 3e-10, 3e-10)})
+    sources = RangeSources({name: (narrow, name) for name in narrow.tensors})
+    artifact = write(detector, "arm", "int8", tmp_path, TfliteOptions(), sources)
+    assert f"the values of {layer} have a range of 3.0e-10" in artifact.quantization["float_nodes"][layer]
+    assert {tensor.name: tensor.dtype for tensor in graph_of(artifact).tensors}[layer] == "float32"
+    assert f"narrow ranges: {layer} and" in caplog.text
+    assert artifact.quantization["int8_nodes"] > 5

@@ -223,7 +223,8 @@ def pool(b: Builder, x: Value, operator: str) -> Value:
     if "pads" in given and any(2 * pad >= size for pad, size in zip(given["pads"], sizes, strict=True)):
         given["pads"] = [0] * len(given["pads"])
     # Until opset 22 inference counts windows that begin behind the last pixel; engines do not.
-    if b.opset >= 10 and b.chance(25) and "auto_pad" not in given and max(given["strides"]) <= min(sizes):
+    is_counted = b.opset >= 22 or max(given["strides"]) <= min(sizes)
+    if b.opset >= 10 and b.chance(25) and "auto_pad" not in given and is_counted:
         given["ceil_mode"] = 1
     if operator == "AveragePool" and b.opset >= 7 and b.chance(40):
         given["count_include_pad"] = 1

@@ -198,6 +198,22 @@ def joined_heads(b: Builder, x: Value) -> Value:
     return b.node("Concat", [boxes, scores], axis=1)
 
 
+@maker("part in half precision", weight=2)
+def half_part(b: Builder, x: Value) -> Value:
+    """A layer in FP16, weights and all, between Casts: models of mixed precision."""
+    b.since(9)
+    half = b.node("Cast", [x], to=TensorProto.FLOAT16)
+    width = x.shape[1] if x.rank == 4 else x.shape[-1]
+    if x.rank == 4:
+        weight = scaled(b, 4, width, 3, 3, fan_in=9 * width).astype(np.float16)
+        half = b.node("Conv", [half, b.constant(weight), b.constant(b.numbers(4).astype(np.float16))], pads=[1] * 4)
+    else:
+        half = b.node("MatMul", [half, b.constant(scaled(b, width, 4, fan_in=width).astype(np.float16))])
+    if b.chance(50):
+        half = b.node("Relu", [half])
+    return b.node("Cast", [half], to=TensorProto.FLOAT)
+
+
 @maker("mean of a tensor that is scaled", weight=2)
 def gate(b: Builder, x: Value) -> Value:
     b.require(x.rank == 4)

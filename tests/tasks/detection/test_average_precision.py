@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.tasks.detection import average_precision
-from edgeq.tasks.detection.average_precision import AREAS, class_ap, match, mean_ap
-from edgeq.tasks.detection.coco import GroundTruth, category_ids, evaluate, load_ground_truth
+from edgeq.tasks.detection.average_precision import AREAS, class_ap, match
+from edgeq.tasks.detection.categories import category_ids
+from edgeq.tasks.detection.coco import GroundTruth, evaluate, load_ground_truth
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.records import DetectionPredictions
+from edgeq.tasks.resampling import mean_present
 from tests.reporting.made import make_detections, make_ground_truth, make_predictions
 from tests.tasks.detection.test_coco import mlperf_detections
 
@@ -29,7 +31,7 @@ def assert_equal_to_pycocotools(truth: GroundTruth, detections: dict[int, Detect
     for area in AREAS:
         per_class = np.stack([class_ap(each, once).mean(axis=0)[0] for each in matches[area]])
         wanted = scores.numbers[NAMES[area]]
-        assert mean_ap(per_class) == pytest.approx(np.nan if wanted is None else wanted, abs=1e-12, nan_ok=True)
+        assert mean_present(per_class) == pytest.approx(np.nan if wanted is None else wanted, abs=1e-12, nan_ok=True)
         if area == "all":
             classes = [np.nan if entry.ap is None else entry.ap for entry in scores.per_class]
             assert per_class.tolist() == pytest.approx(classes, abs=1e-12, nan_ok=True)
@@ -52,7 +54,7 @@ def test_an_image_drawn_twice_counts_like_two_copies(seed, counts):
     weights = np.array(counts, np.int64)[:, None]
     matches = match(make_predictions(truth, detections))
     for area in AREAS:
-        found = mean_ap(np.stack([class_ap(each, weights).mean(axis=0) for each in matches[area]]))[0]
+        found = mean_present(np.stack([class_ap(each, weights).mean(axis=0) for each in matches[area]]))[0]
         expected = wanted[NAMES[area]]
         assert found == pytest.approx(np.nan if expected is None else expected, abs=1e-12, nan_ok=True)
 
@@ -82,8 +84,8 @@ def test_draws_in_pieces_are_the_same(monkeypatch):
 
 def test_a_draw_without_a_class_leaves_it_out_of_the_mean():
     per_class = np.array([[0.5, 0.25], [np.nan, 0.75], [np.nan, np.nan]])
-    assert mean_ap(per_class).tolist() == [0.5, 0.5]
-    assert np.isnan(mean_ap(per_class[2:])).all()
+    assert mean_present(per_class).tolist() == [0.5, 0.5]
+    assert np.isnan(mean_present(per_class[2:])).all()
 
 
 def test_equal_to_pycocotools_on_real_detections(shared_data):

@@ -16,11 +16,11 @@ import pytest
 
 from edgeq.errors import InputError, MissingDependencyError
 from edgeq.tasks.detection import Detections
+from edgeq.tasks.detection.categories import NO_CATEGORY, category_ids
 from edgeq.tasks.detection.coco import (
     SCORE_NAMES,
     DetectionScores,
     GroundTruth,
-    category_ids,
     evaluate,
     load_ground_truth,
 )
@@ -227,8 +227,9 @@ def test_labels_lead_to_categories_by_name(tmp_path: Path) -> None:
     ground_truth = load_ground_truth(save(synthetic(), tmp_path))
     assert category_ids(ground_truth, ()).tolist() == [2, 5, 33, 90]
     assert category_ids(ground_truth, ("class 90", "class 2")).tolist() == [90, 2]
-    with pytest.raises(InputError, match=r"no categories named 'dog', .* found class 2, class 5.*`labels`"):
-        category_ids(ground_truth, ("class 2", "dog"))
+    with pytest.raises(InputError, match=r"no categories named 'dog' .* found class 2, class 5.*`labels`"):
+        category_ids(ground_truth, ("dog", "cat"))
+    assert category_ids(ground_truth, ("class_2", "dog")).tolist() == [2, NO_CATEGORY]
 
 
 def test_relabelled_classes_score_the_same(tmp_path: Path) -> None:

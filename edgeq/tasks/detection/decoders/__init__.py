@@ -22,15 +22,23 @@ Decoder = Callable[[Mapping[str, np.ndarray], Postprocessing, Placement], Detect
 """Output name -> array, what the manifest says about decoding, and where the image lies in the input."""
 
 DECODERS: dict[str, str] = {
+    "blazeface": "edgeq.tasks.detection.decoders.blazeface:decode",
     "centernet": "edgeq.tasks.detection.decoders.centernet:decode",
+    "detections": "edgeq.tasks.detection.decoders.detections:decode",
+    "detr": "edgeq.tasks.detection.decoders.detr:decode",
     "distances": "edgeq.tasks.detection.decoders.distances:decode",
+    "efficientdet": "edgeq.tasks.detection.decoders.efficientdet:decode",
     "end2end": "edgeq.tasks.detection.decoders.end2end:decode",
     "fastestdet": "edgeq.tasks.detection.decoders.fastestdet:decode",
     "scored_boxes": "edgeq.tasks.detection.decoders.scored_boxes:decode",
+    "scrfd": "edgeq.tasks.detection.decoders.scrfd:decode",
+    "selected_boxes": "edgeq.tasks.detection.decoders.selected_boxes:decode",
+    "ssd": "edgeq.tasks.detection.decoders.ssd:decode",
     "yolo_fastestv2": "edgeq.tasks.detection.decoders.yolo_fastestv2:decode",
     "yolov5": "edgeq.tasks.detection.decoders.yolov5:decode",
     "yolov8": "edgeq.tasks.detection.decoders.yolov8:decode",
     "yolox": "edgeq.tasks.detection.decoders.yolox:decode",
+    "yunet": "edgeq.tasks.detection.decoders.yunet:decode",
 }
 
 

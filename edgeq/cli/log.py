@@ -1,0 +1,31 @@
+"""What the command line prints of warnings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from edgeq.cli.words import as_options
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to what stderr is at the moment: while a progress bar is drawn, it prints above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(as_options(self.format(record)), file=sys.stderr)
+
+
+def configure_logging() -> None:
+    """Has edgeq's log go to stderr, one line for each entry."""
+    handler = _StderrHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logger = logging.getLogger("edgeq")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.DEBUG if is_debugging() else logging.INFO)
+    logging.addLevelName(logging.WARNING, "warning")
+
+
+def is_debugging() -> bool:
+    """Returns whether `EDGEQ_DEBUG=1` asks for tracebacks."""
+    return os.environ.get("EDGEQ_DEBUG") == "1"

@@ -1,0 +1,101 @@
+"""The folder of a data set: what its files name is found there, and nowhere else unless the user allows it."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PureWindowsPath
+
+from edgeq.errors import InputError
+from edgeq.inputs.images import IMAGE_SUFFIXES
+
+
+class OutsideError(InputError):
+    """A data set names a file outside its own folder."""
+
+
+class DataFolder:
+    """A data set's folder.
+
+    Attributes:
+        root: The folder, with links resolved.
+        allow_outside: Whether files outside of it may be read.
+    """
+
+    def __init__(self, root: Path, *, allow_outside: bool = False) -> None:
+        self.root = root.resolve()
+        self.allow_outside = allow_outside
+
+    def name_of(self, path: Path) -> str:
+        """Returns a path as seen from the folder, with `/` on every system."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
+
+    def contains(self, path: Path) -> bool:
+        """Returns whether a path lies in the folder after all its links are followed, or need not."""
+        if self.allow_outside:
+            return True
+        return Path(os.path.realpath(path)).is_relative_to(self.root)
+
+    def locate(self, name: str, starts: Iterable[Path] = (), *, folders: bool = False) -> Path:
+        """Returns where a file lies that the data set names.
+
+        Other people's data sets hold paths of other people's machines: a path that leads nowhere is looked for by its
+        last parts in the folder, longest first ("/home/x/set/images/1.jpg" is "images/1.jpg" here).
+
+        Args:
+            name: The path as the data set states it.
+            starts: Folders that a relative path may start from, in this order; by default the data set's.
+            folders: Whether a folder will do.
+
+        Returns:
+            The path; of a file that is nowhere, the first place where it should be.
+
+        Raises:
+            OutsideError: it leads out of the folder.
+        """
+        stated = Path(*PureWindowsPath(name).parts) if "\\" in name else Path(name)
+        candidates = [start / stated for start in starts or (self.root,)]
+        inside = [path for path in candidates if self.contains(path)]
+        for path in inside:
+            if _exists(path, folders):
+                return path
+        parts = [part for part in stated.parts if part not in ("..", ".", stated.anchor)]
+        for index in range(len(parts)):
+            path = self.root.joinpath(*parts[index:])
+            if self.contains(path) and _exists(path, folders):
+                return path
+        if not inside:
+            raise OutsideError(
+                f"{name[:120]!r} leads out of the data set's folder {self.root}; move it there, or give `allow_outside`"
+            )
+        return inside[0]
+
+    def images_named(self, name: str) -> list[Path]:
+        """Returns the image files anywhere in the folder with the file name of a path or URL."""
+        return self._by_name.get(name.replace("\\", "/").rsplit("/", 1)[-1], [])
+
+    def list_images(self, folder: Path) -> list[Path]:
+        """Returns the image files below a folder, sorted; links out of the data set are left out."""
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        return [path for path in files if not _is_hidden(path, folder) and path.is_file() and self.contains(path)]
+
+    @functools.cached_property
+    def _by_name(self) -> Mapping[str, list[Path]]:
+        found: dict[str, list[Path]] = defaultdict(list)
+        for path in self.list_images(self.root):
+            found[path.name].append(path)
+        return found
+
+
+def _exists(path: Path, folders: bool) -> bool:
+    try:
+        return path.is_file() or (folders and path.is_dir())
+    except (OSError, ValueError):  # a name that is too long, or with a null character
+        return False
+
+
+def _is_hidden(path: Path, folder: Path) -> bool:
+    """Returns whether a system made the file (`.DS_Store`, `__MACOSX`), and not a person."""
+    return any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)

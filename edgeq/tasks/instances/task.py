@@ -1,0 +1,192 @@
+"""Instance segmentation: COCO's twelve numbers, with the overlap of masks instead of that of boxes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+
+from edgeq.boundary import read_json
+from edgeq.errors import InputError
+from edgeq.exporting.artifact import Artifact
+from edgeq.registry import load_entry
+from edgeq.tasks.base import Decode
+from edgeq.tasks.detection.categories import category_ids
+from edgeq.tasks.detection.coco import ImageRecord, summarize
+from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem
+from edgeq.tasks.detection.coco_task import CocoTask
+from edgeq.tasks.detection.matched import MatchedPredictions
+from edgeq.tasks.detection.task import DetectionClass, DetectionScore
+from edgeq.tasks.instances.instances import Instances
+from edgeq.tasks.masks import RunLengths, to_rle
+from edgeq.tasks.prediction_records import require
+
+DECODERS: dict[str, str] = {
+    "mask-rcnn": "edgeq.tasks.instances.mask_rcnn:decode",
+    "yolo-seg": "edgeq.tasks.instances.yolo_seg:decode",
+}
+
+_FORM = {
+    "size_px": ("int32", 1), "scores": ("float32", 1), "classes": ("int64", 1), "counts": ("int64", 1),
+    "runs": ("int32", 1),
+}  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceScore(DetectionScore):
+    """COCO's twelve numbers of masks, 0..1; `None` if there is no object to find."""
+
+    task = "instance-segmentation"
+    figures = "AP and AR of masks"
+    parts_by = "size of the objects"
+    class_titles = ("objects", "AP", "AP50", "AR")
+
+
+@dataclass(frozen=True, eq=False)
+class InstancePredictions(MatchedPredictions):
+    """What the masks of images match."""
+
+    task = "instance-segmentation"
+    areas: ClassVar[Mapping[str, int]] = {"AP": 0, "AP_small": 1, "AP_medium": 2, "AP_large": 3}
+
+
+class InstanceTask(CocoTask[Instances]):
+    """COCO's twelve numbers for models that give each object a mask."""
+
+    name = "instance-segmentation"
+    score_type = InstanceScore
+    records_type = InstancePredictions
+
+    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
+        super().__init__(annotations, images_dir, engine)
+        self._truth = _with_masks(self.source, self._ground_truth.images, self._ground_truth.annotations)
+
+    @classmethod
+    def decoder_names(cls) -> Sequence[str]:
+        """Returns the names of `DECODERS`."""
+        return tuple(DECODERS)
+
+    @classmethod
+    def find_decoder(cls, name: str) -> Decode | None:
+        """Returns the decoder of that name."""
+        decode: Decode | None = load_entry("decoder", DECODERS, name) if name in DECODERS else None
+        return decode
+
+    @classmethod
+    def to_arrays(cls, prediction: Instances) -> Mapping[str, np.ndarray]:
+        """Returns the size of the image, scores, classes, and the runs of the masks."""
+        return {
+            "size_px": np.array(prediction.size_px, np.int32),
+            "scores": prediction.scores,
+            "classes": prediction.classes,
+            "counts": prediction.masks.counts,
+            "runs": prediction.masks.runs,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Instances:
+        """Returns the objects.
+
+        Raises:
+            ValueError: an array is missing, of another dtype or shape, or a mask does not fill the image.
+        """
+        found = {name: (array.dtype.name, array.ndim) for name, array in arrays.items()}
+        require(found == _FORM, f"arrays {found}")
+        masks = RunLengths(arrays["counts"], arrays["runs"])
+        count = len(arrays["scores"])
+        require(len(arrays["classes"]) == len(masks.counts) == count, "arrays of different lengths")
+        require(len(arrays["size_px"]) == 2, "a size of two numbers")
+        require(masks.counts.min(initial=1) > 0 and masks.counts.sum() == len(masks.runs), "runs that do not add up")
+        width, height = arrays["size_px"].tolist()
+        fills = all(runs.sum(dtype=np.int64) == width * height for runs in masks.split())
+        require(fills and masks.runs.min(initial=0) >= 0, "a mask that does not fill the image")
+        return Instances((width, height), arrays["scores"], arrays["classes"], masks)
+
+    def score(
+        self, artifact: Artifact, predictions: Mapping[int, Instances], reference: Mapping[int, Instances]
+    ) -> InstanceScore:
+        """Returns COCO's twelve numbers of masks, and the scores of each class."""
+        problem = self._problem(artifact, predictions)
+        scores = summarize(self._ground_truth, problem.image_ids, *evaluate_problem(self._engine, problem))
+        per_class = tuple(DetectionClass(**vars(entry)) for entry in scores.per_class)
+        return InstanceScore(**scores.numbers, per_class=per_class, evaluator=self._engine)
+
+    def per_image(
+        self, artifact: Artifact, predictions: Mapping[int, Instances], reference: Mapping[int, Instances]
+    ) -> InstancePredictions:
+        """Returns what each mask matches."""
+        problem = self._problem(artifact, predictions)
+        names = {record.id: record.file_name for record in self._ground_truth.images}
+        images = [names[image] for image in problem.image_ids]
+        return InstancePredictions.of(tuple(problem.categories.values()), images, match_problem(problem))
+
+    def _problem(self, artifact: Artifact, predictions: Mapping[int, Instances]) -> CocoProblem:
+        truth, images = self._ground_truth, self._ground_truth.images
+        categories = category_ids(truth, artifact.labels)
+        results: list[dict[str, Any]] = []
+        for number, found in predictions.items():
+            if len(found.classes) and found.classes.max() >= len(categories):
+                raise InputError(
+                    f"{truth.source}: has {len(categories)} categories, but the model found class "
+                    f"{found.classes.max()} (counted from 0); score on annotations of the model's classes"
+                )
+            results += _results(found, images[number].id, categories[found.classes].tolist(), len(results))
+        ids = sorted(images[number].id for number in predictions)
+        return CocoProblem("segm", truth.records(), truth.categories, self._truth, results, ids)
+
+
+class _Annotation(msgspec.Struct):
+    segmentation: Any = None
+
+
+class _File(msgspec.Struct):
+    """A COCO file, as far as masks need it."""
+
+    annotations: list[_Annotation]
+
+
+def _with_masks(
+    source: Path, images: Sequence[ImageRecord], annotations: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Returns annotations with their masks; objects without a pixel are left out."""
+    sizes = {record.id: (record.width_px, record.height_px) for record in images}
+    entries = read_json(source, _File, kind="a COCO annotation file with masks").annotations
+    found = []
+    for annotation in annotations:
+        width, height = sizes[annotation["image_id"]]
+        if not (width and height):
+            raise InputError(f"{source}: does not state width and height of image {annotation['image_id']}")
+        number = annotation["id"]
+        rle = to_rle(entries[number - 1].segmentation, width, height, f"{source}: annotation number {number}")
+        if rle is not None:
+            found.append({**annotation, "segmentation": rle})
+    if len(found) < len(annotations):
+        _log.warning("%s: %d objects have polygons of fewer than three points only; they do not count",
+                     source, len(annotations) - len(found))  # fmt: skip
+    return found
+
+
+def _results(found: Instances, image: int, categories: Sequence[int], before: int) -> list[dict[str, Any]]:
+    """Returns the objects of an image as pycocotools' `loadRes` would make them."""
+    from pycocotools import mask
+
+    width, height = found.size_px
+    size = [height, width]
+    uncompressed = [{"size": size, "counts": runs.tolist()} for runs in found.masks.split()]
+    rles = mask.frPyObjects(uncompressed, height, width) if uncompressed else []
+    areas, boxes = (mask.area(rles).tolist(), mask.toBbox(rles).tolist()) if rles else ([], [])
+    rows = zip(rles, areas, boxes, found.scores.tolist(), categories, strict=True)
+    return [
+        {
+            "id": number, "image_id": image, "category_id": category, "segmentation": rle, "area": float(area),
+            "bbox": box, "iscrowd": 0, "score": score,
+        }
+        for number, (rle, area, box, score, category) in enumerate(rows, start=before + 1)
+    ]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Keypoints of objects: poses and landmarks, scored by COCO's object keypoint similarity."""

@@ -1,0 +1,326 @@
+"""Keypoints: COCO's ten numbers by object keypoint similarity, and the normalised mean error of what was found.
+
+The similarity of a pose falls with the distance of its keypoints, each in units of how much people disagree about it
+(its sigma) and of the object's size (the COCO keypoint challenge of 2016). COCO's 17 keypoints have COCO's sigmas; of
+any other number K each has 1 / K, as Ultralytics takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.boundary import Count, Integer, read_json
+from edgeq.errors import InputError
+from edgeq.exporting.artifact import Artifact
+from edgeq.registry import load_entry
+from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
+from edgeq.tasks.base import Decode
+from edgeq.tasks.detection.categories import category_ids
+from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem
+from edgeq.tasks.detection.coco_task import CocoTask
+from edgeq.tasks.detection.matched import MatchedPredictions
+from edgeq.tasks.keypoints.poses import Poses
+from edgeq.tasks.prediction_records import require
+
+DECODERS: dict[str, str] = {
+    "heatmaps": "edgeq.tasks.keypoints.decoders:heatmaps",
+    "keypoint-rcnn": "edgeq.tasks.keypoints.decoders:keypoint_rcnn",
+    "movenet": "edgeq.tasks.keypoints.decoders:movenet",
+    "yolo-pose": "edgeq.tasks.keypoints.decoders:yolo_pose",
+    "yunet-landmarks": "edgeq.tasks.keypoints.yunet:decode",
+}
+
+_FORM = {"scores": ("float32", 1), "classes": ("int64", 1), "points": ("float32", 3)}
+
+# Positions in pycocotools' arrays: thresholds and areas.
+_IOU50, _IOU75 = 0, 5
+_ALL, _MEDIUM, _LARGE = range(3)
+
+# Nose, eyes, ears, shoulders, elbows, wrists, hips, knees and ankles, as COCO's evaluator has them.
+_COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeypointClass:
+    """Scores of one class; `None` if the images hold no object of it.
+
+    Attributes:
+        name: Name of the category.
+        category_id: Its id in the annotations.
+        objects: Annotated objects with at least one keypoint, crowds not counted.
+        ap: AP over all thresholds, 0..1.
+        ap50: AP at a similarity of .50, 0..1.
+        ar: Recall with the 20 best results per image, 0..1.
+    """
+
+    name: str
+    category_id: Integer = 0
+    objects: Count | None = None
+    ap: float | None = None
+    ap50: float | None = None
+    ar: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeypointScore(Score):
+    """COCO's ten numbers of keypoints, 0..1; `None` if there is no object to find.
+
+    Attributes:
+        AP: Mean over the similarities .50:.05:.95 and the classes.
+        AP50: At a similarity of .50.
+        AP75: At a similarity of .75.
+        AP_medium: Of objects from 32 x 32 to 96 x 96 pixels.
+        AP_large: Of objects above.
+        AR: Recall with the 20 best results per image.
+        AR50: At a similarity of .50.
+        AR75: At a similarity of .75.
+        AR_medium: Of objects from 32 x 32 to 96 x 96 pixels.
+        AR_large: Of objects above.
+        nme: Mean distance of the annotated keypoints of objects that were found (at a similarity of .50), in parts of
+            the root of their box's area; `None` if none was found.
+        per_class: Scores of every class of the annotations.
+        evaluator: COCO evaluator that computed them.
+    """
+
+    task = "keypoints"
+    main = "AP"
+    figures = "AP, AR and NME of keypoints"
+    columns = (
+        ScoreColumn("AP", "AP"),
+        ScoreColumn("AP50", "AP50"),
+        ScoreColumn("AP75", "AP75", in_report=False),
+        ScoreColumn("AP_medium", "AP medium", in_report=False),
+        ScoreColumn("AP_large", "AP large", in_report=False),
+        ScoreColumn("AR", "AR"),
+        ScoreColumn("nme", "NME"),
+    )
+    parts = ("AP_medium", "AP_large")
+    parts_by = "size of the objects"
+    class_titles = ("objects", "AP", "AP50", "AR")
+    AP: float | None
+    AP50: float | None = None
+    AP75: float | None = None
+    AP_medium: float | None = None
+    AP_large: float | None = None
+    AR: float | None = None
+    AR50: float | None = None
+    AR75: float | None = None
+    AR_medium: float | None = None
+    AR_large: float | None = None
+    nme: float | None = None
+    per_class: tuple[KeypointClass, ...] = ()
+    evaluator: str = ""
+
+    @property
+    def classes(self) -> tuple[ClassFigures, ...]:
+        """AP, AP50 and AR of every class of the annotations."""
+        return tuple(ClassFigures(each.name, each.objects, (each.ap, each.ap50, each.ar)) for each in self.per_class)
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointPredictions(MatchedPredictions):
+    """What the poses of images match."""
+
+    task = "keypoints"
+    areas: ClassVar[Mapping[str, int]] = {"AP": _ALL, "AP_medium": _MEDIUM, "AP_large": _LARGE}
+
+
+class KeypointTask(CocoTask[Poses]):
+    """COCO's ten numbers for models that find keypoints of objects."""
+
+    name = "keypoints"
+    score_type = KeypointScore
+    records_type = KeypointPredictions
+
+    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
+        super().__init__(annotations, images_dir, engine)
+        self._truth, self._points = _with_keypoints(self.source, self._ground_truth.annotations)
+
+    @classmethod
+    def decoder_names(cls) -> Sequence[str]:
+        """Returns the names of `DECODERS`."""
+        return tuple(DECODERS)
+
+    @classmethod
+    def find_decoder(cls, name: str) -> Decode | None:
+        """Returns the decoder of that name."""
+        decode: Decode | None = load_entry("decoder", DECODERS, name) if name in DECODERS else None
+        return decode
+
+    @classmethod
+    def to_arrays(cls, prediction: Poses) -> Mapping[str, np.ndarray]:
+        """Returns scores, classes and points."""
+        return vars(prediction)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Poses:
+        """Returns the poses.
+
+        Raises:
+            ValueError: an array is missing, or of another dtype or shape.
+        """
+        found = {name: (array.dtype.name, array.ndim) for name, array in arrays.items()}
+        require(found == _FORM, f"arrays {found}")
+        count = len(arrays["scores"])
+        fits = len(arrays["classes"]) == len(arrays["points"]) == count and arrays["points"].shape[2] == 3
+        require(fits, "arrays of different lengths")
+        return Poses(**arrays)
+
+    def score(
+        self, artifact: Artifact, predictions: Mapping[int, Poses], reference: Mapping[int, Poses]
+    ) -> KeypointScore:
+        """Returns COCO's ten numbers, the mean error, and the scores of each class."""
+        problem = self._problem(artifact, predictions)
+        precision, recall = evaluate_problem(self._engine, problem)
+        per_class = tuple(
+            KeypointClass(
+                name=name,
+                category_id=category,
+                objects=self._count(category, set(problem.image_ids)),
+                ap=_mean(precision[:, :, index, _ALL]),
+                ap50=_mean(precision[_IOU50, :, index, _ALL]),
+                ar=_mean(recall[:, index, _ALL]),
+            )
+            for index, (category, name) in enumerate(problem.categories.items())
+        )
+        return KeypointScore(
+            **_numbers(precision, recall), nme=_mean_error(problem), per_class=per_class, evaluator=self._engine
+        )
+
+    def per_image(
+        self, artifact: Artifact, predictions: Mapping[int, Poses], reference: Mapping[int, Poses]
+    ) -> KeypointPredictions:
+        """Returns what each pose matches."""
+        problem = self._problem(artifact, predictions)
+        names = {record.id: record.file_name for record in self._ground_truth.images}
+        images = [names[image] for image in problem.image_ids]
+        return KeypointPredictions.of(tuple(problem.categories.values()), images, match_problem(problem))
+
+    def _count(self, category: int, images: set[int]) -> int:
+        return sum(
+            entry["category_id"] == category
+            and entry["image_id"] in images
+            and entry["num_keypoints"] > 0
+            and not entry["iscrowd"]
+            for entry in self._truth
+        )
+
+    def _problem(self, artifact: Artifact, predictions: Mapping[int, Poses]) -> CocoProblem:
+        truth = self._ground_truth
+        categories = category_ids(truth, artifact.labels)
+        results: list[dict[str, Any]] = []
+        for number, found in predictions.items():
+            if len(found.scores) and found.points.shape[1] != self._points:
+                raise InputError(
+                    f"{truth.source}: its objects have {self._points} keypoints, and the model finds "
+                    f"{found.points.shape[1]}; score on annotations of the model's keypoints"
+                )
+            if len(found.classes) and found.classes.max() >= len(categories):
+                raise InputError(
+                    f"{truth.source}: has {len(categories)} categories, but the model found class "
+                    f"{found.classes.max()} (counted from 0); score on annotations of the model's classes"
+                )
+            results += _results(found, truth.images[number].id, categories[found.classes].tolist(), len(results))
+        ids = sorted(truth.images[number].id for number in predictions)
+        sigmas = _COCO_SIGMAS if self._points == len(_COCO_SIGMAS) else np.full(self._points, 1 / self._points)
+        return CocoProblem("keypoints", truth.records(), truth.categories, self._truth, results, ids, sigmas)
+
+
+_Number = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
+
+
+class _Annotation(msgspec.Struct):
+    keypoints: list[_Number] = []
+
+
+class _File(msgspec.Struct):
+    """A COCO file, as far as keypoints need it."""
+
+    annotations: list[_Annotation]
+
+
+def _with_keypoints(source: Path, annotations: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Returns annotations with keypoints, and their number; those of objects without any are all not labelled."""
+    entries = read_json(source, _File, kind="a COCO annotation file with keypoints").annotations
+    lengths = {len(entry.keypoints) for entry in entries if entry.keypoints}
+    if len(lengths) != 1 or min(lengths) % 3:
+        stated = f"lists of {', '.join(map(str, sorted(lengths)))} numbers" if lengths else "none"
+        raise InputError(
+            f"{source}: wanted keypoints, x, y and visibility of the same ones for every object, found {stated}"
+        )
+    (length,) = lengths
+    found = []
+    for annotation in annotations:
+        points = entries[annotation["id"] - 1].keypoints or [0.0] * length
+        labelled = sum(visibility > 0 for visibility in points[2::3])
+        found.append({**annotation, "keypoints": points, "num_keypoints": labelled})
+    return found, length // 3
+
+
+def _results(found: Poses, image: int, categories: Sequence[int], before: int) -> list[dict[str, Any]]:
+    """Returns the poses of an image as pycocotools' `loadRes` would make them."""
+    points = found.points.astype(np.float64)
+    corners = np.concatenate([points[:, :, :2].min(axis=1), points[:, :, :2].max(axis=1)], axis=1).reshape(-1, 4)
+    sizes = corners[:, 2:] - corners[:, :2]
+    boxes = np.concatenate([corners[:, :2], sizes], axis=1)
+    rows = zip(points, boxes.tolist(), sizes.prod(axis=1).tolist(), found.scores.tolist(), categories, strict=True)
+    return [
+        {
+            "id": number, "image_id": image, "category_id": category, "keypoints": pose.ravel().tolist(), "area": area,
+            "bbox": box, "iscrowd": 0, "score": score, "num_keypoints": len(pose),
+        }
+        for number, (pose, box, area, score, category) in enumerate(rows, start=before + 1)
+    ]  # fmt: skip
+
+
+def _numbers(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float | None]:
+    kinds = {"AP": precision, "AR": recall}
+    numbers: dict[str, float | None] = {}
+    for name, values in kinds.items():
+        numbers |= {
+            name: _mean(values[..., _ALL, :]),
+            f"{name}50": _mean(values[_IOU50, ..., _ALL, :]),
+            f"{name}75": _mean(values[_IOU75, ..., _ALL, :]),
+            f"{name}_medium": _mean(values[..., _MEDIUM, :]),
+            f"{name}_large": _mean(values[..., _LARGE, :]),
+        }
+    return numbers
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Returns the mean over what is there; -1 marks what is not."""
+    present = values[values > -1]
+    return float(present.mean()) if present.size else None
+
+
+def _mean_error(problem: CocoProblem) -> float | None:
+    """Returns the normalised mean error of the objects that are matched at the least similarity."""
+    truth = {entry["id"]: entry for entry in problem.truth}
+    results = {entry["id"]: entry for entry in problem.results}
+    areas = 3
+    matches, images = match_problem(problem), len(problem.image_ids)
+    errors = []
+    for position, entry in enumerate(matches):
+        if entry is None or position // images % areas != _ALL:
+            continue
+        for result, match, ignored in zip(
+            entry["dtIds"], entry["dtMatches"][_IOU50], entry["dtIgnore"][_IOU50], strict=True
+        ):
+            if match and not ignored:
+                errors.append(_error(truth[int(match)], results[int(result)]))
+    return float(np.mean(errors)) if errors else None
+
+
+def _error(truth: Mapping[str, Any], result: Mapping[str, Any]) -> float:
+    wanted, found = (np.reshape(each["keypoints"], (-1, 3)) for each in (truth, result))
+    labelled = wanted[:, 2] > 0
+    distances = np.hypot(*(wanted - found)[labelled, :2].T)
+    _, _, width, height = truth["bbox"]
+    return float(distances.mean() / max(np.sqrt(width * height), 1.0))
