@@ -19,13 +19,15 @@ from edgeq.sources.model import ModelRequest, open_model
 from edgeq.sources.recognition import RECOGNISERS, recognise
 from tests.sources.heads import ULTRALYTICS, save_outputs, save_square_finder
 
+Outputs = Mapping[str, tuple[tuple[int, ...], Sequence[str]]]
+
 RAW, DECODED = ("Sigmoid",), ("Sigmoid", "Sub", "Mul")
 CELLS, WITH_64 = 1600 + 400 + 100, 1600 + 400 + 100 + 25
-V5_MAPS = {f"map{side}": ((1, 255, side, side), ()) for side in (40, 20, 10)}
-V8_MAPS = {f"map{side}": ((1, 144, side, side), ()) for side in (40, 20, 10)}
+V5_MAPS: Outputs = {f"map{side}": ((1, 255, side, side), ()) for side in (40, 20, 10)}
+V8_MAPS: Outputs = {f"map{side}": ((1, 144, side, side), ()) for side in (40, 20, 10)}
 
 
-def pairs(cells: tuple[int, ...], scores: int, boxes: int) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
+def pairs(cells: tuple[int, ...], scores: int, boxes: int) -> Outputs:
     return {
         f"{kind}{count}": ((1, count, width), RAW if kind == "cls" else ())
         for kind, width in (("cls", scores), ("box", boxes))
@@ -33,7 +35,7 @@ def pairs(cells: tuple[int, ...], scores: int, boxes: int) -> dict[str, tuple[tu
     }
 
 
-def maps(scores: int, boxes: int) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
+def maps(scores: int, boxes: int) -> Outputs:
     return {
         f"{kind}{side}": ((1, width, side, side), ())
         for kind, width in (("cls", scores), ("box", boxes))
@@ -41,9 +43,9 @@ def maps(scores: int, boxes: int) -> dict[str, tuple[tuple[int, ...], tuple[str,
     }
 
 
-FORMS: dict[str, tuple[Mapping[str, tuple[tuple[int, ...], Sequence[str]]], list[str]]] = {
+FORMS: dict[str, tuple[Outputs, list[str]]] = {
     "yolov5": ({"output0": ((1, 3 * CELLS, 85), DECODED)}, ["yolov5"]),
-    "yolov5 and its maps": ({"out": ((1, 3 * CELLS, 7), DECODED)} | V5_MAPS, ["yolov5"]),
+    "yolov5 and its maps": ({"out": ((1, 3 * CELLS, 7), DECODED), **V5_MAPS}, ["yolov5"]),
     "yolov5 maps": (V5_MAPS, ["yolov5_maps", "yolov7_maps"]),
     "yolov6": ({"outputs": ((1, CELLS, 85), DECODED)}, ["yolov6"]),
     "yolov7 with nms": ({"out": ((100, 7), DECODED)}, []),
@@ -73,6 +75,26 @@ FORMS: dict[str, tuple[Mapping[str, tuple[tuple[int, ...], Sequence[str]]], list
     "corners and scores": (
         {"a": ((1, CELLS, 80), RAW), "b": ((1, CELLS, 4), DECODED)},
         ["yolo_nas", "damo_yolo"],
+    ),
+    "scrfd": (
+        {f"{n}{w}": ((2 * n, w), ()) for n in (1600, 400, 100) for w in (1, 4, 10)},
+        ["scrfd"],
+    ),
+    "ssdlite": ({"boxes": ((1, 3234, 4), ()), "scores": ((1, 3234, 91), ())}, ["ssdlite"]),
+    "detr": ({"logits": ((1, 100, 92), ()), "pred_boxes": ((1, 100, 4), RAW)}, ["detr"]),
+    "rt-detr": ({"logits": ((1, 300, 80), ()), "pred_boxes": ((1, 300, 4), RAW)}, ["rtdetr"]),
+    "a transformer of 3 classes": (
+        {"logits": ((1, 300, 3), ()), "pred_boxes": ((1, 300, 4), RAW)},
+        ["rtdetr", "deformable_detr", "detr"],
+    ),
+    "efficient nms": (
+        {
+            "num_dets": ((1, 1), ()),
+            "det_boxes": ((1, 100, 4), ()),
+            "det_scores": ((1, 100), ()),
+            "det_classes": ((1, 100), ()),
+        },
+        ["efficient_nms"],
     ),
     "classifier": ({"logits": ((1, 1000), ())}, []),
     "segmenter": ({"mask": ((1, 21, 320, 320), ())}, []),
@@ -201,6 +223,9 @@ def test_the_archive_at_the_end_of_a_tflite_file_is_read(tmp_path: Path) -> None
     [
         ("weights/yolox_nano_coco_416.onnx", "yolox"),
         ("weights/fastestdet_coco_352.onnx", "fastestdet"),
+        ("models/yunet_n_320.onnx", "yunet"),
+        ("models/ultraface_rfb320.onnx", "ultraface"),
+        ("models/mp_face_detection_short_range.tflite", "blazeface"),
         ("models/ch_ppocr_mobile_v2.0_cls_infer.onnx", None),
     ],
 )

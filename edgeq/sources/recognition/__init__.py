@@ -43,6 +43,10 @@ RECOGNISERS: dict[str, str] = {
     "combined maps": "edgeq.sources.recognition.levels:recognise_combined_maps",
     "fastest": "edgeq.sources.recognition.levels:recognise_fastest",
     "centernet": "edgeq.sources.recognition.levels:recognise_centernet",
+    "faces": "edgeq.sources.recognition.known_outputs:recognise_faces",
+    "torchvision": "edgeq.sources.recognition.known_outputs:recognise_torchvision",
+    "transformers": "edgeq.sources.recognition.known_outputs:recognise_transformers",
+    "chosen": "edgeq.sources.recognition.known_outputs:recognise_chosen",
     "corner boxes": "edgeq.sources.recognition.levels:recognise_corner_boxes",
 }
 
