@@ -61,7 +61,7 @@ def recognise_transformers(facts: ModelFacts) -> Sequence[Candidate]:
     return [
         Candidate("rtdetr", "RT-DETR", columns, ()),
         Candidate("deformable_detr", "Deformable DETR", columns, ()),
-        Candidate("detr", "DETR, whose last class is no object", columns - 1, ()),
+        Candidate("detr", "DETR with a last column for nothing", columns - 1, ()),
     ]
 
 
