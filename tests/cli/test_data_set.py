@@ -54,6 +54,7 @@ def test_eval_scores_the_same_from_another_format(edgeq, tmp_path, squares, yolo
     for name in ("AP", "AP50", "AR_100"):
         assert found[name] == pytest.approx(expected[name], abs=1e-6)
     (result,) = package.evaluate(finder, data=yolo, map={"red": "crimson"})
+    assert isinstance(result.score, package.DetectionScore)
     assert found["AP"] == result.score.AP and result.annotations == "data.yaml"
 
 
