@@ -23,6 +23,7 @@ from edgeq.results.evaluation import EvalResult
 from edgeq.results.measurement import BenchResult
 from edgeq.tasks import TASKS, get_task
 from edgeq.verbs.check import CheckResult
+from edgeq.verbs.data import DataSummary
 from edgeq.verbs.doctor import Diagnosis
 from edgeq.verbs.gate import GateResult
 
@@ -77,6 +78,7 @@ def sections() -> tuple[Section, ...]:
         *scores,
         Section("`edgeq gate --json`", _gate()),
         Section("`edgeq check --json`", _check()),
+        Section("`edgeq data --json`", (Key(*_VERSION), *_keys(DataSummary))),
         Section("`edgeq doctor --json`", (Key(*_VERSION), *_keys(Diagnosis))),
         Section("`edgeq report --out report.json`", _report()),
     )

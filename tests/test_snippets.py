@@ -25,7 +25,8 @@ AFTER = {"docs/reports.md": "README.md"}
 """Page -> the page whose commands write the files that it starts from."""
 
 SLOW = {
-    "README.md", "docs/calibration.md", "docs/detectors.md", "docs/python.md", "docs/tflite.md", "docs/transformers.md"
+    "README.md", "docs/calibration.md", "docs/data.md", "docs/detectors.md", "docs/python.md", "docs/tflite.md",
+    "docs/transformers.md",
 }  # fmt: skip
 """Pages that export models, or convert them to TFLite."""
 

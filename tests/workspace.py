@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeq.models.zoo import shipped_weights
 from edgeq.tasks.detection.shapes import draw_shapes_dataset
+from tests.datasets.written import Box, Shown, yolo
 
 _MY_MODELS = """
 import torch
@@ -25,13 +26,14 @@ def deit():
 def prepare(folder: Path, images: int = 5) -> Path:
     """Fills an empty folder and returns it.
 
-    It holds `images/` with `train.json`, `val.json`, `labels.csv` and `counts.json`, the detectors
-    `centernet.safetensors`, `yolox_nano.onnx` and `yolov10.onnx`, `counter.onnx`, `train2017/`, the factory
+    It holds the YOLO data set `dataset/`, `images/` with `train.json`, `val.json`, `labels.csv` and `counts.json`, the
+    detectors `centernet.safetensors`, `yolox_nano.onnx` and `yolov10.onnx`, `counter.onnx`, `train2017/`, the factory
     `mymodels:deit` and CLIP's files.
     """
     annotations = draw_shapes_dataset(folder / "images", images=images, seed=5)
     for name in ("train.json", "val.json"):
         shutil.copy(annotations, folder / name)
+    _save_yolo(annotations, folder / "dataset")
     annotations.unlink()
     shutil.copytree(folder / "images", folder / "train2017")
     names = sorted(path.name for path in (folder / "images").iterdir())
@@ -47,6 +49,20 @@ def prepare(folder: Path, images: int = 5) -> Path:
     for precision, noise in (("fp32", 0.0), ("int8", 0.01)):
         save_embedder(folder / f"clip.x86.{precision}.onnx", precision, noise)
     return folder
+
+
+def _save_yolo(annotations: Path, folder: Path) -> None:
+    """Writes the drawn images as a YOLO data set."""
+    document = json.loads(annotations.read_text())
+    names = {each["id"]: each["name"] for each in document["categories"]}
+    objects: dict[int, list[tuple[str, Box]]] = {each["id"]: [] for each in document["images"]}
+    for each in document["annotations"]:
+        objects[each["image_id"]].append((names[each["category_id"]], tuple(each["bbox"])))
+    shown = [
+        Shown(annotations.parent / each["file_name"], (each["width"], each["height"]), tuple(objects[each["id"]]))
+        for each in document["images"]
+    ]
+    yolo(shown, folder, list(names.values()))
 
 
 def save_yolox(path: Path, size_px: int = 416, classes: int = 80) -> None:

@@ -54,8 +54,8 @@ def _lines(split: SplitSummary) -> Iterator[str]:
         shown = ", ".join(f"{name} {count:,}" for name, count in counts[:_SHOWN_CLASSES])
         rest = len(counts) - _SHOWN_CLASSES
         yield f"  classes: {shown}{f' and {rest} more; --json has all' if rest > 0 else ''}"
-    for line in split.findings.lines:
-        yield f"  odd: {line}"
+    for found in split.findings:
+        yield f"  odd: {found.line}"
     if split.contact_sheet is not None:
         yield f"  contact sheet: {split.contact_sheet}"
 

@@ -159,7 +159,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Errors:
-    """Why one row is wrong where it is.
+    """In what one row is wrong.
 
     Attributes:
         entry: Number of the row.

@@ -153,7 +153,7 @@ class EvalResult(Generic[ScoreT_co]):
         edgeq: Version of edgeq that scored it.
         command: The command that scored it.
         results_version: Version of this form.
-        diagnosis: Why the file is wrong where it is: kinds of error, confused classes, precision by recall and
+        diagnosis: In what the file is wrong: kinds of error, confused classes, precision by recall and
             reliability (`edgeq.tasks.evidence.Diagnosis`); only from `edgeq eval --save-worst`.
         predictions: What was found in each image and the truth, packed by `edgeq.tasks.prediction_records`; `None`
             without them.

@@ -82,8 +82,9 @@ def _parse(entry: Any, source: object, place: str, scores: ScoreTypes) -> Iterat
             f"{source}: {place} is of the task {head.task!r}, and this edgeq knows {', '.join(scores)}; install the "
             "package that adds the task, or score the file again"
         )
-    # Results without a task are told apart by their main number.
-    kinds = [scores[head.task]] if head.task else list(scores.values())
+    # Results without a task are older than most tasks: their main number is that of the first task that has it.
+    first = {kind.main: kind for kind in reversed(list(scores.values()))}
+    kinds = [scores[head.task]] if head.task else [kind for kind in scores.values() if first[kind.main] is kind]
     if not entry.keys() & {_TIMED, *(kind.main for kind in kinds)}:
         mains = ", ".join(kind.main for kind in kinds)
         raise InputError(f"{source}: {place} holds none of {mains} and {_TIMED}; wanted {KIND}")

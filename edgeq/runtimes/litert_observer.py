@@ -29,7 +29,7 @@ class TfliteObserver:
         engine = LiteRtSession.import_engine()
         graph = read_graph(content, "the float TFLite graph")
         numbers = {tensor.name: tensor.index for tensor in graph.tensors}
-        observed = with_outputs(content, [numbers[name] for name in names], "the float TFLite graph")
+        observed = with_outputs(content, [numbers[name] for name in names])
         (self._input,) = graph.inputs
         self._indices = {name: numbers[name] for name in names}
         try:

@@ -7,6 +7,7 @@ task: `find_decoder` is the one place that asks.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import logging
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Postprocessing
 from edgeq.registry import load_entry, registered
-from edgeq.results.evaluation import Score
+from edgeq.results.evaluation import EvalResult, Score
 from edgeq.tasks.base import Decoder, Task
 
 __all__ = ["TASKS", "Decoder", "Task", "all_tasks", "find_decoder", "get_task", "score_types"]
@@ -26,6 +27,8 @@ TASKS: dict[str, str] = {
     "semantic-segmentation": "edgeq.tasks.semantic.task:SemanticTask",
     "instance-segmentation": "edgeq.tasks.instances.task:InstanceTask",
     "keypoints": "edgeq.tasks.keypoints.task:KeypointTask",
+    "text-detection": "edgeq.tasks.text.detection:TextDetectionTask",
+    "text-recognition": "edgeq.tasks.text.recognition:TextRecognitionTask",
 }
 
 _log = logging.getLogger(__name__)
@@ -42,6 +45,11 @@ def get_task(name: str) -> type[Task[Any]]:
         raise InputError(f"task {name!r}: found {task!r}, wanted a subclass of edgeq.tasks.base.Task")
     if task.name != name:
         raise InputError(f"task {name!r}: its class calls itself {task.name!r}; register it under that name")
+    own, common = ({each.name for each in dataclasses.fields(kind)} for kind in (task.score_type, EvalResult))
+    if taken := own & common:
+        raise InputError(
+            f"task {name!r}: its score calls a number {min(taken)!r}, a key that every result has; rename it"
+        )
     return task
 
 

@@ -168,7 +168,7 @@ class ScoreBin:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Why a model is wrong where it is.
+    """In what a model is wrong.
 
     Attributes:
         threshold: Score from which predictions count for the confusions.

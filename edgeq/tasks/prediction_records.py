@@ -67,7 +67,7 @@ class PredictionRecords(ABC):
         return None
 
     def diagnosis(self, threshold: float) -> Diagnosis | None:
-        """Returns why the file is wrong where it is; `None` if that is no question of the task.
+        """Returns in what the file is wrong; `None` if that is no question of the task.
 
         Args:
             threshold: Score from which a prediction counts where one has to be chosen.

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.datasets import find_dataset
-from edgeq.datasets.findings import Findings
+from edgeq.datasets.findings import Finding
 from edgeq.datasets.split import AnnotatedImage, Split
 from edgeq.errors import InputError
 from edgeq.files import require_writable
 from edgeq.inputs.items import ImageFile
 from edgeq.progress import progress_bar
 from edgeq.reporting.contact_sheet import write_contact_sheet
+from edgeq.results.serialization import RESULTS_VERSION, to_json
 
 # COCO's limits of areas, in pixels.
 _SMALL, _MEDIUM = 32**2, 96**2
@@ -49,11 +50,11 @@ class SplitSummary:
     boxes: int
     background: int
     classes: Mapping[str, int]
-    sizes_px: Sequence[tuple[int, int]]
+    sizes_px: tuple[tuple[int, int], ...]
     distinct_sizes: int
     box_shares: Mapping[str, float]
     median_box_px: float | None
-    findings: Findings
+    findings: tuple[Finding, ...]
     contact_sheet: Path | None = None
 
 
@@ -70,20 +71,12 @@ class DataSummary:
 
     format: str
     source: Path
-    splits: Sequence[SplitSummary]
+    splits: tuple[SplitSummary, ...]
     broken: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Returns all of it as a JSON object."""
-        splits = [
-            {
-                **{name: value for name, value in vars(split).items() if name not in ("findings", "contact_sheet")},
-                "findings": split.findings.to_json(),
-                "contact_sheet": None if split.contact_sheet is None else str(split.contact_sheet),
-            }
-            for split in self.splits
-        ]
-        return {"format": self.format, "source": str(self.source), "splits": splits, "broken": dict(self.broken)}
+        """Returns the same as JSON values."""
+        return {"results_version": RESULTS_VERSION, **to_json(self)}
 
 
 def examine_data(
@@ -116,7 +109,7 @@ def examine_data(
         raise InputError("; ".join(broken.values()))
     digests: dict[str, str] = {}
     return DataSummary(
-        dataset.format, dataset.source, [_summary(each, _looked_at(each), digests, out) for each in read], broken
+        dataset.format, dataset.source, tuple(_summary(each, _looked_at(each), digests, out) for each in read), broken
     )
 
 
@@ -174,11 +167,11 @@ def _summary(split: Split, looks: Sequence[_Look], seen: dict[str, str], out: Pa
         boxes=split.box_count,
         background=split.background_count,
         classes=_class_counts(split),
-        sizes_px=[sizes[0], sizes[len(sizes) // 2], sizes[-1]] if sizes else [],
+        sizes_px=(sizes[0], sizes[len(sizes) // 2], sizes[-1]) if sizes else (),
         distinct_sizes=len(set(sizes)),
         box_shares=_shares(areas),
         median_box_px=statistics.median(areas) ** 0.5 if areas else None,
-        findings=split.findings,
+        findings=split.findings.kinds,
         contact_sheet=sheet,
     )
 

@@ -54,7 +54,8 @@ def test_eval_scores_the_same_from_another_format(edgeq, tmp_path, squares, yolo
     for name in ("AP", "AP50", "AR_100"):
         assert found[name] == pytest.approx(expected[name], abs=1e-6)
     (result,) = package.evaluate(finder, data=yolo, map={"red": "crimson"})
-    assert vars(result.score)["AP"] == found["AP"] and result.annotations == "data.yaml"
+    assert isinstance(result.score, package.DetectionScore)
+    assert found["AP"] == result.score.AP and result.annotations == "data.yaml"
 
 
 def test_eval_says_which_classes_it_could_not_match(edgeq, tmp_path, yolo):

@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def odd(split: Split) -> dict[str, int]:
-    return {entry["what"].split(",")[0]: entry["count"] for entry in split.findings.to_json()}
+    return {found.what.split(",")[0]: found.count for found in split.findings.kinds}
 
 
 def write_yolo(folder: Path, labels: dict[str, str], **document: Any) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 import json
 import logging
@@ -225,7 +226,7 @@ def test_a_result_of_a_task_that_is_not_installed_says_so(module, monkeypatch):
 @pytest.mark.parametrize(
     ("decoder", "said"),
     [
-        ("yolo", "unknown decoder 'yolo'; did you mean yolox? known: centernet, classification, embedding, "),
+        ("yolo", "unknown decoder 'yolo'; did you mean yolo"),
         ("Classification", "did you mean classification?"),
         ("ssd", "unknown decoder 'ssd'; known: centernet"),
         ("", "unknown decoder ''; known: centernet"),
@@ -296,6 +297,15 @@ def branches_on_a_task(tree: ast.AST) -> list[int]:
 )
 def test_a_branch_on_a_task_is_seen(source):
     assert branches_on_a_task(ast.parse(source))
+
+
+def test_a_number_of_a_score_is_no_key_of_every_result(module, monkeypatch):
+    wrong = dataclasses.make_dataclass(
+        "Wrong", [("precision", float)], bases=(module.CountingScore,), frozen=True, kw_only=True
+    )
+    monkeypatch.setattr(module.CountingTask, "score_type", wrong)
+    with pytest.raises(InputError, match="its score calls a number 'precision', a key that every result has"):
+        get_task("counting")
 
 
 def test_nothing_outside_the_tasks_asks_which_task_it_is():

@@ -5,6 +5,7 @@ The format is the flatbuffer schema of TensorFlow Lite, version 3.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,10 @@ from edgeq.errors import InputError, MissingDependencyError, ModelError
 _IDENTIFIER = b"TFL3"
 _VERSION = 3
 _LEFT_OUT = -1
+
+# Places in the tables of fields of `Model` and `SubGraph`, by the schema.
+_SIGNATURES_FIELD, _OUTPUTS_FIELD = 18, 8
+_INT32_BYTES = 4
 
 _DTYPES = {
     "FLOAT32": "float32", "FLOAT16": "float16", "FLOAT64": "float64", "BOOL": "bool", "INT8": "int8", "UINT8": "uint8",
@@ -215,20 +220,27 @@ def rename_tensors(content: bytes, names: Mapping[int, str], name: str) -> bytes
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def with_outputs(content: bytes, outputs: Sequence[int], name: str) -> bytes:
+def with_outputs(content: bytes, outputs: Sequence[int]) -> bytes:
     """Returns a TFLite file that gives those tensors, and nothing else; it has no signature.
 
     Args:
-        content: The file's bytes.
+        content: The bytes of a file that `read_graph` takes.
         outputs: Numbers of the tensors.
-        name: What to call the file in errors.
     """
-    from ai_edge_litert.tools import flatbuffer_utils
+    from ai_edge_litert import schema_py_generated as schema
 
-    model = unpack(content, name)
-    model.subgraphs[0].outputs = list(outputs)
-    model.signatureDefs = []
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    # Unpacked and packed again, the weights would take a second or more. A field of a flatbuffer tells how far behind it
+    # its value lies, so the new list goes to the end of the file.
+    changed = bytearray(content) + bytes(-len(content) % _INT32_BYTES)
+    model = schema.Model.GetRootAs(changed)
+    signatures = model._tab.Offset(_SIGNATURES_FIELD)
+    if signatures:
+        length = model._tab.Indirect(model._tab.Pos + signatures)
+        changed[length : length + _INT32_BYTES] = bytes(_INT32_BYTES)
+    table = model.Subgraphs(0)._tab
+    field = table.Pos + table.Offset(_OUTPUTS_FIELD)
+    changed[field : field + _INT32_BYTES] = struct.pack("<I", len(changed) - field)
+    return bytes(changed) + struct.pack(f"<I{len(outputs)}i", len(outputs), *outputs)
 
 
 def _kind(code: Any) -> tuple[str, bool]:

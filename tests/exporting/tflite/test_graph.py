@@ -219,7 +219,7 @@ def test_any_tensor_can_become_an_output() -> None:
     graph: Graph = model.graph
     pool = next(operator for operator in graph.operators if operator.kind == "MAX_POOL_2D")
     wanted = [pool.outputs[0], graph.outputs[0], pool.inputs[0], graph.inputs[0]]
-    pooled, hm, padded, image = tflite_nets.run(with_outputs(model.content, wanted, "net"), x)
+    pooled, hm, padded, image = tflite_nets.run(with_outputs(model.content, wanted), x)
     np.testing.assert_array_equal(image, x)
     np.testing.assert_allclose(hm, tflite_nets.run(model.content, x)[0], atol=1e-5)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]

@@ -1,0 +1,1 @@
+"""Text in images: where it is (detection), and what it says (recognition)."""
