@@ -74,7 +74,8 @@ OF_THE_MODEL = {"take_scales", "weights", "preset", "size", "labels", "opset", "
 """Options of the commands that take a model, which `edgeq.load` takes from programs."""
 
 OTHERWISE = {
-    "calibrate.out": None, "calibrate.method": DEFAULT_METHOD, "calibrate.pick": "even", "benchmark.device": LOCAL, "evaluate.device": LOCAL,
+    "calibrate.out": None, "calibrate.method": DEFAULT_METHOD, "calibrate.pick": "even",
+    "benchmark.device": LOCAL, "evaluate.device": LOCAL,
     "predict.out": None, "report.out": "report.html",
 }  # fmt: skip
 """Defaults of programs: no file where the result is returned, and the name of what a command takes if none is given."""

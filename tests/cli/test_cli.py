@@ -71,7 +71,8 @@ def test_every_command_explains_itself(command):
 
 def test_no_command_is_missing():
     assert COMMANDS == [
-        "bench", "build", "calibrate", "check", "data", "demo", "doctor", "eval", "export", "gate", "inspect", "predict", "report",
+        "bench", "build", "calibrate", "check", "data", "demo", "doctor", "eval", "export", "gate", "inspect", "predict",
+        "report",
     ]  # fmt: skip
 
 
