@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from edgeq.datasets import open_split
+from edgeq.datasets import Split, open_split
 from edgeq.errors import InputError
-from edgeq.inputs.items import Item
 from edgeq.progress import Progress, reporting_to
 
 FilePath: TypeAlias = "str | os.PathLike[str]"
@@ -79,15 +78,15 @@ def require_positive(given: int | None, parameter: str) -> None:
         raise InputError(f"`{parameter}` is {given!r}; wanted a whole number, at least 1")
 
 
-def split_items(data: Path, split: str | None, allow_outside: bool) -> list[Item]:
-    """Returns the images of the part of a data set that calibration takes; logs what it was taken for.
+def calibration_split(data: Path, split: str | None, allow_outside: bool) -> Split:
+    """Returns the part of a data set that calibration takes; logs what it was taken for.
 
     Raises:
         InputError: there is no such data set or split.
     """
     found = open_split(data, "calibration", split, allow_outside=allow_outside)
     _log.info("data: %s", found.describe())
-    return found.items
+    return found
 
 
 @contextlib.contextmanager

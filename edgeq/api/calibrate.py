@@ -11,11 +11,11 @@ from edgeq.api.arguments import (
     FilePath,
     Listener,
     Names,
+    calibration_split,
     names,
     optional_path,
     reporting,
     require_positive,
-    split_items,
 )
 from edgeq.api.model import Model, require_model
 from edgeq.calibration.calibrate import DEFAULT_METHOD, DEFAULT_NUM
@@ -23,8 +23,10 @@ from edgeq.calibration.calibrate import calibrate as run
 from edgeq.calibration.sample_keeper import DEFAULT_KEPT
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
+from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
 from edgeq.inputs.coverage import Pick
 from edgeq.inputs.images import list_images
+from edgeq.sources.model import open_float_model
 from edgeq.targets import get_target
 
 
@@ -79,16 +81,19 @@ def calibrate(
     require_positive(num, "num")
     require_positive(threads, "threads")
     target_file = optional_path(out, "out")
+    request = model.request()
     if isinstance(data, str | os.PathLike):
-        source = Path(data)
-        data = split_items(source, split, allow_outside) if images is None else list_images(source, Path(images))
+        source, images_dir = Path(data), optional_path(images, "images")
+        found = calibration_split(source, split, allow_outside) if images_dir is None else None
+        request = proven_request(request, AnnotatedImages.of(source, images_dir, found))
+        data = list_images(source, images_dir) if found is None else found.items
     elif split is not None:
         raise InputError("`split`: is for a data set in files, and `data` is not one; omit `split`")
     elif images is not None:
         raise InputError("`images` is the folder of a COCO file's images, and `data` is not a file; omit `images`")
     with reporting(progress):
         return run(
-            model.open(),
+            open_float_model(request),
             data,
             target_file,
             method=method,

@@ -11,18 +11,19 @@ from edgeq.api.arguments import (
     FilePath,
     Listener,
     Names,
+    calibration_split,
     names,
     optional_path,
     path,
     reporting,
     require_positive,
-    split_items,
 )
 from edgeq.api.model import Model, require_model
 from edgeq.calibration.calibrate import DEFAULT_NUM
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
+from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.keep import VitPlan
 from edgeq.inputs import Item, items_of
@@ -98,9 +99,10 @@ def export(
     folder, images_dir, precisions = path(out, "out"), optional_path(images, "images"), names(precision)
     if data is not None and not (calib is None and images is None):
         raise InputError("`data` takes the place of `calib` and `images`; omit them")
-    source = _source(calib, num or DEFAULT_NUM)
+    source, request = _source(calib, num or DEFAULT_NUM), model.request(target)
     if data is not None:
-        source = split_items(path(data, "data"), split, allow_outside)
+        found = calibration_split(path(data, "data"), split, allow_outside)
+        source, request = found.items, proven_request(request, AnnotatedImages.of(None, None, found))
     elif split is not None:
         raise InputError("`split`: is for `data`, and there is none; omit it")
     check_calibration_options(target, precisions, rescale, source, images_dir, method, num, pick)
@@ -109,7 +111,7 @@ def export(
     kept = (keep,) if isinstance(keep, str) else tuple(keep)
     with reporting(progress):
         return export_model(
-            model.request(target),
+            request,
             target,
             precisions,
             folder,

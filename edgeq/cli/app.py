@@ -63,8 +63,8 @@ Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .s
 PresetOption = Annotated[
     str | None,
     typer.Option(
-        help="How images are prepared and outputs are read: a preset (centernet, yolox, imagenet, clip, ...) or a "
-        ".toml file."
+        help="How images are prepared and outputs are read: a preset (yolov8, yolox, imagenet, ...) or a .toml file, "
+        "with single settings behind commas (yolov8,channel_order=bgr). By default it is recognised, and stated."
     ),
 ]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, if the model does not fix it.")]
@@ -173,6 +173,7 @@ def export(
     from edgeq.calibration.calibrate import DEFAULT_NUM
     from edgeq.calibration.source import CalibrationSource
     from edgeq.cli.console import describe_layers, describe_signal
+    from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
     from edgeq.exporting.options import ExportOptions
     from edgeq.verbs.export import export_model
     from edgeq.verbs.export_options import check_calibration_options
@@ -185,6 +186,7 @@ def export(
     precisions = [name.strip() for name in precision.split(",") if name.strip()]
     found = data_set.open_for_calibration(data, split, allow_outside, calib=calib, images=images)
     source = calib if found is None else found.items
+    request = proven_request(request, AnnotatedImages.of(None, None, found))
     check_calibration_options(target, precisions, rescale, source, images, method, num, pick)
     picked = cast("Pick", pick or "even")
     calibration = None if source is None else CalibrationSource(source, images, method, num or DEFAULT_NUM, picked)
@@ -286,13 +288,15 @@ def calibrate(
         raise typer.BadParameter("give MODEL and --data or IMAGES, or --from FILE")
     from edgeq.calibration.calibrate import DEFAULT_METHOD
     from edgeq.calibration.calibrate import calibrate as run
+    from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
     from edgeq.inputs.images import list_images
     from edgeq.sources.model import open_float_model
     from edgeq.targets import get_target
 
     opened_data = data_set.open_for_calibration(data, split, allow_outside, calib=source, images=images)
     found = list_images(cast("Path", source), images) if opened_data is None else opened_data.items
-    request = _request(model, weights, preset, size, None)
+    annotated = AnnotatedImages.of(source, images, opened_data)
+    request = proven_request(_request(model, weights, preset, size, None), annotated)
     opened = open_float_model(request)
     targets = [get_target(name) for name in target or ()]
     result = run(

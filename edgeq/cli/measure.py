@@ -109,7 +109,8 @@ def evaluate(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="For files without a manifest: how images are prepared and outputs are read (a name or .toml file)."
+            help="For files without a manifest: how images are prepared and outputs are read (a name or .toml file); "
+            "by default it is recognised, and proven on the annotations."
         ),
     ] = None,
     labels: Labels = None,
@@ -168,7 +169,8 @@ def evaluate(
         reference=reference,
         on_results=lambda results: _write(results, json_file),
     )
-    scores = [result.score for outcome in outcomes for result in outcome.results if isinstance(result, EvalResult)]
+    found = [result for outcome in outcomes for result in outcome.results if isinstance(result, EvalResult)]
+    scores = [result.score for result in found]
     _show(outcomes, evaluation_columns, [f"task: {score.task}" for score in scores[:1]])
     if len(scores) == 1:
         print_classes(scores[0])
@@ -176,6 +178,10 @@ def evaluate(
         results = [result for outcome in outcomes for result in outcome.results]
         print_worst(save_worst(results, reader(images, opened), worst, worst_dir))
         _write(diagnosed(results), json_file)
+    doubtful = [result.artifact for result in found if any(each.meaningless for each in result.suspicions)]
+    if doubtful:
+        typer.echo(f"error: the figures of {', '.join(dict.fromkeys(doubtful))} say nothing: see above", err=True)
+        raise typer.Exit(1)
 
 
 def _write(results: Sequence[Result], json_file: Path | None) -> None:

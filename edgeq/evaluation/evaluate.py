@@ -15,12 +15,12 @@ from edgeq.errors import EngineError, InputError
 from edgeq.evaluation.dataset import Dataset, dataset_of, load_dataset
 from edgeq.evaluation.execution_site import HERE, Place
 from edgeq.evaluation.inference import Job
+from edgeq.evaluation.preset_proof import AnnotatedImages, open_recognised
 from edgeq.exporting.artifact import Artifact, manifest_path
 from edgeq.inputs.presets import Labels, preset_names
 from edgeq.results.environment import parse_environment
 from edgeq.results.evaluation import EvalResult, ReferenceModel, Score
 from edgeq.runtimes import SIMULATED, get_runtime, simulation_of
-from edgeq.sources.artifact_file import open_artifact
 from edgeq.tasks import Task
 from edgeq.tasks.prediction_records import pack_predictions
 
@@ -65,7 +65,7 @@ def evaluate_artifacts(
             and the engine's choice for every other.
         threads: CPU threads of the engine; `None` leaves it to the engine.
         engine: COCO evaluator, see `edgeq.tasks.detection.coco.evaluate`.
-        preset: How files without a manifest are fed and decoded: a name or a TOML file.
+        preset: How files without a manifest are fed and decoded: a name or a TOML file; by default it is recognised.
         labels: Class names for files without a manifest, see `edgeq.inputs.presets.parse_labels`.
         reference: The float model that embeddings are compared with, run once, in the first file's runtime if that
             reads it; by default the `fp32` file among `paths` that was made from the same model, in the same runtime
@@ -81,7 +81,8 @@ def evaluate_artifacts(
         MissingDependencyError: the engine or evaluator is not installed.
         EngineError: the engine refuses or fails to run a file.
     """
-    artifacts = [open_artifact(path, preset, labels) for path in paths]
+    known = AnnotatedImages.of(annotations, images_dir, data)
+    artifacts = [open_recognised(path, preset, labels, known) for path in paths]
     float_model = None if reference is None else open_reference(reference, preset, labels)
     scoring = _Scoring.of(artifacts, float_model, runtimes, simulate, compute_precisions, place)
     if data is not None:
@@ -243,7 +244,7 @@ def common_task(jobs: Sequence[Job]) -> type[Task[Any]]:
 def open_reference(path: Path, preset: str | None, labels: Labels | None) -> Artifact:
     """Returns the artifact of `reference`; preset and labels count if the file has no manifest."""
     described = path.suffix == ".json" or manifest_path(path).is_file()
-    return open_artifact(path, *((None, None) if described else (preset, labels)))
+    return open_recognised(path, *((None, None) if described else (preset, labels)), None)
 
 
 def _float_job(artifact: Artifact, runtime: str, place: Place) -> Job:
@@ -288,6 +289,10 @@ def _result(job: Job, task: Task[Any], reference: Job | None) -> EvalResult[Scor
     images = len(job.predictions)
     obtained = _obtained(job)
     compared = reference.predictions if reference else {}
+    score = task.score(job.artifact, job.predictions, compared)
+    suspicions = tuple(task.suspicions(job.artifact, job.predictions, score))
+    for suspicion in suspicions:
+        _log.warning("%s in %s: %s", job.artifact.name, job.runtime, suspicion.text)
     return EvalResult(
         artifact=job.artifact.name,
         digest=job.artifact.digest,
@@ -297,7 +302,8 @@ def _result(job: Job, task: Task[Any], reference: Job | None) -> EvalResult[Scor
         precision=job.artifact.precision,
         task=task.name,
         images=images,
-        score=task.score(job.artifact, job.predictions, compared),
+        score=score,
+        suspicions=suspicions,
         reference=_name(reference) if reference else None,
         skipped_images=tuple(job.skipped),
         inference_images_per_s=images / job.inference_s if obtained == "measured" else None,

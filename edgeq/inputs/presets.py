@@ -1,6 +1,8 @@
 """Presets: how a known family of models is fed and decoded, declared in TOML.
 
-`preset` is a built-in name or a `.toml` file of this form; only what differs from the defaults need be there:
+`preset` is a built-in name or a `.toml` file, with settings that replace single ones behind commas
+(`yolov8,channel_order=bgr,iou_threshold=0.6`, `centernet,outputs.heatmap=341`). Such a file has this form; only what
+differs from the defaults need be there:
 
     labels = ["cat", "dog"]         # class names by class index, or the name of a built-in list: "coco80"
 
@@ -36,7 +38,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -45,7 +49,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from edgeq.boundary import Integer, Positive, parse_toml, read_json, read_text, read_toml
+from edgeq.boundary import Integer, Positive, convert, parse_toml, read_json, read_text, read_toml
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import (
     ChannelOrder,
@@ -63,6 +67,7 @@ from edgeq.exporting.graphs.image_input import DeclaredInput, DeclaredInputs
 
 _DATA = files("edgeq") / "data"
 _SIZES = ("height_px", "width_px")
+_OUTPUTS = "outputs."
 
 
 Labels = str | Sequence[str]
@@ -102,7 +107,7 @@ def load_preset(name_or_toml: str, input_size: tuple[int, int] | None = None) ->
     """Returns a built-in preset or that of a TOML file.
 
     Args:
-        name_or_toml: A name of `preset_names()`, or the path of a `.toml` file.
+        name_or_toml: A name of `preset_names()`, or the path of a `.toml` file, with settings behind commas or not.
         input_size: Height and width of the model's input in pixels, which replace those of the preset; `None` where
             the model leaves them free.
 
@@ -249,13 +254,47 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _read(name_or_toml: str) -> _Document:
-    if name_or_toml in preset_names():
-        content = (_DATA / "presets" / f"{name_or_toml}.toml").read_bytes()
-        return parse_toml(content, _Document, source=f"preset {name_or_toml}", kind="a preset")
-    path = Path(name_or_toml)
-    if path.suffix != ".toml":
-        raise InputError(f"unknown preset {name_or_toml!r}; known: {', '.join(preset_names())}, or a .toml file")
-    return read_toml(path, _Document, kind="a preset", advice=f"built in are {', '.join(preset_names())}")
+    name, *settings = [name_or_toml] if Path(name_or_toml).is_file() else name_or_toml.split(",")
+    if name in preset_names():
+        content = (_DATA / "presets" / f"{name}.toml").read_bytes()
+        document = parse_toml(content, _Document, source=f"preset {name}", kind="a preset")
+    elif Path(name).suffix == ".toml":
+        advice = f"built in are {', '.join(preset_names())}"
+        document = read_toml(Path(name), _Document, kind="a preset", advice=advice)
+    else:
+        similar = difflib.get_close_matches(name, preset_names())
+        hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+        raise InputError(f"unknown preset {name!r}; {hint}known: {', '.join(preset_names())}, or a .toml file")
+    return _with_settings(document, settings, name_or_toml) if settings else document
+
+
+def _with_settings(document: _Document, settings: Sequence[str], source: str) -> _Document:
+    """Returns a preset with single values replaced: of [preprocessing], outputs.ROLE, or else a decoder's option."""
+    plain = msgspec.to_builtins(document)
+    for setting in settings:
+        key, separator, text = (part.strip() for part in setting.partition("="))
+        if not (key and separator and text):
+            raise InputError(f"preset {source}: the setting {setting!r} is not of the form name=value")
+        if key in _Preprocessing.__struct_fields__:
+            plain["preprocessing"][key] = _value(text)
+        elif plain["postprocessing"] is None:
+            known = ", ".join(_Preprocessing.__struct_fields__)
+            raise InputError(f"preset {source}: has no decoder, so {key!r} cannot be set; known are {known}")
+        elif key.startswith(_OUTPUTS):
+            plain["postprocessing"]["outputs"][key.removeprefix(_OUTPUTS)] = text
+        else:
+            plain["postprocessing"]["options"][key] = _value(text)
+    return convert(plain, _Document, source=f"preset {source}", kind="a preset")
+
+
+def _value(text: str) -> Any:
+    """Returns a number, `True`, `False`, or the text."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _preprocessing(source: str, table: _Preprocessing, input_size: tuple[int, int] | None) -> Preprocessing:

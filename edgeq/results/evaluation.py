@@ -111,6 +111,19 @@ class ReferenceModel:
     runtime: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Suspicion:
+    """Something odd about the figures of a file, most often a preset that does not fit.
+
+    Attributes:
+        text: What is odd, the likely cause, and what to do next.
+        meaningless: Whether the figures certainly say nothing about the model.
+    """
+
+    text: str
+    meaningless: bool = False
+
+
 ScoreT_co = TypeVar("ScoreT_co", bound=Score, covariant=True)
 
 
@@ -129,6 +142,7 @@ class EvalResult(Generic[ScoreT_co]):
         images: How many images were scored.
         score: The numbers of the task; their keys are part of the result.
         reference: The float model that embeddings are compared with; only for embeddings.
+        suspicions: What is odd about the figures; absent if nothing is.
         skipped_images: Names of the images that could not be read.
         inference_images_per_s: Images per second in the engine alone; `None` unless measured.
         eval_images_per_s: Images per second from file to prediction; `None` unless measured.
@@ -155,6 +169,7 @@ class EvalResult(Generic[ScoreT_co]):
     images: Count | None = None
     score: ScoreT_co = field(metadata=INLINE)
     reference: ReferenceModel | None = field(default=None, metadata=OMIT_EMPTY)
+    suspicions: tuple[Suspicion, ...] = field(default=(), metadata=OMIT_EMPTY)
     skipped_images: tuple[str, ...] = ()
     inference_images_per_s: float | None = None
     eval_images_per_s: float | None = None

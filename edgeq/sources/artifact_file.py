@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, manifest_path
+from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.files import sha256_file
-from edgeq.inputs.presets import Labels, for_input, load_preset, parse_labels, require_channels
-from edgeq.sources.formats import format_of, model_formats
+from edgeq.inputs.presets import Labels, Preset, for_input, load_preset, parse_labels, require_channels
+from edgeq.sources.file_metadata import FileMetadata, tflite_metadata
+from edgeq.sources.formats import ONNX, TFLITE, format_of, model_formats
+from edgeq.sources.recognition import AUTO, ModelFacts, recognised_preset, with_file_names
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 def open_artifact(path: Path, preset: str | None = None, labels: Labels | None = None) -> Artifact:
@@ -23,7 +30,7 @@ def open_artifact(path: Path, preset: str | None = None, labels: Labels | None =
 
     Args:
         path: A model file or a manifest.
-        preset: How a file without a manifest is fed and decoded: a name or a TOML file.
+        preset: How a file without a manifest is fed and decoded: a name or a TOML file; `auto` recognises it.
         labels: Its class names, see `edgeq.inputs.presets.parse_labels`.
 
     Raises:
@@ -41,14 +48,20 @@ def open_artifact(path: Path, preset: str | None = None, labels: Labels | None =
                 "`labels`"
             )
         return artifact
-    artifact = _describe(path)
+    artifact = describe_file(path)
     if preset is None:
         return artifact
     channels, size = _input_image(artifact)
-    declared = load_preset(preset, size)
-    if channels is not None:
-        require_channels(str(path), channels, preset, declared.preprocessing)
     image = artifact.inputs[0]
+    declared: Preset | None
+    if preset == AUTO:
+        declared = recognised_preset(facts_of(artifact), size, "eval", labels)
+        if declared is None:
+            return artifact
+    else:
+        declared = with_file_names(preset, load_preset(preset, size), _metadata(path))
+        if channels is not None:
+            require_channels(str(path), channels, preset, declared.preprocessing)
     return dataclasses.replace(
         artifact,
         inputs=(image.of_pixels,),
@@ -58,7 +71,32 @@ def open_artifact(path: Path, preset: str | None = None, labels: Labels | None =
     )
 
 
-def _describe(path: Path) -> Artifact:
+def facts_of(artifact: Artifact) -> ModelFacts:
+    """Returns what recognisers look at, of a file without a manifest that takes one image.
+
+    Raises:
+        EdgeqError: it takes something else, or cannot be read.
+    """
+    _input_image(artifact)
+    graph = read_onnx(artifact.path) if artifact.path.suffix == ONNX.suffix else None
+    (image,) = artifact.inputs
+    return ModelFacts.of(artifact.name, image, artifact.outputs, _metadata(artifact.path, graph), graph)
+
+
+def _metadata(path: Path, graph: ir.Model | None = None) -> FileMetadata:
+    """Returns what a file says of itself; of formats that say nothing, nothing."""
+    if path.suffix == ONNX.suffix:
+        properties = (read_onnx(path) if graph is None else graph).metadata_props
+        return FileMetadata.of({str(key): str(value) for key, value in properties.items()})
+    return tflite_metadata(path) if path.suffix == TFLITE.suffix else FileMetadata()
+
+
+def describe_file(path: Path) -> Artifact:
+    """Returns what the engine of a file without a manifest tells of it.
+
+    Raises:
+        EdgeqError: as `open_artifact`.
+    """
     found = format_of(path.suffix)
     if found is None or found.holds != "model":
         raise InputError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError, ModelError
-from edgeq.exporting.artifact import Layout
+from edgeq.exporting.artifact import Layout, TensorSpec
 from edgeq.exporting.graphs.graph import read_onnx, require_file, specs
 from edgeq.exporting.graphs.image_input import (
     DeclaredInputs,
@@ -42,7 +42,9 @@ from edgeq.inputs.presets import (
 )
 from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
 from edgeq.models.vit_configs import VITS, VitConfig
+from edgeq.sources.file_metadata import FileMetadata
 from edgeq.sources.formats import ONNX, file_format, source_format
+from edgeq.sources.recognition import AUTO, ModelFacts, recognised_preset, with_file_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +58,7 @@ _log = logging.getLogger(__name__)
 
 _CENTERNET_STRIDE = 32
 _ANY_SIZE = (64, 64)
+_IMAGE_AXES = 4
 
 ImageSize = tuple[int, int]
 """Height and width in pixels."""
@@ -68,7 +71,8 @@ class ModelRequest:
     Attributes:
         reference: Zoo name, `package.module:factory`, or the path of an `.onnx` file; of a module in memory its name.
         weights: Weights file of a torch model.
-        preset: Name of a built-in preset or path of a TOML file; `None` takes the zoo model's own.
+        preset: Name of a built-in preset or path of a TOML file, with settings behind commas or not; `None` and `auto`
+            take the zoo model's own, and recognise that of a file.
         size: Input size, where the model or its weights do not fix it.
         labels: Class names: a COCO JSON, a text file with a name a line, or names with commas between them; or the
             names themselves.
@@ -87,6 +91,11 @@ class ModelRequest:
     dynamic_batch: bool = False
     module: TorchModule | None = None
     take_scales: bool = False
+
+    @property
+    def stated_preset(self) -> str | None:
+        """The preset, or `None` where it is to be recognised."""
+        return None if self.preset == AUTO else self.preset
 
 
 @dataclass(frozen=True)
@@ -151,13 +160,12 @@ def check_request(request: ModelRequest) -> None:
     if request.module is None and file_format(reference) is not None:
         if not Path(reference).is_file():
             raise InputError(f"{reference}: no such file; wanted a model")
-        _require_preset(request, Path(reference).name)
     elif request.module is None:
         _require_known(reference)
-        if request.preset is None:
+        if request.stated_preset is None:
             _zoo_preset(reference)
-    if request.preset is not None:
-        load_preset(request.preset, request.size or _ANY_SIZE)
+    if request.stated_preset is not None:
+        load_preset(request.stated_preset, request.size or _ANY_SIZE)
     if request.labels is not None:
         parse_labels(request.labels)
 
@@ -178,23 +186,15 @@ def _require_known(reference: str) -> None:
         )
 
 
-def _require_preset(request: ModelRequest, name: str) -> str:
-    if request.preset is None:
-        raise InputError(
-            f"{name}: how its input is prepared and its outputs are read must be declared; "
-            f"give `preset` {', '.join(preset_names())} or a TOML file"
-        )
-    return request.preset
-
-
 def _open_onnx(request: ModelRequest) -> OpenedModel:
     path = Path(request.reference)
     if request.weights is not None:
         raise InputError(f"`weights` {request.weights}: an ONNX file holds its weights already; omit `weights`")
     require_file(path)
-    preset_name = _require_preset(request, path.name)
-    declared = load_inputs(preset_name)
     graph = read_onnx(path)
+    metadata = FileMetadata.of({str(key): str(value) for key, value in graph.metadata_props.items()})
+    preset_name = request.stated_preset
+    declared = DeclaredInputs({}, 3, metadata.size) if preset_name is None else load_inputs(preset_name)
     require_inputs(graph, declared.inputs, path.name)
     given = {
         str(value.name): input_value(value, declared.inputs[str(value.name)])
@@ -210,25 +210,46 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     if (found := [(value.name, value.dtype) for value in graph.graph.outputs]) != outputs:
         raise ModelError(f"{path.name}: its outputs {outputs} became {found} on reading; please report the model")
     (spec,) = specs(graph.graph.inputs)
-    if declared.filled.takes == "arrays":
-        batched = spec.shape[:1] in ((1,), (None,))
-        preset = load_preset(preset_name, _ANY_SIZE)
-        preset = dataclasses.replace(preset, preprocessing=_arrays(spec.shape[1:] if batched else spec.shape))
-        opened = _assemble(request, path.stem, graph, None, preset, taken=taken)
+    spec = dataclasses.replace(spec, layout=image_layout(spec.shape, declared.filled.layout))
+    if preset_name is None:
+        facts = ModelFacts.of(path.name, spec, specs(graph.graph.outputs), metadata, graph)
+        preset, layout = _recognised_preset(facts, spec, request)
+    elif declared.filled.takes == "arrays":
+        preset, layout = load_preset(preset_name, _ANY_SIZE), "NCHW"
+        preset = dataclasses.replace(preset, preprocessing=_arrays(spec.shape))
     else:
-        layout = image_layout(spec.shape, declared.filled.layout)
+        layout = spec.layout
         channels, height, width = image_lengths(spec.name, spec.shape, declared.filled.layout)
         if height is None or width is None or channels is None:
             raise ModelError("the model's height and width are free; fix them with `size`")
-        preset = load_preset(preset_name, (height, width))
+        preset = with_file_names(preset_name, load_preset(preset_name, (height, width)), metadata)
         require_channels(path.name, channels, preset_name, preset.preprocessing)
         preset = dataclasses.replace(preset, preprocessing=for_input(spec, preset.preprocessing))
-        opened = _assemble(request, path.stem, graph, None, preset, layout, taken)
+    opened = _assemble(request, path.stem, graph, None, preset, layout, taken)
     return dataclasses.replace(opened, given=given)
 
 
+def _recognised_preset(facts: ModelFacts, spec: TensorSpec, request: ModelRequest) -> tuple[Preset, Layout]:
+    """Returns the preset that a file's form tells, or that of a bare network, and where images have their channels."""
+    preset = recognised_preset(facts, request.size, "export", request.labels)
+    if preset is not None:
+        return dataclasses.replace(preset, preprocessing=for_input(spec, preset.preprocessing)), spec.layout
+    lengths = [length for length in (facts.channels, facts.height_px, facts.width_px) if length is not None]
+    if len(spec.shape) != _IMAGE_AXES or facts.channels not in (1, 3):
+        return Preset(_arrays(spec.shape), None, ()), "NCHW"
+    if len(lengths) < len(spec.shape) - 1:
+        raise ModelError("the model's height and width are free; fix them with `size`")
+    return _bare(*lengths), spec.layout
+
+
+def _bare(channels: int, height: int, width: int) -> Preset:
+    """Returns the preset of a network of which nothing is known but the shape of its images."""
+    return Preset(PreparedInputs(height, width, channel_order="gray" if channels == 1 else "rgb"), None, ())
+
+
 def _arrays(shape: tuple[int | None, ...]) -> PreparedInputs:
-    """Returns the pre-processing of a model that takes arrays as they are."""
+    """Returns the pre-processing of a model that takes arrays as they are, by its input's shape."""
+    shape = shape[1:] if shape[:1] in ((1,), (None,)) else shape
     return PreparedInputs.of(tuple(length for length in shape if length is not None))
 
 
@@ -279,11 +300,11 @@ def _open_module(request: ModelRequest, given: TorchModule) -> OpenedModel:
     names = _output_names(module)
     graph = export_torch(module, given.example, names, opset=request.opset, dynamic_batch=request.dynamic_batch)
     channels, height, width = given.example.shape[1:]
-    if request.preset is None:
-        preset = Preset(PreparedInputs(height, width, channel_order="gray" if channels == 1 else "rgb"), None, ())
+    if request.stated_preset is None:
+        preset = _bare(channels, height, width)
     else:
-        preset = load_preset(request.preset, (height, width))
-        require_channels(request.reference, channels, request.preset, preset.preprocessing)
+        preset = load_preset(request.stated_preset, (height, width))
+        require_channels(request.reference, channels, request.stated_preset, preset.preprocessing)
     return _assemble(request, request.reference, graph, module, preset)
 
 
@@ -296,7 +317,7 @@ def _open_torch(request: ModelRequest) -> OpenedModel:
     weights = request.weights or shipped_weights(request.reference)
     metadata = read_metadata(weights) if weights is not None else {}
     module = load_model(request.reference, request.weights)
-    preset_name = request.preset or _zoo_preset(request.reference)
+    preset_name = request.stated_preset or _zoo_preset(request.reference)
     vit = module.config if isinstance(module, VisionTransformer) else None
     own_size = None if vit is None else (vit.image_px, vit.image_px)
     preset = load_preset(preset_name, request.size or _metadata_size(metadata) or own_size)

@@ -29,14 +29,17 @@ from edgeq.exporting.artifact import Layout, TensorSpec
 from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.graphs.graph import read_onnx, save_onnx
 from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.prepared_inputs import PreparedInputs
 from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors, require_builtin
 from edgeq.exporting.tflite.layers import QUANTIZER_SUFFIXES
 from edgeq.exporting.tflite.writer import TfliteModel, tensor_spec
 from edgeq.files import write_bytes
-from edgeq.inputs.presets import for_input, load_preset, parse_labels, preset_names, require_channels
+from edgeq.inputs.presets import Preset, for_input, load_preset, parse_labels, require_channels
 from edgeq.models.names import is_zoo_name
 from edgeq.progress import progress_bar
 from edgeq.runtimes.child import safe_environment
+from edgeq.sources.file_metadata import tflite_metadata
+from edgeq.sources.recognition import ModelFacts, recognised_preset, with_file_names
 from edgeq.sources.tflite_constants import fold_computed_constants
 
 if TYPE_CHECKING:
@@ -142,17 +145,24 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
             f"{path.name}: is quantized already (tensor {quantized.name!r} is {quantized.dtype}); export takes float "
             "files, edgeq bench and edgeq eval take this one as it is"
         )
-    if request.preset is None:
-        raise InputError(
-            f"{path.name}: how its input is prepared and its outputs are read must be declared; "
-            f"give `preset` {', '.join(preset_names())} or a TOML file"
-        )
-    preset = load_preset(request.preset, (shapes[0][1], shapes[0][2]))
-    require_channels(path.name, shapes[0][3], request.preset, preset.preprocessing)
-    preprocessing = for_input(tensor_spec(graph.tensors[graph.inputs[0]]), preset.preprocessing)
+    spec = tensor_spec(graph.tensors[graph.inputs[0]])
+    channels, size = shapes[0][3], (shapes[0][1], shapes[0][2])
+    metadata = tflite_metadata(path)
+    name = request.stated_preset
+    if name is None:
+        outputs = [tensor_spec(graph.tensors[index]) for index in graph.outputs]
+        facts = ModelFacts.of(path.name, dataclasses.replace(spec, layout="NHWC"), outputs, metadata)
+        preset = recognised_preset(facts, size, "export", request.labels)
+    else:
+        preset = with_file_names(name, load_preset(name, size), metadata)
+        require_channels(path.name, channels, name, preset.preprocessing)
+    if preset is None:
+        preset = Preset(PreparedInputs(*size, channel_order="gray" if channels == 1 else "rgb"), None, ())
+    else:
+        preset = dataclasses.replace(preset, preprocessing=for_input(spec, preset.preprocessing))
     labels = preset.labels if request.labels is None else parse_labels(request.labels)
     named = rename_tensors(fold_computed_constants(content, path.name), _unique_names(graph), path.name)
-    return TfliteModel(path.stem, named, preprocessing, preset.postprocessing, labels)
+    return TfliteModel(path.stem, named, preset.preprocessing, preset.postprocessing, labels)
 
 
 def _unique_names(graph: Graph) -> dict[int, str]:

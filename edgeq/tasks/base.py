@@ -16,7 +16,7 @@ from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.inputs import MAX_UNREADABLE, Item, image_files
 from edgeq.inputs.preprocessing import Placement
-from edgeq.results.evaluation import Score
+from edgeq.results.evaluation import Score, Suspicion
 from edgeq.tasks.drawing import Canvas
 from edgeq.tasks.evidence import Finding
 from edgeq.tasks.prediction_records import PredictionRecords
@@ -193,6 +193,18 @@ class Task(ABC, Generic[Prediction]):
             predictions: What it says about each image that could be read.
             reference: What the float model says about the same images; empty where `needs_reference` is false.
         """
+
+    def suspicions(
+        self, artifact: Artifact, predictions: Mapping[int, Prediction], score: Score
+    ) -> Sequence[Suspicion]:
+        """Returns what is odd about predictions and their score, as a wrong preset makes it; by default nothing.
+
+        Args:
+            artifact: The model.
+            predictions: What it says about each image that could be read.
+            score: What `score` returned.
+        """
+        return ()
 
     @abstractmethod
     def per_image(

@@ -25,6 +25,7 @@ from edgeq.evaluation.output_difference import (
     reference_outputs,
     tflite_outputs,
 )
+from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.jobs import FileJob
@@ -131,6 +132,8 @@ def export_model(
     """
     target = get_target(target_name)
     options = options or ExportOptions()
+    if calibration is not None:
+        request = proven_request(request, AnnotatedImages.of(calibration.source, calibration.images_dir))
     if options.int8_deconv:
         target = with_int8_deconv(target)
     source = source_format(request.reference)

@@ -26,6 +26,7 @@ from edgeq.evaluation.findings import (
 from edgeq.evaluation.inference import Job
 from edgeq.evaluation.prediction_codec import pack_prediction, unpack_prediction
 from edgeq.evaluation.prediction_stream import streamed
+from edgeq.evaluation.preset_proof import open_recognised
 from edgeq.evaluation.shown_images import Files, Part, Video, find_images
 from edgeq.exporting.artifact import Artifact
 from edgeq.files import sha256_file
@@ -33,7 +34,6 @@ from edgeq.inputs import InputCache
 from edgeq.inputs.presets import Labels
 from edgeq.progress import labelled
 from edgeq.resume import JobLog
-from edgeq.sources.artifact_file import open_artifact
 from edgeq.tasks import Task, get_task
 from edgeq.tasks.evidence import Finding
 from edgeq.tasks.labelled_images import relative_names
@@ -120,7 +120,7 @@ def predict(
         EngineError: the engine refuses or fails to run a file.
         DeviceError: the device cannot be reached.
     """
-    artifacts = [open_artifact(model, options.preset, options.labels)]
+    artifacts = [open_recognised(model, options.preset, options.labels, None)]
     if options.compare is not None:
         artifacts.append(open_reference(options.compare, options.preset, options.labels))
     with _place(options.device) as place:

@@ -193,8 +193,6 @@ def test_a_gray_file_wants_a_gray_preset(tmp_path: Path) -> None:
 
 def test_wrong_requests_are_told(tmp_path: Path) -> None:
     request = given(tmp_path, tflite_nets.centernet().content)
-    with pytest.raises(InputError, match=r"must be declared; give `preset`"):
-        open_tflite(dataclasses.replace(request, preset=None))
     with pytest.raises(InputError, match="holds its weights already"):
         open_tflite(dataclasses.replace(request, weights=tmp_path / "w.pth"))
     with pytest.raises(InputError, match=r"cannot be read \(No such file"):

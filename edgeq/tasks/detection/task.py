@@ -16,7 +16,7 @@ from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.inputs.items import path_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import registered
-from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
+from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn, Suspicion
 from edgeq.tasks.base import Decode
 from edgeq.tasks.detection.categories import category_ids, counted_detections
 from edgeq.tasks.detection.coco import evaluate
@@ -29,6 +29,7 @@ from edgeq.tasks.detection.drawing import draw_boxes
 from edgeq.tasks.detection.ground_truth import ground_truth_of
 from edgeq.tasks.detection.records import DetectionPredictions
 from edgeq.tasks.detection.result_files import CocoResults, YoloText
+from edgeq.tasks.detection.suspicions import find_suspicions
 from edgeq.tasks.drawing import Canvas
 from edgeq.tasks.evidence import Box, Finding
 from edgeq.tasks.result_files import ResultFile
@@ -242,6 +243,16 @@ class DetectionTask(CocoTask[Detections]):
         )
         per_class = tuple(DetectionClass(**vars(entry)) for entry in scores.per_class)
         return DetectionScore(**scores.numbers, per_class=per_class, evaluator=self._engine)
+
+    def suspicions(
+        self, artifact: Artifact, predictions: Mapping[int, Detections], score: Score
+    ) -> Sequence[Suspicion]:
+        """Returns what is odd about boxes, scores and classes, see `edgeq.tasks.detection.suspicions`."""
+        detections = {self._ground_truth.images[number].id: found for number, found in predictions.items()}
+        quantized = artifact.precision not in ("", "fp32", "fp16")
+        return find_suspicions(
+            self._ground_truth, detections, score.main_value, labels=artifact.labels, quantized=quantized
+        )
 
     def per_image(
         self, artifact: Artifact, predictions: Mapping[int, Detections], reference: Mapping[int, Detections]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.inputs.preprocessing import Placement
+from edgeq.tasks.detection.detections import Detections
+from edgeq.tasks.detection.nms import select_detections
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.int64]
@@ -74,6 +77,23 @@ def corners(centres: FloatArray, sizes: FloatArray) -> FloatArray:
     """Returns `(N, 4)` left, top, right, bottom of boxes with these centres `(N, 2)` and sizes `(N, 2)`."""
     half = sizes / 2
     return np.concatenate([centres - half, centres + half], axis=1)
+
+
+def suppressed(
+    boxes: FloatArray, scores: FloatArray, classes: IntArray, options: Mapping[str, Any], placement: Placement
+) -> Detections:
+    """Returns what is left of candidates after non-maximum suppression in the input, in the image's pixels, best first.
+
+    Args:
+        boxes: `(N, 4)` in the input's pixels.
+        scores: `(N,)`; what exceeds 1 counts as 1.
+        classes: `(N,)`.
+        options: Every name of `edgeq.tasks.detection.nms.NMS_OPTIONS`.
+        placement: Where the image lies in the input.
+    """
+    found = Detections(boxes.astype(np.float32), scores.astype(np.float32), classes.astype(np.int64))
+    kept = select_detections(found, options)
+    return Detections(placement.to_image(kept.boxes), np.clip(kept.scores, 0, 1), kept.classes)
 
 
 def input_unit(placement: Placement, *, relative: bool) -> NDArray[np.float64]:

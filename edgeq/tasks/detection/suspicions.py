@@ -1,0 +1,132 @@
+"""What is odd about a detector's figures, with the likely cause: most often a preset that does not fit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from edgeq.errors import EdgeqError
+from edgeq.results.evaluation import Suspicion
+from edgeq.tasks.detection.coco import GroundTruth, evaluate
+from edgeq.tasks.detection.detections import Detections
+
+_SHOWN = 0.05  # below, a score says little
+_FEW = 20  # boxes that too little follows from
+_NOTHING = 0.001
+_TINY_PX2 = 4.0
+_SEVERAL = 3  # classes among the annotated boxes
+
+_OTHER_PRESET = (
+    "omit `preset` to have it recognised and proven on the annotations, or change one thing behind a comma: "
+    "`preset` NAME,channel_order=bgr or NAME,scale=1"
+)
+
+
+def find_suspicions(
+    truth: GroundTruth,
+    detections: Mapping[int, Detections],
+    ap: float | None,
+    *,
+    labels: Sequence[str],
+    quantized: bool,
+) -> list[Suspicion]:
+    """Returns what is odd; nothing for a sound model.
+
+    Args:
+        truth: The annotations.
+        detections: Image id -> detections, of every image that was scored.
+        ap: Their AP, 0..1; `None` if there is no box to find.
+        labels: The model's class names, if it has any.
+        quantized: Whether the file is quantized: its figures may be as bad as they look.
+    """
+    if ap is None or not detections:
+        return []
+    boxes, scores, classes = (
+        np.concatenate([getattr(each, name) for each in detections.values()]) for name in ("boxes", "scores", "classes")
+    )
+    shown = scores >= _SHOWN
+    if not shown.any():
+        best = f"the best of {len(scores)} scores {scores.max():.3g}" if len(scores) else "there is none"
+        return [
+            Suspicion(
+                text=f"no box scores {_SHOWN} on {len(detections)} images ({best}): images are prepared otherwise than "
+                f"the model was trained on, or its outputs are not what the decoder reads; {_OTHER_PRESET}",
+                meaningless=not quantized,
+            )
+        ]
+    boxes, scores, classes = boxes[shown], scores[shown], classes[shown]
+    found = _odd_values(boxes, scores, ap)
+    if shifted := _shifted(truth, detections, ap, labels):
+        return [*found, shifted]
+    annotated = {entry["category_id"] for entry in truth.annotations}
+    if len(boxes) >= _FEW and len(annotated) >= _SEVERAL and (classes == classes[0]).all() and len(labels) != 1:
+        name = labels[classes[0]] if classes[0] < len(labels) else f"number {classes[0]}"
+        found.append(
+            Suspicion(
+                text=f"all {len(boxes)} boxes are of the class {name}, the annotations have {len(annotated)} classes: "
+                "outputs may be in another order than the decoder expects; name them in the preset, or choose another"
+            )
+        )
+    if ap < _NOTHING and len(boxes) >= _FEW:
+        found.append(
+            Suspicion(
+                text=f"AP is {ap:.4f}: none of {len(boxes)} boxes that score {_SHOWN} or more is where the annotations "
+                "have an object of its class; check `labels` against the categories, and the preparation of images: "
+                f"{_OTHER_PRESET}",
+                meaningless=not quantized,
+            )
+        )
+    return found
+
+
+def _odd_values(boxes: np.ndarray, scores: np.ndarray, ap: float) -> list[Suspicion]:
+    """Returns what is odd about boxes and scores themselves; a model that finds objects all the same is sound."""
+    if len(boxes) < _FEW or ap >= _SHOWN:
+        return []
+    found = []
+    if (scores >= 1).mean() > 0.5:
+        found.append(
+            Suspicion(
+                text=f"{(scores >= 1).mean():.0%} of the boxes score 1 or more, as logits do: the decoder takes "
+                "probabilities; choose a preset whose decoder takes logits (`preset` NAME,logits=true)",
+                meaningless=True,
+            )
+        )
+    sides = boxes[:, 2:] - boxes[:, :2]
+    areas = sides[:, 0] * sides[:, 1]
+    if (areas < _TINY_PX2).mean() > 0.5:
+        found.append(
+            Suspicion(
+                text=f"{(areas < _TINY_PX2).mean():.0%} of the boxes are outside their image, or smaller than "
+                f"{_TINY_PX2:.0f} square pixels: they are in other units than the decoder expects; try `preset` "
+                "NAME,relative=true, or NAME,corners=true",
+                meaningless=True,
+            )
+        )
+    return found
+
+
+def _shifted(
+    truth: GroundTruth, detections: Mapping[int, Detections], ap: float, labels: Sequence[str]
+) -> Suspicion | None:
+    """Returns the suspicion that categories without boxes shift class ids, as Roboflow's first one does."""
+    annotated = {entry["category_id"] for entry in truth.annotations}
+    empty = [name for category, name in truth.categories.items() if category not in annotated]
+    if labels or not empty or ap >= _SHOWN:
+        return None
+    fewer = {category: name for category, name in truth.categories.items() if category in annotated}
+    try:
+        scored = evaluate(dataclasses.replace(truth, categories=fewer), detections, sorted(detections))
+    except EdgeqError:  # the model has more classes than that
+        return None
+    better = scored.numbers["AP"] or 0.0
+    if better < max(_SHOWN, 2 * ap):
+        return None
+    names = ", ".join(fewer.values())
+    return Suspicion(
+        text=f"the category {empty[0]!r} of {truth.source.name} has no boxes and shifts the model's classes: without "
+        f"such categories AP is {better:.4f} instead of {ap:.4f}; give the model's class names, `labels` '{names}'",
+        meaningless=True,
+    )
