@@ -172,7 +172,7 @@ def test_an_encoding_hides_no_entities(folder: Path) -> None:
 
 
 def test_a_folder_of_nothing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no data set that edgeq knows; wanted COCO"):
+    with pytest.raises(InputError, match="is not a data set that edgeq knows; wanted COCO"):
         find_dataset(tmp_path)
     with pytest.raises(InputError, match="no such file or folder"):
         find_dataset(tmp_path / "none")
