@@ -64,8 +64,8 @@ def find_dataset(path: Path, *, allow_outside: bool = False) -> DatasetFiles:
         if (found := find(own, folder)) is not None:
             return found
     raise InputError(
-        f"`data` {path}: is not a data set that edgeq knows; wanted COCO, YOLO, Pascal VOC, CVAT, Label Studio, a folder "
-        "per class, a CSV of paths, arrays (.npz), a folder of images, or a video"
+        f"`data` {path}: is not a data set that edgeq knows; wanted COCO, YOLO, Pascal VOC, CVAT, Label Studio, a "
+        "folder per class, a CSV of paths, arrays (.npz), a folder of images, or a video"
     )
 
 
