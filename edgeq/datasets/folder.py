@@ -36,7 +36,10 @@ class DataFolder:
         """Returns whether a path lies in the folder after all its links are followed, or need not."""
         if self.allow_outside:
             return True
-        return Path(os.path.realpath(path)).is_relative_to(self.root)
+        try:
+            return Path(os.path.realpath(path)).is_relative_to(self.root)
+        except ValueError:  # a name with a null character
+            return False
 
     def locate(self, name: str, starts: Iterable[Path] = (), *, folders: bool = False) -> Path:
         """Returns where a file lies that the data set names.
