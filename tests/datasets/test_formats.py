@@ -81,6 +81,15 @@ def detections(bccd) -> dict[str, Detections]:
     return found
 
 
+def test_a_file_of_coco_is_read_with_the_images_next_to_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    shown = draw(tmp_path / "drawn")
+    WRITERS["coco"](shown, tmp_path / "set", CLASSES)
+    split = open_split(tmp_path / "set" / "annotations" / "instances_val2017.json", "evaluation")
+    assert read_truth(split) == truth_of(shown)
+    assert [image.name for image in split.images] == ["val2017/a.png", "val2017/b.png", "val2017/c.png"]
+
+
 def damaged(content: bytes, generator: random.Random) -> bytes:
     """Returns a file's content with up to four changes."""
     changed = bytearray(content)

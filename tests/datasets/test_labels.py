@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from edgeq.datasets import open_split
@@ -72,13 +74,14 @@ def test_images_without_classes_are_refused(tmp_path: Path, colours: Path) -> No
 
 
 def test_arrays_of_other_kinds_are_refused(tmp_path: Path) -> None:
-    for name, arrays in {
+    kinds: dict[str, dict[str, NDArray[Any]]] = {
         "float": {"x": np.zeros((2, 4, 4))},
         "short": {"x": np.zeros((2, 4, 4), np.uint8), "y": np.zeros(3)},
         "wide": {"x": np.zeros((2, 4, 4, 5), np.uint8)},
         "none": {"z": np.zeros(3)},
         "objects": {"x": np.array([{}], object)},
-    }.items():
-        np.savez(tmp_path / f"{name}.npz", **arrays, allow_pickle=True)
+    }
+    for name, arrays in kinds.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)  # type: ignore[arg-type]
         with pytest.raises(InputError, match=rf"{name}\.npz: (holds|cannot be read)"):
             open_split(tmp_path / f"{name}.npz", "evaluation")
