@@ -152,7 +152,7 @@ def test_an_image_that_cannot_be_read_is_left_out_with_a_warning(scene, tmp_path
         (["missing.jpg"], {}, "no such image"),
         (["missing"], {}, "no such file or folder"),
         (["IMAGES"], {"every": 2}, "`every` is for the frames of a video"),
-        (["IMAGES"], {"formats": ("voc",)}, "detection is written as yolo, coco"),
+        (["IMAGES"], {"formats": ("voc",)}, "'voc': is not a format for detection; wanted yolo or coco"),
         (["IMAGES"], {"formats": ("coco",)}, "give `annotations`"),
         (["IMAGES", "IMAGES"], {}, "two of the images are called"),
     ],
