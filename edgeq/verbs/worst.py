@@ -93,7 +93,7 @@ def save_worst(results: Sequence[Result], read: ReadImage, count: int, out: Path
     ]
     if not found:
         raise InputError(
-            "`save_worst`: wanted an fp32 file of the same model in the same runtime to compare with, found none"
+            "`save_worst`: found no fp32 file of the same model in the same runtime; name it too, and give `runtime`"
         )
     return found
 
