@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+import typer.main
 
 from edgeq.cli import app
 from edgeq.files import sha256_file, sha256_json, write_bytes
@@ -73,6 +74,14 @@ def _folder_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder that all workers of one run look into."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_command_line() -> Iterator[None]:
+    """Builds the parser of the command line once, not at every call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
