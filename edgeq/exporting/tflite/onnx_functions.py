@@ -156,7 +156,8 @@ def _grid_sample(node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
 
 
 FUNCTIONS: dict[str, Function] = {
-    "Celu": _celu, "CumSum": _cumulative_sum, "Elu": _elu, "GridSample": _grid_sample, "InstanceNormalization": _instance_norm,
+    "Celu": _celu, "CumSum": _cumulative_sum, "Elu": _elu, "GridSample": _grid_sample,
+    "InstanceNormalization": _instance_norm,
     "LogSoftmax": _log_softmax, "Mean": _mean, "Mish": _mish, "ReduceL1": _norm("abs"),
     "ReduceL2": _norm("square", "sqrt"),
     "ReduceLogSum": _norm("", "log"), "ReduceLogSumExp": _log_sum_exp, "ReduceSumSquare": _norm("square"),
