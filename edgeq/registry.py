@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Mapping
-from importlib.metadata import entry_points
+import importlib.metadata
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from edgeq.errors import InputError
@@ -54,6 +57,19 @@ def load_entry(kind: str, table: Mapping[str, str], name: str) -> Any:
 def registered(kind: str, table: Mapping[str, str]) -> list[str]:
     """Returns the sorted names that `load_entry` knows for a kind."""
     return sorted({*table, *(entry.name for entry in entry_points(group=_group(kind)))})
+
+
+def entry_points(group: str) -> Iterable[EntryPoint]:
+    """Returns the entry points of a group that installed packages declare.
+
+    The files of all packages are read for it, so that is done once for each state of the path.
+    """
+    return _declared(group, tuple(sys.path))
+
+
+@functools.cache
+def _declared(group: str, _path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    return tuple(importlib.metadata.entry_points(group=group))
 
 
 def _group(kind: str) -> str:

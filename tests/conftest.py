@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+import typer.main
 from hypothesis import settings
 
 from edgeq.cli import app
@@ -23,7 +23,7 @@ from edgeq.models.names import is_zoo_name
 from edgeq.sources import tflite
 from edgeq.tasks.detection.shapes import draw_shapes_dataset
 from tests.kept_exports import keeping_exports
-from tests.warm_converter import WarmConverter
+from tests.warm_python import WarmPython
 
 # What a shell starts in the background ignores Ctrl-C, and so does every process that it starts in turn; the tests that
 # send it would wait for ever.
@@ -82,14 +82,28 @@ def _folder_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def one_command_line() -> Iterator[None]:
+    """Builds the parser of the command line once, not at every call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def one_export_per_model(tmp_path_factory) -> Iterator[None]:
     """See `tests.kept_exports`."""
     with keeping_exports(_folder_of_the_run(tmp_path_factory) / "exports"):
         yield
 
 
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory) -> WarmPython:
+    """See `tests.warm_python`."""
+    return WarmPython(_folder_of_the_run(tmp_path_factory) / "warm")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def one_conversion_per_model(tmp_path_factory) -> Iterator[None]:
+def one_conversion_per_model(tmp_path_factory, warm_python) -> Iterator[None]:
     """Converts a model to TFLite once per run: the converter takes seconds, and repeats itself exactly.
 
     This holds for models of the zoo, of files and of the tests themselves; a model that a test writes may change.
@@ -106,10 +120,11 @@ def one_conversion_per_model(tmp_path_factory) -> Iterator[None]:
         if kept.is_file():
             shutil.copyfile(kept, out)
         else:
-            warm.run(job)
+            original(job)
             write_bytes(kept, out.read_bytes())
 
-    with pytest.MonkeyPatch.context() as patch, contextlib.closing(WarmConverter()) as warm:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tflite, "subprocess", warm_python)
         patch.setattr(tflite, "_run", convert)
         yield
 

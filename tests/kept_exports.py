@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import pytest
 from edgeq.files import sha256_json, write_bytes
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    import onnx
     import torch
 
 _FIXED = ("edgeq.models.", "tests.", "torch.nn.", "torchvision.")
@@ -24,34 +24,33 @@ _MAX_BYTES = 32 << 20
 
 @contextmanager
 def keeping_exports(folder: Path) -> Iterator[None]:
-    """Has `open_model` find the graphs that were exported before, in this process or another one of the run.
+    """Has torch's exporter find what it exported before, in this process or another one of the run.
 
-    Only those of models whose code does not change during a run. Tests of the exporter import it by name, before this
-    begins, and export every time.
+    Only models whose code does not change during a run. What edgeq makes of the exporter's graph it makes every time.
     """
     from edgeq.sources import torch_export
 
-    original = torch_export.export_torch
+    original = torch_export._program
 
-    def export(module: torch.nn.Module, example: torch.Tensor, output_names: Any, **options: Any) -> ir.Model:
+    def program(
+        module: torch.nn.Module, example: torch.Tensor, output_names: Sequence[str], opset: int, dynamic_batch: bool
+    ) -> onnx.ModelProto:
         import onnx
-        import onnx_ir as ir
 
         digest = _digest(module)
         if digest is None:
-            return original(module, example, output_names, **options)
-        key = sha256_json([digest, list(example.shape), str(example.dtype), list(output_names), options])
-        kept = folder / f"{key}.onnx"
+            return original(module, example, output_names, opset, dynamic_batch)
+        options = [list(example.shape), str(example.dtype), list(output_names), opset, dynamic_batch]
+        kept = folder / f"{sha256_json([digest, *options])}.onnx"
         if kept.is_file():
-            return ir.from_proto(onnx.load_model_from_string(kept.read_bytes()))
-        graph = original(module, example, output_names, **options)
-        proto = ir.to_proto(graph)
+            return onnx.load_model_from_string(kept.read_bytes())
+        proto = original(module, example, output_names, opset, dynamic_batch)
         if proto.ByteSize() < _MAX_BYTES:
             write_bytes(kept, proto.SerializeToString())
-        return graph
+        return proto
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch_export, "export_torch", export)
+        patch.setattr(torch_export, "_program", program)
         yield
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from tests.markdown import Block, ShellCommand, code_blocks, shell_commands
 from tests.test_order import ROOT
+from tests.warm_python import WarmPython
 
 _TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 _WRITE = re.compile(r"(?:.*\. )?Write `([^`]+)`:")
@@ -83,7 +84,7 @@ def sandbox(tmp_path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.title)
-def test_what_the_text_says_works(recipe, prepared, sandbox, tmp_path):
+def test_what_the_text_says_works(recipe, prepared, sandbox, tmp_path, warm_python):
     folder = tmp_path / "folder"
     shutil.copytree(prepared, folder)
     for path, text in recipe.files.items():
@@ -93,14 +94,14 @@ def test_what_the_text_says_works(recipe, prepared, sandbox, tmp_path):
     steps = [step for block in recipe.run for step in _steps(block)]
 
     # Without the line the name is unknown: what runs below is the new thing.
-    before = _run(steps[0], sandbox, folder)
+    before = _run(steps[0], sandbox, folder, warm_python)
     assert before.returncode == 1
     assert re.search(rf"unknown (\w+ )?{recipe.title.split()[-1]} ", before.stderr), before.stderr
 
     for line, table, path in recipe.lines:
         _add_line(sandbox / path, table, line)
     for step in steps:
-        done = _run(step, sandbox, folder)
+        done = _run(step, sandbox, folder, warm_python)
         assert done.returncode == 0, done.stderr
     _require_style(sandbox, [path for path in recipe.files if path.endswith(".py")])
 
@@ -112,13 +113,11 @@ def _steps(block: Block) -> list[ShellCommand]:
     return list(shell_commands(block.text))
 
 
-def _run(step: ShellCommand, sandbox: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def _run(step: ShellCommand, sandbox: Path, folder: Path, python: WarmPython) -> subprocess.CompletedProcess[str]:
     program, *arguments = step.words if step.words[0] == "python" else step.expanded(folder)
-    python = {"edgeq": [sys.executable, "-m", "edgeq"], "python": [sys.executable]}[program]
+    command = {"edgeq": [sys.executable, "-m", "edgeq"], "python": [sys.executable]}[program]
     environment = {**os.environ, "PYTHONPATH": str(sandbox), "EDGEQ_DEBUG": ""}
-    return subprocess.run(
-        [*python, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    return python.run([*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def _add_line(path: Path, table: str, line: str) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.test_order import ROOT
+from tests.warm_python import WarmPython
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MAX_LINES = 60
@@ -37,10 +37,10 @@ def test_every_example_is_short_and_says_what_it_shows():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_runs_in_an_empty_folder(path: Path, tmp_path: Path):
+def test_an_example_runs_in_an_empty_folder(path: Path, tmp_path: Path, warm_python: WarmPython):
     pytest.importorskip("torch")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    done = warm_python.run(
         [sys.executable, str(path)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0 or (path.stem in FAILING_GATE and done.returncode == 1 and not done.stderr), done

@@ -21,7 +21,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 HEAVY = PYPROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-module-level-imports"]
 # Light enough to load with any module that needs them.
 LIGHT = {"msgspec", "numpy", "rich", "tomli", "typer"}
-IMPORT_NAMES = {"pillow": "PIL"}
+IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
 
 # Loads modules one by one and prints those that brought a heavy library along, with its name.
 WATCH = """

@@ -17,6 +17,7 @@ import pytest
 from edgeq.boundary import convert, parse_json
 from edgeq.calibrators.ranges import Ranges
 from edgeq.cli.console import describe_layers, print_report
+from edgeq.datasets import open_split
 from edgeq.devices.config import read_devices
 from edgeq.errors import EdgeqError
 from edgeq.evaluation.prediction_codec import pack_prediction, unpack_prediction
@@ -33,6 +34,7 @@ from edgeq.runtimes.runner import make_inputs
 from edgeq.tasks.classification import class_indices
 from edgeq.tasks.detection.categories import category_ids
 from edgeq.tasks.detection.coco import load_ground_truth
+from edgeq.tasks.detection.ground_truth import ground_truth_of
 from edgeq.tasks.detection.task import DetectionTask
 from edgeq.tasks.labelled_images import load_labelled_images
 from edgeq.verbs.gate import Limits, check_limits
@@ -76,6 +78,33 @@ cache = "~/edgeq"
 """
 
 
+LABEL_STUDIO = [
+    {
+        "data": {"image": "/data/upload/1/0a1b2c3d-3.png"},
+        "annotations": [
+            {
+                "was_cancelled": False,
+                "result": [
+                    {
+                        "type": "rectanglelabels",
+                        "original_width": 20,
+                        "original_height": 10,
+                        "value": {"x": 1, "y": 2, "width": 50, "height": 9, "rotation": 3, "rectanglelabels": ["cat"]},
+                    },
+                    {
+                        "type": "polygonlabels",
+                        "original_width": 20,
+                        "original_height": 10,
+                        "value": {"points": [[1, 2], [30, 40], [50, 6]], "polygonlabels": ["dog"]},
+                    },
+                    {"type": "choices", "value": {"choices": ["sharp"]}},
+                ],
+            }
+        ],
+    }
+]
+
+
 def read_manifest(path: Path) -> None:
     artifact = parse_manifest(path, parse_json(path.read_bytes(), dict[str, Any], source=path, kind="a manifest"))
     describe_layers(artifact.quantization_facts)
@@ -102,6 +131,12 @@ def read_coco(path: Path) -> None:
     category_ids(truth, ("cat", "dog"))
     parse_labels(str(path))
     list_images(path, path.parent)
+
+
+def read_data_set(path: Path) -> None:
+    split = open_split(path, "evaluation")
+    if split.box_count:
+        category_ids(ground_truth_of(split), tuple(split.categories.values())[::-1])
 
 
 def read_classes(path: Path) -> None:
@@ -173,6 +208,8 @@ JSON_KINDS: dict[str, tuple[str, Callable[[], Any], Callable[[Path], object]]] =
     "embedding": ("eval.json", lambda: recorded("eval_embedding.json"), read_result_files),
     "ranges": ("net.ranges.json", lambda: recorded("ranges.json"), read_ranges),
     "COCO": ("instances.json", lambda: COCO, read_coco),
+    "COCO data": ("instances.json", lambda: COCO, read_data_set),
+    "Label Studio": ("project.json", lambda: LABEL_STUDIO, read_data_set),
     "classes": ("labels.json", lambda: {"3.png": "cat", "5.png": 2}, read_classes),
     "prediction": ("prediction.json", a_prediction, read_prediction),
     "turn": ("turn.json", lambda: TURN, read_turn),

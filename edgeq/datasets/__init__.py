@@ -57,16 +57,21 @@ def find_dataset(path: Path, *, allow_outside: bool = False) -> DatasetFiles:
         raise InputError(f"`data` {path}: no such file or folder; wanted a data set")
     if path.suffix.lower() in _ARCHIVES and path.is_file():
         raise InputError(f"`data` {path}: is an archive; unpack it and give the folder")
-    folder = DataFolder(path if path.is_dir() else path.parent, allow_outside=allow_outside)
-    own = folder.root if path.is_dir() else folder.root / path.name
+    own = path.resolve()
+    folder = DataFolder(own if own.is_dir() else _folder_of(own), allow_outside=allow_outside)
     for name in dict.fromkeys([*DATA_FORMATS, *registered("data format", DATA_FORMATS)]):
         find: DataFormat = load_entry("data format", DATA_FORMATS, name)
         if (found := find(own, folder)) is not None:
             return found
     raise InputError(
-        f"`data` {path}: is no data set that edgeq knows; wanted COCO, YOLO, Pascal VOC, CVAT, Label Studio, a folder "
-        "per class, a CSV of paths, arrays (.npz), a folder of images, or a video"
+        f"`data` {path}: is not a data set that edgeq knows; wanted COCO, YOLO, Pascal VOC, CVAT, Label Studio, a "
+        "folder per class, a CSV of paths, arrays (.npz), a folder of images, or a video"
     )
+
+
+def _folder_of(file: Path) -> Path:
+    """Returns the folder of the data set that a file describes: COCO's lie in `annotations/`, next to the images."""
+    return file.parents[1] if file.parent.name.lower() == "annotations" else file.parent
 
 
 def open_split(path: Path, purpose: Purpose, split: str | None = None, *, allow_outside: bool = False) -> Split:

@@ -53,7 +53,7 @@ class _Annotation(msgspec.Struct):
     area: float | None = None
     iscrowd: float | bool = 0
     segmentation: Any = None
-    keypoints: list[float] = []
+    keypoints: list[float] | None = None
 
 
 class _File(msgspec.Struct):
@@ -195,7 +195,7 @@ def _objects(document: _File, categories: Mapping[int, str], findings: Findings)
             box = (left, top, width, height)
         sound = annotation(
             entry.category_id, box, findings, where, size_px=sizes[entry.image_id], area_px=entry.area,
-            is_ignored=bool(entry.iscrowd), polygons=polygons, keypoints=entry.keypoints,
+            is_ignored=bool(entry.iscrowd), polygons=polygons, keypoints=entry.keypoints or (),
         )  # fmt: skip
         if sound is not None:
             objects.setdefault(entry.image_id, []).append(sound)

@@ -36,7 +36,10 @@ class DataFolder:
         """Returns whether a path lies in the folder after all its links are followed, or need not."""
         if self.allow_outside:
             return True
-        return Path(os.path.realpath(path)).is_relative_to(self.root)
+        try:
+            return Path(os.path.realpath(path)).is_relative_to(self.root)
+        except ValueError:  # a name with a null character
+            return False
 
     def locate(self, name: str, starts: Iterable[Path] = (), *, folders: bool = False) -> Path:
         """Returns where a file lies that the data set names.
@@ -57,20 +60,20 @@ class DataFolder:
         """
         stated = Path(*PureWindowsPath(name).parts) if "\\" in name else Path(name)
         candidates = [start / stated for start in starts or (self.root,)]
-        inside = [path for path in candidates if self.contains(path)]
-        for path in inside:
-            if _exists(path, folders):
+        for path in candidates:
+            if _exists(path, folders) and self.contains(path):
                 return path
         parts = [part for part in stated.parts if part not in ("..", ".", stated.anchor)]
         for index in range(len(parts)):
             path = self.root.joinpath(*parts[index:])
-            if self.contains(path) and _exists(path, folders):
+            if _exists(path, folders) and self.contains(path):
                 return path
-        if not inside:
-            raise OutsideError(
-                f"{name[:120]!r} leads out of the data set's folder {self.root}; move it there, or give `allow_outside`"
-            )
-        return inside[0]
+        for path in candidates:
+            if self.contains(path):
+                return path
+        raise OutsideError(
+            f"{name[:120]!r} leads out of the data set's folder {self.root}; move it there, or give `allow_outside`"
+        )
 
     def images_named(self, name: str) -> list[Path]:
         """Returns the image files anywhere in the folder with the file name of a path or URL."""

@@ -111,10 +111,10 @@ def _objects(
     objects, label = [], None
     for position, region in enumerate(regions, start=1):
         if region.type == "choices":
-            label = next(map(str, region.value.get("choices") or ()), label)
+            label = next(map(str, _list(region.value.get("choices"))), label)
             continue
-        names = region.value.get(region.type)
-        if region.type not in ("rectanglelabels", "polygonlabels") or not isinstance(names, list) or not names:
+        names = _list(region.value.get(region.type))
+        if region.type not in ("rectanglelabels", "polygonlabels") or not names:
             findings.add(f"regions of the kind {region.type!r}, left out: rectangles and polygons are read", where)
             continue
         category = ids.setdefault(str(names[0]), len(ids) + 1)
@@ -135,7 +135,8 @@ def _object(
     if region.type == "polygonlabels":
         points = [
             number * scale
-            for point in region.value.get("points") or ()
+            for point in _list(region.value.get("points"))
+            if isinstance(point, list)
             for number, scale in zip(_numbers(dict(enumerate(point)), (0, 1)), (width, height), strict=True)
         ]
         if len(points) < 6:
@@ -145,11 +146,16 @@ def _object(
         return annotation(category, box_around(points), findings, where, size_px=size, area_px=area, polygons=[points])
     left, top, wide, high = _numbers(region.value, ("x", "y", "width", "height"))
     box = (left * width, top * height, wide * width, high * height)
-    (turned,) = _numbers({"rotation": 0, **region.value}, ("rotation",))
-    if turned:
+    turned = region.value.get("rotation")
+    if isinstance(turned, int | float) and turned:
         findings.add("rotated boxes, read as the upright box around them", where)
         box = rotated_box(*box, turned, centre=False)
     return annotation(category, box, findings, where, size_px=size)
+
+
+def _list(value: Any) -> list[Any]:
+    """Returns a list, or an empty one instead of anything else."""
+    return value if isinstance(value, list) else []
 
 
 def _numbers(values: Mapping[Any, Any], keys: tuple[Any, ...]) -> list[float]:

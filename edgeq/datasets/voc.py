@@ -71,13 +71,14 @@ def _read(files: Iterable[Path], name: str, root: Path, folder: DataFolder) -> S
     findings = Findings()
     documents: list[tuple[Path, Path, Element | None]] = []
     for file in files:
-        document = None
-        if file.is_file() and folder.contains(file):
-            document = read_xml(file, kind=_KIND)
+        has_labels = file.is_file() and folder.contains(file)
         try:
+            document = read_xml(file, kind=_KIND) if has_labels else None
             documents.append((file, _image_path(file, document, root, folder), document))
         except OutsideError:
             findings.add("images outside the data set's folder, left out (`allow_outside` reads them)", file.name)
+        except InputError as error:
+            findings.add("images whose labels cannot be read, left out", error)
     if not documents:
         raise InputError(f"{root}: its split {name!r} lists no image")
     names = sorted({_text(each, "name") for _, _, document in documents for each in _elements(document)})

@@ -63,7 +63,15 @@ def find(path: Path, folder: DataFolder) -> DatasetFiles | None:
             return _darknet(path, folder) if path.suffix == ".data" else None
         return _from_yaml(path, folder)
     for file in (*sorted(path.glob("*.yaml")), *sorted(path.glob("*.yml"))):
-        if file.is_file() and (found := _from_yaml(file, folder)) is not None:
+        if not file.is_file():
+            continue
+        try:
+            found = _from_yaml(file, folder)
+        except InputError:
+            if file.stem in ("data", "dataset"):
+                raise
+            continue  # of another program
+        if found is not None:
             return found
     if (path / "obj.data").is_file():
         return _darknet(path / "obj.data", folder)
@@ -152,8 +160,13 @@ def _read(places: Sequence[Path], name: str, form: _Form, folder: DataFolder) ->
     paths = list(dict.fromkeys(path for place in places for path in _images(place, folder, findings)))
     if not paths:
         raise InputError(f"{form.source}: its split {name!r} leads to no image in {', '.join(map(str, places))}")
-    images = tuple(_image(number, path, form, folder, findings) for number, path in enumerate(paths, start=1))
-    return Split(TITLE, form.source, name, images, form.names, findings=findings)
+    images = []
+    for number, path in enumerate(paths, start=1):
+        try:
+            images.append(_image(number, path, form, folder, findings))
+        except InputError as error:
+            findings.add("images whose labels cannot be read, left out", error)
+    return Split(TITLE, form.source, name, tuple(images), form.names, findings=findings)
 
 
 def _images(place: Path, folder: DataFolder, findings: Findings) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgeq.errors import InputError
 from edgeq.evaluation.inference import Images
 from edgeq.inputs import Item, image_files
-from edgeq.inputs.images import IMAGE_SUFFIXES, list_images, read_image
+from edgeq.inputs.images import IMAGE_SUFFIXES, list_images
 from edgeq.inputs.video import VIDEO_SUFFIXES, list_frames
 from edgeq.tasks import Task
 from edgeq.tasks.labelled_images import relative_names
@@ -62,7 +62,9 @@ class Files:
         return image_files(self.paths)
 
     def check_image(self, number: int, image: Pixels) -> None:
-        """Notes the size; raises `InputError` if the annotations are of another image."""
+        """Notes the size; raises `InputError` for what is not an image, or not the one of the annotations."""
+        if image.dtype != np.uint8:
+            raise InputError(f"{self.paths[number]}: is an input that is prepared, which cannot be drawn; give images")
         self.note_size(number, (image.shape[1], image.shape[0]))
         if self.dataset is not None:
             self.dataset.check_image(number, image)
@@ -81,7 +83,8 @@ class Files:
 
     def pixels(self, number: int) -> Pixels:
         """Returns the image, read again: many are between the first reading and this one on a device."""
-        return read_image(self.paths[number])
+        (item,) = image_files([self.paths[number]])
+        return cast(Pixels, item.read())
 
 
 class Part:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from typing import Any
 
 from edgeq.errors import InputError
 from edgeq.tasks import Task
-from edgeq.tasks.drawing import Canvas
+from edgeq.tasks.drawing import Canvas, Style
+from edgeq.tasks.drawing.palette import WHITE
 from edgeq.tasks.evidence import Example, Finding
 
 _THUMBNAIL_PX = 480
@@ -20,6 +20,7 @@ _JPEG_QUALITY = 72
 # Of what is drawn over a thumbnail, which is shown larger on some screens.
 _OVERLAY_PX = 960
 _OVERLAY_COLOURS = 64
+_TRUTH = Style(WHITE, (1.5, 2.0))
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,11 @@ def pictures(task: type[Task[Any]], example: Example, folders: Sequence[Path]) -
     Raises:
         InputError: see `thumbnail`.
     """
-    unnamed = [dataclasses.replace(box, label="") for box in example.truth]
     return Pictures(
         thumbnail(folders, example.image),
-        overlay(task, example, example.reference),
-        overlay(task, example, example.other),
-        overlay(task, example, unnamed),
+        _findings(task, example, example.reference),
+        _findings(task, example, example.other),
+        _truth(example),
     )
 
 
@@ -77,10 +77,26 @@ def thumbnail(folders: Sequence[Path], image: str) -> str | None:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
-def overlay(task: type[Task[Any]], example: Example, findings: Sequence[Finding]) -> str:
-    """Returns findings as a task draws them, on transparent ground of the image's shape, as a PNG data URI."""
-    canvas = Canvas(example.width_px, example.height_px, _OVERLAY_PX / max(example.width_px, example.height_px))
+def _findings(task: type[Task[Any]], example: Example, findings: Sequence[Finding]) -> str:
+    """Returns findings as a task draws them, on transparent ground, as a PNG data URI."""
+    canvas = _canvas(example)
     task.draw(canvas, findings)
+    return _png(canvas)
+
+
+def _truth(example: Example) -> str:
+    """Returns the annotated boxes in white, which no class has, as a PNG data URI."""
+    canvas = _canvas(example)
+    for box in example.truth:
+        canvas.box(box.left, box.top, box.width, box.height, _TRUTH)
+    return _png(canvas)
+
+
+def _canvas(example: Example) -> Canvas:
+    return Canvas(example.width_px, example.height_px, _OVERLAY_PX / max(example.width_px, example.height_px))
+
+
+def _png(canvas: Canvas) -> str:
     stream = io.BytesIO()
     canvas.overlay().quantize(_OVERLAY_COLOURS).save(stream, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

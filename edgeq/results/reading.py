@@ -86,7 +86,7 @@ def _parse(entry: Any, source: object, place: str, scores: ScoreTypes) -> Iterat
     first = {kind.main: kind for kind in reversed(list(scores.values()))}
     kinds = [scores[head.task]] if head.task else [kind for kind in scores.values() if first[kind.main] is kind]
     if not entry.keys() & {_TIMED, *(kind.main for kind in kinds)}:
-        mains = ", ".join(kind.main for kind in kinds)
+        mains = ", ".join(dict.fromkeys(kind.main for kind in kinds))
         raise InputError(f"{source}: {place} holds none of {mains} and {_TIMED}; wanted {KIND}")
     entry = _with_environment(entry)
     for kind in kinds:

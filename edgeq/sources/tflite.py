@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gc
 import json
 import math
 import re
@@ -268,6 +269,8 @@ def _restored(error: type[EdgeqError], message: str) -> EdgeqError:
 
 def main() -> NoReturn:
     """Converts what stdin says."""
+    # Of a process that lives for one conversion, collecting what it no longer needs takes up to a fifth of the time.
+    gc.disable()
     job = parse_json(sys.stdin.buffer.read(), Conversion, source="stdin", kind="what to convert")
     try:
         write_bytes(Path(job.out), _converted(job))

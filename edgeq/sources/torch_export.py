@@ -19,6 +19,7 @@ from edgeq.exporting.passes.gelu import fuse_gelu
 from edgeq.exporting.passes.opset import lower_opset
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
     import torch
 
@@ -62,24 +63,13 @@ def export_torch(
                 outputs = module(traced)
             count = len(outputs) if isinstance(outputs, (tuple, list)) else 1
             names = [output_names[i] if i < len(output_names) else f"output_{i}" for i in range(count)]
-            program = torch.onnx.export(
-                module,
-                (traced,),
-                input_names=["image"],
-                output_names=names,
-                opset_version=max(opset, _NATIVE_OPSET),
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},) if dynamic_batch else None,
-                dynamo=True,
-                verbose=False,
-            )
+            model = ir.from_proto(_program(module, traced, names, max(opset, _NATIVE_OPSET), dynamic_batch))
         # The exporter raises errors of many kinds, from its own tree to plain RuntimeError.
         except Exception as error:
             raise ModelError(
                 f"{type(module).__name__} cannot be exported to ONNX for an input of shape {tuple(example.shape)}: "
                 f"{_last_cause(error)}"
             ) from error
-    assert program is not None  # noqa: S101 - only with `f=` given does the exporter return nothing
-    model = ir.from_proto(program.model_proto)
     clean(model)
     if dynamic_batch and specs(model.graph.inputs)[0].shape[0] is not None:
         raise ModelError(
@@ -91,6 +81,25 @@ def export_torch(
         clean(model)
     fuse_gelu(model)
     return model
+
+
+def _program(
+    module: torch.nn.Module, example: torch.Tensor, output_names: Sequence[str], opset: int, dynamic_batch: bool
+) -> onnx.ModelProto:
+    import torch
+
+    program = torch.onnx.export(
+        module,
+        (example,),
+        input_names=["image"],
+        output_names=output_names,
+        opset_version=opset,
+        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},) if dynamic_batch else None,
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None  # noqa: S101 - only with `f=` given does it return nothing
+    return program.model_proto
 
 
 def _last_cause(error: BaseException) -> str:

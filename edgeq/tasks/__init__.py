@@ -29,6 +29,8 @@ TASKS: dict[str, str] = {
     "keypoints": "edgeq.tasks.keypoints.task:KeypointTask",
     "text-detection": "edgeq.tasks.text.detection:TextDetectionTask",
     "text-recognition": "edgeq.tasks.text.recognition:TextRecognitionTask",
+    "oriented-boxes": "edgeq.tasks.oriented.task:OrientedTask",
+    "depth": "edgeq.tasks.depth:DepthTask",
 }
 
 _log = logging.getLogger(__name__)

@@ -225,8 +225,8 @@ class _Shower:
     def _open_format(self, name: str) -> Any:
         kinds = self._task.result_files()
         if name not in kinds:
-            known = ", ".join(kinds) or "none"
-            raise InputError(f"`format` {name!r}: {self._task.name} is written as {known}")
+            wanted = f"wanted {' or '.join(kinds)}" if kinds else "it has none; omit `format`"
+            raise InputError(f"`format` {name!r}: is not a format for {self._task.name}; {wanted}")
         if self._out is None:
             raise InputError(f"`format` {name}: needs a folder to write to; give `out`")
         return kinds[name](self._artifacts[0], self._dataset, self._out)

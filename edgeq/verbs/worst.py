@@ -92,7 +92,9 @@ def save_worst(results: Sequence[Result], read: ReadImage, count: int, out: Path
         if each.reference is not None and not each.row.is_float and each.without_interval is None
     ]
     if not found:
-        raise InputError("`save_worst`: there is no fp32 file of the same model in the same runtime to compare with")
+        raise InputError(
+            "`save_worst`: found no fp32 file of the same model in the same runtime; name it too, and give `runtime`"
+        )
     return found
 
 

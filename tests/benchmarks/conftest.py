@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks import peers
 from benchmarks.cases import Case
 from edgeq.measurement.benchmark import Sampling
 from edgeq.sources.model import ModelRequest
@@ -17,6 +19,14 @@ BRIEF = Sampling(warmup_runs=1, warmup_s=0, min_runs=2, min_s=0, round_runs=1, r
 """Two runs of each file, which say nothing of its speed."""
 
 HAS_NNCF = importlib.util.find_spec("nncf") is not None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def warm_peers(warm_python) -> Iterator[None]:
+    """Runs edgeq and its peers in forks of a process that has imported them; no test reads their time and memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peers, "subprocess", warm_python)
+        yield
 
 
 def require_nncf() -> None:

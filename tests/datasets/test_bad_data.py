@@ -12,7 +12,7 @@ from PIL import Image
 
 from edgeq.datasets import Split, find_dataset, open_split
 from edgeq.errors import InputError, MissingDependencyError
-from tests.datasets.written import CLASSES, coco_document, draw, put_images
+from tests.datasets.written import CLASSES, coco_document, draw, put_images, roboflow_voc
 
 
 @pytest.fixture
@@ -62,6 +62,20 @@ def test_bad_lines_of_yolo_are_left_out_and_counted(folder: Path) -> None:
     assert first.objects[-1].box == pytest.approx((4, 3, 20, 18)) and first.objects[-1].area_px == pytest.approx(180)
     assert (second.is_background, third.is_background) == (False, True)
     assert split.describe() == "YOLO (data.yaml), 3 classes, val: 3 images, 3 boxes, 1 without labels (background)"
+
+
+def test_images_whose_labels_cannot_be_read_are_left_out(folder: Path) -> None:
+    write_yolo(folder, {"b": "0 .5 .5 .5 .5"})
+    (folder / "labels" / "a.txt").write_bytes(b"\xff\xfe\x00")
+    (folder / "compose.yaml").write_text("a: &b [1]\nc: *b\n")  # of another program
+    split = open_split(folder, "evaluation")
+    assert odd(split) == {"images whose labels cannot be read": 1}
+    assert [image.name for image in split.images] == ["images/b.png", "images/c.png"]
+    shown = draw(folder.parent / "voc" / "drawn")
+    roboflow_voc(shown, folder.parent / "voc", CLASSES)
+    (folder.parent / "voc" / "valid" / "b.xml").write_text("<annotation>")
+    split = open_split(folder.parent / "voc", "evaluation", "val")
+    assert odd(split) == {"images whose labels cannot be read": 1} and len(split.images) == 2
 
 
 def test_keypoints_of_yolo_are_read_by_their_form(folder: Path) -> None:
@@ -172,7 +186,7 @@ def test_an_encoding_hides_no_entities(folder: Path) -> None:
 
 
 def test_a_folder_of_nothing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is no data set that edgeq knows; wanted COCO"):
+    with pytest.raises(InputError, match="is not a data set that edgeq knows; wanted COCO"):
         find_dataset(tmp_path)
     with pytest.raises(InputError, match="no such file or folder"):
         find_dataset(tmp_path / "none")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgeq.datasets import open_split
+from edgeq.errors import InputError
 from edgeq.tasks.detection import Detections
 from edgeq.tasks.detection.coco import GroundTruth, evaluate, load_ground_truth
 from edgeq.tasks.detection.ground_truth import ground_truth_of
@@ -77,6 +79,49 @@ def detections(bccd) -> dict[str, Detections]:
         scores = generator.random(len(classes)).astype(np.float32)
         found[each.path.name] = Detections(boxes, scores, np.where(wrong, (classes + 1) % 3, classes))
     return found
+
+
+def test_a_file_of_coco_is_read_with_the_images_next_to_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    shown = draw(tmp_path / "drawn")
+    WRITERS["coco"](shown, tmp_path / "set", CLASSES)
+    split = open_split(tmp_path / "set" / "annotations" / "instances_val2017.json", "evaluation")
+    assert read_truth(split) == truth_of(shown)
+    assert [image.name for image in split.images] == ["val2017/a.png", "val2017/b.png", "val2017/c.png"]
+
+
+def damaged(content: bytes, generator: random.Random) -> bytes:
+    """Returns a file's content with up to four changes."""
+    changed = bytearray(content)
+    for _ in range(generator.randint(1, 4)):
+        place = generator.randrange(len(changed) + 1)
+        kind = generator.randrange(3)
+        if kind == 0:
+            changed[place : place + 1] = bytes([generator.randrange(256)])
+        elif kind == 1:
+            del changed[place : place + generator.randint(1, 20)]
+        else:
+            changed[place:place] = generator.choice(
+                [b"nan", b"-", b"<a>", b"1e999", b"\0", b"[", b"null", b'"', b"../"]
+            )
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_damaged_files_are_read_in_part_or_refused_in_one_line(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "set").mkdir()
+    WRITERS[layout](draw(tmp_path / "drawn"), tmp_path / "set", CLASSES)
+    files = sorted(path for path in (tmp_path / "set").rglob("*") if path.is_file() and path.suffix != ".png")
+    generator = random.Random(layout)  # noqa: S311 - nothing secret
+    for _ in range(60):
+        file = generator.choice(files)
+        content = file.read_bytes()
+        file.write_bytes(damaged(content, generator))
+        try:
+            open_split(tmp_path / "set", "evaluation").describe()
+        except InputError as error:
+            assert "\n" not in str(error)
+        file.write_bytes(content)
 
 
 LABELS = ("RBC", "WBC", "Platelets")

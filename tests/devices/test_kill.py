@@ -27,14 +27,12 @@ _RUNNER = "edgeq.runtimes.runner"
 
 
 class Host:
-    """edgeq as a process that can be killed, with a source that nobody edits meanwhile."""
+    """edgeq as a process that can be killed."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path, cache: Path, source: Path) -> None:
         self.folder = folder
         self.journals = cache / "edgeq" / "eval"
-        self._source = folder / "source"
-        package = Path(edgeq.__file__).parent
-        shutil.copytree(package, self._source / "edgeq", ignore=shutil.ignore_patterns("__pycache__"))
+        self._source = source
         self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:
@@ -82,10 +80,19 @@ def expected(scene) -> dict[str, Any]:
     return result
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A copy of the package, which nobody edits meanwhile."""
+    folder: Path = tmp_path_factory.mktemp("source")
+    package = Path(edgeq.__file__).parent
+    shutil.copytree(package, folder / "edgeq", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
 @pytest.fixture
-def host(loop, tmp_path, wheels) -> Iterator[Host]:
+def host(loop, tmp_path, wheels, source) -> Iterator[Host]:
     (tmp_path / "devices.toml").write_text(loop.toml("loop") + loop.toml("twin"))
-    running = Host(tmp_path, wheels)
+    running = Host(tmp_path, wheels, source)
     yield running
     running.close()
 

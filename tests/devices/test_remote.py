@@ -95,6 +95,19 @@ def test_scores_are_those_of_this_machine_bit_for_bit(devices, edgeq, scene, sen
     assert not list((Path(os.environ["XDG_CACHE_HOME"]) / "edgeq" / "eval").glob("*")), "a complete run is forgotten"
 
 
+def test_pictures_are_drawn_here_of_what_a_device_finds(devices, edgeq, scene):
+    options = ["--runtime", "onnxruntime", "--threads", 1, "--annotations", scene.annotations]
+    images = sorted(path.name for path in scene.images.iterdir())
+    found = {}
+    for device in ("loop", "local"):
+        there = ["--device", device, "--out", device, "--json", f"{device}.jsonl"]
+        assert edgeq("predict", scene.artifact, scene.images, *options, *there).code == 0
+        found[device] = Path(f"{device}.jsonl").read_text()
+        assert sorted(path.name for path in Path(device).iterdir()) == images
+    assert found["loop"] == found["local"]
+    assert all((Path("loop") / name).read_bytes() == (Path("local") / name).read_bytes() for name in images)
+
+
 def test_one_failing_device_is_one_row(devices, edgeq):
     net = save_conv_net(devices / "net.onnx").path
     options = ["--runtime", "onnxruntime", "--seconds", "0", "--json", "b.json"]

@@ -160,6 +160,13 @@ def test_a_detector_has_one_digest_for_all_targets_and_batches() -> None:
         ("a, b = Split<axis=1, num_outputs=2>(x) y = Mul(a, b)", {}),
         ("a, b = Split<axis=-3>(x, sizes) y = Mul(a, b)", {"sizes": np.array([2, 2])}),
         ("r = Resize<mode=\"nearest\">(x, none, scales) y = Relu(r)", {"scales": np.array([1, 1, 2, 2], np.float32)}),
+        ("r = Resize<mode=\"linear\", axes=[3, 2]>(x, none, scales) y = Relu(r)",
+         {"scales": np.array([2, 3], np.float32)}),
+        ("r = Resize<mode=\"linear\", antialias=1, axes=[2, 3]>(x, none, none, sizes) y = Relu(r)",
+         {"sizes": np.array([3, 4])}),
+        ("r = Resize<keep_aspect_ratio_policy=\"not_larger\", axes=[2, 3]>(x, none, none, sizes) y = Relu(r)",
+         {"sizes": np.array([9, 12])}),
+        ("r = Pad(x, pads, none, axes) y = Relu(r)", {"pads": np.array([1, 2, 0, 1]), "axes": np.array([-1, 2])}),
     ],
 )  # fmt: skip
 def test_forms_of_opsets_have_one_digest(text: str, weights: dict[str, np.ndarray]) -> None:

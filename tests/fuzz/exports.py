@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import logging
 import re
 import traceback
@@ -14,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import onnx
 
@@ -40,8 +37,6 @@ PRECISIONS = ("fp32", "fp16", "int8", "dynamic")
 
 MOST_LINE = 500
 """Longest message of a refusal."""
-
-_entry_points = functools.cache(importlib.metadata.entry_points)
 
 
 class FaultError(Exception):
@@ -166,13 +161,12 @@ class Exports:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Lets edgeq's warnings pass, and keeps what takes long to find out and does not change."""
+    """Lets edgeq's warnings pass."""
     logger = logging.getLogger("edgeq")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        # Which packages register something does not change, and takes longer to find out than a small model to export.
-        with warnings.catch_warnings(), mock.patch("edgeq.registry.entry_points", _entry_points):
+        with warnings.catch_warnings():
             yield
     finally:
         logger.setLevel(before)

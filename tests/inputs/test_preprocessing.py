@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,22 @@ def test_letterbox_is_opencvs_resize_in_the_top_left_corner(
     expected[:new_height, :new_width] = resize_bilinear(image, new_height, new_width)
     spec = plain(out_height, out_width, resize="letterbox", fill=114)
     np.testing.assert_allclose(pixels(spec, image), expected, atol=HALF_A_LEVEL)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_fit_fills_with_a_colour_and_maps_boxes_by_whole_sizes(order: Any, antialias: bool) -> None:
+    fill = (10, 20, 30)
+    for height, width, new_height, new_width in ((29, 10, 20, 6), (10, 29, 11, 32)):
+        spec = plain(20, 32, resize="fit", channel_order=order, fill=fill, antialias=antialias)
+        array, placement = preprocess(random_image(height, width), spec)
+        found = np.moveaxis(array[0], 0, -1)
+        np.testing.assert_allclose(found[new_height:], np.broadcast_to(fill, found[new_height:].shape), atol=1e-3)
+        np.testing.assert_allclose(found[:, new_width:], np.broadcast_to(fill, found[:, new_width:].shape), atol=1e-3)
+        letterbox = preprocess(random_image(height, width), dataclasses.replace(spec, resize="letterbox"))[0]
+        np.testing.assert_array_equal(array, letterbox)
+        box = np.array([[0, 0, width, height]], np.float32)
+        np.testing.assert_allclose(placement.to_input(box)[0], [0, 0, new_width, new_height], rtol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

@@ -255,6 +255,19 @@ def test_images_are_shrunk_into_the_page_and_must_lie_in_the_folder(tmp_path):
         render(make_document(entries), [tmp_path])
 
 
+def test_kinds_of_error_are_shown_with_their_change_from_fp32(html):
+    found = document()
+    by_precision = {found.entry(errors.entry).precision: errors for errors in found.errors}
+    before, now = by_precision["fp32"], by_precision["int8"]
+    assert (before.reference, now.reference) == (None, before.entry)
+    costs = {error.kind: 100 * error.cost for error in before.diagnosis.errors}
+    for error in now.kinds:
+        assert error.points_change == pytest.approx(error.points - costs[error.kind])
+    worst = max(now.kinds, key=lambda error: abs(error.points_change or 0))
+    assert f"<small>{worst.count} ({worst.count_change:+d})".replace("-", "\N{MINUS SIGN}") in html
+    assert "precision at IoU .50" in html
+
+
 def test_the_pages_images_are_those_that_differ_most():
     (shown,) = make_document(results(), examples=3).differences
     differences = [example.difference for example in shown.examples]

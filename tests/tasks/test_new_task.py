@@ -228,8 +228,8 @@ def test_a_result_of_a_task_that_is_not_installed_says_so(module, monkeypatch):
     [
         ("yolo", "unknown decoder 'yolo'; did you mean yolo"),
         ("Classification", "did you mean classification?"),
-        ("ssd", "unknown decoder 'ssd'; known: centernet"),
-        ("", "unknown decoder ''; known: centernet"),
+        ("sdd", "unknown decoder 'sdd'; did you mean ssd"),
+        ("", "unknown decoder ''; known: "),
     ],
 )
 def test_an_unknown_decoder_is_no_detector(decoder, said):

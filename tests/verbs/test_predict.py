@@ -12,12 +12,13 @@ from PIL import Image
 import edgeq
 from edgeq.errors import InputError
 from edgeq.evaluation.evaluate import evaluate_artifacts
+from edgeq.exporting.artifact import Postprocessing
 from edgeq.inputs.images import list_images, read_image
 from edgeq.tasks.drawing import class_style
 from edgeq.tasks.evidence import Box
 from edgeq.verbs.predict import PredictOptions, predict
 from tests.devices.scene import Scene, draw_scene
-from tests.evaluation.test_evaluate import LABELS
+from tests.evaluation.test_evaluate import LABELS, save_square_finder
 
 ORT = PredictOptions(runtime="onnxruntime", threads=1)
 
@@ -151,7 +152,7 @@ def test_an_image_that_cannot_be_read_is_left_out_with_a_warning(scene, tmp_path
         (["missing.jpg"], {}, "no such image"),
         (["missing"], {}, "no such file or folder"),
         (["IMAGES"], {"every": 2}, "`every` is for the frames of a video"),
-        (["IMAGES"], {"formats": ("voc",)}, "detection is written as yolo, coco"),
+        (["IMAGES"], {"formats": ("voc",)}, "'voc': is not a format for detection; wanted yolo or coco"),
         (["IMAGES"], {"formats": ("coco",)}, "give `annotations`"),
         (["IMAGES", "IMAGES"], {}, "two of the images are called"),
     ],
@@ -161,6 +162,12 @@ def test_what_cannot_be_done_is_said_before_any_work(scene, tmp_path, sources, c
     with pytest.raises(InputError, match=message):
         predict(scene.artifact, paths, tmp_path, PredictOptions(runtime="onnxruntime", **changes))
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_a_task_without_anything_to_show_says_so(scene, tmp_path):
+    vector = save_square_finder(tmp_path / "net.onnx", postprocessing=Postprocessing("embedding"))
+    with pytest.raises(InputError, match="is for embedding, of which there is nothing to show"):
+        predict(vector.path, [scene.images], tmp_path / "out", ORT)
 
 
 def test_images_are_never_written_over(scene):

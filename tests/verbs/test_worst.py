@@ -46,7 +46,7 @@ def test_a_file_alone_has_nothing_to_be_compared_with(scene, tmp_path):
     with pytest.raises(InputError, match="name the fp32 file of the same model too"):
         edgeq.evaluate(scene.artifact, scene.images, scene.annotations, save_worst=1, worst_dir=tmp_path)
     other = save_square_finder(Path(tmp_path / "other.onnx"), source_digest="1" * 64, precision="int8")
-    with pytest.raises(InputError, match="there is no fp32 file of the same model"):
+    with pytest.raises(InputError, match="found no fp32 file of the same model"):
         edgeq.evaluate(
             [scene.artifact, other.path], scene.images, scene.annotations, runtime="onnxruntime", save_worst=1,
             worst_dir=tmp_path,

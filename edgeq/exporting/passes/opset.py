@@ -7,9 +7,11 @@ compared with the declaration of its operator.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from edgeq.errors import ModelError
 from edgeq.exporting.graphs.graph import fold_constants, infer_shapes, opset_of
 from edgeq.exporting.passes.declared import is_first, omit_meaningless, require_declared
 from edgeq.exporting.passes.lowering import LOWERING
@@ -24,6 +26,9 @@ _IR_VERSION = 10
 """The file version that a model of a newer one gets: what torch writes, and old engines read."""
 
 _LOWEST_OF_TARGETS, _HIGHEST_OF_TARGETS = 17, 19
+
+_FORMS = frozenset({("Pad", 18), ("Pad", 19), ("Resize", 18), ("Resize", 19)})
+"""Changes between the opsets of the targets by which an operator says the same with other constants or tensors."""
 
 _ASKS_FOR_RANKS = 13
 """The opset whose rules need the rank of what they change, which a Reshape to a computed shape hides."""
@@ -63,7 +68,7 @@ def raise_opset(model: ir.Model, opset: int) -> RewriteReport:
 def lower_opset(model: ir.Model, opset: int) -> RewriteReport:
     """Brings a graph of a higher opset down to the given one, in place.
 
-    For the opsets of the targets, operators that the lowest of these lacks are written out for all of them: one
+    For the opsets of the targets, what the lowest of these lacks is written out for all of them, where it can be: one
     calibration serves all files.
 
     Args:
@@ -78,8 +83,9 @@ def lower_opset(model: ir.Model, opset: int) -> RewriteReport:
     if opset <= _HIGHEST_OF_TARGETS:
         least = min(opset, _LOWEST_OF_TARGETS)
     for version in range(max(before, opset), least, -1):
-        rules = LOWERING if version > opset else {key: rule for key, rule in LOWERING.items() if is_first(*key)}
-        done += _step(model, [model.graph], rules, changed_in=version, to=max(version - 1, opset))
+        needed = version > opset
+        rules = LOWERING if needed else {key: LOWERING[key] for key in LOWERING if is_first(*key) or key in _FORMS}
+        done += _step(model, [model.graph], rules, changed_in=version, to=max(version - 1, opset), needed=needed)
     if before > opset:
         _finish(model, opset)
     return RewriteReport(tuple(done))
@@ -92,8 +98,12 @@ def _step(
     *,
     changed_in: int,
     to: int,
+    needed: bool = True,
 ) -> Iterator[str]:
-    """Applies the rules of one opset and yields the names of the nodes that they changed."""
+    """Applies the rules of one opset and yields the names of the nodes that they changed.
+
+    If they are not needed, what refuses to change stays as it is.
+    """
     import onnx_ir as ir
 
     changed, taken = False, _names(model)
@@ -101,7 +111,9 @@ def _step(
         body.opset_imports[""] = to
         for node in list(ir.traversal.RecursiveGraphIterator(body)):
             rule = rules.get((node.op_type, changed_in)) if node.domain == "" else None
-            if rule is not None:
+            if rule is None:
+                continue
+            with contextlib.nullcontext() if needed else contextlib.suppress(ModelError):
                 _apply(rule, node, taken)
                 changed = True
                 yield str(node.name)

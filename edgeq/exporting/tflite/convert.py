@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeq.errors import MissingDependencyError, ModelError
+from edgeq.exporting.tflite.ends import with_own_outputs
 from edgeq.exporting.tflite.graph import read_graph, rename_tensors
 from edgeq.exporting.tflite.torch_passes import capture
 
@@ -49,7 +50,7 @@ def convert_module(
         channel_last = _channel_last(capture(module, example))
         taken = example.permute(0, 2, 3, 1).contiguous() if example.ndim == 4 else example
         model = litert_torch.convert(channel_last, (taken,))
-        content = bytes(model.model_content())
+        content = with_own_outputs(bytes(model.model_content()), name)
     except ModelError:
         raise
     # It raises what its parts raise: torch.export, JAX, and the MLIR passes plain ValueError.
@@ -90,13 +91,7 @@ def _names(content: bytes, input_name: str, output_names: Sequence[str], name: s
             names[tensor.index] = f"constant_{tensor.index}"
     ends = {graph.inputs[0]: input_name}
     for position, index in enumerate(graph.outputs):
-        output = output_names[position] if position < len(output_names) else f"output_{position}"
-        if index in ends and ends[index] != output:
-            raise ModelError(
-                f"{name}: output {output!r} holds the same as {ends[index]!r}, and a tensor of a TFLite file has a "
-                "single name; remove one of them from the model, or write `format` onnx alone"
-            )
-        ends[index] = output
+        ends[index] = output_names[position] if position < len(output_names) else f"output_{position}"
     while taken := {index for index, inner in names.items() if inner in ends.values() and index not in ends}:
         names |= {index: f"{names[index]}_inner" for index in taken}
     return names | ends

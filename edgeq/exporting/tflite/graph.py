@@ -229,8 +229,8 @@ def with_outputs(content: bytes, outputs: Sequence[int]) -> bytes:
     """
     from ai_edge_litert import schema_py_generated as schema
 
-    # Unpacked and packed again, the weights would take a second or more. A field of a flatbuffer tells how far behind it
-    # its value lies, so the new list goes to the end of the file.
+    # Unpacked and packed again, the weights would take a second or more. A field of a flatbuffer tells how far behind
+    # it its value lies, so the new list goes to the end of the file.
     changed = bytearray(content) + bytes(-len(content) % _INT32_BYTES)
     model = schema.Model.GetRootAs(changed)
     signatures = model._tab.Offset(_SIGNATURES_FIELD)

@@ -121,6 +121,17 @@ def _log_sum_exp(node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
     return torch.logsumexp(inputs[0], dim=axes, keepdim=bool(node.get("keepdims", 1)))
 
 
+def _cumulative_sum(node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
+    import torch
+
+    (axis,) = node.numbers(1) or [0]
+    x: Tensor = inputs[0].flip(axis) if node.get("reverse", 0) else inputs[0]
+    total = torch.cumsum(x, axis, dtype=x.dtype)
+    if node.get("exclusive", 0):
+        total = total - x
+    return total.flip(axis) if node.get("reverse", 0) else total
+
+
 def _tile(node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
     found: Tensor = inputs[0].repeat(node.numbers(1) or [])
     return found
@@ -145,7 +156,8 @@ def _grid_sample(node: OnnxNode, inputs: Sequence[Any]) -> Tensor:
 
 
 FUNCTIONS: dict[str, Function] = {
-    "Celu": _celu, "Elu": _elu, "GridSample": _grid_sample, "InstanceNormalization": _instance_norm,
+    "Celu": _celu, "CumSum": _cumulative_sum, "Elu": _elu, "GridSample": _grid_sample,
+    "InstanceNormalization": _instance_norm,
     "LogSoftmax": _log_softmax, "Mean": _mean, "Mish": _mish, "ReduceL1": _norm("abs"),
     "ReduceL2": _norm("square", "sqrt"),
     "ReduceLogSum": _norm("", "log"), "ReduceLogSumExp": _log_sum_exp, "ReduceSumSquare": _norm("square"),

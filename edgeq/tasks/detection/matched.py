@@ -81,7 +81,7 @@ class MatchedPredictions(PredictionRecords):
                     objects[number, label, area] = np.count_nonzero(np.asarray(each["gtIgnore"]) == 0)
                 ignored = [np.asarray(each["dtIgnore"], bool) for each in present]
                 hits = [np.asarray(each["dtMatches"]) > 0 for each in present]
-                bits = [np.stack([_bits(each) for each in planes], axis=1) for planes in (hits, ignored)]
+                bits = [np.stack([pack_bits(each) for each in planes], axis=1) for planes in (hits, ignored)]
                 scores = np.asarray(present[0]["dtScores"], np.float64)
                 found[number].append((scores, label, bits[0] & ~bits[1], bits[1]))
         flat = [each for image in found for each in image]
@@ -156,7 +156,7 @@ class MatchedPredictions(PredictionRecords):
         return {}
 
 
-def _bits(planes: NDArray[np.bool_]) -> NDArray[np.int32]:
+def pack_bits(planes: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Returns thresholds `(T, n)` as bits `(n,)`."""
     bits: NDArray[np.int32] = (planes.astype(np.int32) << np.arange(len(planes), dtype=np.int32)[:, None]).sum(
         axis=0, dtype=np.int32

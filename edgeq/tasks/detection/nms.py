@@ -123,12 +123,14 @@ def _weighted(found: Detections, groups: NDArray[np.int64], options: Mapping[str
         together = shared > options["iou_threshold"]
         together[0] = True  # a box of no area overlaps nothing, not even itself
         weights = found.scores[left[together]]
-        mean = weights @ found.boxes[left[together]] / weights.sum() if weights.sum() > 0 else found.boxes[best]
+        averaged = found.boxes[left[together]]
+        mean = weights @ averaged / weights.sum() if weights.sum() > 0 else found.boxes[best]
         kept.append(best)
-        boxes.append(mean)
+        # Rounding must not carry a mean beyond what it is the mean of, and so beyond the image.
+        boxes.append(np.clip(mean, averaged.min(axis=0), averaged.max(axis=0)))
         left = left[~together]
     picked = _pick(found, np.array(kept, np.int64))
-    return Detections(np.array(boxes, np.float32).reshape(-1, 4), picked.scores, picked.classes)
+    return Detections(np.array(boxes, found.boxes.dtype).reshape(-1, 4), picked.scores, picked.classes)
 
 
 NMS: Mapping[str, Callable[[Detections, NDArray[np.int64], Mapping[str, Any]], Detections]] = {

@@ -1,9 +1,12 @@
-"""Where labels go: beside what they name, inside the picture, and apart from each other where there is room."""
+"""Where labels go: next to what they name, inside the picture, and apart from each other if there is room."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 # Positions along a side that are tried between its ends.
 _STEPS = 4
@@ -19,12 +22,6 @@ class Rectangle(NamedTuple):
     right: float
     bottom: float
 
-    def overlap(self, other: Rectangle) -> float:
-        """Returns the area that both cover, in square pixels."""
-        width = min(self.right, other.right) - max(self.left, other.left)
-        height = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return max(width, 0.0) * max(height, 0.0)
-
 
 def place(
     size: tuple[float, float], at: Rectangle, taken: Sequence[Rectangle], picture: tuple[int, int]
@@ -37,19 +34,24 @@ def place(
         taken: Plates that are placed already.
         picture: Width and height of the picture; a plate that fits stays inside.
     """
-    best, least = None, float("inf")
-    for left, top in _places(size, at):
-        plate = _inside(left, top, size, picture)
-        covered = sum(plate.overlap(other) for other in taken)
-        if covered < least:
-            best, least = plate, covered
-        if covered == 0:
-            break
-    assert best is not None  # noqa: S101 - there are always places
-    return best
+    room = np.maximum(np.subtract(picture, size), 0)
+    corners = np.clip(list(_places(size, at)), 0, room)
+    plates = np.concatenate([corners, corners + size], axis=1)
+    # Of equal ones the first.
+    return Rectangle(*plates[_covered(plates, taken).argmin()].tolist())
+
+
+def _covered(plates: NDArray[np.float64], taken: Sequence[Rectangle]) -> NDArray[np.float64]:
+    """Returns how much of each plate `(N, 4)` is taken, in square pixels."""
+    others = np.array(taken, np.float64).reshape(-1, 4)
+    low = np.maximum(plates[:, None, :2], others[:, :2])
+    high = np.minimum(plates[:, None, 2:], others[:, 2:])
+    covered: NDArray[np.float64] = np.clip(high - low, 0, None).prod(axis=2).sum(axis=1)
+    return covered
 
 
 def _places(size: tuple[float, float], at: Rectangle) -> Iterator[tuple[float, float]]:
+    """Yields left and top of the plate in every place that is tried, the best one first."""
     width, height = size
     free = at.right - at.left - width
     lefts = [at.left + free * step / _STEPS for step in range(_STEPS + 1)] if free > 0 else [at.left, at.left + free]
@@ -61,9 +63,3 @@ def _places(size: tuple[float, float], at: Rectangle) -> Iterator[tuple[float, f
             yield left, at.top + row * height
     for row in range(2, _ROWS):
         yield at.left, at.top - row * height
-
-
-def _inside(left: float, top: float, size: tuple[float, float], picture: tuple[int, int]) -> Rectangle:
-    left = max(0.0, min(left, picture[0] - size[0]))
-    top = max(0.0, min(top, picture[1] - size[1]))
-    return Rectangle(left, top, left + size[0], top + size[1])

@@ -106,11 +106,11 @@ def test_without_the_converter_its_pip_line_is_told(monkeypatch: pytest.MonkeyPa
 
 
 class Twice(nn.Module):
-    """One tensor as two outputs."""
+    """One tensor as three outputs, of which others are made, and the input as another."""
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         y = torch.relu(x)
-        return y, y
+        return y, x, y, y + 1, y
 
 
 def test_names_are_any_text_and_no_inner_tensor_has_one_of_them() -> None:
@@ -123,6 +123,15 @@ def test_names_are_any_text_and_no_inner_tensor_has_one_of_them() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_one_tensor_cannot_be_two_outputs() -> None:
-    with pytest.raises(ModelError, match=r"net: output 'b' holds the same as 'a'.* remove one of them"):
-        tflite_nets.convert(Twice(), (1, 3, 8, 8), ("a", "b"))
+def test_one_tensor_is_several_outputs() -> None:
+    names = ["a", "copy", "b", "more", "c"]
+    content = tflite_nets.convert(Twice(), (1, 3, 8, 8), names)
+    graph = read_graph(content, "net")
+    assert [graph.tensors[index].name for index in graph.outputs] == names
+    x = nets.normal(1, 1, 8, 8, 3)
+    relu = np.maximum(x, 0)
+    for found, expected in zip(tflite_nets.run(content, x), (relu, x, relu, relu + 1, relu), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(model_content=content)
+    (signature,) = interpreter.get_signature_list().values()
+    assert sorted(signature["outputs"]) == sorted(names)

@@ -56,6 +56,8 @@ CASES: list[tuple[str, Weights]] = [
     ("y = Sigmoid(x)", {}),
     ("y = Tanh(x)", {}),
     ("y = Exp(x)", {}),
+    ("y = CumSum(x, axis)", {"axis": np.array(2)}),
+    ("y = CumSum<exclusive=1, reverse=1>(x, axis)", {"axis": np.array([-1])}),
     ("a = Abs(x) y = Log(a)", {}),
     ("a = Abs(x) y = Sqrt(a)", {}),
     ("y = Erf(x)", {}),

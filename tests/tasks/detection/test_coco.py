@@ -24,6 +24,7 @@ from edgeq.tasks.detection.coco import (
     evaluate,
     load_ground_truth,
 )
+from edgeq.tasks.detection.records import DetectionPredictions
 from tests.golden import MLPERF_ON_COCO_VAL88, MLPERF_TOLERANCE
 
 Document = dict[str, Any]
@@ -242,6 +243,26 @@ def test_relabelled_classes_score_the_same(tmp_path: Path) -> None:
     }
     labels = ("class 90", "class 33", "class 5", "class 2")
     assert evaluate(ground_truth, turned, all_ids(ground_truth), labels=labels) == expected
+
+
+def test_class_indices_that_stand_for_nothing_are_left_out(tmp_path: Path) -> None:
+    document = synthetic()
+    truth = load_ground_truth(save(document, tmp_path))
+    names = ["class 2", "class 5", "class 33", "class 90"]
+    plain = synthetic_detections(document)
+    spread = {image: Detections(found.boxes, found.scores, found.classes * 2 + 1) for image, found in plain.items()}
+    gaps = [label for name in names for label in ("N/A", name)]
+    assert category_ids(truth, gaps).tolist() == [-1, 2, -1, 5, -1, 33, -1, 90]
+    first = next(iter(spread))
+    noise = Detections(np.zeros((3, 4), np.float32), np.ones(3, np.float32), np.array([0, 2, 6]))
+    pairs = zip(vars(spread[first]).values(), vars(noise).values(), strict=True)
+    spread[first] = Detections(*(np.concatenate(pair) for pair in pairs))
+    expected = evaluate(truth, plain, all_ids(truth), labels=names)
+    assert evaluate(truth, spread, all_ids(truth), labels=gaps) == expected
+    records = DetectionPredictions.of(truth, category_ids(truth, gaps), spread)
+    without = DetectionPredictions.of(truth, category_ids(truth, names), plain)
+    np.testing.assert_array_equal(records.labels, without.labels)
+    np.testing.assert_array_equal(records.counts, without.counts)
 
 
 def test_more_classes_than_categories_are_told(tmp_path: Path) -> None:

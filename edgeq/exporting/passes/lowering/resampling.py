@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,24 +66,23 @@ def _symmetric(node: ir.Node, make: NodeBuilder) -> ir.Value | None:
 
 
 def _all_axes(node: ir.Node, make: NodeBuilder) -> ir.Value | None:
-    shape, axes = dims(node.inputs[0]), attribute(node, "axes")
-    policy = attribute(node, "keep_aspect_ratio_policy", "stretch")
+    axes, policy = attribute(node, "axes"), attribute(node, "keep_aspect_ratio_policy", "stretch")
     if attribute(node, "antialias", 0) and (_shrinks(node) or attribute(node, "exclude_outside", 0)):
         return _products(node, "makes an image smaller with antialias", make)
-    set_attribute(node, "antialias", None)
-    set_attribute(node, "keep_aspect_ratio_policy", None)
-    if axes is None and policy == "stretch":
-        return None
+    if axes is not None or policy != "stretch":
+        _name_all(node, axes, policy, make)
+    for name in ("antialias", "keep_aspect_ratio_policy", "axes"):
+        set_attribute(node, name, None)
+    return None
+
+
+def _name_all(node: ir.Node, axes: Sequence[int] | None, policy: str, make: NodeBuilder) -> None:
+    """Gives a Resize of some axes the region, sizes or scales of all of them."""
+    shape, roi = dims(node.inputs[0]), known(input_at(node, 1))
+    sizes, scales = known_ints(input_at(node, 3)), known(input_at(node, 2))
     if shape is None:
         make.refuse("has an input of unknown rank, and opsets below 18 need it; fix the input's shape")
     some = list(range(len(shape))) if axes is None else [axis % len(shape) for axis in axes]
-    set_attribute(node, "axes", None)
-    roi = known(input_at(node, 1))
-    if roi is not None and roi.size and axes is not None:
-        starts, ends = np.zeros(len(shape), roi.dtype), np.ones(len(shape), roi.dtype)
-        starts[some], ends[some] = roi.reshape(2, -1)
-        set_input(node, 1, make.constant(np.concatenate([starts, ends])))
-    sizes, scales = known_ints(input_at(node, 3)), known(input_at(node, 2))
     if sizes:
         set_input(node, 3, _sizes(node.inputs[0], some, sizes, policy, make))
     elif scales is not None:
@@ -91,7 +91,10 @@ def _all_axes(node: ir.Node, make: NodeBuilder) -> ir.Value | None:
         set_input(node, 2, make.constant(factors))
     else:
         make.refuse("has computed sizes of some axes, which opsets below 18 cannot say; fix the input's shape")
-    return None
+    if roi is not None and roi.size and axes is not None:
+        starts, ends = np.zeros(len(shape), roi.dtype), np.ones(len(shape), roi.dtype)
+        starts[some], ends[some] = roi.reshape(2, -1)
+        set_input(node, 1, make.constant(np.concatenate([starts, ends])))
 
 
 def _products(node: ir.Node, what: str, make: NodeBuilder) -> ir.Value:

@@ -139,3 +139,28 @@ def test_foreign_outputs_are_named_beside_what_is_wanted(changes: dict[str, tupl
 def test_unknown_roles_and_options_are_told(post: Postprocessing, message: str) -> None:
     with pytest.raises(InputError, match=message):
         decode(random_outputs(1, 2, 10, 10, 10), post, placed(40, 40))
+
+
+def test_the_last_stack_of_an_hourglass_is_read_at_any_stride() -> None:
+    """Hourglass networks return one dict of heads per stack, of which the last one is the answer."""
+    torch = pytest.importorskip("torch")
+    from edgeq.models.outputs import tensor_outputs
+
+    maps = [random_outputs(seed, 2, 8, 10, 50) for seed in (1, 2)]
+
+    class Hourglass(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, images: object) -> list[dict[str, object]]:
+            return [{name: torch.from_numpy(array) for name, array in each.items()} for each in maps]
+
+    network = tensor_outputs(Hourglass().eval(), torch.zeros(1, 3, 8, 8))
+    assert isinstance(network.output_names, tuple)
+    outputs = dict(zip(network.output_names, (each.numpy() for each in network(None)), strict=True))
+    roles = {"heatmap": "output_1_hm", "size": "output_1_wh", "offset": "output_1_reg"}
+    for stride in (2, 8):
+        post = Postprocessing("centernet", roles, {"stride": stride, "top_k": 20})
+        found = decode(outputs, post, placed(8 * stride, 10 * stride))
+        expected = decode_slowly(maps[1], placed(8 * stride, 10 * stride), stride, 20)
+        np.testing.assert_allclose(found.scores, [score for score, _, _ in expected], rtol=1e-5)
+        matched = sorted(zip(found.scores.round(5).tolist(), found.boxes.round(2).tolist(), strict=True))
+        wanted = sorted((round(score, 5), np.round(box, 2).tolist()) for score, _, box in expected)
+        np.testing.assert_allclose([box for _, box in matched], [box for _, box in wanted], atol=0.02)

@@ -1,0 +1,1 @@
+"""Oriented boxes: objects with a rectangle in any direction, scored by average precision with rotated IoU."""

@@ -1,0 +1,200 @@
+"""Oriented boxes: COCO's AP with rotated IoU. Objects that are difficult count neither as found nor as missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.boundary import Count
+from edgeq.errors import InputError
+from edgeq.exporting.artifact import Artifact
+from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
+from edgeq.tasks.base import Decode, Task
+from edgeq.tasks.detection.average_precision import class_ap
+from edgeq.tasks.detection.matched import MatchedPredictions, pack_bits
+from edgeq.tasks.detection.matching import MAX_RESULTS, match_image
+from edgeq.tasks.labelled_images import relative_names
+from edgeq.tasks.oriented.boxes import OrientedBoxes, yolo_obb
+from edgeq.tasks.oriented.truth import TrueObject, load_objects
+from edgeq.tasks.polygons import iou
+from edgeq.tasks.prediction_records import require
+from edgeq.tasks.resampling import mean_present
+
+DECODER = "yolo-obb"
+
+_FORM = {"corners": ("float32", (4, 2)), "scores": ("float32", ()), "classes": ("int64", ())}
+_IOU50, _IOU75 = 0, 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrientedClass:
+    """Scores of one class; `None` if the images hold no object of it.
+
+    Attributes:
+        name: Name of the class.
+        objects: Objects that should be found.
+        ap: AP over all IoU thresholds, 0..1.
+        ap50: AP at IoU .50, 0..1.
+    """
+
+    name: str
+    objects: Count | None = None
+    ap: float | None = None
+    ap50: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrientedScore(Score):
+    """Average precision of oriented boxes, 0..1; `None` if there is no object to find.
+
+    Attributes:
+        AP: Mean over the rotated IoU thresholds .50:.05:.95 and the classes.
+        AP50: At IoU .50.
+        AP75: At IoU .75.
+        per_class: Scores of every class.
+    """
+
+    task = "oriented-boxes"
+    main = "AP"
+    figures = "AP of oriented boxes"
+    columns = (ScoreColumn("AP", "AP"), ScoreColumn("AP50", "AP50"), ScoreColumn("AP75", "AP75"))
+    class_titles = ("objects", "AP", "AP50")
+    AP: float | None
+    AP50: float | None = None
+    AP75: float | None = None
+    per_class: tuple[OrientedClass, ...] = ()
+
+    @property
+    def classes(self) -> tuple[ClassFigures, ...]:
+        """AP and AP50 of every class."""
+        return tuple(ClassFigures(each.name, each.objects, (each.ap, each.ap50)) for each in self.per_class)
+
+
+@dataclass(frozen=True, eq=False)
+class OrientedPredictions(MatchedPredictions):
+    """What the oriented boxes of images match."""
+
+    task = "oriented-boxes"
+    areas: ClassVar[Mapping[str, int]] = {"AP": 0}
+
+
+class OrientedTask(Task[OrientedBoxes]):
+    """Average precision for models that find oriented boxes."""
+
+    name = "oriented-boxes"
+    score_type = OrientedScore
+    records_type = OrientedPredictions
+
+    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
+        self.paths, self._truth = load_objects(annotations, images_dir)
+        self.source = annotations or images_dir
+        self._names = relative_names(self.paths, images_dir)
+
+    def check(self, artifact: Artifact) -> None:
+        """Raises `InputError` where the model lacks a class of the objects."""
+        unknown = {each.category for objects in self._truth for each in objects} - set(artifact.labels)
+        if unknown:
+            raise InputError(
+                f"{self.source}: has objects of class {min(unknown)!r}, which {artifact.name} does not know; wanted "
+                f"one of its `labels` ({', '.join(artifact.labels[:5]) or 'it has none'})"
+            )
+
+    @classmethod
+    def decoder_names(cls) -> Sequence[str]:
+        """Returns the name of the decoder."""
+        return (DECODER,)
+
+    @classmethod
+    def find_decoder(cls, name: str) -> Decode | None:
+        """Returns the decoder by its name."""
+        return yolo_obb if name == DECODER else None
+
+    @classmethod
+    def to_arrays(cls, prediction: OrientedBoxes) -> Mapping[str, np.ndarray]:
+        """Returns corners, scores and classes."""
+        return vars(prediction)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> OrientedBoxes:
+        """Returns the boxes.
+
+        Raises:
+            ValueError: an array is missing, or of another dtype or shape.
+        """
+        found = {name: (array.dtype.name, array.shape[1:]) for name, array in arrays.items()}
+        require(found == _FORM, f"arrays {found}")
+        require(len({len(array) for array in arrays.values()}) == 1, "arrays of different lengths")
+        return OrientedBoxes(**arrays)
+
+    def score(
+        self, artifact: Artifact, predictions: Mapping[int, OrientedBoxes], reference: Mapping[int, OrientedBoxes]
+    ) -> OrientedScore:
+        """Returns AP over all classes, and that of each."""
+        records = self.per_image(artifact, predictions, reference)
+        once = np.ones((len(records.images), 1), np.int32)
+        ap = np.stack([class_ap(matches, once)[:, 0] for matches in records.matches(0)])
+        objects = records.objects[:, :, 0].sum(axis=0)
+        return OrientedScore(
+            AP=_number(mean_present(ap.mean(axis=1))),
+            AP50=_number(mean_present(ap[:, _IOU50])),
+            AP75=_number(mean_present(ap[:, _IOU75])),
+            per_class=tuple(
+                OrientedClass(name=name, objects=int(count), ap=_number(each.mean()), ap50=_number(each[_IOU50]))
+                for name, count, each in zip(records.classes, objects, ap, strict=True)
+            ),
+        )
+
+    def per_image(
+        self, artifact: Artifact, predictions: Mapping[int, OrientedBoxes], reference: Mapping[int, OrientedBoxes]
+    ) -> OrientedPredictions:
+        """Returns what each box matches."""
+        numbers, classes = sorted(predictions), artifact.labels
+        found: list[list[_ClassMatches]] = []
+        objects = np.zeros((len(numbers), len(classes), 1), np.int32)
+        for position, number in enumerate(numbers):
+            prediction = predictions[number]
+            if len(prediction.classes) and prediction.classes.max() >= len(classes):
+                raise InputError(
+                    f"{artifact.name}: found class {prediction.classes.max()}, but has {len(classes)} `labels`; wanted "
+                    "one for each class"
+                )
+            truth = [[each for each in self._truth[number] if each.category == name] for name in classes]
+            objects[position, :, 0] = [sum(not each.difficult for each in of_class) for of_class in truth]
+            found.append([_match(prediction, label, of_class) for label, of_class in enumerate(truth)])
+        flat = [each for image in found for each in image]
+        return OrientedPredictions(
+            classes=tuple(classes),
+            images=tuple(self._names[number] for number in numbers),
+            counts=np.array([sum(len(each.scores) for each in image) for image in found], np.int32),
+            scores=np.concatenate([each.scores for each in flat]).astype(np.float64),
+            labels=np.repeat([each.label for each in flat], [len(each.scores) for each in flat]).astype(np.int32),
+            hits=np.concatenate([each.hits for each in flat])[:, None],
+            ignored=np.concatenate([each.ignored for each in flat])[:, None],
+            objects=objects,
+        )
+
+
+class _ClassMatches(NamedTuple):
+    """The results of one class in one image, best first: scores, and bits of the thresholds where they match."""
+
+    label: int
+    scores: NDArray[np.float32]
+    hits: NDArray[np.int32]
+    ignored: NDArray[np.int32]
+
+
+def _match(found: OrientedBoxes, label: int, truth: Sequence[TrueObject]) -> _ClassMatches:
+    members = np.flatnonzero(found.classes == label)
+    members = members[np.argsort(-found.scores[members], kind="stable")][:MAX_RESULTS]
+    overlaps = iou(list(found.corners[members].astype(np.float64)), [each.corners for each in truth])
+    hits, ignored = match_image(overlaps, np.array([each.difficult for each in truth], bool))
+    return _ClassMatches(label, found.scores[members], pack_bits(hits), pack_bits(ignored))
+
+
+def _number(value: float | NDArray[np.float64]) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,80 @@
+"""A program of a user's, with every public name, for mypy: its one mistake is found, and nothing else is.
+
+`make lint` checks it, as strictly as all else; a mistake that were not found would be an unused comment there.
+"""
+
+import numpy as np
+import torch
+
+import edgeq
+from edgeq import (
+    Artifact,
+    BenchResult,
+    Box,
+    CheckResult,
+    ClassificationScore,
+    DetectionScore,
+    EdgeqError,
+    EmbeddingScore,
+    EvalResult,
+    ExportResult,
+    Finding,
+    GateResult,
+    Histogram,
+    ImagePrediction,
+    Model,
+    Progress,
+    Ranges,
+    Score,
+    Session,
+    Target,
+)
+
+
+class Bar:
+    def start(self, total: int | None, label: str, unit: str) -> None: ...
+    def advance(self, count: int) -> None: ...
+    def end(self) -> None: ...
+
+
+def listen() -> Progress:
+    return Bar()
+
+
+def images() -> list[np.ndarray]:
+    return [np.zeros((32, 32, 3), np.uint8)]
+
+
+def run(module: torch.nn.Module) -> bool:
+    model: Model = edgeq.load(module, torch.zeros(1, 3, 32, 32), preset="imagenet", labels=["a", "b"])
+    same: Model = edgeq.load("net.onnx", preset="yolox", size=(320, 320))
+    ranges: Ranges = edgeq.calibrate(model, images(), method="mse", progress=Bar)
+    again: Ranges = edgeq.calibrate(same, "images", out="ranges.json", progress=listen)
+    histogram: Histogram = ranges.histograms["image"]
+    target: Target = edgeq.get_target("x86")
+    files: ExportResult = edgeq.export(model, target.name, ("fp32", "int8"), calib=ranges, keep="Softmax")
+    timed: list[BenchResult] = edgeq.benchmark(files.paths, runtime="openvino", cpus=[0, 1])
+    scored: list[EvalResult[Score]] = edgeq.evaluate(files.paths, "images", "val.json")
+    for result in scored:
+        if isinstance(result.score, DetectionScore):
+            print(result.score.AP_small)
+        elif isinstance(result.score, ClassificationScore):
+            print(result.score.top5)
+        elif isinstance(result.score, EmbeddingScore):
+            print(result.score.cosine_p1)
+    found: list[ImagePrediction] = edgeq.predict(files.paths[0], "images", out="pictures", compare=files.paths[1])
+    for finding in found[0].shown:
+        same_finding: Finding = finding
+        if isinstance(same_finding, Box):
+            print(same_finding.left)
+    edgeq.export(model, keep=5)  # type: ignore[arg-type]
+    checked: CheckResult = edgeq.check(files.paths[0])
+    gated: GateResult = edgeq.gate([*timed, *scored, "earlier.json"], max_drop=0.5)
+    edgeq.report([*timed, *scored], "report.html", images="images")
+    artifact: Artifact = files.files[0].artifact
+    try:
+        with edgeq.open_session(artifact, "openvino") as session:
+            opened: Session = session
+    except EdgeqError as error:
+        print(error, histogram, again, checked, opened)
+    return gated.passed
