@@ -129,7 +129,7 @@ def save_embedder(path: Path, precision: str, noise: float, size_px: int = 8) ->
     ).save()
 
 
-def save_end_to_end(path: Path, height_px: int = 64, width_px: int = 96, boxes: int = 5) -> None:
+def save_end_to_end(path: Path, height_px: int = 64, width_px: int = 96, boxes: int = 3) -> None:
     """Writes a net that gives boxes, scores and classes of six, `(1, boxes, 6)`; the scores follow the brightness."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper

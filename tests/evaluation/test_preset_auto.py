@@ -55,6 +55,7 @@ def test_the_journey_of_a_yolov8(edgeq, work: Path, squares: tuple[Path, Path]) 
     manifest = json.loads((work / "artifacts" / "squares.x86-ort.int8.onnx.json").read_text())
     assert manifest["labels"] == list(COLOURS)
     assert manifest["postprocessing"]["decoder"] == "yolov8"
+    assert manifest["quantization"]["int8_nodes"] > 0
     assert manifest["preprocessing"]["resize"] == "letterbox_center"
     files = sorted((work / "artifacts").glob("*.onnx"))
     scored = edgeq(

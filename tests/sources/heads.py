@@ -63,6 +63,7 @@ def save_square_finder(
     means = np.zeros((3, 3, CELL, CELL), np.float32)
     means[range(3), range(3)] = 20 / CELL**2
     constants = {
+        "same": np.eye(3, dtype=np.float32)[:, :, None, None],
         "means": means,
         "bias": np.full(3, -10, np.float32),
         "zeros": np.zeros((4, 3, CELL, CELL), np.float32),
@@ -73,9 +74,11 @@ def save_square_finder(
         "sides_by_cells": np.array([1, 4, cells]),
         "most": np.array(255, np.float32),
     }
-    image = "image" if first is None else "scaled"
+    image = "stem"
     nodes = [] if first is None else [helper.make_node(first, ["image", "most"], ["scaled"])]
     nodes += [
+        helper.make_node("Conv", ["image" if first is None else "scaled", "same"], ["colours"]),
+        helper.make_node("Relu", ["colours"], ["stem"]),
         helper.make_node("Conv", [image, "means", "bias"], ["map"], strides=[CELL, CELL]),
         helper.make_node("Reshape", ["map", "classes_by_cells"], ["flat"]),
         helper.make_node("Concat", ["flat", "no_scores"], ["logits"], axis=2),

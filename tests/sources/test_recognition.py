@@ -166,6 +166,16 @@ def test_other_tasks_of_the_same_exporter_are_not_taken_for_detection(task: str,
     assert recognise(facts_of(describe_file(path))).candidates == ()
 
 
+def test_masks_and_keypoints_of_the_same_exporter(tmp_path: Path) -> None:
+    masks = {"output0": ((1, 4 + 3 + 32, 84), DECODED), "output1": ((1, 32, 16, 16), ())}
+    for task, outputs, preset in (
+        ("segment", masks, "yolo_seg"),
+        ("pose", {"output0": ((1, 5 + 3 * 17, 84), DECODED)}, "yolo_pose"),
+    ):
+        path = save_outputs(tmp_path / "head.onnx", outputs, (1, 3, 64, 64), ULTRALYTICS | {"task": task})
+        assert [each.preset for each in recognise(facts_of(describe_file(path))).candidates] == [preset]
+
+
 def test_numbered_classes_have_no_names() -> None:
     metadata = FileMetadata.of({"names": "{0: '0', 1: '1', 2: '2'}"})
     assert (metadata.names, metadata.classes) == ((), 3)

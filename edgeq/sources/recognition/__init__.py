@@ -51,6 +51,7 @@ RECOGNISERS: dict[str, str] = {
 }
 
 _ANY_SIZE = (64, 64)
+_COCO = 80
 _SCALED = ",scale=1"
 
 _log = logging.getLogger(__name__)
@@ -89,7 +90,8 @@ class Recognition:
         preset = load_preset(candidate.preset, (size[0] or _ANY_SIZE[0], size[1] or _ANY_SIZE[1]))
         spec = preset.preprocessing
         labels = preset.labels if candidate.labels is None else candidate.labels
-        names = candidate.labels_source or ("taken as COCO's" if labels else "without names")
+        by_preset = "taken as COCO's" if len(labels) >= _COCO else "named by the preset"
+        names = candidate.labels_source or (by_preset if labels else "without names")
         noun = "class" if candidate.classes == 1 else "classes"
         classes = f", {candidate.classes} {noun} {names}" if candidate.classes else ""
         pixels = "0..255" if spec.scale == 1 else "0..1" if abs(spec.scale * 255 - 1) < 1e-6 else f"x {spec.scale:.4g}"

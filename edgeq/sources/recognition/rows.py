@@ -22,6 +22,8 @@ def recognise_ultralytics(facts: ModelFacts) -> Sequence[Candidate]:
         return ()
     if metadata.task == "classify" and len(facts.outputs) == 1:
         return [Candidate("yolo_cls", "YOLO classifier", facts.classes, certain=True)]
+    if metadata.task in ("segment", "pose"):
+        return _masks_or_keypoints(facts)
     output = _only_rows(facts)
     if metadata.task != "detect" or output is None:
         return ()
@@ -33,6 +35,24 @@ def recognise_ultralytics(facts: ModelFacts) -> Sequence[Candidate]:
     if output.shape[2] == facts.classes + 5:
         return [Candidate(f"yolov5{relative}", "YOLOv5-style head", facts.classes, certain=True)]
     return ()
+
+
+def _masks_or_keypoints(facts: ModelFacts) -> Sequence[Candidate]:
+    """Returns YOLO's other tasks as ONNX files have them; in TFLite files boxes are in 0..1, which no decoder reads."""
+    shapes = [spec.shape for spec in facts.outputs]
+    if facts.tails is None or not shapes or len(shapes[0]) != 3:
+        return ()
+    rows = shapes[0][1] or 0
+    if facts.metadata.task == "pose":
+        fits = len(shapes) == 1 and rows >= 8 and (rows - 5) % 3 == 0
+        return [Candidate("yolo_pose", "YOLO with keypoints", 1, certain=True)] if fits else ()
+    if len(shapes) != 2 or len(shapes[1]) != 4 or rows != 4 + facts.classes + (shapes[1][1] or 0):
+        return ()
+    names = [spec.name for spec in facts.outputs]
+    outputs = (
+        "" if names == ["output0", "output1"] else f",outputs.predictions={names[0]},outputs.prototypes={names[1]}"
+    )
+    return [Candidate(f"yolo_seg{outputs}", "YOLO with masks", facts.classes, certain=True)]
 
 
 _DETECTION = ("left", "top", "right", "bottom", "score", "class")
