@@ -35,7 +35,8 @@ def wrap_detector(module: nn.Module, example: Tensor) -> nn.Module:
         raise ModelError(
             f"{type(module).__name__} has two stages, and how many regions reach its second one depends on the image, "
             "so that torch.export cannot trace it and no output has a fixed shape; take a detector of one stage (SSD, "
-            "SSDLite, RetinaNet, FCOS)"
+            "SSDLite, RetinaNet, FCOS), or write an ONNX file with torch.onnx.export(..., dynamo=False) and export it "
+            "with `preset` faster_rcnn"
         )
     for file, name, network in (
         ("ssd", "SSD", _Ssd),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -13,6 +16,7 @@ import edgeq
 from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Postprocessing, Preprocessing
 from edgeq.inputs.preprocessing import Placement, preprocess
+from edgeq.inputs.presets import load_preset
 from edgeq.models.outputs import tensor_outputs
 from edgeq.tasks.detection.decoders import get_decoder
 from tests.models.detectors import CLASSES, SIZE, detector, normalised, pictures
@@ -76,6 +80,58 @@ def test_int8_files_keep_boxes_and_scores(name: str, tmp_path: Path) -> None:
 def test_two_stages_are_refused_with_the_way_out() -> None:
     with pytest.raises(ModelError, match=r"FasterRCNN has two stages, .* take a detector of one stage \(SSD, SSDLite"):
         tensor_outputs(detector("faster_rcnn"), torch.zeros(1, 3, *SIZE))
+
+
+def test_two_stages_as_torch_writes_them_are_decoded_by_the_preset(tmp_path: Path) -> None:
+    module: Any = detector("faster_rcnn")
+    module.transform.min_size, module.transform.max_size = (SIZE[0],), SIZE[1]
+    images, path = pictures(2), tmp_path / "faster_rcnn.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # the older exporter says that it is old, and torchvision traces with Python ints
+        torch.onnx.export(module, ([images[0]],), path, dynamo=False, output_names=["boxes", "labels", "scores"])
+    session = onnxruntime.InferenceSession(path)
+    preset = load_preset("faster_rcnn", SIZE)
+    assert preset.postprocessing is not None
+    placement = Placement(SIZE[1], SIZE[0], SIZE[1], SIZE[0], 1, 1, 0, 0)
+    for image in images:
+        names = [each.name for each in session.get_outputs()]
+        arrays = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+        found = get_decoder("detections")(dict(zip(names, arrays, strict=True)), preset.postprocessing, placement)
+        with torch.no_grad():
+            (expected,) = module([image])
+        assert len(found) == len(expected["boxes"]) > 10
+        np.testing.assert_allclose(found.boxes, expected["boxes"], atol=1e-3)
+        np.testing.assert_array_equal(found.classes, expected["labels"])
+
+
+@pytest.mark.parametrize("name", ["retinanet", "fcos"])
+def test_the_best_of_each_level_are_looked_at(name: str) -> None:
+    """With less than there are above the threshold, as torchvision does it: level by level, not class by class."""
+    module: Any = detector(name)
+    module.topk_candidates, module.score_thresh, module.detections_per_img = 40, 0.05, 300
+    images = pictures(1)
+    with torch.no_grad():
+        (expected,) = module(list(images))
+        boxes, scores = tensor_outputs(module, normalised(images))(normalised(images))
+    options = {
+        "strides": [16, 32],
+        "boxes_per_cell": boxes.shape[1] // 30,
+        "candidates": 40,
+        "iou_threshold": DECODING[name]["iou_threshold"],
+        "top_k": 300,
+    }
+    placement = Placement(SIZE[1], SIZE[0], SIZE[1], SIZE[0], 1, 1, 0, 0)
+    outputs = {"boxes": boxes.numpy(), "scores": scores.numpy()}
+    found = get_decoder("scored_boxes")(outputs, Postprocessing("scored_boxes", options=options), placement)
+    assert len(found) == len(expected["boxes"]) > 10
+    np.testing.assert_allclose(found.boxes, expected["boxes"], atol=1e-3)
+    options["boxes_per_cell"] = 2
+    with pytest.raises(
+        ModelError, match=rf"has 60 anchors for an input of 96x64, but the model gives {boxes.shape[1]}"
+    ):
+        get_decoder("scored_boxes")(outputs, Postprocessing("scored_boxes", options=options), placement)
 
 
 def test_sides_that_torchvision_would_pad_are_refused() -> None:

@@ -21,7 +21,7 @@ LABELS = np.array([3, 1, 0], np.int64)
 FOUND = [([40, 20, 100, 76], 0.9), ([20, 10, 60, 40], 0.4)]
 
 
-def decoded(outputs: dict[str, np.ndarray], post: Postprocessing) -> tuple[list[tuple[list[float], float]], list[int]]:
+def decoded(outputs: dict[str, Any], post: Postprocessing) -> tuple[list[tuple[list[float], float]], list[int]]:
     found = get_decoder(post.decoder)(outputs, post, PLACEMENT)
     rows = zip(found.boxes.tolist(), found.scores.astype(float).round(4).tolist(), strict=True)
     return list(rows), found.classes.tolist()

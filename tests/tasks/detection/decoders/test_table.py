@@ -24,5 +24,5 @@ def test_a_function_of_ones_own_is_found_by_its_reference(tmp_path: Path, monkey
 
 
 def test_an_unknown_decoder_names_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"unknown decoder 'no_such'; known: .*centernet, .*scored_boxes, .*yolox"):
-        get_decoder("no_such")
+    with pytest.raises(InputError, match="unknown decoder 'yolo99'; known: blazeface, centernet, "):
+        get_decoder("yolo99")
