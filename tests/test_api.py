@@ -20,10 +20,11 @@ from edgeq.devices.config import LOCAL
 from tests.test_order import ROOT
 
 PUBLIC = [
-    "Artifact", "BenchResult", "CheckResult", "ClassificationScore", "DetectionScore", "EdgeqError", "EmbeddingScore",
-    "EvalResult", "ExportResult", "GateResult", "Histogram", "Model", "Progress", "Ranges", "Score", "Session",
-    "Target", "benchmark", "calibrate", "check", "evaluate", "export", "gate", "get_target", "load", "open_session",
-    "report",
+    "Artifact", "BenchResult", "CheckResult", "ClassificationScore", "DepthScore", "DetectionScore", "EdgeqError",
+    "EmbeddingScore", "EvalResult", "ExportResult", "GateResult", "Histogram", "InstanceScore", "KeypointScore",
+    "Model", "OrientedScore", "Progress", "Ranges", "Score", "SemanticScore", "Session", "Target",
+    "TextDetectionScore", "TextRecognitionScore", "benchmark", "calibrate", "check", "evaluate", "export", "gate",
+    "get_target", "load", "open_session", "report",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""
 

@@ -87,7 +87,9 @@ def evaluate(
     images: Annotated[Path, typer.Option(help="Folder of the images, or one with a sub-folder for each class.")],
     annotations: Annotated[
         Path | None,
-        typer.Option(help="COCO .json for detectors; otherwise a .json or text file of image and class."),
+        typer.Option(
+            help="COCO .json for detectors, a .json or text file of image and class, or as docs/tasks.md says."
+        ),
     ] = None,
     preset: Annotated[
         str | None,
@@ -113,7 +115,7 @@ def evaluate(
     device: DeviceOption = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Score detectors (COCO's twelve numbers), classifiers (top-1, top-5) and embeddings (cosine, recall) on images."""
+    """Score models on images: detectors (COCO's twelve numbers), classifiers (top-1, top-5) and other tasks."""
     from edgeq.cli.console import print_classes
     from edgeq.devices.config import find_devices
     from edgeq.results.evaluation import EvalResult

@@ -52,9 +52,9 @@ def evaluate_artifacts(
 
     Args:
         paths: Model files, or their manifests.
-        annotations: COCO annotation file, or a classifier's labels (see
-            `edgeq.tasks.labelled_images.load_labelled_images`); `None` where `images_dir` has one sub-folder a class,
-            and for embeddings of images without classes.
+        annotations: The truth, as the task reads it: a COCO annotation file, a classifier's labels (see
+            `edgeq.tasks.labelled_images.load_labelled_images`), masks, ...; `None` where `images_dir` has one
+            sub-folder a class, and for embeddings of images without classes.
         images_dir: Folder of its images.
         runtimes: Runtimes to run each in; by default the first of its target that is installed.
         simulate: A target whose engine is simulated on the CPU, instead of runtimes.
