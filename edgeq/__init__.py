@@ -33,9 +33,16 @@ if TYPE_CHECKING:
     from edgeq.runtimes import Session, open_session
     from edgeq.targets import Target, get_target
     from edgeq.tasks.classification import ClassificationScore
+    from edgeq.tasks.depth import DepthScore
     from edgeq.tasks.detection.task import DetectionScore
     from edgeq.tasks.embedding import EmbeddingScore
     from edgeq.tasks.evidence import Box, Finding
+    from edgeq.tasks.instances.task import InstanceScore
+    from edgeq.tasks.keypoints.task import KeypointScore
+    from edgeq.tasks.oriented.task import OrientedScore
+    from edgeq.tasks.semantic.task import SemanticScore
+    from edgeq.tasks.text.detection import TextDetectionScore
+    from edgeq.tasks.text.recognition import TextRecognitionScore
     from edgeq.verbs.check import CheckResult
     from edgeq.verbs.export import ExportResult
     from edgeq.verbs.gate import GateResult
@@ -48,6 +55,7 @@ __all__ = [
     "Box",
     "CheckResult",
     "ClassificationScore",
+    "DepthScore",
     "DetectionScore",
     "EdgeqError",
     "EmbeddingScore",
@@ -57,12 +65,18 @@ __all__ = [
     "GateResult",
     "Histogram",
     "ImagePrediction",
+    "InstanceScore",
+    "KeypointScore",
     "Model",
+    "OrientedScore",
     "Progress",
     "Ranges",
     "Score",
+    "SemanticScore",
     "Session",
     "Target",
+    "TextDetectionScore",
+    "TextRecognitionScore",
     "benchmark",
     "calibrate",
     "check",
@@ -84,6 +98,7 @@ _HOME = {
     "Box": "edgeq.tasks.evidence",
     "CheckResult": "edgeq.verbs.check",
     "ClassificationScore": "edgeq.tasks.classification",
+    "DepthScore": "edgeq.tasks.depth",
     "DetectionScore": "edgeq.tasks.detection.task",
     "EdgeqError": "edgeq.errors",
     "EmbeddingScore": "edgeq.tasks.embedding",
@@ -93,12 +108,18 @@ _HOME = {
     "GateResult": "edgeq.verbs.gate",
     "Histogram": "edgeq.calibrators",
     "ImagePrediction": "edgeq.evaluation.findings",
+    "InstanceScore": "edgeq.tasks.instances.task",
+    "KeypointScore": "edgeq.tasks.keypoints.task",
     "Model": "edgeq.api.model",
+    "OrientedScore": "edgeq.tasks.oriented.task",
     "Progress": "edgeq.progress",
     "Ranges": "edgeq.calibrators.ranges",
     "Score": "edgeq.results.evaluation",
+    "SemanticScore": "edgeq.tasks.semantic.task",
     "Session": "edgeq.runtimes",
     "Target": "edgeq.targets",
+    "TextDetectionScore": "edgeq.tasks.text.detection",
+    "TextRecognitionScore": "edgeq.tasks.text.recognition",
     "benchmark": "edgeq.api.measure",
     "calibrate": "edgeq.api.calibrate",
     "check": "edgeq.api.judge",

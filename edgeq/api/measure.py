@@ -108,13 +108,14 @@ def evaluate(
     """Returns scores on images: one result for each file, runtime and compute precision.
 
     Detectors get COCO's twelve numbers (`result.score.AP`), classifiers top-1 and top-5, embeddings their similarity to
-    the float model's.
+    the float model's, and the other tasks what docs/tasks.md says.
 
     Args:
         artifacts: Files of `edgeq.export` (`result.paths`), engines of `edgeq build`, or `.onnx` and `.tflite` files of
             other tools with a `preset`.
         images: Folder of the images, or one with a sub-folder for each class.
-        annotations: COCO `.json` for detectors; otherwise a `.json` or text file of image and class.
+        annotations: COCO `.json` for detectors; a `.json` or text file of image and class; or what docs/tasks.md
+            says of the task.
         data: Instead of these two, a data set of any format that `edgeq data` knows.
         split: Split of it to take; by default `val`, or else `test`.
         allow_outside: Whether files may be read that it names outside its own folder.

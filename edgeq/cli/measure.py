@@ -100,7 +100,9 @@ def evaluate(
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option(help="COCO .json for detectors; otherwise a .json or text file of image and class."),
+        typer.Option(
+            help="COCO .json for detectors, a .json or text file of image and class, or as docs/tasks.md says."
+        ),
     ] = None,
     data: Data = None,
     split: SplitName = None,
@@ -141,7 +143,7 @@ def evaluate(
     worst_dir: Annotated[Path, typer.Option(help="Folder for the pictures of --save-worst.")] = Path("worst"),
     json_file: JsonFile = None,
 ) -> None:
-    """Score detectors (COCO's twelve numbers), classifiers (top-1, top-5) and embeddings (cosine, recall) on images."""
+    """Score models on images: detectors (COCO's twelve numbers), classifiers (top-1, top-5) and other tasks."""
     from edgeq.cli.console import print_classes, print_worst
     from edgeq.devices.config import find_devices
     from edgeq.results.evaluation import EvalResult

@@ -54,9 +54,9 @@ def evaluate_artifacts(
 
     Args:
         paths: Model files, or their manifests.
-        annotations: COCO annotation file, or a classifier's labels (see
-            `edgeq.tasks.labelled_images.load_labelled_images`); `None` where `images_dir` has one sub-folder a class,
-            and for embeddings of images without classes.
+        annotations: The truth, as the task reads it: a COCO annotation file, a classifier's labels (see
+            `edgeq.tasks.labelled_images.load_labelled_images`), masks, ...; `None` where `images_dir` has one
+            sub-folder a class, and for embeddings of images without classes.
         images_dir: Folder of its images.
         data: Instead of these two, a part of a data set of any format (`edgeq.datasets.open_split`).
         runtimes: Runtimes to run each in; by default the first of its target that is installed.

@@ -216,8 +216,7 @@ class Postprocessing:
     """How a model's outputs become detections, class scores or an embedding.
 
     Attributes:
-        decoder: A name of `edgeq.tasks.detection.decoders.DECODERS`, `classification`, `embedding`, or
-            `package.module:function`.
+        decoder: A name of a task's decoders (docs/tasks.md), or `package.module:function` for a detector.
         outputs: Role in the decoder -> output tensor's name, for example `{"heatmap": "hm"}`.
         options: What the decoder takes: numbers, names, lists (`stride`, `top_k`, `anchors`, ...).
     """

@@ -66,6 +66,6 @@ def _read(file: Path) -> list[TrueObject]:
         except (ValueError, IndexError):
             raise InputError(f"{file}: line {number} is {line[:60]!r}; wanted {_LINE}") from None
         if not all(map(math.isfinite, corners)):
-            raise InputError(f"{file}: line {number} has a corner that is no finite number; wanted {_LINE}")
+            raise InputError(f"{file}: line {number} has corners {corners}, which are not all finite; wanted {_LINE}")
         found.append(TrueObject(np.array(corners).reshape(4, 2), category, difficult))
     return found
