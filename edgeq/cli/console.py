@@ -93,12 +93,15 @@ def print_worst(worst: Sequence[WorstImages]) -> None:
     for each in worst:
         where = each.runtime if each.device == LOCAL else f"{each.runtime} on {each.device}"
         console.print(f"{each.artifact} compared with {each.reference}, {where}", soft_wrap=True, markup=False)
-        rows = [("kind of error", "count", "change", "points of AP50", "change")]
+        rows = [("kind of error", "FP32", "this", "change", "points of AP50: FP32", "this", "change")]
         rows += [
-            (error.kind, str(error.count), _signed(error.count_change, "d"), f"{error.points:.2f}",
-             _signed(error.points_change, ".2f"))
+            (
+                error.kind,
+                *_with_change(error.count, error.count_change or 0, "d"),
+                *_with_change(error.points, error.points_change or 0.0, ".2f"),
+            )
             for error in each.errors
-        ]  # fmt: skip
+        ]
         if each.errors:
             top, *lines = _align(rows, left=1)
             _print_lines(console, [top], lines)
@@ -107,8 +110,9 @@ def print_worst(worst: Sequence[WorstImages]) -> None:
         console.print(f"{found}; findings from a score of {each.threshold:.2f}", soft_wrap=True, markup=False)
 
 
-def _signed(change: float | None, form: str) -> str:
-    return "-" if change is None else f"{change:+{form}}"
+def _with_change(value: float, change: float, form: str) -> tuple[str, str, str]:
+    """Returns what a figure was, what it is, and its change, as text."""
+    return f"{value - change:{form}}", f"{value:{form}}", f"{change:+{form}}"
 
 
 def _one_line_a_row(titles: Sequence[str], cells: Cells) -> tuple[list[str], list[str]]:

@@ -46,7 +46,7 @@ class ImagePrediction:
         height_px: Height of the image.
         threshold: Score from which findings are shown.
         findings: All that the decoder returns, whatever the score, the best first.
-        compared: What another file finds beside; `None` without one.
+        compared: What it finds next to what another file finds; `None` without one.
     """
 
     image: str

@@ -56,7 +56,7 @@ class PredictOptions:
         threads: CPU threads of the engine.
         device: Name of the device that runs the files.
         threshold: Score from which findings are shown; by default the task's.
-        compare: Another file, shown beside the first.
+        compare: Another file, shown next to the first.
         annotations: The truth about the images, shown too.
         formats: Further files to write, by the names of `Task.result_files`.
         every: Of a video, every so many-th frame is taken.

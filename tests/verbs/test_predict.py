@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import edgeq
+import edgeq as package
 from edgeq.errors import InputError
 from edgeq.evaluation.evaluate import evaluate_artifacts
 from edgeq.exporting.artifact import Postprocessing
@@ -40,7 +40,7 @@ def names(folder: Path) -> list[str]:
 
 def test_every_image_has_a_picture_with_its_boxes(scene, tmp_path):
     out = tmp_path / "out"
-    found = edgeq.predict(scene.artifact, scene.images, out, runtime="onnxruntime", threads=1)
+    found = package.predict(scene.artifact, scene.images, out, runtime="onnxruntime", threads=1)
     assert names(out) == names(scene.images) == [each.image for each in found]
     truth = json.loads(scene.annotations.read_text())["annotations"]
     for prediction, entry in zip(found, truth, strict=True):
@@ -59,7 +59,7 @@ def test_files_for_other_programs_hold_what_was_found(scene, tmp_path):
     options = PredictOptions(
         runtime="onnxruntime", threads=1, annotations=scene.annotations, formats=("yolo", "coco"), threshold=1.0
     )
-    found: dict[int, edgeq.ImagePrediction] = {}
+    found: dict[int, package.ImagePrediction] = {}
     predict(scene.artifact, [scene.images], tmp_path, options, found.__setitem__)
     assert all(prediction.findings and not prediction.shown for prediction in found.values())
     assert (tmp_path / "classes.txt").read_text().split() == list(LABELS)
@@ -97,7 +97,7 @@ def _ap(annotations: Path, results: Path) -> float:
 
 def test_a_file_beside_itself_differs_nowhere(scene, tmp_path):
     options = PredictOptions(runtime="onnxruntime", threads=1, compare=scene.artifact, annotations=scene.annotations)
-    found: dict[int, edgeq.ImagePrediction] = {}
+    found: dict[int, package.ImagePrediction] = {}
     predict(scene.artifact, [scene.images], tmp_path / "out", options, found.__setitem__)
     for prediction in found.values():
         assert prediction.compared is not None
@@ -120,13 +120,13 @@ def test_an_interrupted_run_is_finished_by_the_next(scene, tmp_path, cache):
         predict(scene.artifact, [scene.images], out, ORT, interrupt)
     assert 0 < len(names(out)) < 5
     kept = {name: (out / name).stat().st_mtime_ns for name in names(out)[:2]}
-    found: dict[int, edgeq.ImagePrediction] = {}
+    found: dict[int, package.ImagePrediction] = {}
     result = predict(scene.artifact, [scene.images], out, ORT, found.__setitem__)
     assert result.resumed == 2
     assert result.images == 5 and sorted(found) == [0, 1, 2, 3, 4]
     assert names(out) == names(scene.images)
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
-    assert found == dict(enumerate(edgeq.predict(scene.artifact, scene.images, threads=1)))
+    assert found == dict(enumerate(package.predict(scene.artifact, scene.images, threads=1)))
     assert predict(scene.artifact, [scene.images], out, ORT).resumed == 0
     assert not list(cache.rglob("*.jsonl"))
 
@@ -170,6 +170,17 @@ def test_a_task_without_anything_to_show_says_so(scene, tmp_path):
         predict(vector.path, [scene.images], tmp_path / "out", ORT)
 
 
+def test_the_command_writes_a_line_of_json_per_image(scene, tmp_path, edgeq):
+    lines = tmp_path / "found.jsonl"
+    done = edgeq("predict", scene.artifact, scene.images, "--out", tmp_path / "out", "--json", lines, "--threads", 1)
+    assert done.code == 0
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [entry["image"] for entry in found] == names(scene.images)
+    assert {*found[0]["findings"][0]} == {"label", "class_index", "score", "left", "top", "width", "height"}
+    shown = sum(finding["score"] >= 0.3 for entry in found for finding in entry["findings"])
+    assert f"5 pictures, {shown} findings shown from a score of 0.3" in done.out
+
+
 def test_images_are_never_written_over(scene):
     before = [path.read_bytes() for path in list_images(scene.images)]
     with pytest.raises(InputError, match="would write pictures over the images"):
@@ -190,7 +201,7 @@ def test_every_other_frame_of_a_video_is_drawn(scene, tmp_path):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
-    found: dict[int, edgeq.ImagePrediction] = {}
+    found: dict[int, package.ImagePrediction] = {}
     options = PredictOptions(runtime="onnxruntime", threads=1, every=2)
     predict(scene.artifact, [video], tmp_path / "out", options, found.__setitem__)
     assert names(tmp_path / "out") == [f"film/frame_{number:06d}.jpg" for number in (0, 2, 4)]

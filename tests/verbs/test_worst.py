@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-import edgeq
+import edgeq as package
 from edgeq.errors import InputError
 from edgeq.inputs.images import list_images, read_image
 from tests.devices.scene import Scene, draw_scene
@@ -25,7 +26,7 @@ def test_the_images_that_differ_are_drawn_and_say_why(scene, tmp_path):
     good = save_square_finder(tmp_path / "net.x86.fp32.onnx", **MODEL)
     # Takes red for green and green for red, as a file does whose classes were mixed up.
     bad = save_square_finder(tmp_path / "net.x86.int8.onnx", **MODEL, precision="int8", labels=("green", "red", "blue"))
-    before, after = edgeq.evaluate(
+    before, after = package.evaluate(
         [good.path, bad.path], scene.images, scene.annotations, runtime="onnxruntime", threads=1,
         save_worst=10, worst_dir=tmp_path / "worst",
     )  # fmt: skip
@@ -44,10 +45,27 @@ def test_the_images_that_differ_are_drawn_and_say_why(scene, tmp_path):
 
 def test_a_file_alone_has_nothing_to_be_compared_with(scene, tmp_path):
     with pytest.raises(InputError, match="name the fp32 file of the same model too"):
-        edgeq.evaluate(scene.artifact, scene.images, scene.annotations, save_worst=1, worst_dir=tmp_path)
+        package.evaluate(scene.artifact, scene.images, scene.annotations, save_worst=1, worst_dir=tmp_path)
     other = save_square_finder(Path(tmp_path / "other.onnx"), source_digest="1" * 64, precision="int8")
     with pytest.raises(InputError, match="found no fp32 file of the same model"):
-        edgeq.evaluate(
+        package.evaluate(
             [scene.artifact, other.path], scene.images, scene.annotations, runtime="onnxruntime", save_worst=1,
             worst_dir=tmp_path,
         )  # fmt: skip
+
+
+def test_the_command_prints_each_kind_before_and_after(scene, tmp_path, edgeq):
+    files = [
+        save_square_finder(tmp_path / f"net.x86.{precision}.onnx", **MODEL, precision=precision, labels=labels).path
+        for precision, labels in (("fp32", ("red", "green", "blue")), ("int8", ("green", "red", "blue")))
+    ]
+    done = edgeq(
+        "eval", *files, "--images", scene.images, "--annotations", scene.annotations, "--runtime", "onnxruntime",
+        "--save-worst", 2, "--worst-dir", tmp_path / "worst", "--json", tmp_path / "eval.json",
+    )  # fmt: skip
+    assert done.code == 0
+    lines = {line.split()[0]: line.split()[1:] for line in done.out.splitlines() if line}
+    before, now, change = (int(figure) for figure in lines["classification"][:3])
+    assert now - before == change >= 4
+    assert f"{tmp_path / 'worst' / 'net.x86.int8.onnx.onnxruntime'}: 2 pictures, the worst first" in done.out
+    assert all("diagnosis" in result for result in json.loads((tmp_path / "eval.json").read_text()))
