@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from edgeq.cli import app
 from edgeq.files import sha256_file, sha256_json, write_bytes
+from edgeq.machine import read_machine
 from edgeq.models.names import is_zoo_name
 from edgeq.sources import tflite
 from edgeq.tasks.detection.shapes import draw_shapes_dataset
@@ -56,6 +57,19 @@ def _share_cores() -> None:
 
 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
     _share_cores()
+
+
+_WORKER_BYTES = 4 << 30
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Returns the number of workers of `-n auto`: one more than cores, where the memory suffices for it.
+
+    A tenth of the tests' time is waiting: for a device, for the end of a connection, for the rounds of a measurement.
+    """
+    machine = read_machine()
+    return max(machine.usable_cpus, min(machine.usable_cpus + 1, (machine.memory_bytes or 0) // _WORKER_BYTES))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 _FIXED = ("edgeq.models.", "tests.", "torch.nn.", "torchvision.")
-_MAX_BYTES = 32 << 20
+_MAX_BYTES = 64 << 20
 
 
 @contextmanager

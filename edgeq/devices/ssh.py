@@ -110,7 +110,7 @@ class Connection:
                 process.kill()
                 process.wait()
             feeding.join(_CLOSE_S)
-            answer, words = output.finish(), said.finish()
+        answer, words = output.finish(), said.finish()
         if code:
             raise self._failed(arguments[0], code, words)
         if len(answer) > _MAX_ANSWER_BYTES:
