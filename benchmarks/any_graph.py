@@ -21,7 +21,6 @@ from typing import Any
 
 import edgeq
 from benchmarks.cases import DATA, kept_result, read_subjects, subjects_parser, write_result
-from benchmarks.random_networks import write_settled
 from benchmarks.rtx_compile import CAPABILITY, compiled
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
@@ -203,6 +202,8 @@ def _settled(request: ModelRequest, source: CalibrationSource, folder: Path) -> 
         return request
     weights = folder / "weights.safetensors"
     if not weights.is_file():
+        from benchmarks.random_networks import write_settled
+
         preset = load_preset(request.preset, request.size)
         inputs = [array for array, _ in source.inputs(preset.preprocessing, SETTLING)]
         write_settled(request.reference, inputs, weights)
