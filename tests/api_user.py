@@ -13,6 +13,7 @@ from edgeq import (
     Box,
     CheckResult,
     ClassificationScore,
+    DepthScore,
     DetectionScore,
     EdgeqError,
     EmbeddingScore,
@@ -22,12 +23,18 @@ from edgeq import (
     GateResult,
     Histogram,
     ImagePrediction,
+    InstanceScore,
+    KeypointScore,
     Model,
+    OrientedScore,
     Progress,
     Ranges,
     Score,
+    SemanticScore,
     Session,
     Target,
+    TextDetectionScore,
+    TextRecognitionScore,
 )
 
 
@@ -62,6 +69,10 @@ def run(module: torch.nn.Module) -> bool:
             print(result.score.top5)
         elif isinstance(result.score, EmbeddingScore):
             print(result.score.cosine_p1)
+        elif isinstance(result.score, (DepthScore, InstanceScore, KeypointScore, OrientedScore, SemanticScore)):
+            print(result.score.classes)
+        elif isinstance(result.score, (TextDetectionScore, TextRecognitionScore)):
+            print(result.score.main)
     found: list[ImagePrediction] = edgeq.predict(files.paths[0], "images", out="pictures", compare=files.paths[1])
     for finding in found[0].shown:
         same_finding: Finding = finding
