@@ -183,6 +183,10 @@ def unpack(content: bytes, name: str) -> Any:
         raise InputError(f"{name}: is not a TFLite file; wanted one that begins with its mark {_IDENTIFIER.decode()}")
     try:
         model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+        for buffer in model.buffers:
+            if buffer.data is not None:
+                # Weights behind the flatbuffer come as bytes, which a builder would write one by one.
+                buffer.data = np.frombuffer(buffer.data, np.uint8)
         _check_numbers(model)
         complete = _is_complete(model)
     # A flatbuffer is offsets into itself: reading a damaged one trips over anything.
