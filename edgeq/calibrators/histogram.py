@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import math
 import threading
 from collections.abc import Callable
@@ -185,8 +186,12 @@ class Histogram:
             "values": self.total,
             "non_finite": self.non_finite,
             "exponent": self.exponent,
-            "counts": base64.b64encode(pack_counts(self.counts)).decode("ascii"),
+            "counts": self._packed,
         }
+
+    @functools.cached_property
+    def _packed(self) -> str:
+        return base64.b64encode(pack_counts(self.counts)).decode("ascii")
 
     @classmethod
     def from_json(cls, document: Any) -> Histogram:

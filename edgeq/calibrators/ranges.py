@@ -7,6 +7,7 @@ exact form, and the histograms and kept inputs last, one line each. The same cal
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import json
@@ -128,7 +129,7 @@ class Ranges:
         """
         return self._tensor(name).threshold
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over everything that `save` writes."""
         return sha256_json(self._to_json())

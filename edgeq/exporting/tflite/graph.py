@@ -186,6 +186,10 @@ def unpack(content: bytes, name: str) -> Any:
         for code in model.operatorCodes or ():
             # Files of before 2020 have it in the old field alone, where other tools do not look.
             code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
+        for buffer in model.buffers:
+            if buffer.data is not None:
+                # Weights behind the flatbuffer come as bytes, which a builder would write one by one.
+                buffer.data = np.frombuffer(buffer.data, np.uint8)
         _check_numbers(model)
         complete = _is_complete(model)
     # A flatbuffer is offsets into itself: reading a damaged one trips over anything.
