@@ -6,6 +6,8 @@ runs it; tests/test_operators_page.py tries some rows again.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,9 +17,11 @@ from typing import TYPE_CHECKING
 
 from edgeq.files import write_text
 from tests.fuzz.builder import UnsuitableError
-from tests.fuzz.choices import Repeated
+from tests.fuzz.choices import Repeated, Seeded
 from tests.fuzz.exports import TARGETS, Exports, FaultError, RefusedError, quiet
+from tests.fuzz.grammar import OPSETS as DRAWN_OPSETS
 from tests.fuzz.grammar import alone
+from tests.fuzz.operators import MAKERS
 
 if TYPE_CHECKING:
     import onnx
@@ -52,6 +56,12 @@ small model, between two layers. In a larger model it can differ: the manifest s
 - **refused**: with the reason below the table.
 
 Files of `arm` are the ONNX ones here; TFLite has other operators.
+"""
+
+_DRAWN = """## Drawn by the fuzzer
+
+`python -m tests.fuzz` draws models from these operators, several behind one another, and checks every file that is
+written of them. The numbers are of ONNX's operators that are not deprecated in that opset.
 """
 
 
@@ -142,12 +152,50 @@ def _in_integers(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
     return any(each.op_type == "QuantizeLinear" and each.input[1] == computed[0].input[1] for each in readers)
 
 
-def page(rows: Sequence[Row], untried: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Coverage:
+    """What the fuzzer can draw in files of one opset.
+
+    Attributes:
+        opset: The opset.
+        drawn: Operators of ONNX that some model has.
+        missing: Those that none has.
+    """
+
+    opset: int
+    drawn: frozenset[str]
+    missing: frozenset[str]
+
+    @classmethod
+    def of(cls, opset: int) -> Coverage:
+        """Returns that of an opset, from one small model of each maker that fits; constants are in every model."""
+        import onnx
+
+        found: set[str] = set()
+        for maker, choices in itertools.product(MAKERS, (Repeated(()), *map(Seeded, range(3)))):
+            if maker not in found:
+                with contextlib.suppress(UnsuitableError):
+                    found.update(node.op_type for node in alone(maker, choices, [opset]).model.graph.node)
+        latest: dict[str, onnx.defs.OpSchema] = {}
+        for each in onnx.defs.get_all_schemas_with_history():
+            if not each.domain and each.since_version <= opset:
+                latest[each.name] = max(each, latest.get(each.name, each), key=lambda one: one.since_version)
+        every = {name for name, each in latest.items() if not each.deprecated} - {"Constant"}
+        return cls(opset, frozenset(found & every), frozenset(every - found))
+
+    @property
+    def line(self) -> str:
+        """The row of the table."""
+        return f"| {self.opset} | {len(self.drawn)} of {len(self.drawn | self.missing)} |"
+
+
+def page(rows: Sequence[Row], untried: Sequence[str], coverages: Sequence[Coverage]) -> str:
     """Returns the whole page.
 
     Args:
         rows: What was tried.
         untried: Operators of ONNX that no model was made of.
+        coverages: What the fuzzer can draw, by opset.
     """
     names = [f"`{target}`" for target in TARGETS]
     lines = [_HEAD, f"| Operator | {' | '.join(names)} |", "|" + "---|" * (len(names) + 1), *(row.line for row in rows)]
@@ -156,6 +204,7 @@ def page(rows: Sequence[Row], untried: Sequence[str]) -> str:
     why = {operator: reason for reason, operators in NOT_TRIED.items() for operator in operators}
     lines += ["", "## Not tried", ""]
     lines += [f"- {operator}: {why.get(operator, '?')}" for operator in untried]
+    lines += ["", _DRAWN, "| Opset | Operators that are drawn |", "|---:|---:|", *(each.line for each in coverages)]
     return "\n".join(lines) + "\n"
 
 
@@ -182,7 +231,8 @@ def main() -> None:
     """Writes the page."""
     found = {operator: row(operator) for operator in operators()}
     rows = [each for each in found.values() if each is not None]
-    write_text(PAGE, page(rows, [operator for operator, each in found.items() if each is None]))
+    untried = [operator for operator, each in found.items() if each is None]
+    write_text(PAGE, page(rows, untried, [Coverage.of(opset) for opset in sorted(DRAWN_OPSETS)]))
 
 
 if __name__ == "__main__":

@@ -334,9 +334,9 @@ def affine_grid(b: Builder, x: Value) -> Value:
     b.since(20)
     b.require(x.rank == 4 and not b.free_batch)
     theta = b.constant(np.array([[[0.9, 0.1, 0.0], [0.0, 0.8, 0.1]]], np.float32).repeat(x.shape[0], 0))
-    grid = b.node(
-        "AffineGrid", [theta, ints(b, *x.shape)], align_corners=b.pick([0, 1]), shape=[x.shape[0], *x.shape[2:], 2]
-    )
+    # Of a single row with aligned corners ONNX Runtime, ONNX's reference and torch each make something else.
+    aligned = b.pick([0, 1]) if min(x.shape[2:]) > 1 else 0
+    grid = b.node("AffineGrid", [theta, ints(b, *x.shape)], align_corners=aligned, shape=[x.shape[0], *x.shape[2:], 2])
     return b.node("GridSample", [x, grid])
 
 
