@@ -9,6 +9,7 @@ import pytest
 from benchmarks import (
     before_and_after,
     calibration_cost,
+    calibration_pick,
     command_line,
     conv_transpose,
     exact_signal,
@@ -114,6 +115,13 @@ def test_methods(subject, tmp_path):
     for method in ("minmax", "lp"):
         for cell in rows["Shapes", method]:
             assert float(cell.split()[0]) == pytest.approx(reference, abs=TOLERANCE)
+
+
+def test_calibration_pick(subject, tmp_path):
+    result = calibration_pick.run(subject, tmp_path, sizes=(3,), draws=2)
+    (row,) = [line for line in result.read_text().splitlines() if line.startswith("| 3 |")]
+    for cell in (float(cell) for cell in row.strip("|").split("|")[1:]):
+        assert abs(cell) < 100 * TOLERANCE
 
 
 def test_command_line(tmp_path):
