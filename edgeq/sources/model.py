@@ -18,7 +18,7 @@ from edgeq.exporting.graphs.image_input import (
     given_inputs,
     image_layout,
     image_lengths,
-    lengths_of,
+    require_free_batch,
     require_inputs,
 )
 from edgeq.exporting.graphs.quantized import quantization_of
@@ -202,7 +202,7 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
         if value.name in declared.inputs and declared.inputs[str(value.name)].value is not None
     }
     if request.dynamic_batch:
-        _require_free_batch(graph, declared, path.name)
+        require_free_batch(graph, declared, path.name)
     taken = _scales_to_take(request, path.name, graph)
     outputs = [(value.name, value.dtype) for value in graph.graph.outputs]
     passes = reading(request.opset, request.size, dynamic_batch=request.dynamic_batch, taken=taken, declared=declared)
@@ -251,24 +251,6 @@ def _arrays(shape: tuple[int | None, ...]) -> PreparedInputs:
     """Returns the pre-processing of a model that takes arrays as they are, by its input's shape."""
     shape = shape[1:] if shape[:1] in ((1,), (None,)) else shape
     return PreparedInputs.of(tuple(length for length in shape if length is not None))
-
-
-def _require_free_batch(graph: ir.Model, declared: DeclaredInputs, name: str) -> None:
-    """Refuses `dynamic_batch` for a graph whose batch is fixed, by its file or by a constant that a preset declares."""
-    for value in given_inputs(graph):
-        shape = lengths_of(value)
-        given = declared.inputs.get(str(value.name))
-        if given is not None and given.value is not None:
-            if shape and shape[0] is None:
-                raise InputError(
-                    f"`dynamic_batch`: the preset gives the input {value.name!r} a value for one image; omit "
-                    "`dynamic_batch`"
-                )
-        elif shape and shape[0] is not None:
-            raise InputError(
-                f"`dynamic_batch`: {name} is fixed to the input shape {value.shape}; omit `dynamic_batch`, or export "
-                "the file with a free batch"
-            )
 
 
 def _scales_to_take(request: ModelRequest, name: str, graph: ir.Model) -> TakenScales | None:

@@ -7,7 +7,7 @@ import pytest
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Postprocessing, Preprocessing
 from edgeq.inputs.presets import load_preset, preset_names
-from edgeq.tasks.detection import get_decoder
+from edgeq.tasks import find_decoder
 
 
 def test_the_built_in_presets_are_those_of_their_papers() -> None:
@@ -46,8 +46,7 @@ def test_the_built_in_presets_are_those_of_their_papers() -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_names_a_decoder(name: str) -> None:
     post = load_preset(name, (64, 64)).postprocessing
-    assert post is not None
-    assert post.decoder in ("classification", "embedding") or callable(get_decoder(post.decoder))
+    assert post is not None and callable(find_decoder(post).decode)
 
 
 def test_index_and_id_of_a_class_of_coco_differ_where_ids_are_missing() -> None:
@@ -182,3 +181,31 @@ def test_missing_and_binary_files_are_errors(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read"):
         load_preset(str(tmp_path / "binary.toml"), (8, 8))
+
+
+def test_settings_behind_commas_replace_single_values(tmp_path: Path) -> None:
+    changed = load_preset(
+        "yolov8,channel_order=bgr,scale=1,iou_threshold=0.5,relative=true,outputs.boxes=a:0", (64, 64)
+    )
+    assert (changed.preprocessing.channel_order, changed.preprocessing.scale) == ("bgr", 1)
+    assert changed.postprocessing is not None
+    assert changed.postprocessing.options == {"score_threshold": 0.001, "iou_threshold": 0.5, "relative": True}
+    assert changed.postprocessing.outputs == {"boxes": "a:0"}
+    plain = load_preset("yolov8", (64, 64))
+    assert changed.preprocessing.resize == plain.preprocessing.resize == "letterbox_center"
+    (tmp_path / "mine.toml").write_text("[preprocessing]\nresize = 'stretch'\n")
+    assert load_preset(f"{tmp_path}/mine.toml,fill=7", (64, 64)).preprocessing.fill == 7
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ("yolov8,bgr", "the setting 'bgr' is not of the form name=value"),
+        ("yolov8,scale=fast", r"\$\.preprocessing\.scale"),
+        ("yolov8,channel_order=brg", "channel_order"),
+        ("yolo8,scale=1", "unknown preset 'yolo8'; did you mean yolo"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(preset: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_preset(preset, (64, 64))

@@ -102,6 +102,33 @@ def require_inputs(model: ir.Model, declared: Mapping[str, DeclaredInput], sourc
         )
 
 
+def require_free_batch(model: ir.Model, declared: DeclaredInputs, name: str) -> None:
+    """Refuses `dynamic_batch` for a graph whose batch is fixed.
+
+    Args:
+        model: The graph as it was read.
+        declared: What a preset says of its inputs.
+        name: The model's file, for errors.
+
+    Raises:
+        InputError: it is fixed by the file, or by a constant that the preset declares.
+    """
+    for value in given_inputs(model):
+        shape = lengths_of(value)
+        given = declared.inputs.get(str(value.name))
+        if given is not None and given.value is not None:
+            if shape and shape[0] is None:
+                raise InputError(
+                    f"`dynamic_batch`: the preset gives the input {value.name!r} a value for one image; omit "
+                    "`dynamic_batch`"
+                )
+        elif shape and shape[0] is not None:
+            raise InputError(
+                f"`dynamic_batch`: {name} is fixed to the input shape {value.shape}; omit `dynamic_batch`, or export "
+                "the file with a free batch"
+            )
+
+
 def single_input(model: ir.Model) -> ir.Value:
     """Returns the one input that a caller has to give; `require_inputs` has looked."""
     (value,) = given_inputs(model)
