@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from edgeq.boundary import Integer, convert, read_json, read_text
 from edgeq.errors import InputError
 from edgeq.inputs.images import IMAGE_SUFFIXES, existing_images, list_images
+
+_log = logging.getLogger(__name__)
 
 _WANTED = "a JSON object of file name and class, or a text file with lines `path,class`"
 
@@ -71,6 +74,14 @@ def _from_folders(folder: Path) -> LabelledImages:
     found = [(path, each.name) for each in folders for path in list_images(each)]
     names = tuple(each.name for each in folders)
     return LabelledImages(folder, tuple(path for path, _ in found), tuple(name for _, name in found), names)
+
+
+def warn_of_missing(source: Path, files: Sequence[Path], things: str) -> None:
+    """Warns if images have no file that says what they show: they count as images without `things`."""
+    missing = sum(not file.is_file() for file in files)
+    if missing:
+        _log.warning("%s: %d of %d images have no file; they count as images without %s",
+                     source, missing, len(files), things)  # fmt: skip
 
 
 def _from_json(source: Path) -> list[tuple[str, int | str]]:

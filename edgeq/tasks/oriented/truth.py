@@ -11,6 +11,7 @@ import numpy as np
 from edgeq.boundary import read_text
 from edgeq.errors import InputError
 from edgeq.inputs.images import list_images
+from edgeq.tasks.labelled_images import warn_of_missing
 from edgeq.tasks.polygons import Polygon
 
 _HEADINGS = ("imagesource", "gsd")
@@ -50,6 +51,7 @@ def load_objects(annotations: Path | None, images_dir: Path) -> tuple[list[Path]
     files = [annotations / path.relative_to(images_dir).with_suffix(".txt") for path in paths]
     if not any(file.is_file() for file in files):
         raise InputError(f"{annotations}: holds none of the files of {len(files)} images, such as {files[0].name}")
+    warn_of_missing(annotations, files, "objects")
     return paths, [_read(file) if file.is_file() else [] for file in files]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from edgeq.boundary import parse_json, read_text
 from edgeq.errors import InputError
 from edgeq.inputs.images import existing_images, list_images
+from edgeq.tasks.labelled_images import warn_of_missing
 from edgeq.tasks.polygons import Polygon
 
 _IGNORED = ("###", "*")
@@ -33,7 +34,7 @@ class TextTruth:
 
 
 def load_text_truth(annotations: Path | None, images_dir: Path) -> tuple[list[Path], list[TextTruth]]:
-    """Returns the images and their text.
+    """Returns the images and their text; an image without a file has none.
 
     Args:
         annotations: A folder with `gt_NAME.txt` or `NAME.txt` for every image NAME, lines `x1,y1,...,transcription`
@@ -51,7 +52,8 @@ def load_text_truth(annotations: Path | None, images_dir: Path) -> tuple[list[Pa
         files = [_file_of(annotations, path.relative_to(images_dir)) for path in paths]
         if not any(file.is_file() for file in files):
             raise InputError(f"{annotations}: holds none of the files of {len(files)} images, such as {files[0].name}")
-        return paths, [_read_icdar(file) for file in files]
+        warn_of_missing(annotations, files, "text")
+        return paths, [_read_icdar(file) if file.is_file() else TextTruth((), ()) for file in files]
     lines = [line for line in read_text(annotations, kind=_KIND).splitlines() if line.strip()]
     split = [line.split("\t") for line in lines]
     for number, cells in enumerate(split, start=1):

@@ -16,7 +16,7 @@ import pytest
 
 from edgeq.errors import InputError, MissingDependencyError
 from edgeq.tasks.detection import Detections
-from edgeq.tasks.detection.categories import NO_CATEGORY, category_ids
+from edgeq.tasks.detection.categories import NO_CATEGORY, category_ids, counted_detections
 from edgeq.tasks.detection.coco import (
     SCORE_NAMES,
     DetectionScores,
@@ -252,14 +252,15 @@ def test_class_indices_that_stand_for_nothing_are_left_out(tmp_path: Path) -> No
     plain = synthetic_detections(document)
     spread = {image: Detections(found.boxes, found.scores, found.classes * 2 + 1) for image, found in plain.items()}
     gaps = [label for name in names for label in ("N/A", name)]
-    assert category_ids(truth, gaps).tolist() == [-1, 2, -1, 5, -1, 33, -1, 90]
+    assert category_ids(truth, gaps).tolist() == [NO_CATEGORY, 2, NO_CATEGORY, 5, NO_CATEGORY, 33, NO_CATEGORY, 90]
     first = next(iter(spread))
     noise = Detections(np.zeros((3, 4), np.float32), np.ones(3, np.float32), np.array([0, 2, 6]))
     pairs = zip(vars(spread[first]).values(), vars(noise).values(), strict=True)
     spread[first] = Detections(*(np.concatenate(pair) for pair in pairs))
     expected = evaluate(truth, plain, all_ids(truth), labels=names)
     assert evaluate(truth, spread, all_ids(truth), labels=gaps) == expected
-    records = DetectionPredictions.of(truth, category_ids(truth, gaps), spread)
+    with_gaps = category_ids(truth, gaps)
+    records = DetectionPredictions.of(truth, with_gaps, counted_detections(truth, with_gaps, spread))
     without = DetectionPredictions.of(truth, category_ids(truth, names), plain)
     np.testing.assert_array_equal(records.labels, without.labels)
     np.testing.assert_array_equal(records.counts, without.counts)

@@ -86,10 +86,12 @@ def test_ap_is_that_of_pycocotools_however_boxes_are_turned(tmp_path, degrees):
     np.testing.assert_array_equal(again.resampled_classes(), records.resampled_classes())
 
 
-def test_difficult_objects_count_neither_way(tmp_path):
+def test_difficult_objects_count_neither_way(tmp_path, caplog):
     (tmp_path / "a.png").touch()
+    (tmp_path / "sea.png").touch()
     (tmp_path / "a.txt").write_text("0 0 10 0 10 10 0 10 plane 0\n20 0 30 0 30 10 20 10 plane 1\n")
     task = OrientedTask(tmp_path, tmp_path, "pycocotools")
+    assert "1 of 2 images have no file; they count as images without objects" in caplog.text
     corners = np.stack([[(x, 0), (x + 10, 0), (x + 10, 10), (x, 10)] for x in (20, 0)]).astype(np.float32)
     found = OrientedBoxes(corners, np.array([0.9, 0.8], np.float32), np.zeros(2, np.int64))
     score = task.score(ARTIFACT, {0: found}, {})
