@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.files import write_text
 from tests.fuzz.builder import UnsuitableError
-from tests.fuzz.choices import Repeated, Seeded
+from tests.fuzz.choices import Choices, Repeated, Seeded
 from tests.fuzz.exports import TARGETS, Exports, FaultError, RefusedError, quiet
 from tests.fuzz.grammar import OPSETS as DRAWN_OPSETS
 from tests.fuzz.grammar import alone
@@ -172,7 +172,8 @@ class Coverage:
         import onnx
 
         found: set[str] = set()
-        for maker, choices in itertools.product(MAKERS, (Repeated(()), *map(Seeded, range(3)))):
+        every: tuple[Choices, ...] = (Repeated(()), *map(Seeded, range(3)))
+        for maker, choices in itertools.product(MAKERS, every):
             if maker not in found:
                 with contextlib.suppress(UnsuitableError):
                     found.update(node.op_type for node in alone(maker, choices, [opset]).model.graph.node)

@@ -60,7 +60,7 @@ class Subject:
     def input(self) -> onnx.ValueInfoProto:
         """The input that is fed: it is no initializer, and the preset gives it no value."""
         others = {each.name for each in self.model.graph.initializer} | self.form.given.keys()
-        (found,) = (each for each in self.model.graph.input if each.name not in others)
+        found: onnx.ValueInfoProto = next(each for each in self.model.graph.input if each.name not in others)
         return found
 
     @cached_property
