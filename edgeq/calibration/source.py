@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class CalibrationSource:
         """Yields the inputs that were kept with ranges, if they fit: `ranges` tells of those of another model."""
         if self.is_cache:
             return
-        ranges = self.source if isinstance(self.source, Ranges) else Ranges.load(cast("Path", self.source))
+        ranges = self.source if isinstance(self.source, Ranges) else _load(cast("Path", self.source))
         for sample in ranges.samples[:num]:
             with contextlib.suppress(InputError):
                 yield model_input(sample.array(), spec, "an input that was kept")
@@ -142,7 +143,7 @@ class CalibrationSource:
         if isinstance(self.source, Ranges):
             return self._of_model(self.source, model), None
         if isinstance(self.source, Path) and self.is_ranges_file:
-            return self._of_model(Ranges.load(self.source), model), self.source
+            return self._of_model(_load(self.source), model), self.source
         path = out / f"{model.name}.ranges.json"
         method = self.method or DEFAULT_METHOD
         return calibrate(
@@ -153,3 +154,17 @@ class CalibrationSource:
         """Returns ranges by the method that is asked for; raises `MismatchError` if they are not the model's."""
         ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
         return ranges if self.method in (None, ranges.method) else ranges.with_method(str(self.method))
+
+
+def _load(path: Path) -> Ranges:
+    """Returns the ranges of a file; an export asks for them with each comparison."""
+    try:
+        found = path.stat()
+    except OSError:
+        return Ranges.load(path)  # which tells
+    return _loaded(path, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(path: Path, *_state: int) -> Ranges:
+    return Ranges.load(path)
