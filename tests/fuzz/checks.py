@@ -326,7 +326,10 @@ def _check_values(file: Written, expected: Expected, found: Sequence[Sequence[ND
     for place, name in enumerate(expected.names):
         if not expected.smooth[place]:
             continue
-        both = [np.concatenate([each[place].ravel() for each in arrays]) for arrays in (expected.outputs, found)]
+        both = [
+            np.concatenate([each[place].ravel().astype(np.float64) for each in arrays])
+            for arrays in (expected.outputs, found)
+        ]
         if np.abs(both[0] - both[1]).max(initial=0) <= _NOTHING:
             continue
         total = snr_db(both[0], both[1])
