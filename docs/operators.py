@@ -172,8 +172,8 @@ class Coverage:
         import onnx
 
         found: set[str] = set()
-        every: tuple[Choices, ...] = (Repeated(()), *map(Seeded, range(3)))
-        for maker, choices in itertools.product(MAKERS, every):
+        sources: tuple[Choices, ...] = (Repeated(()), *map(Seeded, range(3)))
+        for maker, choices in itertools.product(MAKERS, sources):
             if maker not in found:
                 with contextlib.suppress(UnsuitableError):
                     found.update(node.op_type for node in alone(maker, choices, [opset]).model.graph.node)

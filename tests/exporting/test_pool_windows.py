@@ -37,6 +37,7 @@ def test_shapes_are_those_that_engines_compute(opset, pool, height, attributes):
     np.testing.assert_allclose(found[0], wanted[0], rtol=1e-6)
     np.testing.assert_array_equal(found[1], wanted[0].shape)
     shape = model.graph.outputs[0].producer()
-    produced = shape and shape.inputs[0]
+    assert shape is not None
+    (produced,) = shape.inputs
     assert produced is not None and produced.shape is not None
     assert list(produced.shape) == list(wanted[0].shape)
