@@ -133,7 +133,7 @@ def distance_rows(
 ) -> list[Row]:
     rows = []
     for (stride, row, column), box, score in zip(cells(*strides), boxes.astype(np.float64), scores, strict=True):
-        sides = list(box)
+        sides = list(box[:4])
         if bins > 1:
             for side in range(4):
                 weights = np.exp(box[side * bins : (side + 1) * bins])
