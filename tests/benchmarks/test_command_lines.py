@@ -72,7 +72,9 @@ def check(line: str) -> None:
     if name == "tests.x86":
         return  # its arguments are pytest's
     if not arguments:
-        assert 'if __name__ == "__main__"' in Path(ROOT, *name.split(".")).with_suffix(".py").read_text("utf-8")
+        path = Path(ROOT, *name.split("."))
+        file = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        assert 'if __name__ == "__main__"' in file.read_text("utf-8")
         return
     module = importlib.import_module(name)
     if hasattr(module, "__path__"):
