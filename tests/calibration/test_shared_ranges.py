@@ -173,7 +173,7 @@ def test_keep_by_onnx_node_name_reaches_the_tflite_file(pair: Pair, tmp_path: Pa
     (kept,) = translated(pair, [str(node.name)])
     assert pair.matched[kept] == activation_behind(node).name
     artifact = write(pair.converted, "arm", "dynamic", tmp_path, TfliteOptions(kept={kept: "asked for"}))
-    assert artifact.quantization["float_nodes"] == {kept: "has no such form"}
+    assert artifact.quantization["float_nodes"] == {kept: "asked for"}
     weight = constant(node.inputs[1])
     assert weight is not None and len(weight) == pair.converted.graph.tensors[numbers(pair)[kept]].shape[3]
 

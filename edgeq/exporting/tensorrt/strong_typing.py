@@ -4,6 +4,7 @@ Rules, by number:
 
 1. Every float32 tensor is float16, and so are the scales of Q/DQ pairs: a DequantizeLinear gives the type of its scale.
 2. The graph's inputs and outputs keep their types, behind or before a Cast, so that FP32 and FP16 files are fed alike.
+   An output that is a constant stays as it is, and those that compute with it read another.
 3. Scales are rounded up: rounded down, the largest values would be cut off; and never to zero.
 4. What an operator takes in float32 alone stays so: constants (the scales of a Resize) by themselves, and with what is
    computed (NonMaxSuppression) or given (DynamicQuantizeLinear) the whole node. So does what handles sequences.
@@ -136,7 +137,7 @@ def _halve_constants(model: ir.Model, kept: Collection[ir.Node]) -> None:
             continue
         is_scale = any(use.idx == 1 and use.node.op_type in ("QuantizeLinear", "DequantizeLinear") for use in uses)
         array = _rounded_up(tensor.numpy()) if is_scale else _half(name, tensor)
-        if len(uses) == len(value.uses()):
+        if len(uses) == len(value.uses()) and value not in model.graph.outputs:
             del model.graph.initializers[name]  # its name is free for the other
         half = new_initializer(model, name, array)
         for use in uses:
