@@ -67,6 +67,8 @@ ELSEWHERE = {
     "weights": "refused for files that hold theirs, in test_cli",
     "size": "refused where it contradicts the model, in test_cli",
     "take_scales": "for files that are quantized already, in test_dequantize",
+    "data": "takes the place of calib, in test_data_set", "split": "of data", "allow_outside": "of data",
+    "pick": "which images calibrate, in test_coverage",
 }  # fmt: skip
 """Options that this walk does not turn, with the reason."""
 
