@@ -130,7 +130,7 @@ def select_layers(model: ir.Model, rules: Rules, kept: Kept | None = None, vit_p
         if not reason and node.op_type == "Add" and not _is_residual(node, quantized, from_image, rules):
             continue
         if not reason:
-            reason = _float_reason(node, rules, kept, heads, quantized, is_product=reason == "")
+            reason = _float_reason(node, rules, kept, heads, from_image, is_product=reason == "")
         if reason is None:
             continue
         scheme = FLOAT if reason else _scheme_of(node, rules)
@@ -258,7 +258,7 @@ def _float_reason(
     rules: Rules,
     kept: Kept,
     heads: frozenset[int],
-    quantized: set[int],
+    from_image: Set[ir.Value],
     is_product: bool = False,
 ) -> str | None:
     """Returns why a node stays in float, an empty string for INT8, `None` for a node that is no candidate."""
@@ -270,6 +270,8 @@ def _float_reason(
         return "depthwise convolution"
     if node.op_type != "Add" and weight_of(node) is None and not is_product:
         return "its weight is not a constant"
+    if from_image.isdisjoint(data_inputs(node)):
+        return "its input does not depend on the image"
     if (reason := without_channels(node)) is not None:
         return reason
     if (reason := kept.reason(node)) is not None:
