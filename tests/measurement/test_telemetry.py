@@ -99,7 +99,7 @@ def test_rails_are_read_inside_an_artifacts_own_turns(jobs, tmp_path):
     root = jetson_orin_nano(tmp_path / "jetson")
     current = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon1/curr1_input"
     body = f"write('{current}', 2000 if name == 'greedy.onnx' else 1000); time.sleep(0.02)"
-    sampling = Sampling(warmup_runs=1, warmup_s=0, min_runs=4, min_s=1.6, round_runs=2, round_s=0.2, idle_s=0.1)
+    sampling = Sampling(warmup_runs=1, warmup_s=0, min_runs=4, min_s=2.4, round_runs=2, round_s=0.4, idle_s=0.1)
     frugal, greedy = bench_jobs(jobs, threads=1, sampling=sampling, runner=on_board(root, body))
     for result, watts in ((frugal, 5.04), (greedy, 10.08)):
         energy = result["energy"]
