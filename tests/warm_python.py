@@ -201,9 +201,10 @@ def _run(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) 
     return code
 
 
-_ROOT = str(Path(__file__).parents[1])
+# What every process finds: not the folder that this one was started in, which comes first, and not its PYTHONPATH. An
+# editable installation of edgeq is among it.
 _LIBRARIES = [
-    place for place in sys.path if place not in ("", _ROOT, *os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    place for place in sys.path[1:] if place and place not in os.environ.get("PYTHONPATH", "").split(os.pathsep)
 ]
 
 
