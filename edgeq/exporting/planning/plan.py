@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.calibrators.grid import Grid, Range
 from edgeq.errors import MismatchError
+from edgeq.exporting.graphs.data_flow import is_float
 from edgeq.exporting.graphs.graph import constant, data_inputs, weight_of
 from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, RESHAPES, ends_of, moved_from, moved_inputs, moves_values
 from edgeq.exporting.graphs.weights import release
@@ -296,7 +297,9 @@ def tensors_by_grid(model: ir.Model, tensors: Collection[str], widths: Mapping[s
         joins = node.op_type == "Concat"
         if joins and (node.outputs[0].name not in tensors or range_ratio(node, widths) > MAX_RANGE_RATIO):
             continue
-        first, *others = (str(value.name) for value in (*moved_inputs(node), *node.outputs))
+        # Where a MaxPool found its values is no value.
+        moved = (*moved_inputs(node), *filter(is_float, node.outputs))
+        first, *others = (str(value.name) for value in moved)
         for name in (first, *others):
             parent.setdefault(name, name)  # a constant
             parent[find(name)] = find(first)
