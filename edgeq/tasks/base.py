@@ -16,6 +16,7 @@ from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.inputs import MAX_UNREADABLE, Item, image_files
 from edgeq.inputs.preprocessing import Placement
+from edgeq.registry import load_object
 from edgeq.results.evaluation import Score, Suspicion
 from edgeq.tasks.drawing import Canvas
 from edgeq.tasks.evidence import Finding
@@ -42,6 +43,7 @@ class Task(ABC, Generic[Prediction]):
         name: As results and tables print it.
         score_type: Its scores.
         records_type: Its predictions in a result.
+        decoders: Name of a decoder, as presets and manifests give it -> `package.module:function`; see `Decode`.
         needs_reference: Whether a model is scored against its float model's predictions.
         finding_type: What a prediction is shown as; `None` if there is nothing to show of it.
         show_from: Score from which findings are shown; what is scored does not depend on it.
@@ -53,6 +55,7 @@ class Task(ABC, Generic[Prediction]):
     name: ClassVar[str]
     score_type: ClassVar[type[Score]]
     records_type: ClassVar[type[PredictionRecords]]
+    decoders: ClassVar[Mapping[str, str]] = {}
     needs_reference: ClassVar[bool] = False
     finding_type: ClassVar[type[Finding] | None] = None
     show_from: ClassVar[float] = 0.3
@@ -94,18 +97,19 @@ class Task(ABC, Generic[Prediction]):
         return image_files(self.paths)
 
     @classmethod
-    @abstractmethod
     def decoder_names(cls) -> Sequence[str]:
         """Returns the names of the task's decoders, as presets and manifests give them."""
+        return tuple(cls.decoders)
 
     @classmethod
-    @abstractmethod
     def find_decoder(cls, name: str) -> Decode | None:
         """Returns the decoder of that name; `None` if it is none of this task's.
 
         Raises:
             InputError: it is one of this task's and cannot be loaded.
         """
+        decode: Decode | None = load_object("decoder", cls.decoders[name]) if name in cls.decoders else None
+        return decode
 
     @abstractmethod
     def check(self, artifact: Artifact) -> None:

@@ -6,7 +6,7 @@ Numbers are those of each image, averaged over the images ("Depth Map Prediction
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,14 +19,12 @@ from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.inputs.images import list_images, read_array
 from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, ScoreColumn
-from edgeq.tasks.base import Decode, Task
+from edgeq.tasks.base import Task
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
 from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.maps import ImageSampler
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import mean_over_draws
-
-DECODER = "depth"
 
 _OPTIONS = {"inverse": 0, "units_per_metre": 1000}
 # Nearer than a millimetre is no depth: what a model says below counts as this.
@@ -109,6 +107,7 @@ class DepthTask(Task[DepthMap]):
     """
 
     name = "depth"
+    decoders: ClassVar[Mapping[str, str]] = {"depth": "edgeq.tasks.depth:decode"}
     score_type = DepthScore
     records_type = DepthPredictions
 
@@ -136,16 +135,6 @@ class DepthTask(Task[DepthMap]):
                 f"{self.paths[number]}: has {image.shape[1]}x{image.shape[0]} pixels, its depth map "
                 f"{'x'.join(map(str, found.shape[::-1]))}; wanted the images that the maps belong to"
             )
-
-    @classmethod
-    def decoder_names(cls) -> Sequence[str]:
-        """Returns the name of the decoder."""
-        return (DECODER,)
-
-    @classmethod
-    def find_decoder(cls, name: str) -> Decode | None:
-        """Returns the decoder by its name."""
-        return decode if name == DECODER else None
 
     @classmethod
     def to_arrays(cls, prediction: DepthMap) -> Mapping[str, np.ndarray]:

@@ -38,6 +38,11 @@ def mean_present(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return mean
 
 
+def number_of(value: float | NDArray[np.float64]) -> float | None:
+    """Returns a number as results hold it: `None` for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
 def interval(values: NDArray[np.float64]) -> tuple[float, float] | tuple[None, None]:
     """Returns the ends of the middle `CONFIDENCE` of values; none if all are NaN."""
     present = values[~np.isnan(values)]

@@ -64,6 +64,15 @@ def report_categories(ground_truth: GroundTruth, labels: Sequence[str]) -> None:
     )
 
 
+def require_categories(ground_truth: GroundTruth, categories: NDArray[np.int64], classes: NDArray[np.int64]) -> None:
+    """Raises `InputError` if a class that was found has no place in `categories` (see `category_ids`)."""
+    if len(classes) and not 0 <= classes.min() <= classes.max() < len(categories):
+        raise InputError(
+            f"{ground_truth.source}: has {len(categories)} categories, but the model detected class {classes.max()} "
+            "(counted from 0); score on annotations of the model's classes, or export it with their `labels`"
+        )
+
+
 def counted_detections(
     ground_truth: GroundTruth, categories: NDArray[np.int64], detections: Mapping[int, Detections]
 ) -> dict[int, Detections]:
@@ -80,12 +89,7 @@ def counted_detections(
     everything = np.array([*ground_truth.categories], np.int64)
     counted = {}
     for image, found in detections.items():
-        if len(found) and not 0 <= found.classes.min() <= found.classes.max() < len(categories):
-            raise InputError(
-                f"{ground_truth.source}: has {len(categories)} categories, but the model detected class "
-                f"{found.classes.max()} (counted from 0); score on annotations of the model's classes, or export it "
-                "with their `labels`"
-            )
+        require_categories(ground_truth, categories, found.classes)
         verified = ground_truth.verified.get(image)
         wanted = everything if verified is None else np.array(sorted(verified), np.int64)
         keep = np.isin(categories[found.classes], wanted)

@@ -45,6 +45,11 @@ class CocoTask(Task[Prediction]):
         """The annotations' id of each image."""
         return [record.id for record in self._ground_truth.images]
 
+    def file_names(self, image_ids: Sequence[int]) -> list[str]:
+        """Returns the annotations' name of each image."""
+        names = {record.id: record.file_name for record in self._ground_truth.images}
+        return [names[image] for image in image_ids]
+
     def categories(self, artifact: Artifact) -> list[int]:
         """Returns the annotations' category id of every class of a model."""
         return [int(category) for category in category_ids(self._ground_truth, artifact.labels)]

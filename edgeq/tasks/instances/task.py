@@ -14,9 +14,7 @@ import numpy as np
 from edgeq.boundary import read_json
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.registry import load_entry
-from edgeq.tasks.base import Decode
-from edgeq.tasks.detection.categories import category_ids
+from edgeq.tasks.detection.categories import category_ids, require_categories
 from edgeq.tasks.detection.coco import ImageRecord, summarize
 from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem
 from edgeq.tasks.detection.coco_task import CocoTask
@@ -25,11 +23,6 @@ from edgeq.tasks.detection.task import DetectionClass, DetectionScore
 from edgeq.tasks.instances.instances import Instances
 from edgeq.tasks.masks import RunLengths, to_rle
 from edgeq.tasks.prediction_records import require
-
-DECODERS: dict[str, str] = {
-    "mask-rcnn": "edgeq.tasks.instances.mask_rcnn:decode",
-    "yolo-seg": "edgeq.tasks.instances.yolo_seg:decode",
-}
 
 _FORM = {
     "size_px": ("int32", 1), "scores": ("float32", 1), "classes": ("int64", 1), "counts": ("int64", 1),
@@ -61,23 +54,16 @@ class InstanceTask(CocoTask[Instances]):
     """COCO's twelve numbers for models that give each object a mask."""
 
     name = "instance-segmentation"
+    decoders: ClassVar[Mapping[str, str]] = {
+        "mask-rcnn": "edgeq.tasks.instances.mask_rcnn:decode",
+        "yolo-seg": "edgeq.tasks.instances.yolo_seg:decode",
+    }
     score_type = InstanceScore
     records_type = InstancePredictions
 
     def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
         super().__init__(annotations, images_dir, engine)
         self._truth = _with_masks(self.source, self._ground_truth.images, self._ground_truth.annotations)
-
-    @classmethod
-    def decoder_names(cls) -> Sequence[str]:
-        """Returns the names of `DECODERS`."""
-        return tuple(DECODERS)
-
-    @classmethod
-    def find_decoder(cls, name: str) -> Decode | None:
-        """Returns the decoder of that name."""
-        decode: Decode | None = load_entry("decoder", DECODERS, name) if name in DECODERS else None
-        return decode
 
     @classmethod
     def to_arrays(cls, prediction: Instances) -> Mapping[str, np.ndarray]:
@@ -123,20 +109,16 @@ class InstanceTask(CocoTask[Instances]):
     ) -> InstancePredictions:
         """Returns what each mask matches."""
         problem = self._problem(artifact, predictions)
-        names = {record.id: record.file_name for record in self._ground_truth.images}
-        images = [names[image] for image in problem.image_ids]
-        return InstancePredictions.of(tuple(problem.categories.values()), images, match_problem(problem))
+        return InstancePredictions.of(
+            tuple(problem.categories.values()), self.file_names(problem.image_ids), match_problem(problem)
+        )
 
     def _problem(self, artifact: Artifact, predictions: Mapping[int, Instances]) -> CocoProblem:
         truth, images = self._ground_truth, self._ground_truth.images
         categories = category_ids(truth, artifact.labels)
         results: list[dict[str, Any]] = []
         for number, found in predictions.items():
-            if len(found.classes) and found.classes.max() >= len(categories):
-                raise InputError(
-                    f"{truth.source}: has {len(categories)} categories, but the model found class "
-                    f"{found.classes.max()} (counted from 0); score on annotations of the model's classes"
-                )
+            require_categories(truth, categories, found.classes)
             results += _results(found, images[number].id, categories[found.classes].tolist(), len(results))
         ids = sorted(images[number].id for number in predictions)
         return CocoProblem("segm", truth.records(), truth.categories, self._truth, results, ids)

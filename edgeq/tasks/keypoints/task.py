@@ -19,23 +19,13 @@ from numpy.typing import NDArray
 from edgeq.boundary import Count, Integer, read_json
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.registry import load_entry
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
-from edgeq.tasks.base import Decode
-from edgeq.tasks.detection.categories import category_ids
+from edgeq.tasks.detection.categories import category_ids, require_categories
 from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.matched import MatchedPredictions
 from edgeq.tasks.keypoints.poses import Poses
 from edgeq.tasks.prediction_records import require
-
-DECODERS: dict[str, str] = {
-    "heatmaps": "edgeq.tasks.keypoints.decoders:heatmaps",
-    "keypoint-rcnn": "edgeq.tasks.keypoints.decoders:keypoint_rcnn",
-    "movenet": "edgeq.tasks.keypoints.decoders:movenet",
-    "yolo-pose": "edgeq.tasks.keypoints.decoders:yolo_pose",
-    "yunet-landmarks": "edgeq.tasks.keypoints.yunet:decode",
-}
 
 _FORM = {"scores": ("float32", 1), "classes": ("int64", 1), "points": ("float32", 3)}
 
@@ -136,23 +126,19 @@ class KeypointTask(CocoTask[Poses]):
     """COCO's ten numbers for models that find keypoints of objects."""
 
     name = "keypoints"
+    decoders: ClassVar[Mapping[str, str]] = {
+        "heatmaps": "edgeq.tasks.keypoints.decoders:heatmaps",
+        "keypoint-rcnn": "edgeq.tasks.keypoints.decoders:keypoint_rcnn",
+        "movenet": "edgeq.tasks.keypoints.decoders:movenet",
+        "yolo-pose": "edgeq.tasks.keypoints.decoders:yolo_pose",
+        "yunet-landmarks": "edgeq.tasks.keypoints.yunet:decode",
+    }
     score_type = KeypointScore
     records_type = KeypointPredictions
 
     def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
         super().__init__(annotations, images_dir, engine)
         self._truth, self._points = _with_keypoints(self.source, self._ground_truth.annotations)
-
-    @classmethod
-    def decoder_names(cls) -> Sequence[str]:
-        """Returns the names of `DECODERS`."""
-        return tuple(DECODERS)
-
-    @classmethod
-    def find_decoder(cls, name: str) -> Decode | None:
-        """Returns the decoder of that name."""
-        decode: Decode | None = load_entry("decoder", DECODERS, name) if name in DECODERS else None
-        return decode
 
     @classmethod
     def to_arrays(cls, prediction: Poses) -> Mapping[str, np.ndarray]:
@@ -199,9 +185,9 @@ class KeypointTask(CocoTask[Poses]):
     ) -> KeypointPredictions:
         """Returns what each pose matches."""
         problem = self._problem(artifact, predictions)
-        names = {record.id: record.file_name for record in self._ground_truth.images}
-        images = [names[image] for image in problem.image_ids]
-        return KeypointPredictions.of(tuple(problem.categories.values()), images, match_problem(problem))
+        return KeypointPredictions.of(
+            tuple(problem.categories.values()), self.file_names(problem.image_ids), match_problem(problem)
+        )
 
     def _count(self, category: int, images: set[int]) -> int:
         return sum(
@@ -222,11 +208,7 @@ class KeypointTask(CocoTask[Poses]):
                     f"{truth.source}: its objects have {self._points} keypoints, and the model finds "
                     f"{found.points.shape[1]}; score on annotations of the model's keypoints"
                 )
-            if len(found.classes) and found.classes.max() >= len(categories):
-                raise InputError(
-                    f"{truth.source}: has {len(categories)} categories, but the model found class "
-                    f"{found.classes.max()} (counted from 0); score on annotations of the model's classes"
-                )
+            require_categories(truth, categories, found.classes)
             results += _results(found, truth.images[number].id, categories[found.classes].tolist(), len(results))
         ids = sorted(truth.images[number].id for number in predictions)
         sigmas = _COCO_SIGMAS if self._points == len(_COCO_SIGMAS) else np.full(self._points, 1 / self._points)

@@ -14,18 +14,16 @@ from edgeq.boundary import Count
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
-from edgeq.tasks.base import Decode, Task
+from edgeq.tasks.base import Task
 from edgeq.tasks.detection.average_precision import class_ap
 from edgeq.tasks.detection.matched import MatchedPredictions, pack_bits
 from edgeq.tasks.detection.matching import MAX_RESULTS, match_image
 from edgeq.tasks.labelled_images import relative_names
-from edgeq.tasks.oriented.boxes import OrientedBoxes, yolo_obb
+from edgeq.tasks.oriented.boxes import OrientedBoxes
 from edgeq.tasks.oriented.truth import TrueObject, load_objects
 from edgeq.tasks.polygons import iou
 from edgeq.tasks.prediction_records import require
-from edgeq.tasks.resampling import mean_present
-
-DECODER = "yolo-obb"
+from edgeq.tasks.resampling import mean_present, number_of
 
 _FORM = {"corners": ("float32", (4, 2)), "scores": ("float32", ()), "classes": ("int64", ())}
 _IOU50, _IOU75 = 0, 5
@@ -87,6 +85,7 @@ class OrientedTask(Task[OrientedBoxes]):
     """Average precision for models that find oriented boxes."""
 
     name = "oriented-boxes"
+    decoders: ClassVar[Mapping[str, str]] = {"yolo-obb": "edgeq.tasks.oriented.boxes:yolo_obb"}
     score_type = OrientedScore
     records_type = OrientedPredictions
 
@@ -103,16 +102,6 @@ class OrientedTask(Task[OrientedBoxes]):
                 f"{self.source}: has objects of class {min(unknown)!r}, which {artifact.name} does not know; wanted "
                 f"one of its `labels` ({', '.join(artifact.labels[:5]) or 'it has none'})"
             )
-
-    @classmethod
-    def decoder_names(cls) -> Sequence[str]:
-        """Returns the name of the decoder."""
-        return (DECODER,)
-
-    @classmethod
-    def find_decoder(cls, name: str) -> Decode | None:
-        """Returns the decoder by its name."""
-        return yolo_obb if name == DECODER else None
 
     @classmethod
     def to_arrays(cls, prediction: OrientedBoxes) -> Mapping[str, np.ndarray]:
@@ -140,11 +129,11 @@ class OrientedTask(Task[OrientedBoxes]):
         ap = np.stack([class_ap(matches, once)[:, 0] for matches in records.matches(0)])
         objects = records.objects[:, :, 0].sum(axis=0)
         return OrientedScore(
-            AP=_number(mean_present(ap.mean(axis=1))),
-            AP50=_number(mean_present(ap[:, _IOU50])),
-            AP75=_number(mean_present(ap[:, _IOU75])),
+            AP=number_of(mean_present(ap.mean(axis=1))),
+            AP50=number_of(mean_present(ap[:, _IOU50])),
+            AP75=number_of(mean_present(ap[:, _IOU75])),
             per_class=tuple(
-                OrientedClass(name=name, objects=int(count), ap=_number(each.mean()), ap50=_number(each[_IOU50]))
+                OrientedClass(name=name, objects=int(count), ap=number_of(each.mean()), ap50=number_of(each[_IOU50]))
                 for name, count, each in zip(records.classes, objects, ap, strict=True)
             ),
         )
@@ -194,7 +183,3 @@ def _match(found: OrientedBoxes, label: int, truth: Sequence[TrueObject]) -> _Cl
     overlaps = iou(list(found.corners[members].astype(np.float64)), [each.corners for each in truth])
     hits, ignored = match_image(overlaps, np.array([each.difficult for each in truth], bool))
     return _ClassMatches(label, found.scores[members], pack_bits(hits), pack_bits(ignored))
-
-
-def _number(value: float | NDArray[np.float64]) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -19,15 +19,12 @@ from edgeq.boundary import Count
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
-from edgeq.tasks.base import Decode, Task
+from edgeq.tasks.base import Task
 from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.prediction_records import PredictionRecords, require
-from edgeq.tasks.resampling import draws, mean_present
+from edgeq.tasks.resampling import draws, mean_present, number_of
 from edgeq.tasks.semantic.class_map import IGNORED, ClassMap
-from edgeq.tasks.semantic.decoder import decode
 from edgeq.tasks.semantic.truth import load_pixel_truth
-
-DECODER = "semantic"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,16 +135,16 @@ class SemanticPredictions(PredictionRecords):
         images = (self.truth > 0).sum(axis=0)
         total = int(truth.sum())
         return SemanticScore(
-            miou=_number(mean_present(iou)),
+            miou=number_of(mean_present(iou)),
             pixel_accuracy=float(shared.sum() / total) if total else None,
-            mean_recall=_number(mean_present(recall)),
+            mean_recall=number_of(mean_present(recall)),
             per_class=tuple(
                 SemanticClass(
                     name=name,
                     class_index=index,
                     images=int(images[index]),
-                    iou=_number(iou[index]),
-                    recall=_number(recall[index]),
+                    iou=number_of(iou[index]),
+                    recall=number_of(recall[index]),
                 )
                 for index, name in enumerate(self.classes)
             ),
@@ -162,6 +159,7 @@ class SemanticTask(Task[ClassMap]):
     """Mean IoU of models that give every pixel a class."""
 
     name = "semantic-segmentation"
+    decoders: ClassVar[Mapping[str, str]] = {"semantic": "edgeq.tasks.semantic.decoder:decode"}
     score_type = SemanticScore
     records_type = SemanticPredictions
 
@@ -182,16 +180,6 @@ class SemanticTask(Task[ClassMap]):
                 f"{self.paths[number]}: has {found[0]}x{found[1]} pixels, its truth {stated[0]}x{stated[1]}; wanted "
                 "the images that the masks belong to, neither resized nor rotated"
             )
-
-    @classmethod
-    def decoder_names(cls) -> Sequence[str]:
-        """Returns the name of the decoder."""
-        return (DECODER,)
-
-    @classmethod
-    def find_decoder(cls, name: str) -> Decode | None:
-        """Returns the decoder by its name."""
-        return decode if name == DECODER else None
 
     @classmethod
     def to_arrays(cls, prediction: ClassMap) -> Mapping[str, np.ndarray]:
@@ -249,7 +237,3 @@ def _products(counts: NDArray[np.integer], weights: NDArray[np.int32]) -> NDArra
     """Returns the sum of counts `(N, C)` over each choice of the images, `(C, draws)`."""
     total: NDArray[np.float64] = counts.T.astype(np.float64) @ weights
     return total
-
-
-def _number(value: float | NDArray[np.float64]) -> float | None:
-    return None if np.isnan(value) else float(value)

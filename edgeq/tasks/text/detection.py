@@ -6,7 +6,7 @@ more than half on illegible text does not count ("ICDAR 2015 Competition on Robu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,16 +16,13 @@ from numpy.typing import NDArray
 
 from edgeq.exporting.artifact import Artifact
 from edgeq.results.evaluation import Score, ScoreColumn
-from edgeq.tasks.base import Decode, Task
+from edgeq.tasks.base import Task
 from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.polygons import areas, iou, overlaps
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import draws
-from edgeq.tasks.text.db import decode
 from edgeq.tasks.text.regions import TextRegions
 from edgeq.tasks.text.truth import TextTruth, load_text_truth
-
-DECODER = "db"
 
 _IOU = _ON_ILLEGIBLE = 0.5
 
@@ -99,6 +96,7 @@ class TextDetectionTask(Task[TextRegions]):
     """Harmonic mean of precision and recall for models that find text."""
 
     name = "text-detection"
+    decoders: ClassVar[Mapping[str, str]] = {"db": "edgeq.tasks.text.db:decode"}
     score_type = TextDetectionScore
     records_type = TextDetectionPredictions
 
@@ -109,16 +107,6 @@ class TextDetectionTask(Task[TextRegions]):
 
     def check(self, artifact: Artifact) -> None:
         """Raises nothing: text has no classes."""
-
-    @classmethod
-    def decoder_names(cls) -> Sequence[str]:
-        """Returns the name of the decoder."""
-        return (DECODER,)
-
-    @classmethod
-    def find_decoder(cls, name: str) -> Decode | None:
-        """Returns the decoder by its name."""
-        return decode if name == DECODER else None
 
     @classmethod
     def to_arrays(cls, prediction: TextRegions) -> Mapping[str, np.ndarray]:
