@@ -22,7 +22,7 @@ from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import Task
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
 from edgeq.tasks.labelled_images import relative_names
-from edgeq.tasks.maps import ImageSampler
+from edgeq.tasks.maps import ImageSampler, opened_map
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import mean_over_draws
 
@@ -186,19 +186,12 @@ class DepthTask(Task[DepthMap]):
         return float((np.abs(error) / wanted).mean()), float(np.sqrt((error**2).mean())), float((ratio < 1.25).mean())
 
     def _read(self, number: int) -> NDArray[Any]:
-        from PIL import Image, UnidentifiedImageError
-
         path = self._maps[number]
         if path.suffix == ".npy":
             found = read_array(path)
         else:
-            try:
-                with Image.open(path) as image:
-                    found = np.asarray(image)
-            except FileNotFoundError:
-                raise InputError(f"{path}: no such depth map") from None
-            except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-                raise InputError(f"{path}: cannot be read as a depth map ({error})") from error
+            with opened_map(path, "depth map") as image:
+                found = np.asarray(image)
         if found.ndim != 2 or found.dtype.kind not in "iuf":
             raise InputError(f"{path}: is {found.dtype} {found.shape}; wanted one channel of depths")
         return found

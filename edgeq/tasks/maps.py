@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.errors import InputError
 from edgeq.inputs.preprocessing import Placement
 
 
@@ -67,3 +72,22 @@ def _neighbours(
     inside = np.clip(positions, 0, count - 1)
     low = np.floor(inside).astype(np.intp)
     return low, np.minimum(low + 1, count - 1), (inside - low).astype(np.float32)
+
+
+@contextlib.contextmanager
+def opened_map(path: Path, kind: str) -> Iterator[Any]:
+    """Yields a true map as Pillow's image; whatever goes wrong with it while it is open is an `InputError`.
+
+    Args:
+        path: The image file.
+        kind: What it is, for the error: `mask`, for example.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such {kind}") from None
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a {kind} ({error})") from error

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgeq.boundary import Integer, read_json
 from edgeq.errors import InputError
 from edgeq.tasks.detection.categories import category_ids, counted_detections
-from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem
+from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, mean_present
 from edgeq.tasks.detection.detections import Detections
 
 SCORE_NAMES = (
@@ -271,7 +271,7 @@ def _numbers(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dic
         recall[..., _MEDIUM, _MAX_100],
         recall[..., _LARGE, _MAX_100],
     )
-    return dict(zip(SCORE_NAMES, map(_mean, values), strict=True))
+    return dict(zip(SCORE_NAMES, map(mean_present, values), strict=True))
 
 
 def _per_class(
@@ -289,15 +289,9 @@ def _per_class(
             name=name,
             category_id=category,
             boxes=boxes[category],
-            ap=_mean(precision[:, :, index, _ALL, _MAX_100]),
-            ap50=_mean(precision[_IOU50, :, index, _ALL, _MAX_100]),
-            ar_100=_mean(recall[:, index, _ALL, _MAX_100]),
+            ap=mean_present(precision[:, :, index, _ALL, _MAX_100]),
+            ap50=mean_present(precision[_IOU50, :, index, _ALL, _MAX_100]),
+            ar_100=mean_present(recall[:, index, _ALL, _MAX_100]),
         )
         for index, (category, name) in enumerate(ground_truth.categories.items())
     )
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    """Returns the mean over what is there; -1 marks what is not."""
-    present = values[values > -1]
-    return float(present.mean()) if present.size else None

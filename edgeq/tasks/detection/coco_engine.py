@@ -69,6 +69,12 @@ def evaluate_problem(engine: str, problem: CocoProblem) -> tuple[NDArray[np.floa
     return precision.reshape(thresholds, levels, *rest), recall.reshape(thresholds, *rest)
 
 
+def mean_present(values: NDArray[np.float64]) -> float | None:
+    """Returns the mean over what is there of precision or recall; -1 marks what is not."""
+    present = values[values > -1]
+    return float(present.mean()) if present.size else None
+
+
 def match_problem(problem: CocoProblem) -> list[dict[str, Any] | None]:
     """Returns pycocotools' `evalImgs`: for each class, area and image, in this order, what matches what."""
     with _silenced():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import InputError
 from edgeq.tasks.detection.detections import Detections
+from edgeq.tasks.detection.overlaps import overlaps
 
 NMS_OPTIONS: Mapping[str, Any] = {
     "nms": "hard",
@@ -96,7 +97,7 @@ def _none(found: Detections, groups: NDArray[np.int64], options: Mapping[str, An
 def _soft(found: Detections, groups: NDArray[np.int64], options: Mapping[str, Any]) -> Detections:
     """Lowers scores by a Gaussian of the overlap in place of dropping boxes ("Soft-NMS", Bodla et al., 2017)."""
     scores = found.scores.astype(np.float64)
-    left = np.arange(len(scores))
+    left, corners = np.arange(len(scores)), found.boxes.astype(np.float64)
     kept: list[np.intp] = []
     kept_scores: list[float] = []
     while len(left) and len(kept) < options["top_k"]:
@@ -105,7 +106,7 @@ def _soft(found: Detections, groups: NDArray[np.int64], options: Mapping[str, An
         kept.append(best)
         kept_scores.append(float(scores[best]))
         left = np.delete(left, place)
-        shared = _iou(found.boxes[best][None], found.boxes[left])[0] * (groups[left] == groups[best])
+        shared = overlaps(corners[best][None], corners[left])[0] * (groups[left] == groups[best])
         scores[left] *= np.exp(-(shared**2) / _SIGMA)
         left = left[scores[left] >= options["score_threshold"]]
     picked = _pick(found, np.array(kept, np.int64))
@@ -114,12 +115,12 @@ def _soft(found: Detections, groups: NDArray[np.int64], options: Mapping[str, An
 
 def _weighted(found: Detections, groups: NDArray[np.int64], options: Mapping[str, Any]) -> Detections:
     """Takes the mean of boxes that overlap, weighted by their scores ("BlazeFace", Bazarevsky et al., 2019)."""
-    left = np.argsort(-found.scores, kind="stable")
+    left, corners = np.argsort(-found.scores, kind="stable"), found.boxes.astype(np.float64)
     kept: list[np.intp] = []
     boxes: list[NDArray[np.floating]] = []
     while len(left) and len(kept) < options["top_k"]:
         best = left[0]
-        shared = _iou(found.boxes[best][None], found.boxes[left])[0] * (groups[left] == groups[best])
+        shared = overlaps(corners[best][None], corners[left])[0] * (groups[left] == groups[best])
         together = shared > options["iou_threshold"]
         together[0] = True  # a box of no area overlaps nothing, not even itself
         weights = found.scores[left[together]]
@@ -144,16 +145,6 @@ NMS: Mapping[str, Callable[[Detections, NDArray[np.int64], Mapping[str, Any]], D
 
 def _pick(found: Detections, rows: NDArray[np.integer]) -> Detections:
     return Detections(found.boxes[rows], found.scores[rows], found.classes[rows])
-
-
-def _iou(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Returns `(N, M)`: intersection over union of `(N, 4)` with `(M, 4)` boxes; 0 where both have no area."""
-    top_left = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    sizes = np.maximum(np.minimum(boxes[:, None, 2:], others[None, :, 2:]) - top_left, 0).astype(np.float64)
-    shared = sizes[..., 0] * sizes[..., 1]
-    areas = [np.prod(each[:, 2:] - each[:, :2], axis=1, dtype=np.float64) for each in (boxes, others)]
-    union = areas[0][:, None] + areas[1][None] - shared
-    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 
 def _overlaps(

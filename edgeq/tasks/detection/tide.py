@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.tasks.detection.differences import overlaps
+from edgeq.tasks.detection.overlaps import overlaps
 from edgeq.tasks.evidence import ErrorKind
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ _NOTHING = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Verdicts:
-    """What every detection is, and every box that should be found; image after image, the best detections first.
+class _Found:
+    """What every detection is, and every box that should be found.
 
     Attributes:
         classes: `(D,)` int64, class of each detection.
@@ -58,7 +58,6 @@ class Verdicts:
             is about; -1 for all others.
         box_classes: `(G,)` int64, class of each box; crowds are left out.
         found: `(G,)` bool, whether a detection finds it.
-        number: How many classes there are.
     """
 
     classes: NDArray[np.int64]
@@ -67,6 +66,16 @@ class Verdicts:
     boxes: NDArray[np.int64]
     box_classes: NDArray[np.int64]
     found: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts(_Found):
+    """Of all images: image after image, the best detections of each first.
+
+    Attributes:
+        number: How many classes there are.
+    """
+
     number: int
 
     @functools.cached_property
@@ -140,18 +149,6 @@ def judge(predictions: DetectionPredictions) -> Verdicts:
         np.concatenate([each.found for each in found]),
         len(predictions.classes),
     )
-
-
-@dataclass(frozen=True)
-class _Found:
-    """`Verdicts` of one image."""
-
-    classes: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    kinds: NDArray[np.str_]
-    boxes: NDArray[np.int64]
-    box_classes: NDArray[np.int64]
-    found: NDArray[np.bool_]
 
 
 def _judge_images(predictions: DetectionPredictions) -> Iterator[_Found]:

@@ -21,7 +21,7 @@ from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.detection.categories import category_ids, require_categories
-from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem
+from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem, mean_present
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.matched import MatchedPredictions
 from edgeq.tasks.keypoints.poses import Poses
@@ -170,9 +170,9 @@ class KeypointTask(CocoTask[Poses]):
                 name=name,
                 category_id=category,
                 objects=self._count(category, set(problem.image_ids)),
-                ap=_mean(precision[:, :, index, _ALL]),
-                ap50=_mean(precision[_IOU50, :, index, _ALL]),
-                ar=_mean(recall[:, index, _ALL]),
+                ap=mean_present(precision[:, :, index, _ALL]),
+                ap50=mean_present(precision[_IOU50, :, index, _ALL]),
+                ar=mean_present(recall[:, index, _ALL]),
             )
             for index, (category, name) in enumerate(problem.categories.items())
         )
@@ -267,19 +267,13 @@ def _numbers(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dic
     numbers: dict[str, float | None] = {}
     for name, values in kinds.items():
         numbers |= {
-            name: _mean(values[..., _ALL, :]),
-            f"{name}50": _mean(values[_IOU50, ..., _ALL, :]),
-            f"{name}75": _mean(values[_IOU75, ..., _ALL, :]),
-            f"{name}_medium": _mean(values[..., _MEDIUM, :]),
-            f"{name}_large": _mean(values[..., _LARGE, :]),
+            name: mean_present(values[..., _ALL, :]),
+            f"{name}50": mean_present(values[_IOU50, ..., _ALL, :]),
+            f"{name}75": mean_present(values[_IOU75, ..., _ALL, :]),
+            f"{name}_medium": mean_present(values[..., _MEDIUM, :]),
+            f"{name}_large": mean_present(values[..., _LARGE, :]),
         }
     return numbers
-
-
-def _mean(values: NDArray[np.float64]) -> float | None:
-    """Returns the mean over what is there; -1 marks what is not."""
-    present = values[values > -1]
-    return float(present.mean()) if present.size else None
 
 
 def _mean_error(problem: CocoProblem) -> float | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from edgeq.boundary import Integer, read_json
 from edgeq.errors import InputError
 from edgeq.inputs.images import existing_images, list_images
+from edgeq.tasks.maps import opened_map
 from edgeq.tasks.masks import decode, to_rle
 from edgeq.tasks.semantic.class_map import IGNORED
 
@@ -96,7 +96,7 @@ class MaskFolder(PixelTruth):
 
     def size_px(self, number: int) -> tuple[int, int] | None:
         """Returns the size of the mask."""
-        with _opened(self._masks[number]) as image:
+        with opened_map(self._masks[number], "mask") as image:
             return image.width, image.height
 
     def pixels(self, number: int, labels: Sequence[str]) -> NDArray[np.uint8]:
@@ -257,21 +257,7 @@ def _mask_of(stem: Path) -> Path:
     return next((path for path in candidates if path.is_file()), candidates[0])
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Opens a mask; whatever goes wrong with it while it is open is an `InputError`."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            yield image
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such mask") from None
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a mask ({error})") from error
-
-
 def _read_mask(path: Path) -> tuple[str, NDArray[np.int64]]:
     """Returns Pillow's mode of a mask and its pixels `(H, W)` or `(H, W, channels)`."""
-    with _opened(path) as image:
+    with opened_map(path, "mask") as image:
         return image.mode, np.asarray(image).astype(np.int64)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Postprocessing
 from edgeq.inputs.preprocessing import Placement
+from edgeq.tasks.detection.decoders.candidates import sigmoid
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
 from edgeq.tasks.detection.detections import Detections
 
@@ -39,8 +40,7 @@ def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: P
     _check_shapes(maps, post)
     heatmap = maps["heatmap"][0]
     peaks = _best_peaks(heatmap, int(options["top_k"]))
-    with np.errstate(over="ignore"):  # a logit below -88 scores 0, as it should
-        scores = 1 / (1 + np.exp(-heatmap[tuple(peaks)]))
+    scores = sigmoid(heatmap[tuple(peaks)])
     kept = scores >= options["score_threshold"]
     scores = scores[kept]
     classes, rows, columns = peaks[:, kept]

@@ -9,6 +9,7 @@ import numpy as np
 from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Postprocessing
 from edgeq.inputs.preprocessing import Placement
+from edgeq.tasks.detection.decoders.candidates import sigmoid
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.nms import suppress_overlaps
@@ -45,8 +46,7 @@ def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: P
     found, scores = cells[:, above], scores[above]
     classes = found[5:].argmax(axis=0)
     centres = (np.tanh(found[1:3].T) + np.stack([above % width, above // width], axis=1)) / (width, height)
-    with np.errstate(over="ignore"):
-        half_sizes = 1 / (1 + np.exp(-found[3:5].T)) / 2
+    half_sizes = sigmoid(found[3:5].T) / 2
     input_size = np.array([placement.input_width_px, placement.input_height_px] * 2)
     boxes = np.concatenate([centres - half_sizes, centres + half_sizes], axis=1) * input_size
     kept = suppress_overlaps(boxes, scores, classes, options["iou_threshold"], int(options["top_k"]))
