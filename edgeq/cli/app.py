@@ -98,8 +98,15 @@ def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("artifacts"),
     target: Annotated[
-        str, typer.Option(help="Device to export for: x86, x86-ort, arm, jetson-orin or jetson-orin-trt11.")
+        str,
+        typer.Option(
+            help="Device to export for: x86 (or x86-openvino, x86-ort), arm, jetson-orin or jetson-orin-trt11."
+        ),
     ] = "x86",
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="x86: engine that the files are planned for, openvino (the default) or onnxruntime."),
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="fp32, fp16, int8, dynamic or, for TFLite, int16x8; separate several with commas.")
     ] = "fp32",
@@ -172,13 +179,15 @@ def export(
     """Export a model for a target; check each file against the model and write its manifest."""
     from edgeq.calibration.calibrate import DEFAULT_NUM
     from edgeq.calibration.source import CalibrationSource
-    from edgeq.cli.console import describe_layers, describe_signal
+    from edgeq.cli.console import describe_layers, describe_plan, describe_signal
     from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
     from edgeq.exporting.options import ExportOptions
+    from edgeq.targets import for_runtime
     from edgeq.verbs.export import export_model
     from edgeq.verbs.export_options import check_calibration_options
 
     require_writable_json(json_file)
+    target = for_runtime(target, runtime)
     request = _request(
         model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch,
         take_scales=take_scales,
@@ -220,6 +229,8 @@ def export(
             *describe_layers(file.artifact.quantization_facts),
         ):
             typer.echo(f"    {line}")
+    for line in describe_plan(result):
+        typer.echo(line)
     if result.ranges_path is not None:
         typer.echo(f"ranges: {result.ranges_path}")
     write_json_file(json_file, result.to_json())

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgeq.verbs.build import BuildResult
     from edgeq.verbs.check import CheckResult
     from edgeq.verbs.doctor import Diagnosis
+    from edgeq.verbs.export import ExportResult
     from edgeq.verbs.gate import GateResult
     from edgeq.verbs.inspect import EngineReport
     from edgeq.verbs.worst import WorstImages
@@ -196,6 +197,16 @@ def describe_signal(artifact: Artifact, signal: Signal | None) -> list[str]:
         layer = signal.layers[0]
         worst = f"; worst layer {layer.name} {_decibels(layer.input_db)} to {_decibels(layer.snr_db)} dB"
     return [f"{artifact.name}: {_decibels(signal.snr_db)} dB ({outputs}{more}{worst}); {signal.how}"]
+
+
+def describe_plan(result: ExportResult) -> list[str]:
+    """Returns for which engine INT8 files are planned, if the target leaves a choice, and how to get the others."""
+    target = result.target
+    if not target.engines or not any(file.artifact.precision == "int8" for file in result.files):
+        return []
+    chosen, *others = target.engines
+    further = "; ".join(f"for {name}: --runtime {name}" for name in others)
+    return [f"int8 is planned for {chosen} (the target {target.engines[chosen]}); {further}"]
 
 
 def _decibels(ratio: float) -> str:

@@ -60,6 +60,7 @@ class ExportResult:
     """What `edgeq export` did.
 
     Attributes:
+        target: What the files are for.
         model: The float model.
         folded_batchnorm: BatchNormalization nodes that were folded by the explicit pass.
         unfolded_batchnorm: Those that were not, with the reason.
@@ -67,6 +68,7 @@ class ExportResult:
         ranges_path: Where the ranges lie that INT8 files were made from.
     """
 
+    target: Target
     model: FloatModel | TfliteModel
     folded_batchnorm: int
     unfolded_batchnorm: dict[str, str]
@@ -175,7 +177,8 @@ class _Export:
         jobs = {each.name: self._job(model, kept, ranges, own.get(each.name), inputs) for each in formats}
         check = _Check(inputs, reference, output_groups(model.graph), self._measure(model.preprocessing, example))
         files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
-        return ExportResult(model, len(opened.folded.done), dict(opened.folded.left), tuple(files), path)
+        unfolded = dict(opened.folded.left)
+        return ExportResult(self.target, model, len(opened.folded.done), unfolded, tuple(files), path)
 
     def from_file(self, source: FileFormat) -> ExportResult:
         """Writes the files of a float file of a format with a form of its own."""
@@ -188,7 +191,7 @@ class _Export:
         known = None if ranges is None else RangeSources({name: (ranges, name) for name in ranges.tensors})
         job = FileJob(model, self.target, self.out, self.options, known, kept_operators=kept)
         check = _Check(inputs, reference, [WHOLE] * len(model.outputs), self._measure(model.preprocessing))
-        return ExportResult(model, 0, {}, tuple(self._write(source, job, check)), path)
+        return ExportResult(self.target, model, 0, {}, tuple(self._write(source, job, check)), path)
 
     def _check_graph(self, model: FloatModel) -> None:
         """Refuses options that mean nothing to a model."""
