@@ -55,6 +55,7 @@ def export(
     int8_deconv: bool = False,
     int8_io: bool = False,
     compat: str | None = None,
+    measure_speed: bool | None = None,
     threads: int | None = None,
     progress: Listener = None,
 ) -> ExportResult:
@@ -87,7 +88,9 @@ def export(
         int8_deconv: jetson-orin: ConvTranspose in INT8 too.
         int8_io: TFLite: integer inputs and outputs.
         compat: TFLite: an old runtime that has to run the files correctly.
-        threads: CPU threads for calibration; by default one per physical core.
+        measure_speed: x86: whether INT8 files are timed against FP32 in the target's engine, a few seconds each, and
+            their manifests recommend the faster file; by default yes, unless the environment has `EDGEQ_MEASURE=0`.
+        threads: CPU threads for calibration and timing; by default one per physical core.
         progress: Called for each job, returns an `edgeq.Progress`.
 
     Raises:
@@ -123,6 +126,7 @@ def export(
             formats=names(format),
             options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat),
             threads=threads,
+            measure_speed=os.environ.get("EDGEQ_MEASURE") != "0" if measure_speed is None else measure_speed,
         )
 
 

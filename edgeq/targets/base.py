@@ -111,6 +111,7 @@ class Target:
         runtimes: Names of the runtimes that run its files, the preferred one first.
         formats: File formats that are written for it.
         rules: Its quantization rules for ONNX files.
+        timed: Whether INT8 files are timed against the float model when they are exported on a machine that runs them.
         engines: Runtime -> name of the target whose files are planned for it, of a target that stands for several.
         tflite: TFLite operator -> how its engines run it in integers; what is not named stays in float.
     """
@@ -119,5 +120,6 @@ class Target:
     runtimes: tuple[str, ...]
     formats: tuple[str, ...]
     rules: Rules
+    timed: bool = False
     engines: Mapping[str, str] = field(default_factory=dict)
     tflite: Mapping[str, tuple[LayerScheme, ...]] = field(default_factory=lambda: LITERT)

@@ -48,7 +48,13 @@ QDQ = Rules(
 )
 """Rules for ONNX Runtime's kernels, from which those of each CPU engine are made."""
 
-X86_ORT = Target(name="x86-ort", runtimes=("onnxruntime", "openvino"), formats=("onnx",), rules=QDQ)
+X86_ORT = Target(
+    name="x86-ort",
+    runtimes=("onnxruntime", "openvino"),
+    formats=("onnx",),
+    rules=QDQ,
+    timed=True,
+)
 
 X86_OPENVINO = Target(
     name="x86-openvino",
@@ -63,6 +69,7 @@ X86_OPENVINO = Target(
         moved_in_float=frozenset({"MaxPool"}),
         rewrite_conv_transpose=False,
     ),
+    timed=True,
 )
 
 X86 = dataclasses.replace(

@@ -18,7 +18,6 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import EdgeqError, InputError
 from edgeq.evaluation.exact_comparison import ComparedImages, Groups, measure, with_signal
 from edgeq.evaluation.output_difference import (
-    Comparison,
     Reference,
     compare,
     real_inputs,
@@ -43,16 +42,9 @@ from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
 from edgeq.tasks import find_decoder
 from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
+from edgeq.verbs.export_speed import Exported, with_speed
 
 _EXAMPLE_SEED = 1
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A written file and its comparison with the model."""
-
-    artifact: Artifact
-    comparison: Comparison
 
 
 @dataclass(frozen=True)
@@ -111,6 +103,7 @@ def export_model(
     formats: Sequence[str] = (),
     options: ExportOptions | None = None,
     threads: int | None = None,
+    measure_speed: bool = False,
 ) -> ExportResult:
     """Writes a model's files for one target and returns them with their comparisons.
 
@@ -123,7 +116,9 @@ def export_model(
         calibration: Where the ranges for `int8` and `int16x8` come from.
         formats: Which of the target's formats to write; by default all.
         options: What stays in float, what of a transformer runs in INT8, and how files are written.
-        threads: CPU threads for calibration.
+        threads: CPU threads for calibration, and for timing.
+        measure_speed: Whether INT8 files are timed against the float model, where their target wants it and its engine
+            runs here.
 
     Raises:
         InputError: a precision or format is unknown, ranges are missing, `keep` matches nothing, a parameter has no
@@ -144,7 +139,8 @@ def export_model(
     if target.rules.calibration_cache and "int8" in precisions and "fp32" not in precisions:
         precisions = ("fp32", *precisions)
     require_writable(out / "a file")
-    export = _Export(request, target, tuple(dict.fromkeys(precisions)), out, calibration, options, threads)
+    written = tuple(dict.fromkeys(precisions))
+    export = _Export(request, target, written, out, calibration, options, threads, measure_speed)
     return export.from_file(source) if source.has_own_form else export.from_graph(list(map(get_format, formats)))
 
 
@@ -159,6 +155,7 @@ class _Export:
     calibration: CalibrationSource | None
     options: ExportOptions
     threads: int | None
+    measure_speed: bool
 
     def from_graph(self, formats: Sequence[FileFormat]) -> ExportResult:
         """Writes the files of a torch model or an ONNX file."""
@@ -177,6 +174,8 @@ class _Export:
         jobs = {each.name: self._job(model, kept, ranges, own.get(each.name), inputs) for each in formats}
         check = _Check(inputs, reference, output_groups(model.graph), self._measure(model.preprocessing, example))
         files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
+        if self.measure_speed and self.target.timed:
+            files = with_speed(files, model, self.target, self.threads)
         unfolded = dict(opened.folded.left)
         return ExportResult(self.target, model, len(opened.folded.done), unfolded, tuple(files), path)
 
