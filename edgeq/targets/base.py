@@ -34,6 +34,7 @@ class Rules:
             behind a DequantizeLinear.
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
         rewrite_linear: Whether a MatMul by a constant matrix becomes a Gemm.
+        barriers: Whether operators that change nothing stand where OpenVINO would not load a quantized file.
         split_projections: Whether a packed projection of queries, keys and values becomes three layers.
         int8_attention: Which products of activations in an attention `vit_plan` fast puts into INT8: `none`, where
             the engines are no faster by it; `any`; or `fused`: where heads, tokens and scales are what TensorRT's fused
@@ -53,6 +54,7 @@ class Rules:
     float_weights: bool
     rewrite_conv_transpose: bool
     rewrite_linear: bool
+    barriers: bool
     split_projections: bool
     int8_attention: Literal["none", "any", "fused"]
     fp16: Literal["weights", "engine", "graph"]

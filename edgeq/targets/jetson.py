@@ -33,6 +33,7 @@ JETSON_ORIN = Target(
         float_weights=True,
         rewrite_conv_transpose=False,
         rewrite_linear=False,
+        barriers=False,
         split_projections=False,
         int8_attention="fused",
         fp16="engine",

@@ -32,6 +32,7 @@ X86 = Target(
         float_weights=False,
         rewrite_conv_transpose=False,
         rewrite_linear=True,
+        barriers=True,
         # Four blocks of a ViT-B in ONNX Runtime: 0.95 of the time; vit_b_16 in INT8 in OpenVINO: 1.01.
         split_projections=True,
         # vit_b_16 with the products in INT8: 1.03 of the time without in ONNX Runtime, 1.14 in OpenVINO.
