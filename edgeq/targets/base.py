@@ -35,6 +35,7 @@ class Rules:
             behind a DequantizeLinear.
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
         rewrite_linear: Whether a MatMul by a constant matrix becomes a Gemm.
+        barriers: Whether operators that change nothing stand where OpenVINO would not load a quantized file.
         split_projections: Whether a packed projection of queries, keys and values becomes three layers.
         fold_space_to_depth: Whether a convolution of pixels that were moved into channels becomes one of the map.
         int8_attention: Which products of activations in an attention `vit_plan` fast puts into INT8: `none`, where
@@ -56,6 +57,7 @@ class Rules:
     float_weights: bool
     rewrite_conv_transpose: bool
     rewrite_linear: bool
+    barriers: bool
     split_projections: bool
     fold_space_to_depth: bool
     int8_attention: Literal["none", "any", "fused"]

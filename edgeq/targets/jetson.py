@@ -34,6 +34,7 @@ JETSON_ORIN = Target(
         float_weights=True,
         rewrite_conv_transpose=False,
         rewrite_linear=False,
+        barriers=False,
         split_projections=False,
         fold_space_to_depth=False,
         int8_attention="fused",

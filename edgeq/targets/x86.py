@@ -37,6 +37,7 @@ QDQ = Rules(
     # OpenVINO has one and loses a few percent by the detour (benchmarks/conv_transpose.py).
     rewrite_conv_transpose=True,
     rewrite_linear=True,
+    barriers=True,
     # Four blocks of a ViT-B in ONNX Runtime: 0.95 of the time; vit_b_16 in INT8 in OpenVINO: 1.01.
     split_projections=True,
     # YOLOX-nano's stem of six slices: FP32 takes .92 of the time in both engines.

@@ -97,6 +97,10 @@ CASES: dict[str, tuple[int, str, dict[str, np.ndarray]]] = {
     "max_pool": (22, "y = MaxPool<kernel_shape=[3,3],dilations=[1,1],pads=[1,1,1,1],strides=[2,2]>(x)", {}),
     "crop": (18, "y = CenterCropPad<axes=[2,3]>(x, to)", {"to": np.array([3, 8])}),
     "crop_all": (20, "y = CenterCropPad(x, to)", {"to": np.array([1, 3, 9, 2])}),
+    "crop_of_some": (
+        18, "some = Compress<axis=2>(x, keep) y = CenterCropPad<axes=[-2,3]>(some, to)",
+        {"keep": np.array([1, 0, 1, 1, 0, 1], bool), "to": np.array([7, 2])},
+    ),
     "constant_of_shape": (21, "s = Shape<start=1>(x) z = ConstantOfShape(s) y = Add(x, z)", {}),
     "einsum": (21, "y = Einsum<equation=\"bchw,dc->bdhw\">(x, m)", {"m": nets.normal(2, 3, 4)}),
     "bool_max": (20, "z = Greater(x, x) n = Not(z) m = ReduceMin<keepdims=1>(n) y = Cast<to=1>(m)", {}),
@@ -266,6 +270,14 @@ def test_a_deformable_convolution_samples_first(group, offsets, stride, dilation
     }}"""
     model = parse(text, 19, {"w": nets.normal(8, 6, 4 // group, *kernel), "b": nets.normal(9, 6)})
     same(model, *inputs_of(model), atol=2e-5)
+
+
+def test_a_group_norm_of_an_element_of_a_sequence_has_no_rank():
+    text = """(float[1,4,6,5] x) => (float[A] y) {
+        s = SequenceConstruct(x, x) first = Constant<value = int64 {1}>() e = SequenceAt(s, first)
+        y = GroupNormalization<num_groups=2>(e, gamma, beta)
+    }"""
+    same(parse(text, 21, PER_CHANNEL), IMAGE)
 
 
 def test_half_precision_is_normalised_in_float():

@@ -17,6 +17,7 @@ from edgeq.exporting.passes.order import (
     Property,
     for_engine,
     for_integers,
+    for_loading,
     reading,
     run_passes,
 )
@@ -70,7 +71,8 @@ HOLDS: dict[Property, Callable[[ir.Model], bool]] = {
 
 def _everything(size: tuple[int, int] | None, dynamic_batch: bool, target: str) -> list[GraphPass]:
     rules = get_target(target).rules
-    stages = (reading(OPSET, size, dynamic_batch=dynamic_batch), SIMPLIFYING, for_engine(rules), for_integers(rules))
+    read = reading(OPSET, size, dynamic_batch=dynamic_batch)
+    stages = (read, SIMPLIFYING, for_engine(rules), for_integers(rules), for_loading(rules))
     return list(itertools.chain.from_iterable(stages))
 
 

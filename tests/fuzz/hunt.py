@@ -14,8 +14,9 @@ import onnx
 
 from edgeq.files import write_json
 from tests.fuzz.builder import UnsuitableError
-from tests.fuzz.checks import InvalidModelError, check
+from tests.fuzz.checks import check
 from tests.fuzz.choices import Record, Repeated, Seeded, smallest
+from tests.fuzz.expected import InvalidModelError
 from tests.fuzz.exports import TARGETS, FaultError, RefusedError
 from tests.fuzz.grammar import Subject, Wishes, build
 

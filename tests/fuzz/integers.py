@@ -10,14 +10,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from edgeq.calibrators.grid import SMALLEST_AMAX
 from edgeq.exporting.graphs.graph import weight_of
 from edgeq.exporting.onnx.writer import engine_graph
 from tests.fuzz.exports import FaultError, Written
-from tests.fuzz.noise import Arrays, Noisy, Spread, nameless, observed, spreads
+from tests.fuzz.noise import FEW, Arrays, Noisy, Spread, nameless, observed, spreads
 
 if TYPE_CHECKING:
     from edgeq.calibrators.grid import Grid
-    from tests.fuzz.checks import Expected
+    from tests.fuzz.expected import Expected
 
 _ROOM = 1.02
 """How much wider than its values a grid may be."""
@@ -29,7 +30,7 @@ def _proto(graph: Any) -> onnx.ModelProto:
     return nameless(onnx_ir.to_proto(graph))
 
 
-def int8_spread(file: Written, expected: Expected) -> list[Spread]:
+def int8_spread(file: Written, expected: Expected, seeds: int = FEW) -> list[Spread]:
     """Returns what half a step on every quantized tensor and weight makes of the outputs, and checks the grids."""
     planned = file.planned
     assert planned is not None
@@ -43,7 +44,7 @@ def int8_spread(file: Written, expected: Expected) -> list[Spread]:
     seen = [{name: array for name, array in each.items() if name in own} for each in values]
     fixed = {name: numpy_helper.to_array(constants[name]) for name in plan.tied if name in constants}
     every = [{**feed, **each, **fixed} for feed, each in zip(expected.feeds, seen, strict=True)]
-    _check_grids(file.label, {**plan.tensors, **plan.tied}, every)
+    _check_grids(file, expected, {**plan.tensors, **plan.tied}, every)
     nodes = {node.name: node for node in planned.named.graph.node}
     weights = {}
     for name, weight in plan.weights.items():
@@ -62,11 +63,13 @@ def int8_spread(file: Written, expected: Expected) -> list[Spread]:
 
     halves = [{name: half(name, each[name]) for name in tensors} for each in values]
     moved = [{name: half(name, feed[name]) for name in feed if name in plan.tensors} for feed in expected.feeds]
-    return spreads(Noisy(graph, tensors, list(weights)), expected.feeds, expected.outputs, halves, weights, moved)
+    noisy = Noisy(graph, tensors, list(weights))
+    return spreads(noisy, expected.feeds, expected.outputs, halves, weights, moved, seeds)
 
 
-def _check_grids(label: str, grids: Mapping[str, Grid], values: Sequence[Arrays]) -> None:
+def _check_grids(file: Written, expected: Expected, grids: Mapping[str, Grid], values: Sequence[Arrays]) -> None:
     """Checks that every grid covers what its tensors hold, and nothing else."""
+    label = file.label
     members: dict[Grid, list[str]] = {}
     for name, grid in grids.items():
         members.setdefault(grid, []).append(name)
@@ -74,18 +77,34 @@ def _check_grids(label: str, grids: Mapping[str, Grid], values: Sequence[Arrays]
         arrays = [each[name] for each in values for name in names if name in each and each[name].size]
         if not arrays:
             continue
-        low, high = min(0.0, *(float(each.min()) for each in arrays)), max(0.0, *(float(each.max()) for each in arrays))
+        low, high, width = _reach(arrays, grid)
         least, most = grid.ends
         found = f"{names} hold {low:.4g}..{high:.4g}, the grid {least:.4g}..{most:.4g}"
         if low < least - 1.01 * grid.scale or high > most + 1.01 * grid.scale:
             raise FaultError(f"{label}: a grid that cuts off", found)
         levels = grid.qmax - grid.qmin
-        width = 2 * max(high, -low) if grid.scheme.symmetric else high - low
-        if width and grid.scale > _ROOM * width / min(levels, 254):
+        if width < SMALLEST_AMAX or grid.scale <= _ROOM * width / min(levels, 254):
+            continue
+        if grid.scale > _ROOM * _width_in_model(file, expected, names, grid) / min(levels, 254):
             raise FaultError(f"{label}: a grid that is too wide", found)
 
 
-def dynamic_spread(file: Written, expected: Expected) -> list[Spread]:
+def _width_in_model(file: Written, expected: Expected, names: Sequence[str], grid: Grid) -> float:
+    """Returns how wide a grid has to be for the model's tensors, of which a file may compute a part alone."""
+    model = _proto(file.model.graph)
+    computed = {name for node in model.graph.node for name in node.output}
+    seen = observed(model, [name for name in names if name in computed], expected.feeds)
+    return _reach([array for each in seen for array in each.values() if array.size], grid)[2]
+
+
+def _reach(arrays: Sequence[NDArray[Any]], grid: Grid) -> tuple[float, float, float]:
+    """Returns the least and the largest value, zero among them, and how wide a grid of that kind has to be for them."""
+    low = min([0.0, *(float(each.min()) for each in arrays)])
+    high = max([0.0, *(float(each.max()) for each in arrays)])
+    return low, high, 2 * max(high, -low) if grid.scheme.symmetric else high - low
+
+
+def dynamic_spread(file: Written, expected: Expected, seeds: int = FEW) -> list[Spread]:
     """Returns what half a step of ranges measured at every run makes of the outputs."""
     graph = engine_graph(file.model, file.target)
     proto = _proto(graph)
@@ -107,4 +126,5 @@ def dynamic_spread(file: Written, expected: Expected) -> list[Spread]:
 
     halves = [{name: half(each[name]) for name in tensors} for each in values]
     moved = [{name: half(array) for name, array in feed.items() if name in read} for feed in expected.feeds]
-    return spreads(Noisy(proto, tensors, list(weights)), expected.feeds, expected.outputs, halves, weights, moved)
+    noisy = Noisy(proto, tensors, list(weights))
+    return spreads(noisy, expected.feeds, expected.outputs, halves, weights, moved, seeds)

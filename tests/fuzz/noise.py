@@ -25,6 +25,9 @@ Arrays = dict[str, NDArray[Any]]
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
 """Types of floating-point tensors."""
 
+FEW, MANY = 2, 24
+"""How often noise is drawn: few times for every file, many times before one is called worse than noise."""
+
 
 def session(model: onnx.ModelProto, *, optimize: bool = False) -> Any:
     """Returns an ONNX Runtime session, without optimizations by default."""
@@ -153,6 +156,7 @@ def spreads(
     halves: Sequence[Mapping[str, NDArray[Any]]],
     weights: Mapping[str, NDArray[Any]],
     inputs: Sequence[Mapping[str, NDArray[Any]]] | None = None,
+    seeds: int = FEW,
 ) -> list[Spread]:
     """Returns what noise makes of each output.
 
@@ -163,10 +167,11 @@ def spreads(
         halves: For each feed, tensor -> largest magnitude of its noise, an array of its shape or to broadcast.
         weights: The same of the weights.
         inputs: The same of the inputs.
+        seeds: How often noise is drawn in each way.
     """
     sums: list[list[Sums]] = []
     most = [0.0] * len(plain[0])
-    for draw in _draws():
+    for draw in _draws(seeds):
         totals = [Sums()] * len(plain[0])
         for number, (feed, expected, half) in enumerate(zip(feeds, plain, halves, strict=True)):
             noise = {name: draw(size) for name, size in {**half, **weights}.items()}
@@ -183,9 +188,9 @@ def spreads(
     return [Spread(most[place], min(each[place].snr_db for each in sums)) for place in range(len(most))]
 
 
-def _draws() -> Iterator[Any]:
+def _draws(seeds: int) -> Iterator[Any]:
     """Yields ways to draw noise: independent for each element, and the same for all of a tensor."""
-    for seed, common in itertools.product(range(2), (False, True)):
+    for seed, common in itertools.product(range(seeds), (False, True)):
         rng = np.random.default_rng([seed, common])
 
         def draw(size: NDArray[Any], rng: np.random.Generator = rng, common: bool = common) -> NDArray[Any]:

@@ -8,7 +8,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.fuzz.checks import Expected, check, check_file
+from tests.fuzz.checks import check, check_file
+from tests.fuzz.expected import Expected
 from tests.fuzz.exports import Exports, FaultError, quiet
 from tests.fuzz.grammar import Subject
 

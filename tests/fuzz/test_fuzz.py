@@ -9,8 +9,9 @@ import hypothesis
 import onnx
 import pytest
 
-from tests.fuzz.checks import InvalidModelError, check
+from tests.fuzz.checks import check
 from tests.fuzz.choices import Repeated
+from tests.fuzz.expected import InvalidModelError
 from tests.fuzz.exports import FaultError, RefusedError
 from tests.fuzz.grammar import OPSETS, Subject, Wishes, alone, subjects
 from tests.fuzz.hunt import Hunt, check_on_one, refusal_of

@@ -25,7 +25,7 @@ from edgeq.exporting.jobs import Companion, PlannedModel
 from edgeq.exporting.onnx.dynamic import insert_dynamic
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
-from edgeq.exporting.passes.order import for_engine, for_integers, run_passes
+from edgeq.exporting.passes.order import for_engine, for_integers, for_loading, run_passes
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.planning.fp16_audit import audit_fp16
 from edgeq.exporting.planning.keep import Kept, VitPlan
@@ -263,6 +263,7 @@ def write_artifact(
     Raises:
         ModelError: it has other inputs or outputs than the model.
     """
+    run_passes(graph, for_loading(target.rules))
     path = folder / f"{model.name}.{target.name}.{precision}.onnx"
     graph.producer_name, graph.producer_version = "edgeq", edgeq.__version__
     inputs, outputs = _ends(graph, model.layout)

@@ -8,6 +8,7 @@ this folder and an entry in its stage:
   names and digests are those of its tensors.
 - `for_engine`: the copy of it that a target's files are made from.
 - `for_integers`: further, the operators that the target quantizes.
+- `for_loading`: the graph of a file, with its Q/DQ pairs and types.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from edgeq.exporting.graphs.image_input import DeclaredInputs
 from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
+from edgeq.exporting.passes.barriers import keep_integers_apart, keep_norms_apart
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.captures import isolate_captures
 from edgeq.exporting.passes.cleaning import clean, drop_constant_inputs
@@ -171,6 +173,12 @@ def for_integers(rules: Rules) -> tuple[GraphPass, ...]:
     transposed = [GraphPass(rewrite_conv_transpose, needs=_TIDY)] if rules.rewrite_conv_transpose else []
     linear = [GraphPass(rewrite_linear, needs=_TIDY)] if rules.rewrite_linear else []
     return (*transposed, *linear)
+
+
+def for_loading(rules: Rules) -> tuple[GraphPass, ...]:
+    """Returns the passes without which engines would not load a file: they see it as it is written."""
+    integers = [GraphPass(keep_integers_apart)] if rules.barriers else []
+    return (GraphPass(keep_norms_apart), *integers)
 
 
 def run_passes(model: ir.Model, passes: Sequence[GraphPass]) -> dict[str, RewriteReport]:

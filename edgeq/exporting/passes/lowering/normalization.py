@@ -19,12 +19,17 @@ def _by_channels(node: ir.Node, make: NodeBuilder) -> ir.Value:
     source, gamma, beta = node.inputs
     groups = attribute(node, "num_groups")
     normed = _instances(node, make, np.ones(groups, np.float32), np.zeros(groups, np.float32))
-    shape = dims(source)
+    shape, channels = dims(source), dims(gamma)
     if shape is None:
-        make.refuse("has an input of unknown rank, and opsets below 21 need it; fix the input's shape")
-    column = make.ints(-1, *[1] * (len(shape) - 2))
+        if channels is None or channels[0] is None:
+            make.refuse(
+                "has an input and a scale of unknown shape, and opsets below 21 need one; fix the input's shape"
+            )
+        normed = make("Reshape", normed, make.ints(0, channels[0], -1))
+    column = make.ints(-1, *[1] * (1 if shape is None else len(shape) - 2))
     scaled = make("Mul", normed, make("Reshape", gamma, column))
-    return make("Add", scaled, make("Reshape", beta, column))
+    shifted = make("Add", scaled, make("Reshape", beta, column))
+    return shifted if shape is not None else make("Reshape", shifted, make("Shape", source))
 
 
 def group_norm_by_groups(node: ir.Node, make: NodeBuilder) -> ir.Value:

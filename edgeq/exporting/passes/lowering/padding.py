@@ -18,7 +18,12 @@ from edgeq.exporting.passes.node_builder import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import onnx_ir as ir
+
+_INT64 = 7
+"""ONNX's number of the type."""
 
 
 def _all_axes(node: ir.Node, make: NodeBuilder) -> None:
@@ -65,10 +70,11 @@ def _pads(node: ir.Node, make: NodeBuilder) -> tuple[tuple[int, ...], tuple[int,
 
 def _crop_or_pad(node: ir.Node, make: NodeBuilder) -> ir.Value | None:
     shape, wanted = dims(node.inputs[0]), known_ints(node.inputs[1])
-    axes = attribute(node, "axes")
-    some = axes if axes is not None or shape is None else tuple(range(len(shape)))
-    if shape is None or wanted is None or any(shape[axis] is None for axis in some):
-        make.refuse("has free or computed lengths, which opsets below 18 cannot say; fix the input's shape")
+    if shape is None:
+        make.refuse("has an input of unknown rank, and opsets below 18 need it; fix the input's shape")
+    some = attribute(node, "axes") or tuple(range(len(shape)))
+    if wanted is None or any(shape[axis] is None for axis in some):
+        return _crop_or_pad_computed(node, len(shape), some, make)
     value, pads = node.inputs[0], np.zeros((2, len(shape)), np.int64)
     for axis, length in zip(some, wanted, strict=True):
         surplus = (shape[axis] or 0) - length
@@ -78,6 +84,21 @@ def _crop_or_pad(node: ir.Node, make: NodeBuilder) -> ir.Value | None:
         else:
             pads[:, axis] = -surplus // 2, -surplus - -surplus // 2
     return make("Pad", value, pads.reshape(-1)) if pads.any() else value
+
+
+def _crop_or_pad_computed(node: ir.Node, rank: int, some: Sequence[int], make: NodeBuilder) -> ir.Value:
+    """Returns a CenterCropPad whose lengths are known at a run alone."""
+    source, axes, none = node.inputs[0], make.ints(*some), make.ints(0)
+    wanted = make("Cast", node.inputs[1], to=_INT64)
+    lengths = make("Gather", make("Shape", source), axes)
+    start = make("Div", make("Max", make("Sub", lengths, wanted), none), make.ints(2))
+    cropped = make("Slice", source, start, make("Add", start, make("Min", lengths, wanted)), axes)
+    lack = make("Max", make("Sub", wanted, lengths), none)
+    before = make("Div", lack, make.ints(2))
+    sides = [
+        make("ScatterElements", make.ints(*[0] * rank), axes, side) for side in (before, make("Sub", lack, before))
+    ]
+    return make("Pad", cropped, make("Concat", *sides, axis=0))
 
 
 def _columns(node: ir.Node, make: NodeBuilder) -> ir.Value:
