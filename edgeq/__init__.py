@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgeq.results.measurement import BenchResult
     from edgeq.runtimes import Session, open_session
     from edgeq.targets import Target, get_target
-    from edgeq.tasks.classification import ClassificationScore
+    from edgeq.tasks.classification.records import ClassificationScore
     from edgeq.tasks.depth import DepthScore
     from edgeq.tasks.detection.task import DetectionScore
     from edgeq.tasks.embedding import EmbeddingScore
@@ -97,7 +97,7 @@ _HOME = {
     "BenchResult": "edgeq.results.measurement",
     "Box": "edgeq.tasks.evidence",
     "CheckResult": "edgeq.verbs.check",
-    "ClassificationScore": "edgeq.tasks.classification",
+    "ClassificationScore": "edgeq.tasks.classification.records",
     "DepthScore": "edgeq.tasks.depth",
     "DetectionScore": "edgeq.tasks.detection.task",
     "EdgeqError": "edgeq.errors",

@@ -31,7 +31,7 @@ from edgeq.results.environment import parse_environment
 from edgeq.runtimes.answers import Power, Sensed, Series, Turn
 from edgeq.runtimes.latency import summarize
 from edgeq.runtimes.runner import make_inputs
-from edgeq.tasks.classification import class_indices
+from edgeq.tasks.classification.truth import class_indices
 from edgeq.tasks.detection.categories import category_ids
 from edgeq.tasks.detection.coco import load_ground_truth
 from edgeq.tasks.detection.ground_truth import ground_truth_of

@@ -26,7 +26,10 @@ DATA_FORMATS: dict[str, str] = {
     "cvat": "edgeq.datasets.cvat:find",
     "label-studio": "edgeq.datasets.label_studio:find",
     "coco": "edgeq.datasets.coco:find",
+    "dota": "edgeq.datasets.dota:find",
+    "text": "edgeq.datasets.text:find",
     "voc": "edgeq.datasets.voc:find",
+    "maps": "edgeq.datasets.map_folders:find",
     "arrays": "edgeq.datasets.arrays:find",
     "video": "edgeq.datasets.video:find",
     "image-list": "edgeq.datasets.image_list:find",
@@ -64,8 +67,9 @@ def find_dataset(path: Path, *, allow_outside: bool = False) -> DatasetFiles:
         if (found := find(own, folder)) is not None:
             return found
     raise InputError(
-        f"`data` {path}: is not a data set that edgeq knows; wanted COCO, YOLO, Pascal VOC, CVAT, Label Studio, a "
-        "folder per class, a CSV of paths, arrays (.npz), a folder of images, or a video"
+        f"`data` {path}: is not a data set that edgeq knows; wanted COCO, YOLO, Pascal VOC, CVAT, Label Studio, DOTA, "
+        "text of ICDAR or PaddleOCR, images with masks or depth maps, a folder per class, a CSV of paths, arrays "
+        "(.npz), a folder of images, or a video"
     )
 
 

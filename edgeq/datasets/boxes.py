@@ -1,4 +1,4 @@
-"""Which boxes, polygons and keypoints of a file are sound; the others are left out and counted."""
+"""Which boxes, outlines, masks and keypoints of a file are sound; the others are left out and counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from edgeq.datasets.findings import Findings
-from edgeq.datasets.split import Annotation, Box
+from edgeq.datasets.split import Annotation, Box, RunLengthMask
 
 # A box may end half a pixel behind the last one, depending on how a tool counts.
 _TOLERANCE_PX = 1.0
@@ -22,7 +22,9 @@ def annotation(
     area_px: float | None = None,
     is_ignored: bool = False,
     polygons: Iterable[Sequence[float]] = (),
+    mask: RunLengthMask | None = None,
     keypoints: Sequence[float] = (),
+    text: str = "",
 ) -> Annotation | None:
     """Returns an object of an image, or `None` and a finding where its box is none.
 
@@ -34,8 +36,10 @@ def annotation(
         size_px: Width and height of the image, if known.
         area_px: Its area; by default the box's.
         is_ignored: See `Annotation`.
-        polygons: Its outlines; those of less than three points or of other numbers are left out.
+        polygons: Its outlines; those of less than three points, of no area or of other numbers are left out.
+        mask: See `Annotation`.
         keypoints: See `Annotation`.
+        text: See `Annotation`.
     """
     left, top, width, height = box
     if not all(map(math.isfinite, box)):
@@ -56,7 +60,8 @@ def annotation(
         findings.add("keypoints with a number that is not finite, left out", where)
         keypoints = ()
     area = width * height if area_px is None or not math.isfinite(area_px) else area_px
-    return Annotation(category_id, (left, top, width, height), area, is_ignored, sound, tuple(keypoints))
+    box = (left, top, width, height)
+    return Annotation(category_id, box, area, is_ignored, sound, mask, tuple(keypoints), text)
 
 
 def box_around(points: Sequence[float]) -> Box:
@@ -73,8 +78,8 @@ def polygon_area(points: Sequence[float]) -> float:
     return abs(sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(xs)))) / 2
 
 
-def rotated_box(left: float, top: float, width: float, height: float, degrees: float, centre: bool) -> Box:
-    """Returns the upright box around a rotated one.
+def rotated_corners(left: float, top: float, width: float, height: float, degrees: float, centre: bool) -> list[float]:
+    """Returns the corners of a rotated box, x, y, x, y, ...
 
     Args:
         left: Of the box before it is turned.
@@ -84,13 +89,15 @@ def rotated_box(left: float, top: float, width: float, height: float, degrees: f
         degrees: By how much it is turned, clockwise.
         centre: Whether it turns around its centre (CVAT); otherwise around its left top corner (Label Studio).
     """
+    if not math.isfinite(degrees):
+        return [math.nan] * 8
     x, y = (left + width / 2, top + height / 2) if centre else (left, top)
     sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
     corners = ((left, top), (left + width, top), (left + width, top + height), (left, top + height))
     points: list[float] = []
     for a, b in corners:
         points += [x + (a - x) * cosine - (b - y) * sine, y + (a - x) * sine + (b - y) * cosine]
-    return box_around(points)
+    return points
 
 
 def _is_polygon(points: Sequence[float], findings: Findings, where: object) -> bool:
@@ -99,5 +106,8 @@ def _is_polygon(points: Sequence[float], findings: Findings, where: object) -> b
         return False
     if not all(map(math.isfinite, points)):
         findings.add("polygons with a number that is not finite, left out", where)
+        return False
+    if not polygon_area(points):
+        findings.add("polygons of zero area, left out", where)
         return False
     return True

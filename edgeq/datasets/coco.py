@@ -16,11 +16,22 @@ from typing import Any
 
 import msgspec
 
-from edgeq.boundary import Integer, Raw, read_json
+from edgeq.boundary import Raw, read_json
 from edgeq.datasets.boxes import annotation, box_around
+from edgeq.datasets.coco_file import CocoAnnotation, CocoFile
 from edgeq.datasets.findings import Findings
 from edgeq.datasets.folder import DataFolder, OutsideError
-from edgeq.datasets.split import WHOLE, AnnotatedImage, Annotation, DatasetFiles, Split, split_of
+from edgeq.datasets.run_lengths import run_length_mask
+from edgeq.datasets.split import (
+    WHOLE,
+    AnnotatedImage,
+    Annotation,
+    DatasetFiles,
+    PixelMap,
+    RunLengthMask,
+    Split,
+    split_of,
+)
 from edgeq.errors import InputError
 from edgeq.inputs.items import ImageFile
 
@@ -28,38 +39,6 @@ TITLE = "COCO"
 _KIND = "a COCO annotation file"
 
 _NOTHING = Raw()
-
-
-class _Image(msgspec.Struct):
-    id: Integer
-    file_name: str = ""
-    coco_url: str = ""
-    width: float | None = None
-    height: float | None = None
-    neg_category_ids: list[Integer] | None = None
-    not_exhaustive_category_ids: list[Integer] = []
-
-
-class _Category(msgspec.Struct):
-    id: Integer
-    name: str | Integer
-    supercategory: Any = None
-
-
-class _Annotation(msgspec.Struct):
-    image_id: Integer
-    category_id: Integer
-    bbox: list[float | None] | None = None
-    area: float | None = None
-    iscrowd: float | bool = 0
-    segmentation: Any = None
-    keypoints: list[float] | None = None
-
-
-class _File(msgspec.Struct):
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: list[_Category]
 
 
 class _Head(msgspec.Struct):
@@ -109,7 +88,7 @@ def _is_coco(file: Path) -> bool:
 
 
 def _read(file: Path, name: str, folder: DataFolder) -> Split:
-    document = read_json(file, _File, kind=_KIND)
+    document = read_json(file, CocoFile[CocoAnnotation], kind=_KIND)
     findings = Findings()
     if not document.images:
         raise InputError(f"{file}: its list 'images' is empty; there is nothing to read")
@@ -119,6 +98,7 @@ def _read(file: Path, name: str, folder: DataFolder) -> Split:
     starts += [start / inner for start in (folder.root, file.parent) for inner in _image_folders(file)]
     images, seen = [], set()
     objects = _objects(document, categories, findings)
+    maps = _pixel_maps(file, document, folder, findings)
     for image in document.images:
         stated = image.file_name or image.coco_url.rsplit("/", 1)[-1]
         if image.id in ambiguous:
@@ -135,7 +115,7 @@ def _read(file: Path, name: str, folder: DataFolder) -> Split:
         seen.add(path)
         if not path.is_file() and (named := folder.images_named(stated)) and len(named) == 1:
             path = named[0]
-        size = _size(image)
+        size = image.size_px
         present = frozenset(each.category_id for each in objects.get(image.id, ()))
         negative = image.neg_category_ids
         images.append(
@@ -145,6 +125,7 @@ def _read(file: Path, name: str, folder: DataFolder) -> Split:
                 name=folder.name_of(path),
                 size_px=size,
                 objects=tuple(objects.get(image.id, ())),
+                pixel_map=maps.get(image.id),
                 verified=None if negative is None else present.union(negative),
                 not_exhaustive=frozenset(image.not_exhaustive_category_ids),
             )
@@ -158,11 +139,12 @@ def _image_folders(file: Path) -> list[str]:
     return ["images", stem, f"images/{stem}"]
 
 
-def _categories(file: Path, document: _File, findings: Findings) -> dict[int, str]:
+def _categories(file: Path, document: CocoFile[CocoAnnotation], findings: Findings) -> dict[int, str]:
     """Returns id -> name, without the super-category that Roboflow adds as the first one and uses for nothing."""
     if twice := _repeated([category.id for category in document.categories]):
         raise InputError(f"{file}: two of its categories have the id {min(twice)}; wanted every id once")
     used = {entry.category_id for entry in document.annotations}
+    used |= {each.category_id for entry in document.annotations for each in entry.segments_info or ()}
     parents = {category.supercategory for category in document.categories}
     names = {}
     for category in sorted(document.categories, key=lambda each: each.id):
@@ -174,20 +156,23 @@ def _categories(file: Path, document: _File, findings: Findings) -> dict[int, st
     return names
 
 
-def _objects(document: _File, categories: Mapping[int, str], findings: Findings) -> dict[int, list[Annotation]]:
+def _objects(
+    document: CocoFile[CocoAnnotation], categories: Mapping[int, str], findings: Findings
+) -> dict[int, list[Annotation]]:
     """Returns image id -> its objects."""
-    sizes = {image.id: _size(image) for image in document.images}
+    sizes = {image.id: image.size_px for image in document.images}
     objects: dict[int, list[Annotation]] = {}
     for number, entry in enumerate(document.annotations, start=1):
         where = f"annotation {number}"
+        if entry.segments_info is not None:  # of a panoptic map, see `_pixel_maps`
+            continue
         if entry.image_id not in sizes:
             findings.add("annotations of images that are not listed, left out", where)
             continue
-        if entry.category_id not in categories:
+        if entry.category_id is None or entry.category_id not in categories:
             findings.add("annotations of categories that are not listed, left out", where)
             continue
-        polygons = entry.segmentation if isinstance(entry.segmentation, list) else []
-        polygons = [each for each in polygons if isinstance(each, list) and all(map(_is_number, each))]
+        polygons, mask = _outlines(entry, sizes[entry.image_id], findings, where)
         if entry.bbox is None or len(entry.bbox) != 4:
             box = box_around([value for polygon in polygons for value in polygon])
         else:
@@ -195,19 +180,46 @@ def _objects(document: _File, categories: Mapping[int, str], findings: Findings)
             box = (left, top, width, height)
         sound = annotation(
             entry.category_id, box, findings, where, size_px=sizes[entry.image_id], area_px=entry.area,
-            is_ignored=bool(entry.iscrowd), polygons=polygons, keypoints=entry.keypoints or (),
+            is_ignored=bool(entry.iscrowd), polygons=polygons, mask=mask, keypoints=entry.keypoints or (),
         )  # fmt: skip
         if sound is not None:
             objects.setdefault(entry.image_id, []).append(sound)
     return objects
 
 
+def _outlines(
+    entry: CocoAnnotation, size_px: tuple[int, int] | None, findings: Findings, where: str
+) -> tuple[list[list[float]], RunLengthMask | None]:
+    """Returns the polygons of an object, or its mask."""
+    stated = entry.parsed_segmentation(where)
+    if isinstance(stated, list):
+        polygons = [each for each in stated if isinstance(each, list) and all(map(_is_number, each))]
+        if len(polygons) < len(stated):
+            findings.add("polygons that are not numbers, left out", where)
+        return polygons, None
+    return [], None if stated is None else run_length_mask(stated, size_px, findings, where)
+
+
+def _pixel_maps(
+    file: Path, document: CocoFile[CocoAnnotation], folder: DataFolder, findings: Findings
+) -> dict[int, PixelMap]:
+    """Returns image id -> its panoptic map, which lies in a folder of the file's name; black is of no segment."""
+    maps: dict[int, PixelMap] = {}
+    for number, entry in enumerate(document.annotations, start=1):
+        if entry.segments_info is None or entry.file_name is None:
+            continue
+        path = file.with_suffix("") / Path(entry.file_name).name
+        if not folder.contains(path):
+            findings.add(
+                "maps outside the data set's folder, left out (`allow_outside` reads them)", f"annotation {number}"
+            )
+            continue
+        maps[entry.image_id] = PixelMap(path, {0: None} | {each.id: each.category_id for each in entry.segments_info})
+    return maps
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _size(image: _Image) -> tuple[int, int] | None:
-    return (int(image.width), int(image.height)) if image.width and image.height else None
 
 
 def _repeated(ids: Sequence[int]) -> set[int]:

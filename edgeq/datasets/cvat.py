@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from edgeq.datasets.boxes import annotation, box_around, polygon_area, rotated_box
+from edgeq.datasets.boxes import annotation, box_around, polygon_area, rotated_corners
 from edgeq.datasets.findings import Findings
 from edgeq.datasets.folder import DataFolder, OutsideError
 from edgeq.datasets.split import SPLIT_NAMES, WHOLE, AnnotatedImage, Annotation, DatasetFiles, Split
@@ -77,10 +77,11 @@ def _object(
         left, top, right, bottom = (number_in(shape.get(name)) for name in ("xtl", "ytl", "xbr", "ybr"))
         box = (left, top, right - left, bottom - top)
         turned = number_in(shape.get("rotation") or "0")
-        if turned:
-            findings.add("rotated boxes, read as the upright box around them", where)
-            box = rotated_box(*box, turned, centre=True)
-        return annotation(category, box, findings, where, size_px=size)
+        if not turned:
+            return annotation(category, box, findings, where, size_px=size)
+        findings.add("rotated boxes, for detectors the upright box around them", where)
+        corners = rotated_corners(*box, turned, centre=True)
+        return annotation(category, box_around(corners), findings, where, size_px=size, polygons=[corners])
     if shape.tag == "polygon":
         points = _points(shape)
         if len(points) < 6:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlparse
 import msgspec
 
 from edgeq.boundary import Raw, read_json
-from edgeq.datasets.boxes import annotation, box_around, polygon_area, rotated_box
+from edgeq.datasets.boxes import annotation, box_around, polygon_area, rotated_corners
 from edgeq.datasets.findings import Findings
 from edgeq.datasets.folder import DataFolder, OutsideError
 from edgeq.datasets.split import WHOLE, AnnotatedImage, Annotation, DatasetFiles, Split
@@ -147,10 +147,11 @@ def _object(
     left, top, wide, high = _numbers(region.value, ("x", "y", "width", "height"))
     box = (left * width, top * height, wide * width, high * height)
     turned = region.value.get("rotation")
-    if isinstance(turned, int | float) and turned:
-        findings.add("rotated boxes, read as the upright box around them", where)
-        box = rotated_box(*box, turned, centre=False)
-    return annotation(category, box, findings, where, size_px=size)
+    if not (isinstance(turned, int | float) and turned):
+        return annotation(category, box, findings, where, size_px=size)
+    findings.add("rotated boxes, for detectors the upright box around them", where)
+    corners = rotated_corners(*box, turned, centre=False)
+    return annotation(category, box_around(corners), findings, where, size_px=size, polygons=[corners])
 
 
 def _list(value: Any) -> list[Any]:

@@ -23,6 +23,19 @@ WHOLE = "all"
 
 
 @dataclass(frozen=True, slots=True)
+class RunLengthMask:
+    """The pixels of an object, in COCO's run-length encoding.
+
+    Attributes:
+        size_px: Width and height of the image.
+        counts: Lengths of runs, column by column, the first one outside of the object; or pycocotools' text for them.
+    """
+
+    size_px: tuple[int, int]
+    counts: str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Annotation:
     """One object in an image.
 
@@ -30,9 +43,12 @@ class Annotation:
         category_id: A key of `Split.categories`.
         box: Where it is.
         area_px: Area that decides whether it is small, medium or large; by default the box's.
-        is_ignored: Whether finding it is neither right nor wrong: COCO's crowds, Pascal VOC's difficult objects.
-        polygons: Outlines, each x, y, x, y, ... in pixels, at least three points.
+        is_ignored: Whether finding it is neither right nor wrong: COCO's crowds, Pascal VOC's difficult objects,
+            illegible text.
+        polygons: Outlines, each x, y, x, y, ... in pixels, at least three points and some area.
+        mask: Its pixels, if they are stated instead of outlines.
         keypoints: x, y, visibility, x, y, ... in pixels; visibility is 0 (absent), 1 (hidden) or 2.
+        text: What it says, if it is text.
     """
 
     category_id: int
@@ -40,7 +56,23 @@ class Annotation:
     area_px: float
     is_ignored: bool = False
     polygons: tuple[tuple[float, ...], ...] = ()
+    mask: RunLengthMask | None = None
     keypoints: tuple[float, ...] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PixelMap:
+    """A file that says of every pixel of an image what it shows.
+
+    Attributes:
+        path: The file: one channel, or RGB.
+        categories: What a pixel holds -> its category, `None` if it does not count; of RGB it is red + 256 green +
+            65,536 blue. Without it pixels hold categories, and 255 does not count.
+    """
+
+    path: Path
+    categories: Mapping[int, int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +85,9 @@ class AnnotatedImage:
         name: Its path in the data set, with `/` on every system.
         size_px: Width and height that the annotations state, if they do.
         objects: Its objects.
-        label: Its class, for classifiers: a name, or an index in digits.
+        label: Its class, for classifiers: a name, or an index in digits; or the text that it shows.
+        pixel_map: The class of every pixel.
+        depth_map: File with the depth of every pixel: `.npy` in metres, or a 16-bit image.
         is_background: Whether nothing says what it shows, as the missing label file of YOLO; it counts as empty.
         verified: Categories that were looked for and are absent or annotated; `None` means all. LVIS states them.
         not_exhaustive: Categories of which some objects are not annotated (LVIS).
@@ -65,6 +99,8 @@ class AnnotatedImage:
     size_px: tuple[int, int] | None = None
     objects: tuple[Annotation, ...] = ()
     label: str | None = None
+    pixel_map: PixelMap | None = None
+    depth_map: Path | None = None
     is_background: bool = False
     verified: frozenset[int] | None = None
     not_exhaustive: frozenset[int] = frozenset()
@@ -117,6 +153,10 @@ class Split:
         parts.append(f"{self.name}: {_counted(len(self.images), 'image')}")
         if self.box_count:
             parts.append(_counted(self.box_count, "box", "boxes"))
+        kinds = {"class map": "pixel_map", "depth map": "depth_map"}
+        for kind, field_name in kinds.items():
+            if count := sum(getattr(image, field_name) is not None for image in self.images):
+                parts.append(_counted(count, kind))
         if self.background_count:
             parts.append(f"{self.background_count:,} without labels (background)")
         return ", ".join(parts)

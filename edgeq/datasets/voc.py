@@ -2,7 +2,7 @@
 
 "The PASCAL Visual Object Classes Challenge 2012 Development Kit" (Everingham and Winn, 2012) counts pixels from 1 and
 includes the last one. Annotation tools that write the format count from 0: only files that name VOC's database are
-shifted.
+shifted. Lists of images with masks, `ImageSets/Segmentation`, become splits as well, for semantic segmentation.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from edgeq.boundary import read_text
 from edgeq.datasets.boxes import annotation
 from edgeq.datasets.findings import Findings
 from edgeq.datasets.folder import DataFolder, OutsideError
+from edgeq.datasets.map_folders import find_segmentation_sets
 from edgeq.datasets.split import SPLIT_NAMES, WHOLE, AnnotatedImage, Annotation, Box, DatasetFiles, Split
 from edgeq.datasets.xml_file import Element, number_in, read_xml
 from edgeq.errors import InputError
@@ -52,7 +53,7 @@ def _is_voc(file: Path) -> bool:
 
 def _image_sets(root: Path, folder: DataFolder) -> Mapping[str, partial[Split]]:
     """Returns the splits of `ImageSets/Main`, which list names without a suffix; without any, the whole folder."""
-    readers = {}
+    readers: dict[str, partial[Split]] = {}
     for file in sorted((root / "ImageSets" / "Main").glob("*.txt")):
         # "cat_train.txt" says of every image whether it holds a cat.
         if file.stem in SPLIT_NAMES or file.stem in ("trainval", "default", WHOLE):
@@ -64,7 +65,9 @@ def _image_sets(root: Path, folder: DataFolder) -> Mapping[str, partial[Split]]:
             name = SPLIT_NAMES.get(file.stem, WHOLE if file.stem == "default" else file.stem)
             readers[name] = partial(_read, files, name, root, folder)
     every = sorted((root / "Annotations").rglob("*.xml"))
-    return readers or {WHOLE: partial(_read, every, WHOLE, root, folder)}
+    masks = find_segmentation_sets(root, folder)
+    boxes = readers or {WHOLE: partial(_read, every, WHOLE, root, folder)}
+    return {**boxes, **{f"segmentation-{name}": reader for name, reader in masks.items()}}
 
 
 def _read(files: Iterable[Path], name: str, root: Path, folder: DataFolder) -> Split:

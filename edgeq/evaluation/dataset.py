@@ -48,7 +48,7 @@ def load_dataset(
         InputError: there is no such task, or the data set cannot be used.
         MissingDependencyError: the evaluator is not installed.
     """
-    return Dataset(get_task(task)(annotations, images_dir, engine), InputCache(cache_bytes))
+    return Dataset(get_task(task).from_files(annotations, images_dir, engine), InputCache(cache_bytes))
 
 
 def dataset_of(task: str, split: Split, *, engine: str = "pycocotools", cache_bytes: int = _CACHE_BYTES) -> Dataset:

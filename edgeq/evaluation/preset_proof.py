@@ -74,7 +74,7 @@ class AnnotatedImages:
         except InputError:  # whoever needs the file says what is wrong with it
             return None
         is_coco = all(bytes(each) for each in (head.images, head.annotations, head.categories))
-        return cls(annotations, partial(detection, annotations, images_dir, _ENGINE)) if is_coco else None
+        return cls(annotations, partial(detection.from_files, annotations, images_dir, _ENGINE)) if is_coco else None
 
 
 class _Head(msgspec.Struct):

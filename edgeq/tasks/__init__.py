@@ -22,7 +22,7 @@ __all__ = ["TASKS", "Decoder", "Task", "all_tasks", "find_decoder", "get_task", 
 
 TASKS: dict[str, str] = {
     "detection": "edgeq.tasks.detection.task:DetectionTask",
-    "classification": "edgeq.tasks.classification:ClassificationTask",
+    "classification": "edgeq.tasks.classification.task:ClassificationTask",
     "embedding": "edgeq.tasks.embedding:EmbeddingTask",
     "semantic-segmentation": "edgeq.tasks.semantic.task:SemanticTask",
     "instance-segmentation": "edgeq.tasks.instances.task:InstanceTask",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,8 @@ from numpy.typing import NDArray
 from edgeq.datasets.split import Split
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Postprocessing
-from edgeq.inputs import MAX_UNREADABLE, Item, image_files
+from edgeq.inputs import MAX_UNREADABLE, Item
+from edgeq.inputs.items import path_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import load_object
 from edgeq.results.evaluation import Score, Suspicion
@@ -22,6 +24,9 @@ from edgeq.tasks.drawing import Canvas
 from edgeq.tasks.evidence import Finding
 from edgeq.tasks.prediction_records import PredictionRecords
 from edgeq.tasks.result_files import ResultFile
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Prediction = TypeVar("Prediction")
 
@@ -34,7 +39,7 @@ manifest names an unknown role or option.
 
 
 class Task(ABC, Generic[Prediction]):
-    """A data set and how a model does on it. Images are known by their position in `paths`.
+    """A data set and how a model does on it. Images are known by their position in `items`.
 
     A task is one class in one file and one line in `edgeq.tasks.TASKS`. What tables, reports and gates need to know is
     said by its `Score` and `PredictionRecords`, which stand in the same file.
@@ -49,7 +54,8 @@ class Task(ABC, Generic[Prediction]):
         show_from: Score from which findings are shown; what is scored does not depend on it.
         max_unreadable: Share of the images that may be unreadable.
         source: Where the truth about the images comes from.
-        paths: The images, not opened yet.
+        items: The images, not read yet.
+        names: What results call each.
     """
 
     name: ClassVar[str]
@@ -60,15 +66,19 @@ class Task(ABC, Generic[Prediction]):
     finding_type: ClassVar[type[Finding] | None] = None
     show_from: ClassVar[float] = 0.3
     max_unreadable: ClassVar[float] = MAX_UNREADABLE
-    source: Path
-    paths: Sequence[Path]
 
+    def __init__(self, source: Path, items: Sequence[Item], names: Sequence[str]) -> None:
+        self.source = source
+        self.items = items
+        self.names = names
+
+    @classmethod
     @abstractmethod
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        """Reads the data set.
+    def from_files(cls, annotations: Path | None, images_dir: Path, engine: str) -> Self:
+        """Returns the task on the images of a folder.
 
         Args:
-            annotations: The file that tells the truth about the images.
+            annotations: The file or folder that tells the truth about the images.
             images_dir: Folder of the images.
             engine: COCO evaluator, for the task that has several.
 
@@ -78,12 +88,12 @@ class Task(ABC, Generic[Prediction]):
         """
 
     @classmethod
-    def from_split(cls, split: Split, engine: str) -> Task[Prediction]:
+    def from_split(cls, split: Split, engine: str) -> Self:
         """Returns the task on a part of a data set of any format.
 
         Args:
             split: The images, and what is known about them.
-            engine: See `__init__`.
+            engine: See `from_files`.
 
         Raises:
             InputError: it does not tell what the task needs.
@@ -91,10 +101,10 @@ class Task(ABC, Generic[Prediction]):
         """
         raise InputError(f"{cls.name}: reads no `data`; give `annotations` and `images`")
 
-    @property
-    def items(self) -> Sequence[Item]:
-        """The images as they are read: files, unless the data set holds arrays."""
-        return image_files(self.paths)
+    @functools.cached_property
+    def paths(self) -> Sequence[Path]:
+        """The image files; of images in memory their names."""
+        return tuple(map(path_of, self.items))
 
     @classmethod
     def decoder_names(cls) -> Sequence[str]:

@@ -6,17 +6,19 @@ Numbers are those of each image, averaged over the images ("Depth Map Prediction
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.inputs.images import list_images, read_array
+from edgeq.inputs.items import Item, image_files
 from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import Task
@@ -25,6 +27,9 @@ from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.maps import ImageSampler, opened_map
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import mean_over_draws
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _OPTIONS = {"inverse": 0, "units_per_metre": 1000}
 # Nearer than a millimetre is no depth: what a model says below counts as this.
@@ -111,18 +116,44 @@ class DepthTask(Task[DepthMap]):
     score_type = DepthScore
     records_type = DepthPredictions
 
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
+    def __init__(self, source: Path, items: Sequence[Item], names: Sequence[str], maps: Sequence[Path]) -> None:
+        super().__init__(source, items, names)
+        self._maps = maps
+
+    @classmethod
+    def from_files(cls, annotations: Path | None, images_dir: Path, engine: str) -> Self:
+        """Returns the task on the images of a folder, whose maps are called as they are.
+
+        Raises:
+            InputError: there is no folder of maps, or no map.
+        """
         if annotations is None or not annotations.is_dir():
             raise InputError(
                 "depth is scored on a folder of depth maps (16-bit NAME.png, or NAME.npy in metres); give `annotations`"
             )
-        self.source, self.paths = annotations, list_images(images_dir)
-        stems = [annotations / path.relative_to(images_dir) for path in self.paths]
+        paths = list_images(images_dir)
+        stems = [annotations / path.relative_to(images_dir) for path in paths]
         arrays = [stem.with_suffix(".npy") for stem in stems]
-        self._maps = [each if each.is_file() else each.with_suffix(".png") for each in arrays]
-        if not any(path.is_file() for path in self._maps):
-            raise InputError(f"{annotations}: holds none of {len(stems)} maps, such as {self._maps[0].name}")
-        self._names = relative_names(self.paths, images_dir)
+        maps = [each if each.is_file() else each.with_suffix(".png") for each in arrays]
+        if not any(path.is_file() for path in maps):
+            raise InputError(f"{annotations}: holds none of {len(stems)} maps, such as {maps[0].name}")
+        return cls(annotations, image_files(paths), relative_names(paths, images_dir), maps)
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> Self:
+        """Returns the task on images with a depth map each.
+
+        Raises:
+            InputError: the data set has none.
+        """
+        known = [(image, image.depth_map) for image in split.images if image.depth_map is not None]
+        if not known:
+            raise InputError(
+                f"{split.source}: is {split.format} without depth maps; wanted a folder `depth` next to `images`, with "
+                "a 16-bit NAME.png or a NAME.npy in metres for each image"
+            )
+        items, names = [image.item for image, _ in known], [image.name for image, _ in known]
+        return cls(split.source, items, names, [depth_map for _, depth_map in known])
 
     def check(self, artifact: Artifact) -> None:
         """Raises nothing: depth has no classes."""
@@ -171,7 +202,7 @@ class DepthTask(Task[DepthMap]):
         options = pick_options(artifact.postprocessing, _OPTIONS)
         numbers = sorted(predictions)
         errors = [self._errors(number, predictions[number], options) for number in numbers]
-        return DepthPredictions(tuple(self._names[number] for number in numbers), *np.array(errors).T)
+        return DepthPredictions(tuple(self.names[number] for number in numbers), *np.array(errors).T)
 
     def _errors(self, number: int, prediction: DepthMap, options: Mapping[str, float]) -> tuple[float, float, float]:
         path = self._maps[number]

@@ -5,10 +5,10 @@ All scores are by cosine similarity, so that the length of an embedding does not
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from edgeq.datasets.split import Split
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
-from edgeq.inputs.items import Item, image_files, path_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_outputs
-from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import mean_over_draws
-from edgeq.tasks.searched_images import load_searched_images, searched_images
+from edgeq.tasks.searched_images import SearchedImages, load_searched_images, searched_images_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DECODER = "embedding"
 
@@ -178,33 +179,23 @@ class EmbeddingTask(ArrayTask):
     dtype = "float32"
     needs_reference = True
 
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        images = load_searched_images(annotations, images_dir)
-        self.source, self.paths, self._classes = images.source, images.paths, images.classes
-        self._names = relative_names(self.paths, images_dir)
-        self._items = image_files(self.paths)
+    def __init__(self, images: SearchedImages) -> None:
+        super().__init__(images.source, images.items, images.names)
+        self._classes = images.classes
 
     @classmethod
-    def from_split(cls, split: Split, engine: str) -> EmbeddingTask:
+    def from_files(cls, annotations: Path | None, images_dir: Path, engine: str) -> Self:
+        """Returns the task on the images of a folder; see `edgeq.tasks.searched_images.load_searched_images`."""
+        return cls(load_searched_images(annotations, images_dir))
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> Self:
         """Returns the task on any images, with their classes where the data set states one for each.
 
         Raises:
             InputError: there are fewer than two images.
         """
-        task = cls.__new__(cls)
-        labels = [image.label for image in split.images if image.label is not None]
-        if len(labels) < len(split.images):
-            labels = []
-        task._items = split.items
-        images = searched_images(split.source, tuple(map(path_of, task._items)), labels)
-        task.source, task.paths, task._classes = images.source, images.paths, images.classes
-        task._names = tuple(image.name for image in split.images)
-        return task
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """The images as they are read."""
-        return self._items
+        return cls(searched_images_of(split))
 
     def check(self, artifact: Artifact) -> None:
         """Raises where the model does not give one embedding."""
@@ -249,7 +240,7 @@ class EmbeddingTask(ArrayTask):
         numbers = sorted(predictions)
         found, wanted = (np.stack([each[number] for number in numbers]) for each in (predictions, reference))
         return EmbeddingPredictions(
-            images=tuple(self._names[number] for number in numbers),
+            images=tuple(self.names[number] for number in numbers),
             cosines=cosines(found, wanted).astype(np.float32),
         )
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.boundary import Integer, convert, read_json, read_text
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError
 from edgeq.inputs.images import IMAGE_SUFFIXES, existing_images, list_images
+from edgeq.inputs.items import Item, image_files, path_of
 
 _log = logging.getLogger(__name__)
 
@@ -24,17 +26,24 @@ class LabelledImages:
 
     Attributes:
         source: The folder or file.
-        paths: The image files; they are not opened.
+        items: The images; they are not opened.
+        names: What results call each.
         classes: The class of each: an index, or what a text says (a name, or an index in digits).
         folders: Names of the class folders, sorted; empty where the classes come from a file.
         class_map: Class name of a model -> what the text of a class is, as the user says.
     """
 
     source: Path
-    paths: tuple[Path, ...]
+    items: Sequence[Item]
+    names: Sequence[str]
     classes: tuple[int | str, ...]
     folders: tuple[str, ...] = ()
     class_map: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The image files; of images in memory their names."""
+        return tuple(map(path_of, self.items))
 
 
 def load_labelled_images(source: Path | None, images_dir: Path) -> LabelledImages:
@@ -57,7 +66,31 @@ def load_labelled_images(source: Path | None, images_dir: Path) -> LabelledImage
     if not rows:
         raise InputError(f"{source}: names no images; wanted {_WANTED}")
     paths = existing_images(source, images_dir, [name for name, _ in rows])
-    return LabelledImages(source, tuple(paths), tuple(label for _, label in rows))
+    names = relative_names(paths, images_dir)
+    return LabelledImages(source, image_files(paths), names, tuple(label for _, label in rows))
+
+
+def labelled_images_of(split: Split, purpose: str) -> LabelledImages:
+    """Returns the images of a data set that state a class, or a text, each.
+
+    Args:
+        split: A part of a data set.
+        purpose: What is missing if there are none, for the error.
+
+    Raises:
+        InputError: no image states one.
+    """
+    labelled = [image for image in split.images if image.label is not None]
+    if not labelled:
+        raise InputError(f"{split.source}: is {split.format} without {purpose}")
+    return LabelledImages(
+        split.source,
+        [image.item for image in labelled],
+        tuple(image.name for image in labelled),
+        tuple(str(image.label) for image in labelled),
+        tuple(split.categories.values()) if split.class_folders else (),
+        split.class_map,
+    )
 
 
 def relative_names(paths: Sequence[Path], folder: Path) -> tuple[str, ...]:
@@ -72,8 +105,11 @@ def _from_folders(folder: Path) -> LabelledImages:
     if not folders:
         raise InputError(f"{folder}: has no sub-folder for each class; give the classes with `annotations`, {_WANTED}")
     found = [(path, each.name) for each in folders for path in list_images(each)]
-    names = tuple(each.name for each in folders)
-    return LabelledImages(folder, tuple(path for path, _ in found), tuple(name for _, name in found), names)
+    paths = [path for path, _ in found]
+    return LabelledImages(
+        folder, image_files(paths), relative_names(paths, folder), tuple(name for _, name in found),
+        tuple(each.name for each in folders),
+    )  # fmt: skip
 
 
 def warn_of_missing(source: Path, files: Sequence[Path], things: str) -> None:

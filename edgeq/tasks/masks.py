@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.datasets.run_lengths import decompress
 from edgeq.errors import InputError
 
 _MIN_NUMBERS = 6  # three points
@@ -68,28 +69,11 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
         InputError: its runs do not fill its size.
     """
     height, width = rle["size"]
-    runs = _decompress(rle["counts"])
+    runs = decompress(rle["counts"])
     if sum(runs) != width * height or min(runs, default=0) < 0:
         raise InputError(f"a compressed RLE does not fill its {width} x {height} pixels; it is damaged")
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(width, height).T
-
-
-def _decompress(counts: bytes) -> list[int]:
-    """Returns the lengths of runs: numbers of 5 bits a character, from the third on less the one before the last."""
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        digit = character - 48
-        value |= (digit & 0x1F) << shift
-        shift += 5
-        if digit & 0x20:
-            continue
-        if digit & 0x10:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    return runs
 
 
 def to_rle(segmentation: Any, width: int, height: int, place: str) -> dict[str, Any] | None:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError
 from edgeq.inputs.images import IMAGE_SUFFIXES, list_images
-from edgeq.tasks.labelled_images import load_labelled_images
+from edgeq.inputs.items import Item, image_files
+from edgeq.tasks.labelled_images import load_labelled_images, relative_names
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,14 @@ class SearchedImages:
 
     Attributes:
         source: The folder, or the file with their classes.
-        paths: The image files; they are not opened.
+        items: The images; they are not opened.
+        names: What results call each.
         classes: Class of each `(images,)`, as numbers without a meaning; `None` where classes are unknown or all one.
     """
 
     source: Path
-    paths: tuple[Path, ...]
+    items: Sequence[Item]
+    names: Sequence[str]
     classes: NDArray[np.int64] | None
 
 
@@ -40,23 +44,28 @@ def load_searched_images(annotations: Path | None, images_dir: Path) -> Searched
         InputError: there are fewer than two images, a class folder is empty, or the file has another form.
     """
     if annotations is None and not _has_class_folders(images_dir):
-        source, paths, labels = images_dir, tuple(list_images(images_dir)), []
-    else:
-        images = load_labelled_images(annotations, images_dir)
-        source, paths, labels = images.source, images.paths, [str(label) for label in images.classes]
-    return searched_images(source, paths, labels)
+        paths = list_images(images_dir)
+        return _searched(images_dir, image_files(paths), relative_names(paths, images_dir), [])
+    images = load_labelled_images(annotations, images_dir)
+    return _searched(images.source, images.items, images.names, [str(label) for label in images.classes])
 
 
-def searched_images(source: Path, paths: tuple[Path, ...], labels: Sequence[str]) -> SearchedImages:
-    """Returns images that are searched for each other, with their classes if there is one for each.
+def searched_images_of(split: Split) -> SearchedImages:
+    """Returns the images of a data set, with their classes if there is one for each.
 
     Raises:
         InputError: there are fewer than two images.
     """
-    if len(paths) < 2:
+    labels = [image.label for image in split.images if image.label is not None]
+    names = [image.name for image in split.images]
+    return _searched(split.source, split.items, names, labels if len(labels) == len(names) else [])
+
+
+def _searched(source: Path, items: Sequence[Item], names: Sequence[str], labels: Sequence[str]) -> SearchedImages:
+    if len(items) < 2:
         raise InputError(f"{source}: holds a single image, which has no neighbour; embeddings want two images or more")
     classes = np.unique(labels, return_inverse=True)[1].astype(np.int64) if len(set(labels)) > 1 else None
-    return SearchedImages(source, paths, classes)
+    return SearchedImages(source, items, names, classes)
 
 
 def _has_class_folders(folder: Path) -> bool:

@@ -34,7 +34,7 @@ from edgeq.inputs import InputCache
 from edgeq.inputs.presets import Labels
 from edgeq.progress import labelled
 from edgeq.resume import JobLog
-from edgeq.tasks import Task, get_task
+from edgeq.tasks import Task
 from edgeq.tasks.evidence import Finding
 from edgeq.tasks.labelled_images import relative_names
 
@@ -283,7 +283,7 @@ def _images(task: type[Task[Any]], sources: Sequence[Path], options: PredictOpti
         return find_images(sources, options.every)
     if len(sources) != 1 or not sources[0].is_dir():
         raise InputError(f"`annotations` {options.annotations}: names images of one folder; give that folder alone")
-    dataset = get_task(task.name)(options.annotations, sources[0], "pycocotools")
+    dataset = task.from_files(options.annotations, sources[0], "pycocotools")
     return Files(dataset.paths, relative_names(dataset.paths, sources[0]), dataset)
 
 

@@ -109,6 +109,7 @@ def test_bad_entries_of_coco_are_left_out_and_counted(folder: Path) -> None:
         "boxes with a number that is missing or not finite": 1,
         "boxes outside their image": 1,
         "polygons of less than three points": 1,
+        "masks that are neither polygons nor RLE": 1,
         "images with an id that another image has too": 2,
         "images that are listed twice": 1,
     }

@@ -14,7 +14,7 @@ from PIL import Image
 from edgeq.datasets import open_split
 from edgeq.errors import InputError
 from edgeq.evaluation.evaluate import evaluate_artifacts
-from edgeq.tasks.classification import ClassificationScore
+from edgeq.tasks.classification.records import ClassificationScore
 from tests.evaluation.test_evaluate_classifiers import COLOURS, colours, save_colour_finder
 
 __all__ = ["colours"]

@@ -29,7 +29,7 @@ from edgeq.evaluation.journal import Entry
 from edgeq.evaluation.prediction_codec import pack_prediction, unpack_prediction
 from edgeq.packing import pack_array
 from edgeq.tasks import all_tasks
-from edgeq.tasks.classification import ClassificationTask
+from edgeq.tasks.classification.task import ClassificationTask
 from edgeq.tasks.detection import Detections
 from edgeq.tasks.detection.task import DetectionTask
 

@@ -17,7 +17,7 @@ from edgeq.evaluation.inference import Job
 from edgeq.evaluation.journal import Entry, Journal
 from edgeq.evaluation.prediction_codec import pack_prediction
 from edgeq.exporting.artifact import Artifact
-from edgeq.tasks.classification import ClassificationTask
+from edgeq.tasks.classification.task import ClassificationTask
 from edgeq.tasks.detection import Detections
 from edgeq.tasks.detection.task import DetectionTask
 from tests.devices.scene import Scene, draw_scene
@@ -62,7 +62,7 @@ def journal(tmp_path, monkeypatch) -> Journal:
 
 
 def _make_run(scene: Scene, journal: Journal) -> DeviceRun:
-    task = DetectionTask(scene.annotations, scene.images, "pycocotools")
+    task = DetectionTask.from_files(scene.annotations, scene.images, "pycocotools")
     artifact = Artifact.load(scene.artifact)
     assert artifact.preprocessing and artifact.postprocessing
     job = Job(artifact, artifact.preprocessing, artifact.postprocessing, "onnxruntime", None)

@@ -211,7 +211,7 @@ def test_one_class_only_is_told_and_figures_of_quantized_files_may_be_so_bad(squ
 
 
 def test_tasks_suspect_nothing_by_default() -> None:
-    from edgeq.tasks.classification import ClassificationTask
+    from edgeq.tasks.classification.task import ClassificationTask
 
     assert "suspicions" in vars(DetectionTask) and "suspicions" not in vars(ClassificationTask)
     artifact = Artifact(Path("a.onnx"), "onnx", "fp32", "x86", (), (), Preprocessing(8, 8))

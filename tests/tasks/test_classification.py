@@ -12,14 +12,9 @@ from hypothesis import strategies as st
 
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing, TensorSpec
-from edgeq.tasks.classification import (
-    class_indices,
-    class_names,
-    count_classes,
-    decode,
-    rank,
-    score,
-)
+from edgeq.tasks.classification.outputs import class_names, count_classes, decode, rank
+from edgeq.tasks.classification.records import score
+from edgeq.tasks.classification.truth import class_indices
 from edgeq.tasks.labelled_images import load_labelled_images
 
 

@@ -44,7 +44,7 @@ def depths(tmp_path) -> np.ndarray:
 
 
 def test_numbers_are_those_of_their_definitions(tmp_path, depths):
-    task = DepthTask(tmp_path / "maps", tmp_path, "pycocotools")
+    task = DepthTask.from_files(tmp_path / "maps", tmp_path, "pycocotools")
     said = (depths * np.random.default_rng(1).uniform(0.7, 1.5, depths.shape)).astype(np.float32)
     score = task.score(artifact(), {number: DepthMap(each, PLACE) for number, each in enumerate(said)}, {})
     abs_rel, rmse, delta1 = [], [], []
@@ -59,7 +59,7 @@ def test_numbers_are_those_of_their_definitions(tmp_path, depths):
 
 
 def test_inverse_depth_is_fitted_to_the_truth(tmp_path, depths):
-    task = DepthTask(tmp_path / "maps", tmp_path, "pycocotools")
+    task = DepthTask.from_files(tmp_path / "maps", tmp_path, "pycocotools")
     relative = 3 / np.where(depths, depths, 1) - 0.7
     maps = {number: DepthMap(each.astype(np.float32), PLACE) for number, each in enumerate(relative)}
     exact = task.score(artifact(inverse=1), maps, {})
@@ -104,7 +104,7 @@ def test_files_are_scored_and_compared(tmp_path):
 
 
 def test_maps_that_do_not_belong_are_refused(tmp_path, depths):
-    task = DepthTask(tmp_path / "maps", tmp_path, "pycocotools")
+    task = DepthTask.from_files(tmp_path / "maps", tmp_path, "pycocotools")
     task.check_image(0, np.zeros((8, 12, 3), np.uint8))
     with pytest.raises(InputError, match="has 8x12 pixels, its depth map 12x8"):
         task.check_image(0, np.zeros((12, 8, 3), np.uint8))
@@ -119,7 +119,7 @@ def test_maps_that_do_not_belong_are_refused(tmp_path, depths):
         task.check_image(0, np.zeros((8, 12, 3), np.uint8))
     with pytest.raises(InputError, match="empty: holds none of"):
         (tmp_path / "empty").mkdir()
-        DepthTask(tmp_path / "empty", tmp_path, "pycocotools")
+        DepthTask.from_files(tmp_path / "empty", tmp_path, "pycocotools")
 
 
 def test_a_device_sends_maps_and_broken_ones_are_refused():

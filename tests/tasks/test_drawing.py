@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq.tasks.classification import ClassificationTask
+from edgeq.tasks.classification.task import ClassificationTask
 from edgeq.tasks.detection.task import DetectionTask
 from edgeq.tasks.drawing import Canvas, class_style, contrast, ink_on, side_by_side
 from edgeq.tasks.drawing.palette import BLACK, OKABE_ITO, WHITE

@@ -26,11 +26,11 @@ def test_classes_come_from_folders_or_a_file_and_may_be_missing(tmp_path):
     folders = load_searched_images(None, touch(tmp_path / "sorted", "dog/1.png", "cat/2.png", "cat/3.png"))
     assert folders.classes is not None and folders.classes.tolist() == [0, 0, 1]
     flat = load_searched_images(None, touch(tmp_path / "flat", "1.png", "more/2.png"))
-    assert ([path.name for path in flat.paths], flat.classes) == (["1.png", "2.png"], None)
+    assert (list(flat.names), flat.classes) == (["1.png", "more/2.png"], None)
     (tmp_path / "labels.json").write_text(json.dumps({"more/2.png": "cat", "1.png": 7}))
     labelled = load_searched_images(tmp_path / "labels.json", tmp_path / "flat")
     assert labelled.classes is not None and len(set(labelled.classes.tolist())) == 2
-    assert [path.name for path in labelled.paths] == ["2.png", "1.png"]
+    assert list(labelled.names) == ["more/2.png", "1.png"]
 
 
 def test_one_class_tells_nothing(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeq.errors import InputError
-from edgeq.tasks.classification import ClassificationPredictions
+from edgeq.tasks.classification.records import ClassificationPredictions
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.records import DetectionPredictions
 from edgeq.tasks.embedding import EmbeddingPredictions

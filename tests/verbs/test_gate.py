@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.json_results import merge
 from edgeq.errors import InputError
-from edgeq.tasks.classification import ClassificationPredictions
+from edgeq.tasks.classification.records import ClassificationPredictions
 from edgeq.tasks.embedding import EmbeddingPredictions
 from edgeq.tasks.prediction_records import pack_predictions
 from edgeq.verbs.gate import FAILED, NOT_MEASURED, NOT_PROVED, PASSED, GateResult, Limits, Verdict, check_limits

@@ -64,15 +64,6 @@ def report_categories(ground_truth: GroundTruth, labels: Sequence[str]) -> None:
     )
 
 
-def require_categories(ground_truth: GroundTruth, categories: NDArray[np.int64], classes: NDArray[np.int64]) -> None:
-    """Raises `InputError` if a class that was found has no place in `categories` (see `category_ids`)."""
-    if len(classes) and not 0 <= classes.min() <= classes.max() < len(categories):
-        raise InputError(
-            f"{ground_truth.source}: has {len(categories)} categories, but the model detected class {classes.max()} "
-            "(counted from 0); score on annotations of the model's classes, or export it with their `labels`"
-        )
-
-
 def counted_detections(
     ground_truth: GroundTruth, categories: NDArray[np.int64], detections: Mapping[int, Detections]
 ) -> dict[int, Detections]:
@@ -86,15 +77,35 @@ def counted_detections(
     Raises:
         InputError: a detection is of a class that the model's labels, or the data, do not have.
     """
-    everything = np.array([*ground_truth.categories], np.int64)
     counted = {}
     for image, found in detections.items():
-        require_categories(ground_truth, categories, found.classes)
-        verified = ground_truth.verified.get(image)
-        wanted = everything if verified is None else np.array(sorted(verified), np.int64)
-        keep = np.isin(categories[found.classes], wanted)
+        keep = is_counted(ground_truth, categories, image, found.classes)
         counted[image] = found if keep.all() else Detections(found.boxes[keep], found.scores[keep], found.classes[keep])
     return counted
+
+
+def is_counted(
+    ground_truth: GroundTruth, categories: NDArray[np.int64], image: int, classes: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Returns of which classes found in an image `(N,)` a result is right or wrong: those that somebody looked for.
+
+    Args:
+        ground_truth: The annotations.
+        categories: Category id of every class index, see `category_ids`.
+        image: Id of the image.
+        classes: Class index of each result.
+
+    Raises:
+        InputError: a result is of a class that the model's labels, or the data, do not have.
+    """
+    if len(classes) and not 0 <= classes.min() <= classes.max() < len(categories):
+        raise InputError(
+            f"{ground_truth.source}: has {len(categories)} categories, but the model detected class {classes.max()} "
+            "(counted from 0); score on annotations of the model's classes, or export it with their `labels`"
+        )
+    verified = ground_truth.verified.get(image)
+    wanted = np.array([*ground_truth.categories] if verified is None else sorted(verified), np.int64)
+    return np.isin(categories[classes], wanted)
 
 
 def _match(ground_truth: GroundTruth, labels: Sequence[str]) -> ClassMatch:

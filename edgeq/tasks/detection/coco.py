@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.boundary import Integer, read_json
+from edgeq.boundary import Integer, Plain, Raw, parse_json, read_json
+from edgeq.datasets.coco_file import CocoFile, CocoObject
 from edgeq.errors import InputError
 from edgeq.tasks.detection.categories import category_ids, counted_detections
 from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, mean_present
@@ -47,6 +47,18 @@ class ImageRecord(NamedTuple):
     height_px: int
 
 
+class Shape(NamedTuple):
+    """What is known of an object besides its box.
+
+    Attributes:
+        segmentation: Polygons or RLE as COCO files have them; JSON text that is not parsed yet; or `None`.
+        keypoints: x, y, visibility, x, y, ...; empty without any.
+    """
+
+    segmentation: Any = None
+    keypoints: Sequence[float] = ()
+
+
 @dataclass(frozen=True)
 class GroundTruth:
     """A COCO annotation file that was found to be sound.
@@ -55,9 +67,10 @@ class GroundTruth:
         source: The file.
         images: Its images, in the file's order.
         categories: Category id -> name, by ascending id.
-        annotations: Boxes as pycocotools takes them: `id`, `image_id`, `category_id`, `bbox` (x, y, width, height),
-            `area`, `iscrowd`. The ids are new, 1 to N: pycocotools counts a match with id 0 as none, and mixes up
-            annotations that share an id.
+        annotations: Objects as pycocotools takes them: `id`, `image_id`, `category_id`, `bbox` (x, y, width, height),
+            `area`, `iscrowd`. The ids are new, 1 to N: pycocotools counts a match with
+            id 0 as none, and mixes up annotations that share an id.
+        shapes: Id of an annotation -> what is known of it besides its box; those with a box alone are not in it.
         class_map: Class name of a model -> name of a category, as the user says.
         verified: Image id -> the categories that were looked for in it; in an image without an entry, all.
     """
@@ -66,8 +79,25 @@ class GroundTruth:
     images: tuple[ImageRecord, ...]
     categories: Mapping[int, str]
     annotations: tuple[Mapping[str, Any], ...]
+    shapes: Mapping[int, Shape] = field(default_factory=dict)
     class_map: Mapping[str, str] = field(default_factory=dict)
     verified: Mapping[int, frozenset[int]] = field(default_factory=dict)
+
+    def segmentation(self, number: int) -> Any:
+        """Returns polygons or RLE of the annotation with an id, as COCO files have them; `None` without any.
+
+        Raises:
+            InputError: they are nested too deep.
+        """
+        stated = self.shapes[number].segmentation if number in self.shapes else None
+        if not isinstance(stated, Raw):
+            return stated
+        place = f"{self.source}: annotation number {number}"
+        return parse_json(stated, Plain, source=place, kind="polygons or RLE")
+
+    def keypoints(self, number: int) -> Sequence[float]:
+        """Returns x, y, visibility, x, y, ... of the annotation with an id; nothing if it has none."""
+        return self.shapes[number].keypoints if number in self.shapes else ()
 
     def records(self) -> list[dict[str, Any]]:
         """Returns the images as pycocotools takes them."""
@@ -117,7 +147,7 @@ def load_ground_truth(source: Path) -> GroundTruth:
     Raises:
         InputError: the file is missing, is no COCO file, or contradicts itself.
     """
-    document = read_json(source, _File, kind=_KIND)
+    document = read_json(source, CocoFile[_Boxed], kind=_KIND)
     for key in ("images", "annotations", "categories"):
         if not getattr(document, key):
             raise InputError(f"{source}: its list {key!r} is empty; there is nothing to score on")
@@ -127,42 +157,25 @@ def load_ground_truth(source: Path) -> GroundTruth:
         ImageRecord(each.id, each.file_name, int(each.width or 0), int(each.height or 0)) for each in document.images
     )
     categories = {each.id: str(each.name) for each in sorted(document.categories, key=lambda each: each.id)}
+    if any(not image.file_name for image in images):
+        raise InputError(f"{source}: one of its images has no 'file_name'; wanted {_KIND}")
     known = {image.id for image in images}
     annotations = [
         _annotation(source, number, entry, categories) for number, entry in enumerate(document.annotations, start=1)
     ]
-    return GroundTruth(source, images, categories, tuple(entry for entry in annotations if entry["image_id"] in known))
+    shapes = {
+        number: Shape(entry.segmentation if bytes(entry.segmentation) else None, entry.keypoints or ())
+        for number, entry in enumerate(document.annotations, start=1)
+    }
+    counted = tuple(entry for entry in annotations if entry["image_id"] in known)
+    return GroundTruth(source, images, categories, counted, shapes)
 
 
-_Side = Annotated[float, msgspec.Meta(ge=0, le=2**31 - 1)]
+class _Boxed(CocoObject, kw_only=True):
+    """An object with a box and a category."""
 
-
-class _Image(msgspec.Struct):
-    id: Integer
-    file_name: str
-    width: _Side | None = None
-    height: _Side | None = None
-
-
-class _Category(msgspec.Struct):
-    id: Integer
-    name: str | Integer
-
-
-class _Annotation(msgspec.Struct):
-    image_id: Integer
     category_id: Integer
     bbox: tuple[float, float, float, float]
-    area: float | None = None
-    iscrowd: float | bool = 0
-
-
-class _File(msgspec.Struct):
-    """A COCO annotation file, as far as boxes need it."""
-
-    images: list[_Image]
-    annotations: list[_Annotation]
-    categories: list[_Category]
 
 
 def evaluate(
@@ -206,7 +219,7 @@ def summarize(
     return DetectionScores(_numbers(precision, recall), _per_class(ground_truth, image_ids, precision, recall))
 
 
-def _annotation(source: Path, number: int, entry: _Annotation, categories: Mapping[int, str]) -> dict[str, Any]:
+def _annotation(source: Path, number: int, entry: _Boxed, categories: Mapping[int, str]) -> dict[str, Any]:
     """Returns an annotation as pycocotools takes it."""
     if entry.category_id not in categories:
         raise InputError(

@@ -4,41 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.images import existing_images
 from edgeq.inputs.items import ImageFile, Item
 from edgeq.tasks.base import Prediction, Task
 from edgeq.tasks.detection.categories import category_ids, report_categories
-from edgeq.tasks.detection.coco import load_ground_truth
+from edgeq.tasks.detection.coco import GroundTruth, load_ground_truth
 from edgeq.tasks.detection.coco_engine import check_engine
+from edgeq.tasks.detection.ground_truth import ground_truth_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class CocoTask(Task[Prediction]):
-    """A task whose images and objects a COCO annotation file lists."""
+    """A task on images with objects, scored as COCO scores them."""
 
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        if annotations is None:
-            raise InputError(f"models for {self.name} are scored on a COCO annotation file; give `annotations`")
+    def __init__(self, truth: GroundTruth, items: Sequence[Item], engine: str) -> None:
         check_engine(engine)
+        super().__init__(truth.source, items, [record.file_name for record in truth.images])
         self._engine = engine
-        self._ground_truth = load_ground_truth(annotations)
-        self.source = annotations
-        names = [record.file_name for record in self._ground_truth.images]
-        self.paths = existing_images(annotations, images_dir, names)
-        self._items: Sequence[Item] = [
-            ImageFile(path, (record.width_px, record.height_px))
-            for path, record in zip(self.paths, self._ground_truth.images, strict=True)
-        ]
+        self._ground_truth = truth
 
-    @property
-    def items(self) -> Sequence[Item]:
-        """The images as they are read: upright, unless the annotations state the size of one that lies."""
-        return self._items
+    @classmethod
+    def from_files(cls, annotations: Path | None, images_dir: Path, engine: str) -> Self:
+        """Returns the task on the images of a COCO annotation file; see `Task.from_files`."""
+        if annotations is None:
+            raise InputError(f"models for {cls.name} are scored on a COCO annotation file; give `annotations`")
+        check_engine(engine)
+        truth = load_ground_truth(annotations)
+        paths = existing_images(annotations, images_dir, [record.file_name for record in truth.images])
+        items = [
+            ImageFile(path, (record.width_px, record.height_px))
+            for path, record in zip(paths, truth.images, strict=True)
+        ]
+        return cls(truth, items, engine)
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> Self:
+        """Returns the task on images with objects.
+
+        Raises:
+            InputError: the data set has no objects, or none of the kind that the task is about.
+            MissingDependencyError: the evaluator is not installed.
+        """
+        return cls(ground_truth_of(split), split.items, engine)
 
     @property
     def image_ids(self) -> list[int]:

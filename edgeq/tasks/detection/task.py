@@ -10,23 +10,19 @@ from typing import Any
 import numpy as np
 
 from edgeq.boundary import Count, Integer
-from edgeq.datasets.split import Split
 from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
-from edgeq.inputs.items import path_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import registered
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn, Suspicion
 from edgeq.tasks.base import Decode
 from edgeq.tasks.detection.categories import category_ids, counted_detections
 from edgeq.tasks.detection.coco import evaluate
-from edgeq.tasks.detection.coco_engine import check_engine
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.decoders import DECODERS, Decoder, get_decoder
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.differences import compare_boxes
 from edgeq.tasks.detection.drawing import draw_boxes
-from edgeq.tasks.detection.ground_truth import ground_truth_of
 from edgeq.tasks.detection.records import DetectionPredictions
 from edgeq.tasks.detection.result_files import CocoResults, YoloText
 from edgeq.tasks.detection.suspicions import find_suspicions
@@ -127,22 +123,6 @@ class DetectionTask(CocoTask[Detections]):
     score_type = DetectionScore
     records_type = DetectionPredictions
     finding_type = Box
-
-    @classmethod
-    def from_split(cls, split: Split, engine: str) -> DetectionTask:
-        """Returns the task on images with boxes.
-
-        Raises:
-            InputError: the data set has no boxes.
-            MissingDependencyError: the evaluator is not installed.
-        """
-        check_engine(engine)
-        task = cls.__new__(cls)
-        task._engine = engine
-        task._ground_truth = ground_truth_of(split)
-        task.source, task._items = split.source, split.items
-        task.paths = tuple(map(path_of, task._items))
-        return task
 
     @classmethod
     def decoder_names(cls) -> Sequence[str]:

@@ -25,3 +25,10 @@ class Instances:
     scores: NDArray[np.float32]
     classes: NDArray[np.int64]
     masks: RunLengths
+
+    def part(self, keep: NDArray[np.bool_]) -> Instances:
+        """Returns some of the objects `(N,)`."""
+        if keep.all():
+            return self
+        runs = [runs for runs, kept in zip(self.masks.split(), keep.tolist(), strict=True) if kept]
+        return Instances(self.size_px, self.scores[keep], self.classes[keep], RunLengths.of(runs))

@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from edgeq.boundary import read_json
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.tasks.detection.categories import category_ids, require_categories
-from edgeq.tasks.detection.coco import ImageRecord, summarize
+from edgeq.inputs.items import Item
+from edgeq.tasks.detection.categories import category_ids, is_counted
+from edgeq.tasks.detection.coco import GroundTruth, summarize
 from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.matched import MatchedPredictions
@@ -61,9 +60,9 @@ class InstanceTask(CocoTask[Instances]):
     score_type = InstanceScore
     records_type = InstancePredictions
 
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        super().__init__(annotations, images_dir, engine)
-        self._truth = _with_masks(self.source, self._ground_truth.images, self._ground_truth.annotations)
+    def __init__(self, truth: GroundTruth, items: Sequence[Item], engine: str) -> None:
+        super().__init__(truth, items, engine)
+        self._truth = _with_masks(truth)
 
     @classmethod
     def to_arrays(cls, prediction: Instances) -> Mapping[str, np.ndarray]:
@@ -118,44 +117,42 @@ class InstanceTask(CocoTask[Instances]):
         categories = category_ids(truth, artifact.labels)
         results: list[dict[str, Any]] = []
         for number, found in predictions.items():
-            require_categories(truth, categories, found.classes)
-            results += _results(found, images[number].id, categories[found.classes].tolist(), len(results))
+            keep = is_counted(truth, categories, images[number].id, found.classes)
+            results += _results(found.part(keep), images[number].id, categories, len(results))
         ids = sorted(images[number].id for number in predictions)
         return CocoProblem("segm", truth.records(), truth.categories, self._truth, results, ids)
 
 
-class _Annotation(msgspec.Struct):
-    segmentation: Any = None
+def _with_masks(truth: GroundTruth) -> list[dict[str, Any]]:
+    """Returns annotations with their masks; objects without a pixel are left out.
 
-
-class _File(msgspec.Struct):
-    """A COCO file, as far as masks need it."""
-
-    annotations: list[_Annotation]
-
-
-def _with_masks(
-    source: Path, images: Sequence[ImageRecord], annotations: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Returns annotations with their masks; objects without a pixel are left out."""
-    sizes = {record.id: (record.width_px, record.height_px) for record in images}
-    entries = read_json(source, _File, kind="a COCO annotation file with masks").annotations
+    Raises:
+        InputError: no object has a mask, a mask is none, or the size of its image is not known.
+    """
+    sizes = {record.id: (record.width_px, record.height_px) for record in truth.images}
     found = []
-    for annotation in annotations:
+    for annotation in truth.annotations:
         width, height = sizes[annotation["image_id"]]
         if not (width and height):
-            raise InputError(f"{source}: does not state width and height of image {annotation['image_id']}")
+            raise InputError(f"{truth.source}: does not state width and height of image {annotation['image_id']}")
         number = annotation["id"]
-        rle = to_rle(entries[number - 1].segmentation, width, height, f"{source}: annotation number {number}")
+        place = f"{truth.source}: annotation number {number}"
+        stated = truth.segmentation(number)
+        rle = None if stated is None else to_rle(stated, width, height, place)
         if rle is not None:
             found.append({**annotation, "segmentation": rle})
-    if len(found) < len(annotations):
-        _log.warning("%s: %d objects have polygons of fewer than three points only; they do not count",
-                     source, len(annotations) - len(found))  # fmt: skip
+    if not found:
+        raise InputError(
+            f"{truth.source}: none of its {len(truth.annotations)} objects has a mask; wanted polygons of three points "
+            "or more, or RLE"
+        )
+    if len(found) < len(truth.annotations):
+        _log.warning("%s: %d objects have no mask, or polygons of fewer than three points only; they do not count",
+                     truth.source, len(truth.annotations) - len(found))  # fmt: skip
     return found
 
 
-def _results(found: Instances, image: int, categories: Sequence[int], before: int) -> list[dict[str, Any]]:
+def _results(found: Instances, image: int, categories: NDArray[np.int64], before: int) -> list[dict[str, Any]]:
     """Returns the objects of an image as pycocotools' `loadRes` would make them."""
     from pycocotools import mask
 
@@ -164,7 +161,7 @@ def _results(found: Instances, image: int, categories: Sequence[int], before: in
     uncompressed = [{"size": size, "counts": runs.tolist()} for runs in found.masks.split()]
     rles = mask.frPyObjects(uncompressed, height, width) if uncompressed else []
     areas, boxes = (mask.area(rles).tolist(), mask.toBbox(rles).tolist()) if rles else ([], [])
-    rows = zip(rles, areas, boxes, found.scores.tolist(), categories, strict=True)
+    rows = zip(rles, areas, boxes, found.scores.tolist(), categories[found.classes].tolist(), strict=True)
     return [
         {
             "id": number, "image_id": image, "category_id": category, "segmentation": rle, "area": float(area),

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.boundary import Count, Integer, read_json
+from edgeq.boundary import Count, Integer
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
+from edgeq.inputs.items import Item
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
-from edgeq.tasks.detection.categories import category_ids, require_categories
+from edgeq.tasks.detection.categories import category_ids, is_counted
+from edgeq.tasks.detection.coco import GroundTruth
 from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem, mean_present
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.matched import MatchedPredictions
@@ -32,6 +32,9 @@ _FORM = {"scores": ("float32", 1), "classes": ("int64", 1), "points": ("float32"
 # Positions in pycocotools' arrays: thresholds and areas.
 _IOU50, _IOU75 = 0, 5
 _ALL, _MEDIUM, _LARGE = range(3)
+
+# A coordinate beyond this is none of a pixel.
+_FAR_PX = 1e6
 
 # Nose, eyes, ears, shoulders, elbows, wrists, hips, knees and ankles, as COCO's evaluator has them.
 _COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
@@ -136,9 +139,9 @@ class KeypointTask(CocoTask[Poses]):
     score_type = KeypointScore
     records_type = KeypointPredictions
 
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        super().__init__(annotations, images_dir, engine)
-        self._truth, self._points = _with_keypoints(self.source, self._ground_truth.annotations)
+    def __init__(self, truth: GroundTruth, items: Sequence[Item], engine: str) -> None:
+        super().__init__(truth, items, engine)
+        self._truth, self._points = _with_keypoints(truth)
 
     @classmethod
     def to_arrays(cls, prediction: Poses) -> Mapping[str, np.ndarray]:
@@ -208,51 +211,53 @@ class KeypointTask(CocoTask[Poses]):
                     f"{truth.source}: its objects have {self._points} keypoints, and the model finds "
                     f"{found.points.shape[1]}; score on annotations of the model's keypoints"
                 )
-            require_categories(truth, categories, found.classes)
-            results += _results(found, truth.images[number].id, categories[found.classes].tolist(), len(results))
+            keep = is_counted(truth, categories, truth.images[number].id, found.classes)
+            counted = Poses(found.scores[keep], found.classes[keep], found.points[keep])
+            results += _results(counted, truth.images[number].id, categories, len(results))
         ids = sorted(truth.images[number].id for number in predictions)
         sigmas = _COCO_SIGMAS if self._points == len(_COCO_SIGMAS) else np.full(self._points, 1 / self._points)
         return CocoProblem("keypoints", truth.records(), truth.categories, self._truth, results, ids, sigmas)
 
 
-_Number = Annotated[float, msgspec.Meta(ge=-1e6, le=1e6)]
+def _with_keypoints(truth: GroundTruth) -> tuple[list[dict[str, Any]], int]:
+    """Returns annotations with keypoints, and their number; those of objects without any are all not labelled.
 
-
-class _Annotation(msgspec.Struct):
-    keypoints: list[_Number] = []
-
-
-class _File(msgspec.Struct):
-    """A COCO file, as far as keypoints need it."""
-
-    annotations: list[_Annotation]
-
-
-def _with_keypoints(source: Path, annotations: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """Returns annotations with keypoints, and their number; those of objects without any are all not labelled."""
-    entries = read_json(source, _File, kind="a COCO annotation file with keypoints").annotations
-    lengths = {len(entry.keypoints) for entry in entries if entry.keypoints}
+    Raises:
+        InputError: there are none, they are not the same ones for every object, or lie nowhere near an image.
+    """
+    stated = {annotation["id"]: truth.keypoints(annotation["id"]) for annotation in truth.annotations}
+    lengths = {len(points) for points in stated.values() if len(points)}
     if len(lengths) != 1 or min(lengths) % 3:
-        stated = f"lists of {', '.join(map(str, sorted(lengths)))} numbers" if lengths else "none"
+        found = f"lists of {', '.join(map(str, sorted(lengths)))} numbers" if lengths else "none"
         raise InputError(
-            f"{source}: wanted keypoints, x, y and visibility of the same ones for every object, found {stated}"
+            f"{truth.source}: wanted keypoints, x, y and visibility of the same ones for every object, found {found}; "
+            "COCO's are in a file of their own, person_keypoints_*.json"
         )
+    if far := [number for number, points in stated.items() if any(abs(value) > _FAR_PX for value in points)]:
+        raise InputError(f"{truth.source}: annotation number {far[0]} has a keypoint that lies beyond all images")
     (length,) = lengths
-    found = []
-    for annotation in annotations:
-        points = entries[annotation["id"] - 1].keypoints or [0.0] * length
+    annotations = []
+    for annotation in truth.annotations:
+        points = [*stated[annotation["id"]]] or [0.0] * length
         labelled = sum(visibility > 0 for visibility in points[2::3])
-        found.append({**annotation, "keypoints": points, "num_keypoints": labelled})
-    return found, length // 3
+        annotations.append({**annotation, "keypoints": points, "num_keypoints": labelled})
+    return annotations, length // 3
 
 
-def _results(found: Poses, image: int, categories: Sequence[int], before: int) -> list[dict[str, Any]]:
+def _results(found: Poses, image: int, categories: NDArray[np.int64], before: int) -> list[dict[str, Any]]:
     """Returns the poses of an image as pycocotools' `loadRes` would make them."""
     points = found.points.astype(np.float64)
     corners = np.concatenate([points[:, :, :2].min(axis=1), points[:, :, :2].max(axis=1)], axis=1).reshape(-1, 4)
     sizes = corners[:, 2:] - corners[:, :2]
     boxes = np.concatenate([corners[:, :2], sizes], axis=1)
-    rows = zip(points, boxes.tolist(), sizes.prod(axis=1).tolist(), found.scores.tolist(), categories, strict=True)
+    rows = zip(
+        points,
+        boxes.tolist(),
+        sizes.prod(axis=1).tolist(),
+        found.scores.tolist(),
+        categories[found.classes].tolist(),
+        strict=True,
+    )
     return [
         {
             "id": number, "image_id": image, "category_id": category, "keypoints": pose.ravel().tolist(), "area": area,

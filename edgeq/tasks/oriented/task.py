@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.boundary import Count
+from edgeq.datasets.class_names import ClassMatch, match_classes
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
+from edgeq.inputs.items import Item, image_files
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.base import Task
 from edgeq.tasks.detection.average_precision import class_ap
@@ -20,13 +24,18 @@ from edgeq.tasks.detection.matched import MatchedPredictions, pack_bits
 from edgeq.tasks.detection.matching import MAX_RESULTS, match_image
 from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.oriented.boxes import OrientedBoxes
-from edgeq.tasks.oriented.truth import TrueObject, load_objects
+from edgeq.tasks.oriented.truth import TrueObject, load_objects, objects_of
 from edgeq.tasks.polygons import iou
 from edgeq.tasks.prediction_records import require
 from edgeq.tasks.resampling import mean_present, number_of
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _FORM = {"corners": ("float32", (4, 2)), "scores": ("float32", ()), "classes": ("int64", ())}
 _IOU50, _IOU75 = 0, 5
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,19 +98,48 @@ class OrientedTask(Task[OrientedBoxes]):
     score_type = OrientedScore
     records_type = OrientedPredictions
 
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        self.paths, self._truth = load_objects(annotations, images_dir)
-        self.source = annotations or images_dir
-        self._names = relative_names(self.paths, images_dir)
+    def __init__(
+        self,
+        source: Path,
+        items: Sequence[Item],
+        names: Sequence[str],
+        truth: Sequence[Sequence[TrueObject]],
+        class_map: Mapping[str, str],
+    ) -> None:
+        super().__init__(source, items, names)
+        self._truth = truth
+        self._class_map = class_map
+
+    @classmethod
+    def from_files(cls, annotations: Path | None, images_dir: Path, engine: str) -> Self:
+        """Returns the task on the images of a folder; see `edgeq.tasks.oriented.truth.load_objects`."""
+        paths, truth = load_objects(annotations, images_dir)
+        return cls(annotations or images_dir, image_files(paths), relative_names(paths, images_dir), truth, {})
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> Self:
+        """Returns the task on images with objects, each with the smallest rectangle around it.
+
+        Raises:
+            InputError: the data set has no objects.
+        """
+        names = [image.name for image in split.images]
+        return cls(split.source, split.items, names, objects_of(split), split.class_map)
 
     def check(self, artifact: Artifact) -> None:
-        """Raises `InputError` where the model lacks a class of the objects."""
-        unknown = {each.category for objects in self._truth for each in objects} - set(artifact.labels)
-        if unknown:
+        """Raises `InputError` where the model knows none of the objects' classes; warns of those it lacks."""
+        matched = self._match(artifact)
+        if matched.data_only and not matched.pairs:
             raise InputError(
-                f"{self.source}: has objects of class {min(unknown)!r}, which {artifact.name} does not know; wanted "
-                f"one of its `labels` ({', '.join(artifact.labels[:5]) or 'it has none'})"
+                f"{self.source}: has objects of class {min(matched.data_only)!r}, which {artifact.name} does not know; "
+                f"wanted one of its `labels` ({', '.join(artifact.labels[:5]) or 'it has none'})"
             )
+        if matched.data_only or matched.other_names:
+            _log.warning("%s: %s", self.source.name, matched.describe())
+
+    def _match(self, artifact: Artifact) -> ClassMatch:
+        names = sorted({each.category for objects in self._truth for each in objects})
+        return match_classes(artifact.labels, names, self._class_map)
 
     @classmethod
     def to_arrays(cls, prediction: OrientedBoxes) -> Mapping[str, np.ndarray]:
@@ -142,23 +180,26 @@ class OrientedTask(Task[OrientedBoxes]):
         self, artifact: Artifact, predictions: Mapping[int, OrientedBoxes], reference: Mapping[int, OrientedBoxes]
     ) -> OrientedPredictions:
         """Returns what each box matches."""
-        numbers, classes = sorted(predictions), artifact.labels
+        numbers, labels, matched = sorted(predictions), artifact.labels, self._match(artifact)
+        # Behind the model's classes those that only the data has: none of them is found.
+        classes = (*labels, *matched.data_only)
+        categories = [*(matched.pairs.get(label) for label in labels), *matched.data_only]
         found: list[list[_ClassMatches]] = []
         objects = np.zeros((len(numbers), len(classes), 1), np.int32)
         for position, number in enumerate(numbers):
             prediction = predictions[number]
-            if len(prediction.classes) and prediction.classes.max() >= len(classes):
+            if len(prediction.classes) and prediction.classes.max() >= len(labels):
                 raise InputError(
-                    f"{artifact.name}: found class {prediction.classes.max()}, but has {len(classes)} `labels`; wanted "
+                    f"{artifact.name}: found class {prediction.classes.max()}, but has {len(labels)} `labels`; wanted "
                     "one for each class"
                 )
-            truth = [[each for each in self._truth[number] if each.category == name] for name in classes]
+            truth = [[each for each in self._truth[number] if each.category == name] for name in categories]
             objects[position, :, 0] = [sum(not each.difficult for each in of_class) for of_class in truth]
             found.append([_match(prediction, label, of_class) for label, of_class in enumerate(truth)])
         flat = [each for image in found for each in image]
         return OrientedPredictions(
-            classes=tuple(classes),
-            images=tuple(self._names[number] for number in numbers),
+            classes=classes,
+            images=tuple(self.names[number] for number in numbers),
             counts=np.array([sum(len(each.scores) for each in image) for image in found], np.int32),
             scores=np.concatenate([each.scores for each in flat]).astype(np.float64),
             labels=np.repeat([each.label for each in flat], [len(each.scores) for each in flat]).astype(np.int32),

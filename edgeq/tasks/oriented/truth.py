@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from edgeq.boundary import read_text
+from edgeq.datasets.dota import LINE
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError
 from edgeq.inputs.images import list_images
 from edgeq.tasks.labelled_images import warn_of_missing
+from edgeq.tasks.outlines import rectangle_of
 from edgeq.tasks.polygons import Polygon
 
 _HEADINGS = ("imagesource", "gsd")
-_LINE = "x1 y1 x2 y2 x3 y3 x4 y4 category difficult"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def load_objects(annotations: Path | None, images_dir: Path) -> tuple[list[Path]
     """
     if annotations is None or not annotations.is_dir():
         raise InputError(
-            f"oriented boxes are scored on DOTA's files; give `annotations`, a folder of NAME.txt with lines {_LINE}"
+            f"oriented boxes are scored on DOTA's files; give `annotations`, a folder of NAME.txt with lines {LINE}"
         )
     paths = list_images(images_dir)
     files = [annotations / path.relative_to(images_dir).with_suffix(".txt") for path in paths]
@@ -55,9 +57,23 @@ def load_objects(annotations: Path | None, images_dir: Path) -> tuple[list[Path]
     return paths, [_read(file) if file.is_file() else [] for file in files]
 
 
+def objects_of(split: Split) -> list[list[TrueObject]]:
+    """Returns the objects of each image of a data set, each with the smallest rectangle around it.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not split.box_count:
+        raise InputError(f"{split.source}: is {split.format} without objects; wanted DOTA, or YOLO with four corners")
+    return [
+        [TrueObject(rectangle_of(each), split.categories[each.category_id], each.is_ignored) for each in image.objects]
+        for image in split.images
+    ]
+
+
 def _read(file: Path) -> list[TrueObject]:
     found = []
-    for number, line in enumerate(read_text(file, kind=f"lines {_LINE}").splitlines(), start=1):
+    for number, line in enumerate(read_text(file, kind=f"lines {LINE}").splitlines(), start=1):
         cells = line.split()
         if not cells or cells[0].lower().startswith(_HEADINGS):
             continue
@@ -66,8 +82,8 @@ def _read(file: Path) -> list[TrueObject]:
             difficult = bool(int(cells[9])) if len(cells) > 9 else False
             category = cells[8]
         except (ValueError, IndexError):
-            raise InputError(f"{file}: line {number} is {line[:60]!r}; wanted {_LINE}") from None
+            raise InputError(f"{file}: line {number} is {line[:60]!r}; wanted {LINE}") from None
         if not all(map(math.isfinite, corners)):
-            raise InputError(f"{file}: line {number} has corners {corners}, which are not all finite; wanted {_LINE}")
+            raise InputError(f"{file}: line {number} has corners {corners}, which are not all finite; wanted {LINE}")
         found.append(TrueObject(np.array(corners).reshape(4, 2), category, difficult))
     return found

@@ -10,21 +10,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.boundary import Count
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.base import Task
-from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import draws, mean_present, number_of
 from edgeq.tasks.semantic.class_map import IGNORED, ClassMap
-from edgeq.tasks.semantic.truth import load_pixel_truth
+from edgeq.tasks.semantic.truth import PixelTruth, load_pixel_truth, pixel_truth_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +166,23 @@ class SemanticTask(Task[ClassMap]):
     score_type = SemanticScore
     records_type = SemanticPredictions
 
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        self._truth = load_pixel_truth(annotations, images_dir)
-        self.source, self.paths = self._truth.source, self._truth.paths
-        self._names = relative_names(self.paths, images_dir)
+    def __init__(self, truth: PixelTruth) -> None:
+        super().__init__(truth.source, truth.items, truth.names)
+        self._truth = truth
+
+    @classmethod
+    def from_files(cls, annotations: Path | None, images_dir: Path, engine: str) -> Self:
+        """Returns the task on the images of a folder; see `edgeq.tasks.semantic.truth.load_pixel_truth`."""
+        return cls(load_pixel_truth(annotations, images_dir))
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> Self:
+        """Returns the task on images with masks, or with the outlines of objects.
+
+        Raises:
+            InputError: the data set has neither.
+        """
+        return cls(pixel_truth_of(split))
 
     def check(self, artifact: Artifact) -> None:
         """Raises where the truth has other classes than the model."""
@@ -218,7 +234,7 @@ class SemanticTask(Task[ClassMap]):
         present = int(np.flatnonzero(counts.any(axis=(0, 1))).max(initial=-1)) + 1
         classes = max(len(labels), present)
         names = labels if len(labels) == classes else (*labels, *map(str, range(len(labels), classes)))
-        images = tuple(self._names[number] for number in numbers)
+        images = tuple(self.names[number] for number in numbers)
         return SemanticPredictions(tuple(names), images, *counts[:, :, :classes])
 
     def _count(self, number: int, prediction: ClassMap, labels: Sequence[str]) -> NDArray[np.int32]:
@@ -226,7 +242,7 @@ class SemanticTask(Task[ClassMap]):
         truth = self._truth.pixels(number, labels)
         found = prediction.pixels()
         if truth.shape != found.shape:
-            raise InputError(f"{self._names[number]}: its truth is of {truth.shape}, the prediction of {found.shape}")
+            raise InputError(f"{self.names[number]}: its truth is of {truth.shape}, the prediction of {found.shape}")
         counted = truth != IGNORED
         truth, found = truth[counted], found[counted]
         planes = (truth[truth == found], found, truth)

@@ -6,15 +6,17 @@ more than half on illegible text does not count ("ICDAR 2015 Competition on Robu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.datasets.split import Split
 from edgeq.exporting.artifact import Artifact
+from edgeq.inputs.items import Item, image_files
 from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import Task
 from edgeq.tasks.labelled_images import relative_names
@@ -22,7 +24,10 @@ from edgeq.tasks.polygons import areas, iou, overlaps
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import draws
 from edgeq.tasks.text.regions import TextRegions
-from edgeq.tasks.text.truth import TextTruth, load_text_truth
+from edgeq.tasks.text.truth import TextTruth, load_text_truth, text_truth_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _IOU = _ON_ILLEGIBLE = 0.5
 
@@ -100,10 +105,24 @@ class TextDetectionTask(Task[TextRegions]):
     score_type = TextDetectionScore
     records_type = TextDetectionPredictions
 
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        self.paths, self._truth = load_text_truth(annotations, images_dir)
-        self.source = annotations or images_dir
-        self._names = relative_names(self.paths, images_dir)
+    def __init__(self, source: Path, items: Sequence[Item], names: Sequence[str], truth: Sequence[TextTruth]) -> None:
+        super().__init__(source, items, names)
+        self._truth = truth
+
+    @classmethod
+    def from_files(cls, annotations: Path | None, images_dir: Path, engine: str) -> Self:
+        """Returns the task on the images of a folder; see `edgeq.tasks.text.truth.load_text_truth`."""
+        paths, truth = load_text_truth(annotations, images_dir)
+        return cls(annotations or images_dir, image_files(paths), relative_names(paths, images_dir), truth)
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> Self:
+        """Returns the task on images with text, or with objects that are taken for it.
+
+        Raises:
+            InputError: the data set has no object.
+        """
+        return cls(split.source, split.items, [image.name for image in split.images], text_truth_of(split))
 
     def check(self, artifact: Artifact) -> None:
         """Raises nothing: text has no classes."""
@@ -143,7 +162,7 @@ class TextDetectionTask(Task[TextRegions]):
         """Returns what is right, found and there in each image."""
         numbers = sorted(predictions)
         counts = np.array([_count(predictions[number], self._truth[number]) for number in numbers], np.int32)
-        return TextDetectionPredictions(tuple(self._names[number] for number in numbers), *counts.T)
+        return TextDetectionPredictions(tuple(self.names[number] for number in numbers), *counts.T)
 
 
 def _count(found: TextRegions, truth: TextTruth) -> tuple[int, int, int]:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.datasets.split import Split
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
-from edgeq.tasks.labelled_images import load_labelled_images, relative_names
+from edgeq.tasks.labelled_images import LabelledImages, labelled_images_of, load_labelled_images
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import mean_over_draws
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DECODER = "ctc"
 
@@ -86,11 +90,24 @@ class TextRecognitionTask(ArrayTask):
     decoder = DECODER
     dtype = "int64"
 
-    def __init__(self, annotations: Path | None, images_dir: Path, engine: str) -> None:
-        images = load_labelled_images(annotations, images_dir)
-        self.source, self.paths = images.source, images.paths
-        self._names = relative_names(self.paths, images_dir)
+    def __init__(self, images: LabelledImages) -> None:
+        super().__init__(images.source, images.items, images.names)
         self._truth = [str(text) for text in images.classes]
+
+    @classmethod
+    def from_files(cls, annotations: Path | None, images_dir: Path, engine: str) -> Self:
+        """Returns the task on the images of a folder; see `edgeq.tasks.labelled_images.load_labelled_images`."""
+        return cls(load_labelled_images(annotations, images_dir))
+
+    @classmethod
+    def from_split(cls, split: Split, engine: str) -> Self:
+        """Returns the task on images that say something.
+
+        Raises:
+            InputError: the data set does not state what.
+        """
+        wanted = "wanted lines of an image and its text, with a tab between them"
+        return cls(labelled_images_of(split, f"a text per image, which models that read are scored on; {wanted}"))
 
     def check(self, artifact: Artifact) -> None:
         """Raises `InputError` where the model has no characters."""
@@ -152,7 +169,7 @@ class TextRecognitionTask(ArrayTask):
         """Returns texts that were read, and the true ones."""
         numbers = sorted(predictions)
         return TextRecognitionPredictions(
-            images=tuple(self._names[number] for number in numbers),
+            images=tuple(self.names[number] for number in numbers),
             texts=tuple(_spell(predictions[number], artifact) for number in numbers),
             truth=tuple(self._truth[number] for number in numbers),
         )

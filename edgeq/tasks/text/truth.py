@@ -11,12 +11,14 @@ import msgspec
 import numpy as np
 
 from edgeq.boundary import parse_json, read_text
+from edgeq.datasets.split import AnnotatedImage, Split
+from edgeq.datasets.text import ILLEGIBLE
 from edgeq.errors import InputError
 from edgeq.inputs.images import existing_images, list_images
 from edgeq.tasks.labelled_images import warn_of_missing
+from edgeq.tasks.outlines import outline_of
 from edgeq.tasks.polygons import Polygon
 
-_IGNORED = ("###", "*")
 _KIND = "a folder of ICDAR's gt_*.txt files, or a label file with lines `image<TAB>[{transcription, points}]`"
 
 
@@ -27,10 +29,12 @@ class TextTruth:
     Attributes:
         polygons: Around each piece, in the image's pixels.
         ignored: Whether it need not be found, because it is illegible.
+        texts: What each says.
     """
 
-    polygons: tuple[Polygon, ...]
-    ignored: tuple[bool, ...]
+    polygons: tuple[Polygon, ...] = ()
+    ignored: tuple[bool, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 def load_text_truth(annotations: Path | None, images_dir: Path) -> tuple[list[Path], list[TextTruth]]:
@@ -53,7 +57,7 @@ def load_text_truth(annotations: Path | None, images_dir: Path) -> tuple[list[Pa
         if not any(file.is_file() for file in files):
             raise InputError(f"{annotations}: holds none of the files of {len(files)} images, such as {files[0].name}")
         warn_of_missing(annotations, files, "text")
-        return paths, [_read_icdar(file) if file.is_file() else TextTruth((), ()) for file in files]
+        return paths, [_read_icdar(file) if file.is_file() else TextTruth() for file in files]
     lines = [line for line in read_text(annotations, kind=_KIND).splitlines() if line.strip()]
     split = [line.split("\t") for line in lines]
     for number, cells in enumerate(split, start=1):
@@ -61,6 +65,25 @@ def load_text_truth(annotations: Path | None, images_dir: Path) -> tuple[list[Pa
             raise InputError(f"{annotations}: line {number} is {lines[number - 1][:60]!r}; expected {_KIND}")
     found = [_read_labels(annotations, number, cells[1]) for number, cells in enumerate(split, start=1)]
     return existing_images(annotations, images_dir, [cells[0] for cells in split]), found
+
+
+def text_truth_of(split: Split) -> list[TextTruth]:
+    """Returns the text of each image of a data set: the outlines of its objects, whatever their class.
+
+    Raises:
+        InputError: there is no object.
+    """
+    if not split.box_count:
+        raise InputError(f"{split.source}: is {split.format} without text; wanted {_KIND}")
+    return [_text_of(image) for image in split.images]
+
+
+def _text_of(image: AnnotatedImage) -> TextTruth:
+    return TextTruth(
+        tuple(outline_of(each) for each in image.objects),
+        tuple(each.is_ignored for each in image.objects),
+        tuple(each.text for each in image.objects),
+    )
 
 
 class _Piece(msgspec.Struct):
@@ -72,11 +95,12 @@ def _read_labels(source: Path, number: int, text: str) -> TextTruth:
     place = f"{source}: line {number}"
     pieces = parse_json(text.encode(), list[_Piece], source=place, kind="a list of `transcription` and `points`")
     polygons = tuple(_polygon(place, [value for point in piece.points for value in point]) for piece in pieces)
-    return TextTruth(polygons, tuple(piece.transcription in _IGNORED for piece in pieces))
+    texts = tuple(piece.transcription for piece in pieces)
+    return TextTruth(polygons, tuple(text in ILLEGIBLE for text in texts), texts)
 
 
 def _read_icdar(file: Path) -> TextTruth:
-    polygons, ignored = [], []
+    polygons, texts = [], []
     lines = read_text(file, kind="text of an image, lines x1,y1,...,transcription").splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -88,8 +112,8 @@ def _read_icdar(file: Path) -> TextTruth:
             polygons.append(_polygon(place, [float(cell) for cell in numbers]))
         except ValueError:
             raise InputError(f"{place} is {line[:60]!r}; wanted x1,y1,x2,y2,x3,y3,x4,y4,transcription") from None
-        ignored.append(",".join(cells[8:]).strip() in _IGNORED)
-    return TextTruth(tuple(polygons), tuple(ignored))
+        texts.append(",".join(cells[8:]).strip())
+    return TextTruth(tuple(polygons), tuple(text in ILLEGIBLE for text in texts), tuple(texts))
 
 
 def _polygon(place: str, numbers: list[float]) -> Polygon:

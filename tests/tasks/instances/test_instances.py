@@ -150,7 +150,7 @@ def shifted(coco: Path, task: InstanceTask, seed: int = 0) -> dict[int, Instance
 
 @pytest.fixture(scope="module")
 def task(coco) -> InstanceTask:
-    return InstanceTask(coco / "instances_val.json", coco / "val2017", "pycocotools")
+    return InstanceTask.from_files(coco / "instances_val.json", coco / "val2017", "pycocotools")
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_scores_are_those_of_pycocotools(coco, task, found, score, capsys):
 
 def test_the_faster_evaluator_is_equal(coco, task, found, score):
     pytest.importorskip("faster_coco_eval")
-    faster = InstanceTask(coco / "instances_val.json", coco / "val2017", "faster").score(ARTIFACT, found, {})
+    faster = InstanceTask.from_files(coco / "instances_val.json", coco / "val2017", "faster").score(ARTIFACT, found, {})
     assert faster.numbers == pytest.approx(score.numbers, abs=1e-12)
     assert faster.evaluator == "faster"
 
@@ -241,5 +241,5 @@ def test_objects_without_a_pixel_do_not_count_and_are_told(coco, tmp_path, caplo
     document = json.loads((coco / "instances_val.json").read_text())
     document["annotations"][0]["segmentation"] = [[1, 1, 2, 2]]
     (tmp_path / "val.json").write_text(json.dumps(document))
-    InstanceTask(tmp_path / "val.json", coco / "val2017", "pycocotools")
-    assert "1 objects have polygons of fewer than three points only" in caplog.text
+    InstanceTask.from_files(tmp_path / "val.json", coco / "val2017", "pycocotools")
+    assert "1 objects have no mask, or polygons of fewer than three points only" in caplog.text

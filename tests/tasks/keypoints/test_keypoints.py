@@ -219,7 +219,7 @@ def test_scores_are_those_of_pycocotools(tmp_path, engine, capsys):
     evaluator.accumulate()
     evaluator.summarize()
     capsys.readouterr()
-    task = KeypointTask(source, tmp_path, engine)
+    task = KeypointTask.from_files(source, tmp_path, engine)
     score = task.score(ARTIFACT, found, {})
     names = [f"{kind}{part}" for kind in ("AP", "AR") for part in ("", "50", "75", "_medium", "_large")]
     assert [score.numbers[name] for name in names] == pytest.approx(evaluator.stats.tolist(), abs=1e-12)
@@ -244,7 +244,7 @@ def test_the_mean_error_is_in_parts_of_the_box(tmp_path):
     }  # fmt: skip
     (tmp_path / "a.png").touch()
     (tmp_path / "truth.json").write_text(json.dumps(document))
-    task = KeypointTask(tmp_path / "truth.json", tmp_path, "pycocotools")
+    task = KeypointTask.from_files(tmp_path / "truth.json", tmp_path, "pycocotools")
     moved = np.array(points, np.float32)[None] + np.array([3, 0, 0], np.float32)
     found = Poses(np.ones(1, np.float32), np.zeros(1, np.int64), moved)
     score = task.score(ARTIFACT, {0: found}, {})
@@ -267,7 +267,7 @@ def test_annotations_without_keypoints_are_refused(tmp_path, keypoints):
         entry["keypoints"] = keypoints
     source.write_text(json.dumps(document))
     with pytest.raises(InputError, match="wanted keypoints, x, y and visibility"):
-        KeypointTask(source, tmp_path, "pycocotools")
+        KeypointTask.from_files(source, tmp_path, "pycocotools")
 
 
 def test_a_device_sends_poses_and_broken_ones_are_refused(tmp_path):

@@ -65,7 +65,7 @@ def make(folder: Path, degrees: float) -> tuple[OrientedTask, dict[int, Oriented
         "annotations": annotations,
     }
     (folder / "coco.json").write_text(json.dumps(document))
-    return OrientedTask(folder / "truth", folder / "images", "pycocotools"), oriented, upright
+    return OrientedTask.from_files(folder / "truth", folder / "images", "pycocotools"), oriented, upright
 
 
 @pytest.mark.parametrize("degrees", [0, 37])
@@ -90,7 +90,7 @@ def test_difficult_objects_count_neither_way(tmp_path, caplog):
     (tmp_path / "a.png").touch()
     (tmp_path / "sea.png").touch()
     (tmp_path / "a.txt").write_text("0 0 10 0 10 10 0 10 plane 0\n20 0 30 0 30 10 20 10 plane 1\n")
-    task = OrientedTask(tmp_path, tmp_path, "pycocotools")
+    task = OrientedTask.from_files(tmp_path, tmp_path, "pycocotools")
     assert "1 of 2 images have no file; they count as images without objects" in caplog.text
     corners = np.stack([[(x, 0), (x + 10, 0), (x + 10, 10), (x, 10)] for x in (20, 0)]).astype(np.float32)
     found = OrientedBoxes(corners, np.array([0.9, 0.8], np.float32), np.zeros(2, np.int64))
@@ -110,7 +110,7 @@ def test_broken_lines_are_told(tmp_path, line):
     (tmp_path / "a.png").touch()
     (tmp_path / "a.txt").write_text(line)
     with pytest.raises(InputError, match=r"line 1 .*wanted x1 y1") as caught:
-        OrientedTask(tmp_path, tmp_path, "pycocotools")
+        OrientedTask.from_files(tmp_path, tmp_path, "pycocotools")
     assert "\n" not in str(caught.value)
 
 

@@ -110,7 +110,7 @@ def test_what_is_illegible_does_not_count(tmp_path, form):
     else:
         entries = [{"transcription": text, "points": polygon} for polygon, text in pieces]
         source.write_text(f"a.png\t{json.dumps(entries)}\n")
-    task = TextDetectionTask(source, tmp_path / "images", "pycocotools")
+    task = TextDetectionTask.from_files(source, tmp_path / "images", "pycocotools")
     # Two on one piece, one on nothing, one on the illegible piece, one beside it.
     found = regions(SQUARE, moved(SQUARE, 1), moved(SQUARE, 47), moved(SQUARE, 81), moved(SQUARE, 95))
     score = task.score(ARTIFACT, {0: found}, {})
@@ -135,7 +135,7 @@ def test_broken_labels_are_one_clear_line(tmp_path, content, message):
     (tmp_path / "a.png").touch()
     (tmp_path / "labels.txt").write_text(content)
     with pytest.raises(InputError, match=message) as caught:
-        TextDetectionTask(tmp_path / "labels.txt", tmp_path, "pycocotools")
+        TextDetectionTask.from_files(tmp_path / "labels.txt", tmp_path, "pycocotools")
     assert "\n" not in str(caught.value)
 
 
@@ -183,7 +183,7 @@ def test_texts_are_compared_by_their_characters(tmp_path):
     for name in ("1.png", "2.png", "3.png"):
         (tmp_path / name).touch()
     (tmp_path / "texts.json").write_text(json.dumps({"1.png": "ab", "2.png": "a cab", "3.png": "b"}))
-    task = TextRecognitionTask(tmp_path / "texts.json", tmp_path, "pycocotools")
+    task = TextRecognitionTask.from_files(tmp_path / "texts.json", tmp_path, "pycocotools")
     found = {number: np.array(each, np.int64) for number, each in enumerate([[0, 1], [0, 3, 2, 0], []])}
     score = task.score(ARTIFACT, found, {})
     assert score.exact == pytest.approx(1 / 3)

@@ -1,0 +1,1 @@
+"""Classification: images with labels, the scores that a model gives them, and top-1 and top-5 accuracy."""
