@@ -17,7 +17,7 @@ from edgeq.evaluation.execution_site import HERE, Place
 from edgeq.evaluation.inference import Job
 from edgeq.evaluation.preset_proof import AnnotatedImages, open_recognised
 from edgeq.exporting.artifact import Artifact, manifest_path
-from edgeq.inputs.presets import Labels, preset_names
+from edgeq.inputs.presets import Labels, preset_advice
 from edgeq.results.environment import parse_environment
 from edgeq.results.evaluation import EvalResult, ReferenceModel, Score
 from edgeq.runtimes import SIMULATED, get_runtime, simulation_of
@@ -190,7 +190,7 @@ def make_job(artifact: Artifact, runtime: str, compute: str | None) -> Job:
     if artifact.preprocessing is None:
         raise InputError(
             f"{artifact.path}: has no manifest next to it ({artifact.manifest_path.name}) that says how images are "
-            f"prepared and outputs are read; give `preset` {', '.join(preset_names())} or a TOML file"
+            f"prepared and outputs are read; give `preset`, {preset_advice()}"
         )
     if artifact.postprocessing is None:
         raise InputError(

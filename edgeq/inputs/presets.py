@@ -68,6 +68,7 @@ from edgeq.exporting.graphs.image_input import DeclaredInput, DeclaredInputs
 _DATA = files("edgeq") / "data"
 _SIZES = ("height_px", "width_px")
 _OUTPUTS = "outputs."
+_USUAL = ("imagenet", "yolov8", "yolox", "ssdlite")
 
 
 Labels = str | Sequence[str]
@@ -101,6 +102,12 @@ class Preset:
 def preset_names() -> list[str]:
     """Returns the names of the built-in presets."""
     return sorted(Path(entry.name).stem for entry in (_DATA / "presets").iterdir())
+
+
+def preset_advice() -> str:
+    """Returns what to give as `preset`, for messages: the names are too many to be read in a line."""
+    names = preset_names()
+    return f"one of the {len(names)} that `edgeq presets` lists ({', '.join(_USUAL)}, ...) or a TOML file"
 
 
 def load_preset(name_or_toml: str, input_size: tuple[int, int] | None = None) -> Preset:
@@ -259,12 +266,12 @@ def _read(name_or_toml: str) -> _Document:
         content = (_DATA / "presets" / f"{name}.toml").read_bytes()
         document = parse_toml(content, _Document, source=f"preset {name}", kind="a preset")
     elif Path(name).suffix == ".toml":
-        advice = f"built in are {', '.join(preset_names())}"
+        advice = "`edgeq presets` lists those that are built in"
         document = read_toml(Path(name), _Document, kind="a preset", advice=advice)
     else:
         similar = difflib.get_close_matches(name, preset_names())
         hint = f"did you mean {' or '.join(similar)}? " if similar else ""
-        raise InputError(f"unknown preset {name!r}; {hint}known: {', '.join(preset_names())}, or a .toml file")
+        raise InputError(f"unknown preset {name!r}; {hint}wanted {preset_advice()}")
     return _with_settings(document, settings, name_or_toml) if settings else document
 
 

@@ -31,3 +31,14 @@ def zoo_names() -> list[str]:
 def is_zoo_name(name: str) -> bool:
     """Says whether `name` is one of `zoo_names()`."""
     return name in zoo_names()
+
+
+def zoo_preset(name: str) -> str | None:
+    """Returns the preset of a zoo name, or `None` for any other."""
+    if name in CENTERNET_DEPTHS:
+        return "centernet"
+    if name in CIFAR_DEPTHS:
+        return "cifar10"
+    if name in VITS:
+        return VITS[name].preset
+    return "imagenet" if name in CLASSIFIERS else None

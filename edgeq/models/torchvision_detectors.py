@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -56,7 +57,32 @@ def wrap_detector(module: nn.Module, example: Tensor) -> nn.Module:
     return module
 
 
-def _is(module: nn.Module, file: str, name: str) -> bool:
+@dataclass(frozen=True)
+class OwnInput:
+    """What a detector makes of images itself, in `forward`.
+
+    Attributes:
+        size: Height and width that it stretches every image to; `None` if it keeps their aspect ratio.
+        mean: What it subtracts from the channels of pixels in 0..1.
+        std: What it divides them by after that.
+    """
+
+    size: tuple[int, int] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def own_input(module: nn.Module) -> OwnInput | None:
+    """Returns what one of torchvision's detectors makes of images; `None` for any other module."""
+    transform: Any = getattr(module, "transform", None)
+    if not _is(transform, "transform", "GeneralizedRCNNTransform"):
+        return None
+    # torchvision gives the width first.
+    size = None if transform.fixed_size is None else (int(transform.fixed_size[1]), int(transform.fixed_size[0]))
+    return OwnInput(size, tuple(map(float, transform.image_mean)), tuple(map(float, transform.image_std)))
+
+
+def _is(module: nn.Module | None, file: str, name: str) -> bool:
     loaded = sys.modules.get(f"{_BASE}.{file}")
     return loaded is not None and isinstance(module, getattr(loaded, name))
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from edgeq.errors import InputError
+
 KeyNames = Literal["torchvision", "timm", "clip", "fashionmnist"]
 """Who wrote the checkpoint: `edgeq.models.vit_weights` translates each into the names of our own module."""
 
@@ -96,3 +98,18 @@ VITS = {
     ),
 }
 """Name -> its meaning."""
+
+
+def require_patches(name: str, config: VitConfig, size: tuple[int, int]) -> None:
+    """Checks that images of a size have as many patches as the position table has rows.
+
+    Raises:
+        InputError: they do not.
+    """
+    if size != (config.image_px, config.image_px):
+        patches = (size[0] // config.patch_px) * (size[1] // config.patch_px)
+        raise InputError(
+            f"an input of {size[0]}x{size[1]} is {patches} patches of {config.patch_px}x{config.patch_px} pixels, and "
+            f"the position table of {name} has {config.patches}: only {config.image_px}x{config.image_px} fits it; "
+            "omit `size`"
+        )

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Layout, TensorSpec
 from edgeq.exporting.graphs.graph import read_onnx, require_file, specs
@@ -37,21 +39,21 @@ from edgeq.inputs.presets import (
     load_inputs,
     load_preset,
     parse_labels,
-    preset_names,
+    preset_advice,
     require_channels,
 )
-from edgeq.models.names import CENTERNET_DEPTHS, CIFAR_DEPTHS, is_zoo_name, zoo_names
-from edgeq.models.vit_configs import VITS, VitConfig
+from edgeq.models.names import CENTERNET_DEPTHS, is_zoo_name, zoo_names, zoo_preset
+from edgeq.models.vit_configs import require_patches
 from edgeq.sources.file_metadata import FileMetadata
 from edgeq.sources.formats import ONNX, file_format, source_format
 from edgeq.sources.recognition import AUTO, ModelFacts, recognised_preset, with_file_names
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx_ir as ir
     import torch
 
     from edgeq.exporting.tflite.writer import TfliteModel
+    from edgeq.models.torchvision_detectors import OwnInput
     from edgeq.sources.torch_module import TorchModule
 
 _log = logging.getLogger(__name__)
@@ -162,8 +164,6 @@ def check_request(request: ModelRequest) -> None:
             raise InputError(f"{reference}: no such file; wanted a model")
     elif request.module is None:
         _require_known(reference)
-        if request.stated_preset is None:
-            _zoo_preset(reference)
     if request.stated_preset is not None:
         load_preset(request.stated_preset, request.size or _ANY_SIZE)
     if request.labels is not None:
@@ -292,6 +292,7 @@ def _open_module(request: ModelRequest, given: TorchModule) -> OpenedModel:
 
 def _open_torch(request: ModelRequest) -> OpenedModel:
     from edgeq.models.outputs import tensor_outputs
+    from edgeq.models.torchvision_detectors import own_input
     from edgeq.models.vit import VisionTransformer
     from edgeq.models.zoo import load_model, read_metadata, shipped_weights
     from edgeq.sources.torch_export import export_torch
@@ -299,29 +300,55 @@ def _open_torch(request: ModelRequest) -> OpenedModel:
     weights = request.weights or shipped_weights(request.reference)
     metadata = read_metadata(weights) if weights is not None else {}
     module = load_model(request.reference, request.weights)
-    preset_name = request.stated_preset or _zoo_preset(request.reference)
+    preset_name = request.stated_preset or zoo_preset(request.reference)
     vit = module.config if isinstance(module, VisionTransformer) else None
-    own_size = None if vit is None else (vit.image_px, vit.image_px)
-    preset = load_preset(preset_name, request.size or _metadata_size(metadata) or own_size)
-    size = (preset.preprocessing.height_px, preset.preprocessing.width_px)
+    own = own_input(module)
+    own_size = (vit.image_px, vit.image_px) if vit is not None else None if own is None else own.size
+    size = request.size or _metadata_size(metadata) or own_size
+    stated, channels = None, 3
+    if preset_name is not None:
+        stated = load_preset(preset_name, size)
+        spec = stated.preprocessing
+        channels, size = spec.channels, (spec.height_px, spec.width_px)
+    elif size is None:
+        raise InputError(
+            f"{request.reference}: a torch model does not say what its input is; give `size` HxW, and its outputs tell "
+            f"how images are prepared; or give `preset`, {preset_advice()}"
+        )
     if request.reference in CENTERNET_DEPTHS and any(side % _CENTERNET_STRIDE for side in size):
         raise InputError(f"`size` {size[0]}x{size[1]}: CenterNet wants sides that are multiples of {_CENTERNET_STRIDE}")
     if vit is not None:
-        _check_patches(request.reference, vit, size)
-    if is_zoo_name(request.reference):
-        require_channels(request.reference, 3 if vit is None else vit.channels, preset_name, preset.preprocessing)
+        require_patches(request.reference, vit, size)
+    if is_zoo_name(request.reference) and stated is not None:
+        require_channels(request.reference, 3 if vit is None else vit.channels, str(preset_name), stated.preprocessing)
 
     import torch
 
-    example = torch.zeros(1, preset.preprocessing.channels, *size)
+    example = torch.zeros(1, channels, *size)
     if not is_zoo_name(request.reference):
         module = tensor_outputs(module, example)
     names = _output_names(module)
     graph = export_torch(module, example, names, opset=request.opset, dynamic_batch=request.dynamic_batch)
+    name = request.weights.stem if request.weights is not None else request.reference.rpartition(":")[2]
+    preset = stated if stated is not None else _recognised_torch(name, graph, request, own)
     if not preset.labels and "labels" in metadata:
         preset = dataclasses.replace(preset, labels=tuple(metadata["labels"].split(",")))
-    name = request.weights.stem if request.weights is not None else request.reference.rpartition(":")[2]
     return _assemble(request, name, graph, module, preset)
+
+
+def _recognised_torch(name: str, graph: ir.Model, request: ModelRequest, own: OwnInput | None) -> Preset:
+    """Returns the preset that a torch model's outputs tell, with the normalising that a detector states itself."""
+    (spec,) = specs(graph.graph.inputs)
+    facts = ModelFacts.of(name, spec, specs(graph.graph.outputs), FileMetadata(), graph)
+    facts = dataclasses.replace(facts, is_file=False)
+    preset, _ = _recognised_preset(facts, spec, request)
+    if own is None or preset.postprocessing is None:
+        return preset
+    given = preset.preprocessing
+    if np.allclose([given.mean, given.std], [own.mean, own.std], atol=1e-6):
+        return preset
+    _log.info("%s: normalises by its own mean %s and std %s", name, list(own.mean), list(own.std))
+    return dataclasses.replace(preset, preprocessing=dataclasses.replace(given, mean=own.mean, std=own.std))
 
 
 def _assemble(
@@ -344,31 +371,6 @@ def _assemble(
         release(tensor)  # replaced ones live on for a while
     model = FloatModel(name, graph, preset.preprocessing, preset.postprocessing, labels, layout, taken)
     return OpenedModel(model, module, reports[fold_batchnorm.__name__])
-
-
-def _check_patches(reference: str, config: VitConfig, size: ImageSize) -> None:
-    if size != (config.image_px, config.image_px):
-        patches = (size[0] // config.patch_px) * (size[1] // config.patch_px)
-        raise InputError(
-            f"an input of {size[0]}x{size[1]} is {patches} patches of {config.patch_px}x{config.patch_px} pixels, and "
-            f"the position table of {reference} has {config.patches}: only {config.image_px}x{config.image_px} fits "
-            "it; omit `size`"
-        )
-
-
-def _zoo_preset(reference: str) -> str:
-    if reference in CENTERNET_DEPTHS:
-        return "centernet"
-    if reference in CIFAR_DEPTHS:
-        return "cifar10"
-    if reference in VITS:
-        return VITS[reference].preset
-    if is_zoo_name(reference):
-        return "imagenet"
-    raise InputError(
-        f"{reference}: how its input is prepared must be declared; "
-        f"give `preset` {', '.join(preset_names())} or a TOML file"
-    )
 
 
 def _output_names(module: torch.nn.Module) -> Sequence[str]:

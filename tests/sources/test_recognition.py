@@ -23,6 +23,7 @@ Outputs = Mapping[str, tuple[tuple[int, ...], Sequence[str]]]
 
 RAW, DECODED = ("Sigmoid",), ("Sigmoid", "Sub", "Mul")
 CELLS, WITH_64 = 1600 + 400 + 100, 1600 + 400 + 100 + 25
+PYRAMID = WITH_64 + 9
 V5_MAPS: Outputs = {f"map{side}": ((1, 255, side, side), ()) for side in (40, 20, 10)}
 V8_MAPS: Outputs = {f"map{side}": ((1, 144, side, side), ()) for side in (40, 20, 10)}
 
@@ -48,7 +49,7 @@ FORMS: dict[str, tuple[Outputs, list[str]]] = {
     "yolov5 and its maps": ({"out": ((1, 3 * CELLS, 7), DECODED), **V5_MAPS}, ["yolov5"]),
     "yolov5 maps": (V5_MAPS, ["yolov5_maps", "yolov7_maps"]),
     "yolov6": ({"outputs": ((1, CELLS, 85), DECODED)}, ["yolov6"]),
-    "yolov7 with nms": ({"out": ((100, 7), DECODED)}, []),
+    "rows that nothing suppressed": ({"out": ((100, 7), DECODED)}, []),
     "yolov8": ({"output0": ((1, 84, CELLS), DECODED)}, ["yolov8"]),
     "yolov8, 100 classes": ({"output0": ((1, 104, CELLS), DECODED)}, ["yolov8"]),
     "yolov8 transposed": ({"output0": ((1, CELLS, 84), DECODED)}, ["yolov8"]),
@@ -80,7 +81,27 @@ FORMS: dict[str, tuple[Outputs, list[str]]] = {
         {f"{n}{w}": ((2 * n, w), ()) for n in (1600, 400, 100) for w in (1, 4, 10)},
         ["scrfd"],
     ),
-    "ssdlite": ({"boxes": ((1, 3234, 4), ()), "scores": ((1, 3234, 91), ())}, ["ssdlite"]),
+    "ssdlite": ({"boxes": ((1, 3234, 4), DECODED), "scores": ((1, 3234, 91), ("Softmax",))}, ["ssdlite"]),
+    "retinanet": ({"boxes": ((1, 9 * PYRAMID, 4), DECODED), "scores": ((1, 9 * PYRAMID, 91), RAW)}, ["retinanet"]),
+    "fcos": ({"boxes": ((1, PYRAMID, 4), DECODED), "scores": ((1, PYRAMID, 91), RAW)}, ["fcos"]),
+    "efficientdet": ({"boxes": ((1, 9 * PYRAMID, 4), ()), "scores": ((1, 9 * PYRAMID, 90), ())}, ["efficientdet"]),
+    "efficientdet, other names": (
+        {"cls": ((1, 9 * PYRAMID, 3), RAW), "box": ((1, 9 * PYRAMID, 4), ())},
+        ["efficientdet,outputs.boxes=box,outputs.scores=cls,activation=none"],
+    ),
+    "retinaface": (
+        {
+            "loc": ((1, 2 * CELLS, 4), ()),
+            "conf": ((1, 2 * CELLS, 2), ("Softmax",)),
+            "landms": ((1, 2 * CELLS, 10), ()),
+        },
+        ["retinaface"],
+    ),
+    "retinaface of logits": (
+        {"a": ((1, 2 * CELLS, 4), ()), "b": ((1, 2 * CELLS, 2), ()), "c": ((1, 2 * CELLS, 10), ())},
+        ["retinaface,outputs.boxes=a,outputs.scores=b,activation=softmax"],
+    ),
+    "mmdetection with nms": ({"dets": ((1, 100, 5), ()), "labels": ((1, 100), ())}, ["rtmdet_nms"]),
     "detr": ({"logits": ((1, 100, 92), ()), "pred_boxes": ((1, 100, 4), RAW)}, ["detr"]),
     "rt-detr": ({"logits": ((1, 300, 80), ()), "pred_boxes": ((1, 300, 4), RAW)}, ["rtdetr"]),
     "a transformer of 3 classes": (

@@ -46,7 +46,9 @@ RECOGNISERS: dict[str, str] = {
     "faces": "edgeq.sources.recognition.known_outputs:recognise_faces",
     "torchvision": "edgeq.sources.recognition.known_outputs:recognise_torchvision",
     "transformers": "edgeq.sources.recognition.known_outputs:recognise_transformers",
-    "chosen": "edgeq.sources.recognition.known_outputs:recognise_chosen",
+    "anchored": "edgeq.sources.recognition.anchored:recognise_anchored",
+    "chosen": "edgeq.sources.recognition.chosen:recognise_chosen",
+    "suppressed": "edgeq.sources.recognition.chosen:recognise_suppressed",
     "corner boxes": "edgeq.sources.recognition.levels:recognise_corner_boxes",
 }
 
@@ -77,10 +79,14 @@ class Recognition:
         """
         if len(self.candidates) > 1:
             choices = "; or ".join(f"{each.flags} for {each.family}" for each in self.candidates)
+            images = (
+                "; or give annotated images, to score these on: `data`, or a COCO annotation file with `images`"
+                if self.facts.is_file
+                else ""
+            )
             raise InputError(
                 f"{self.facts.name}: its outputs {self.facts.describe()} fit several families, which differ in what "
-                f"they compute or in how images are prepared: give {choices}; or give a COCO annotation file with "
-                "`images`, to score these on: `calib` of an export, `annotations` of eval"
+                f"they compute or in how images are prepared: give {choices}{images}"
             )
         return self.candidates[0] if self.candidates else None
 

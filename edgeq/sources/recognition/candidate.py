@@ -31,3 +31,13 @@ class Candidate:
         """What to write on the command line to take it."""
         quoted = f"'{self.preset}'" if "," in self.preset else self.preset
         return f"`preset` {quoted}"
+
+
+def with_settings(preset: str, *settings: tuple[str, str, str]) -> str:
+    """Returns a preset with settings behind commas.
+
+    Args:
+        preset: Its name.
+        settings: Name, value, and the value that the preset has anyway, which need not be said.
+    """
+    return preset + "".join(f",{name}={value}" for name, value, usual in settings if value != usual)

@@ -40,6 +40,7 @@ class ModelFacts:
         metadata: What the file says of itself.
         tails: Output -> operators between the last layers with weights and it; `None` if they are not known.
         scales: Whether the graph itself brings pixels 0..255 to 0..1.
+        is_file: Whether it is a file, which annotated images can be scored on before it is exported.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ModelFacts:
     metadata: FileMetadata = field(default_factory=FileMetadata)
     tails: Mapping[str, frozenset[str]] | None = None
     scales: bool = False
+    is_file: bool = True
 
     @classmethod
     def of(

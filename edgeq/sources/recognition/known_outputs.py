@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeq.sources.recognition.candidate import Candidate
-from edgeq.sources.recognition.facts import ModelFacts
+from edgeq.sources.recognition.facts import ARITHMETIC, ModelFacts
 
 _Shape = tuple[int | None, ...]
 _STRIDES = (8, 16, 32)
@@ -13,6 +13,7 @@ _TORCHVISION = {3234: ("ssdlite", "torchvision's SSDLite"), 8732: ("ssd300", "to
 _BLAZEFACE = {896: ("blazeface", "BlazeFace, short range"), 2304: ("blazeface_full_range", "BlazeFace, full range")}
 _ULTRAFACE = ((8, 3), (16, 2), (32, 2), (64, 3))  # stride, anchors of a cell
 _COCO_IDS = 91
+_PYRAMID = (8, 16, 32, 64, 128)
 
 
 def recognise_faces(facts: ModelFacts) -> Sequence[Candidate]:
@@ -37,15 +38,21 @@ def recognise_faces(facts: ModelFacts) -> Sequence[Candidate]:
 
 
 def recognise_torchvision(facts: ModelFacts) -> Sequence[Candidate]:
-    """Returns torchvision's SSD and SSDLite by how many anchors they have."""
+    """Returns torchvision's detectors of one stage by how many anchors they have."""
     shapes = _shapes(facts)
     if set(shapes) != {"boxes", "scores"} or any(len(shape) != 3 for shape in shapes.values()):
         return ()
     (_, anchors, columns), boxes = shapes["scores"], shapes["boxes"]
-    if anchors not in _TORCHVISION or columns is None or boxes[1:] != (anchors, 4):
+    if not anchors or columns is None or boxes[1:] != (anchors, 4) or facts.has("boxes", ARITHMETIC) is False:
         return ()
-    preset, family = _TORCHVISION[anchors]
-    return [Candidate(preset, family, columns - 1, None if columns == _COCO_IDS else ())]
+    if anchors in _TORCHVISION:
+        preset, family = _TORCHVISION[anchors]
+        return [Candidate(preset, family, columns - 1, None if columns == _COCO_IDS else ())]
+    cells = sum(facts.cells(_PYRAMID))
+    for per_cell, preset, family in ((9, "retinanet", "torchvision's RetinaNet"), (1, "fcos", "torchvision's FCOS")):
+        if anchors == per_cell * cells:
+            return [Candidate(preset, family, columns, None if columns == _COCO_IDS else ())]
+    return ()
 
 
 def recognise_transformers(facts: ModelFacts) -> Sequence[Candidate]:
@@ -63,17 +70,6 @@ def recognise_transformers(facts: ModelFacts) -> Sequence[Candidate]:
         Candidate("deformable_detr", "Deformable DETR", columns, ()),
         Candidate("detr", "DETR with a last column for nothing", columns - 1, ()),
     ]
-
-
-def recognise_chosen(facts: ModelFacts) -> Sequence[Candidate]:
-    """Returns models that end in EfficientNMS or TFLite_Detection_PostProcess, by their outputs' names."""
-    names = set(_shapes(facts))
-    if names == {"num_dets", "det_boxes", "det_scores", "det_classes"}:
-        return [Candidate("efficient_nms", "detections of EfficientNMS", facts.classes)]
-    post = "TFLite_Detection_PostProcess"
-    if names == {post, f"{post}:1", f"{post}:2", f"{post}:3"}:
-        return [Candidate("tflite_ssd", "detections of TFLite_Detection_PostProcess", facts.classes)]
-    return ()
 
 
 def _shapes(facts: ModelFacts) -> dict[str, _Shape]:

@@ -22,8 +22,8 @@ def recognise_ultralytics(facts: ModelFacts) -> Sequence[Candidate]:
         return ()
     if metadata.task == "classify" and len(facts.outputs) == 1:
         return [Candidate("yolo_cls", "YOLO classifier", facts.classes, certain=True)]
-    if metadata.task in ("segment", "pose"):
-        return _masks_or_keypoints(facts)
+    if metadata.task in ("segment", "pose", "obb"):
+        return _other_tasks(facts)
     output = _only_rows(facts)
     if metadata.task != "detect" or output is None:
         return ()
@@ -37,7 +37,7 @@ def recognise_ultralytics(facts: ModelFacts) -> Sequence[Candidate]:
     return ()
 
 
-def _masks_or_keypoints(facts: ModelFacts) -> Sequence[Candidate]:
+def _other_tasks(facts: ModelFacts) -> Sequence[Candidate]:
     """Returns YOLO's other tasks as ONNX files have them; in TFLite files boxes are in 0..1, which no decoder reads."""
     shapes = [spec.shape for spec in facts.outputs]
     if facts.tails is None or not shapes or len(shapes[0]) != 3:
@@ -46,6 +46,9 @@ def _masks_or_keypoints(facts: ModelFacts) -> Sequence[Candidate]:
     if facts.metadata.task == "pose":
         fits = len(shapes) == 1 and rows >= 8 and (rows - 5) % 3 == 0
         return [Candidate("yolo_pose", "YOLO with keypoints", 1, certain=True)] if fits else ()
+    if facts.metadata.task == "obb":
+        fits = len(shapes) == 1 and rows == 5 + facts.classes
+        return [Candidate("yolo_obb", "YOLO with oriented boxes", facts.classes, certain=True)] if fits else ()
     if len(shapes) != 2 or len(shapes[1]) != 4 or rows != 4 + facts.classes + (shapes[1][1] or 0):
         return ()
     names = [spec.name for spec in facts.outputs]
