@@ -15,6 +15,7 @@ import numpy as np
 import edgeq
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.exporting.artifact import Artifact, Layout, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.costs.plan import choose_by_cost
 from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.graphs.digest import graph_digest
 from edgeq.exporting.graphs.end_specs import Ends, end_specs
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
+    from edgeq.exporting.costs.table import KernelTable
     from edgeq.exporting.passes.real_tensors import TakenScales
     from edgeq.targets import Target
 
@@ -159,6 +161,7 @@ def write_int8(
     kept: Kept | None = None,
     vit_plan: VitPlan = "balanced",
     companions: Sequence[Companion] = (),
+    costs: KernelTable | None = None,
 ) -> Artifact:
     """Returns the static INT8 artifact, written by the target's rules.
 
@@ -170,11 +173,13 @@ def write_int8(
         kept: Nodes that stay in float; by default those that `vit_plan` keeps.
         vit_plan: What of a transformer runs in INT8 (`edgeq.exporting.planning.selection.select_layers`).
         companions: Writers of further files of the same plan.
+        costs: What kernels cost where the file is to run; layers that INT8 makes no faster stay in float. By default
+            the target's rules alone decide.
 
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
     """
-    graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan)
+    graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan, costs=costs)
     for write_companion in companions:
         facts |= write_companion(PlannedModel(model, target, graph, plan, ranges), folder)
     if target.rules.fp16 != "weights":
@@ -208,6 +213,7 @@ def plan_int8(
     kept: Kept | None = None,
     vit_plan: VitPlan = "balanced",
     bits: tuple[int, int] = (8, 8),
+    costs: KernelTable | None = None,
 ) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
     """Returns a copy of the float graph as the target wants it, the plan for it, and what the manifest says of both.
 
@@ -217,7 +223,11 @@ def plan_int8(
     graph, rewritten = quantizable_graph(model, target)
     if ranges.method == TAKEN:
         kept = keep_without_ranges(graph, target.rules, ranges, kept, vit_plan)
-    selection = select_layers(graph, target.rules, kept, vit_plan).with_bits(*bits)
+    selection = select_layers(graph, target.rules, kept, vit_plan)
+    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs)
+    if chosen is not None:
+        selection = select_layers(graph, target.rules, kept, vit_plan, chosen.in_float)
+    selection = selection.with_bits(*bits)
     scales = model.taken.weights if model.taken is not None and ranges.method == TAKEN else {}
     plan = make_plan(graph, selection, ranges, target.rules, weight_scales=scales)
     release_weights(graph)
@@ -229,6 +239,8 @@ def plan_int8(
     facts: dict[str, Any] = {"method": ranges.method, "ranges_digest": ranges.digest}
     if transformer.blocks:
         facts["vit_plan"] = vit_plan
+    if chosen is not None and costs is not None:
+        facts["kernel_costs"] = {"source": costs.source, **chosen.summary()}
     return graph, plan, facts | {"rewritten_conv_transpose": rewritten, **plan.summary()}
 
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
@@ -110,7 +111,13 @@ class Selection:
         return replace(self, decisions=tuple(changed))
 
 
-def select_layers(model: ir.Model, rules: Rules, kept: Kept | None = None, vit_plan: VitPlan = "balanced") -> Selection:
+def select_layers(
+    model: ir.Model,
+    rules: Rules,
+    kept: Kept | None = None,
+    vit_plan: VitPlan = "balanced",
+    slow: Mapping[str, str] = MappingProxyType({}),
+) -> Selection:
     """Returns what is quantized in a cleaned, BatchNorm-free graph.
 
     Args:
@@ -118,6 +125,7 @@ def select_layers(model: ir.Model, rules: Rules, kept: Kept | None = None, vit_p
         rules: The target's rules.
         kept: What stays in float; by default what `vit_plan` keeps.
         vit_plan: What of a transformer runs in INT8 (rule 8).
+        slow: Name of a node -> why it takes less time in float (`edgeq.exporting.costs.plan`).
     """
     transformer = find_transformer(model)
     kept = resolve_keep(model, vit_plan=vit_plan) if kept is None else kept
@@ -131,6 +139,7 @@ def select_layers(model: ir.Model, rules: Rules, kept: Kept | None = None, vit_p
             continue
         if not reason:
             reason = _float_reason(node, rules, kept, heads, from_image, is_product=reason == "")
+            reason = slow.get(str(node.name), reason) if reason == "" else reason
         if reason is None:
             continue
         scheme = FLOAT if reason else _scheme_of(node, rules)

@@ -1,0 +1,1 @@
+"""What layers cost in an engine: shapes of kernels, tables of their times, and the cheapest choice of INT8 layers."""

@@ -1,0 +1,186 @@
+"""Which layers a table of kernel costs puts into INT8, and why the others stay in float."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgeq.exporting.costs.cheapest import Conversion, LayerCost, cheapest, total_us
+from edgeq.exporting.costs.kernel import WEIGHTED, Kernel, activation_nodes, kernel_of
+from edgeq.exporting.graphs.data_flow import is_float
+from edgeq.exporting.graphs.graph import data_inputs
+from edgeq.exporting.graphs.moves import moves_values
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeq.exporting.costs.table import KernelCost, KernelTable
+
+MARGIN = 0.03
+"""What INT8 has to save of a layer's time in float: less is within what two runs differ by, and costs accuracy."""
+
+_IMAGE = "the image"
+
+
+@dataclass(frozen=True)
+class CostProblem:
+    """A graph as `edgeq.exporting.costs.cheapest` takes it.
+
+    Attributes:
+        layers: Name of a node -> its cost; a function that engines compute with a layer is part of it.
+        conversions: The tensors between them.
+        candidates: Names of the layers that may run in INT8, those that only move values left out.
+    """
+
+    layers: Mapping[str, LayerCost]
+    conversions: tuple[Conversion, ...]
+    candidates: frozenset[str]
+
+
+@dataclass(frozen=True)
+class CostPlan:
+    """The cheapest choice.
+
+    Attributes:
+        int8: Names of the layers in INT8.
+        in_float: Name of each layer that could run in INT8 and does not -> why.
+        predicted_us: What the layers of the table take together in this choice.
+        float_us: What they take with all layers in float.
+    """
+
+    int8: frozenset[str]
+    in_float: Mapping[str, str]
+    predicted_us: float
+    float_us: float
+
+    def summary(self) -> dict[str, Any]:
+        """Returns what the manifest keeps: the time of the layers that had a choice, and what they take in float."""
+        return {"predicted_us": round(self.predicted_us, 1), "float_us": round(self.float_us, 1)}
+
+
+def kernels_of(model: ir.Model, quantized: Set[str]) -> dict[str, Kernel]:
+    """Returns name of a node -> its kernel, for what a choice of INT8 layers depends on.
+
+    Those are the layers that may run in INT8, and what moves or joins values between them.
+
+    Args:
+        model: The graph that is quantized.
+        quantized: Names of the nodes that may run in INT8.
+    """
+    found = {}
+    for node in model.graph:
+        name, kernel = str(node.name), kernel_of(node)
+        if kernel is not None and (name in quantized or kernel.operator not in WEIGHTED):
+            found[name] = kernel
+    return found
+
+
+def choose_by_cost(
+    model: ir.Model, quantized: Set[str], table: KernelTable, float_operators: Set[str] = frozenset()
+) -> CostPlan:
+    """Returns the choice of INT8 layers that takes the least time by a table.
+
+    Args:
+        model: The graph that is quantized.
+        quantized: Names of the nodes that may run in INT8.
+        table: What kernels cost.
+        float_operators: Operators that the target's files leave in float, whatever is around them.
+    """
+    problem = cost_problem(model, quantized, table, float_operators)
+    wary = {
+        name: dataclasses.replace(cost, int8_us=cost.int8_us + _margin(cost)) for name, cost in problem.layers.items()
+    }
+    int8 = cheapest(wary, problem.conversions)
+    reasons = {name: _reason(name, int8, problem) for name in sorted(problem.candidates - int8)}
+    return CostPlan(
+        int8 & problem.candidates,
+        reasons,
+        total_us(problem.layers, problem.conversions, int8),
+        total_us(problem.layers, problem.conversions, frozenset()),
+    )
+
+
+def predicted_us(problem: CostProblem, int8: Set[str]) -> float:
+    """Returns what the layers take if exactly these candidates run in INT8 and all that moves values fits itself in."""
+    fixed = {}
+    for name, cost in problem.layers.items():
+        decided = LayerCost(math.inf, cost.int8_us) if name in int8 else LayerCost(cost.float_us)
+        fixed[name] = decided if name in problem.candidates else cost
+    chosen = cheapest(fixed, problem.conversions)
+    return total_us(problem.layers, problem.conversions, chosen)
+
+
+def cost_problem(
+    model: ir.Model, quantized: Set[str], table: KernelTable, float_operators: Set[str] = frozenset()
+) -> CostProblem:
+    """Returns the layers of a graph with their costs, and the tensors between them.
+
+    What has no cost in the table and may run in INT8 does so, as the target's rules say. What only moves values may do
+    so in either precision.
+    """
+    costs = {name: cost for name, kernel in kernels_of(model, quantized).items() if (cost := table.cost(kernel))}
+    owner = _owners(model)
+    layers: dict[str, LayerCost] = {_IMAGE: LayerCost(0.0)}
+    for node in model.graph:
+        if owner[id(node)] is node:
+            layers[str(node.name)] = _layer_cost(node, costs.get(str(node.name)), quantized, float_operators)
+    conversions = []
+    for value, writer in _results(model, owner):
+        readers = {str(owner[id(use.node)].name) for use in value.uses()} - {writer}
+        ends = [_IMAGE] if value.is_graph_output() else []
+        if (readers or ends) and is_float(value):
+            conversions.append(_conversion(writer, (*sorted(readers), *ends), costs))
+    candidates = frozenset(name for name in layers if name in quantized and name in costs)
+    return CostProblem(layers, tuple(conversions), candidates)
+
+
+def _owners(model: ir.Model) -> dict[int, ir.Node]:
+    """Returns the identity of each node -> the layer that it is computed with, by default itself."""
+    owner = {id(node): node for node in model.graph}
+    for node in model.graph:
+        if node.op_type in (*WEIGHTED, "MatMul", "Add") and owner[id(node)] is node:
+            owner.update({id(each): node for each in activation_nodes(node)[1]})
+    return owner
+
+
+def _results(model: ir.Model, owner: Mapping[int, ir.Node]) -> list[tuple[ir.Value, str]]:
+    """Returns the tensors that layers hand on, each with the name of the layer."""
+    found = [(value, _IMAGE) for value in model.graph.inputs]
+    for node in model.graph:
+        for value in node.outputs:
+            inside = bool(value.uses()) and all(owner[id(use.node)] is owner[id(node)] for use in value.uses())
+            if not inside or value.is_graph_output():
+                found.append((value, str(owner[id(node)].name)))
+    return found
+
+
+def _layer_cost(node: ir.Node, cost: KernelCost | None, quantized: Set[str], float_operators: Set[str]) -> LayerCost:
+    if node.name in quantized:
+        return LayerCost(math.inf, 0.0) if cost is None else LayerCost(cost.f32_us, cost.int8_us)
+    if node.op_type not in float_operators and data_inputs(node) and moves_values(node):
+        return LayerCost(0.0, 0.0) if cost is None else LayerCost(cost.f32_us, cost.int8_us)
+    return LayerCost(0.0 if cost is None else cost.f32_us)
+
+
+def _conversion(writer: str, readers: tuple[str, ...], costs: Mapping[str, KernelCost]) -> Conversion:
+    if (cost := costs.get(writer)) is not None:
+        return Conversion(writer, readers, cost.quantize_output_us, cost.dequantize_us)
+    return Conversion(writer, readers, max((costs[name].quantize_us for name in readers if name in costs), default=0.0))
+
+
+def _margin(cost: LayerCost) -> float:
+    return MARGIN * cost.float_us if math.isfinite(cost.float_us) else 0.0
+
+
+def _reason(name: str, int8: frozenset[str], problem: CostProblem) -> str:
+    """Returns why a layer stays in float: what it alone would cost more in INT8, all other layers as they are."""
+    cost = problem.layers[name]
+    saved = cost.float_us - cost.int8_us
+    if saved <= _margin(cost):
+        return f"INT8 is no faster: {cost.int8_us:.0f} us against {cost.float_us:.0f} in float"
+    changed = total_us(problem.layers, problem.conversions, int8 | {name})
+    converted = changed - total_us(problem.layers, problem.conversions, int8) + saved
+    return f"conversions cost more than INT8 saves: {converted:.0f} us against {saved:.0f}"
