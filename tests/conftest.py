@@ -92,7 +92,7 @@ def shared_data() -> Path:
     return _DATA
 
 
-def _folder_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder that all workers of one run look into."""
     folder = tmp_path_factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
@@ -109,14 +109,14 @@ def one_command_line() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def one_export_per_model(tmp_path_factory) -> Iterator[None]:
     """See `tests.kept_exports`."""
-    with keeping_exports(_folder_of_the_run(tmp_path_factory) / "exports"):
+    with keeping_exports(folder_of_the_run(tmp_path_factory) / "exports"):
         yield
 
 
 @pytest.fixture(scope="session")
 def warm_python(tmp_path_factory) -> WarmPython:
     """See `tests.warm_python`."""
-    return WarmPython(_folder_of_the_run(tmp_path_factory) / "warm")
+    return WarmPython(folder_of_the_run(tmp_path_factory) / "warm")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -125,7 +125,7 @@ def one_conversion_per_model(tmp_path_factory, warm_python) -> Iterator[None]:
 
     This holds for models of the zoo, of files and of the tests themselves; a model that a test writes may change.
     """
-    folder = _folder_of_the_run(tmp_path_factory) / "conversions"
+    folder = folder_of_the_run(tmp_path_factory) / "conversions"
     original = tflite._run
 
     def convert(job: tflite.Conversion) -> None:

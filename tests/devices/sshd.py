@@ -14,6 +14,7 @@ from pathlib import Path
 from edgeq.devices.config import Device
 
 _UP_S = 20.0
+_POLL_S = 0.1  # a look at all processes takes milliseconds
 
 
 class Sshd:
@@ -106,7 +107,7 @@ class Sshd:
             for pid, line in self.processes().items():
                 if text in line:
                     return pid
-            time.sleep(0.02)
+            time.sleep(_POLL_S)
         raise AssertionError(f"nothing with {text!r} on the device: {self.processes()}")
 
     def assert_empty(self, timeout_s: float = 60.0) -> None:
@@ -116,7 +117,7 @@ class Sshd:
         """
         deadline = time.monotonic() + timeout_s
         while (left := self.processes()) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(_POLL_S)
         assert not left, f"still on the device after {timeout_s:g} s: {left}"
 
     def masters(self) -> list[int]:

@@ -22,6 +22,7 @@ from tests.devices.scene import Scene, draw_scene
 from tests.tiny import save_conv_net
 
 _IMAGES = 150
+_WAIT_S = 90.0
 _PREDICTOR = "edgeq.evaluation.prediction_server"
 _RUNNER = "edgeq.runtimes.runner"
 
@@ -57,7 +58,7 @@ class Host:
 
     def wait_for_images(self, count: int) -> None:
         """Waits until the run has kept so many images."""
-        _wait(lambda: len(self.finished_images()) >= count, f"{count} images")
+        _wait(lambda: len(self.finished_images()) >= count, f"{count} images", poll_s=0.02)
 
     def close(self) -> None:
         """Ends what still runs, and forgets the journals."""
@@ -85,7 +86,7 @@ def source(tmp_path_factory) -> Path:
     """A copy of the package, which nobody edits meanwhile."""
     folder: Path = tmp_path_factory.mktemp("source")
     package = Path(edgeq.__file__).parent
-    shutil.copytree(package, folder / "edgeq", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package, folder / "edgeq")
     return folder
 
 
@@ -245,8 +246,8 @@ def _one_error(stderr: str) -> str:
     return line
 
 
-def _wait(condition: Callable[[], bool], what: str, timeout_s: float = 90.0) -> None:
-    deadline = time.monotonic() + timeout_s
+def _wait(condition: Callable[[], bool], what: str, poll_s: float = 0.1) -> None:
+    deadline = time.monotonic() + _WAIT_S
     while not condition():
         assert time.monotonic() < deadline, f"waited for {what}"
-        time.sleep(0.02)
+        time.sleep(poll_s)
