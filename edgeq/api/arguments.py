@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -102,3 +103,33 @@ def reporting(progress: Listener) -> Iterator[None]:
         )
     with reporting_to(progress):
         yield
+
+
+def scored_data(
+    data: FilePath | None,
+    split: str | None,
+    allow_outside: bool,
+    class_map: Mapping[str, str] | None,
+    *,
+    others: Sequence[object],
+) -> Split | None:
+    """Returns the part of a data set to score on; `None` if none is given.
+
+    Args:
+        data: The data set.
+        split: The split to take instead of the usual one.
+        allow_outside: See `edgeq.datasets.find_dataset`.
+        class_map: Class name of the model -> name in the data.
+        others: The images and annotations that it takes the place of.
+
+    Raises:
+        InputError: an argument has no effect, or there is no such data set or split.
+    """
+    if data is None:
+        if split is not None or class_map:
+            raise InputError("`split` and `map`: are for `data`, and there is none; omit them")
+        return None
+    if any(other is not None for other in others):
+        raise InputError("`data` takes the place of `images` and `annotations`; omit them")
+    opened = open_split(path(data, "data"), "evaluation", split, allow_outside=allow_outside)
+    return dataclasses.replace(opened, class_map=dict(class_map or {}))

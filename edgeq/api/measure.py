@@ -17,8 +17,8 @@ from edgeq.api.arguments import (
     paths,
     reporting,
     require_positive,
+    scored_data,
 )
-from edgeq.datasets import open_split
 from edgeq.devices.config import LOCAL, find_devices
 from edgeq.errors import InputError
 from edgeq.machine import parse_cpus
@@ -143,14 +143,7 @@ def evaluate(
         DeviceError: the device cannot be reached.
     """
     require_positive(threads, "threads")
-    opened = None
-    if data is not None:
-        if not (images is None and annotations is None):
-            raise InputError("`data` takes the place of `images` and `annotations`; omit them")
-        opened = open_split(path(data, "data"), "evaluation", split, allow_outside=allow_outside)
-        opened = dataclasses.replace(opened, class_map=dict(map or {}))
-    elif split is not None or map:
-        raise InputError("`split` and `map`: are for `data`, and there is none; omit them")
+    opened = scored_data(data, split, allow_outside, map, others=(images, annotations))
     require_positive(save_worst, "save_worst")
     files = paths(artifacts, "artifacts")
     if save_worst is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeq.api.arguments import (
     FilePath,
@@ -15,6 +15,7 @@ from edgeq.api.arguments import (
     paths,
     reporting,
     require_positive,
+    scored_data,
 )
 from edgeq.devices.config import LOCAL
 from edgeq.errors import InputError
@@ -25,9 +26,13 @@ from edgeq.verbs.predict import predict as run
 
 def predict(
     model: FilePath,
-    images: FilePath | Sequence[FilePath],
+    images: FilePath | Sequence[FilePath] | None = None,
     out: FilePath | None = None,
     *,
+    data: FilePath | None = None,
+    split: str | None = None,
+    allow_outside: bool = False,
+    map: Mapping[str, str] | None = None,
     preset: FilePath | None = None,
     labels: FilePath | Sequence[str] | None = None,
     threshold: float | None = None,
@@ -43,19 +48,24 @@ def predict(
 ) -> list[ImagePrediction]:
     """Returns what a file finds in each image: `prediction.shown`, or `.findings` with those of low scores too.
 
-    Findings of a detector are boxes in the image's pixels; those of a classifier its best classes.
+    Findings of a detector are boxes in the image's pixels; those of a classifier its best classes; docs/predict.md says
+    what the other tasks find.
 
     Args:
         model: A file of `edgeq.export`, an engine of `edgeq build`, or an `.onnx` or `.tflite` file of another tool
             with a `preset`.
         images: Image files, folders, or text files of paths; or one video.
+        data: Instead of images, a data set of any format that `edgeq data` knows; its truth is drawn too.
+        split: Split of it to take; by default `val`, or else `test`.
+        allow_outside: Whether files may be read that it names outside its own folder.
+        map: Class name of the model -> name of the same class in `data`.
         out: Folder for a picture of each image; by default none is drawn.
         preset: For files without a manifest: how images are prepared and outputs are read.
         labels: For files without a manifest: class names, or the path of a file of them.
         threshold: Score from which findings are shown, 0..1; by default the task's: .3 for a detector.
         compare: Another file, whose findings are compared (`prediction.compared`) and drawn next to the first's.
         annotations: The truth about the images of one folder, drawn too.
-        format: Files for other programs to write into `out`: `yolo`, `coco`, or both.
+        format: Files for other programs to write into `out`: `yolo`, `coco`, or what else the task has.
         every: Of a video, every so many-th frame is taken.
         runtime: `onnxruntime`, `openvino`, `litert` or `tensorrt`; by default the first of the file's target that is
             installed.
@@ -76,6 +86,9 @@ def predict(
     require_positive(every, "every")
     if threshold is not None and not (isinstance(threshold, int | float) and 0 <= threshold <= 1):
         raise InputError(f"`threshold` is {threshold!r}; wanted a score from 0 to 1")
+    opened = scored_data(data, split, allow_outside, map, others=(images, annotations))
+    if opened is None and images is None:
+        raise InputError("`images` is missing; give images, or `data`")
     options = PredictOptions(
         preset=None if preset is None else str(path(preset, "preset")),
         labels=class_names(labels),
@@ -86,10 +99,12 @@ def predict(
         threshold=threshold,
         compare=optional_path(compare, "compare"),
         annotations=optional_path(annotations, "annotations"),
+        data=opened,
         formats=tuple(names(format)),
         every=every,
     )
     found: dict[int, ImagePrediction] = {}
     with reporting(progress):
-        run(path(model, "model"), paths(images, "images"), optional_path(out, "out"), options, found.__setitem__)
+        sources = () if images is None else paths(images, "images")
+        run(path(model, "model"), sources, optional_path(out, "out"), options, found.__setitem__)
     return [found[number] for number in sorted(found)]

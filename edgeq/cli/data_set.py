@@ -96,9 +96,6 @@ def open_for_evaluation(
         InputError: there is none, or `--map` has another form.
         BadParameter: an option has no effect, or nothing says what to score on.
     """
-    from edgeq.datasets import open_split
-    from edgeq.datasets.class_names import parse_class_map
-
     if path is None:
         _require_unused(split, allow_outside, class_map)
         if images is None:
@@ -106,6 +103,39 @@ def open_for_evaluation(
         return None
     if annotations is not None or images is not None:
         raise typer.BadParameter("takes the place of --annotations and --images; omit them", param_hint="--data")
+    return _opened(path, split, allow_outside, class_map)
+
+
+def open_for_prediction(
+    path: Path | None,
+    split: str | None,
+    allow_outside: bool,
+    class_map: Sequence[str],
+    *,
+    annotations: Path | None,
+    images: Sequence[Path],
+) -> Split | None:
+    """Returns the part of `--data` to draw and says what it was taken for; `None` without `--data`.
+
+    Raises:
+        InputError: there is none, or `--map` has another form.
+        BadParameter: an option has no effect, or nothing says what to draw.
+    """
+    if path is None:
+        _require_unused(split, allow_outside, class_map)
+        if not images:
+            raise typer.BadParameter("give IMAGES, or --data")
+        return None
+    if annotations is not None or images:
+        raise typer.BadParameter("takes the place of IMAGES and --annotations; omit them", param_hint="--data")
+    return _opened(path, split, allow_outside, class_map)
+
+
+def _opened(path: Path, split: str | None, allow_outside: bool, class_map: Sequence[str]) -> Split:
+    """Returns the part of a data set that is scored on, and says what it was taken for."""
+    from edgeq.datasets import open_split
+    from edgeq.datasets.class_names import parse_class_map
+
     found = open_split(path, "evaluation", split, allow_outside=allow_outside)
     typer.echo(f"data: {found.describe()}")
     return dataclasses.replace(found, class_map=parse_class_map(class_map))

@@ -19,8 +19,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="PATH",
-        help="A data set: COCO, YOLO, Pascal VOC, CVAT or Label Studio, a folder per class, a CSV, .npz, a folder of "
-        "images, or a video.",
+        help="A data set: COCO, YOLO, Pascal VOC, CVAT, Label Studio or DOTA, text, masks, depth maps, a folder per "
+        "class, a CSV, .npz, a folder of images, or a video.",
     ),
 ]
 SplitName = Annotated[

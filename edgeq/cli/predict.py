@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeq.cli.options import Labels, Threads
+from edgeq.cli.data_set import open_for_prediction
+from edgeq.cli.options import AllowOutside, ClassMap, Data, Labels, SplitName, Threads
 
 if TYPE_CHECKING:
     from edgeq.evaluation.findings import ImagePrediction
@@ -19,11 +20,15 @@ def predict(
         Path,
         typer.Argument(metavar="FILE", help="A file of `edgeq export`, an engine, or a file of another tool."),
     ],
-    images: Annotated[
-        list[Path],
-        typer.Argument(metavar="IMAGES...", help="Images, folders, text files of paths; or a video (extra `video`)."),
-    ],
     out: Annotated[Path, typer.Option(help="Folder for the pictures, which have the names of the images.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="IMAGES...", help="Images, folders, text files of paths; or a video (extra `video`)."),
+    ] = None,
+    data: Data = None,
+    split: SplitName = None,
+    allow_outside: AllowOutside = False,
+    class_map: ClassMap = None,
     preset: Annotated[
         str | None,
         typer.Option(
@@ -33,18 +38,19 @@ def predict(
     labels: Labels = None,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Score from which boxes are drawn, by default 0.3; files hold all."),
+        typer.Option(min=0.0, max=1.0, help="Score from which findings are drawn, by default 0.3; files hold all."),
     ] = None,
     compare: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw what another file finds next to it, and mark where they differ."),
     ] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="Draw the truth too, and say of differences whether they are right.")
+        Path | None,
+        typer.Option(help="Draw the truth about a folder too, and say of differences whether they are right."),
     ] = None,
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="Detectors: also write yolo (a text file per image) or coco; repeatable."),
+        typer.Option("--format", help="Also write yolo, coco, icdar or png, as the task has them; repeatable."),
     ] = None,
     every: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Of a video, draw every N-th frame; by default each.")
@@ -73,6 +79,9 @@ def predict(
     from edgeq.verbs.predict import predict as run
 
     require_writable_json(json_file)
+    opened = open_for_prediction(
+        data, split, allow_outside, class_map or (), annotations=annotations, images=images or ()
+    )
     lines: dict[int, str] = {}
 
     def note(number: int, prediction: ImagePrediction) -> None:
@@ -81,9 +90,10 @@ def predict(
 
     options = PredictOptions(
         preset=preset, labels=labels, runtime=runtime, compute=compute, threads=threads, device=device,
-        threshold=threshold, compare=compare, annotations=annotations, formats=tuple(formats or ()), every=every,
+        threshold=threshold, compare=compare, annotations=annotations, data=opened, formats=tuple(formats or ()),
+        every=every,
     )  # fmt: skip
-    result = run(model, images, out, options, note)
+    result = run(model, images or (), out, options, note)
     if json_file is not None:
         write_text(json_file, "".join(f"{lines[number]}\n" for number in sorted(lines)))
     resumed = f" ({result.resumed} of them by an interrupted run)" if result.resumed else ""

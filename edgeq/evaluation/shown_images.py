@@ -13,6 +13,7 @@ from edgeq.errors import InputError
 from edgeq.evaluation.inference import Images
 from edgeq.inputs import Item, image_files
 from edgeq.inputs.images import IMAGE_SUFFIXES, list_images
+from edgeq.inputs.items import path_of
 from edgeq.inputs.video import VIDEO_SUFFIXES, list_frames
 from edgeq.tasks import Task
 from edgeq.tasks.labelled_images import relative_names
@@ -37,29 +38,25 @@ class ShownImages(Images, Protocol):
 
 
 class Files:
-    """Image files; see `ShownImages`.
+    """Image files, or the images of a data set; see `ShownImages`.
 
     Args:
-        paths: The files.
+        items: The images.
         names: The name of each.
-        dataset: The truth about them, in the same order; `None` without annotations.
+        dataset: The truth about them, in the same order; `None` if it is not known.
     """
 
     max_unreadable = 1.0
 
-    def __init__(self, paths: Sequence[Path], names: Sequence[str], dataset: Task[Any] | None = None) -> None:
-        self.paths = paths
+    def __init__(self, items: Sequence[Item], names: Sequence[str], dataset: Task[Any] | None = None) -> None:
+        self.items = items
+        self.paths = tuple(map(path_of, items))
         self.dataset = dataset
         self._names = [name if Path(name).suffix.lower() in _WRITABLE else f"{name}.png" for name in names]
         self._sizes_px: dict[int, tuple[int, int]] = {}
         if len(set(self._names)) < len(self._names):
             twice = next(name for name in self._names if self._names.count(name) > 1)
             raise InputError(f"two of the images are called {twice}; give their folders in separate commands")
-
-    @property
-    def items(self) -> list[Item]:
-        """The images as items to read."""
-        return image_files(self.paths)
 
     def check_image(self, number: int, image: Pixels) -> None:
         """Notes the size; raises `InputError` for what is not an image, or not the one of the annotations."""
@@ -83,8 +80,7 @@ class Files:
 
     def pixels(self, number: int) -> Pixels:
         """Returns the image, read again: many are between the first reading and this one on a device."""
-        (item,) = image_files([self.paths[number]])
-        return cast(Pixels, item.read())
+        return cast(Pixels, self.items[number].read())
 
 
 class Part:
@@ -98,14 +94,10 @@ class Part:
     max_unreadable = 1.0
 
     def __init__(self, whole: Files, numbers: Sequence[int]) -> None:
+        self.items = [whole.items[number] for number in numbers]
         self.paths = [whole.paths[number] for number in numbers]
         self._whole = whole
         self._numbers = numbers
-
-    @property
-    def items(self) -> list[Item]:
-        """The images as items to read."""
-        return image_files(self.paths)
 
     def check_image(self, number: int, image: Pixels) -> None:
         """Notes the size; raises `InputError` if the annotations are of another image."""
@@ -182,4 +174,4 @@ def find_images(sources: Sequence[Path], every: int | None) -> Files | Video:
             raise InputError(f"{source}: no such image")
         paths += found
         names += relative_names(found, source if source.is_dir() else source.parent)
-    return Files(paths, names)
+    return Files(image_files(paths), names)

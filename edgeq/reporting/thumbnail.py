@@ -13,6 +13,7 @@ from edgeq.errors import InputError
 from edgeq.tasks import Task
 from edgeq.tasks.drawing import Canvas, Style
 from edgeq.tasks.drawing.palette import WHITE
+from edgeq.tasks.drawn_findings import draw_findings
 from edgeq.tasks.evidence import Example, Finding
 
 _THUMBNAIL_PX = 480
@@ -85,10 +86,9 @@ def _findings(task: type[Task[Any]], example: Example, findings: Sequence[Findin
 
 
 def _truth(example: Example) -> str:
-    """Returns the annotated boxes in white, which no class has, as a PNG data URI."""
+    """Returns what is true in white, which no class has, as a PNG data URI."""
     canvas = _canvas(example)
-    for box in example.truth:
-        canvas.box(box.left, box.top, box.width, box.height, _TRUTH)
+    draw_findings(canvas, example.truth, _TRUTH)
     return _png(canvas)
 
 

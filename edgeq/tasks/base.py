@@ -20,7 +20,9 @@ from edgeq.inputs.items import path_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import load_object
 from edgeq.results.evaluation import Score, Suspicion
+from edgeq.tasks.agreement import compare_findings
 from edgeq.tasks.drawing import Canvas
+from edgeq.tasks.drawn_findings import draw_findings
 from edgeq.tasks.evidence import Finding
 from edgeq.tasks.prediction_records import PredictionRecords
 from edgeq.tasks.result_files import ResultFile
@@ -169,14 +171,13 @@ class Task(ABC, Generic[Prediction]):
 
     @classmethod
     def draw(cls, canvas: Canvas, findings: Sequence[Finding]) -> None:
-        """Draws findings over an image: by default a line of text each.
+        """Draws findings over an image, see `edgeq.tasks.drawn_findings`.
 
         Args:
             canvas: What is drawn on.
             findings: What `findings`, `true_findings` or `compare` returned, or a part of it.
         """
-        for finding in findings:
-            canvas.note(finding.describe())
+        draw_findings(canvas, findings)
 
     @classmethod
     def compare(
@@ -184,12 +185,14 @@ class Task(ABC, Generic[Prediction]):
     ) -> tuple[Sequence[Finding], Sequence[Finding]]:
         """Returns the findings of two files on one image, marked by what became of them.
 
+        Those of one class that overlap by half are shared, see `edgeq.tasks.agreement`.
+
         Args:
             reference: Those of the reference.
             other: Those of the other file.
             truth: What is true of the image; `None` if that is not known.
         """
-        return reference, other
+        return compare_findings(reference, other, truth)
 
     @classmethod
     def result_files(cls) -> Mapping[str, type[ResultFile]]:

@@ -23,10 +23,12 @@ from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import Task
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
+from edgeq.tasks.evidence import Finding
 from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.maps import ImageSampler, opened_map
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import mean_over_draws
+from edgeq.tasks.shapes import DepthBand, PixelSet
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 _OPTIONS = {"inverse": 0, "units_per_metre": 1000}
 # Nearer than a millimetre is no depth: what a model says below counts as this.
 _LEAST_M = 1e-3
+# How many shades a picture has.
+_BANDS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +118,7 @@ class DepthTask(Task[DepthMap]):
     name = "depth"
     decoders: ClassVar[Mapping[str, str]] = {"depth": "edgeq.tasks.depth:decode"}
     score_type = DepthScore
+    finding_type = DepthBand
     records_type = DepthPredictions
 
     def __init__(self, source: Path, items: Sequence[Item], names: Sequence[str], maps: Sequence[Path]) -> None:
@@ -186,6 +191,24 @@ class DepthTask(Task[DepthMap]):
         sizes = [int(number) for number in numbers[:4]]
         return DepthMap(arrays["values"], Placement(sizes[0], sizes[1], sizes[2], sizes[3], *numbers[4:]))
 
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: DepthMap) -> tuple[DepthBand, ...]:
+        """Returns eight bands of about as many pixels, the nearest first; only metres have a scale to be named by."""
+        is_inverse = bool(pick_options(_postprocessing(artifact), _OPTIONS)["inverse"])
+        values = prediction.of_image()
+        return depth_bands(-values if is_inverse else values, in_metres=not is_inverse)
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[DepthBand, ...]:
+        """Returns the bands of the true depths; pixels without one are in none."""
+        return depth_bands(self._true_metres(number, pick_options(_postprocessing(artifact), _OPTIONS)), in_metres=True)
+
+    @classmethod
+    def compare(
+        cls, reference: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None
+    ) -> tuple[Sequence[Finding], Sequence[Finding]]:
+        """Returns the bands of both files as they are: a depth is neither found nor missed."""
+        return reference, other
+
     def score(
         self, artifact: Artifact, predictions: Mapping[int, DepthMap], reference: Mapping[int, DepthMap]
     ) -> DepthScore:
@@ -198,23 +221,26 @@ class DepthTask(Task[DepthMap]):
         self, artifact: Artifact, predictions: Mapping[int, DepthMap], reference: Mapping[int, DepthMap]
     ) -> DepthPredictions:
         """Returns the errors of each image."""
-        assert artifact.postprocessing is not None  # noqa: S101 - it names the decoder by which this task was chosen
-        options = pick_options(artifact.postprocessing, _OPTIONS)
+        options = pick_options(_postprocessing(artifact), _OPTIONS)
         numbers = sorted(predictions)
         errors = [self._errors(number, predictions[number], options) for number in numbers]
         return DepthPredictions(tuple(self.names[number] for number in numbers), *np.array(errors).T)
 
     def _errors(self, number: int, prediction: DepthMap, options: Mapping[str, float]) -> tuple[float, float, float]:
-        path = self._maps[number]
-        units = 1 if path.suffix == ".npy" else options["units_per_metre"]
-        truth = self._read(number).astype(np.float64) / units
-        known = np.isfinite(truth) & (truth > 0)
+        truth = self._true_metres(number, options)
+        known = np.isfinite(truth)
         if not known.any():
-            raise InputError(f"{path}: has no pixel of known depth; wanted depths above 0")
+            raise InputError(f"{self._maps[number]}: has no pixel of known depth; wanted depths above 0")
         wanted, found = truth[known], prediction.of_image()[known].astype(np.float64)
         depth = np.maximum(_aligned(found, wanted) if options["inverse"] else found, _LEAST_M)
         error, ratio = depth - wanted, np.maximum(depth / wanted, wanted / depth)
         return float((np.abs(error) / wanted).mean()), float(np.sqrt((error**2).mean())), float((ratio < 1.25).mean())
+
+    def _true_metres(self, number: int, options: Mapping[str, float]) -> NDArray[np.float64]:
+        """Returns the true depths of an image, NaN where they are not known."""
+        units = 1 if self._maps[number].suffix == ".npy" else options["units_per_metre"]
+        truth = self._read(number).astype(np.float64) / units
+        return np.where(np.isfinite(truth) & (truth > 0), truth, np.nan)
 
     def _read(self, number: int) -> NDArray[Any]:
         path = self._maps[number]
@@ -226,6 +252,36 @@ class DepthTask(Task[DepthMap]):
         if found.ndim != 2 or found.dtype.kind not in "iuf":
             raise InputError(f"{path}: is {found.dtype} {found.shape}; wanted one channel of depths")
         return found
+
+
+def depth_bands(depth: NDArray[np.floating], *, in_metres: bool) -> tuple[DepthBand, ...]:
+    """Returns bands of about as many pixels each, the nearest first; fewer if many pixels have one depth.
+
+    Args:
+        depth: `(H, W)`, the larger the further; NaN where it is not known.
+        in_metres: Whether bands are named by their depths, and not by their numbers.
+    """
+    known = np.isfinite(depth)
+    if not known.any():
+        return ()
+    ends = np.unique(np.quantile(depth[known], np.linspace(0, 1, _BANDS + 1)))
+    numbers = np.clip(np.searchsorted(ends, depth, side="right") - 1, 0, max(len(ends) - 2, 0))
+    bands = max(len(ends) - 1, 1)
+    found = []
+    for number in range(bands):
+        pixels = known & (numbers == number)
+        label = (
+            f"{ends[number]:.3g} to {ends[min(number + 1, len(ends) - 1)]:.3g} m" if in_metres else f"band {number + 1}"
+        )
+        found.append(
+            DepthBand(label, number, share=float(pixels.mean()), segmentation=PixelSet.of(pixels), bands=bands)
+        )
+    return tuple(found)
+
+
+def _postprocessing(artifact: Artifact) -> Postprocessing:
+    assert artifact.postprocessing is not None  # noqa: S101 - it names the decoder by which this task was chosen
+    return artifact.postprocessing
 
 
 def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> DepthMap:

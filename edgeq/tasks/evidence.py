@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edgeq.exporting.artifact import Artifact
 from edgeq.results.serialization import OMIT_EMPTY
 
 
@@ -50,11 +51,26 @@ class Finding:
     score: float | None = None
     mark: Mark | None = field(default=None, metadata=OMIT_EMPTY, kw_only=True)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the other file finds it too, or none was asked."""
+        return self.mark in (None, "both")
+
     def describe(self) -> str:
         """Returns how a picture labels it: what became of it, its class, and its score if it has one."""
         mark = f"{self.mark}: " if self.mark in ("lost", "won", "false alarm") else ""
         score = "" if self.score is None else f" {self.score:.2f}"
-        return f"{mark}{self.label}{score}"
+        return f"{mark}{self.title}{score}"
+
+    @property
+    def title(self) -> str:
+        """What it is: the class, unless there is more to say."""
+        return self.label
+
+
+def label_of(artifact: Artifact, index: int) -> str:
+    """Returns the name of a class of a model; of a model without names its number."""
+    return artifact.labels[index] if index < len(artifact.labels) else f"class {index}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,25 +103,25 @@ class ExampleBox(Box):
 
 @dataclass(frozen=True)
 class Example:
-    """What two files see in one image.
+    """What two files find in one image.
 
     Attributes:
         image: File name.
         width_px: Width of the image.
         height_px: Height of the image.
-        difference: Sum of the scores of boxes that only one file sees, and of the differences of those that both see.
-        reference: Boxes of the reference.
-        other: Boxes of the other file.
-        truth: Annotated boxes.
+        difference: Sum of the scores of what only one file finds, and of the differences of what both find.
+        reference: Findings of the reference.
+        other: Findings of the other file.
+        truth: What is true.
     """
 
     image: str
     width_px: int
     height_px: int
     difference: float
-    reference: tuple[ExampleBox, ...]
-    other: tuple[ExampleBox, ...]
-    truth: tuple[ExampleBox, ...]
+    reference: tuple[Finding, ...]
+    other: tuple[Finding, ...]
+    truth: tuple[Finding, ...]
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,14 @@ def encode(part: NDArray[np.bool_], left: int, top: int, width: int, height: int
     return runs if runs[-1] else runs[:-1]
 
 
+def compress(runs: NDArray[np.int32], width: int, height: int) -> str:
+    """Returns pycocotools' text for the lengths of runs that `encode` returned."""
+    from pycocotools import mask
+
+    compressed = mask.frPyObjects({"size": [height, width], "counts": runs.tolist()}, height, width)
+    return str(compressed["counts"], "ascii")
+
+
 def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Returns the pixels `(H, W)` of pycocotools' compressed RLE, which `to_rle` returns.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeq.datasets import Split
 from edgeq.devices.config import LOCAL, find_devices
 from edgeq.devices.remote import RemoteDevice, named_errors
 from edgeq.errors import InputError
@@ -26,7 +28,7 @@ from edgeq.evaluation.findings import (
 from edgeq.evaluation.inference import Job
 from edgeq.evaluation.prediction_codec import pack_prediction, unpack_prediction
 from edgeq.evaluation.prediction_stream import streamed
-from edgeq.evaluation.preset_proof import open_recognised
+from edgeq.evaluation.preset_proof import AnnotatedImages, open_recognised
 from edgeq.evaluation.shown_images import Files, Part, Video, find_images
 from edgeq.exporting.artifact import Artifact
 from edgeq.files import sha256_file
@@ -57,7 +59,8 @@ class PredictOptions:
         device: Name of the device that runs the files.
         threshold: Score from which findings are shown; by default the task's.
         compare: Another file, shown next to the first.
-        annotations: The truth about the images, shown too.
+        annotations: The truth about the images of one folder, shown too.
+        data: A part of a data set with its truth, instead of other images.
         formats: Further files to write, by the names of `Task.result_files`.
         every: Of a video, every so many-th frame is taken.
     """
@@ -71,6 +74,7 @@ class PredictOptions:
     threshold: float | None = None
     compare: Path | None = None
     annotations: Path | None = None
+    data: Split | None = None
     formats: tuple[str, ...] = ()
     every: int | None = None
 
@@ -107,7 +111,7 @@ def predict(
 
     Args:
         model: A model file, or its manifest.
-        sources: Image files, folders and text files of paths; or one video.
+        sources: Image files, folders and text files of paths; or one video; nothing with `data`.
         out: Folder for pictures and files; `None` writes nothing.
         options: What is run, and what is made of it.
         on_prediction: Told what was found in each image.
@@ -120,7 +124,8 @@ def predict(
         EngineError: the engine refuses or fails to run a file.
         DeviceError: the device cannot be reached.
     """
-    artifacts = [open_recognised(model, options.preset, options.labels, None)]
+    known = None if options.data is None else AnnotatedImages.of(None, None, options.data)
+    artifacts = [open_recognised(model, options.preset, options.labels, known)]
     if options.compare is not None:
         artifacts.append(open_reference(options.compare, options.preset, options.labels))
     with _place(options.device) as place:
@@ -179,9 +184,9 @@ class _Shower:
         self._log = log
         known = {str(part.get("image")): part for part in log.parts()}
         self._rest = []
-        for number, path in enumerate(self._images.paths):
-            with contextlib.suppress(OSError):  # what cannot be read is for the run to say
-                self._digests[number] = sha256_file(path)
+        for number, item in enumerate(self._images.items):
+            with contextlib.suppress(InputError):  # what cannot be read is for the run to say
+                self._digests[number] = item.digest()
             done = known.get(self._digests.get(number, ""))
             if done is None or not self._take_again(number, done):
                 self._rest.append(number)
@@ -279,12 +284,17 @@ class _Shower:
 
 
 def _images(task: type[Task[Any]], sources: Sequence[Path], options: PredictOptions) -> Files | Video:
+    if options.data is not None:
+        if options.every is not None:
+            raise InputError("`every` is for the frames of a video; omit it")
+        dataset = task.from_split(options.data, "pycocotools")
+        return Files(dataset.items, dataset.names, dataset)
     if options.annotations is None:
         return find_images(sources, options.every)
     if len(sources) != 1 or not sources[0].is_dir():
         raise InputError(f"`annotations` {options.annotations}: names images of one folder; give that folder alone")
     dataset = task.from_files(options.annotations, sources[0], "pycocotools")
-    return Files(dataset.paths, relative_names(dataset.paths, sources[0]), dataset)
+    return Files(dataset.items, relative_names(dataset.paths, sources[0]), dataset)
 
 
 def _check_video(jobs: Sequence[Job], options: PredictOptions) -> None:
@@ -312,10 +322,22 @@ def _log_of(jobs: Sequence[Job], out: Path, options: PredictOptions) -> JobLog:
         "jobs": [[job.artifact.to_json(), job.runtime, job.compute_precision] for job in jobs],
         "threads": options.threads,
         "threshold": options.threshold,
-        "annotations": None if options.annotations is None else sha256_file(options.annotations),
+        "annotations": _truth_digest(options),
         "formats": list(options.formats),
     }
     return JobLog.in_cache("predict", key)
+
+
+def _truth_digest(options: PredictOptions) -> str | None:
+    """Returns what tells one truth about the images from another; `None` without any."""
+    if options.data is not None:
+        known = repr((options.data.source, options.data.name, options.data.class_map, options.data.images))
+        return hashlib.sha256(known.encode()).hexdigest()
+    if options.annotations is None:
+        return None
+    files = sorted(options.annotations.rglob("*")) if options.annotations.is_dir() else [options.annotations]
+    digests = [sha256_file(path) for path in files if path.is_file()]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 @contextlib.contextmanager

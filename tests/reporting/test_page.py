@@ -276,7 +276,7 @@ def test_the_pages_images_are_those_that_differ_most():
     everything = make_document(results(), examples=100).differences[0].examples
     assert [each.image for each in everything[:3]] == [each.image for each in shown.examples]
     example = everything[0]
-    alone = [box for box in (*example.reference, *example.other) if not box.shared]
+    alone = [box for box in (*example.reference, *example.other) if not box.is_shared]
     assert example.difference >= sum(box.score or 0 for box in alone) - 1e-6
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from edgeq.tasks.detection.categories import category_ids, report_categories
 from edgeq.tasks.detection.coco import GroundTruth, load_ground_truth
 from edgeq.tasks.detection.coco_engine import check_engine
 from edgeq.tasks.detection.ground_truth import ground_truth_of
+from edgeq.tasks.evidence import label_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,6 +72,27 @@ class CocoTask(Task[Prediction]):
     def categories(self, artifact: Artifact) -> list[int]:
         """Returns the annotations' category id of every class of a model."""
         return [int(category) for category in category_ids(self._ground_truth, artifact.labels)]
+
+    def true_objects(self, number: int, artifact: Artifact) -> Iterator[tuple[Mapping[str, Any], str, int]]:
+        """Yields the annotations of an image that are of the model's classes, with label and class index of each."""
+        classes = {category: index for index, category in enumerate(self.categories(artifact))}
+        for entry in self._by_image.get(self._ground_truth.images[number].id, ()):
+            index = classes.get(entry["category_id"])
+            if index is not None:
+                yield entry, f"{label_of(artifact, index)}{' (crowd)' if entry['iscrowd'] else ''}", index
+
+    @functools.cached_property
+    def _by_image(self) -> Mapping[int, list[Mapping[str, Any]]]:
+        """Image id -> its annotations."""
+        found: dict[int, list[Mapping[str, Any]]] = {}
+        for entry in self.annotations:
+            found.setdefault(entry["image_id"], []).append(entry)
+        return found
+
+    @property
+    def annotations(self) -> Sequence[Mapping[str, Any]]:
+        """The objects that count, as COCO's evaluation takes them."""
+        return self._ground_truth.annotations
 
     def check(self, artifact: Artifact) -> None:
         """Raises where the annotations have no class of the model; logs which are matched, unless all are."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.tasks.detection.overlaps import overlaps
-from edgeq.tasks.evidence import Box, Example, ExampleBox, Mark
+from edgeq.tasks.agreement import compare_findings, difference
+from edgeq.tasks.evidence import Box, Example, ExampleBox
 
 if TYPE_CHECKING:
     from edgeq.tasks.detection.records import DetectionPredictions
-
-SAME_IOU = 0.5
-"""Boxes of one class that overlap by this much are the same find, as for AP50."""
 
 
 def most_different(
@@ -37,82 +33,10 @@ def most_different(
     examples = []
     for number in worst:
         if differences[number] > 0:
-            first, second = compare_boxes(*finds[number], truth[number])
+            first, second = compare_findings(*finds[number], truth[number])
             sides = (tuple(_shown(box) for box in boxes) for boxes in (first, second, truth[number]))
             examples.append(Example(reference.images[number], *_size(reference, number), differences[number], *sides))
     return examples
-
-
-def difference(first: Sequence[Box], second: Sequence[Box]) -> float:
-    """Returns how far two files differ on an image, from 0.
-
-    It is the sum of the scores of boxes that only one file sees, and of how far the scores of those that both see
-    differ.
-    """
-    pairs = same_finds(first, second)
-    shared = sum(abs((first[i].score or 0.0) - (second[j].score or 0.0)) for i, j in pairs)
-    seen = {i for i, _ in pairs}, {j for _, j in pairs}
-    alone = (
-        box.score or 0.0
-        for boxes, both in zip((first, second), seen, strict=True)
-        for number, box in enumerate(boxes)
-        if number not in both
-    )
-    return shared + sum(alone)
-
-
-def compare_boxes(
-    reference: Sequence[Box], other: Sequence[Box], truth: Sequence[Box] | None
-) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
-    """Returns the boxes of two files on one image, marked by what became of them.
-
-    Boxes of one class with an IoU of at least .5 are one find of both. Of the others, those that find an annotated box
-    are `lost` (only the reference sees it) or `won` (only the other file does); the rest are false alarms.
-
-    Args:
-        reference: Boxes of the reference.
-        other: Boxes of the other file.
-        truth: Annotated boxes; `None` if they are not known, and nothing is marked.
-    """
-    pairs = same_finds(reference, other)
-    return (
-        _marked(reference, {i for i, _ in pairs}, truth, "lost"),
-        _marked(other, {j for _, j in pairs}, truth, "won"),
-    )
-
-
-def same_finds(first: Sequence[Box], second: Sequence[Box]) -> list[tuple[int, int]]:
-    """Returns pairs of positions of boxes of one class that overlap, the largest overlaps first, each used once."""
-    if not first or not second:
-        return []
-    overlap = overlaps(_corners(first), _corners(second))
-    alike = np.array([box.label for box in first])[:, None] == np.array([box.label for box in second])
-    pairs, used = [], (set[int](), set[int]())
-    for flat in np.argsort(-np.where(alike, overlap, 0), axis=None, kind="stable"):
-        i, j = (int(index) for index in np.unravel_index(flat, overlap.shape))
-        if not alike[i, j] or overlap[i, j] < SAME_IOU:
-            break
-        if i not in used[0] and j not in used[1]:
-            pairs.append((i, j))
-            used[0].add(i)
-            used[1].add(j)
-    return pairs
-
-
-def _marked(
-    boxes: Sequence[Box], shared: set[int], truth: Sequence[Box] | None, found: Mark
-) -> tuple[Box, ...]:  # fmt: skip
-    right = {number for number, _ in same_finds(boxes, truth or ())}
-    marked = []
-    for number, box in enumerate(boxes):
-        alone: Mark = "alone" if truth is None else found if number in right else "false alarm"
-        marked.append(dataclasses.replace(box, mark="both" if number in shared else alone))
-    return tuple(marked)
-
-
-def _corners(boxes: Sequence[Box]) -> NDArray[np.float64]:
-    corners = [(box.left, box.top, box.left + box.width, box.top + box.height) for box in boxes]
-    return np.array(corners, np.float64)
 
 
 def _by_image(predictions: DetectionPredictions, threshold: float) -> Iterator[list[Box]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,13 +19,10 @@ from edgeq.tasks.detection.coco import evaluate
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.decoders import DECODERS, Decoder, get_decoder
 from edgeq.tasks.detection.detections import Detections
-from edgeq.tasks.detection.differences import compare_boxes
-from edgeq.tasks.detection.drawing import draw_boxes
 from edgeq.tasks.detection.records import DetectionPredictions
-from edgeq.tasks.detection.result_files import CocoResults, YoloText
+from edgeq.tasks.detection.result_files import CocoBoxes, YoloBoxes
 from edgeq.tasks.detection.suspicions import find_suspicions
-from edgeq.tasks.drawing import Canvas
-from edgeq.tasks.evidence import Box, Finding
+from edgeq.tasks.evidence import Box, label_of
 from edgeq.tasks.result_files import ResultFile
 
 # Arrays of `Detections`: dtype, and the axes behind the number of detections.
@@ -166,51 +161,21 @@ class DetectionTask(CocoTask[Detections]):
             strict=True,
         )
         return tuple(
-            Box(_label(artifact, index), index, score, left=left, top=top, width=right - left, height=bottom - top)
+            Box(label_of(artifact, index), index, score, left=left, top=top, width=right - left, height=bottom - top)
             for (left, top, right, bottom), score, index in rows
         )
 
     def true_findings(self, number: int, artifact: Artifact) -> tuple[Box, ...]:
         """Returns the annotated boxes of the model's classes."""
-        classes = {category: index for index, category in enumerate(self.categories(artifact))}
         return tuple(
-            Box(
-                f"{_label(artifact, classes[entry['category_id']])}{' (crowd)' if entry['iscrowd'] else ''}",
-                classes[entry["category_id"]],
-                **dict(zip(("left", "top", "width", "height"), entry["bbox"], strict=True)),
-            )
-            for entry in self._annotations.get(self._ground_truth.images[number].id, ())
-            if entry["category_id"] in classes
+            Box(label, index, **dict(zip(("left", "top", "width", "height"), entry["bbox"], strict=True)))
+            for entry, label, index in self.true_objects(number, artifact)
         )
-
-    @classmethod
-    def draw(cls, canvas: Canvas, findings: Sequence[Finding]) -> None:
-        """Draws boxes with their labels and scores."""
-        draw_boxes(canvas, [finding for finding in findings if isinstance(finding, Box)])
-
-    @classmethod
-    def compare(
-        cls, reference: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None
-    ) -> tuple[tuple[Box, ...], tuple[Box, ...]]:
-        """Returns the boxes of both files; those of one class with an IoU of at least .5 are shared."""
-        first, second, true = (
-            [finding for finding in findings if isinstance(finding, Box)]
-            for findings in (reference, other, truth or ())
-        )
-        return compare_boxes(first, second, None if truth is None else true)
 
     @classmethod
     def result_files(cls) -> Mapping[str, type[ResultFile]]:
         """Returns YOLO's text files and COCO's results."""
-        return {"yolo": YoloText, "coco": CocoResults}
-
-    @functools.cached_property
-    def _annotations(self) -> Mapping[int, list[Mapping[str, Any]]]:
-        """Image id -> its annotations."""
-        found: dict[int, list[Mapping[str, Any]]] = {}
-        for entry in self._ground_truth.annotations:
-            found.setdefault(entry["image_id"], []).append(entry)
-        return found
+        return {"yolo": YoloBoxes, "coco": CocoBoxes}
 
     def score(
         self, artifact: Artifact, predictions: Mapping[int, Detections], reference: Mapping[int, Detections]
@@ -242,11 +207,6 @@ class DetectionTask(CocoTask[Detections]):
         categories = category_ids(self._ground_truth, artifact.labels)
         counted = counted_detections(self._ground_truth, categories, detections)
         return DetectionPredictions.of(self._ground_truth, categories, counted)
-
-
-def _label(artifact: Artifact, index: int) -> str:
-    """Returns the name of a class; of a model without names its number."""
-    return artifact.labels[index] if index < len(artifact.labels) else f"class {index}"
 
 
 def _checked(decoder: Decoder) -> Decode:

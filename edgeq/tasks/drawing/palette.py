@@ -28,22 +28,43 @@ _SOLID: tuple[float, ...] = ()
 _DASHES = (_SOLID, (4.0, 2.0), (1.5, 1.5), (6.0, 2.0, 1.5, 2.0))
 
 
+# Directions of the stripes of a fill, by the turn through the colours: none, and three of them.
+_STRIPES = ((0, 0), (1, 1), (1, -1), (0, 1))
+
+# Blue to yellow, ever lighter: cividis ("Optimizing colormaps with consideration for color vision deficiency", Nunez et
+# al., 2018) at its ends, its middle and its quarters.
+_CIVIDIS: tuple[Colour, ...] = ((0, 34, 78), (67, 78, 108), (125, 124, 120), (188, 174, 108), (254, 232, 56))
+
+
 class Style(NamedTuple):
-    """How a line is drawn.
+    """How a line is drawn, and what it encloses.
 
     Attributes:
         colour: Its colour, and that of its label's plate.
         dashes: Lengths that are drawn and left out in turn, in widths of the line; empty for a solid line.
+        stripes: Direction of the stripes of a fill, in columns and rows; (0, 0) for none.
     """
 
     colour: Colour
     dashes: tuple[float, ...] = _SOLID
+    stripes: tuple[int, int] = (0, 0)
 
 
 def class_style(index: int) -> Style:
     """Returns the style of a class by its index, the same in every picture; 28 classes differ."""
     turn, colour = divmod(index, len(OKABE_ITO))
-    return Style(OKABE_ITO[colour], _DASHES[turn % len(_DASHES)])
+    return Style(OKABE_ITO[colour], _DASHES[turn % len(_DASHES)], _STRIPES[turn % len(_STRIPES)])
+
+
+def depth_style(band: int, bands: int) -> Style:
+    """Returns the style of a band of depths: the nearest is light, the furthest dark."""
+    place = (1 - band / max(bands - 1, 1)) * (len(_CIVIDIS) - 1)
+    low = min(int(place), len(_CIVIDIS) - 2)
+    red, green, blue = (
+        round(first + (place - low) * (second - first))
+        for first, second in zip(_CIVIDIS[low], _CIVIDIS[low + 1], strict=True)
+    )
+    return Style((red, green, blue))
 
 
 def contrast(first: Colour, second: Colour) -> float:

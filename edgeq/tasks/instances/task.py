@@ -19,9 +19,13 @@ from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, mat
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.matched import MatchedPredictions
 from edgeq.tasks.detection.task import DetectionClass, DetectionScore
+from edgeq.tasks.evidence import label_of
 from edgeq.tasks.instances.instances import Instances
-from edgeq.tasks.masks import RunLengths, to_rle
+from edgeq.tasks.instances.result_files import CocoMasks, YoloOutlines
+from edgeq.tasks.masks import RunLengths, compress, to_rle
 from edgeq.tasks.prediction_records import require
+from edgeq.tasks.result_files import ResultFile
+from edgeq.tasks.shapes import Mask, PixelSet
 
 _FORM = {
     "size_px": ("int32", 1), "scores": ("float32", 1), "classes": ("int64", 1), "counts": ("int64", 1),
@@ -58,6 +62,7 @@ class InstanceTask(CocoTask[Instances]):
         "yolo-seg": "edgeq.tasks.instances.yolo_seg:decode",
     }
     score_type = InstanceScore
+    finding_type = Mask
     records_type = InstancePredictions
 
     def __init__(self, truth: GroundTruth, items: Sequence[Item], engine: str) -> None:
@@ -93,6 +98,42 @@ class InstanceTask(CocoTask[Instances]):
         fills = all(runs.sum(dtype=np.int64) == width * height for runs in masks.split())
         require(fills and masks.runs.min(initial=0) >= 0, "a mask that does not fill the image")
         return Instances((width, height), arrays["scores"], arrays["classes"], masks)
+
+    @property
+    def annotations(self) -> Sequence[Mapping[str, Any]]:
+        """The objects with masks."""
+        return self._truth
+
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: Instances) -> tuple[Mask, ...]:
+        """Returns the objects with their masks and the boxes around these, the best first; those without a pixel not.
+
+        Boxes are made of masks, because a decoder's boxes may be larger.
+        """
+        masks = prediction.masks.split()
+        order = np.argsort(-prediction.scores, kind="stable").tolist()
+        width, height = prediction.size_px
+        return tuple(
+            mask
+            for number in order
+            for mask in _mask(
+                label_of(artifact, int(prediction.classes[number])), int(prediction.classes[number]),
+                float(prediction.scores[number]), PixelSet((height, width), compress(masks[number], width, height)),
+            )
+        )  # fmt: skip
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[Mask, ...]:
+        """Returns the annotated objects of the model's classes."""
+        return tuple(
+            mask
+            for entry, label, index in self.true_objects(number, artifact)
+            for mask in _mask(label, index, None, _pixel_set(entry["segmentation"]))
+        )
+
+    @classmethod
+    def result_files(cls) -> Mapping[str, type[ResultFile]]:
+        """Returns YOLO's text files with polygons, and COCO's results."""
+        return {"yolo": YoloOutlines, "coco": CocoMasks}
 
     def score(
         self, artifact: Artifact, predictions: Mapping[int, Instances], reference: Mapping[int, Instances]
@@ -150,6 +191,21 @@ def _with_masks(truth: GroundTruth) -> list[dict[str, Any]]:
         _log.warning("%s: %d objects have no mask, or polygons of fewer than three points only; they do not count",
                      truth.source, len(truth.annotations) - len(found))  # fmt: skip
     return found
+
+
+def _mask(label: str, index: int, score: float | None, pixels: PixelSet) -> tuple[Mask, ...]:
+    """Returns an object with its mask and the box around it; nothing if it has no pixel."""
+    from pycocotools import mask
+
+    left, top, width, height = (float(value) for value in mask.toBbox(pixels.rle()))
+    if not width or not height:
+        return ()
+    return (Mask(label, index, score, left=left, top=top, width=width, height=height, segmentation=pixels),)
+
+
+def _pixel_set(rle: Mapping[str, Any]) -> PixelSet:
+    height, width = rle["size"]
+    return PixelSet((height, width), rle["counts"].decode())
 
 
 def _results(found: Instances, image: int, categories: NDArray[np.int64], before: int) -> list[dict[str, Any]]:

@@ -24,8 +24,12 @@ from edgeq.tasks.detection.coco import GroundTruth
 from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem, mean_present
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.matched import MatchedPredictions
-from edgeq.tasks.keypoints.poses import Poses
+from edgeq.tasks.evidence import label_of
+from edgeq.tasks.keypoints.poses import Poses, sigmas
+from edgeq.tasks.keypoints.result_files import CocoKeypoints, YoloPoses
 from edgeq.tasks.prediction_records import require
+from edgeq.tasks.result_files import ResultFile
+from edgeq.tasks.shapes import Pose
 
 _FORM = {"scores": ("float32", 1), "classes": ("int64", 1), "points": ("float32", 3)}
 
@@ -35,9 +39,6 @@ _ALL, _MEDIUM, _LARGE = range(3)
 
 # A coordinate beyond this is none of a pixel.
 _FAR_PX = 1e6
-
-# Nose, eyes, ears, shoulders, elbows, wrists, hips, knees and ankles, as COCO's evaluator has them.
-_COCO_SIGMAS = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,7 @@ class KeypointTask(CocoTask[Poses]):
         "yunet-landmarks": "edgeq.tasks.keypoints.yunet:decode",
     }
     score_type = KeypointScore
+    finding_type = Pose
     records_type = KeypointPredictions
 
     def __init__(self, truth: GroundTruth, items: Sequence[Item], engine: str) -> None:
@@ -161,6 +163,42 @@ class KeypointTask(CocoTask[Poses]):
         fits = len(arrays["classes"]) == len(arrays["points"]) == count and arrays["points"].shape[2] == 3
         require(fits, "arrays of different lengths")
         return Poses(**arrays)
+
+    @property
+    def annotations(self) -> Sequence[Mapping[str, Any]]:
+        """The objects with their keypoints."""
+        return self._truth
+
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: Poses) -> tuple[Pose, ...]:
+        """Returns the objects with their keypoints, the best first."""
+        order = np.argsort(-prediction.scores, kind="stable")
+        rows = zip(
+            prediction.points[order].tolist(),
+            prediction.scores[order].tolist(),
+            prediction.classes[order].tolist(),
+            strict=True,
+        )
+        return tuple(
+            Pose(label_of(artifact, index), index, score, points=tuple((x, y, seen) for x, y, seen in points))
+            for points, score, index in rows
+        )
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[Pose, ...]:
+        """Returns the annotated objects of the model's classes that have a keypoint."""
+        return tuple(
+            Pose(
+                label, index,
+                points=tuple((x, y, float(v > 0)) for x, y, v in np.reshape(entry["keypoints"], (-1, 3)).tolist()),
+            )
+            for entry, label, index in self.true_objects(number, artifact)
+            if entry["num_keypoints"]
+        )  # fmt: skip
+
+    @classmethod
+    def result_files(cls) -> Mapping[str, type[ResultFile]]:
+        """Returns YOLO's text files with keypoints, and COCO's results."""
+        return {"yolo": YoloPoses, "coco": CocoKeypoints}
 
     def score(
         self, artifact: Artifact, predictions: Mapping[int, Poses], reference: Mapping[int, Poses]
@@ -215,8 +253,9 @@ class KeypointTask(CocoTask[Poses]):
             counted = Poses(found.scores[keep], found.classes[keep], found.points[keep])
             results += _results(counted, truth.images[number].id, categories, len(results))
         ids = sorted(truth.images[number].id for number in predictions)
-        sigmas = _COCO_SIGMAS if self._points == len(_COCO_SIGMAS) else np.full(self._points, 1 / self._points)
-        return CocoProblem("keypoints", truth.records(), truth.categories, self._truth, results, ids, sigmas)
+        return CocoProblem(
+            "keypoints", truth.records(), truth.categories, self._truth, results, ids, sigmas(self._points)
+        )
 
 
 def _with_keypoints(truth: GroundTruth) -> tuple[list[dict[str, Any]], int]:

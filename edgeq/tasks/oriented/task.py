@@ -22,12 +22,16 @@ from edgeq.tasks.base import Task
 from edgeq.tasks.detection.average_precision import class_ap
 from edgeq.tasks.detection.matched import MatchedPredictions, pack_bits
 from edgeq.tasks.detection.matching import MAX_RESULTS, match_image
+from edgeq.tasks.evidence import label_of
 from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.oriented.boxes import OrientedBoxes
+from edgeq.tasks.oriented.result_files import YoloCorners
 from edgeq.tasks.oriented.truth import TrueObject, load_objects, objects_of
 from edgeq.tasks.polygons import iou
 from edgeq.tasks.prediction_records import require
 from edgeq.tasks.resampling import mean_present, number_of
+from edgeq.tasks.result_files import ResultFile
+from edgeq.tasks.shapes import Outline
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -96,6 +100,7 @@ class OrientedTask(Task[OrientedBoxes]):
     name = "oriented-boxes"
     decoders: ClassVar[Mapping[str, str]] = {"yolo-obb": "edgeq.tasks.oriented.boxes:yolo_obb"}
     score_type = OrientedScore
+    finding_type = Outline
     records_type = OrientedPredictions
 
     def __init__(
@@ -157,6 +162,38 @@ class OrientedTask(Task[OrientedBoxes]):
         require(found == _FORM, f"arrays {found}")
         require(len({len(array) for array in arrays.values()}) == 1, "arrays of different lengths")
         return OrientedBoxes(**arrays)
+
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: OrientedBoxes) -> tuple[Outline, ...]:
+        """Returns the boxes, the best first."""
+        order = np.argsort(-prediction.scores, kind="stable")
+        rows = zip(
+            prediction.corners[order].tolist(),
+            prediction.scores[order].tolist(),
+            prediction.classes[order].tolist(),
+            strict=True,
+        )
+        return tuple(
+            Outline(label_of(artifact, index), index, score, corners=tuple((x, y) for x, y in corners))
+            for corners, score, index in rows
+        )
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[Outline, ...]:
+        """Returns the objects of the model's classes; of those that are difficult, their label says so."""
+        index_of = {data: artifact.labels.index(model) for model, data in self._match(artifact).pairs.items()}
+        return tuple(
+            Outline(
+                f"{label_of(artifact, index_of[each.category])}{' (difficult)' if each.difficult else ''}",
+                index_of[each.category], corners=tuple((x, y) for x, y in each.corners.tolist()),
+            )
+            for each in self._truth[number]
+            if each.category in index_of
+        )  # fmt: skip
+
+    @classmethod
+    def result_files(cls) -> Mapping[str, type[ResultFile]]:
+        """Returns YOLO's text files with four corners."""
+        return {"yolo": YoloCorners}
 
     def score(
         self, artifact: Artifact, predictions: Mapping[int, OrientedBoxes], reference: Mapping[int, OrientedBoxes]

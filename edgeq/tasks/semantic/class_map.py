@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 IGNORED = 255
 """What stands in a mask for pixels that do not count; PNG masks of Pascal VOC and Cityscapes have it."""
 
+BACKGROUND = ("background", "__background__", "_background_")
+"""What models and data sets call the class of everything else."""
+
 MAX_CLASSES = IGNORED
 """Most classes of a model: their indices fit a byte next to `IGNORED`."""
 

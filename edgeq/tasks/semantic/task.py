@@ -21,10 +21,14 @@ from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.base import Task
+from edgeq.tasks.evidence import Finding
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import draws, mean_present, number_of
+from edgeq.tasks.result_files import ResultFile
+from edgeq.tasks.semantic.areas import MaskFiles, class_areas, compare_areas
 from edgeq.tasks.semantic.class_map import IGNORED, ClassMap
 from edgeq.tasks.semantic.truth import PixelTruth, load_pixel_truth, pixel_truth_of
+from edgeq.tasks.shapes import ClassArea
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -164,6 +168,7 @@ class SemanticTask(Task[ClassMap]):
     name = "semantic-segmentation"
     decoders: ClassVar[Mapping[str, str]] = {"semantic": "edgeq.tasks.semantic.decoder:decode"}
     score_type = SemanticScore
+    finding_type = ClassArea
     records_type = SemanticPredictions
 
     def __init__(self, truth: PixelTruth) -> None:
@@ -217,6 +222,31 @@ class SemanticTask(Task[ClassMap]):
         fills = lengths.sum(dtype=np.int64) == size.prod(dtype=np.int64)
         require(bool(fills and size.min() > 0 and lengths.min(initial=1) > 0), "runs that do not fill the image")
         return ClassMap(int(size[0]), int(size[1]), classes, lengths)
+
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: ClassMap) -> tuple[ClassArea, ...]:
+        """Returns the pixels of each class but the background, the largest share first."""
+        return class_areas(prediction.pixels(), artifact)
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[ClassArea, ...]:
+        """Returns the true pixels of each class but the background."""
+        return class_areas(self._truth.pixels(number, artifact.labels), artifact)
+
+    @classmethod
+    def compare(
+        cls, reference: Sequence[Finding], other: Sequence[Finding], truth: Sequence[Finding] | None
+    ) -> tuple[tuple[ClassArea, ...], tuple[ClassArea, ...]]:
+        """Returns the areas of both files, each split into what both say, and what only one does."""
+        first, second, true = (
+            [finding for finding in findings if isinstance(finding, ClassArea)]
+            for findings in (reference, other, truth or ())
+        )
+        return compare_areas(first, second, None if truth is None else true)
+
+    @classmethod
+    def result_files(cls) -> Mapping[str, type[ResultFile]]:
+        """Returns masks of class indices."""
+        return {"png": MaskFiles}
 
     def score(
         self, artifact: Artifact, predictions: Mapping[int, ClassMap], reference: Mapping[int, ClassMap]

@@ -24,9 +24,8 @@ from edgeq.tasks.detection.ground_truth import segmentation_of
 from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.maps import opened_map
 from edgeq.tasks.masks import decode, to_rle
-from edgeq.tasks.semantic.class_map import IGNORED
+from edgeq.tasks.semantic.class_map import BACKGROUND, IGNORED
 
-_BACKGROUND = ("background", "__background__", "_background_")
 _WANTED = "a folder of masks (.png of class indices), or a COCO file with polygons or panoptic segments"
 
 _log = logging.getLogger(__name__)
@@ -99,7 +98,7 @@ class _Classes:
                 "by index, `background` among them if it has one"
             )
         matched = self._match(labels)
-        if missing := [name for name in matched.model_only if name not in _BACKGROUND]:
+        if missing := [name for name in matched.model_only if name not in BACKGROUND]:
             raise InputError(
                 f"{self._source}: has no categories named {missing[0]!r}, which the model knows; found "
                 f"{', '.join([*self.names.values()][:10])}. Score on masks of the model's classes, or join two names "
@@ -123,7 +122,7 @@ class _Classes:
     @staticmethod
     def background(labels: Sequence[str]) -> int:
         """Returns the index of the model's background class, `IGNORED` without one."""
-        return next((labels.index(name) for name in _BACKGROUND if name in labels), IGNORED)
+        return next((labels.index(name) for name in BACKGROUND if name in labels), IGNORED)
 
     def _match(self, labels: Sequence[str]) -> ClassMatch:
         return match_classes(labels, list(self.names.values()), self._class_map)

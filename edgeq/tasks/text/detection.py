@@ -23,13 +23,17 @@ from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.polygons import areas, iou, overlaps
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import draws
+from edgeq.tasks.result_files import ResultFile
+from edgeq.tasks.shapes import Outline
 from edgeq.tasks.text.regions import TextRegions
+from edgeq.tasks.text.result_files import IcdarText
 from edgeq.tasks.text.truth import TextTruth, load_text_truth, text_truth_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 _IOU = _ON_ILLEGIBLE = 0.5
+_LABEL, _ILLEGIBLE = "text", "illegible"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +107,7 @@ class TextDetectionTask(Task[TextRegions]):
     name = "text-detection"
     decoders: ClassVar[Mapping[str, str]] = {"db": "edgeq.tasks.text.db:decode"}
     score_type = TextDetectionScore
+    finding_type = Outline
     records_type = TextDetectionPredictions
 
     def __init__(self, source: Path, items: Sequence[Item], names: Sequence[str], truth: Sequence[TextTruth]) -> None:
@@ -143,6 +148,29 @@ class TextDetectionTask(Task[TextRegions]):
         require(found == {"corners": ("float32", (4, 2)), "scores": ("float32", ())}, f"arrays {found}")
         require(len(arrays["corners"]) == len(arrays["scores"]), "arrays of different lengths")
         return TextRegions(**arrays)
+
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: TextRegions) -> tuple[Outline, ...]:
+        """Returns the rectangles around text, the best first."""
+        rows = zip(prediction.corners.tolist(), prediction.scores.tolist(), strict=True)
+        return tuple(Outline(_LABEL, 0, score, corners=tuple((x, y) for x, y in corners)) for corners, score in rows)
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[Outline, ...]:
+        """Returns the pieces of text, with what they say; the illegible ones by another name."""
+        truth = self._truth[number]
+        rows = zip(truth.polygons, truth.ignored, truth.texts, strict=True)
+        return tuple(
+            Outline(
+                _ILLEGIBLE if ignored else _LABEL, 0, corners=tuple((x, y) for x, y in polygon.tolist()),
+                text="" if ignored else text,
+            )
+            for polygon, ignored, text in rows
+        )  # fmt: skip
+
+    @classmethod
+    def result_files(cls) -> Mapping[str, type[ResultFile]]:
+        """Returns the text files of ICDAR's competitions."""
+        return {"icdar": IcdarText}
 
     def score(
         self, artifact: Artifact, predictions: Mapping[int, TextRegions], reference: Mapping[int, TextRegions]

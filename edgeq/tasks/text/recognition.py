@@ -17,6 +17,7 @@ from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
+from edgeq.tasks.evidence import Finding
 from edgeq.tasks.labelled_images import LabelledImages, labelled_images_of, load_labelled_images
 from edgeq.tasks.prediction_records import PredictionRecords, require
 from edgeq.tasks.resampling import mean_over_draws
@@ -86,6 +87,7 @@ class TextRecognitionTask(ArrayTask):
 
     name = "text-recognition"
     score_type = TextRecognitionScore
+    finding_type = Finding
     records_type = TextRecognitionPredictions
     decoder = DECODER
     dtype = "int64"
@@ -142,6 +144,15 @@ class TextRecognitionTask(ArrayTask):
         changed = np.diff(best, prepend=-1) != 0
         characters: NDArray[np.int64] = best[changed & (best != _BLANK)].astype(np.int64) - 1
         return characters
+
+    @classmethod
+    def findings(cls, artifact: Artifact, prediction: NDArray[Any]) -> tuple[Finding, ...]:
+        """Returns the text."""
+        return (Finding(_spell(prediction, artifact)),)
+
+    def true_findings(self, number: int, artifact: Artifact) -> tuple[Finding, ...]:
+        """Returns what the image says."""
+        return (Finding(self._truth[number]),)
 
     @classmethod
     def are_alike(cls, first: NDArray[Any], other: NDArray[Any]) -> bool:
