@@ -23,7 +23,7 @@ from edgeq.inputs import InputCache, Item
 from edgeq.inputs.items import evenly_spaced
 from edgeq.inputs.presets import Labels, load_preset
 from edgeq.runtimes import choose_runtimes
-from edgeq.sources.artifact_file import describe_file, facts_of, open_artifact
+from edgeq.sources.artifact_file import describe_file, facts_of, open_artifact, takes_image
 from edgeq.sources.formats import file_format
 from edgeq.sources.model import ModelRequest
 from edgeq.sources.recognition import AUTO, Candidate, Recognition, recognise
@@ -130,8 +130,11 @@ def proven_request(request: ModelRequest, images: AnnotatedImages | None) -> Mod
 
 def _proven(path: Path, labels: Labels | None, images: AnnotatedImages | None) -> Candidate | None:
     """Returns the candidate that images prove; `None` where there is nothing to decide."""
-    recognition = recognise(facts_of(describe_file(path)))
-    if images is None or not recognition.candidates or recognition.candidates[0].certain:
+    described = describe_file(path)
+    if images is None or not takes_image(described):
+        return None
+    recognition = recognise(facts_of(described))
+    if not recognition.candidates or recognition.candidates[0].certain:
         return None
     task = images.task()
     found = _scores(path, recognition.candidates, labels, task)

@@ -21,6 +21,8 @@ from edgeq.sources.recognition import AUTO, ModelFacts, recognised_preset, with_
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_IMAGE_AXES = 4
+
 
 def open_artifact(path: Path, preset: str | None = None, labels: Labels | None = None) -> Artifact:
     """Returns the artifact of a model file or a manifest, or for a file without one what can be known of it.
@@ -116,15 +118,19 @@ def describe_file(path: Path) -> Artifact:
     )
 
 
+def takes_image(artifact: Artifact) -> bool:
+    """Returns whether a model takes a batch of images and nothing else, so that it can be scored as it is."""
+    return len(artifact.inputs) == 1 and len(artifact.inputs[0].shape) == _IMAGE_AXES
+
+
 def _input_image(artifact: Artifact) -> tuple[int | None, tuple[int, int] | None]:
     """Returns how many channels a model's image has, and its height and width; `None` where they are free."""
-    images = [spec for spec in artifact.inputs if len(spec.shape) == 4]
-    if len(artifact.inputs) != 1 or not images:
+    if not takes_image(artifact):
         shapes = ", ".join(f"{spec.name} {spec.shape}" for spec in artifact.inputs)
         raise InputError(
             f"{artifact.path}: has the inputs {shapes}; wanted a single image (N, C, H, W) or (N, H, W, C)"
         )
-    (spec,) = images
+    (spec,) = artifact.inputs
     channels, height, width = spec.shape[1:] if spec.layout == "NCHW" else (spec.shape[3], *spec.shape[1:3])
     if channels not in (1, 3, None):
         raise InputError(f"{artifact.path}: its input {spec.name!r} has {channels} channels; wanted an image of 3 or 1")

@@ -340,7 +340,7 @@ def _recognised_torch(name: str, graph: ir.Model, request: ModelRequest, own: Ow
     """Returns the preset that a torch model's outputs tell, with the normalising that a detector states itself."""
     (spec,) = specs(graph.graph.inputs)
     facts = ModelFacts.of(name, spec, specs(graph.graph.outputs), FileMetadata(), graph)
-    facts = dataclasses.replace(facts, is_file=False)
+    facts = dataclasses.replace(facts, provable=False)
     preset, _ = _recognised_preset(facts, spec, request)
     if own is None or preset.postprocessing is None:
         return preset

@@ -81,7 +81,7 @@ class Recognition:
             choices = "; or ".join(f"{each.flags} for {each.family}" for each in self.candidates)
             images = (
                 "; or give annotated images, to score these on: `data`, or a COCO annotation file with `images`"
-                if self.facts.is_file
+                if self.facts.provable
                 else ""
             )
             raise InputError(

@@ -53,7 +53,7 @@ def recognise_suppressed(facts: ModelFacts) -> Sequence[Candidate]:
     )
     return [
         Candidate(preset, f"{family} and COCO's classes", 91),
-        Candidate(f"{preset},first_class=1", f"{family} and other classes, from label 1 on", facts.classes, ()),
+        Candidate(f"{preset},first_class=1", f"{family} and other classes, to be named by `labels`", facts.classes, ()),
     ]
 
 

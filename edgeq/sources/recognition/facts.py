@@ -13,6 +13,7 @@ import numpy as np
 from edgeq.exporting.artifact import TensorSpec
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, constant
 from edgeq.exporting.graphs.image_input import image_layout
+from edgeq.exporting.graphs.subgraphs import nodes_inside
 from edgeq.sources.file_metadata import FileMetadata
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Exp", "Pow", "Softmax"})
 _PASS_ON = frozenset(
     {"Cast", "Transpose", "Identity", "DequantizeLinear", "QuantizeLinear", "Split", "Slice", "Concat"}
 )
+_BATCHED_AXES = 4
 _MAX_TAIL = 2000  # nodes; a decoder in the graph has a few hundred
 
 
@@ -40,7 +42,7 @@ class ModelFacts:
         metadata: What the file says of itself.
         tails: Output -> operators between the last layers with weights and it; `None` if they are not known.
         scales: Whether the graph itself brings pixels 0..255 to 0..1.
-        is_file: Whether it is a file, which annotated images can be scored on before it is exported.
+        provable: Whether annotated images can be scored on it before it is exported: it is a file and takes a batch.
     """
 
     name: str
@@ -51,7 +53,7 @@ class ModelFacts:
     metadata: FileMetadata = field(default_factory=FileMetadata)
     tails: Mapping[str, frozenset[str]] | None = None
     scales: bool = False
-    is_file: bool = True
+    provable: bool = True
 
     @classmethod
     def of(
@@ -84,6 +86,7 @@ class ModelFacts:
             metadata,
             None if graph is None else {str(value.name): _tail(value) for value in graph.graph.outputs},
             graph is not None and _scales_pixels(graph),
+            len(image.shape) == _BATCHED_AXES,
         )
 
     @property
@@ -120,6 +123,7 @@ def _tail(output: ir.Value) -> frozenset[str]:
         seen.add(id(node))
         if node.op_type not in ("Constant", "Shape"):
             found.add(node.op_type)
+            found.update(inner.op_type for inner in nodes_inside(node))
             queue.extend(value for value in node.inputs if value is not None)
     return frozenset(found)
 
