@@ -11,6 +11,19 @@ from edgeq.targets.tflite import LITERT
 
 
 @dataclass(frozen=True)
+class SmallestLayers:
+    """From how many channels, of input and of output each, a convolution is worth its conversions.
+
+    Attributes:
+        pointwise: Of a 1x1 convolution.
+        spatial: Of a larger one.
+    """
+
+    pointwise: int = 1
+    spatial: int = 1
+
+
+@dataclass(frozen=True)
 class Rules:
     """What a target's engines reward when a graph is quantized.
 
@@ -31,6 +44,9 @@ class Rules:
             itself, which has a pair for its other readers alone.
         shared_pairs: Who reads the dequantized side of a tensor with a pair: `all` its readers, or `int8`: all but the
             weighted layers that stay in float.
+        quantizes_float: Whether the engine quantizes float layers between two pairs by itself, which their form has to
+            prevent (`edgeq.exporting.onnx.float_layers`).
+        smallest: The smallest layers that run in INT8; smaller ones stay in float.
         float_weights: Whether weights are float behind a QuantizeLinear and a DequantizeLinear; otherwise they are int8
             behind a DequantizeLinear.
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
@@ -54,6 +70,8 @@ class Rules:
     pairs_before_moves: bool
     moved_in_float: frozenset[str]
     shared_pairs: Literal["all", "int8"]
+    quantizes_float: bool
+    smallest: SmallestLayers
     float_weights: bool
     rewrite_conv_transpose: bool
     rewrite_linear: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from edgeq.schemes import INT8, INT8_WEIGHT, LayerScheme, PerTensor
-from edgeq.targets.base import Rules, Target
+from edgeq.targets.base import Rules, SmallestLayers, Target
 
 # The parser takes no zero point but zero.
 _INT8 = LayerScheme(INT8_WEIGHT, INT8)
@@ -31,6 +31,8 @@ JETSON_ORIN = Target(
         moved_in_float=frozenset(),
         shared_pairs="int8",
         # Every version folds Q and DQ of a float weight; int8 weights behind a DQ alone are documented from 10 on.
+        quantizes_float=False,
+        smallest=SmallestLayers(),
         float_weights=True,
         rewrite_conv_transpose=False,
         rewrite_linear=False,
