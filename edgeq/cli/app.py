@@ -328,12 +328,24 @@ def doctor(
     device_test: Annotated[
         bool, typer.Option("--device-test", help="On a Jetson: build, inspect and run a small INT8 engine.")
     ] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Show what layers cost in each engine: measured here, or else shipped.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Show what this machine can run, and the pip command for whatever is missing."""
     from edgeq.cli.console import print_diagnosis
     from edgeq.verbs.doctor import examine
 
+    if kernels:
+        from edgeq.cli.kernels import print_kernels
+        from edgeq.machine import read_machine
+        from edgeq.measurement.kernel_tables import known_tables
+
+        tables = known_tables(read_machine())
+        print_kernels(tables)
+        write_json_file(json_file, {"kernels": [table.to_json() for table in tables]})
+        return
     diagnosis = examine(device_test=device_test)
     print_diagnosis(diagnosis)
     write_json_file(json_file, diagnosis.to_json())
