@@ -34,7 +34,8 @@ from edgeq.machine import read_machine
 from edgeq.runtimes import choose_runtimes, open_session
 from edgeq.sources.model import ModelRequest, open_float_model
 from edgeq.targets import get_target
-from edgeq.verbs.export import Exported, export_model
+from edgeq.verbs.export import export_model
+from edgeq.verbs.export_speed import Exported
 
 TARGETS = ("x86", "x86-ort", "jetson-orin", "jetson-orin-trt11", "arm")
 IMAGES, COMPARED, SETTLING = 32, 4, 8

@@ -26,6 +26,9 @@ from edgeq.tasks.detection.shapes import draw_shapes_dataset
 from tests.kept_exports import keeping_exports
 from tests.warm_python import WarmPython
 
+# Tests that time say so; the others only export.
+os.environ["EDGEQ_MEASURE"] = "0"
+
 # What a shell starts in the background ignores Ctrl-C, and so does every process that it starts in turn; the tests that
 # send it would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -28,6 +28,7 @@ from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.keep import VitPlan
 from edgeq.inputs import Item, items_of
 from edgeq.inputs.coverage import Pick
+from edgeq.targets import for_runtime
 from edgeq.verbs.export import ExportResult, export_model
 from edgeq.verbs.export_options import check_calibration_options
 
@@ -37,6 +38,7 @@ def export(
     target: str = "x86",
     precision: Names = "fp32",
     *,
+    runtime: str | None = None,
     calib: FilePath | Ranges | Iterable[Any] | None = None,
     images: FilePath | None = None,
     data: FilePath | None = None,
@@ -53,6 +55,7 @@ def export(
     int8_deconv: bool = False,
     int8_io: bool = False,
     compat: str | None = None,
+    measure_speed: bool | None = None,
     threads: int | None = None,
     progress: Listener = None,
 ) -> ExportResult:
@@ -62,9 +65,10 @@ def export(
 
     Args:
         model: What `edgeq.load` returned.
-        target: A name of `edgeq.targets.TARGETS`: `x86`, `x86-ort`, `arm`, `jetson-orin` or `jetson-orin-trt11`, or an
-            installed one.
+        target: A name of `edgeq.targets.TARGETS`: `x86`, `x86-openvino`, `x86-ort`, `arm`, `jetson-orin` or
+            `jetson-orin-trt11`, or an installed one.
         precision: `fp32`, `fp16`, `int8`, `dynamic` or, for TFLite, `int16x8`: one, or several.
+        runtime: For `x86`, the engine that files are planned for: `openvino` (the default) or `onnxruntime`.
         calib: Ranges for `int8`: what `edgeq.calibrate` returned, the path of a ranges file, of images or of a
             calibration cache of TensorRT, or arrays as `edgeq.calibrate` takes them. At most `num` elements of an
             iterable are held in memory; calibrate first to hold one at a time.
@@ -84,7 +88,9 @@ def export(
         int8_deconv: jetson-orin: ConvTranspose in INT8 too.
         int8_io: TFLite: integer inputs and outputs.
         compat: TFLite: an old runtime that has to run the files correctly.
-        threads: CPU threads for calibration; by default one per physical core.
+        measure_speed: x86: whether INT8 files are timed against FP32 in the target's engine, a few seconds each, and
+            their manifests recommend the faster file; by default yes, unless the environment has `EDGEQ_MEASURE=0`.
+        threads: CPU threads for calibration and timing; by default one per physical core.
         progress: Called for each job, returns an `edgeq.Progress`.
 
     Raises:
@@ -94,6 +100,7 @@ def export(
         MismatchError: the ranges belong to another model or pre-processing.
     """
     require_model(model)
+    target = for_runtime(target, runtime)
     require_positive(num, "num")
     require_positive(threads, "threads")
     folder, images_dir, precisions = path(out, "out"), optional_path(images, "images"), names(precision)
@@ -119,6 +126,7 @@ def export(
             formats=names(format),
             options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat),
             threads=threads,
+            measure_speed=os.environ.get("EDGEQ_MEASURE") != "0" if measure_speed is None else measure_speed,
         )
 
 

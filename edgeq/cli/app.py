@@ -98,8 +98,15 @@ def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("artifacts"),
     target: Annotated[
-        str, typer.Option(help="Device to export for: x86, x86-ort, arm, jetson-orin or jetson-orin-trt11.")
+        str,
+        typer.Option(
+            help="Device to export for: x86 (or x86-openvino, x86-ort), arm, jetson-orin or jetson-orin-trt11."
+        ),
     ] = "x86",
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="x86: engine that the files are planned for, openvino (the default) or onnxruntime."),
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="fp32, fp16, int8, dynamic or, for TFLite, int16x8; separate several with commas.")
     ] = "fp32",
@@ -164,6 +171,14 @@ def export(
     preset: PresetOption = None,
     size: Size = None,
     labels: Labels = None,
+    measure_speed: Annotated[
+        bool,
+        typer.Option(
+            "--measure/--no-measure",
+            help="x86: time int8 against fp32 in the target's engine and recommend the faster file; a few seconds.",
+            envvar="EDGEQ_MEASURE",
+        ),
+    ] = True,
     opset: Annotated[int | None, typer.Option(min=17, max=23, help="ONNX opset; by default the target's.")] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
     threads: Threads = None,
@@ -172,13 +187,15 @@ def export(
     """Export a model for a target; check each file against the model and write its manifest."""
     from edgeq.calibration.calibrate import DEFAULT_NUM
     from edgeq.calibration.source import CalibrationSource
-    from edgeq.cli.console import describe_layers, describe_signal
+    from edgeq.cli.console import describe_export
     from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
     from edgeq.exporting.options import ExportOptions
+    from edgeq.targets import for_runtime
     from edgeq.verbs.export import export_model
     from edgeq.verbs.export_options import check_calibration_options
 
     require_writable_json(json_file)
+    target = for_runtime(target, runtime)
     request = _request(
         model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch,
         take_scales=take_scales,
@@ -206,22 +223,10 @@ def export(
             compat=compat,
         ),
         threads=threads,
+        measure_speed=measure_speed,
     )
-    for file in result.files:
-        size_mb = file.artifact.size_bytes / 1e6
-        comparison = file.comparison
-        typer.echo(
-            f"{file.artifact.path}  {size_mb:.2f} MB  max abs difference {comparison.max_abs_difference:.3g} of "
-            f"{comparison.max_abs_output:.3g}, cosine {comparison.cosine:.5f} "
-            f"(measured against {comparison.reference} on {comparison.images} images)"
-        )
-        for line in (
-            *describe_signal(file.artifact, comparison.signal),
-            *describe_layers(file.artifact.quantization_facts),
-        ):
-            typer.echo(f"    {line}")
-    if result.ranges_path is not None:
-        typer.echo(f"ranges: {result.ranges_path}")
+    for line in describe_export(result):
+        typer.echo(line)
     write_json_file(json_file, result.to_json())
 
 

@@ -21,11 +21,12 @@ from edgeq.results.table import Column, filled, header, report_columns, table
 
 if TYPE_CHECKING:
     from edgeq.exporting.artifact import Artifact
-    from edgeq.exporting.quantization_facts import QuantizationFacts
+    from edgeq.exporting.quantization_facts import QuantizationFacts, SpeedFacts
     from edgeq.exporting.signal.ratio import Signal
     from edgeq.verbs.build import BuildResult
     from edgeq.verbs.check import CheckResult
     from edgeq.verbs.doctor import Diagnosis
+    from edgeq.verbs.export import ExportResult
     from edgeq.verbs.gate import GateResult
     from edgeq.verbs.inspect import EngineReport
     from edgeq.verbs.worst import WorstImages
@@ -154,6 +155,29 @@ def _print_lines(console: Console, top: Sequence[str], lines: Sequence[str]) -> 
         console.print(line, soft_wrap=True, markup=False)
 
 
+def describe_export(result: ExportResult) -> list[str]:
+    """Returns what `edgeq export` wrote: of each file its size, what it keeps of the model, layers and speed."""
+    lines = []
+    for file in result.files:
+        size_mb, comparison = file.artifact.size_bytes / 1e6, file.comparison
+        lines.append(
+            f"{file.artifact.path}  {size_mb:.2f} MB  max abs difference {comparison.max_abs_difference:.3g} of "
+            f"{comparison.max_abs_output:.3g}, cosine {comparison.cosine:.5f} "
+            f"(measured against {comparison.reference} on {comparison.images} images)"
+        )
+        facts = file.artifact.quantization_facts
+        details = (
+            *describe_signal(file.artifact, comparison.signal), *describe_layers(facts), *_describe_speed(facts.speed)
+        )  # fmt: skip
+        lines += [f"    {line}" for line in details]
+    target = result.target
+    if target.engines and any(file.artifact.precision == "int8" for file in result.files):
+        chosen, *others = target.engines
+        further = "; ".join(f"for {name}: --runtime {name}" for name in others)
+        lines.append(f"int8 is planned for {chosen} (target {target.engines[chosen]}); {further}")
+    return lines if result.ranges_path is None else [*lines, f"ranges: {result.ranges_path}"]
+
+
 def describe_layers(facts: QuantizationFacts) -> list[str]:
     """Returns how many layers of a quantized file compute in INT8, and which do not for what reason.
 
@@ -196,6 +220,21 @@ def describe_signal(artifact: Artifact, signal: Signal | None) -> list[str]:
         layer = signal.layers[0]
         worst = f"; worst layer {layer.name} {_decibels(layer.input_db)} to {_decibels(layer.snr_db)} dB"
     return [f"{artifact.name}: {_decibels(signal.snr_db)} dB ({outputs}{more}{worst}); {signal.how}"]
+
+
+def _describe_speed(speed: SpeedFacts | None) -> list[str]:
+    """Returns the line that says how an INT8 file's time compares with FP32's, and which file to take here."""
+    if speed is None:
+        return []
+    advice = {
+        "int8": "int8 is faster",
+        "": "this machine is too busy to tell which is faster; repeat the export when it is idle",
+    }.get(speed.recommended, f"int8 is not the fastest here, take {speed.recommended}")
+    bf16 = "" if speed.bf16_ratio is None else f"; fp32 computed in bf16 takes {speed.bf16_ratio:.2f}"
+    return [
+        f"int8 takes {speed.ratio:.2f} [{speed.low:.2f}, {speed.high:.2f}] of fp32's time{bf16} (measured in turns, "
+        f"{speed.rounds} rounds; {speed.engine}, {speed.threads} threads, {speed.cpu}): {advice}"
+    ]
 
 
 def _decibels(ratio: float) -> str:

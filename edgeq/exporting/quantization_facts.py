@@ -64,6 +64,38 @@ class SimulatedBits:
 
 
 @dataclass(frozen=True)
+class SpeedFacts:
+    """An INT8 file's time over that of its float model in the same engine, measured in turns when it was exported.
+
+    Attributes:
+        runtime: The engine that ran both.
+        engine: Its name and version.
+        cpu: Name of the CPU.
+        cpu_features: Its instruction sets that matter for INT8.
+        threads: CPU threads of the engine.
+        ratio: INT8's time over FP32's, median over the rounds.
+        low: Lower end of its 95 % interval.
+        high: Upper end of it.
+        bf16_ratio: The float file's time in BF16 over that in FP32; `None` where it was not measured.
+        rounds: How many rounds were measured.
+        recommended: What is fastest here: `int8`, `fp32` or `fp32 computed in bf16`; empty where the machine was too
+            busy to tell.
+    """
+
+    runtime: str
+    engine: str
+    cpu: str
+    threads: Count
+    ratio: float
+    low: float
+    high: float
+    rounds: Count
+    recommended: str
+    cpu_features: tuple[str, ...] = ()
+    bf16_ratio: float | None = None
+
+
+@dataclass(frozen=True)
 class QuantizationFacts:
     """What a manifest says of how its file was quantized; anything it does not say is empty or `None`.
 
@@ -80,6 +112,7 @@ class QuantizationFacts:
         calibration_cache: The calibration cache that was written with it.
         simulated_bits: Bits of weights and activations, if they are fewer than 8.
         weights_file: The file with the weights of one that is too large for its format.
+        speed: How its time compares with the float model's, where that was measured.
     """
 
     method: str | None = None
@@ -92,6 +125,7 @@ class QuantizationFacts:
     calibration_cache: CalibrationCacheFacts | None = None
     simulated_bits: SimulatedBits | None = None
     weights_file: WeightsFile | None = None
+    speed: SpeedFacts | None = None
 
 
 def require_file_name(name: str) -> None:

@@ -111,6 +111,23 @@ def interleaved_ratio(rounds_ns: Sequence[Sequence[int]], reference_ns: Sequence
     return float(np.median([np.median(taken) / np.median(reference) for taken, reference in pairs]))
 
 
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the median of values and its 95 % interval, which asks nothing of their distribution.
+
+    The ends are the order statistics between which the median of all rounds that could have been measured lies with
+    that probability, by the binomial distribution in its normal approximation ("Practical Nonparametric Statistics",
+    Conover, 1999, section 3.2); of fewer than six values they are the least and the largest.
+
+    Args:
+        values: At least one.
+    """
+    ordered = np.sort(np.asarray(values, np.float64))
+    reach = 0.98 * math.sqrt(len(ordered))
+    low = max(0, math.floor(len(ordered) / 2 - reach) - 1)
+    high = min(len(ordered) - 1, math.ceil(len(ordered) / 2 + reach))
+    return float(np.median(ordered)), float(ordered[low]), float(ordered[high])
+
+
 def _percentile(ordered: np.ndarray, percent: int) -> float:
     rank = math.ceil(percent * len(ordered) / 100)
     return float(ordered[rank - 1]) / _NS_PER_MS

@@ -5,13 +5,13 @@ from __future__ import annotations
 from edgeq.schemes import INT8_ASYMMETRIC
 from edgeq.targets.base import Target
 from edgeq.targets.tflite import LITERT
-from edgeq.targets.x86 import X86_ORT
+from edgeq.targets.x86 import QDQ
 
 ARM = Target(
     name="arm",
     runtimes=("litert", "onnxruntime"),
     formats=("tflite", "onnx"),
-    # ONNX Runtime's ARM kernels multiply signed by signed numbers (SDOT, SMMLA); elsewhere as on x86.
-    rules=X86_ORT.rules.changed(activation=INT8_ASYMMETRIC),
+    # ONNX Runtime's ARM kernels multiply signed by signed numbers (SDOT, SMMLA); elsewhere as the rules for x86.
+    rules=QDQ.changed(activation=INT8_ASYMMETRIC),
     tflite=LITERT,
 )

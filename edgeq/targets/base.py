@@ -21,13 +21,14 @@ class Rules:
             scale but no sum, so that channels of small range lose most, and engines gain little by them.
         on_request: The same for operators that run so only when asked for (`requested`).
         output_pairs: What a convolution's output needs for the engine to run it in INT8. `none`: nothing, its inputs
-            decide.
-            `fused`: a Q/DQ pair behind it or its ReLU, even where only float nodes read it; a layer before another
-            function (SiLU, GELU) goes without. `required`: the same, and a layer before another function stays float.
+            decide. `required`: a Q/DQ pair behind it or its ReLU, even where only float nodes read it; a layer before
+            another function (SiLU, GELU) stays float.
         residual_pairs: Which inputs of a residual Add get a Q/DQ pair. `both`, or `identity`: not the output of the
             layer that the engine fuses with the Add.
         pairs_before_moves: Whether a tensor that is only moved (pooled, joined, reshaped) on its way to an INT8 layer
             has a pair too; otherwise the pair stands directly before the layer, and the engine moves it.
+        moved_in_float: Operators that only move values and that the engine runs faster in float: they read the tensor
+            itself, which has a pair for its other readers alone.
         shared_pairs: Who reads the dequantized side of a tensor with a pair: `all` its readers, or `int8`: all but the
             weighted layers that stay in float.
         float_weights: Whether weights are float behind a QuantizeLinear and a DequantizeLinear; otherwise they are int8
@@ -35,6 +36,7 @@ class Rules:
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
         rewrite_linear: Whether a MatMul by a constant matrix becomes a Gemm.
         split_projections: Whether a packed projection of queries, keys and values becomes three layers.
+        fold_space_to_depth: Whether a convolution of pixels that were moved into channels becomes one of the map.
         int8_attention: Which products of activations in an attention `vit_plan` fast puts into INT8: `none`, where
             the engines are no faster by it; `any`; or `fused`: where heads, tokens and scales are what TensorRT's fused
             kernel takes.
@@ -46,14 +48,16 @@ class Rules:
     opset: int
     schemes: Mapping[str, tuple[LayerScheme, ...]]
     on_request: Mapping[str, tuple[LayerScheme, ...]]
-    output_pairs: Literal["none", "fused", "required"]
+    output_pairs: Literal["none", "required"]
     residual_pairs: Literal["both", "identity"]
     pairs_before_moves: bool
+    moved_in_float: frozenset[str]
     shared_pairs: Literal["all", "int8"]
     float_weights: bool
     rewrite_conv_transpose: bool
     rewrite_linear: bool
     split_projections: bool
+    fold_space_to_depth: bool
     int8_attention: Literal["none", "any", "fused"]
     fp16: Literal["weights", "engine", "graph"]
     calibration_cache: bool
@@ -107,6 +111,8 @@ class Target:
         runtimes: Names of the runtimes that run its files, the preferred one first.
         formats: File formats that are written for it.
         rules: Its quantization rules for ONNX files.
+        timed: Whether INT8 files are timed against the float model when they are exported on a machine that runs them.
+        engines: Runtime -> name of the target whose files are planned for it, of a target that stands for several.
         tflite: TFLite operator -> how its engines run it in integers; what is not named stays in float.
     """
 
@@ -114,4 +120,6 @@ class Target:
     runtimes: tuple[str, ...]
     formats: tuple[str, ...]
     rules: Rules
+    timed: bool = False
+    engines: Mapping[str, str] = field(default_factory=dict)
     tflite: Mapping[str, tuple[LayerScheme, ...]] = field(default_factory=lambda: LITERT)

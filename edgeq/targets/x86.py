@@ -1,4 +1,8 @@
-"""x86 CPUs: `x86` for a Q/DQ file that OpenVINO and ONNX Runtime both run in INT8, `x86-ort` for ONNX Runtime alone."""
+"""x86 CPUs: `x86-openvino` and `x86-ort`, a plan for each engine, and `x86`, the one that edgeq recommends.
+
+What makes one engine fast makes the other slow. YuNet without pairs that float layers alone read takes .74 of FP32's
+time in OpenVINO and 2.5 times as long as FP32 in ONNX Runtime (measured, AVX2 without VNNI).
+"""
 
 from __future__ import annotations
 
@@ -10,43 +14,65 @@ from edgeq.targets.base import Rules, Target
 # ONNX Runtime's U8S8 kernels use VNNI; its signed ones ran slower than FP32.
 _INT8 = LayerScheme(INT8_WEIGHT, UINT8, INT32)
 
-X86 = Target(
-    name="x86",
-    runtimes=("openvino", "onnxruntime"),
-    formats=("onnx",),
-    rules=Rules(
-        opset=18,
-        schemes={
-            "Conv": (_INT8, DYNAMIC_INT8),
-            "ConvTranspose": (_INT8,),
-            "Gemm": (_INT8, DYNAMIC_INT8),
-            "MatMul": (_INT8, DYNAMIC_INT8),
-            "Add": (_INT8.without_weight,),
-        },
-        # YOLOX-nano: AP .33 of .33 in FP32 without, .26 with; 3 % slower in OpenVINO, the same in ONNX Runtime.
-        on_request={"DepthwiseConv": (_INT8,)},
-        output_pairs="fused",
-        residual_pairs="both",
-        pairs_before_moves=True,
-        shared_pairs="all",
-        float_weights=False,
-        rewrite_conv_transpose=False,
-        rewrite_linear=True,
-        # Four blocks of a ViT-B in ONNX Runtime: 0.95 of the time; vit_b_16 in INT8 in OpenVINO: 1.01.
-        split_projections=True,
-        # vit_b_16 with the products in INT8: 1.03 of the time without in ONNX Runtime, 1.14 in OpenVINO.
-        int8_attention="none",
-        fp16="weights",
-        calibration_cache=False,
-    ),
+QDQ = Rules(
+    opset=18,
+    schemes={
+        "Conv": (_INT8, DYNAMIC_INT8),
+        "ConvTranspose": (_INT8,),
+        "Gemm": (_INT8, DYNAMIC_INT8),
+        "MatMul": (_INT8, DYNAMIC_INT8),
+        "Add": (_INT8.without_weight,),
+    },
+    # YOLOX-nano: AP .33 of .33 in FP32 without, .26 with; 3 % slower in OpenVINO, the same in ONNX Runtime.
+    on_request={"DepthwiseConv": (_INT8,)},
+    # Without a pair behind it ONNX Runtime runs a layer in float between conversions: YOLOX-nano took 2.3 times its
+    # FP32 time.
+    output_pairs="required",
+    residual_pairs="both",
+    pairs_before_moves=True,
+    moved_in_float=frozenset(),
+    shared_pairs="all",
+    float_weights=False,
+    # ONNX Runtime has no INT8 kernel for ConvTranspose, and runs the same sums as Conv + DepthToSpace in half the time;
+    # OpenVINO has one and loses a few percent by the detour (benchmarks/conv_transpose.py).
+    rewrite_conv_transpose=True,
+    rewrite_linear=True,
+    # Four blocks of a ViT-B in ONNX Runtime: 0.95 of the time; vit_b_16 in INT8 in OpenVINO: 1.01.
+    split_projections=True,
+    # YOLOX-nano's stem of six slices: FP32 takes .92 of the time in both engines.
+    fold_space_to_depth=True,
+    # vit_b_16 with the products in INT8: 1.03 of the time without in ONNX Runtime, 1.14 in OpenVINO.
+    int8_attention="none",
+    fp16="weights",
+    calibration_cache=False,
 )
+"""Rules for ONNX Runtime's kernels, from which those of each CPU engine are made."""
 
-# ONNX Runtime has no INT8 kernel for ConvTranspose, and runs the same sums as Conv + DepthToSpace in half the time;
-# OpenVINO has one and loses a few percent by the detour (benchmarks/conv_transpose.py).
 X86_ORT = Target(
     name="x86-ort",
     runtimes=("onnxruntime", "openvino"),
     formats=("onnx",),
-    # Without a pair behind it a layer runs in float between conversions: YOLOX-nano took 2.3 times its FP32 time.
-    rules=dataclasses.replace(X86.rules, rewrite_conv_transpose=True, output_pairs="required"),
+    rules=QDQ,
+    timed=True,
 )
+
+X86_OPENVINO = Target(
+    name="x86-openvino",
+    runtimes=("openvino", "onnxruntime"),
+    formats=("onnx",),
+    rules=dataclasses.replace(
+        QDQ,
+        # A layer that float layers alone read writes float at no cost; with a pair it writes u8, and a Subgraph
+        # dequantizes it: YuNet .94 of FP32's time with these pairs, .80 without.
+        output_pairs="none",
+        # A MaxPool of u8 with fewer than 32 channels takes three times as long as in float: YuNet .80 -> .755.
+        moved_in_float=frozenset({"MaxPool"}),
+        rewrite_conv_transpose=False,
+    ),
+    timed=True,
+)
+
+X86 = dataclasses.replace(
+    X86_OPENVINO, name="x86", engines={"openvino": X86_OPENVINO.name, "onnxruntime": X86_ORT.name}
+)
+"""OpenVINO's plan: its INT8 kernels gain on networks of few channels too, where ONNX Runtime's lose."""

@@ -18,7 +18,6 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import EdgeqError, InputError
 from edgeq.evaluation.exact_comparison import ComparedImages, Groups, measure, with_signal
 from edgeq.evaluation.output_difference import (
-    Comparison,
     Reference,
     compare,
     real_inputs,
@@ -43,16 +42,9 @@ from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
 from edgeq.tasks import find_decoder
 from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
+from edgeq.verbs.export_speed import Exported, with_speed
 
 _EXAMPLE_SEED = 1
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A written file and its comparison with the model."""
-
-    artifact: Artifact
-    comparison: Comparison
 
 
 @dataclass(frozen=True)
@@ -60,6 +52,7 @@ class ExportResult:
     """What `edgeq export` did.
 
     Attributes:
+        target: What the files are for.
         model: The float model.
         folded_batchnorm: BatchNormalization nodes that were folded by the explicit pass.
         unfolded_batchnorm: Those that were not, with the reason.
@@ -67,6 +60,7 @@ class ExportResult:
         ranges_path: Where the ranges lie that INT8 files were made from.
     """
 
+    target: Target
     model: FloatModel | TfliteModel
     folded_batchnorm: int
     unfolded_batchnorm: dict[str, str]
@@ -109,6 +103,7 @@ def export_model(
     formats: Sequence[str] = (),
     options: ExportOptions | None = None,
     threads: int | None = None,
+    measure_speed: bool = False,
 ) -> ExportResult:
     """Writes a model's files for one target and returns them with their comparisons.
 
@@ -121,7 +116,9 @@ def export_model(
         calibration: Where the ranges for `int8` and `int16x8` come from.
         formats: Which of the target's formats to write; by default all.
         options: What stays in float, what of a transformer runs in INT8, and how files are written.
-        threads: CPU threads for calibration.
+        threads: CPU threads for calibration, and for timing.
+        measure_speed: Whether INT8 files are timed against the float model, where their target wants it and its engine
+            runs here.
 
     Raises:
         InputError: a precision or format is unknown, ranges are missing, `keep` matches nothing, a parameter has no
@@ -142,7 +139,8 @@ def export_model(
     if target.rules.calibration_cache and "int8" in precisions and "fp32" not in precisions:
         precisions = ("fp32", *precisions)
     require_writable(out / "a file")
-    export = _Export(request, target, tuple(dict.fromkeys(precisions)), out, calibration, options, threads)
+    written = tuple(dict.fromkeys(precisions))
+    export = _Export(request, target, written, out, calibration, options, threads, measure_speed)
     return export.from_file(source) if source.has_own_form else export.from_graph(list(map(get_format, formats)))
 
 
@@ -157,6 +155,7 @@ class _Export:
     calibration: CalibrationSource | None
     options: ExportOptions
     threads: int | None
+    measure_speed: bool
 
     def from_graph(self, formats: Sequence[FileFormat]) -> ExportResult:
         """Writes the files of a torch model or an ONNX file."""
@@ -175,7 +174,10 @@ class _Export:
         jobs = {each.name: self._job(model, kept, ranges, own.get(each.name), inputs) for each in formats}
         check = _Check(inputs, reference, output_groups(model.graph), self._measure(model.preprocessing, example))
         files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
-        return ExportResult(model, len(opened.folded.done), dict(opened.folded.left), tuple(files), path)
+        if self.measure_speed and self.target.timed:
+            files = with_speed(files, model, self.target, self.threads)
+        unfolded = dict(opened.folded.left)
+        return ExportResult(self.target, model, len(opened.folded.done), unfolded, tuple(files), path)
 
     def from_file(self, source: FileFormat) -> ExportResult:
         """Writes the files of a float file of a format with a form of its own."""
@@ -188,7 +190,7 @@ class _Export:
         known = None if ranges is None else RangeSources({name: (ranges, name) for name in ranges.tensors})
         job = FileJob(model, self.target, self.out, self.options, known, kept_operators=kept)
         check = _Check(inputs, reference, [WHOLE] * len(model.outputs), self._measure(model.preprocessing))
-        return ExportResult(model, 0, {}, tuple(self._write(source, job, check)), path)
+        return ExportResult(self.target, model, 0, {}, tuple(self._write(source, job, check)), path)
 
     def _check_graph(self, model: FloatModel) -> None:
         """Refuses options that mean nothing to a model."""

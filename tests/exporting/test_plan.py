@@ -21,11 +21,12 @@ from edgeq.exporting.planning.selection import observed_tensors, select_layers, 
 from edgeq.quantizers import QuantizedWeight
 from edgeq.schemes import FLOAT32, INT8_WEIGHT, INT32, UINT8, LayerScheme, PerAxis
 from edgeq.targets import TARGETS, get_target
+from edgeq.targets.x86 import QDQ
 from tests.exporting import nets
 from tests.exporting.test_qdq import ranges_for
 from tests.exporting.test_topology import RESIDUAL_DETECTOR, WEIGHTS
 
-X86 = get_target("x86").rules
+X86 = QDQ
 JETSON = get_target("jetson-orin").rules
 IMAGE = nets.normal(9, 1, 3, 16, 16)
 BIASED = RESIDUAL_DETECTOR.replace("Conv<pads=[1,1,1,1]>(p0, w1)", "Conv<pads=[1,1,1,1]>(p0, w1, b1)")

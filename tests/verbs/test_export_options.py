@@ -68,7 +68,8 @@ ELSEWHERE = {
     "size": "refused where it contradicts the model, in test_cli",
     "take_scales": "for files that are quantized already, in test_dequantize",
     "data": "takes the place of calib, in test_data_set", "split": "of data", "allow_outside": "of data",
-    "pick": "which images calibrate, in test_coverage",
+    "pick": "which images calibrate, in test_coverage", "runtime": "names the target, in tests/targets",
+    "measure_speed": "changes no file, in test_export_speed",
 }  # fmt: skip
 """Options that this walk does not turn, with the reason."""
 

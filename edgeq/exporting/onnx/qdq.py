@@ -3,7 +3,8 @@
 Rules, by number:
 
 1. Every tensor of the plan gets one pair, and every reader of it reads the dequantized side; layers that stay in float
-   go on reading the tensor itself where the target wants it (`Rules.shared_pairs`).
+   go on reading the tensor itself where the target wants it (`Rules.shared_pairs`), as does what moves values in float
+   (`Rules.moved_in_float`).
 2. Weights are stored as int8 behind a DequantizeLinear, or as float behind a QuantizeLinear and a DequantizeLinear
    (`Rules.float_weights`).
 3. Biases that the plan has as integers are stored as int32 behind a DequantizeLinear.
@@ -50,7 +51,8 @@ def insert_qdq(model: ir.Model, plan: QuantPlan, rules: Rules) -> None:
         if name in plan.weights:
             write = _quantized_constant if rules.float_weights else _dequantized_constant
             write(model, node, 1, plan.weights[name])
-    apart = plan.in_float if rules.shared_pairs == "int8" else frozenset()
+    apart = set(plan.in_float if rules.shared_pairs == "int8" else ())
+    apart.update(str(node.name) for node in model.graph if node.op_type in rules.moved_in_float)
     shared: dict[Grid, tuple[ir.Value, ir.Value]] = {}
     ends: dict[str, ir.Value] = {}
     for name, grid in plan.tensors.items():

@@ -40,6 +40,7 @@ from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.passes.shape_arithmetic import fold_shape_arithmetic
 from edgeq.exporting.passes.sizes import make_static, open_dimensions, set_input_size
+from edgeq.exporting.passes.space_to_depth import fold_space_to_depth
 from edgeq.exporting.passes.token_selection import move_selections_up
 
 if TYPE_CHECKING:
@@ -161,7 +162,8 @@ def for_engine(rules: Rules) -> tuple[GraphPass, ...]:
     """Returns the passes that save work: tensors keep their names and values, or hold a part of what they held."""
     # First: queries that are apart are computed for the chosen tokens alone, too.
     split = [GraphPass(split_projections, needs=_TIDY)] if rules.split_projections else []
-    return (*split, GraphPass(move_selections_up, needs=_TIDY))
+    folded = [GraphPass(fold_space_to_depth, needs=_TIDY)] if rules.fold_space_to_depth else []
+    return (*split, GraphPass(move_selections_up, needs=_TIDY), *folded)
 
 
 def for_integers(rules: Rules) -> tuple[GraphPass, ...]:

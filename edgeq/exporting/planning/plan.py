@@ -15,10 +15,11 @@ from edgeq.calibrators.grid import Grid, Range
 from edgeq.errors import MismatchError
 from edgeq.exporting.graphs.data_flow import is_float
 from edgeq.exporting.graphs.graph import constant, data_inputs, weight_of
-from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, RESHAPES, ends_of, moved_from, moved_inputs, moves_values
+from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, ends_of, moved_from, moved_inputs, moves_values
 from edgeq.exporting.graphs.weights import release
 from edgeq.exporting.planning.decision import LayerDecision
-from edgeq.exporting.planning.selection import Selection, activation_behind, layers_before_functions
+from edgeq.exporting.planning.pairs import tensors_with_pair
+from edgeq.exporting.planning.selection import Selection, activation_behind
 from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
 from edgeq.quantizers.bias import quantize_bias, scale_for_bias
 from edgeq.quantizers.own_scales import on_own_scales
@@ -109,12 +110,6 @@ def make_plan(
     notes: list[str] = []
     widths = {name: found.width for name, found in ranges.tensors.items()}
     selection = _split_mixed_ranges(model, selection, widths, notes)
-    if rules.output_pairs == "fused" and (slow := layers_before_functions(model, selection.quantized)):
-        notes.append(
-            f"{len(slow)} of the layers in int8 are followed by a function other than ReLU ({slow[0]}, ...): OpenVINO "
-            "runs them in INT8, ONNX Runtime in float between conversions, slower than fp32; for it take `target` "
-            "x86-ort"
-        )
     schemes = _tensor_schemes(model, selection)
     grids: dict[str, Grid] = {}
     for members in tensors_by_grid(model, selection.tensors, widths):
@@ -123,8 +118,7 @@ def make_plan(
         grids.update(dict.fromkeys(members, _grid(model, members, ranges.tensors, scheme)))
     for note in notes:
         _log.warning(note)
-    tensors = selection.tensors
-    pairs = _without_repeats(model, tensors) if rules.pairs_before_moves else _read_by_int8(model, selection)
+    pairs = tensors_with_pair(model, selection, rules)
     tied = {name: grid for name, grid in grids.items() if name not in pairs}
     weights, biases = _quantized_weights(model, selection, grids, weight_method, statistics or {}, weight_scales)
     return QuantPlan(selection.decisions, {name: grids[name] for name in pairs}, tuple(notes), tied, weights, biases)
@@ -221,35 +215,6 @@ def _tensor_schemes(model: ir.Model, selection: Selection) -> dict[str, Scheme]:
                 before = found.setdefault(str(value.name), scheme)
                 found[str(value.name)] = max(before, scheme, key=lambda one: one.bits)
     return found
-
-
-def _without_repeats(model: ir.Model, tensors: tuple[str, ...]) -> tuple[str, ...]:
-    """Leaves out reshaped tensors that linear layers alone read, where what was reshaped has a pair on the same grid.
-
-    ONNX Runtime looks for a layer's pair behind a Reshape, and OpenVINO would compute both: a ViT took 1.1 of the time.
-    """
-    planned = set(tensors)
-    repeated: set[str] = set()
-
-    def is_linear(reader: ir.Node) -> bool:
-        return reader.op_type in ("MatMul", "Gemm") or str(reader.outputs[0].name) in repeated
-
-    for node in reversed(model.graph):
-        source = node.inputs[0] if node.op_type in RESHAPES else None
-        if source is not None and source.name in planned and all(is_linear(use.node) for use in node.outputs[0].uses()):
-            repeated.add(str(node.outputs[0].name))
-    return tuple(name for name in tensors if name not in repeated)
-
-
-def _read_by_int8(model: ir.Model, selection: Selection) -> tuple[str, ...]:
-    quantized = selection.quantized
-    read = {value.name for node in model.graph if node.name in quantized for value in data_inputs(node)}
-    # TensorRT's fused attention wants a pair directly behind its second product, too.
-    roles = selection.transformer.roles
-    for node in model.graph:
-        if node.name in quantized and (role := roles.get(node.name)) is not None and role.part == "context":
-            read.add(node.outputs[0].name)
-    return tuple(name for name in selection.tensors if name in read)
 
 
 def constant_ranges(model: ir.Model, members: Sequence[str]) -> list[Range]:

@@ -299,14 +299,6 @@ def _scheme_of(node: ir.Node, rules: Rules) -> LayerScheme:
     return scheme if weight_of(node) is not None else scheme.without_weight
 
 
-def layers_before_functions(model: ir.Model, quantized: Set[str]) -> list[str]:
-    """Returns the names of the nodes in INT8 whose output goes into a function that is no ReLU (SiLU, GELU).
-
-    They write floats. OpenVINO has kernels for that; ONNX Runtime has them for linear layers alone, which are left out.
-    """
-    return [str(node.name) for node in model.graph if node.name in quantized and _stands_before_function(node)]
-
-
 def _stands_before_function(node: ir.Node) -> bool:
     return node.op_type not in _LINEAR and _feeds_function(activation_behind(node))
 

@@ -1,0 +1,74 @@
+"""Which of the tensors on a grid get a Q/DQ pair, by what the target's engine makes of pairs that move values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from edgeq.exporting.graphs.graph import data_inputs
+from edgeq.exporting.graphs.moves import RESHAPES, moved_inputs, moves_values
+from edgeq.exporting.planning.selection import Selection, activation_behind
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from edgeq.targets import Rules
+
+
+def tensors_with_pair(model: ir.Model, selection: Selection, rules: Rules) -> tuple[str, ...]:
+    """Returns the tensors of a selection that get a Q/DQ pair in the file, in graph order.
+
+    Args:
+        model: The float graph.
+        selection: What is quantized, and every tensor that lies on a grid for it.
+        rules: The target's rules.
+    """
+    if not rules.pairs_before_moves:
+        return _read_by_int8(model, selection)
+    kept = _without_pooled(model, selection, rules) if rules.moved_in_float else selection.tensors
+    return _without_repeats(model, kept)
+
+
+def _without_pooled(model: ir.Model, selection: Selection, rules: Rules) -> tuple[str, ...]:
+    """Leaves out tensors that have a pair only because an operator that runs in float moves them to an INT8 layer."""
+    quantized = selection.quantized
+    needed: set[str] = set()
+    for node in reversed(model.graph):
+        if node.name in quantized:
+            needed.update(str(value.name) for value in data_inputs(node))
+            if rules.output_pairs == "required":
+                needed.add(str(activation_behind(node).name))
+        elif node.op_type in rules.moved_in_float or not moves_values(node):
+            continue
+        elif not needed.isdisjoint(str(output.name) for output in node.outputs):
+            needed.update(str(value.name) for value in moved_inputs(node))
+    return tuple(name for name in selection.tensors if name in needed)
+
+
+def _without_repeats(model: ir.Model, tensors: Sequence[str]) -> tuple[str, ...]:
+    """Leaves out reshaped tensors that linear layers alone read, where what was reshaped has a pair on the same grid.
+
+    ONNX Runtime looks for a layer's pair behind a Reshape, and OpenVINO would compute both: a ViT took 1.1 of the time.
+    """
+    planned = set(tensors)
+    repeated: set[str] = set()
+
+    def is_linear(reader: ir.Node) -> bool:
+        return reader.op_type in ("MatMul", "Gemm") or str(reader.outputs[0].name) in repeated
+
+    for node in reversed(model.graph):
+        source = node.inputs[0] if node.op_type in RESHAPES else None
+        if source is not None and source.name in planned and all(is_linear(use.node) for use in node.outputs[0].uses()):
+            repeated.add(str(node.outputs[0].name))
+    return tuple(name for name in tensors if name not in repeated)
+
+
+def _read_by_int8(model: ir.Model, selection: Selection) -> tuple[str, ...]:
+    quantized = selection.quantized
+    read = {value.name for node in model.graph if node.name in quantized for value in data_inputs(node)}
+    # TensorRT's fused attention wants a pair directly behind its second product, too.
+    roles = selection.transformer.roles
+    for node in model.graph:
+        if node.name in quantized and (role := roles.get(node.name)) is not None and role.part == "context":
+            read.add(node.outputs[0].name)
+    return tuple(name for name in selection.tensors if name in read)
