@@ -28,6 +28,8 @@ from tests.warm_python import WarmPython
 
 # Tests that time say so; the others only export.
 os.environ["EDGEQ_MEASURE"] = "0"
+# Which layers are fast depends on the machine; tests of kernel costs bring a table.
+os.environ["EDGEQ_PLAN"] = "rules"
 
 # What a shell starts in the background ignores Ctrl-C, and so does every process that it starts in turn; the tests that
 # send it would wait for ever.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from edgeq.api.arguments import (
     FilePath,
@@ -30,6 +30,7 @@ from edgeq.inputs import Item, items_of
 from edgeq.inputs.coverage import Pick
 from edgeq.targets import for_runtime
 from edgeq.verbs.export import ExportResult, export_model
+from edgeq.verbs.export_costs import PlanBy
 from edgeq.verbs.export_options import check_calibration_options
 
 
@@ -56,6 +57,7 @@ def export(
     int8_io: bool = False,
     compat: str | None = None,
     measure_speed: bool | None = None,
+    plan: PlanBy | None = None,
     threads: int | None = None,
     progress: Listener = None,
 ) -> ExportResult:
@@ -90,6 +92,9 @@ def export(
         compat: TFLite: an old runtime that has to run the files correctly.
         measure_speed: x86: whether INT8 files are timed against FP32 in the target's engine, a few seconds each, and
             their manifests recommend the faster file; by default yes, unless the environment has `EDGEQ_MEASURE=0`.
+        plan: x86: run in INT8 only what takes less time so, by the `cost` of kernels that is measured on this machine
+            (or shipped with edgeq, if nothing may be measured); or all that the target's `rules` allow. By default
+            `cost`, unless the environment has `EDGEQ_PLAN=rules`.
         threads: CPU threads for calibration and timing; by default one per physical core.
         progress: Called for each job, returns an `edgeq.Progress`.
 
@@ -127,6 +132,7 @@ def export(
             options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat),
             threads=threads,
             measure_speed=os.environ.get("EDGEQ_MEASURE") != "0" if measure_speed is None else measure_speed,
+            plan=plan or cast("PlanBy", os.environ.get("EDGEQ_PLAN", "cost")),
         )
 
 

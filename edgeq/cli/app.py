@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edgeq.exporting.planning.keep import VitPlan
     from edgeq.inputs.coverage import Pick
     from edgeq.sources.model import ModelRequest
+    from edgeq.verbs.export_costs import PlanBy
 
 
 class _Commands(typer.core.TyperGroup):
@@ -179,6 +180,14 @@ def export(
             envvar="EDGEQ_MEASURE",
         ),
     ] = True,
+    plan: Annotated[
+        str,
+        typer.Option(
+            help="x86: run in int8 only what takes less time so, by kernel costs measured here (--no-measure: shipped "
+            "ones): cost; or all that the target's rules allow, on every machine the same: rules.",
+            envvar="EDGEQ_PLAN",
+        ),
+    ] = "cost",
     opset: Annotated[int | None, typer.Option(min=17, max=23, help="ONNX opset; by default the target's.")] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
     threads: Threads = None,
@@ -224,6 +233,7 @@ def export(
         ),
         threads=threads,
         measure_speed=measure_speed,
+        plan=cast("PlanBy", plan),
     )
     for line in describe_export(result):
         typer.echo(line)
@@ -333,12 +343,24 @@ def doctor(
     device_test: Annotated[
         bool, typer.Option("--device-test", help="On a Jetson: build, inspect and run a small INT8 engine.")
     ] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Show what layers cost in each engine: measured here, or else shipped.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Show what this machine can run, and the pip command for whatever is missing."""
     from edgeq.cli.console import print_diagnosis
     from edgeq.verbs.doctor import examine
 
+    if kernels:
+        from edgeq.cli.kernels import print_kernels
+        from edgeq.machine import read_machine
+        from edgeq.measurement.kernel_tables import known_tables
+
+        tables = known_tables(read_machine())
+        print_kernels(tables)
+        write_json_file(json_file, {"kernels": [table.to_json() for table in tables]})
+        return
     diagnosis = examine(device_test=device_test)
     print_diagnosis(diagnosis)
     write_json_file(json_file, diagnosis.to_json())

@@ -21,7 +21,7 @@ from edgeq.results.table import Column, filled, header, report_columns, table
 
 if TYPE_CHECKING:
     from edgeq.exporting.artifact import Artifact
-    from edgeq.exporting.quantization_facts import QuantizationFacts, SpeedFacts
+    from edgeq.exporting.quantization_facts import KernelCostFacts, QuantizationFacts, SpeedFacts
     from edgeq.exporting.signal.ratio import Signal
     from edgeq.verbs.build import BuildResult
     from edgeq.verbs.check import CheckResult
@@ -167,7 +167,8 @@ def describe_export(result: ExportResult) -> list[str]:
         )
         facts = file.artifact.quantization_facts
         details = (
-            *describe_signal(file.artifact, comparison.signal), *describe_layers(facts), *_describe_speed(facts.speed)
+            *describe_signal(file.artifact, comparison.signal), *describe_layers(facts),
+            *_describe_costs(facts.kernel_costs), *_describe_speed(facts.speed),
         )  # fmt: skip
         lines += [f"    {line}" for line in details]
     target = result.target
@@ -195,7 +196,8 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
     for form, nodes in (("with dynamic ranges", facts.dynamic_nodes), ("in float", facts.float_nodes)):
         names: dict[str, list[str]] = {}
         for name, reason in nodes.items():
-            names.setdefault(as_options(reason), []).append(name)
+            why, figures = _with_figures(as_options(reason))
+            names.setdefault(why, []).append(name + figures)
         lines += [
             f"{len(found)} {form}, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
             for reason, found in names.items()
@@ -207,6 +209,23 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
             f"{cache.tensorrt}; edgeq build writes that of the board over it"
         )
     return lines + audit
+
+
+def _with_figures(reason: str) -> tuple[str, str]:
+    """Returns a reason without a layer's own times, and these as they stand behind the layer's name."""
+    why, _, figures = reason.partition(": ")
+    return (why, f" ({figures})") if " us against " in figures else (reason, "")
+
+
+def _describe_costs(costs: KernelCostFacts | None) -> list[str]:
+    """Returns the line that says by which kernel costs layers were chosen, and what they predict."""
+    if costs is None:
+        return []
+    estimated = f", {costs.estimated} of them estimated from the nearest kernels" if costs.estimated else ""
+    return [
+        f"layers chosen by kernel costs {costs.source}{estimated}: {costs.predicted_us / 1000:.2f} ms predicted for "
+        f"the layers with a choice, {costs.float_us / 1000:.2f} in fp32"
+    ]
 
 
 def describe_signal(artifact: Artifact, signal: Signal | None) -> list[str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeq.calibrators.ranges import Ranges
+    from edgeq.exporting.costs.table import KernelTable
     from edgeq.exporting.onnx.writer import FloatModel
     from edgeq.exporting.planning.plan import QuantPlan
     from edgeq.exporting.tflite.writer import RangeSources, TfliteModel
@@ -56,6 +57,7 @@ class FileJob:
         kept: What stays in float of the graph.
         kept_operators: What stays in float of a converted model: name of the operator -> why.
         companions: Writers of the files that a static INT8 file comes with.
+        costs: What kernels cost where the file is to run; `None` leaves the choice of layers to the target's rules.
         precision: One of the format's.
     """
 
@@ -67,4 +69,5 @@ class FileJob:
     kept: Kept | None = None
     kept_operators: Mapping[str, str] = field(default_factory=dict)
     companions: tuple[Companion, ...] = ()
+    costs: KernelTable | None = None
     precision: str = "fp32"

@@ -96,6 +96,25 @@ class SpeedFacts:
 
 
 @dataclass(frozen=True)
+class KernelCostFacts:
+    """The kernel costs that decided which layers of an INT8 file stay in float.
+
+    Attributes:
+        source: Whose figures they are, with engine, version and threads.
+        measured: Whether they were measured on the machine that wrote the file; others are shipped with edgeq.
+        predicted_us: What the layers with a choice take by them, conversions included, batch 1.
+        float_us: What the same layers take in FP32.
+        estimated: How many of these layers the table lacked: their costs are those of the nearest kernel, scaled.
+    """
+
+    source: str
+    measured: bool
+    predicted_us: float
+    float_us: float
+    estimated: Count = 0
+
+
+@dataclass(frozen=True)
 class QuantizationFacts:
     """What a manifest says of how its file was quantized; anything it does not say is empty or `None`.
 
@@ -113,6 +132,7 @@ class QuantizationFacts:
         simulated_bits: Bits of weights and activations, if they are fewer than 8.
         weights_file: The file with the weights of one that is too large for its format.
         speed: How its time compares with the float model's, where that was measured.
+        kernel_costs: What decided by time which layers stay in float, if it was not the target's rules alone.
     """
 
     method: str | None = None
@@ -126,6 +146,7 @@ class QuantizationFacts:
     simulated_bits: SimulatedBits | None = None
     weights_file: WeightsFile | None = None
     speed: SpeedFacts | None = None
+    kernel_costs: KernelCostFacts | None = None
 
 
 def require_file_name(name: str) -> None:

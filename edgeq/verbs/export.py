@@ -26,6 +26,7 @@ from edgeq.evaluation.output_difference import (
 )
 from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.exporting.costs.table import KernelTable
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.jobs import FileJob
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph
@@ -43,6 +44,7 @@ from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
 from edgeq.targets.x86 import for_isa
 from edgeq.tasks import find_decoder
+from edgeq.verbs.export_costs import PlanBy, check_plan, kernel_costs
 from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
 from edgeq.verbs.export_speed import Exported, with_speed
 
@@ -107,6 +109,7 @@ def export_model(
     options: ExportOptions | None = None,
     threads: int | None = None,
     measure_speed: bool = False,
+    plan: PlanBy = "rules",
 ) -> ExportResult:
     """Writes a model's files for one target and returns them with their comparisons.
 
@@ -121,7 +124,9 @@ def export_model(
         options: What stays in float, what of a transformer runs in INT8, and how files are written.
         threads: CPU threads for calibration, and for timing.
         measure_speed: Whether INT8 files are timed against the float model, where their target wants it and its engine
-            runs here.
+            runs here. It also lets kernels be timed for `plan` cost.
+        plan: How the layers of INT8 files are chosen among those that the target's rules allow: by what they `cost` in
+            its engine, or all of them (`rules`).
 
     Raises:
         InputError: a precision or format is unknown, ranges are missing, `keep` matches nothing, a parameter has no
@@ -132,6 +137,7 @@ def export_model(
     """
     target = get_target(target_name)
     options = options or ExportOptions()
+    check_plan(plan)
     if calibration is not None:
         request = proven_request(request, AnnotatedImages.of(calibration.source, calibration.images_dir))
     if options.int8_deconv:
@@ -144,7 +150,7 @@ def export_model(
         precisions = ("fp32", *precisions)
     require_writable(out / "a file")
     written = tuple(dict.fromkeys(precisions))
-    export = _Export(request, target, written, out, calibration, options, threads, measure_speed)
+    export = _Export(request, target, written, out, calibration, options, threads, measure_speed, plan)
     return export.from_file(source) if source.has_own_form else export.from_graph(list(map(get_format, formats)))
 
 
@@ -160,6 +166,7 @@ class _Export:
     options: ExportOptions
     threads: int | None
     measure_speed: bool
+    plan: PlanBy
 
     def from_graph(self, formats: Sequence[FileFormat]) -> ExportResult:
         """Writes the files of a torch model or an ONNX file."""
@@ -252,12 +259,20 @@ class _Export:
         """Returns what the files of a format are made from, whatever their precision."""
         if converted is None:
             companions = (TENSORRT_CACHE.function("write"),) if self.target.rules.calibration_cache else ()
-            return FileJob(model, self.target, self.out, self.options, ranges, kept=kept, companions=companions)
+            costs = self._costs(model, kept)
+            options, out = self.options, self.out
+            return FileJob(model, self.target, out, options, ranges, kept=kept, companions=companions, costs=costs)
         operators, known = share(
             model, converted, self.target, kept, ranges, self.calibration, self.precisions, self.options, inputs,
             self.out, self.threads,
         )  # fmt: skip
         return FileJob(converted, self.target, self.out, self.options, known, kept_operators=operators)
+
+    def _costs(self, model: FloatModel, kept: Kept) -> KernelTable | None:
+        if self.plan != "cost" or not self.target.timed or "int8" not in self.precisions:
+            return None
+        vit_plan, measure = self.options.vit_plan, self.measure_speed
+        return kernel_costs(model, self.target, kept, vit_plan, threads=self.threads, measure=measure)
 
     def _measure(self, preprocessing: Preprocessing, example: np.ndarray | None = None) -> Callable[..., Signal | None]:
         images = ComparedImages(preprocessing, self.calibration, example)

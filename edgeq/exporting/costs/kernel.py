@@ -135,12 +135,14 @@ class Kernel:
 
     @property
     def kind(self) -> str:
-        """What a table groups it by: `1x1`, `3x3`, `depthwise`, `grouped`, `stem`, or its operator."""
+        """What a table groups it by: `1x1`, `dense`, `depthwise`, `grouped`, `stem`, or its operator."""
         if self.operator != "Conv":
             return self.operator
         if self.groups > 1:
             return "depthwise" if self.is_depthwise else "grouped"
-        return "stem" if self.is_stem else f"{self.kernel[0]}x{self.kernel[1]}"
+        if self.is_stem:
+            return "stem"
+        return "1x1" if self.kernel == (1, 1) else "dense"
 
     @property
     def macs(self) -> int:

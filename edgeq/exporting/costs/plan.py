@@ -39,6 +39,11 @@ class CostProblem:
     conversions: tuple[Conversion, ...]
     candidates: frozenset[str]
 
+    @property
+    def without_choice(self) -> frozenset[str]:
+        """Names of the layers that run in INT8 by the rules alone: the table has nothing like them."""
+        return frozenset(name for name, cost in self.layers.items() if math.isinf(cost.float_us))
+
 
 @dataclass(frozen=True)
 class CostPlan:
@@ -48,17 +53,20 @@ class CostPlan:
         int8: Names of the layers in INT8.
         in_float: Name of each layer that could run in INT8 and does not -> why.
         predicted_us: What the layers of the table take together in this choice.
-        float_us: What they take with all layers in float.
+        float_us: What they take with all layers in float that have a choice.
+        estimated: How many of the layers with a choice the table has no row of.
     """
 
     int8: frozenset[str]
     in_float: Mapping[str, str]
     predicted_us: float
     float_us: float
+    estimated: int = 0
 
     def summary(self) -> dict[str, Any]:
         """Returns what the manifest keeps: the time of the layers that had a choice, and what they take in float."""
-        return {"predicted_us": round(self.predicted_us, 1), "float_us": round(self.float_us, 1)}
+        rounded = {"predicted_us": round(self.predicted_us, 1), "float_us": round(self.float_us, 1)}
+        return rounded | {"estimated": self.estimated}
 
 
 def kernels_of(model: ir.Model, quantized: Set[str]) -> dict[str, Kernel]:
@@ -99,7 +107,8 @@ def choose_by_cost(
         int8 & problem.candidates,
         reasons,
         total_us(problem.layers, problem.conversions, int8),
-        total_us(problem.layers, problem.conversions, frozenset()),
+        total_us(problem.layers, problem.conversions, problem.without_choice),
+        sum(kernel not in table.rows for name, kernel in kernels_of(model, quantized).items() if name in quantized),
     )
 
 

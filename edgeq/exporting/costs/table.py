@@ -6,9 +6,9 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgeq.errors import InputError
 from edgeq.exporting.costs.kernel import Kernel
@@ -42,6 +42,11 @@ class KernelCost:
     quantize_us: float = 0.0
     dequantize_us: float = 0.0
     quantize_output_us: float = 0.0
+
+    def __post_init__(self) -> None:
+        times = [getattr(self, each.name) for each in fields(self)]
+        if any(time is not None and not 0 <= time < math.inf for time in times):
+            raise ValueError(f"times {times}: expected finite ones of at least 0 us")
 
     @property
     def converted_us(self) -> float:
@@ -93,10 +98,26 @@ class KernelTable:
     how: str = ""
 
     @property
+    def is_measured(self) -> bool:
+        """Whether its figures are this machine's."""
+        return self.obtained == "measured"
+
+    @property
     def source(self) -> str:
         """What the figures are, in a few words: every message that rests on them says it."""
-        where = "measured on this machine" if self.obtained == "measured" else f"shipped, of {self.cpu}"
+        where = "measured on this machine" if self.is_measured else f"shipped, of {self.cpu}"
         return f"{where} ({self.engine} {self.version}, {self.threads} thread{'s' if self.threads > 1 else ''})"
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """The kernels with a row, by kind."""
+        return sorted(self.rows, key=lambda kernel: (kernel.kind, kernel))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the table as JSON values, one object per kernel."""
+        rows = [{"kernel": str(each), "kind": each.kind, **asdict(self.rows[each])} for each in self.kernels]
+        facts = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "rows"}
+        return {**facts, "cpu_features": list(self.cpu_features), "rows": rows}
 
     def cost(self, kernel: Kernel) -> KernelCost | None:
         """Returns the cost of a kernel: its row, or else that of the nearest of its kind, scaled to its lengths.

@@ -224,7 +224,7 @@ def plan_int8(
     if ranges.method == TAKEN:
         kept = keep_without_ranges(graph, target.rules, ranges, kept, vit_plan)
     selection = select_layers(graph, target.rules, kept, vit_plan)
-    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs)
+    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, target.rules.moved_in_float)
     if chosen is not None:
         selection = select_layers(graph, target.rules, kept, vit_plan, chosen.in_float)
     selection = selection.with_bits(*bits)
@@ -240,7 +240,7 @@ def plan_int8(
     if transformer.blocks:
         facts["vit_plan"] = vit_plan
     if chosen is not None and costs is not None:
-        facts["kernel_costs"] = {"source": costs.source, **chosen.summary()}
+        facts["kernel_costs"] = {"source": costs.source, "measured": costs.is_measured, **chosen.summary()}
     return graph, plan, facts | {"rewritten_conv_transpose": rewritten, **plan.summary()}
 
 
