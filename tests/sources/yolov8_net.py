@@ -101,8 +101,11 @@ def save_yolov8(path: Path, names: Sequence[str]) -> Path:
                 norm.momentum = 1.0
             network(torch.rand(8, 3, SIDE, SIDE)[:1])
             for head in network.scores:
-                nn.init.normal_(head[-1].weight, std=0.5)
-                nn.init.constant_(head[-1].bias, -3.0)
+                *_, last = head.children()
+                assert isinstance(last, nn.Conv2d)
+                assert last.bias is not None
+                nn.init.normal_(last.weight, std=0.5)
+                nn.init.constant_(last.bias, -3.0)
     graph = export_torch(network.eval(), torch.zeros(1, 3, SIDE, SIDE), ("output0",), opset=18)
     graph.metadata_props.update(
         {
