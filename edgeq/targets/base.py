@@ -20,6 +20,7 @@ class Rules:
             in float. Convolutions of one channel each are called `DepthwiseConv`: their channels share one activation
             scale but no sum, so that channels of small range lose most, and engines gain little by them.
         on_request: The same for operators that run so only when asked for (`requested`).
+        between_pairs: Operators of `on_request` that also run so where both their ends have a Q/DQ pair anyway.
         output_pairs: What a convolution's output needs for the engine to run it in INT8. `none`: nothing, its inputs
             decide.
             `fused`: a Q/DQ pair behind it or its ReLU, even where only float nodes read it; a layer before another
@@ -46,6 +47,7 @@ class Rules:
     opset: int
     schemes: Mapping[str, tuple[LayerScheme, ...]]
     on_request: Mapping[str, tuple[LayerScheme, ...]]
+    between_pairs: tuple[str, ...]
     output_pairs: Literal["none", "fused", "required"]
     residual_pairs: Literal["both", "identity"]
     pairs_before_moves: bool

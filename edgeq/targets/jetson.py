@@ -25,6 +25,7 @@ JETSON_ORIN = Target(
             # for each output channel.
             "ConvTranspose": (dataclasses.replace(_INT8, weight=INT8_WEIGHT.along(PerTensor())),),
         },
+        between_pairs=(),
         output_pairs="none",
         residual_pairs="identity",
         pairs_before_moves=False,

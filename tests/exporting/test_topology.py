@@ -104,6 +104,26 @@ def test_depthwise_stays_float_where_the_target_says_so() -> None:
     assert tensors(text, weights, X86.requested("DepthwiseConv")) == ("x", "r", "q")
 
 
+def test_depthwise_between_two_pairs_is_int8_where_the_engine_would_round_its_weight_anyway() -> None:
+    text = """g (float[1,3,8,8] x) => (float[1,2,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, w0) p = Relu(a)
+        c = Conv<pads=[1,1,1,1], group=8>(p, dw) r = Relu(c) d = Conv<pads=[1,1,1,1]>(r, w1) q = Relu(d)
+        e = Conv<pads=[1,1,1,1], group=8>(q, dw) s = Sigmoid(e) m = Mul(e, s) f = Conv(m, w3) t = Relu(f)
+        y = Conv(t, hm_w) }"""
+    weights = WEIGHTS | {"dw": nets.normal(6, 8, 1, 3, 3), "w3": nets.normal(7, 8, 8, 1, 1)}
+    model = nets.graph(text, weights)
+    # Behind the second stands a function, so no pair; only the first stands between two.
+    for rules, wanted in (
+        (X86, ["int8", "int8", "int8", "float", "int8", "float"]),
+        (get_target("x86-ort").rules, ["int8", "int8", "int8", "float", "int8", "float"]),
+        (TENSORRT_LIKE, ["int8", "float", "int8", "float", "int8", "float"]),
+    ):
+        selection = select_layers(model, rules)
+        assert [decision.scheme.name for decision in selection.decisions] == wanted
+        assert "e" not in selection.tensors
+    kept = select_layers(model, X86, resolve_keep(model, [str(model.graph[2].name)]))
+    assert kept.decisions[1].is_float and "kept by" in kept.decisions[1].reason
+
+
 def test_product_of_two_activations_stays_float_with_the_reason() -> None:
     text = "g (float[1,4,4] x) => (float[1,4,4] y) { y = MatMul(x, x) }"
     assert select_layers(nets.graph(text), X86).decisions[0].reason == "its weight is not a constant"

@@ -7,7 +7,10 @@ Rules, by number:
 2. Weights are stored as int8 behind a DequantizeLinear, or as float behind a QuantizeLinear and a DequantizeLinear
    (`Rules.float_weights`).
 3. Biases that the plan has as integers are stored as int32 behind a DequantizeLinear.
-4. Integers of less than 8 bits are stored as 8-bit ones; a Clip behind the QuantizeLinear of an activation keeps them
+4. A layer with a float weight between two pairs reads through a DequantizeLinear with a scale for each channel, all of
+   them equal. Behind a single scale ONNX Runtime would round its weight to INT8, with one scale for all channels (its
+   optimizer WeightBiasQuantization), and so undo what `keep` and the plan keep in float.
+5. Integers of less than 8 bits are stored as 8-bit ones; a Clip behind the QuantizeLinear of an activation keeps them
    on their grid.
 """
 
@@ -18,7 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.exporting.graphs.graph import constant, new_initializer, walk
+from edgeq.exporting.graphs.graph import constant, new_initializer, walk, weight_of
+from edgeq.exporting.graphs.moves import moves_values
 from edgeq.exporting.graphs.names import keeps_names
 from edgeq.quantizers.weight import QuantizedWeight, round_to
 
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
     from edgeq.targets import Rules
 
 _STORED_BITS = 8
+
+_ROUNDED_BY_ENGINES = frozenset({"Conv", "ConvTranspose", "Gemm"})
+"""Operators whose float weights ONNX Runtime rounds to INT8 between two pairs."""
 
 
 @keeps_names
@@ -55,6 +62,7 @@ def insert_qdq(model: ir.Model, plan: QuantPlan, rules: Rules) -> None:
     ends: dict[str, ir.Value] = {}
     for name, grid in plan.tensors.items():
         _insert_pair(model, values[name], grid, shared, ends, apart)
+    _dequantize_by_channel(model)
 
 
 def _quantized_constant(model: ir.Model, node: ir.Node, index: int, quantized: QuantizedWeight) -> None:
@@ -148,6 +156,63 @@ def _insert_pair(
         model.graph.insert_after(producer, nodes)
     for use in uses:
         use.node.replace_input_with(use.idx, result)
+
+
+def _dequantize_by_channel(model: ir.Model) -> None:
+    """Gives layers with float weights between two pairs a DequantizeLinear of their own (rule 4)."""
+    made: dict[ir.Value, ir.Value] = {}
+    for node in walk(model):
+        value = node.inputs[0] if node.op_type in _ROUNDED_BY_ENGINES and weight_of(node) is not None else None
+        single = value.producer() if value is not None else None
+        axis = None if value is None else _long_axis(value)
+        if value is None or single is None or single.op_type != "DequantizeLinear" or axis is None:
+            continue
+        if not _leads_to_pair(node.outputs[0]):
+            continue
+        if value not in made:
+            made[value] = _by_channel(model, single, axis)
+        node.replace_input_with(0, made[value])
+        if not value.uses() and not value.is_graph_output():
+            model.graph.remove(single, safe=True)
+
+
+def _by_channel(model: ir.Model, single: ir.Node, axis: int) -> ir.Value:
+    """Returns what a DequantizeLinear with one scale gives, of one with that scale for each channel."""
+    import onnx_ir as ir
+
+    value = single.outputs[0]
+    integers, *parameters = single.inputs
+    assert value.shape is not None  # noqa: S101 - it has the axis
+    arrays = [constant(parameter) for parameter in parameters]
+    repeated = [
+        new_initializer(model, f"{value.name}_{suffix}", np.repeat(array, int(value.shape[axis])))
+        for suffix, array in zip(("scales", "zero_points"), arrays, strict=True)
+        if array is not None
+    ]
+    node = ir.node("DequantizeLinear", [integers, *repeated], {"axis": axis}, name=f"{value.name}_by_channel")
+    (result,) = node.outputs
+    result.name, result.shape, result.type = node.name, value.shape, value.type
+    model.graph.insert_after(single, node)
+    return result
+
+
+def _leads_to_pair(value: ir.Value) -> bool:
+    """Returns whether nothing but a QuantizeLinear reads a value, or what a ReLU or a move makes of it."""
+    while len(uses := value.uses()) == 1 and not value.is_graph_output():
+        (use,) = uses
+        if use.node.op_type == "QuantizeLinear":
+            return True
+        if use.node.op_type not in ("Relu", "Clip") and not moves_values(use.node):
+            break
+        value = use.node.outputs[0]
+    return False
+
+
+def _long_axis(value: ir.Value) -> int | None:
+    """Returns the axis of the channels, or another of a known length above 1; `None` where there is none."""
+    lengths = [] if value.shape is None else list(value.shape)
+    known = [axis for axis, length in enumerate(lengths) if isinstance(length, int) and length > 1]
+    return min(known, key=lambda axis: axis != 1, default=None)
 
 
 def _ends(model: ir.Model, grid: Grid, made: dict[str, ir.Value]) -> list[ir.Value]:

@@ -18,7 +18,7 @@ from edgeq.exporting.graphs.graph import constant, data_inputs, weight_of
 from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, RESHAPES, ends_of, moved_from, moved_inputs, moves_values
 from edgeq.exporting.graphs.weights import release
 from edgeq.exporting.planning.decision import LayerDecision
-from edgeq.exporting.planning.selection import Selection, activation_behind, layers_before_functions
+from edgeq.exporting.planning.selection import Selection, activation_behind, layers_before_functions, operator_name
 from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
 from edgeq.quantizers.bias import quantize_bias, scale_for_bias
 from edgeq.quantizers.own_scales import on_own_scales
@@ -143,7 +143,8 @@ def make_dynamic_plan(model: ir.Model, selection: Selection, rules: Rules) -> Qu
     nodes = {node.name: node for node in model.graph}
 
     def in_dynamic_form(decision: LayerDecision) -> LayerDecision:
-        node, scheme = nodes[decision.name], rules.dynamic(decision.op_type)
+        node = nodes[decision.name]
+        scheme = rules.dynamic(operator_name(node))
         if decision.is_float:
             return decision
         if scheme is None or weight_of(node) is None or not _has_integer_form(node):

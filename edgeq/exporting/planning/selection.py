@@ -24,11 +24,13 @@ Rules, by number:
    - `balanced`: the products of activations in an attention stay in float;
    - `fast`: they run in INT8 where the engines have a kernel (`Rules.int8_attention`);
    - `safe`: as `balanced`, and the layers that write into the residual stream stay in float.
+9. A depthwise convolution that would stay in float runs in INT8 where both its ends have a pair for their other side,
+   if the target wants it (`Rules.between_pairs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -55,6 +57,8 @@ _LINEAR = frozenset({"Gemm", "MatMul"})
 
 DEPTHWISE = "DepthwiseConv"
 """What `Rules.schemes` calls a convolution of one channel each."""
+
+_DEPTHWISE_IN_FLOAT = "depthwise convolution"
 
 FUSED_HEADS, FUSED_TOKENS = (16, 32, 64), 512
 """Sizes of heads, and most tokens, that TensorRT's fused INT8 attention takes."""
@@ -137,7 +141,27 @@ def select_layers(model: ir.Model, rules: Rules, kept: Kept | None = None, vit_p
         decisions.append(LayerDecision(node.name or "", node.op_type, scheme, reason or "the target runs it in INT8"))
         if not scheme.is_float:
             quantized.add(id(node))
-    return Selection(tuple(decisions), _tensors(model, rules, quantized), transformer)
+    tensors = _tensors(model, rules, quantized)
+    if DEPTHWISE in rules.between_pairs:
+        decisions = _with_depthwise(model, rules, decisions, tensors)
+    return Selection(tuple(decisions), tensors, transformer)
+
+
+def _with_depthwise(
+    model: ir.Model, rules: Rules, decisions: Iterable[LayerDecision], tensors: Collection[str]
+) -> list[LayerDecision]:
+    """Returns the decisions, with those depthwise convolutions in INT8 whose ends both have a pair anyway (rule 9)."""
+    scheme = rules.on_request[DEPTHWISE][0]
+    nodes = {node.name or "": node for node in model.graph}
+
+    def decide(decision: LayerDecision) -> LayerDecision:
+        node = nodes[decision.name]
+        ends = (node.inputs[0], activation_behind(node))
+        if decision.reason != _DEPTHWISE_IN_FLOAT or any(end is None or end.name not in tensors for end in ends):
+            return decision
+        return replace(decision, scheme=scheme, reason="both its ends have a pair anyway")
+
+    return list(map(decide, decisions))
 
 
 def select_named(model: ir.Model, rules: Rules, schemes: Mapping[str, LayerScheme]) -> Selection:
@@ -266,8 +290,6 @@ def _float_reason(
         return None
     if rules.static(node.op_type) is None:
         return f"the target leaves {node.op_type} in float" if weight_of(node) is not None else None
-    if _is_depthwise(node) and rules.static(DEPTHWISE) is None:
-        return "depthwise convolution"
     if node.op_type != "Add" and weight_of(node) is None and not is_product:
         return "its weight is not a constant"
     if from_image.isdisjoint(data_inputs(node)):
@@ -280,12 +302,12 @@ def _float_reason(
         return "last convolution of a head"
     if rules.output_pairs == "required" and _stands_before_function(node):
         return "it is followed by a function other than ReLU, so the engine would run it in float"
-    return ""
+    return _DEPTHWISE_IN_FLOAT if _is_depthwise(node) and rules.static(DEPTHWISE) is None else ""
 
 
 def _scheme_of(node: ir.Node, rules: Rules) -> LayerScheme:
     """Returns how the target runs a node that is quantized."""
-    scheme = rules.static(DEPTHWISE if _is_depthwise(node) else node.op_type)
+    scheme = rules.static(operator_name(node))
     assert scheme is not None  # noqa: S101 - `_float_reason` has looked
     return scheme if weight_of(node) is not None else scheme.without_weight
 
@@ -300,6 +322,11 @@ def layers_before_functions(model: ir.Model, quantized: Set[str]) -> list[str]:
 
 def _stands_before_function(node: ir.Node) -> bool:
     return node.op_type not in _LINEAR and _feeds_function(activation_behind(node))
+
+
+def operator_name(node: ir.Node) -> str:
+    """Returns what `Rules.schemes` calls the operator of a node."""
+    return DEPTHWISE if _is_depthwise(node) else node.op_type
 
 
 def _is_depthwise(node: ir.Node) -> bool:
