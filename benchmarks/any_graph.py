@@ -25,8 +25,11 @@ from benchmarks.rtx_compile import CAPABILITY, compiled
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import EdgeqError
+from edgeq.evaluation.exact_comparison import Groups
 from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.signal.output_groups import WHOLE, ChannelGroup, output_groups
 from edgeq.exporting.signal.ratio import Sums
+from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.files import write_text
 from edgeq.inputs.preprocessing import FloatArray
 from edgeq.inputs.presets import load_preset
@@ -38,7 +41,7 @@ from edgeq.verbs.export import export_model
 from edgeq.verbs.export_speed import Exported
 
 TARGETS = ("x86", "x86-ort", "jetson-orin", "jetson-orin-trt11", "arm")
-IMAGES, COMPARED, SETTLING = 32, 4, 8
+IMAGES, SETTLING = 32, 8
 _ENGINES = ("onnxruntime", "openvino", "ai-edge-litert")
 PACKAGES = (*_ENGINES, "torch", "torchvision", "timm", "transformers", "tensorrt-rtx-cu12")
 WORK = Path("artifacts/any_graph")
@@ -158,13 +161,15 @@ def measure(name: str, target: str, data: Path, images: int, work: Path) -> dict
     except EdgeqError as error:
         return {"error": str(error)}
     seconds = time.perf_counter() - start
-    inputs = [array for array, _ in source.inputs(model.preprocessing, COMPARED)]
     float_file, int8_file = (_first(result.files, precision) for precision in ("fp32", "int8"))
     facts = int8_file.artifact.quantization
+    # The images and the groups of channels that the exact figure is of.
+    inputs = [array for array, _ in CalibrationSource(ranges).inputs(model.preprocessing, facts["signal"]["images"])]
+    groups = [WHOLE] * len(model.outputs) if isinstance(model, TfliteModel) else output_groups(model.graph)
     return {
         "fp32_difference": float_file.comparison.max_abs_difference / max(float_file.comparison.max_abs_output, 1e-30),
         "exact_db": facts["signal"]["snr_db"],
-        "engine": _engine(float_file.artifact, int8_file.artifact, inputs),
+        "engine": _engine(float_file.artifact, int8_file.artifact, inputs, groups),
         "int8_layers": facts.get("int8_nodes"),
         "float_layers": len(facts.get("float_nodes", {})),
         "bytes": int8_file.artifact.size_bytes,
@@ -177,12 +182,14 @@ def _first(files: Sequence[Exported], precision: str) -> Exported:
     return next(each for each in files if each.artifact.precision == precision)
 
 
-def _engine(reference: Artifact, found: Artifact, inputs: Sequence[FloatArray]) -> dict[str, Any] | None:
+def _engine(
+    reference: Artifact, found: Artifact, inputs: Sequence[FloatArray], groups: Groups
+) -> dict[str, Any] | None:
     """Returns the engine of the target that runs here and the least signal-to-noise ratio of an output in it."""
     names = choose_runtimes(found)
     if not names or names[0] == "simulated":
         return None
-    sums: dict[str, Sums] = {}
+    sums: dict[tuple[str, ChannelGroup], Sums] = {}
     with open_session(reference, names[0]) as before, open_session(found, names[0]) as behind:
         for array in inputs:
             one, other = (
@@ -192,8 +199,10 @@ def _engine(reference: Artifact, found: Artifact, inputs: Sequence[FloatArray]) 
                 }
                 for session, file in ((before, reference), (behind, found))
             )
-            for output, expected in one.items():
-                sums[output] = sums.get(output, Sums()) + Sums.of(expected, other[output])
+            for (name, expected), members in zip(one.items(), groups, strict=True):
+                for group in members if expected.shape == other[name].shape else ():
+                    before_it = sums.get((name, group), Sums())
+                    sums[name, group] = before_it + Sums.of(group.of(expected), group.of(other[name]))
     return {"name": names[0], "db": min(each.snr_db for each in sums.values())}
 
 
@@ -242,9 +251,11 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
     lines += [
         "",
         "FP32 differs by: the largest difference of an output value over the largest value, measured. INT8, exact: "
-        "signal-to-noise ratio of the worst output in exact arithmetic. INT8, engine: the same between the FP32 and "
-        f"the INT8 file, measured on {COMPARED} images in the target's engine on {machine.cpu} "
-        f"({', '.join(machine.cpu_features)}). One calibration of {images} COCO images serves all targets. TensorRT: "
+        "signal-to-noise ratio of the worst output, or of the worst group of its channels, in exact arithmetic: ONNX "
+        "Runtime without graph optimizations, or LiteRT. INT8, engine: the same on the same images, between the FP32 "
+        f"and the INT8 file in the engine that is named, measured on {machine.cpu} ({', '.join(machine.cpu_features)}); "
+        "files of jetson-orin ran in ONNX Runtime, which stands in for TensorRT, those of jetson-orin-trt11 without its "
+        f"optimizer WeightBiasQuantization. One calibration of {images} COCO images serves all targets. TensorRT: "
         f"TensorRT for RTX, compiled for {CAPABILITY} without a GPU; nothing was run. Seconds are of a busy machine. "
         f"Random weights are of seed 0, with BatchNorm statistics of {SETTLING} images. {versions}, edgeq "
         f"{edgeq.__version__}, Python {machine.python}.",

@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import InputError
+from edgeq.registry import registered
 from edgeq.runtimes.base import Arrays, Session
+from edgeq.targets import TARGETS, get_target
 
 _LOG_FATAL = 4
 
+_ROUNDS_BIASES = "WeightBiasQuantization"
+"""An optimizer that rounds biases to int32. With FP16 scales it divides in FP16, and loses those above 65504 steps."""
+
 
 class OnnxRuntimeSession(Session):
-    """An ONNX file in ONNX Runtime's CPU execution provider, all graph optimizations on."""
+    """An ONNX file in ONNX Runtime's CPU execution provider, with all graph optimizations that compute what it says."""
 
     runtime = "onnxruntime"
     package = "onnxruntime"
@@ -35,7 +40,10 @@ class OnnxRuntimeSession(Session):
         self._engine = self.import_engine()
         try:
             self._session = self._engine.InferenceSession(
-                str(self.artifact.path), self._session_options(), providers=["CPUExecutionProvider"]
+                str(self.artifact.path),
+                self._session_options(),
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=[_ROUNDS_BIASES] if self._has_fp16_scales() else None,
             )
         except Exception as error:
             raise self._refused(error) from error
@@ -43,6 +51,10 @@ class OnnxRuntimeSession(Session):
             (node.name for node in self._session.get_inputs()), (node.name for node in self._session.get_outputs())
         )
         self._outputs = [spec.name for spec in self.artifact.outputs]
+
+    def _has_fp16_scales(self) -> bool:
+        target = self.artifact.target
+        return target in registered("target", TARGETS) and get_target(target).rules.fp16 == "graph"
 
     def _session_options(self) -> Any:
         options = self._engine.SessionOptions()

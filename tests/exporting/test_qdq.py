@@ -14,6 +14,7 @@ from edgeq.errors import MismatchError
 from edgeq.exporting.graphs.graph import constant
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
+from edgeq.exporting.planning.keep import resolve_keep
 from edgeq.exporting.planning.plan import QuantPlan, make_plan
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.schemes import FLOAT32, UINT8, PerAxis, PerTensor
@@ -112,6 +113,38 @@ def test_a_channel_of_tiny_weights_keeps_its_bias() -> None:
     model, x = nets.graph(text, {"w": w, "b": b, "v": nets.normal(2, 2, 4, 1, 1)}), nets.normal(9, 1, 3, 8, 8)
     result, _ = quantized(model, x, X86)
     np.testing.assert_allclose(nets.run(result, x)[0], nets.run(model, x)[0], atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "zeros"),
+    [
+        ("Conv<pads=[1,1,1,1]>", (4, 4, 3, 3), (0, 3)),
+        ("Conv<pads=[1,1,1,1], group=4>", (4, 1, 3, 3), (3,)),
+        ("ConvTranspose", (4, 4, 1, 1), (3,)),
+        ("Gemm<transB=1>", (4, 4), (0, 3)),
+    ],
+)
+def test_optimized_onnxruntime_computes_a_kept_layer_in_float(
+    layer: str, shape: tuple[int, ...], zeros: tuple[int, ...]
+) -> None:
+    """Its optimizer WeightBiasQuantization rounds float weights between two pairs, with one scale for all channels.
+
+    The largest weight meets zeros alone, so nothing of the others may be lost by it.
+    """
+    image, other = ("1,4", "Gemm") if layer.startswith("Gemm") else ("1,4,8,8", "Conv")
+    text = f"""g (float[{image}] x) => (float[{image}] y, float[{image}] z) {{ a = {other}(x, v) y = Softplus(a)
+        c = {layer}(x, w) r = Relu(c) q = {other}(r, v) z = Softplus(q) }}"""
+    w, x = nets.normal(3, *shape), nets.normal(9, *map(int, image.split(",")))
+    w[zeros], x[:, 3] = 1000, 0
+    model = nets.graph(text, {"w": w, "v": nets.normal(2, 4, 4, *(1 for _ in x.shape[2:]))})
+    kept = next(node for node in model.graph if node.outputs[0].name == "c")
+    rules = dataclasses.replace(X86_ORT, output_pairs="none")  # the layers before Softplus are INT8 too
+    selection = select_layers(model, rules, resolve_keep(model, [str(kept.name)]))
+    plan = make_plan(model, selection, ranges_for(model, x, selection.tensors), rules)
+    assert {"x", "r"} <= plan.tensors.keys() and kept.name in plan.in_float
+    reference = nets.run(model, x)[1]
+    insert_qdq(model, plan, rules)
+    np.testing.assert_allclose(nets.run(model, x, optimize=True)[1], reference, atol=0.05 * np.abs(reference).max())
 
 
 @pytest.mark.parametrize(("per_channel", "shape"), [(True, (6,)), (False, ())])
