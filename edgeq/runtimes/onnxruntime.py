@@ -13,6 +13,9 @@ from edgeq.runtimes.base import Arrays, Session
 
 _LOG_FATAL = 4
 
+_FUSED_JOIN = "QLinearConcat"
+"""Version 1.32 fuses a Concat between Q/DQ pairs of FP16 scales to this operator, which takes none, and fails."""
+
 
 class OnnxRuntimeSession(Session):
     """An ONNX file in ONNX Runtime's CPU execution provider, all graph optimizations on."""
@@ -33,16 +36,22 @@ class OnnxRuntimeSession(Session):
                 f"onnxruntime computes float layers in f32 only, not in {compute_precision!r}; use the openvino runtime"
             )
         self._engine = self.import_engine()
+        options = self._session_options()
         try:
-            self._session = self._engine.InferenceSession(
-                str(self.artifact.path), self._session_options(), providers=["CPUExecutionProvider"]
-            )
+            self._session = self._load(options)
         except Exception as error:
-            raise self._refused(error) from error
+            if _FUSED_JOIN not in str(error):
+                raise self._refused(error) from error
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            self._session = self._load(options)
         self._require_tensors(
             (node.name for node in self._session.get_inputs()), (node.name for node in self._session.get_outputs())
         )
         self._outputs = [spec.name for spec in self.artifact.outputs]
+
+    def _load(self, options: Any) -> Any:
+        path = str(self.artifact.path)
+        return self._engine.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def _session_options(self) -> Any:
         options = self._engine.SessionOptions()
