@@ -28,6 +28,7 @@ import numpy as np
 
 from edgeq.calibrators import Grid, Histogram, Range
 from edgeq.calibrators.candidates import FALLBACK, Candidate, Choice, candidates
+from edgeq.calibrators.grid import SMALLEST_AMAX
 from edgeq.calibrators.minmax import minmax
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, opset_of, weight_of
@@ -207,7 +208,8 @@ def softmax_outputs(graph: ir.Model) -> set[str]:
 
 def _tied(graph: ir.Model, histograms: Mapping[str, Histogram]) -> list[list[str]]:
     """Returns the groups of tensors on one grid that hold a calibrated tensor."""
-    widths = {name: minmax(histogram).width for name, histogram in histograms.items()}
+    seen = {name: histogram for name, histogram in histograms.items() if histogram.amax >= SMALLEST_AMAX}
+    widths = {name: minmax(histogram).width for name, histogram in seen.items()}
     every = {str(value.name) for node in graph.graph for value in node.outputs}
     every |= {str(value.name) for value in graph.graph.inputs}
     return [members for members in tensors_by_grid(graph, every, widths) if any(name in histograms for name in members)]

@@ -22,7 +22,7 @@ import msgspec
 from edgeq.boundary import Count, Raw, parse_json, read_limited
 from edgeq.calibrators import get_method
 from edgeq.calibrators.candidates import Choice
-from edgeq.calibrators.grid import Range
+from edgeq.calibrators.grid import SMALLEST_AMAX, Range
 from edgeq.calibrators.histogram import Histogram
 from edgeq.calibrators.kept_samples import KeptSample
 from edgeq.errors import InputError, MismatchError
@@ -111,6 +111,11 @@ class Ranges:
         """
         changed = Ranges.from_histograms(self.histograms, self.provenance, method, **options)
         return dataclasses.replace(changed, samples=self.samples)
+
+    @functools.cached_property
+    def zeros(self) -> frozenset[str]:
+        """Names of the tensors that were zero on all images: joined with others, they need no room of their own."""
+        return frozenset(name for name, histogram in self.histograms.items() if histogram.amax < SMALLEST_AMAX)
 
     def interval(self, name: str) -> tuple[float, float]:
         """Returns the asymmetric form of a tensor's range: `low <= 0 <= high`.

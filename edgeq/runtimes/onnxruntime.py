@@ -18,6 +18,9 @@ _LOG_FATAL = 4
 _ROUNDS_BIASES = "WeightBiasQuantization"
 """An optimizer that rounds biases to int32. With FP16 scales it divides in FP16, and loses those above 65504 steps."""
 
+_FUSED_JOIN = "QLinearConcat"
+"""Version 1.32 fuses a Concat between Q/DQ pairs of FP16 scales to this operator, which takes none, and fails."""
+
 
 class OnnxRuntimeSession(Session):
     """An ONNX file in ONNX Runtime's CPU execution provider, with all graph optimizations that compute what it says."""
@@ -38,15 +41,14 @@ class OnnxRuntimeSession(Session):
                 f"onnxruntime computes float layers in f32 only, not in {compute_precision!r}; use the openvino runtime"
             )
         self._engine = self.import_engine()
+        options = self._session_options()
         try:
-            self._session = self._engine.InferenceSession(
-                str(self.artifact.path),
-                self._session_options(),
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=[_ROUNDS_BIASES] if self._has_fp16_scales() else None,
-            )
+            self._session = self._load(options)
         except Exception as error:
-            raise self._refused(error) from error
+            if _FUSED_JOIN not in str(error):
+                raise self._refused(error) from error
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            self._session = self._load(options)
         self._require_tensors(
             (node.name for node in self._session.get_inputs()), (node.name for node in self._session.get_outputs())
         )
@@ -55,6 +57,13 @@ class OnnxRuntimeSession(Session):
     def _has_fp16_scales(self) -> bool:
         target = self.artifact.target
         return target in registered("target", TARGETS) and get_target(target).rules.fp16 == "graph"
+
+    def _load(self, options: Any) -> Any:
+        path = str(self.artifact.path)
+        disabled = [_ROUNDS_BIASES] if self._has_fp16_scales() else None
+        return self._engine.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+        )
 
     def _session_options(self) -> Any:
         options = self._engine.SessionOptions()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
 from edgeq.errors import EngineError, InputError, MissingDependencyError
@@ -149,6 +150,24 @@ def test_compute_precision_can_be_asked_for(artifact, image):
         assert 1e-5 < error < 2e-2  # bf16 keeps 8 bits of the significand
     else:
         assert error < 2e-2
+
+
+def test_joined_tensors_of_fp16_scales_load_in_onnxruntime(tmp_path):
+    """Version 1.32 fuses them to an operator that does not take FP16."""
+    text = """<ir_version: 9, opset_import: ["" : 19]>
+    g (float16[1,2,4,4] image) => (float16[1,4,4,4] y) <float16 s = {10000}, int8 z = {0}> {
+        a = QuantizeLinear(image, s, z) b = DequantizeLinear(a, s, z) negative = Neg(image)
+        c = QuantizeLinear(negative, s, z) d = DequantizeLinear(c, s, z) joined = Concat<axis = 1>(b, d)
+        q = QuantizeLinear(joined, s, z) y = DequantizeLinear(q, s, z)
+    }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "net.onnx")
+    specs = TensorSpec("image", "float16", (1, 2, 4, 4)), TensorSpec("y", "float16", (1, 4, 4, 4))
+    other = save_conv_net(tmp_path / "other.onnx")
+    artifact = dataclasses.replace(other, path=tmp_path / "net.onnx", inputs=specs[:1], outputs=specs[1:]).save()
+    image = np.random.default_rng(1).uniform(-1, 1, (1, 2, 4, 4)).astype(np.float16)
+    with open_session(artifact, "onnxruntime", threads=1) as session:
+        found = session.run({"image": image})["y"]
+    np.testing.assert_allclose(found, np.concatenate([image, -image], axis=1), atol=0.0139)
 
 
 @pytest.mark.parametrize("runtime", ENGINES)

@@ -108,14 +108,14 @@ def make_plan(
         MismatchError: a tensor has no range.
     """
     notes: list[str] = []
-    widths = {name: found.width for name, found in ranges.tensors.items()}
+    widths = {name: found.width for name, found in ranges.tensors.items() if name not in ranges.zeros}
     selection = _split_mixed_ranges(model, selection, widths, notes)
     schemes = _tensor_schemes(model, selection)
     grids: dict[str, Grid] = {}
     for members in tensors_by_grid(model, selection.tensors, widths):
         wanted = [schemes[name] for name in members if name in schemes] or list(schemes.values())
         scheme = max(wanted, key=lambda scheme: scheme.bits)
-        grids.update(dict.fromkeys(members, _grid(model, members, ranges.tensors, scheme)))
+        grids.update(dict.fromkeys(members, _grid(model, members, ranges, scheme)))
     for note in notes:
         _log.warning(note)
     pairs = tensors_with_pair(model, selection, rules)
@@ -225,14 +225,15 @@ def constant_ranges(model: ir.Model, members: Sequence[str]) -> list[Range]:
     ]
 
 
-def _grid(model: ir.Model, members: Sequence[str], ranges: Mapping[str, Range], scheme: Scheme) -> Grid:
-    known = [ranges[name] for name in members if name in ranges]
-    if not known:
+def _grid(model: ir.Model, members: Sequence[str], ranges: Ranges, scheme: Scheme) -> Grid:
+    observed = [name for name in members if name in ranges.tensors]
+    if not observed:
         raise MismatchError(
             f"the ranges hold no interval for tensor {members[0]!r}; they were collected for another model or target, "
             "run `edgeq calibrate` again"
         )
-    known += constant_ranges(model, members)
+    known = [ranges.tensors[name] for name in observed if name not in ranges.zeros] + constant_ranges(model, members)
+    known = known or [ranges.tensors[name] for name in observed]
     low, high = min(found.low for found in known), max(found.high for found in known)
     return Grid.of(low, high, max(found.threshold for found in known), scheme)
 
@@ -246,7 +247,7 @@ def tensors_by_grid(model: ir.Model, tensors: Collection[str], widths: Mapping[s
     Args:
         model: The float graph.
         tensors: Names of the planned tensors.
-        widths: Tensor name -> largest magnitude of its range.
+        widths: Tensor name -> largest magnitude of its range; none for what was always zero.
     """
     values = [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]
     parent = {str(value.name): str(value.name) for value in values}

@@ -131,11 +131,12 @@ def intervals(
         computed = [index for index in sorted(members) if index not in graph.values]
         observed = [index for index in computed if graph.tensors[index].name in known]
         sources = {source for index in observed or computed for source in _sources(graph, index, known)}
-        parts = [
-            _ends(graph.values[source]) if source in graph.values
-            else _interval(*known[graph.tensors[source].name], wanted[min(joined)])
-            for source in sorted(sources | (members & graph.values.keys()))
-        ]  # fmt: skip
+        constants = [_ends(graph.values[source]) for source in (sources | members) & graph.values.keys()]
+        given = [known[graph.tensors[source].name] for source in sorted(sources - graph.values.keys())]
+        # What was always zero has a range that says nothing.
+        parts = [_interval(*each, wanted[min(joined)]) for each in given if each[1] not in each[0].zeros]
+        parts += [ends for ends in constants if ends[0] < ends[1]]
+        parts = parts or [*constants, *(_interval(*each, wanted[min(joined)]) for each in given)]
         interval = min(low for low, _ in parts), max(high for _, high in parts)
         found.update({graph.tensors[index].name: interval for index in joined})
     return found
