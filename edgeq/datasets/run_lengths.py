@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeq.datasets.findings import Findings
 from edgeq.datasets.split import RunLengthMask
+
+# Of a number: 35 bits, more than any image has pixels.
+_MAX_CHARACTERS = 7
 
 
 def run_length_mask(
@@ -40,27 +46,31 @@ def run_length_mask(
 
 def _runs(counts: Any) -> list[int] | None:
     if isinstance(counts, str):
-        return decompress(counts.encode("ascii", "replace"))
+        runs: list[int] = decompress(counts.encode("ascii", "replace")).tolist()
+        return runs
     if isinstance(counts, list) and all(isinstance(run, int) and not isinstance(run, bool) for run in counts):
         return counts
     return None
 
 
-def decompress(counts: bytes) -> list[int]:
-    """Returns the lengths of runs that pycocotools' text stands for.
+def decompress(counts: bytes) -> NDArray[np.int64]:
+    """Returns the lengths of runs that pycocotools' text stands for; a negative one if it stands for nothing.
 
-    Numbers have 5 bits per character; from the fourth on each is less the one two before it.
+    Numbers have 5 bits per character, the lowest first. A sixth bit says that the number goes on, and the highest bit
+    of the last five that it is negative. From the fourth number on each is less the one two before it.
     """
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        digit = character - 48
-        value |= (digit & 0x1F) << shift
-        shift += 5
-        if digit & 0x20:
-            continue
-        if digit & 0x10:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
+    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(digits & 0x20 == 0)
+    lengths = np.diff(ends, prepend=-1)
+    if len(digits) and not (0 <= digits.min() <= digits.max() < 64 and len(ends) and ends[-1] == len(digits) - 1):
+        return np.array([-1], np.int64)
+    if lengths.max(initial=0) > _MAX_CHARACTERS:
+        return np.array([-1], np.int64)
+    starts = ends - lengths + 1
+    places = np.arange(len(digits)) - np.repeat(starts, lengths)
+    bits = (digits & 0x1F) << (5 * places)
+    runs = np.add.reduceat(bits, starts) if len(starts) else np.zeros(0, np.int64)
+    runs = np.where(digits[ends] & 0x10, runs - (1 << (5 * lengths)), runs)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
     return runs

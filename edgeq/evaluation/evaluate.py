@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from edgeq.results.environment import parse_environment
 from edgeq.results.evaluation import EvalResult, ReferenceModel, Score
 from edgeq.runtimes import SIMULATED, get_runtime, simulation_of
 from edgeq.tasks import Task
-from edgeq.tasks.prediction_records import pack_predictions
+from edgeq.tasks.prediction_records import PredictionRecords, pack_predictions
 
 # Share of the values of pre-processing that an integer input may cut off without a warning.
 _MAX_CLIPPED = 0.1
@@ -311,8 +312,15 @@ def _result(job: Job, task: Task[Any], reference: Job | None) -> EvalResult[Scor
         annotations=task.source.name,
         environment=parse_environment(job.environment, source=job.artifact.name, error=EngineError),
         obtained=obtained,
-        predictions=pack_predictions(task.per_image(job.artifact, job.predictions, compared)),
+        predictions=pack_predictions(_records(job, task, compared)),
     )
+
+
+def _records(job: Job, task: Task[Any], compared: dict[int, Any]) -> PredictionRecords:
+    """Returns what reports and gates need of each image, and what pictures show of some."""
+    records = task.per_image(job.artifact, job.predictions, compared)
+    shown = task.shown(job.artifact, job.predictions)
+    return dataclasses.replace(records, shown=shown) if shown else records
 
 
 def _obtained(job: Job) -> Literal["measured", "simulated", "emulated"]:

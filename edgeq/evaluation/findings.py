@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgeq.files import atomic_path
 from edgeq.results.serialization import OMIT_EMPTY
 from edgeq.tasks import Task
+from edgeq.tasks.agreement import from_threshold
 from edgeq.tasks.drawing import Canvas, side_by_side
 from edgeq.tasks.evidence import Finding
 
@@ -60,11 +61,6 @@ class ImagePrediction:
     def shown(self) -> tuple[Finding, ...]:
         """The findings from the threshold on, and those without a score."""
         return from_threshold(self.findings, self.threshold)
-
-
-def from_threshold(findings: Sequence[Finding], threshold: float) -> tuple[Finding, ...]:
-    """Returns the findings of at least a score, and those without one."""
-    return tuple(finding for finding in findings if finding.score is None or finding.score >= threshold)
 
 
 def draw_picture(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Preprocessing
 from edgeq.files import sha256_file
-from edgeq.inputs.images import ARRAY_SUFFIX, read_array, read_image
+from edgeq.inputs.images import ARRAY_SUFFIX, image_size, read_array, read_image
 from edgeq.inputs.preprocessing import FloatArray, Placement, preprocess
 
 Pixels = NDArray[np.uint8]
@@ -138,6 +138,19 @@ def image_files(paths: Sequence[Path]) -> list[Item]:
 def path_of(item: Item) -> Path:
     """Returns the path of an image file; of anything else its name, which is no file."""
     return item.path if isinstance(item, ImageFile) else Path(item.name)
+
+
+def size_of(item: Item) -> tuple[int, int]:
+    """Returns width and height of an image; of a file that does not state them its head is read.
+
+    Raises:
+        InputError: it cannot be read, or is no image.
+    """
+    if isinstance(item, ImageFile):
+        stated = item.size_px
+        return stated if stated is not None and all(stated) else image_size(item.path)
+    shape = item.read().shape
+    return shape[1], shape[0]
 
 
 def items_of(data: Sequence[str | Path] | Iterable[Any], num: int, rank: int = 3) -> Items:

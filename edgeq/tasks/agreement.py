@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.tasks.detection.overlaps import overlaps
-from edgeq.tasks.evidence import Box, Finding, Mark
+from edgeq.tasks.evidence import Box, Example, Finding, Mark
 from edgeq.tasks.keypoints.poses import similarity
 from edgeq.tasks.polygons import iou
 from edgeq.tasks.shapes import ClassArea, Mask, Outline, PixelSet, Pose
@@ -19,6 +20,31 @@ SAME = 0.5
 """Findings of one class that overlap by this much are the same, as for AP50: IoU, or similarity of keypoints."""
 
 F = TypeVar("F", bound=Finding)
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """What a picture of an image shows.
+
+    Attributes:
+        image: Name of the image.
+        width_px: Width of the image.
+        height_px: Height of the image.
+        found: What the file finds.
+        truth: What is true.
+    """
+
+    image: str
+    width_px: int
+    height_px: int
+    found: tuple[Finding, ...]
+    truth: tuple[Finding, ...]
+
+
+Compare = Callable[
+    [Sequence[Any], Sequence[Any], "Sequence[Any] | None"], "tuple[tuple[Finding, ...], tuple[Finding, ...]]"
+]
+Differ = Callable[[Sequence[Any], Sequence[Any]], float]
 
 
 def compare_findings(
@@ -75,6 +101,43 @@ def difference(first: Sequence[Finding], second: Sequence[Finding]) -> float:
         if number not in both
     )
     return shared + sum(alone)
+
+
+def most_different_shown(
+    reference: Sequence[ShownImage],
+    other: Sequence[ShownImage],
+    threshold: float,
+    count: int,
+    compare: Compare = compare_findings,
+    differ: Differ = difference,
+) -> list[Example]:
+    """Returns the images on which two files differ most, the worst first; images without a difference left out.
+
+    Args:
+        reference: What one file finds.
+        other: What the other file finds; images that only one of them has are left out.
+        threshold: Score from which a finding of either counts.
+        count: Most images.
+        compare: Marks what became of the findings.
+        differ: How far two files differ on an image, from 0.
+    """
+    by_name = {each.image: each for each in other}
+    examples = []
+    for each in reference:
+        beside = by_name.get(each.image)
+        if beside is None:
+            continue
+        first, second = (from_threshold(side.found, threshold) for side in (each, beside))
+        apart = differ(first, second)
+        if apart > 0:
+            sides = compare(first, second, each.truth)
+            examples.append(Example(each.image, each.width_px, each.height_px, apart, *sides, each.truth))
+    return sorted(examples, key=lambda example: -example.difference)[:count]
+
+
+def from_threshold(findings: Sequence[F], threshold: float) -> tuple[F, ...]:
+    """Returns the findings of at least a score, and those without one."""
+    return tuple(finding for finding in findings if finding.score is None or finding.score >= threshold)
 
 
 def _weight(finding: Finding) -> float:

@@ -16,11 +16,11 @@ from edgeq.datasets.split import Split
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.inputs import MAX_UNREADABLE, Item
-from edgeq.inputs.items import path_of
+from edgeq.inputs.items import evenly_spaced, path_of, size_of
 from edgeq.inputs.preprocessing import Placement
 from edgeq.registry import load_object
 from edgeq.results.evaluation import Score, Suspicion
-from edgeq.tasks.agreement import compare_findings
+from edgeq.tasks.agreement import ShownImage, compare_findings, from_threshold
 from edgeq.tasks.drawing import Canvas
 from edgeq.tasks.drawn_findings import draw_findings
 from edgeq.tasks.evidence import Finding
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Prediction = TypeVar("Prediction")
+
+# Of a large data set, what pictures show of all images would be larger than the rest of a result.
+_SHOWN_IMAGES = 200
+_SHOWN_FROM = 0.1
 
 Decode = Callable[[Mapping[str, np.ndarray], Postprocessing, Placement], Any]
 """Output name -> array, what the manifest says about decoding, and where the image lies in the input -> a prediction.
@@ -168,6 +172,23 @@ class Task(ABC, Generic[Prediction]):
     def true_findings(self, number: int, artifact: Artifact) -> Sequence[Finding]:
         """Returns what is true of an image, by its position; nothing if the task cannot show that."""
         return ()
+
+    def shown(self, artifact: Artifact, predictions: Mapping[int, Prediction]) -> tuple[ShownImage, ...]:
+        """Returns what pictures show of evenly spaced images, for reports, which have neither images nor annotations.
+
+        Args:
+            artifact: The model.
+            predictions: What it says about each image that could be read.
+        """
+        if self.records_type.finding_type is None:
+            return ()
+        images = []
+        for number in evenly_spaced(sorted(predictions), _SHOWN_IMAGES):
+            width, height = size_of(self.items[number])
+            seen = from_threshold(self.findings(artifact, predictions[number]), _SHOWN_FROM)
+            truth = tuple(self.true_findings(number, artifact))
+            images.append(ShownImage(self.names[number], width, height, seen, truth))
+        return tuple(images)
 
     @classmethod
     def draw(cls, canvas: Canvas, findings: Sequence[Finding]) -> None:

@@ -23,10 +23,10 @@ from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import Task
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
-from edgeq.tasks.evidence import Finding
+from edgeq.tasks.evidence import Finding, require
 from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.maps import ImageSampler, opened_map
-from edgeq.tasks.prediction_records import PredictionRecords, require
+from edgeq.tasks.prediction_records import PredictionRecords
 from edgeq.tasks.resampling import mean_over_draws
 from edgeq.tasks.shapes import DepthBand, PixelSet
 

@@ -20,7 +20,8 @@ from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_outputs
-from edgeq.tasks.prediction_records import PredictionRecords, require
+from edgeq.tasks.evidence import require
+from edgeq.tasks.prediction_records import PredictionRecords
 from edgeq.tasks.resampling import mean_over_draws
 from edgeq.tasks.searched_images import SearchedImages, load_searched_images, searched_images_of
 

@@ -31,6 +31,12 @@ class ScoreCurve:
         return self.f1[round(threshold * (len(self.f1) - 1))]
 
 
+def require(holds: bool, otherwise: str) -> None:
+    """Raises `ValueError` with the text unless the condition holds."""
+    if not holds:
+        raise ValueError(otherwise)
+
+
 Mark = Literal["both", "alone", "lost", "won", "false alarm"]
 
 

@@ -78,7 +78,7 @@ def decode(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
     """
     height, width = rle["size"]
     runs = decompress(rle["counts"])
-    if sum(runs) != width * height or min(runs, default=0) < 0:
+    if runs.sum() != width * height or runs.min(initial=0) < 0:
         raise InputError(f"a compressed RLE does not fill its {width} x {height} pixels; it is damaged")
     inside = np.arange(len(runs)) % 2 == 1
     return np.repeat(inside, runs).reshape(width, height).T
@@ -113,7 +113,11 @@ def to_rle(segmentation: Any, width: int, height: int, place: str) -> dict[str, 
         )
     counts = segmentation.get("counts")
     if isinstance(counts, str):
-        return {"size": [height, width], "counts": counts.encode("ascii", "replace")}
+        text = counts.encode("ascii", "replace")
+        stated = decompress(text)
+        if stated.sum() != width * height or stated.min(initial=0) < 0:
+            raise InputError(f"{place} has an RLE whose runs do not fill its image of {width * height} pixels")
+        return {"size": [height, width], "counts": text}
     if not isinstance(counts, list) or not all(isinstance(run, int) and run >= 0 for run in counts):
         raise InputError(f"{place} has an RLE without `counts`; wanted text, or lengths of runs from 0")
     if sum(counts) != width * height:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.boundary import convert
+from edgeq.boundary import Positive, convert
 from edgeq.errors import InputError
 from edgeq.packing import PackedArray, pack_array, unpack_array
-from edgeq.tasks.evidence import Diagnosis, Example, ScoreCurve
+from edgeq.results.serialization import to_json
+from edgeq.tasks.agreement import ShownImage, most_different_shown
+from edgeq.tasks.evidence import Diagnosis, Example, Finding, ScoreCurve, require
 
 FORMAT = "edgeq-predictions"
 _VERSION = 1
@@ -26,7 +29,18 @@ _VERSION = 1
 _MAX_BYTES = 1 << 28
 
 
-class PredictionRecords(ABC):
+@dataclass(frozen=True, eq=False)
+class _WithPictures:
+    """What every task's records have besides their own fields, which come first.
+
+    Attributes:
+        shown: What pictures show of some of the images.
+    """
+
+    shown: tuple[ShownImage, ...] = dataclasses.field(default=(), kw_only=True)
+
+
+class PredictionRecords(_WithPictures, ABC):
     """Predictions of one file on the images of a data set, with the truth; a task's own is a frozen dataclass.
 
     Its fields are tuples of names and the arrays of `arrays`. `__post_init__` raises `ValueError` (see `require`) if
@@ -36,11 +50,13 @@ class PredictionRecords(ABC):
         task: Name of the task.
         arrays: Field -> its dtype and its axes: digits, or letters for lengths that several arrays share; `N` is the
             number of images.
+        finding_type: What pictures show of it, if the arrays do not say; `None` if they do, or nothing is shown.
         images: File names of the images.
     """
 
     task: ClassVar[str]
     arrays: ClassVar[Mapping[str, tuple[str, str]]]
+    finding_type: ClassVar[type[Finding] | None] = None
     images: tuple[str, ...]
 
     @abstractmethod
@@ -77,21 +93,17 @@ class PredictionRecords(ABC):
     def most_different(self, other: Any, threshold: float, count: int) -> Sequence[Example]:
         """Returns the images on which two files differ most, the worst first; none if the task cannot draw them.
 
+        By default they are looked for among those of which both records say what pictures show.
+
         Args:
             other: Predictions of the other file, on the same images.
             threshold: Score from which a prediction of either counts.
             count: Most images.
         """
-        return ()
+        return most_different_shown(self.shown, other.shown, threshold, count)
 
 
 Records = TypeVar("Records", bound=PredictionRecords)
-
-
-def require(holds: bool, otherwise: str) -> None:
-    """Raises `ValueError` with the text unless the condition holds."""
-    if not holds:
-        raise ValueError(otherwise)
 
 
 def pack_predictions(predictions: PredictionRecords) -> dict[str, Any]:
@@ -99,7 +111,8 @@ def pack_predictions(predictions: PredictionRecords) -> dict[str, Any]:
     values = {name: getattr(predictions, name) for name in _fields(type(predictions))}
     names = {key: list(value) for key, value in values.items() if key not in predictions.arrays}
     arrays = {key: pack_array(values[key].astype(dtype, copy=False)) for key, (dtype, _) in predictions.arrays.items()}
-    return {"format": FORMAT, "version": _VERSION, "task": predictions.task, **names, "arrays": arrays}
+    packed = {"format": FORMAT, "version": _VERSION, "task": predictions.task, **names, "arrays": arrays}
+    return packed | ({"shown": to_json(predictions.shown)} if predictions.shown else {})
 
 
 def unpack_predictions(document: Any, kind: type[Records]) -> Records:
@@ -124,7 +137,7 @@ def unpack_predictions(document: Any, kind: type[Records]) -> Records:
             key: _unpack(key, stated.arrays.get(key), dtype, axes, lengths)
             for key, (dtype, axes) in kind.arrays.items()
         }
-        return kind(**names, **arrays)
+        return kind(**names, **arrays, shown=_shown(document.get("shown", []), kind))
     except (InputError, ValueError) as error:
         raise InputError(f"its predictions cannot be used: {error}; run `edgeq eval` again") from error
 
@@ -140,7 +153,32 @@ class _Packed(msgspec.Struct):
 
 
 def _fields(kind: Any) -> list[str]:
-    return [each.name for each in dataclasses.fields(kind)]
+    return [each.name for each in dataclasses.fields(kind) if each.name != "shown"]
+
+
+class _Shown(msgspec.Struct):
+    """A `ShownImage`, but for its findings, whose type is the task's."""
+
+    image: str
+    width_px: Positive
+    height_px: Positive
+    found: list[Any]
+    truth: list[Any]
+
+
+def _shown(stated: Any, kind: type[PredictionRecords]) -> tuple[ShownImage, ...]:
+    finding = kind.finding_type
+    if finding is None:
+        return ()
+    images = convert(stated, list[_Shown], source="predictions", kind="what pictures show")
+    sides = [
+        [convert(side, tuple[finding, ...], source="predictions", kind="findings") for side in (each.found, each.truth)]  # type: ignore[valid-type]
+        for each in images
+    ]
+    return tuple(
+        ShownImage(each.image, each.width_px, each.height_px, found, truth)
+        for each, (found, truth) in zip(images, sides, strict=True)
+    )
 
 
 def _unpack(name: str, packed: PackedArray | None, dtype: str, axes: str, lengths: dict[str, int]) -> np.ndarray:

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeq.tasks.evidence import Box, Finding
+from edgeq.datasets.run_lengths import decompress
+from edgeq.tasks.evidence import Box, Finding, require
 from edgeq.tasks.masks import compress, decode, encode
+
+# Of an image: a third more than Pillow decodes.
+_MAX_PIXELS = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,12 @@ class PixelSet:
 
     size: tuple[int, int]
     counts: str
+
+    def __post_init__(self) -> None:
+        height, width = self.size
+        runs = decompress(self.counts.encode("ascii", "replace"))
+        fills = 0 < height * width <= _MAX_PIXELS and runs.min(initial=0) >= 0 and runs.sum() == height * width
+        require(bool(min(height, width) > 0 and fills), "runs that do not fill their image")
 
     @classmethod
     def of(cls, pixels: NDArray[np.bool_]) -> PixelSet:
@@ -50,6 +60,9 @@ class Outline(Finding):
     corners: tuple[tuple[float, float], ...]
     text: str = ""
 
+    def __post_init__(self) -> None:
+        require(len(self.corners) > 2, "fewer than three corners")
+
     @property
     def title(self) -> str:
         """The text if there is some, otherwise the class."""
@@ -66,6 +79,9 @@ class Pose(Finding):
     """
 
     points: tuple[tuple[float, float, float], ...]
+
+    def __post_init__(self) -> None:
+        require(len(self.points) > 0, "no keypoint")
 
 
 @dataclass(frozen=True, kw_only=True)

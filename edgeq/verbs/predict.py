@@ -22,7 +22,6 @@ from edgeq.evaluation.findings import (
     ImagePrediction,
     caption,
     draw_picture,
-    from_threshold,
     save_picture,
 )
 from edgeq.evaluation.inference import Job
@@ -37,6 +36,7 @@ from edgeq.inputs.presets import Labels
 from edgeq.progress import labelled
 from edgeq.resume import JobLog
 from edgeq.tasks import Task
+from edgeq.tasks.agreement import from_threshold
 from edgeq.tasks.evidence import Finding
 from edgeq.tasks.labelled_images import relative_names
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edgeq.boundary import Count
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
 from edgeq.tasks.classification.outputs import TOP
-from edgeq.tasks.evidence import Confusion, Diagnosis, ordered
-from edgeq.tasks.prediction_records import PredictionRecords, require
+from edgeq.tasks.evidence import Confusion, Diagnosis, ordered, require
+from edgeq.tasks.prediction_records import PredictionRecords
 from edgeq.tasks.resampling import draws, mean_over_draws
 
 

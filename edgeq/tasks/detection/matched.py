@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from edgeq.tasks.detection.average_precision import ClassMatches, class_ap
 from edgeq.tasks.detection.threshold import score_curve
-from edgeq.tasks.evidence import ScoreCurve
-from edgeq.tasks.prediction_records import PredictionRecords, require
+from edgeq.tasks.evidence import ScoreCurve, require
+from edgeq.tasks.prediction_records import PredictionRecords
 from edgeq.tasks.resampling import draws, mean_present
 
 Matched = TypeVar("Matched", bound="MatchedPredictions")

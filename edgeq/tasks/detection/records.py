@@ -16,8 +16,8 @@ from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.diagnosis import diagnose
 from edgeq.tasks.detection.differences import most_different
 from edgeq.tasks.detection.threshold import score_curve
-from edgeq.tasks.evidence import Diagnosis, Example, ScoreCurve
-from edgeq.tasks.prediction_records import PredictionRecords, require
+from edgeq.tasks.evidence import Diagnosis, Example, ScoreCurve, require
+from edgeq.tasks.prediction_records import PredictionRecords
 from edgeq.tasks.resampling import draws, mean_present
 
 # Names of numbers -> area of the boxes that they are over.

@@ -19,11 +19,10 @@ from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, mat
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.matched import MatchedPredictions
 from edgeq.tasks.detection.task import DetectionClass, DetectionScore
-from edgeq.tasks.evidence import label_of
+from edgeq.tasks.evidence import label_of, require
 from edgeq.tasks.instances.instances import Instances
 from edgeq.tasks.instances.result_files import CocoMasks, YoloOutlines
 from edgeq.tasks.masks import RunLengths, compress, to_rle
-from edgeq.tasks.prediction_records import require
 from edgeq.tasks.result_files import ResultFile
 from edgeq.tasks.shapes import Mask, PixelSet
 
@@ -50,6 +49,7 @@ class InstancePredictions(MatchedPredictions):
     """What the masks of images match."""
 
     task = "instance-segmentation"
+    finding_type = Mask
     areas: ClassVar[Mapping[str, int]] = {"AP": 0, "AP_small": 1, "AP_medium": 2, "AP_large": 3}
 
 

@@ -24,10 +24,9 @@ from edgeq.tasks.detection.coco import GroundTruth
 from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem, mean_present
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.matched import MatchedPredictions
-from edgeq.tasks.evidence import label_of
+from edgeq.tasks.evidence import label_of, require
 from edgeq.tasks.keypoints.poses import Poses, sigmas
 from edgeq.tasks.keypoints.result_files import CocoKeypoints, YoloPoses
-from edgeq.tasks.prediction_records import require
 from edgeq.tasks.result_files import ResultFile
 from edgeq.tasks.shapes import Pose
 
@@ -123,6 +122,7 @@ class KeypointPredictions(MatchedPredictions):
     """What the poses of images match."""
 
     task = "keypoints"
+    finding_type = Pose
     areas: ClassVar[Mapping[str, int]] = {"AP": _ALL, "AP_medium": _MEDIUM, "AP_large": _LARGE}
 
 

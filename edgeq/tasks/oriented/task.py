@@ -22,13 +22,12 @@ from edgeq.tasks.base import Task
 from edgeq.tasks.detection.average_precision import class_ap
 from edgeq.tasks.detection.matched import MatchedPredictions, pack_bits
 from edgeq.tasks.detection.matching import MAX_RESULTS, match_image
-from edgeq.tasks.evidence import label_of
+from edgeq.tasks.evidence import label_of, require
 from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.oriented.boxes import OrientedBoxes
 from edgeq.tasks.oriented.result_files import YoloCorners
 from edgeq.tasks.oriented.truth import TrueObject, load_objects, objects_of
 from edgeq.tasks.polygons import iou
-from edgeq.tasks.prediction_records import require
 from edgeq.tasks.resampling import mean_present, number_of
 from edgeq.tasks.result_files import ResultFile
 from edgeq.tasks.shapes import Outline
@@ -91,6 +90,7 @@ class OrientedPredictions(MatchedPredictions):
     """What the oriented boxes of images match."""
 
     task = "oriented-boxes"
+    finding_type = Outline
     areas: ClassVar[Mapping[str, int]] = {"AP": 0}
 
 

@@ -57,6 +57,14 @@ def compare_areas(
     )
 
 
+def area_difference(first: Sequence[ClassArea], other: Sequence[ClassArea]) -> float:
+    """Returns the share of the pixels that are of another class, 0..1."""
+    one, two = _pixels(first), _pixels(other)
+    if not one.size or not two.size:
+        return float(sum(area.share for area in (*first, *other)))
+    return float((one != two).mean()) if one.shape == two.shape else 1.0
+
+
 def _parts(
     area: ClassArea, beside: NDArray[np.int16], true: NDArray[np.int16] | None, found: Mark
 ) -> Iterator[ClassArea]:

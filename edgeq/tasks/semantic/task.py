@@ -20,12 +20,13 @@ from edgeq.datasets.split import Split
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
+from edgeq.tasks.agreement import most_different_shown
 from edgeq.tasks.base import Task
-from edgeq.tasks.evidence import Finding
-from edgeq.tasks.prediction_records import PredictionRecords, require
+from edgeq.tasks.evidence import Example, Finding, require
+from edgeq.tasks.prediction_records import PredictionRecords
 from edgeq.tasks.resampling import draws, mean_present, number_of
 from edgeq.tasks.result_files import ResultFile
-from edgeq.tasks.semantic.areas import MaskFiles, class_areas, compare_areas
+from edgeq.tasks.semantic.areas import MaskFiles, area_difference, class_areas, compare_areas
 from edgeq.tasks.semantic.class_map import IGNORED, ClassMap
 from edgeq.tasks.semantic.truth import PixelTruth, load_pixel_truth, pixel_truth_of
 from edgeq.tasks.shapes import ClassArea
@@ -97,6 +98,7 @@ class SemanticPredictions(PredictionRecords):
     """
 
     task = "semantic-segmentation"
+    finding_type = ClassArea
     classes: tuple[str, ...]
     images: tuple[str, ...]
     shared: NDArray[np.int32]
@@ -133,6 +135,10 @@ class SemanticPredictions(PredictionRecords):
             and self.images == other.images
             and np.array_equal(self.truth, other.truth)
         )
+
+    def most_different(self, other: SemanticPredictions, threshold: float, count: int) -> Sequence[Example]:
+        """Returns the images on which the most pixels are of another class."""
+        return most_different_shown(self.shown, other.shown, threshold, count, compare_areas, area_difference)
 
     def score(self) -> SemanticScore:
         """Returns the scores over all images."""

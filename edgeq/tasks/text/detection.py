@@ -19,9 +19,10 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.items import Item, image_files
 from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import Task
+from edgeq.tasks.evidence import require
 from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.polygons import areas, iou, overlaps
-from edgeq.tasks.prediction_records import PredictionRecords, require
+from edgeq.tasks.prediction_records import PredictionRecords
 from edgeq.tasks.resampling import draws
 from edgeq.tasks.result_files import ResultFile
 from edgeq.tasks.shapes import Outline
@@ -71,6 +72,7 @@ class TextDetectionPredictions(PredictionRecords):
     """
 
     task = "text-detection"
+    finding_type = Outline
     arrays: ClassVar[Mapping[str, tuple[str, str]]] = {
         "right": ("int32", "N"),
         "found": ("int32", "N"),

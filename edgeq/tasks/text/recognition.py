@@ -17,9 +17,9 @@ from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, ScoreColumn
 from edgeq.tasks.base import ArrayTask
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
-from edgeq.tasks.evidence import Finding
+from edgeq.tasks.evidence import Finding, require
 from edgeq.tasks.labelled_images import LabelledImages, labelled_images_of, load_labelled_images
-from edgeq.tasks.prediction_records import PredictionRecords, require
+from edgeq.tasks.prediction_records import PredictionRecords
 from edgeq.tasks.resampling import mean_over_draws
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class TextRecognitionPredictions(PredictionRecords):
     """
 
     task = "text-recognition"
+    finding_type = Finding
     arrays: ClassVar[Mapping[str, tuple[str, str]]] = {}
     images: tuple[str, ...]
     texts: tuple[str, ...]
