@@ -238,7 +238,7 @@ def test_a_float_model_far_below_its_family_is_told(
         )
         for n in range(40)
     }
-    stated = {"quantized": False, "published_ap": (0.258, 0.511)} | options
+    stated: dict[str, Any] = {"quantized": False, "published_ap": (0.258, 0.511)} | options
     suspicions = find_suspicions(truth, found, evaluate(truth, found, range(40)).numbers["AP"], labels=names, **stated)
     assert [each.meaningless for each in suspicions] == [False] * told
     if told:

@@ -136,7 +136,7 @@ def test_a_free_input_size_asks_for_one() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("colour = 1", "unknown key 'colour' .known: labels, preprocessing, postprocessing"),
+        ("colour = 1", "unknown key 'colour' .known: family, labels, preprocessing, postprocessing"),
         ("labels = 'coco81'", "unknown labels 'coco81'; known: coco80, coco90, coco91"),
         ("labels = [1, 2]", "labels.0. is 1, wanted text"),
         ("preprocessing = 3", "preprocessing is 3, wanted keys with values"),

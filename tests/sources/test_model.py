@@ -198,9 +198,7 @@ def test_what_is_no_factory_is_told(factories, name, preset, message):
 
 
 def test_a_factory_without_a_preset_is_told_by_its_outputs(factories, caplog):
-    with pytest.raises(
-        InputError, match=r":net: a torch model does not say what its input is; give `size` HxW, .*pres"
-    ):
+    with pytest.raises(InputError, match=":net: a torch model does not say what its input is; give `size` HxW"):
         open_model(ModelRequest(f"{factories}:net"))
     with caplog.at_level("INFO"):
         bare = open_model(ModelRequest(f"{factories}:net", size=(16, 24))).model
