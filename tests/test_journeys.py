@@ -1,4 +1,4 @@
-"""The two journeys of README.md, pasted: a detector and a data set become a scored INT8 file, no other is written."""
+"""The two journeys of README.md, pasted: a detector and a data set become a scored INT8 file."""
 
 from __future__ import annotations
 

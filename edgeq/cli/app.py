@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 import edgeq
-from edgeq.cli import board, data_set, measure, predict, results
+from edgeq.cli import board, data_set, measure, predict, presets, results
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
     AllowOutside,
@@ -64,7 +64,7 @@ Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .s
 PresetOption = Annotated[
     str | None,
     typer.Option(
-        help="How images are prepared and outputs are read: a preset (yolov8, yolox, imagenet, ...) or a .toml file, "
+        help="How images are prepared and outputs are read: a preset (see `edgeq presets`) or a .toml file, "
         "with single settings behind commas (yolov8,channel_order=bgr). By default it is recognised, and stated."
     ),
 ]
@@ -331,6 +331,7 @@ app.command()(measure.bench)
 app.command("eval")(measure.evaluate)
 app.command("data")(data_set.data)
 app.command()(predict.predict)
+app.command()(presets.presets)
 app.command()(results.report)
 app.command()(results.gate)
 app.command()(board.check)

@@ -219,11 +219,14 @@ class Postprocessing:
         decoder: A name of a task's decoders (docs/tasks.md), or `package.module:function` for a detector.
         outputs: Role in the decoder -> output tensor's name, for example `{"heatmap": "hm"}`.
         options: What the decoder takes: numbers, names, lists (`stride`, `top_k`, `anchors`, ...).
+        published_ap: AP on COCO val2017, 0..1, of the smallest and the largest model that the family's authors
+            published, so that a figure far below is noticed; `None` where they published none.
     """
 
     decoder: str
     outputs: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    published_ap: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 (`yolov8,channel_order=bgr,iou_threshold=0.6`, `centernet,outputs.heatmap=341`). Such a file has this form; only what
 differs from the defaults need be there:
 
+    family = "YOLOX"                # what people call such models, for lists
     labels = ["cat", "dog"]         # class names by class index, or the name of a built-in list: "coco80"
 
     [preprocessing]                 # edgeq.exporting.artifact.Preprocessing explains each key
@@ -29,6 +30,8 @@ differs from the defaults need be there:
     [postprocessing]                # left out for a model that is not to be scored
     decoder = "yolox"               # a name of DECODERS, classification, embedding or a.module:function
 
+    published_ap = [0.258, 0.511]   # on COCO val2017, of the family's smallest and largest model
+
     [postprocessing.outputs]        # role in the decoder = output's name
     predictions = "output"
 
@@ -45,7 +48,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -70,6 +73,7 @@ _SIZES = ("height_px", "width_px")
 _OUTPUTS = "outputs."
 _USUAL = ("imagenet", "yolov8", "yolox", "ssdlite")
 
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 Labels = str | Sequence[str]
 """Class names, or where they are; see `parse_labels`."""
@@ -92,11 +96,13 @@ class Preset:
         preprocessing: From image to input.
         postprocessing: From outputs to detections or class scores; `None` for any other model.
         labels: Class names by class index; empty where the preset names none.
+        family: What people call models of this form.
     """
 
     preprocessing: Preprocessing
     postprocessing: Postprocessing | None
     labels: tuple[str, ...]
+    family: str = ""
 
 
 def preset_names() -> list[str]:
@@ -125,8 +131,9 @@ def load_preset(name_or_toml: str, input_size: tuple[int, int] | None = None) ->
     post = document.postprocessing
     return Preset(
         _preprocessing(name_or_toml, document.preprocessing, input_size),
-        None if post is None else Postprocessing(post.decoder, post.outputs, post.options),
+        None if post is None else Postprocessing(post.decoder, post.outputs, post.options, post.published_ap),
         _labels(name_or_toml, document.labels),
+        document.family,
     )
 
 
@@ -200,6 +207,11 @@ def parse_labels(given: Labels) -> tuple[str, ...]:
     return tuple(name.strip() for name in given.split(",") if name.strip())
 
 
+def shipped_labels(name: str) -> tuple[str, ...]:
+    """Returns the class names of a list that ships with the package: `coco80`, `coco90` or `coco91`."""
+    return tuple((_DATA / "labels" / f"{name}.txt").read_text(encoding="utf-8").splitlines())
+
+
 class _Preprocessing(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The table [preprocessing]; what it leaves out is the default of `Preprocessing`."""
 
@@ -231,6 +243,7 @@ class _Postprocessing(msgspec.Struct, forbid_unknown_fields=True):
     decoder: str
     outputs: dict[str, str] = {}
     options: dict[str, Any] = {}
+    published_ap: tuple[Probability, Probability] | None = None
 
 
 class _Input(msgspec.Struct, forbid_unknown_fields=True):
@@ -249,6 +262,7 @@ class _Input(msgspec.Struct, forbid_unknown_fields=True):
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
     """A preset's file."""
 
+    family: str = ""
     labels: str | tuple[str, ...] = ()
     preprocessing: _Preprocessing = msgspec.field(default_factory=_Preprocessing)
     postprocessing: _Postprocessing | None = None
@@ -325,4 +339,4 @@ def _labels(source: str, stated: str | tuple[str, ...]) -> tuple[str, ...]:
     known = sorted(Path(entry.name).stem for entry in (_DATA / "labels").iterdir())
     if stated not in known:
         raise InputError(f"preset {source}: unknown labels {stated!r}; known: {', '.join(known)}, or a list of names")
-    return tuple((_DATA / "labels" / f"{stated}.txt").read_text(encoding="utf-8").splitlines())
+    return shipped_labels(stated)

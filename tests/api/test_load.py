@@ -121,7 +121,6 @@ def test_an_example_that_cannot_be_used_is_refused(example, message):
         ("resnet19", {}, "unknown model 'resnet19'; wanted an .onnx or .tflite file"),
         ("missing.onnx", {"preset": "yolox"}, "missing.onnx: no such file"),
         ("missing.tflite", {"preset": "yolox"}, "missing.tflite: no such file"),
-        ("pkg:make", {}, "pkg:make: how its input is prepared must be declared"),
         ("{onnx}", {"preset": "yolo99"}, "yolo99"),
         ("{onnx}", {"preset": "yolox", "labels": "none.txt"}, "none.txt: no such file"),
         ("{onnx}", {"preset": "yolox", "labels": [1]}, "`labels` is of type list; wanted class names"),

@@ -72,7 +72,7 @@ def test_every_command_explains_itself(command):
 def test_no_command_is_missing():
     assert COMMANDS == [
         "bench", "build", "calibrate", "check", "data", "demo", "doctor", "eval", "export", "gate", "inspect",
-        "predict", "report",
+        "predict", "presets", "report",
     ]  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_models_that_cannot_be_opened(edgeq, work, small_onnx):
         (["none.onnx", "--preset", "centernet"], "none.onnx: no such file; expected an ONNX model"),
         (["cut.onnx", "--preset", "centernet"], "cut.onnx: is not a valid ONNX model"),
         (["text.onnx", "--preset", "centernet"], "text.onnx: is not a valid ONNX model"),
-        ([small_onnx, "--preset", "resnet"], "unknown preset 'resnet'; did you mean retinanet? known: "),
+        ([small_onnx, "--preset", "resnet"], "unknown preset 'resnet'; did you mean retinanet? wanted "),
         ([small_onnx, "--preset", "yolox"], "decoder yolox: the model has no output 'output'"),
         ([small_onnx, "--preset", "centernet", "--size", "64by96"], "--size '64by96': wanted height x width"),
         ([small_onnx, "--preset", "centernet", "--size", "128"], "omit --size"),
@@ -273,7 +273,10 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
             "has a manifest that says how images are prepared and outputs are read",
         ),
         ([whole, *data, "--labels", "a,b"], "omit --preset and --labels"),
-        ([damaged["lonely"], *data, "--preset", "resnet"], "unknown preset 'resnet'; did you mean retinanet? known: "),
+        (
+            [damaged["lonely"], *data, "--preset", "resnet"],
+            "unknown preset 'resnet'; did you mean retinanet? wanted ",
+        ),
         ([damaged["lonely"], *data, "--preset", "imagenet"], "is a COCO file, which is for detectors"),
         ([whole, *data, "--engine", "abacus"], "unknown COCO evaluator 'abacus'"),
         ([whole, *data, "--json", "lonely"], "lonely: is a folder; wanted the name of a file"),

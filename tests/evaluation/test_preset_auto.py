@@ -16,9 +16,10 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import InputError
 from edgeq.evaluation.evaluate import evaluate_artifacts
 from edgeq.exporting.artifact import Artifact, Preprocessing
+from edgeq.inputs.presets import shipped_labels
 from edgeq.results.evaluation import Suspicion
 from edgeq.sources.model import ModelRequest
-from edgeq.tasks.detection.coco import load_ground_truth
+from edgeq.tasks.detection.coco import GroundTruth, evaluate, load_ground_truth
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.suspicions import find_suspicions
 from edgeq.tasks.detection.task import DetectionTask
@@ -199,6 +200,51 @@ def test_none_fires_on_a_sound_model(squares: tuple[Path, Path]) -> None:
 def test_each_situation_is_told(squares: tuple[Path, Path], changes: Any, text: str, meaningless: bool) -> None:
     found = suspicions(squares, **changes)
     assert any(text in each.text and each.meaningless == meaningless for each in found)
+
+
+def coco_like(folder: Path, names: Sequence[str]) -> GroundTruth:
+    """Writes 40 images with a box of another class each."""
+    box = {"bbox": [10, 10, 40, 40], "area": 1600, "iscrowd": 0}
+    document = {
+        "images": [{"id": n, "file_name": f"{n}.png", "width": 100, "height": 100} for n in range(40)],
+        "annotations": [box | {"id": n + 1, "image_id": n, "category_id": n} for n in range(40)],
+        "categories": [{"id": n, "name": name} for n, name in enumerate(names)],
+    }
+    (folder / "val.json").write_text(json.dumps(document))
+    return load_ground_truth(folder / "val.json")
+
+
+@pytest.mark.parametrize(
+    ("share", "options", "told"),
+    [
+        (10, {}, True),
+        (10, {"quantized": True}, False),
+        (10, {"published_ap": None}, False),
+        (10, {"classes": tuple(f"class {n}" for n in range(80))}, False),
+        (4, {}, False),
+    ],
+)
+def test_a_float_model_far_below_its_family_is_told(
+    share: int, options: dict[str, Any], told: bool, tmp_path: Path
+) -> None:
+    """Boxes are in the right place on one image of `share`: more than nothing."""
+    names = options.pop("classes", shipped_labels("coco80"))
+    truth = coco_like(tmp_path, names)
+    found = {
+        n: Detections(
+            np.array([[10, 10, 50, 50]] if n % share == 0 else [[60, 60, 90, 90]], np.float32),
+            np.full(1, 0.9, np.float32),
+            np.array([n]),
+        )
+        for n in range(40)
+    }
+    stated: dict[str, Any] = {"quantized": False, "published_ap": (0.258, 0.511)} | options
+    suspicions = find_suspicions(truth, found, evaluate(truth, found, range(40)).numbers["AP"], labels=names, **stated)
+    assert [each.meaningless for each in suspicions] == [False] * told
+    if told:
+        text = suspicions[0].text
+        assert "AP is 0.1000, and the family's published models reach 0.258 to 0.511 on COCO val2017" in text
+        assert "`preset` NAME,channel_order=bgr" in text
 
 
 def test_one_class_only_is_told_and_figures_of_quantized_files_may_be_so_bad(squares: tuple[Path, Path]) -> None:

@@ -100,7 +100,7 @@ def test_a_classifier_of_imagenet_takes_224_pixels_unless_told():
         (
             {"preset": "none"},
             InputError,
-            "unknown preset 'none'; known: ",
+            "unknown preset 'none'; wanted one of the ",
         ),
         ({"preset": "none.toml"}, InputError, r"none\.toml: no such file; expected a preset"),
     ],
@@ -182,7 +182,6 @@ def test_a_factory_whose_model_returns_a_dict_gives_the_output_that_the_preset_n
 @pytest.mark.parametrize(
     ("name", "preset", "message"),
     [
-        (":net", None, "how its input is prepared must be declared; give `preset`"),
         (":none", "imagenet", "users_factories has no 'none'"),
         ("_missing:net", "imagenet", "cannot import users_factories_missing .*; is its folder on PYTHONPATH"),
         (":broken", "imagenet", r"users_factories:broken\(\) failed: RuntimeError: no weights today"),
@@ -196,6 +195,15 @@ def test_a_factory_whose_model_returns_a_dict_gives_the_output_that_the_preset_n
 def test_what_is_no_factory_is_told(factories, name, preset, message):
     with pytest.raises(EdgeqError, match=message):
         open_model(ModelRequest(f"{factories}{name}", preset=preset, size=(16, 24)))
+
+
+def test_a_factory_without_a_preset_is_told_by_its_outputs(factories, caplog):
+    with pytest.raises(InputError, match=":net: a torch model does not say what its input is; give `size` HxW"):
+        open_model(ModelRequest(f"{factories}:net"))
+    with caplog.at_level("INFO"):
+        bare = open_model(ModelRequest(f"{factories}:net", size=(16, 24))).model
+    assert (bare.preprocessing.declared, bare.postprocessing) == (None, None)
+    assert "net: no head that edgeq knows among its outputs" in caplog.text
 
 
 @pytest.mark.parametrize("preset", [None, "auto"])

@@ -7,9 +7,12 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import helper, numpy_helper
 
 from edgeq.errors import InputError
 from edgeq.inputs.presets import load_preset, preset_names
@@ -187,14 +190,88 @@ def test_other_tasks_of_the_same_exporter_are_not_taken_for_detection(task: str,
     assert recognise(facts_of(describe_file(path))).candidates == ()
 
 
-def test_masks_and_keypoints_of_the_same_exporter(tmp_path: Path) -> None:
+def test_masks_keypoints_and_oriented_boxes_of_the_same_exporter(tmp_path: Path) -> None:
     masks = {"output0": ((1, 4 + 3 + 32, 84), DECODED), "output1": ((1, 32, 16, 16), ())}
     for task, outputs, preset in (
         ("segment", masks, "yolo_seg"),
         ("pose", {"output0": ((1, 5 + 3 * 17, 84), DECODED)}, "yolo_pose"),
+        ("obb", {"output0": ((1, 5 + 3, 84), DECODED)}, "yolo_obb"),
     ):
         path = save_outputs(tmp_path / "head.onnx", outputs, (1, 3, 64, 64), ULTRALYTICS | {"task": task})
         assert [each.preset for each in recognise(facts_of(describe_file(path))).candidates] == [preset]
+
+
+def suppressed(path: Path, outputs: Mapping[str, tuple[tuple[int, ...], int]]) -> Path:
+    """Writes a model all of whose outputs come after a NonMaxSuppression inside an If, as torch writes it."""
+    boxes = helper.make_tensor_value_info("kept", onnx.TensorProto.INT64, [None, 3])
+    body = [helper.make_node("NonMaxSuppression", ["corners", "scored"], ["kept"])]
+    other = [helper.make_node("Identity", ["none"], ["kept"])]
+    nodes = [
+        helper.make_node("Conv", ["image", "weight"], ["map"]),
+        helper.make_node("Reshape", ["map", "shape"], ["corners"]),
+        helper.make_node("Reshape", ["map", "transposed"], ["wide"]),
+        helper.make_node("ReduceMax", ["wide", "axis"], ["scored"]),
+        helper.make_node(
+            "If",
+            ["any"],
+            ["found"],
+            then_branch=helper.make_graph(body, "some", [], [boxes]),
+            else_branch=helper.make_graph(other, "nothing", [], [boxes]),
+        ),
+        helper.make_node("ReduceSum", ["found"], ["sum"], keepdims=0),
+    ]
+    values = {
+        "weight": np.ones((4, 3, 8, 8), np.float32),
+        "shape": np.array([1, -1, 4]),
+        "transposed": np.array([1, 4, -1]),
+        "axis": np.array([1]),
+        "any": np.array(True),
+        "none": np.zeros((1, 3), np.int64),
+    }
+    for name, (shape, kind) in outputs.items():
+        nodes.append(helper.make_node("Cast", ["sum"], [f"{name}_cast"], to=kind))
+        nodes.append(helper.make_node("Expand", [f"{name}_cast", f"{name}_shape"], [name]))
+        values[f"{name}_shape"] = np.array(shape)
+    graph = helper.make_graph(
+        nodes,
+        "suppressed",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info(n, kind, [None, *shape[1:]]) for n, (shape, kind) in outputs.items()],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+FLOAT, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+
+
+@pytest.mark.parametrize(
+    ("outputs", "presets"),
+    [
+        ({"out": ((5, 7), FLOAT)}, ["yolov7_nms"]),
+        (
+            {"boxes": ((5, 4), FLOAT), "labels": ((5,), INT64), "scores": ((5,), FLOAT)},
+            ["faster_rcnn", "faster_rcnn,first_class=1"],
+        ),
+        (
+            {"1": ((5, 4), FLOAT), "2": ((5,), INT64), "3": ((5,), FLOAT)},
+            [
+                "faster_rcnn,outputs.boxes=1,outputs.scores=3,outputs.classes=2",
+                "faster_rcnn,outputs.boxes=1,outputs.scores=3,outputs.classes=2,first_class=1",
+            ],
+        ),
+        ({"out": ((5, 8), FLOAT)}, []),
+    ],
+)
+def test_what_the_graph_has_chosen(
+    outputs: Mapping[str, tuple[tuple[int, ...], int]], presets: list[str], tmp_path: Path
+) -> None:
+    path = suppressed(tmp_path / "chosen.onnx", outputs)
+    found = recognise(facts_of(describe_file(path))).candidates
+    assert [each.preset for each in found] == presets
+    for preset in presets:
+        load_preset(preset, (64, 64))
 
 
 def test_numbered_classes_have_no_names() -> None:

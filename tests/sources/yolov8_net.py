@@ -64,7 +64,13 @@ class YoloV8(nn.Module):
         self.up = nn.ModuleList([_C2f(48 + 32, 32), _C2f(32 + 24, 24)])
         widths = (24, 32, 48)
         self.boxes = nn.ModuleList([nn.Sequential(_Conv(w, 16, 3), nn.Conv2d(16, 4 * _BINS, 1)) for w in widths])
-        self.scores = nn.ModuleList([nn.Sequential(_Conv(w, 16, 3), nn.Conv2d(16, classes, 1)) for w in widths])
+        last = [nn.Conv2d(16, classes, 1) for _ in widths]
+        for each in last:
+            nn.init.normal_(each.weight, std=0.5)
+            nn.init.constant_(each.bias, -3.0)  # type: ignore[arg-type]
+        self.scores = nn.ModuleList(
+            [nn.Sequential(_Conv(w, 16, 3), each) for w, each in zip(widths, last, strict=True)]
+        )
         sides = [SIDE // stride for stride in STRIDES]
         points = [
             torch.stack(torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="xy")).flatten(1)
@@ -100,12 +106,6 @@ def save_yolov8(path: Path, names: Sequence[str]) -> Path:
             for norm in (part for part in network.modules() if isinstance(part, nn.BatchNorm2d)):
                 norm.momentum = 1.0
             network(torch.rand(8, 3, SIDE, SIDE)[:1])
-            for head in network.scores:
-                *_, last = head.children()
-                assert isinstance(last, nn.Conv2d)
-                assert last.bias is not None
-                nn.init.normal_(last.weight, std=0.5)
-                nn.init.constant_(last.bias, -3.0)
     graph = export_torch(network.eval(), torch.zeros(1, 3, SIDE, SIDE), ("output0",), opset=18)
     graph.metadata_props.update(
         {

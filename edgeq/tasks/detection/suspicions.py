@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgeq.errors import EdgeqError
+from edgeq.inputs.presets import shipped_labels
 from edgeq.results.evaluation import Suspicion
 from edgeq.tasks.detection.coco import GroundTruth, evaluate
 from edgeq.tasks.detection.detections import Detections
@@ -17,6 +18,7 @@ _FEW = 20  # boxes that too little follows from
 _NOTHING = 0.001
 _TINY_PX2 = 4.0
 _SEVERAL = 3  # classes among the annotated boxes
+_IMAGES = 30  # with fewer, AP on COCO's classes says little
 
 _OTHER_PRESET = (
     "omit `preset` to have it recognised and proven on the annotations, or change one thing behind a comma: "
@@ -31,6 +33,7 @@ def find_suspicions(
     *,
     labels: Sequence[str],
     quantized: bool,
+    published_ap: tuple[float, float] | None = None,
 ) -> list[Suspicion]:
     """Returns what is odd; nothing for a sound model.
 
@@ -40,6 +43,7 @@ def find_suspicions(
         ap: Their AP, 0..1; `None` if there is no box to find.
         labels: The model's class names, if it has any.
         quantized: Whether the file is quantized: its figures may be as bad as they look.
+        published_ap: AP on COCO val2017 of the smallest and the largest model of the family, 0..1; `None` if unknown.
     """
     if ap is None or not detections:
         return []
@@ -78,7 +82,27 @@ def find_suspicions(
                 meaningless=not quantized,
             )
         )
+    if not found and not quantized and published_ap is not None:
+        found += _far_below(truth, len(detections), ap, published_ap)
     return found
+
+
+def _far_below(truth: GroundTruth, images: int, ap: float, published_ap: tuple[float, float]) -> list[Suspicion]:
+    """Returns the suspicion that a float model is prepared otherwise than its family, by AP on COCO's images.
+
+    Smaller inputs, and few images, cost some of a family's AP, but not half of what its smallest model has.
+    """
+    low, high = published_ap
+    if ap >= low / 2 or images < _IMAGES or not set(shipped_labels("coco80")) <= set(truth.categories.values()):
+        return []
+    reach = f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"
+    return [
+        Suspicion(
+            text=f"AP is {ap:.4f}, and the family's published models reach {reach} on COCO val2017: images may be "
+            f"prepared otherwise than this model was trained on, or its weights are not those of a trained model; "
+            f"{_OTHER_PRESET}"
+        )
+    ]
 
 
 def _odd_values(boxes: np.ndarray, scores: np.ndarray, ap: float) -> list[Suspicion]:

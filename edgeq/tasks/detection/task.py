@@ -195,8 +195,14 @@ class DetectionTask(CocoTask[Detections]):
         """Returns what is odd about boxes, scores and classes, see `edgeq.tasks.detection.suspicions`."""
         detections = {self._ground_truth.images[number].id: found for number, found in predictions.items()}
         quantized = artifact.precision not in ("", "fp32", "fp16")
+        post = artifact.postprocessing
         return find_suspicions(
-            self._ground_truth, detections, score.main_value, labels=artifact.labels, quantized=quantized
+            self._ground_truth,
+            detections,
+            score.main_value,
+            labels=artifact.labels,
+            quantized=quantized,
+            published_ap=None if post is None else post.published_ap,
         )
 
     def per_image(

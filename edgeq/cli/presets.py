@@ -1,0 +1,19 @@
+"""`edgeq presets`: parse, call the verb, print. `edgeq.cli.app` registers it."""
+
+from __future__ import annotations
+
+import typer
+
+
+def presets() -> None:
+    """List the built-in presets by task: what --preset takes if a model is not recognised."""
+    from edgeq.verbs.presets import list_presets
+
+    listed = list_presets()
+    width = max(len(each.name) for each in listed)
+    task = None
+    for each in listed:
+        if each.task != task:
+            typer.echo(f"{each.task}:")
+            task = each.task
+        typer.echo(f"  {each.name:{width}}  {each.family} ({each.images})")
