@@ -53,6 +53,7 @@ def export(
     int8_deconv: bool = False,
     int8_io: bool = False,
     compat: str | None = None,
+    isa: str | None = None,
     threads: int | None = None,
     progress: Listener = None,
 ) -> ExportResult:
@@ -84,6 +85,7 @@ def export(
         int8_deconv: jetson-orin: ConvTranspose in INT8 too.
         int8_io: TFLite: integer inputs and outputs.
         compat: TFLite: an old runtime that has to run the files correctly.
+        isa: x86: CPUs that INT8 files are for: `avx2`, `vnni`, `amx`, or `any` for all; by default this machine's.
         threads: CPU threads for calibration; by default one per physical core.
         progress: Called for each job, returns an `edgeq.Progress`.
 
@@ -117,7 +119,7 @@ def export(
             folder,
             calibration=calibration,
             formats=names(format),
-            options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat),
+            options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat, isa),
             threads=threads,
         )
 

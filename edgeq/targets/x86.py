@@ -38,6 +38,7 @@ X86 = Target(
         int8_attention="none",
         fp16="weights",
         calibration_cache=False,
+        isa="vnni",
     ),
 )
 

@@ -38,9 +38,11 @@ from edgeq.exporting.tflite.keep import resolve_operators
 from edgeq.exporting.tflite.writer import RangeSources, TfliteModel
 from edgeq.files import require_writable
 from edgeq.inputs.preprocessing import Placement
+from edgeq.machine import read_machine
 from edgeq.sources.formats import TENSORRT_CACHE, FileFormat, get_format, source_format
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
+from edgeq.targets.isa import with_isa
 from edgeq.tasks import find_decoder
 from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
 
@@ -136,6 +138,7 @@ def export_model(
         request = proven_request(request, AnnotatedImages.of(calibration.source, calibration.images_dir))
     if options.int8_deconv:
         target = with_int8_deconv(target)
+    target = with_isa(target, options.isa, read_machine())
     source = source_format(request.reference)
     formats = tuple(dict.fromkeys(formats)) or ((source.name,) if source.has_own_form else target.formats)
     check_options(request, target, formats, precisions, calibration, options)
