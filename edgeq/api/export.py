@@ -58,6 +58,7 @@ def export(
     compat: str | None = None,
     measure_speed: bool | None = None,
     plan: PlanBy | None = None,
+    isa: str | None = None,
     threads: int | None = None,
     progress: Listener = None,
 ) -> ExportResult:
@@ -95,6 +96,7 @@ def export(
         plan: x86: run in INT8 only what takes less time so, by the `cost` of kernels that is measured on this machine
             (or shipped with edgeq, if nothing may be measured); or all that the target's `rules` allow. By default
             `cost`, unless the environment has `EDGEQ_PLAN=rules`.
+        isa: x86: CPUs that INT8 files are for: `avx2`, `vnni`, `amx`, or `any` for all; by default this machine's.
         threads: CPU threads for calibration and timing; by default one per physical core.
         progress: Called for each job, returns an `edgeq.Progress`.
 
@@ -129,7 +131,7 @@ def export(
             folder,
             calibration=calibration,
             formats=names(format),
-            options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat),
+            options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat, isa),
             threads=threads,
             measure_speed=os.environ.get("EDGEQ_MEASURE") != "0" if measure_speed is None else measure_speed,
             plan=plan or cast("PlanBy", os.environ.get("EDGEQ_PLAN", "cost")),

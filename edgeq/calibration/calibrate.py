@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.calibration.collector import Collector, ObservedOnnxModel, count_of_images, digests_of, observed_model
+from edgeq.calibration.layer_inputs import channel_maxima, extreme_requests
 from edgeq.calibration.layerwise import HELD_OUT, Search, part_images
 from edgeq.calibration.sample_keeper import DEFAULT_KEPT, SampleKeeper
+from edgeq.calibration.statistics import Request
 from edgeq.calibrators import BEST, Histogram
 from edgeq.calibrators.grid import check_bits
 from edgeq.calibrators.ranges import Provenance, Ranges
@@ -114,9 +116,11 @@ def calibrate(
         counted, held_out = _part(chosen, int(options.get("held_out", HELD_OUT)))
     # Arrays that do not fit are an error of the caller's program: there is nothing to resume.
     files = isinstance(chosen, list) and all(isinstance(item, ImageFile) for item in chosen)
-    observed = observed_model(model, tensors, threads, targets)
+    channels = extreme_requests(model.graph) if isinstance(model, FloatModel) and tensors is None else []
+    observed = observed_model(model, tensors, threads, targets, [request.tensor for request in channels])
     keeper = SampleKeeper(keep_samples)
-    collector = Collector(observed, out if files else None, keeper=keeper)
+    requests = [*(Request(name, "histogram") for name in observed.names), *channels]
+    collector = Collector(observed, out if files else None, requests, keeper=keeper)
     if isinstance(counted, list):
         collector.resume(counted)
     unreadable = UnreadableImages(len(chosen) if isinstance(chosen, list) else 0)
@@ -126,6 +130,7 @@ def calibrate(
             ranges, done = _search(model, collector, held_out, unreadable, options, threads, keeper)
         else:
             ranges, done = collector.ranges(method, options), collector.done
+            ranges = replace(ranges, channel_maxima=channel_maxima(collector.statistics()))
         ranges = replace(ranges, samples=keeper.samples(frozenset(done)))
         if out is not None:
             ranges.save(out)
@@ -175,11 +180,13 @@ def _search(
         keeper: Where inputs are kept that belong to the ranges.
     """
     bits = check_bits(int(options.get("bits", 8)))
-    most = counted.histograms()
+    gathered, most = counted.statistics(), counted.histograms()
+    channels = [request for request in gathered if request.statistic != "histogram"]
     search = Search(model.graph, most, bits, threads)
-    held_out = Collector(
-        ObservedOnnxModel(model, list(most), threads, search.tensors), None, then=search.add, keeper=keeper
-    )
+    further = [*search.tensors, *(request.tensor for request in channels)]
+    requests = [*(Request(name, "histogram") for name in most), *channels]
+    observed = ObservedOnnxModel(model, list(most), threads, further)
+    held_out = Collector(observed, None, requests, then=search.add, keeper=keeper)
     held_out.run(images, unreadable.add, label="search")
     if not held_out.done:
         raise InputError(f"no image could be used to measure layers on, of {count_of_images(len(images))} held out")
@@ -189,7 +196,9 @@ def _search(
     found = {"bits": bits, "held_out": len(held_out.done)}
     provenance = counted.provenance(held_out.done)
     ranges = search.ranges(choices, histograms)
-    return Ranges(BEST, found, provenance, ranges, histograms, choices), [*counted.done, *held_out.done]
+    maxima = channel_maxima(gathered, held_out.statistics())
+    best = Ranges(BEST, found, provenance, ranges, histograms, choices, channel_maxima=maxima)
+    return best, [*counted.done, *held_out.done]
 
 
 def _check_method(method: str, options: Mapping[str, float]) -> None:

@@ -151,7 +151,11 @@ class ObservedTfliteModel:
 
 
 def observed_model(
-    model: FloatModel | TfliteModel, tensors: Sequence[str] | None, threads: int | None, targets: Sequence[Target] = ()
+    model: FloatModel | TfliteModel,
+    tensors: Sequence[str] | None,
+    threads: int | None,
+    targets: Sequence[Target] = (),
+    further: Sequence[str] = (),
 ) -> ObservedModel:
     """Returns a float model in the engine of its format.
 
@@ -160,13 +164,14 @@ def observed_model(
         tensors: Names of the tensors to observe; by default all that some target of edgeq or precision quantizes.
         threads: CPU threads of the engine.
         targets: Further targets, whose tensors are observed too.
+        further: Tensors of a graph that are handed out and not counted.
 
     Raises:
         InputError: the model has no such tensor.
         EngineError: the engine cannot run it.
     """
     if isinstance(model, FloatModel):
-        return ObservedOnnxModel(model, tensors, threads, targets=targets)
+        return ObservedOnnxModel(model, tensors, threads, further, targets)
     return ObservedTfliteModel(model, tensors, threads)
 
 

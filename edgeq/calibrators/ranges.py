@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
 from edgeq.boundary import Count, Raw, parse_json, read_limited
 from edgeq.calibrators import get_method
@@ -27,12 +28,14 @@ from edgeq.calibrators.histogram import Histogram
 from edgeq.calibrators.kept_samples import KeptSample
 from edgeq.errors import InputError, MismatchError
 from edgeq.files import sha256_json, write_text
+from edgeq.packing import PackedArray, pack_array, unpack_array
 
 T = TypeVar("T")
 
 FORMAT = "edgeq-ranges"
 _VERSION = 1
 _KIND = "ranges that `edgeq calibrate` wrote"
+_MAX_CHANNELS = 1 << 20
 _RECALIBRATE = "run `edgeq calibrate` again"
 
 
@@ -76,6 +79,7 @@ class Ranges:
         histograms: Tensor name -> histogram, for the same names.
         choices: Tensor name -> why it has its range, where method `best` chose it.
         samples: Inputs that were kept, for tensors that are in no histogram.
+        channel_maxima: Tensor that a weighted layer reads -> the largest value of each of its channels.
     """
 
     method: str
@@ -85,6 +89,7 @@ class Ranges:
     histograms: Mapping[str, Histogram]
     choices: Mapping[str, Choice] = dataclasses.field(default_factory=dict)
     samples: tuple[KeptSample, ...] = ()
+    channel_maxima: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_histograms(
@@ -110,7 +115,7 @@ class Ranges:
             InputError: there is no such method, or it does not take such options.
         """
         changed = Ranges.from_histograms(self.histograms, self.provenance, method, **options)
-        return dataclasses.replace(changed, samples=self.samples)
+        return dataclasses.replace(changed, samples=self.samples, channel_maxima=self.channel_maxima)
 
     @functools.cached_property
     def zeros(self) -> frozenset[str]:
@@ -210,6 +215,10 @@ class Ranges:
                 _parse_entry(path, f"$.samples[{number}]", entry, KeptSample.from_json)
                 for number, entry in enumerate(read.samples)
             ),
+            {
+                name: _maxima(path, name, _parse(path, entry, PackedArray, f"$.channel_maxima[{name!r}]"))
+                for name, entry in read.channel_maxima.items()
+            },
         )
 
     def _tensor(self, name: str) -> Range:
@@ -222,6 +231,9 @@ class Ranges:
 
     def _to_json(self) -> dict[str, Any]:
         choices = {name: _render_choice(self.choices[name]) for name in sorted(self.choices)}
+        maxima = {
+            name: pack_array(np.array(self.channel_maxima[name], np.float32)) for name in sorted(self.channel_maxima)
+        }
         return {
             "format": FORMAT,
             "version": _VERSION,
@@ -232,6 +244,7 @@ class Ranges:
             # A file of another method has no such section, and neither had those of earlier versions.
             **({"choices": choices} if choices else {}),
             "histograms": {name: self.histograms[name].to_json() for name in sorted(self.histograms)},
+            **({"channel_maxima": maxima} if maxima else {}),
             **({"samples": [sample.to_json() for sample in self.samples]} if self.samples else {}),
         }
 
@@ -267,6 +280,7 @@ class _File(msgspec.Struct):
     histograms: dict[str, Raw]
     choices: dict[str, Raw] = {}
     samples: list[Raw] = []
+    channel_maxima: dict[str, Raw] = {}
 
 
 def _parse(path: Path, content: bytes | Raw, wanted: type[T], place: str = "$") -> T:
@@ -278,6 +292,16 @@ def _parse_entry(path: Path, place: str, entry: Raw, from_json: Callable[[dict[s
         return from_json(_parse(path, entry, dict[str, Any], place))
     except InputError as error:
         raise error if place in str(error) else InputError(f"{path}: {place} is {error}; {_RECALIBRATE}") from error
+
+
+def _maxima(path: Path, name: str, packed: PackedArray) -> tuple[float, ...]:
+    try:
+        found = unpack_array(packed, _MAX_CHANNELS * 4)
+    except ValueError as error:
+        raise InputError(f"{path}: $.channel_maxima[{name!r}] is damaged ({error}); {_RECALIBRATE}") from error
+    if found.ndim != 1 or found.dtype != np.float32 or not np.isfinite(found).all():
+        raise InputError(f"{path}: $.channel_maxima[{name!r}] is no list of finite float32 numbers; {_RECALIBRATE}")
+    return tuple(found.tolist())
 
 
 def _render_choice(choice: Choice) -> dict[str, Any]:

@@ -162,6 +162,13 @@ def export(
     compat: Annotated[
         str | None, typer.Option(help="TFLite: restrict files to what the old tflite-runtime runs correctly.")
     ] = None,
+    isa: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ISA",
+            help="x86: CPUs that INT8 files are for: avx2, vnni, amx, or any (all); by default this machine's.",
+        ),
+    ] = None,
     take_scales: Annotated[
         bool,
         typer.Option(
@@ -230,6 +237,7 @@ def export(
             int8_deconv=int8_deconv,
             integer_io=integer_io,
             compat=compat,
+            isa=isa,
         ),
         threads=threads,
         measure_speed=measure_speed,

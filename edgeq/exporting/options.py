@@ -22,6 +22,8 @@ class ExportOptions:
         int8_deconv: Whether ConvTranspose runs in INT8 if the target by itself leaves it in float.
         integer_io: Whether inputs and outputs of static TFLite files are integers.
         compat: An older engine that has to run TFLite files correctly.
+        isa: The x86 CPUs that files are for: `avx2`, `vnni`, `amx` or `any`; by default this machine's
+            (`edgeq.targets.isa`).
     """
 
     keep: tuple[str, ...] = ()
@@ -30,6 +32,7 @@ class ExportOptions:
     int8_deconv: bool = False
     integer_io: bool = False
     compat: str | None = None
+    isa: str | None = None
 
     @property
     def given(self) -> list[str]:

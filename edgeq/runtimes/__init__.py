@@ -33,10 +33,16 @@ RUNTIMES: dict[str, str] = {
 }
 
 SIMULATED: dict[str, str] = {
+    "simulated-avx2-onnxruntime": "edgeq.runtimes.simulated_avx2:SimulatedAvx2OnnxRuntimeSession",
+    "simulated-avx2-openvino": "edgeq.runtimes.simulated_avx2:SimulatedAvx2OpenVinoSession",
     "simulated-narrow": "edgeq.runtimes.simulated:SimulatedNarrowSession",
     "simulated-tensorrt": "edgeq.runtimes.simulated:SimulatedTensorRtSession",
 }
 """Runtimes that answer what another engine should, and tell nothing of its speed; never chosen by default."""
+
+
+AVX2 = "avx2"
+"""What follows a target's name where its engine is simulated as on an x86 CPU without VNNI."""
 
 
 def open_session(
@@ -74,14 +80,18 @@ def get_runtime(name: str) -> type[Session]:
 def simulation_of(target_name: str) -> str:
     """Returns the name of the runtime that simulates a target's engine.
 
+    Args:
+        target_name: A target, `-avx2` behind it for its first engine on x86 CPUs without VNNI: `x86-avx2`.
+
     Raises:
         InputError: there is no such target, or no simulation of its engine.
     """
-    engine = get_target(target_name).runtimes[0]
-    name = f"simulated-{engine}"
+    kind = f"{AVX2}-" if target_name.endswith(f"-{AVX2}") else ""
+    engine = get_target(target_name.removesuffix(f"-{AVX2}") if kind else target_name).runtimes[0]
+    name = f"simulated-{kind}{engine}"
     if name not in SIMULATED:
-        engines = [each for each in RUNTIMES if f"simulated-{each}" in SIMULATED]
-        raise InputError(f"`simulate` {target_name}: its engine {engine} is not simulated, only {', '.join(engines)}")
+        known = ", ".join(each.removeprefix("simulated-") for each in SIMULATED if each != "simulated-narrow")
+        raise InputError(f"`simulate` {target_name}: its engine {kind}{engine} is not simulated, only {known}")
     return name
 
 

@@ -82,6 +82,7 @@ ONNX = FileFormat(
         "vit_plan": _QUANTIZED,
         "rescale": frozenset({"fp32", "fp16", *_QUANTIZED}),
         "int8_deconv": frozenset({"int8"}),
+        "isa": frozenset({"int8", "dynamic"}),
     },
     observe="edgeq.runtimes.observer:observe_graph",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from edgeq.schemes import INT8_ASYMMETRIC
 from edgeq.targets.base import Target
 from edgeq.targets.tflite import LITERT
@@ -12,6 +14,6 @@ ARM = Target(
     runtimes=("litert", "onnxruntime"),
     formats=("tflite", "onnx"),
     # ONNX Runtime's ARM kernels multiply signed by signed numbers (SDOT, SMMLA); elsewhere as the rules for x86.
-    rules=QDQ.changed(activation=INT8_ASYMMETRIC),
+    rules=dataclasses.replace(QDQ.changed(activation=INT8_ASYMMETRIC), isa=None),
     tflite=LITERT,
 )

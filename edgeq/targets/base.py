@@ -9,6 +9,9 @@ from typing import Literal
 from edgeq.schemes import LayerScheme, Scheme
 from edgeq.targets.tflite import LITERT
 
+Isa = Literal["avx2", "vnni", "amx", "any"]
+"""What x86 CPUs add INT8 products with: without VNNI in 16 bits, with VNNI or AMX exactly. `any` is right on all."""
+
 
 @dataclass(frozen=True)
 class SmallestLayers:
@@ -60,6 +63,7 @@ class Rules:
         fp16: What makes an `fp16` file. `weights`: they are stored in FP16 and cast when the file is loaded. `engine`:
             nothing, the engine computes an FP32 file in FP16. `graph`: every tensor, and every scale of an `int8` file.
         calibration_cache: Whether an `int8` file comes with TensorRT's calibration cache and the FP32 file for it.
+        isa: The x86 CPUs that files are for; `None` for other CPUs. An export sets it (`edgeq.targets.isa`).
     """
 
     opset: int
@@ -81,6 +85,12 @@ class Rules:
     int8_attention: Literal["none", "any", "fused"]
     fp16: Literal["weights", "engine", "graph"]
     calibration_cache: bool
+    isa: Isa | None = None
+
+    @property
+    def saturates(self) -> bool:
+        """Whether the files may run on CPUs that add two products in saturating 16-bit sums."""
+        return self.isa in ("avx2", "any")
 
     def static(self, operator: str) -> LayerScheme | None:
         """Returns how the engines run an operator by calibrated ranges; `None` where they leave it in float."""

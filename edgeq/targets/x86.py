@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeq.schemes import DYNAMIC_INT8, INT8_WEIGHT, INT32, UINT8, LayerScheme
-from edgeq.targets.base import Rules, SmallestLayers, Target
+from edgeq.targets.base import Isa, Rules, SmallestLayers, Target
 
 # ONNX Runtime's U8S8 kernels use VNNI; its signed ones ran slower than FP32.
 _INT8 = LayerScheme(INT8_WEIGHT, UINT8, INT32)
@@ -50,6 +50,7 @@ QDQ = Rules(
     int8_attention="none",
     fp16="weights",
     calibration_cache=False,
+    isa="vnni",
 )
 """Rules for ONNX Runtime's kernels, from which those of each CPU engine are made."""
 
@@ -93,7 +94,7 @@ X86 = dataclasses.replace(
 """OpenVINO's plan: its INT8 kernels gain on networks of few channels too, where ONNX Runtime's lose."""
 
 
-def for_isa(target: Target, isa: str) -> Target:
+def for_isa(target: Target, isa: Isa | None) -> Target:
     """Returns a target with the layers in INT8 that are worth it on CPUs that add INT8 products in one way or another.
 
     Args:

@@ -42,6 +42,7 @@ from edgeq.machine import read_machine
 from edgeq.sources.formats import TENSORRT_CACHE, FileFormat, get_format, source_format
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
+from edgeq.targets.isa import with_isa
 from edgeq.targets.x86 import for_isa
 from edgeq.tasks import find_decoder
 from edgeq.verbs.export_costs import PlanBy, check_plan, kernel_costs
@@ -49,7 +50,6 @@ from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, 
 from edgeq.verbs.export_speed import Exported, with_speed
 
 _EXAMPLE_SEED = 1
-_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ def export_model(
         request = proven_request(request, AnnotatedImages.of(calibration.source, calibration.images_dir))
     if options.int8_deconv:
         target = with_int8_deconv(target)
-    target = for_isa(target, "vnni" if _VNNI.intersection(read_machine().cpu_features) else "avx2")
+    target = with_isa(target, options.isa, read_machine())
+    target = for_isa(target, target.rules.isa)
     source = source_format(request.reference)
     formats = tuple(dict.fromkeys(formats)) or ((source.name,) if source.has_own_form else target.formats)
     check_options(request, target, formats, precisions, calibration, options)

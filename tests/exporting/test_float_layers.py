@@ -13,6 +13,7 @@ from edgeq.exporting.planning.keep import resolve_keep
 from edgeq.exporting.planning.plan import make_plan
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.targets import get_target
+from edgeq.targets.base import Isa
 from edgeq.targets.x86 import X86_ORT, for_isa
 from tests.exporting import nets
 from tests.exporting.test_qdq import ranges_for
@@ -67,7 +68,7 @@ def test_layers_of_few_channels_stay_in_float_without_vnni() -> None:
     }  # fmt: skip
     model = nets.graph(text, weights)
 
-    def in_int8(isa: str, target: str = "x86-ort") -> list[str]:
+    def in_int8(isa: Isa, target: str = "x86-ort") -> list[str]:
         rules = for_isa(get_target(target), isa).rules
         int8 = select_layers(model, rules).quantized
         return [str(node.inputs[1].name) for node in model.graph if node.name in int8 and node.inputs[1] is not None]

@@ -23,6 +23,11 @@ class ChannelExtremesStatistic:
         self._extremes: ChannelExtremes | None = None
 
     @property
+    def seen(self) -> bool:
+        """Whether any values were gathered."""
+        return self._extremes is not None
+
+    @property
     def extremes(self) -> ChannelExtremes:
         """Minimum and maximum, float32, each `(C,)`.
 

@@ -256,7 +256,8 @@ def write_dynamic(
     facts: dict[str, Any] = {"vit_plan": vit_plan} if selection.transformer.blocks else {}
     plan = make_dynamic_plan(graph, selection, target.rules)
     insert_dynamic(graph, plan)
-    return write_artifact(model, graph, target, "dynamic", folder, facts | {"int8_nodes": len(plan.weights)})
+    facts |= {"int8_nodes": len(plan.weights), **({"saturation": dict(plan.saturation)} if plan.saturation else {})}
+    return write_artifact(model, graph, target, "dynamic", folder, facts)
 
 
 def write_artifact(

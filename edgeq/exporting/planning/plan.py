@@ -19,6 +19,7 @@ from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, ends_of, moved_fro
 from edgeq.exporting.graphs.weights import release
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.pairs import tensors_with_pair
+from edgeq.exporting.planning.saturation import SaturationGuard
 from edgeq.exporting.planning.selection import Selection, activation_behind
 from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
 from edgeq.quantizers.bias import quantize_bias, scale_for_bias
@@ -49,6 +50,7 @@ class QuantPlan:
         tied: Tensor name -> grid of the tensors without a pair that lie on the grid of one with a pair.
         weights: Node name -> its quantized weight, for all nodes that have one.
         biases: Node name -> its bias as integers, for those whose bias does not stay in float.
+        saturation: What was changed so that sums in 16 bits do not saturate; empty for CPUs that are not x86.
     """
 
     decisions: tuple[LayerDecision, ...]
@@ -57,6 +59,7 @@ class QuantPlan:
     tied: Mapping[str, Grid] = field(default_factory=dict)
     weights: Mapping[str, QuantizedWeight] = field(default_factory=dict)
     biases: Mapping[str, QuantizedWeight] = field(default_factory=dict)
+    saturation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def quantized(self) -> frozenset[str]:
@@ -75,6 +78,7 @@ class QuantPlan:
             "float_nodes": {decision.name: decision.reason for decision in self.decisions if decision.is_float},
             "quantized_tensors": len(self.tensors),
             "notes": list(self.notes),
+            **({"saturation": dict(self.saturation)} if self.saturation else {}),
         }
 
 
@@ -112,16 +116,21 @@ def make_plan(
     selection = _split_mixed_ranges(model, selection, widths, notes)
     schemes = _tensor_schemes(model, selection)
     grids: dict[str, Grid] = {}
+    guard = SaturationGuard(ranges.channel_maxima) if rules.saturates else None
     for members in tensors_by_grid(model, selection.tensors, widths):
         wanted = [schemes[name] for name in members if name in schemes] or list(schemes.values())
-        scheme = max(wanted, key=lambda scheme: scheme.bits)
-        grids.update(dict.fromkeys(members, _grid(model, members, ranges, scheme)))
+        grid = _grid(model, members, ranges, max(wanted, key=lambda scheme: scheme.bits))
+        if guard is not None:
+            grid = guard.widen(model, members, grid, selection.quantized)
+        grids.update(dict.fromkeys(members, grid))
     for note in notes:
         _log.warning(note)
     pairs = tensors_with_pair(model, selection, rules)
     tied = {name: grid for name, grid in grids.items() if name not in pairs}
-    weights, biases = _quantized_weights(model, selection, grids, weight_method, statistics or {}, weight_scales)
-    return QuantPlan(selection.decisions, {name: grids[name] for name in pairs}, tuple(notes), tied, weights, biases)
+    weights, biases = _quantized_weights(model, selection, grids, weight_method, statistics or {}, weight_scales, guard)
+    facts = _saturation_facts(rules, guard)
+    pairs_on = {name: grids[name] for name in pairs}
+    return QuantPlan(selection.decisions, pairs_on, tuple(notes), tied, weights, biases, facts)
 
 
 def make_dynamic_plan(model: ir.Model, selection: Selection, rules: Rules) -> QuantPlan:
@@ -145,8 +154,9 @@ def make_dynamic_plan(model: ir.Model, selection: Selection, rules: Rules) -> Qu
         return replace(decision, scheme=scheme)
 
     selection = replace(selection, decisions=tuple(map(in_dynamic_form, selection.decisions)), tensors=())
-    weights, _ = _quantized_weights(model, selection, {}, ROUND, {})
-    return QuantPlan(selection.decisions, {}, weights=weights)
+    guard = SaturationGuard({}) if rules.saturates else None
+    weights, _ = _quantized_weights(model, selection, {}, ROUND, {}, guard=guard)
+    return QuantPlan(selection.decisions, {}, weights=weights, saturation=_saturation_facts(rules, guard))
 
 
 def weight_axis(node: ir.Node, weight: np.ndarray) -> int | None:
@@ -177,6 +187,7 @@ def _quantized_weights(
     weight_method: str,
     statistics: Mapping[str, Statistics],
     scales: Mapping[str, tuple[np.ndarray, int]] = MappingProxyType({}),
+    guard: SaturationGuard | None = None,
 ) -> tuple[dict[str, QuantizedWeight], dict[str, QuantizedWeight]]:
     """Returns node name -> quantized weight and bias."""
     method = get_weight_method(weight_method)
@@ -193,6 +204,8 @@ def _quantized_weights(
         quantized = method(weight, stored, statistics.get(source, {}))
         if (own := scales.get(str(node.inputs[1].name) if node.inputs[1] is not None else "")) is not None:
             quantized = on_own_scales(weight, quantized, *own)
+        if guard is not None:
+            quantized = guard.fit(node, weight, quantized, grids.get(source))
         bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         if bias is not None and scheme.bias.is_integer:
             step = grids[source].scale
@@ -202,6 +215,12 @@ def _quantized_weights(
         del weight
         release(node.inputs[1].const_value if node.inputs[1] is not None else None)
     return weights, biases
+
+
+def _saturation_facts(rules: Rules, guard: SaturationGuard | None) -> dict[str, Any]:
+    if rules.isa is None:
+        return {}
+    return {"isa": rules.isa} if guard is None else guard.facts(rules.isa)
 
 
 def _tensor_schemes(model: ir.Model, selection: Selection) -> dict[str, Scheme]:
