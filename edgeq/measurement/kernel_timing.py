@@ -1,17 +1,19 @@
 """Times kernels in one engine on this machine: `time_kernels`.
 
 Each precision has a fresh process: some INT8 kernels of OpenVINO are slower in a process that has compiled a float
-network before. Networks of one precision share a process, which gives the same times as a process for each of them. The
-processes take turns in several rounds; a network's time is the median over the rounds of the fastest of a few runs.
+network before. Networks of one precision share a process, which gives the same times as a process for each of them.
+The processes take turns in several rounds; a network's time is that of its fastest run, and counts only if other rounds
+come near it: what disturbs a run makes it slower, never faster.
 """
 
 from __future__ import annotations
 
 import contextlib
-import statistics
+import itertools
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +29,27 @@ from edgeq.runtimes.child import RunnerProcess
 
 _TIMER = (sys.executable, "-m", "edgeq.runtimes.kernel_timer")
 _TIMEOUT_S = 300.0
-_ROUNDS = 9
+_ROUNDS, _MIN_ROUNDS = 9, 5
 _RUNS = 5
 _MAX_RUN_S = 0.002
+_WAKE_S = 0.002
+"""How long several threads of an engine run before they are timed: they sleep while other processes have their turn."""
+
+_ENOUGH_S, _MAX_S = 8.0, 40.0
+"""Seconds of timing after which `_MIN_ROUNDS` rounds are enough, and after which the machine counts as too busy."""
+
 _TURN = 4
 """Networks that one process times before the next process has its turn."""
 
-_MAX_SPREAD = 1.5
-"""Rounds that differ more than this, in the middle half of all networks, were disturbed."""
+_NEAR = 1.1
+_WANTED_NEAR = 3
+"""A network's fastest run is its time if so many rounds came within this factor of it."""
+
+_REPEATS = 12
+"""How often a network is timed again at most, if they did not."""
+
+_MOST_DOUBTFUL = 0.05
+"""Share of networks whose time may stay in doubt."""
 
 _SMALLEST = Tensor(16, 1, 1)
 """Neighbours of this tensor take about no time: what is left is the engine's call."""
@@ -94,8 +109,7 @@ def time_kernels(engine: Engine, kernels: Sequence[Kernel], advance: Advance) ->
             precision: stack.enter_context(_Timer(engine, precision, nets, Path(folder)))
             for precision, nets in plan.nets.items()
         }
-        _take_turns(list(timers.values()), len(kernels), advance)
-        _require_calm(list(timers.values()))
+        _time_all(list(timers.values()), len(kernels), advance)
         times = {precision: timer.times() for precision, timer in timers.items()}
     return {kernel: _cost(kernel, times) for kernel in kernels}
 
@@ -134,7 +148,8 @@ class _Timer:
 
     def __init__(self, engine: Engine, precision: str, nets: Sequence[ProbeNet], folder: Path) -> None:
         self._nets = nets
-        self._rounds: list[list[float]] = []
+        self._warm_s = _WAKE_S if engine.threads > 1 else 0.0
+        self._samples: list[list[float]] = [[] for _ in nets]
         self._process = RunnerProcess(f"kernels of {engine.runtime} in {precision}", _TIMER)
         try:
             self._open(engine, precision, folder)
@@ -159,52 +174,65 @@ class _Timer:
             self._process.ask_for(_Opened, _TIMEOUT_S, "open", files=[str(path)])
             path.unlink()
 
-    def turns(self) -> Iterator[int]:
-        """Yields the first network of each turn of a new round."""
-        self._rounds.append([])
-        yield from range(0, len(self._nets), _TURN)
+    @property
+    def all_nets(self) -> range:
+        """Indices of the networks."""
+        return range(len(self._nets))
 
-    def take_turn(self, first: int) -> None:
-        """Times the networks of one turn."""
-        count = min(_TURN, len(self._nets) - first)
-        fields = {"first": first, "count": count, "runs": _RUNS, "max_s": _MAX_RUN_S}
-        self._rounds[-1] += self._process.ask_for(_Timed, _TIMEOUT_S, "time", **fields).best_us
+    @property
+    def doubtful(self) -> list[int]:
+        """Indices of the networks whose fastest run few other rounds came near."""
+        return [index for index, values in enumerate(self._samples) if _near(values) < _WANTED_NEAR]
+
+    def take_turn(self, first: int, count: int) -> None:
+        """Times some neighbouring networks once more."""
+        fields = {"first": first, "count": count, "runs": _RUNS, "warm_s": self._warm_s, "max_s": _MAX_RUN_S}
+        timed = self._process.ask_for(_Timed, _TIMEOUT_S, "time", **fields).best_us
+        for values, time_us in zip(self._samples[first : first + count], timed, strict=True):
+            values.append(time_us)
 
     def times(self) -> Times:
         """Returns network -> its time in microseconds."""
-        return {net: statistics.median(values) for net, values in zip(self._nets, self._columns(), strict=True)}
-
-    def spreads(self) -> list[float]:
-        """Returns how many times as long the upper quartile of a network's rounds is as the lower one."""
-        ordered = [sorted(values) for values in self._columns()]
-        quarter = _ROUNDS // 4
-        return [values[-1 - quarter] / values[quarter] for values in ordered]
-
-    def _columns(self) -> list[tuple[float, ...]]:
-        return list(zip(*self._rounds, strict=True))
+        return {net: min(values) for net, values in zip(self._nets, self._samples, strict=True)}
 
 
-def _take_turns(timers: Sequence[_Timer], kernels: int, advance: Advance) -> None:
-    done = 0
+def _near(values: Sequence[float]) -> int:
+    """Returns how many of a network's rounds came near the fastest one, itself included."""
+    return sum(value <= _NEAR * min(values) for value in values)
+
+
+def _time_all(timers: Sequence[_Timer], kernels: int, advance: Advance) -> None:
+    """Times all networks in rounds, and then those again that something has disturbed in most rounds.
+
+    Raises:
+        EngineError: that takes too long, or too many stay in doubt.
+    """
+    begun, done = time.monotonic(), 0
     for number in range(_ROUNDS):
-        waiting = [(timer, timer.turns()) for timer in timers]
-        while waiting:
-            for timer, turns in list(waiting):
-                if (first := next(turns, None)) is None:
-                    waiting.remove((timer, turns))
-                else:
-                    timer.take_turn(first)
+        elapsed = time.monotonic() - begun
+        if number >= _MIN_ROUNDS and elapsed > _ENOUGH_S:
+            break
+        if elapsed > _MAX_S:
+            raise _too_busy(f"{number} rounds took {elapsed:.0f} s")
+        turns = [[(timer, first) for first in timer.all_nets[::_TURN]] for timer in timers]
+        for timer, first in filter(None, itertools.chain.from_iterable(itertools.zip_longest(*turns))):
+            timer.take_turn(first, min(_TURN, len(timer.all_nets) - first))
         reached = kernels * (number + 1) // _ROUNDS
         advance(reached - done)
         done = reached
+    advance(kernels - done)
+    for timer in timers:
+        for index in timer.doubtful * _REPEATS:
+            if index in timer.doubtful:
+                timer.take_turn(index, 1)
+    doubtful = sum(len(timer.doubtful) for timer in timers)
+    every = sum(len(timer.all_nets) for timer in timers)
+    if doubtful > _MOST_DOUBTFUL * every:
+        raise _too_busy(f"{doubtful} of {every} networks took another time in each round")
 
 
-def _require_calm(timers: Sequence[_Timer]) -> None:
-    spread = statistics.median(value for timer in timers for value in timer.spreads())
-    if spread > _MAX_SPREAD:
-        raise EngineError(
-            f"this machine is too busy to time kernels (rounds differ {spread:.1f} times); try again when it is idle"
-        )
+def _too_busy(why: str) -> EngineError:
+    return EngineError(f"this machine is too busy to time kernels ({why})")
 
 
 def _tensors(kernel: Kernel) -> tuple[Tensor, ...]:
