@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import os
@@ -20,6 +21,7 @@ from hypothesis import settings
 from edgeq.cli import app
 from edgeq.files import sha256_file, sha256_json, write_bytes
 from edgeq.machine import read_machine
+from edgeq.measurement.benchmark import Sampling
 from edgeq.models.names import is_zoo_name
 from edgeq.sources import tflite
 from edgeq.tasks.detection.shapes import draw_shapes_dataset
@@ -105,6 +107,18 @@ def one_command_line() -> Iterator[None]:
     """Builds the parser of the command line once, not at every call."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief_measurements() -> Iterator[None]:
+    """Has benchmarks in this process run a file a few times where a test does not say how often.
+
+    Warmed up and measured as users want it, a file takes a core for 0.7 s and more, and no test reads its figures.
+    """
+    given = Sampling(warmup_runs=1, warmup_s=0.0, min_runs=12, round_s=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sampling.__init__, "__defaults__", dataclasses.astuple(given))
         yield
 
 

@@ -72,10 +72,10 @@ CLASSIFICATION_TOLERANCE = 0.01
 FP32_TOLERANCE = 0.003
 """Another CPU rounds otherwise, and a box more or less among 88 images shows in the third digit."""
 
-FASHIONMNIST_VIT = {"all": 0.9077, "every_25th": 0.9175}
-"""Top-1 of vit_d128_l6_fashionmnist in FP32 on the 10,000 test images and on every 25th, in torch 2.14 on x86.
+FASHIONMNIST_VIT = {"every_fifth": 0.9120, "every_25th": 0.9175}
+"""Top-1 of vit_d128_l6_fashionmnist in FP32 on parts of the 10,000 test images, in torch 2.14 on x86.
 
-The first is what the data's MANIFEST states.
+On all of them it is .9077, as the data's MANIFEST states.
 """
 
 SELFIE_ON_COCO_VAL88 = {"miou": 0.6306, "pixel_accuracy": 0.9086}

@@ -40,7 +40,7 @@ def request_(shared_data) -> ModelRequest:
 def x86(shared_data, request_, tmp_path_factory) -> ExportResult:
     """The files for x86, whose ranges serve the other targets as well."""
     bccd = shared_data / "bccd"
-    calibration = CalibrationSource(bccd / "instances_train.json", bccd / "images", num=32)
+    calibration = CalibrationSource(bccd / "instances_train.json", bccd / "images", num=16)
     return export_model(request_, "x86", ("fp32", "int8"), tmp_path_factory.mktemp("x86"), calibration=calibration)
 
 
@@ -72,12 +72,12 @@ def assert_fp32(ap: float) -> None:
 
 
 def test_x86(x86, score, exact_runtime):
-    results = score(x86.paths, runtimes=RUNTIMES)
-    found = {(result["precision"], result["runtime"]): result["AP"] for result in results}
-    for runtime in RUNTIMES:
-        assert_fp32(found["fp32", runtime])
-        if sums_exactly(runtime):
-            assert found["int8", runtime] >= found["fp32", runtime] - LOSS
+    fp32, int8 = x86.paths
+    # What ONNX Runtime makes of the float model, tests/evaluation/test_evaluate.py says.
+    (reference,) = score([fp32], runtimes=("openvino",))
+    assert_fp32(reference["AP"])
+    for result in score([int8], runtimes=[runtime for runtime in RUNTIMES if sums_exactly(runtime)]):
+        assert result["AP"] >= reference["AP"] - LOSS, result["runtime"]
 
 
 def test_jetson(request_, calibration, score, tmp_path):

@@ -6,6 +6,7 @@ In the engines and the simulation of tests/test_real_centernet.py, each from one
 from __future__ import annotations
 
 import functools
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ class Exported:
 
     def __init__(self, name: str, shared_data: Path, folder: Path) -> None:
         coco = shared_data / "coco"
-        images = CalibrationSource(coco / "instances_train.json", coco / "train2017", num=166)
+        images = CalibrationSource(coco / "instances_train.json", coco / "train2017", num=64)
         self.fp32_ap = FP32_ON_COCO_VAL88[name]["AP"]
         self.request = ModelRequest(str(shared_data / "weights" / f"{name}.onnx"), preset=PRESETS[name])
         self.x86: ExportResult = export_model(self.request, "x86", ("fp32", "int8"), folder, calibration=images)
@@ -46,16 +47,20 @@ def detector(request, shared_data, tmp_path_factory) -> Exported:
 @pytest.fixture
 def score(shared_data):
     coco = shared_data / "coco"
-    return functools.partial(evaluate_artifacts, annotations=coco / "instances_val.json", images_dir=coco / "val2017")
+    # The faster evaluator's numbers are those of pycocotools, see tests/tasks/detection/test_coco.py.
+    engine = "faster" if importlib.util.find_spec("faster_coco_eval") else "pycocotools"
+    return functools.partial(
+        evaluate_artifacts, annotations=coco / "instances_val.json", images_dir=coco / "val2017", engine=engine
+    )
 
 
 def test_x86(detector, score, exact_runtime):
-    results = score(detector.x86.paths, runtimes=RUNTIMES)
-    found = {(result["precision"], result["runtime"]): result["AP"] for result in results}
-    for runtime in RUNTIMES:
-        assert found["fp32", runtime] == pytest.approx(detector.fp32_ap, abs=FP32_TOLERANCE)
-        if sums_exactly(runtime):
-            assert found["int8", runtime] >= found["fp32", runtime] - LOSS
+    fp32, int8 = detector.x86.paths
+    # What ONNX Runtime makes of the float file, tests/evaluation/test_evaluate.py says.
+    (reference,) = score([fp32], runtimes=("openvino",))
+    assert reference["AP"] == pytest.approx(detector.fp32_ap, abs=FP32_TOLERANCE)
+    for result in score([int8], runtimes=[runtime for runtime in RUNTIMES if sums_exactly(runtime)]):
+        assert result["AP"] >= reference["AP"] - LOSS, result["runtime"]
 
 
 def test_tflite(detector, score, tmp_path):

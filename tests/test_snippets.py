@@ -14,7 +14,6 @@ import pytest
 
 from docs.cli_reference import REFERENCE
 from edgeq.cli import app
-from edgeq.measurement.benchmark import Sampling
 from tests.markdown import Block, code_blocks, shell_commands
 from tests.test_order import ROOT
 
@@ -114,8 +113,6 @@ def _run_shell(block: Block, patch: pytest.MonkeyPatch) -> None:
 def _edgeq(words: list[str], patch: pytest.MonkeyPatch) -> tuple[int, str]:
     # A page measures as long as figures need; whether its command works takes less.
     short = ["--seconds", "0.1"] if words[1] == "bench" and "--seconds" not in words else []
-    sampling = functools.partial(Sampling, warmup_runs=1, warmup_s=0.0, min_runs=12, round_s=0.0)
-    patch.setattr("edgeq.measurement.benchmark.Sampling", sampling)
     patch.setattr("sys.argv", [*words, *short])
     patch.setattr(logging.getLogger("edgeq"), "handlers", [])
     written = io.StringIO()

@@ -1,9 +1,10 @@
 """Fresh processes of Python that need no seconds to import: forks of one process that has loaded the big packages.
 
 PyTorch, the converter to TFLite and NNCF take 3 to 8 CPU seconds to import, more than a small model takes to export,
-convert or calibrate. One process of a run loads them, for all workers, and forks for every `python -m MODULE`,
-`python SCRIPT` and `python -c CODE` that a test asks it for. edgeq itself it has not loaded, so a fork finds the one of
-its own PYTHONPATH. What a fork measures of its memory and its start is not what a fresh process has.
+convert or calibrate, and PyTorch's exporter a second more for its first model. One process of a run does all that, for
+all workers, and forks for every `python -m MODULE`, `python SCRIPT` and `python -c CODE` that a test asks it for.
+edgeq itself it has not loaded, so a fork finds the one of its own PYTHONPATH. What a fork measures of its memory and
+its start is not what a fresh process has.
 """
 
 from __future__ import annotations
@@ -112,6 +113,8 @@ def main() -> None:
         for name in _PACKAGES:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+        with contextlib.suppress(ImportError):
+            _export_once()
     for name in [name for name in sys.modules if name.partition(".")[0] in ("edgeq", "tests")]:
         del sys.modules[name]
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks that serve
@@ -130,6 +133,19 @@ def main() -> None:
                 client.close()
     path.unlink()
     path.parent.rmdir()
+
+
+def _export_once() -> None:
+    """Exports a small model, because torch's exporter loads much of itself at the first one.
+
+    The converter to TFLite does as well, but starts threads, and a fork would wait for them for ever.
+    """
+    import torch
+    import tqdm
+
+    tqdm.tqdm.monitor_interval = 0  # no thread that watches progress bars
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
+    torch.onnx.export(module, (torch.zeros(1, 3, 8, 8),), dynamo=True, verbose=False)
 
 
 def _is_alive(pid: int) -> bool:

