@@ -141,7 +141,7 @@ def _export_once() -> None:
     The converter to TFLite does as well, but starts threads, and a fork would wait for them for ever.
     """
     import torch
-    import tqdm
+    import tqdm  # type: ignore[import-untyped]
 
     tqdm.tqdm.monitor_interval = 0  # no thread that watches progress bars
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()

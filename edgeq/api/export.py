@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from edgeq.api.arguments import (
     FilePath,
@@ -30,7 +30,7 @@ from edgeq.inputs import Item, items_of
 from edgeq.inputs.coverage import Pick
 from edgeq.targets import for_runtime
 from edgeq.verbs.export import ExportResult, export_model
-from edgeq.verbs.export_costs import PlanBy
+from edgeq.verbs.export_costs import PlanBy, default_measuring, default_plan
 from edgeq.verbs.export_options import check_calibration_options
 
 
@@ -133,8 +133,8 @@ def export(
             formats=names(format),
             options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat, isa),
             threads=threads,
-            measure_speed=os.environ.get("EDGEQ_MEASURE") != "0" if measure_speed is None else measure_speed,
-            plan=plan or cast("PlanBy", os.environ.get("EDGEQ_PLAN", "cost")),
+            measure_speed=default_measuring(measure_speed),
+            plan=default_plan(plan),
         )
 
 

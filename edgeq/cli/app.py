@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from edgeq.exporting.planning.keep import VitPlan
     from edgeq.inputs.coverage import Pick
     from edgeq.sources.model import ModelRequest
-    from edgeq.verbs.export_costs import PlanBy
 
 
 class _Commands(typer.core.TyperGroup):
@@ -180,21 +179,21 @@ def export(
     size: Size = None,
     labels: Labels = None,
     measure_speed: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--measure/--no-measure",
-            help="x86: time int8 against fp32 in the target's engine and recommend the faster file; a few seconds.",
-            envvar="EDGEQ_MEASURE",
+            help="x86: time int8 against fp32 in the target's engine and recommend the faster file; a few seconds. "
+            "The default, unless the environment has EDGEQ_MEASURE=0.",
         ),
-    ] = True,
+    ] = None,
     plan: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="x86: run in int8 only what takes less time so, by kernel costs measured here (--no-measure: shipped "
-            "ones): cost; or all that the target's rules allow, on every machine the same: rules.",
-            envvar="EDGEQ_PLAN",
+            "ones): cost, the default; or all that the target's rules allow, on every machine the same: rules. Unless "
+            "given, the environment's EDGEQ_PLAN.",
         ),
-    ] = "cost",
+    ] = None,
     opset: Annotated[int | None, typer.Option(min=17, max=23, help="ONNX opset; by default the target's.")] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
     threads: Threads = None,
@@ -208,6 +207,7 @@ def export(
     from edgeq.exporting.options import ExportOptions
     from edgeq.targets import for_runtime
     from edgeq.verbs.export import export_model
+    from edgeq.verbs.export_costs import default_measuring, default_plan
     from edgeq.verbs.export_options import check_calibration_options
 
     require_writable_json(json_file)
@@ -240,8 +240,8 @@ def export(
             isa=isa,
         ),
         threads=threads,
-        measure_speed=measure_speed,
-        plan=cast("PlanBy", plan),
+        measure_speed=default_measuring(measure_speed),
+        plan=default_plan(plan),
     )
     for line in describe_export(result):
         typer.echo(line)

@@ -45,7 +45,7 @@ from edgeq.targets import Target, get_target
 from edgeq.targets.isa import with_isa
 from edgeq.targets.x86 import for_isa
 from edgeq.tasks import find_decoder
-from edgeq.verbs.export_costs import PlanBy, check_plan, kernel_costs
+from edgeq.verbs.export_costs import PlanBy, kernel_costs
 from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
 from edgeq.verbs.export_speed import Exported, with_speed
 
@@ -137,7 +137,6 @@ def export_model(
     """
     target = get_target(target_name)
     options = options or ExportOptions()
-    check_plan(plan)
     if calibration is not None:
         request = proven_request(request, AnnotatedImages.of(calibration.source, calibration.images_dir))
     if options.int8_deconv:

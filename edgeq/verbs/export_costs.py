@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import os
+from typing import Literal, cast, get_args
 
 from edgeq.errors import InputError
 from edgeq.exporting.costs.plan import kernels_of
@@ -17,14 +18,21 @@ PlanBy = Literal["cost", "rules"]
 """How INT8 layers are chosen among those that a target's rules allow: by what they cost, or all of them."""
 
 
-def check_plan(plan: str) -> None:
-    """Refuses an unknown way to choose layers.
+def default_plan(plan: str | None) -> PlanBy:
+    """Returns how layers are chosen: as a user says, or else the environment's `EDGEQ_PLAN`, or else by their cost.
 
     Raises:
         InputError: it is none of `PlanBy`.
     """
+    plan = plan or os.environ.get("EDGEQ_PLAN") or "cost"
     if plan not in get_args(PlanBy):
         raise InputError(f"`plan` {plan}: expected one of {', '.join(get_args(PlanBy))}")
+    return cast("PlanBy", plan)
+
+
+def default_measuring(measure_speed: bool | None) -> bool:
+    """Returns whether files are timed: as a user says, or else unless the environment has `EDGEQ_MEASURE=0`."""
+    return os.environ.get("EDGEQ_MEASURE") != "0" if measure_speed is None else measure_speed
 
 
 def kernel_costs(
