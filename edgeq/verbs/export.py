@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.channel_extremes import channel_statistics
+from edgeq.calibration.input_means import input_means
 from edgeq.calibration.shared_ranges import share
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
@@ -252,12 +253,22 @@ class _Export:
         """Returns what the files of a format are made from, whatever their precision."""
         if converted is None:
             companions = (TENSORRT_CACHE.function("write"),) if self.target.rules.calibration_cache else ()
-            return FileJob(model, self.target, self.out, self.options, ranges, kept=kept, companions=companions)
+            means = self._means(model, ranges)
+            return FileJob(
+                model, self.target, self.out, self.options, ranges, kept=kept, companions=companions, means=means
+            )
         operators, known = share(
             model, converted, self.target, kept, ranges, self.calibration, self.precisions, self.options, inputs,
             self.out, self.threads,
         )  # fmt: skip
         return FileJob(converted, self.target, self.out, self.options, known, kept_operators=operators)
+
+    def _means(self, model: FloatModel, ranges: Ranges | None) -> dict[str, np.ndarray]:
+        """Returns the means that biases are corrected by; none where the target's biases are float."""
+        static = [each for operator in self.target.rules.schemes if (each := self.target.rules.static(operator))]
+        if ranges is None or "int8" not in self.precisions or not any(each.bias.is_integer for each in static):
+            return {}
+        return input_means(model, ranges.samples, self.threads)
 
     def _measure(self, preprocessing: Preprocessing, example: np.ndarray | None = None) -> Callable[..., Signal | None]:
         images = ComparedImages(preprocessing, self.calibration, example)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
 from edgeq.exporting.passes.order import for_engine, for_integers, run_passes
 from edgeq.exporting.passes.report import RewriteReport
+from edgeq.exporting.planning.bias_correction import correct_biases
 from edgeq.exporting.planning.fp16_audit import audit_fp16
 from edgeq.exporting.planning.keep import Kept, VitPlan
 from edgeq.exporting.planning.known_ranges import keep_without_ranges
@@ -159,6 +161,7 @@ def write_int8(
     kept: Kept | None = None,
     vit_plan: VitPlan = "balanced",
     companions: Sequence[Companion] = (),
+    means: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Artifact:
     """Returns the static INT8 artifact, written by the target's rules.
 
@@ -170,11 +173,15 @@ def write_int8(
         kept: Nodes that stay in float; by default those that `vit_plan` keeps.
         vit_plan: What of a transformer runs in INT8 (`edgeq.exporting.planning.selection.select_layers`).
         companions: Writers of further files of the same plan.
+        means: Tensor name -> mean of each of its channels; biases take back what the rounding of weights adds to them.
 
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
     """
     graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan)
+    if means:
+        plan, corrected = correct_biases(graph, plan, means)
+        facts["corrected_biases"] = corrected
     for write_companion in companions:
         facts |= write_companion(PlannedModel(model, target, graph, plan, ranges), folder)
     if target.rules.fp16 != "weights":
