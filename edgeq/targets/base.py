@@ -52,6 +52,7 @@ class Rules:
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
         rewrite_linear: Whether a MatMul by a constant matrix becomes a Gemm.
         split_projections: Whether a packed projection of queries, keys and values becomes three layers.
+        fold_channel_selection: Whether a 1x1 convolution of some channels of a map reads them all.
         fold_space_to_depth: Whether a convolution of pixels that were moved into channels becomes one of the map.
         int8_attention: Which products of activations in an attention `vit_plan` fast puts into INT8: `none`, where
             the engines are no faster by it; `any`; or `fused`: where heads, tokens and scales are what TensorRT's fused
@@ -75,6 +76,7 @@ class Rules:
     rewrite_conv_transpose: bool
     rewrite_linear: bool
     split_projections: bool
+    fold_channel_selection: bool
     fold_space_to_depth: bool
     int8_attention: Literal["none", "any", "fused"]
     fp16: Literal["weights", "engine", "graph"]

@@ -37,6 +37,7 @@ JETSON_ORIN = Target(
         rewrite_conv_transpose=False,
         rewrite_linear=False,
         split_projections=False,
+        fold_channel_selection=False,
         fold_space_to_depth=False,
         int8_attention="fused",
         fp16="engine",

@@ -43,6 +43,7 @@ QDQ = Rules(
     rewrite_linear=True,
     # Four blocks of a ViT-B in ONNX Runtime: 0.95 of the time; vit_b_16 in INT8 in OpenVINO: 1.01.
     split_projections=True,
+    fold_channel_selection=False,
     # YOLOX-nano's stem of six slices: FP32 takes .92 of the time in both engines.
     fold_space_to_depth=True,
     # vit_b_16 with the products in INT8: 1.03 of the time without in ONNX Runtime, 1.14 in OpenVINO.
@@ -82,6 +83,7 @@ X86_OPENVINO = Target(
         # A MaxPool of u8 with fewer than 32 channels takes three times as long as in float: YuNet .80 -> .755.
         moved_in_float=frozenset({"MaxPool"}),
         rewrite_conv_transpose=False,
+        fold_channel_selection=True,
     ),
     timed=True,
 )
