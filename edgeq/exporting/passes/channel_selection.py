@@ -47,7 +47,7 @@ def fold_channel_selection(model: ir.Model) -> RewriteReport:
             continue
         source, channels, count = found
         spread = np.zeros((len(weight), count, *weight.shape[2:]), weight.dtype)
-        np.add.at(spread, (slice(None), channels), weight)
+        np.add.at(spread.swapaxes(0, 1), channels, weight.swapaxes(0, 1))
         old = node.inputs[1]
         assert old is not None  # noqa: S101 - it has a weight
         node.replace_input_with(0, source)
