@@ -40,8 +40,8 @@ class Rules:
             layer that the engine fuses with the Add.
         pairs_before_moves: Whether a tensor that is only moved (pooled, joined, reshaped) on its way to an INT8 layer
             has a pair too; otherwise the pair stands directly before the layer, and the engine moves it.
-        moved_in_float: Operators that only move values and that the engine runs faster in float: they read the tensor
-            itself, which has a pair for its other readers alone.
+        moved_in_float: Operator that only moves values -> below how many channels the engine runs it faster in float:
+            then it reads the tensor itself, which has a pair for its other readers alone.
         shared_pairs: Who reads the dequantized side of a tensor with a pair: `all` its readers, or `int8`: all but the
             weighted layers that stay in float.
         quantizes_float: Whether the engine quantizes float layers between two pairs by itself, which their form has to
@@ -68,7 +68,7 @@ class Rules:
     output_pairs: Literal["none", "required"]
     residual_pairs: Literal["both", "identity"]
     pairs_before_moves: bool
-    moved_in_float: frozenset[str]
+    moved_in_float: Mapping[str, int]
     shared_pairs: Literal["all", "int8"]
     quantizes_float: bool
     smallest: SmallestLayers
