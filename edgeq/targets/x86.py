@@ -81,7 +81,7 @@ X86_OPENVINO = Target(
         # A layer that float layers alone read writes float at no cost; with a pair it writes u8, and a Subgraph
         # dequantizes it: YuNet .94 of FP32's time with these pairs, .80 without.
         output_pairs="none",
-        # A MaxPool of u8 takes three to four times as long as in float with 16 channels, the same with 64, half with 256
+        # A MaxPool of u8 takes four times as long as in float with 16 channels, the same with 64, half with 256
         # (AVX-512 VNNI). YuNet without VNNI: .80 -> .755 of FP32's time.
         moved_in_float={"MaxPool": 64},
         rewrite_conv_transpose=False,
