@@ -43,8 +43,8 @@ class Rules:
             layer that the engine fuses with the Add.
         pairs_before_moves: Whether a tensor that is only moved (pooled, joined, reshaped) on its way to an INT8 layer
             has a pair too; otherwise the pair stands directly before the layer, and the engine moves it.
-        moved_in_float: Operators that only move values and that the engine runs faster in float: they read the tensor
-            itself, which has a pair for its other readers alone.
+        moved_in_float: Operator that only moves values -> below how many channels the engine runs it faster in float:
+            then it reads the tensor itself, which has a pair for its other readers alone.
         shared_pairs: Who reads the dequantized side of a tensor with a pair: `all` its readers, or `int8`: all but the
             weighted layers that stay in float.
         quantizes_float: Whether the engine quantizes float layers between two pairs by itself, which their form has to
@@ -56,6 +56,7 @@ class Rules:
         rewrite_linear: Whether a MatMul by a constant matrix becomes a Gemm.
         barriers: Whether operators that change nothing stand where OpenVINO would not load a quantized file.
         split_projections: Whether a packed projection of queries, keys and values becomes three layers.
+        fold_channel_selection: Whether a 1x1 convolution of some channels of a map reads them all.
         fold_space_to_depth: Whether a convolution of pixels that were moved into channels becomes one of the map.
         int8_attention: Which products of activations in an attention `vit_plan` fast puts into INT8: `none`, where
             the engines are no faster by it; `any`; or `fused`: where heads, tokens and scales are what TensorRT's fused
@@ -72,7 +73,7 @@ class Rules:
     output_pairs: Literal["none", "required"]
     residual_pairs: Literal["both", "identity"]
     pairs_before_moves: bool
-    moved_in_float: frozenset[str]
+    moved_in_float: Mapping[str, int]
     shared_pairs: Literal["all", "int8"]
     quantizes_float: bool
     smallest: SmallestLayers
@@ -81,6 +82,7 @@ class Rules:
     rewrite_linear: bool
     barriers: bool
     split_projections: bool
+    fold_channel_selection: bool
     fold_space_to_depth: bool
     int8_attention: Literal["none", "any", "fused"]
     fp16: Literal["weights", "engine", "graph"]

@@ -28,7 +28,7 @@ JETSON_ORIN = Target(
         output_pairs="none",
         residual_pairs="identity",
         pairs_before_moves=False,
-        moved_in_float=frozenset(),
+        moved_in_float={},
         shared_pairs="int8",
         # Every version folds Q and DQ of a float weight; int8 weights behind a DQ alone are documented from 10 on.
         quantizes_float=False,
@@ -38,6 +38,7 @@ JETSON_ORIN = Target(
         rewrite_linear=False,
         barriers=False,
         split_projections=False,
+        fold_channel_selection=False,
         fold_space_to_depth=False,
         int8_attention="fused",
         fp16="engine",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.channel_extremes import channel_statistics
+from edgeq.calibration.input_means import input_means
 from edgeq.calibration.shared_ranges import share
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
@@ -259,9 +260,11 @@ class _Export:
         """Returns what the files of a format are made from, whatever their precision."""
         if converted is None:
             companions = (TENSORRT_CACHE.function("write"),) if self.target.rules.calibration_cache else ()
-            costs = self._costs(model, kept)
-            options, out = self.options, self.out
-            return FileJob(model, self.target, out, options, ranges, kept=kept, companions=companions, costs=costs)
+            costs, means = self._costs(model, kept), self._means(model, ranges)
+            return FileJob(
+                model, self.target, self.out, self.options, ranges, kept=kept, companions=companions, costs=costs,
+                means=means,
+            )  # fmt: skip
         operators, known = share(
             model, converted, self.target, kept, ranges, self.calibration, self.precisions, self.options, inputs,
             self.out, self.threads,
@@ -273,6 +276,13 @@ class _Export:
             return None
         vit_plan, measure = self.options.vit_plan, self.measure_speed
         return kernel_costs(model, self.target, kept, vit_plan, threads=self.threads, measure=measure)
+
+    def _means(self, model: FloatModel, ranges: Ranges | None) -> dict[str, np.ndarray]:
+        """Returns the means that biases are corrected by; none where the target's biases are float."""
+        static = [each for operator in self.target.rules.schemes if (each := self.target.rules.static(operator))]
+        if ranges is None or "int8" not in self.precisions or not any(each.bias.is_integer for each in static):
+            return {}
+        return input_means(model, ranges.samples, self.threads)
 
     def _measure(self, preprocessing: Preprocessing, example: np.ndarray | None = None) -> Callable[..., Signal | None]:
         images = ComparedImages(preprocessing, self.calibration, example)

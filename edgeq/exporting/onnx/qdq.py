@@ -23,6 +23,7 @@ from edgeq.exporting.graphs.graph import constant, new_initializer, walk
 from edgeq.exporting.graphs.moves import moved_inputs
 from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.onnx.float_layers import keep_in_float
+from edgeq.exporting.planning.pairs import moves_in_float
 from edgeq.exporting.planning.selection import activation_behind
 from edgeq.quantizers.weight import QuantizedWeight, round_to
 
@@ -70,7 +71,7 @@ def _read_float(model: ir.Model, plan: QuantPlan, rules: Rules) -> set[str]:
     if rules.output_pairs == "required":  # the engine writes integers alone
         fused.update(str(activation_behind(node).name) for node in model.graph if node.name in plan.quantized)
     for node in model.graph:
-        if node.op_type in rules.moved_in_float and fused.isdisjoint(str(value.name) for value in moved_inputs(node)):
+        if moves_in_float(node, rules) and fused.isdisjoint(str(value.name) for value in moved_inputs(node)):
             apart.add(str(node.name))
     return apart
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
 from edgeq.exporting.passes.order import for_engine, for_integers, for_loading, run_passes
 from edgeq.exporting.passes.report import RewriteReport
+from edgeq.exporting.planning.bias_correction import correct_biases
 from edgeq.exporting.planning.fp16_audit import audit_fp16
 from edgeq.exporting.planning.keep import Kept, VitPlan
 from edgeq.exporting.planning.known_ranges import keep_without_ranges
@@ -162,6 +164,7 @@ def write_int8(
     vit_plan: VitPlan = "balanced",
     companions: Sequence[Companion] = (),
     costs: KernelTable | None = None,
+    means: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Artifact:
     """Returns the static INT8 artifact, written by the target's rules.
 
@@ -175,11 +178,15 @@ def write_int8(
         companions: Writers of further files of the same plan.
         costs: What kernels cost where the file is to run; layers that INT8 makes no faster stay in float. By default
             the target's rules alone decide.
+        means: Tensor name -> mean of each of its channels; biases take back what the rounding of weights adds to them.
 
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
     """
     graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan, costs=costs)
+    if means:
+        plan, corrected = correct_biases(graph, plan, means)
+        facts["corrected_biases"] = corrected
     for write_companion in companions:
         facts |= write_companion(PlannedModel(model, target, graph, plan, ranges), folder)
     if target.rules.fp16 != "weights":

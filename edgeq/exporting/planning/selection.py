@@ -298,13 +298,18 @@ def _float_reason(
 
 def _scheme_of(node: ir.Node, rules: Rules) -> LayerScheme:
     """Returns how the target runs a node that is quantized."""
-    scheme = rules.static(DEPTHWISE if _is_depthwise(node) else node.op_type)
+    scheme = rules.static(rules_name(node))
     assert scheme is not None  # noqa: S101 - `_float_reason` has looked
     return scheme if weight_of(node) is not None else scheme.without_weight
 
 
 def _stands_before_function(node: ir.Node) -> bool:
     return node.op_type not in _LINEAR and _feeds_function(activation_behind(node))
+
+
+def rules_name(node: ir.Node) -> str:
+    """Returns what `Rules.schemes` calls a node's operator."""
+    return DEPTHWISE if _is_depthwise(node) else node.op_type
 
 
 def _is_depthwise(node: ir.Node) -> bool:
