@@ -22,6 +22,7 @@ from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.captures import isolate_captures
+from edgeq.exporting.passes.channel_gathers import fold_channel_gathers
 from edgeq.exporting.passes.cleaning import clean, drop_constant_inputs
 from edgeq.exporting.passes.computed_constants import fold_computed_constants
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
@@ -161,7 +162,8 @@ def for_engine(rules: Rules) -> tuple[GraphPass, ...]:
     """Returns the passes that save work: tensors keep their names and values, or hold a part of what they held."""
     # First: queries that are apart are computed for the chosen tokens alone, too.
     split = [GraphPass(split_projections, needs=_TIDY)] if rules.split_projections else []
-    return (*split, GraphPass(move_selections_up, needs=_TIDY))
+    channels = [GraphPass(fold_channel_gathers, needs=_TIDY)] if rules.isa is not None else []
+    return (*split, GraphPass(move_selections_up, needs=_TIDY), *channels)
 
 
 def for_integers(rules: Rules) -> tuple[GraphPass, ...]:
