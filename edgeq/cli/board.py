@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
+from edgeq.errors import InputError
 
 CudaOption = Annotated[
     str | None, typer.Option(help="CUDA binding: pycuda, cudart or torch; by default the first that works.")
@@ -17,20 +18,43 @@ CudaOption = Annotated[
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file of any tool.")],
     target: Annotated[
-        str, typer.Option(help="Target whose rules apply: jetson-orin, or jetson-orin-trt11 for strong typing.")
-    ] = "jetson-orin",
+        str | None,
+        typer.Option(help="Target whose rules apply: jetson-orin (default), or jetson-orin-trt11 for strong typing."),
+    ] = None,
     tensorrt: Annotated[
         str | None,
         typer.Option(metavar="VERSION", help="TensorRT's version, 10.3 for example; by default the target's."),
     ] = None,
+    isa: Annotated[
+        str | None,
+        typer.Option(metavar="ISA", help="x86 instead: list the layers that saturate on such CPUs (avx2)."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="With --isa: run the file on these images, in a simulation of such a CPU.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="With --images, for a file without a manifest: how it takes images.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Check a Q/DQ file against TensorRT's rules; exit 1 if TensorRT would reject it or compute it differently."""
-    from edgeq.cli.console import print_check
+    """Check a Q/DQ file: exit 1 if TensorRT would reject it or compute it differently, or if an x86 CPU saturates."""
+    from edgeq.cli.console import print_check, print_saturation
     from edgeq.verbs.check import check_file
+    from edgeq.verbs.check_saturation import check_saturation
 
     require_writable_json(json_file)
-    result = check_file(file, target, tensorrt)
+    if isa is not None:
+        if target is not None or tensorrt is not None:
+            raise InputError("`isa`: is for x86 engines; omit `target` and `tensorrt`")
+        found = check_saturation(file, isa, images, preset=preset)
+        print_saturation(found)
+        write_json_file(json_file, found.to_json())
+        if found.is_wrong:
+            raise typer.Exit(1)
+        return
+    if images is not None or preset is not None:
+        raise InputError("`images` and `preset`: are for `isa`; give `isa` avx2")
+    result = check_file(file, target or "jetson-orin", tensorrt)
     print_check(result)
     write_json_file(json_file, result.to_json())
     if result.checked.errors:

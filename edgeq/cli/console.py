@@ -21,10 +21,11 @@ from edgeq.results.table import Column, filled, header, report_columns, table
 
 if TYPE_CHECKING:
     from edgeq.exporting.artifact import Artifact
-    from edgeq.exporting.quantization_facts import KernelCostFacts, QuantizationFacts, SpeedFacts
+    from edgeq.exporting.quantization_facts import KernelCostFacts, QuantizationFacts, SaturationFacts, SpeedFacts
     from edgeq.exporting.signal.ratio import Signal
     from edgeq.verbs.build import BuildResult
     from edgeq.verbs.check import CheckResult
+    from edgeq.verbs.check_saturation import SaturationResult
     from edgeq.verbs.doctor import Diagnosis
     from edgeq.verbs.export import ExportResult
     from edgeq.verbs.gate import GateResult
@@ -202,6 +203,8 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
             f"{len(found)} {form}, {reason}: {', '.join(found[:_NAMED])}{', ...' if len(found) > _NAMED else ''}"
             for reason, found in names.items()
         ]
+    if facts.saturation is not None and facts.saturation.fitted_channels + len(facts.saturation.wide_grids):
+        lines.append(_describe_saturation(facts.saturation))
     if facts.calibration_cache is not None:
         cache = facts.calibration_cache
         lines.append(
@@ -226,6 +229,15 @@ def _describe_costs(costs: KernelCostFacts | None) -> list[str]:
         f"layers chosen by kernel costs {costs.source}{estimated}: {costs.predicted_us / 1000:.2f} ms predicted for "
         f"the layers with a choice, {costs.float_us / 1000:.2f} in fp32"
     ]
+
+
+def _describe_saturation(facts: SaturationFacts) -> str:
+    wide = f"; {', '.join(facts.wide_grids)} in steps twice as wide" if facts.wide_grids else ""
+    cost = "" if facts.costs_db is None else f"; this costs {facts.costs_db:.1f} dB"
+    return (
+        f"exact sums on CPUs without VNNI (isa {facts.isa}): {facts.fitted_channels} channels of {facts.fitted_layers} "
+        f"layers in steps up to {2**facts.most_bits:.2f} times as wide{wide}{cost}"
+    )
 
 
 def describe_signal(artifact: Artifact, signal: Signal | None) -> list[str]:
@@ -274,6 +286,34 @@ def print_check(result: CheckResult) -> None:
         soft_wrap=True,
         markup=False,
     )
+
+
+def print_saturation(result: SaturationResult) -> None:
+    """Prints which layers of a file can saturate in each engine, and which did on images."""
+    console = _console()
+    lines = []
+    for engine in result.engines:
+        for layer in engine.saturated if result.images else engine.layers:
+            worst = f", {100 * layer.share:.2g} % of its sums wrong, {layer.snr_db} dB" if result.images else ""
+            channels = layer.saturated if result.images else layer.can_saturate
+            named = ", ".join(map(str, channels[:_NAMED])) + (", ..." if len(channels) > _NAMED else "")
+            verb = "saturates" if result.images else "can saturate"
+            lines.append(
+                f"{engine.engine}: {layer.name} {verb} in {len(channels)} of {layer.channels} channels ({named}){worst}"
+            )
+        channels_at_risk = sum(len(layer.can_saturate) for layer in engine.layers)
+        end = "" if engine.snr_db is None else f"; worst output {engine.snr_db:.1f} dB against exact sums"
+        seen = f", {len(engine.saturated)} did on {result.images} images{end}" if result.images else ""
+        lines.append(
+            f"{result.path.name}, {engine.engine} on AVX2: {len(engine.layers)} of {engine.int8_layers} INT8 layers "
+            f"({channels_at_risk} channels) can saturate{seen}"
+        )
+    if not result.engines:
+        lines.append(f"{result.path.name}: CPUs with {result.isa} add INT8 products exactly; nothing can saturate")
+    elif result.written_for is not None:
+        lines.append(f"written for: {result.written_for}")
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def describe_engine(built: BuildResult) -> list[str]:

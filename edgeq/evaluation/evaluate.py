@@ -17,8 +17,10 @@ from edgeq.evaluation.dataset import Dataset, dataset_of, load_dataset
 from edgeq.evaluation.execution_site import HERE, Place
 from edgeq.evaluation.inference import Job
 from edgeq.evaluation.preset_proof import AnnotatedImages, open_recognised
+from edgeq.evaluation.saturation_warning import warn_of_saturation
 from edgeq.exporting.artifact import Artifact, manifest_path
 from edgeq.inputs.presets import Labels, preset_advice
+from edgeq.machine import read_machine
 from edgeq.results.environment import parse_environment
 from edgeq.results.evaluation import EvalResult, ReferenceModel, Score
 from edgeq.runtimes import SIMULATED, get_runtime, simulation_of
@@ -182,6 +184,9 @@ class _Scoring:
         for job, compared in zip(self.jobs, self.references, strict=True):
             if compared is not None:
                 task.check_reference(job.artifact, compared.artifact)
+        if place is HERE:
+            for job in self.jobs:
+                warn_of_saturation(job.artifact, job.runtime, read_machine())
         place.predict(everyone, task, threads, dataset.inputs)
         return [_result(job, task, compared) for job, compared in zip(self.jobs, self.references, strict=True)]
 

@@ -117,6 +117,8 @@ def measure_onnx(
     images: ComparedImages,
     groups: Groups,
     threads: int | None = None,
+    *,
+    outputs_only: bool = False,
 ) -> Signal | None:
     """Returns what an ONNX file leaves of its model's signal; `None` if it computes in FP32.
 
@@ -127,6 +129,7 @@ def measure_onnx(
         images: What both are run on.
         groups: Groups of channels of each output.
         threads: CPU threads of the engine.
+        outputs_only: Whether to name no layers and to warn of nothing.
 
     Raises:
         EngineError: ONNX Runtime cannot run the file.
@@ -156,12 +159,12 @@ def measure_onnx(
     names = [str(value.name) for value in reference.graph.outputs]
     subject = _Subject(
         list(zip(names, groups, strict=True)),
-        [layer for layer in onnx_layers(reference) if layer.name not in floats],
+        [layer for layer in onnx_layers(reference) if layer.name not in floats and not outputs_only],
         {name: _bytes(shape) for name, shape in shapes.items() if name in present},
         f"ONNX Runtime {version('onnxruntime')} without graph optimizations",
         open_both,
     )
-    return _measured(artifact, subject, images)
+    return _measured(artifact, subject, images, is_judged=not outputs_only)
 
 
 def measure_tflite(
@@ -262,7 +265,7 @@ def _next_step(artifact: Artifact, signal: Signal, images: ComparedImages) -> st
     return ", ".join(steps) or "take fp32"
 
 
-def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages) -> Signal:
+def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages, *, is_judged: bool = True) -> Signal:
     names = _tensors(subject)
     inputs = images.inputs[: _count(sum(subject.sizes[name] for name in names))]
     sums: dict[str, Sums] = {}
@@ -288,8 +291,9 @@ def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages) -> 
         tuple(OutputSignal.of(name, group.label, found) for (name, group), found in groups.items()),
         worst_layers(subject.layers, sums),
     )
-    chosen = {name for name, members in subject.outputs if any(group.chosen for group in members)}
-    _warn_of_loss(artifact, signal, images, chosen)
+    if is_judged:
+        chosen = {name for name, members in subject.outputs if any(group.chosen for group in members)}
+        _warn_of_loss(artifact, signal, images, chosen)
     return signal
 
 

@@ -115,6 +115,29 @@ class KernelCostFacts:
 
 
 @dataclass(frozen=True)
+class SaturationFacts:
+    """What was done so that sums of two products stay within 16 bits on x86 CPUs without VNNI.
+
+    Attributes:
+        isa: The CPUs that the file is for (`edgeq.targets.isa`).
+        fitted_layers: How many layers have weights with enlarged scales.
+        fitted_channels: How many scales these are.
+        mean_bits: How many bits of precision that took from a channel on average.
+        most_bits: The most that it took.
+        wide_grids: Tensors whose grid has twice the step.
+        costs_db: How much it lowers the least signal-to-noise ratio of an output, in exact arithmetic.
+    """
+
+    isa: str
+    fitted_layers: Count = 0
+    fitted_channels: Count = 0
+    mean_bits: float = 0.0
+    most_bits: float = 0.0
+    wide_grids: tuple[str, ...] = ()
+    costs_db: float | None = None
+
+
+@dataclass(frozen=True)
 class QuantizationFacts:
     """What a manifest says of how its file was quantized; anything it does not say is empty or `None`.
 
@@ -133,6 +156,7 @@ class QuantizationFacts:
         weights_file: The file with the weights of one that is too large for its format.
         speed: How its time compares with the float model's, where that was measured.
         kernel_costs: What decided by time which layers stay in float, if it was not the target's rules alone.
+        saturation: What CPUs without VNNI asked for; `None` for files of other targets and tools.
     """
 
     method: str | None = None
@@ -147,6 +171,7 @@ class QuantizationFacts:
     weights_file: WeightsFile | None = None
     speed: SpeedFacts | None = None
     kernel_costs: KernelCostFacts | None = None
+    saturation: SaturationFacts | None = None
 
 
 def require_file_name(name: str) -> None:

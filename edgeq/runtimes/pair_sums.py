@@ -30,12 +30,12 @@ class LayerSums:
 
     Attributes:
         totals: What the engine adds up, without the zero point's part, `(channels, positions)`.
-        cut: Whether a pair was cut off in a sum, of the same shape.
+        lost: How much more exact sums are, of the same shape.
         restore: Brings such an array into the shape of the layer's output.
     """
 
     totals: npt.NDArray[np.int64]
-    cut: npt.NDArray[np.bool_]
+    lost: npt.NDArray[np.int64]
     restore: Restore
 
 
@@ -51,15 +51,15 @@ def add_up(layer: IntegerLayer, raw: npt.NDArray[np.int16], zero: int) -> LayerS
     rows = layer.weight.reshape(-1)[layer.paired.rows].astype(np.int32)  # (channels, products)
     per_group = len(rows) // len(columns)
     totals = np.empty((len(rows), columns.shape[2]), np.int64)
-    cut = np.zeros(totals.shape, np.bool_)
+    lost = np.zeros(totals.shape, np.int64)
     for group, column in enumerate(columns):
         part = slice(group * per_group, (group + 1) * per_group)
-        sums, marks = totals[part], cut[part]
-        sums[:] = _exact(rows[part], column) - zero * rows[part].sum(axis=1, dtype=np.int64)[:, None]
-        for channels, lost in _lost(rows[part], column, layer.paired.pairings[0]):
-            sums[channels] -= lost
-            marks[channels] |= lost != 0
-    return LayerSums(totals, cut, restore)
+        losses = lost[part]
+        for channels, found in _lost(rows[part], column, layer.paired.pairings[0]):
+            losses[channels] += found
+        exact = _exact(rows[part], column) - zero * rows[part].sum(axis=1, dtype=np.int64)[:, None]
+        totals[part] = exact - losses
+    return LayerSums(totals, lost, restore)
 
 
 def _exact(rows: npt.NDArray[np.int32], column: npt.NDArray[np.int16]) -> npt.NDArray[np.int64]:

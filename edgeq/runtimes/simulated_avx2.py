@@ -6,10 +6,14 @@ optimizations computes the rest as it is written. What differs from the engines 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import read_onnx
@@ -20,12 +24,41 @@ from edgeq.runtimes.pair_sums import LayerSums, add_up
 from edgeq.runtimes.staged_graph import Computed, StagedGraph
 
 
-class _SimulatedAvx2Session(Session):
+@dataclass
+class LayerLosses:
+    """What a layer has lost in all runs so far, in its own inputs: what earlier layers have lost does not count.
+
+    Attributes:
+        channels: For each output channel, how many sums were too small or too large, `(channels,)`.
+        sums: How many sums each channel had.
+        signal: Energy of the exact sums.
+        noise: Energy of what they lost.
+    """
+
+    channels: npt.NDArray[np.int64]
+    sums: int = 0
+    signal: float = 0.0
+    noise: float = 0.0
+
+    @property
+    def snr_db(self) -> float:
+        """Exact sums over what they lost, in dB; infinite where nothing was lost."""
+        return 10 * math.log10(self.signal / self.noise) if self.noise and self.signal else math.inf
+
+    def add(self, sums: LayerSums) -> None:
+        """Adds a run."""
+        self.channels += np.count_nonzero(sums.lost, axis=1)
+        self.sums += sums.lost.shape[1]
+        self.signal += float(np.square((sums.totals + sums.lost).astype(np.float64)).sum())
+        self.noise += float(np.square(sums.lost.astype(np.float64)).sum())
+
+
+class SimulatedAvx2Session(Session):
     """A file computed in saturating sums.
 
     Attributes:
-        saturated: Name of a layer -> in how many sums of each output channel a pair was cut off so far.
-        sums: Name of a layer -> how many sums each of its output channels had so far.
+        layers: The layers whose kernels add so.
+        losses: Name of a layer -> what it has lost.
     """
 
     package = "onnxruntime"
@@ -36,12 +69,12 @@ class _SimulatedAvx2Session(Session):
         if compute_precision not in (None, "f32"):
             raise InputError(f"{self.runtime} computes float layers in f32 only, not in {compute_precision!r}")
         self._engine = self.import_engine()
-        self.saturated: dict[str, np.ndarray] = {}
-        self.sums: dict[str, int] = {}
         graph = read_onnx(self.artifact.path)
+        self.layers = integer_layers(graph, self.engine)
+        self.losses = {layer.name: LayerLosses(np.zeros(len(layer.paired.rows), np.int64)) for layer in self.layers}
         computed = {
-            layer.output: Computed((0,) if layer.grids is not None else (0, 2), _Function(self, layer))
-            for layer in integer_layers(graph, self.engine)
+            layer.output: Computed((0,) if layer.grids is not None else (0, 2), partial(self._compute, layer))
+            for layer in self.layers
         }
         try:
             self._graph = StagedGraph(graph, computed)
@@ -56,11 +89,19 @@ class _SimulatedAvx2Session(Session):
             raise self._failed(error) from error
         return {name: arrays[name] for name in self._outputs}
 
-    def count(self, layer: IntegerLayer, sums: LayerSums) -> None:
-        """Adds what a layer has cut off."""
-        found = sums.cut.sum(axis=1)
-        self.saturated[layer.name] = self.saturated.get(layer.name, 0) + found
-        self.sums[layer.name] = self.sums.get(layer.name, 0) + sums.cut.shape[1]
+    def _compute(self, layer: IntegerLayer, x: np.ndarray, zero: np.ndarray | None = None) -> np.ndarray:
+        """Returns a layer's output for activations on its grid, or for raw integers with their zero point."""
+        grids = layer.grids
+        if grids is None:
+            sums = add_up(layer, x.astype(np.int16), 0 if zero is None else int(zero))
+            self.losses[layer.name].add(sums)
+            return sums.restore(sums.totals).astype(np.int32)
+        raw = np.rint(x / np.float32(grids.input_scale)) + grids.input_zero
+        sums = add_up(layer, np.clip(raw, 0, 255).astype(np.int16), grids.input_zero)
+        self.losses[layer.name].add(sums)
+        scale = np.float32(grids.input_scale) * grids.weight_scale
+        real = sums.totals.astype(np.float32) * (scale[:, None] if scale.ndim else scale) + grids.bias[:, None]
+        return np.ascontiguousarray(sums.restore(real), np.float32)
 
     def _engine_environment(self) -> dict[str, Any]:
         version = self._engine.__version__
@@ -75,36 +116,14 @@ class _SimulatedAvx2Session(Session):
         del self._graph
 
 
-class _Function:
-    """Computes one layer and counts what it cuts off."""
-
-    def __init__(self, session: _SimulatedAvx2Session, layer: IntegerLayer) -> None:
-        self._session, self._layer = session, layer
-
-    def __call__(self, x: np.ndarray, zero: np.ndarray | None = None) -> np.ndarray:
-        """Returns the output for activations on the layer's grid, or for raw integers with their zero point."""
-        layer, grids = self._layer, self._layer.grids
-        if grids is None:
-            start = 0 if zero is None else int(zero)
-            sums = add_up(layer, x.astype(np.int16), start)
-            self._session.count(layer, sums)
-            return sums.restore(sums.totals).astype(np.int32)
-        raw = np.rint(x / np.float32(grids.input_scale)) + grids.input_zero
-        sums = add_up(layer, np.clip(raw, 0, 255).astype(np.int16), grids.input_zero)
-        self._session.count(layer, sums)
-        scale = np.float32(grids.input_scale) * grids.weight_scale
-        real = sums.totals.astype(np.float32) * (scale[:, None] if scale.ndim else scale) + grids.bias[:, None]
-        return np.ascontiguousarray(sums.restore(real), np.float32)
-
-
-class SimulatedAvx2OnnxRuntimeSession(_SimulatedAvx2Session):
+class SimulatedAvx2OnnxRuntimeSession(SimulatedAvx2Session):
     """A file as ONNX Runtime computes it on AVX2 without VNNI."""
 
     runtime = "simulated-avx2-onnxruntime"
     engine = "onnxruntime"
 
 
-class SimulatedAvx2OpenVinoSession(_SimulatedAvx2Session):
+class SimulatedAvx2OpenVinoSession(SimulatedAvx2Session):
     """A file as OpenVINO computes it on AVX2 without VNNI."""
 
     runtime = "simulated-avx2-openvino"

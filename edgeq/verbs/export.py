@@ -26,7 +26,7 @@ from edgeq.evaluation.output_difference import (
     tflite_outputs,
 )
 from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.exporting.costs.table import KernelTable
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.jobs import FileJob
@@ -49,6 +49,7 @@ from edgeq.tasks import find_decoder
 from edgeq.verbs.export_costs import PlanBy, kernel_costs
 from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
 from edgeq.verbs.export_speed import Exported, with_speed
+from edgeq.verbs.saturation_cost import with_saturation_cost
 
 _EXAMPLE_SEED = 1
 
@@ -184,7 +185,7 @@ class _Export:
         own = {each.name: each.function("convert")(self.request, opened) for each in formats if each.has_own_form}
         ranges, path = self._ranges(model)
         jobs = {each.name: self._job(model, kept, ranges, own.get(each.name), inputs) for each in formats}
-        check = _Check(inputs, reference, output_groups(model.graph), self._measure(model.preprocessing, example))
+        check = self._check(inputs, reference, output_groups(model.graph), model, example)
         files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
         if self.measure_speed and self.target.timed:
             files = with_speed(files, model, self.target, self.threads)
@@ -201,7 +202,7 @@ class _Export:
         ranges, path = self._ranges(model)
         known = None if ranges is None else RangeSources({name: (ranges, name) for name in ranges.tensors})
         job = FileJob(model, self.target, self.out, self.options, known, kept_operators=kept)
-        check = _Check(inputs, reference, [WHOLE] * len(model.outputs), self._measure(model.preprocessing))
+        check = self._check(inputs, reference, [WHOLE] * len(model.outputs), model)
         return ExportResult(self.target, model, 0, {}, tuple(self._write(source, job, check)), path)
 
     def _check_graph(self, model: FloatModel) -> None:
@@ -284,18 +285,27 @@ class _Export:
             return {}
         return input_means(model, ranges.samples, self.threads)
 
-    def _measure(self, preprocessing: Preprocessing, example: np.ndarray | None = None) -> Callable[..., Signal | None]:
-        images = ComparedImages(preprocessing, self.calibration, example)
-        return partial(measure, target=self.target, images=images, threads=self.threads)
+    def _check(
+        self,
+        inputs: list[np.ndarray],
+        reference: Reference,
+        groups: Groups,
+        model: FloatModel | TfliteModel,
+        example: np.ndarray | None = None,
+    ) -> _Check:
+        images = ComparedImages(model.preprocessing, self.calibration, example)
+        measured = partial(measure, target=self.target, images=images, threads=self.threads)
+        return _Check(inputs, reference, groups, measured, images)
 
     def _write(self, file_format: FileFormat, job: FileJob, check: _Check) -> list[Exported]:
         """Returns the files of a format, each compared with the model."""
         write = file_format.function("write")
-        return [
-            check.of(write(dataclasses.replace(job, precision=precision)), job.model)
+        jobs = [
+            dataclasses.replace(job, precision=precision)
             for precision in self.precisions
             if precision in file_format.precisions
         ]
+        return [check.of(write(each), each, write) for each in jobs]
 
 
 @dataclass(frozen=True)
@@ -307,19 +317,22 @@ class _Check:
         reference: The model's outputs for them.
         groups: Groups of channels of each output.
         measure: Measures what a file leaves of the signal of what it was made from.
+        images: What it is measured on.
     """
 
     inputs: list[np.ndarray]
     reference: Reference
     groups: Groups
     measure: Callable[..., Signal | None]
+    images: ComparedImages
 
-    def of(self, artifact: Artifact, model: FloatModel | TfliteModel) -> Exported:
+    def of(self, artifact: Artifact, job: FileJob, write: Callable[[FileJob], Artifact]) -> Exported:
         """Returns a written file with its comparison, exact signal included; removes it where it does not hold."""
         try:
             comparison = compare(artifact, self.inputs, self.reference, self.groups)
-            signal = self.measure(artifact, model, groups=self.groups)
-            return Exported(with_signal(artifact, signal), dataclasses.replace(comparison, signal=signal))
+            signal = self.measure(artifact, job.model, groups=self.groups)
+            found = with_saturation_cost(with_signal(artifact, signal), job, write, self.images, self.groups)
+            return Exported(found, dataclasses.replace(comparison, signal=signal))
         except EdgeqError:
             artifact.path.unlink()
             artifact.manifest_path.unlink()

@@ -24,6 +24,7 @@ from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.barriers import keep_integers_apart, keep_norms_apart
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.captures import isolate_captures
+from edgeq.exporting.passes.channel_gathers import fold_channel_gathers
 from edgeq.exporting.passes.channel_selection import fold_channel_selection
 from edgeq.exporting.passes.cleaning import clean, drop_constant_inputs
 from edgeq.exporting.passes.computed_constants import fold_computed_constants
@@ -166,7 +167,8 @@ def for_engine(rules: Rules) -> tuple[GraphPass, ...]:
     # First: queries that are apart are computed for the chosen tokens alone, too.
     split = [GraphPass(split_projections, needs=_TIDY)] if rules.split_projections else []
     folded = [GraphPass(fold_space_to_depth, needs=_TIDY)] if rules.fold_space_to_depth else []
-    return (*split, GraphPass(move_selections_up, needs=_TIDY), *folded)
+    channels = [GraphPass(fold_channel_gathers, needs=_TIDY)] if rules.isa is not None else []
+    return (*split, GraphPass(move_selections_up, needs=_TIDY), *folded, *channels)
 
 
 def for_integers(rules: Rules) -> tuple[GraphPass, ...]:
