@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 
@@ -11,6 +12,7 @@ from edgeq.errors import InputError
 from edgeq.exporting.costs.kernel import ACTIVATIONS, OPERATORS, Kernel, kernel_of
 from edgeq.exporting.costs.probe_nets import kernel_net, read_in_int8, tensor_net, write_probe
 from edgeq.exporting.graphs.graph import infer_shapes
+from edgeq.exporting.passes.cleaning import clean
 from tests.exporting import nets
 
 LENGTHS = st.integers(1, 4096)
@@ -97,8 +99,8 @@ def test_a_probe_computes_the_kernel_between_its_neighbours(text, channels_last)
     """Every network runs, its kernel is the one that it is named after, and INT8 computes what its own grids say."""
     kernel = Kernel.parse(text)
     for net in (kernel_net(kernel, "float"), kernel_net(kernel, "int8"), read_in_int8(kernel)):
-        model = nets.ir.from_proto(write_probe(net, pairs_behind=True, channels_last=channels_last))
-        nets.clean(model)
+        model = ir.from_proto(write_probe(net, pairs_behind=True, channels_last=channels_last))
+        clean(model)
         infer_shapes(model)
         image = np.random.default_rng(0).random([int(size) for size in model.graph.inputs[0].shape], dtype=np.float32)
         outputs = nets.run(model, image)
