@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.metadata
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -45,6 +45,9 @@ MODELS = {
     ),
     "ResNet-50": ModelRequest("resnet50", size=(224, 224)),
 }
+PHOTOS = DATA / "coco/train2017"
+"""Images to calibrate on; the times do not depend on them."""
+
 HEADER = (
     "| model | engine | kernels | timed in, s | FP32, ms | INT8 layers | INT8/FP32 by costs: predicted | by shipped "
     "costs | measured | by rules: predicted | measured |"
@@ -112,13 +115,24 @@ def write_files(model: FloatModel, ranges: object, runtime: str, threads: int, f
     return Files(paths, chosen.float_us, predicted, shipped_float_us, len(kernels), timed_s, layers)
 
 
-def time_files(paths: dict[str, Path], runtime: str, threads: int) -> dict[str, float]:
-    """Returns name -> time in microseconds: the median over rounds, in which each file has its turn."""
+def time_files(
+    paths: Mapping[str, Path], runtime: str, threads: int, compute: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, float]:
+    """Returns name -> time in microseconds: the fastest run of several rounds, in which each file has its turn.
+
+    Args:
+        paths: Name -> file.
+        runtime: The engine.
+        threads: Its CPU threads.
+        compute: Name -> what float layers are computed in, if not in `f32`.
+    """
     command = (sys.executable, "-m", "edgeq.runtimes.kernel_timer")
     with contextlib.ExitStack() as stack:
         processes = {name: stack.enter_context(RunnerProcess(name, command)) for name in paths}
         for name, process in processes.items():
-            process.ask(_TIMEOUT_S, "start", runtime=runtime, threads=threads, compute_precision="f32")
+            process.ask(
+                _TIMEOUT_S, "start", runtime=runtime, threads=threads, compute_precision=compute.get(name, "f32")
+            )
             process.ask(_TIMEOUT_S, "open", files=[str(paths[name])])
         fields = {"first": 0, "count": 1, "runs": _RUNS, "warm_s": 0.0, "max_s": _TURN_S}
         rounds = [
@@ -128,14 +142,16 @@ def time_files(paths: dict[str, Path], runtime: str, threads: int) -> dict[str, 
             }
             for _ in range(_ROUNDS)
         ]
-    return {name: statistics.median(each[name] for each in rounds) for name in paths}
+    return {name: min(each[name] for each in rounds) for name in paths}
 
 
-def compare(name: str, runtime: str, images: int, threads: int, folder: Path) -> str:
+def compare(
+    name: str, request: ModelRequest, runtime: str, images: CalibrationSource, threads: int, folder: Path
+) -> str:
     """Returns the row of one model in one engine."""
-    model = open_model(MODELS[name]).model
+    model = open_model(request).model
     target = get_target(TARGETS[runtime])
-    ranges, _ = CalibrationSource(DATA / "coco/train2017", None, "minmax", images).ranges(model, folder, None, [target])
+    ranges, _ = images.ranges(model, folder, None, [target])
     files = write_files(model, ranges, runtime, threads, folder)
     measured = time_files(files.paths, runtime, threads)
     fp32 = measured["fp32"]
@@ -150,19 +166,26 @@ def compare(name: str, runtime: str, images: int, threads: int, folder: Path) ->
     return f"| {name} | {runtime} | {' | '.join(cells)} |"
 
 
-def run(names: Sequence[str], images: int, threads: int, out: Path) -> Path:
-    """Returns the result file."""
+def run(models: Mapping[str, ModelRequest], images: CalibrationSource, threads: int, out: Path) -> Path:
+    """Returns the result file.
+
+    Args:
+        models: Name -> model.
+        images: What INT8 files are calibrated on.
+        threads: CPU threads of the engines.
+        out: Folder for the result.
+    """
     rows = []
     for runtime in TIMED_RUNTIMES:
-        for name in names:
+        for name, request in models.items():
             with tempfile.TemporaryDirectory() as folder:
-                rows.append(compare(name, runtime, images, threads, Path(folder)))
+                rows.append(compare(name, request, runtime, images, threads, Path(folder)))
                 print(rows[-1], flush=True)
     machine = read_machine()
     versions = ", ".join(f"{name} {importlib.metadata.version(get_runtime(name).package)}" for name in TIMED_RUNTIMES)
     text = [
         "# Time by kernel costs: predicted and measured", "", HEADER, f"|---|---|{'--:|' * 9}", *rows, "",
-        "Measured in turns, a fresh process per file, bound inputs, median over rounds of the fastest of a few runs. "
+        "Measured in turns, a fresh process per file, bound inputs; a time is that of the fastest run, as for kernels. "
         "Weights of ResNet-50 are random; ranges are of a few images, which does not change the time.",
         f"{machine.cpu} ({', '.join(machine.cpu_features)}), {threads} thread{'s' if threads > 1 else ''}; {versions}.",
     ]  # fmt: skip
@@ -173,7 +196,8 @@ def main() -> None:
     parser = subjects_parser(__doc__, MODELS, MODELS, 8, RESULTS)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of the engines")
     arguments = read_subjects(parser, MODELS)
-    run(arguments.names, arguments.images, arguments.threads, arguments.out)
+    models = {name: MODELS[name] for name in arguments.names}
+    run(models, CalibrationSource(PHOTOS, None, "minmax", arguments.images), arguments.threads, arguments.out)
 
 
 if __name__ == "__main__":

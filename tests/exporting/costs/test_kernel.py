@@ -11,7 +11,7 @@ from hypothesis import given
 from edgeq.errors import InputError
 from edgeq.exporting.costs.kernel import ACTIVATIONS, OPERATORS, Kernel, kernel_of
 from edgeq.exporting.costs.probe_nets import kernel_net, read_in_int8, tensor_net, write_probe
-from edgeq.exporting.graphs.graph import infer_shapes
+from edgeq.exporting.graphs.graph import infer_shapes, specs
 from edgeq.exporting.passes.cleaning import clean
 from tests.exporting import nets
 
@@ -102,7 +102,8 @@ def test_a_probe_computes_the_kernel_between_its_neighbours(text, channels_last)
         model = ir.from_proto(write_probe(net, pairs_behind=True, channels_last=channels_last))
         clean(model)
         infer_shapes(model)
-        image = np.random.default_rng(0).random([int(size) for size in model.graph.inputs[0].shape], dtype=np.float32)
+        (given,) = specs(model.graph.inputs)
+        image = np.random.default_rng(0).random([size or 1 for size in given.shape], dtype=np.float32)
         outputs = nets.run(model, image)
         result = kernel.result
         expected = (result.height, 16) if result.is_rows else (1, 16, result.height, result.width)
