@@ -31,7 +31,18 @@ agraph (float[1, 3, 16, 16] image) => (float[1, 4, 8, 8] out)
     out = Conv(r4, w5)
 }
 """
+RESIDUAL = """
+agraph (float[1, 3, 16, 16] image) => (float[1, 4, 16, 16] out)
+{
+    c1 = Conv<pads = [1, 1, 1, 1]>(image, w1)
+    c2 = Conv(c1, w2)
+    sum = Add(c2, c1)
+    c3 = Conv<pads = [1, 1, 1, 1]>(sum, w3)
+    out = Conv(c3, w6)
+}
+"""
 WEIGHTS = {
+    "w6": nets.normal(0, 4, 16, 1, 1),
     "w1": nets.normal(0, 16, 3, 3, 3),
     "w2": nets.normal(0, 16, 16, 1, 1),
     "w3": nets.normal(0, 16, 16, 3, 3),
@@ -103,6 +114,20 @@ def test_a_layer_unlike_any_in_the_table_is_left_to_the_rules(model):
     assert set(chosen.in_float) == {"node_c2", "node_c4"}
     assert select_layers(model, RULES, slow=chosen.in_float).quantized == {"node_c1", "node_c3"}
     assert chosen.float_us == 20.0
+
+
+def test_a_sum_without_a_cost_goes_with_the_layers_around_it():
+    model = nets.graph(RESIDUAL, WEIGHTS)
+    infer_shapes(model)
+    for node in model.graph:
+        node.name = f"node_{node.outputs[0].name}"
+    rules = select_layers(model, RULES)
+    assert "node_sum" in rules.quantized
+    for int8_us, quantized in ((40.0, set()), (10.0, {"node_c2", "node_c3", "node_sum"})):
+        costs = dict.fromkeys(("node_c2", "node_c3"), KernelCost(20.0, int8_us))
+        costs["node_c1"] = KernelCost(20.0, 40.0)
+        chosen = choose_by_cost(model, rules.quantized, table(model, costs))
+        assert select_layers(model, RULES, slow=chosen.in_float).quantized == quantized
 
 
 def test_the_choice_is_the_cheapest_of_all_choices(model):
