@@ -11,7 +11,7 @@ import argparse
 import csv
 import importlib.metadata
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgeq.exporting.costs.kernel import Kernel
@@ -57,9 +57,14 @@ def kernels() -> Iterator[Kernel]:
         yield Kernel("Gemm", inputs, outputs, rows, 1)
 
 
-def measure(runtime: str, out: Path, threads: int) -> Path:
-    """Returns the table of this machine, written to the folder `out`."""
-    machine, every = read_machine(), list(dict.fromkeys(kernels()))
+def run(every: Sequence[Kernel], threads: int, out: Path) -> list[Path]:
+    """Returns the tables of some kernels on this machine, one per engine, written to the folder `out`."""
+    return [measure(runtime, every, threads, out) for runtime in TIMED_RUNTIMES]
+
+
+def measure(runtime: str, every: Sequence[Kernel], threads: int, out: Path) -> Path:
+    """Returns the table of one engine."""
+    machine = read_machine()
     begun = time.perf_counter()
     with progress_bar(len(every), runtime, unit="kernels") as advance:
         rows = time_kernels(timed_engine(runtime, machine, threads), every, advance)
@@ -110,8 +115,7 @@ def main() -> None:
     if arguments.convert is not None:
         convert(arguments.convert, arguments.out)
         return
-    for runtime in TIMED_RUNTIMES:
-        measure(runtime, arguments.out, arguments.threads)
+    run(list(dict.fromkeys(kernels())), arguments.threads, arguments.out)
 
 
 if __name__ == "__main__":

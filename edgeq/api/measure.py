@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import edgeq
 from edgeq.api.arguments import (
@@ -38,6 +39,7 @@ def benchmark(
     threads: int | None = None,
     cpus: str | Sequence[int] | None = None,
     seconds: float = Sampling.min_s,
+    hint: Literal["latency", "throughput"] = "latency",
     device: str = LOCAL,
     progress: Listener = None,
 ) -> list[BenchResult]:
@@ -54,6 +56,7 @@ def benchmark(
         threads: CPU threads of each engine; by default one per physical core.
         cpus: The only CPUs to run on: `"0,2-3"`, or their numbers.
         seconds: Minimum measuring time per result, in seconds.
+        hint: What to tune for: the `latency` of one request at a time, or the `throughput` of several (openvino).
         device: `local`, `ssh://[user@]host[:port]`, or a name of `devices.toml`.
         progress: Called for each job, returns an `edgeq.Progress`.
 
@@ -75,6 +78,7 @@ def benchmark(
             threads=threads,
             cpus=parse_cpus(cpus) if isinstance(cpus, str) else cpus,
             sampling=Sampling(min_s=seconds),
+            hint=hint,
         )
     return [
         dataclasses.replace(result, edgeq=edgeq.__version__)

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -65,6 +65,10 @@ def bench(
         str | None, typer.Option(metavar="LIST", help="The only CPUs to run on, for example 0,2-3.")
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.0, help="Minimum measuring time per artifact, in seconds.")] = 3.0,
+    hint: Annotated[
+        Literal["latency", "throughput"],
+        typer.Option(help="openvino: tune for one request at a time, or for several at the same time."),
+    ] = "latency",
     device: DeviceOption = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -88,6 +92,7 @@ def bench(
         threads=threads,
         cpus=None if cpus is None else parse_cpus(cpus),
         sampling=Sampling(min_s=seconds),
+        hint=hint,
         on_results=lambda results: _write(results, json_file),
     )
     _show(outcomes, lambda _rows: TIMING)

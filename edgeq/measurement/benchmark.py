@@ -27,6 +27,7 @@ from edgeq.results.environment import Environment, parse_environment
 from edgeq.results.measurement import BenchResult, ColdStart, LatencyStatistics, StageStatistics
 from edgeq.runtimes import SIMULATED, choose_runtimes, get_runtime
 from edgeq.runtimes.answers import Memory, Opened, Turn
+from edgeq.runtimes.base import LATENCY
 from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
 from edgeq.runtimes.latency import Latency, clock_reasons, drift_reasons, interleaved_ratio, summarize
 from edgeq.sources.artifact_file import open_artifact
@@ -46,11 +47,13 @@ class Job:
         artifact: What is run.
         runtime: The runtime that runs it.
         compute_precision: What float layers are computed in, see `edgeq.runtimes.open_session`.
+        hint: What the engine is tuned for, the `latency` of one request at a time or the `throughput` of several.
     """
 
     artifact: Artifact
     runtime: str
     compute_precision: str | None = None
+    hint: str = LATENCY
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,12 @@ class _Row:
     def images(self) -> int:
         """How many images the timed runs took: `make_inputs` fills a free batch dimension with one."""
         shape = self.job.artifact.inputs[0].shape
-        return len(self.samples_ns) * ((shape[0] if shape else None) or 1)
+        return len(self.samples_ns) * self.requests * ((shape[0] if shape else None) or 1)
+
+    @property
+    def requests(self) -> int:
+        """How many requests a run consists of, which the engine works on at the same time."""
+        return int(self.environment.further.get("requests", 1))
 
     def progress(self, sampling: Sampling) -> float:
         """Returns how much of the sampling is done, in [0, 1]."""
@@ -169,12 +177,13 @@ def make_jobs(
     runtimes: Sequence[str],
     compute_precisions: Sequence[str],
     choose: Callable[[Artifact, Sequence[str]], list[str]] = choose_runtimes,
+    hint: str = LATENCY,
 ) -> list[Job]:
     """Returns what `bench_artifacts` runs; `choose` names the runtimes of an artifact where it is to run."""
     for runtime in runtimes:
         get_runtime(runtime)
     jobs = [
-        Job(artifact, runtime, compute)
+        Job(artifact, runtime, compute, hint)
         for artifact in artifacts
         for runtime in choose(artifact, runtimes)
         for compute in (compute_precisions or (None,))
@@ -226,6 +235,7 @@ def bench_jobs(
                 runtime=job.runtime,
                 threads=threads,
                 compute_precision=job.compute_precision,
+                hint=job.hint,
                 cpus=None if cpus is None else list(cpus),
             )
             environment = parse_environment(opened.environment, source=job.artifact.name, error=EngineError)
@@ -320,7 +330,7 @@ def _with_times(result: BenchResult, row: _Row, rows: Sequence[_Row], observed: 
     return dataclasses.replace(
         result,
         latency_ms=_statistics(latency),
-        throughput_per_s=latency.throughput_per_s,
+        throughput_per_s=latency.throughput_per_s * row.requests,
         cold_start_ms=row.cold_start_ms,
         ratio_to_first=interleaved_ratio(row.rounds_ns, rows[0].rounds_ns),
         ratio_to_fp32=_ratio_to_fp32(row, rows),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.registry import load_entry
-from edgeq.runtimes.base import Session
+from edgeq.runtimes.base import LATENCY, Session
 from edgeq.targets import get_target
 
 __all__ = [
@@ -46,7 +46,11 @@ AVX2 = "avx2"
 
 
 def open_session(
-    artifact: Artifact, runtime: str, threads: int | None = None, compute_precision: str | None = None
+    artifact: Artifact,
+    runtime: str,
+    threads: int | None = None,
+    compute_precision: str | None = None,
+    hint: str = LATENCY,
 ) -> Session:
     """Returns an open session of `artifact`.
 
@@ -56,13 +60,14 @@ def open_session(
         threads: CPU threads the engine may use; `None` leaves it to the engine.
         compute_precision: What float layers are computed in (`f32`, `bf16`, `f16`); `None` is f32 for an `fp32` file
             and the engine's choice for every other.
+        hint: What to tune the engine for: the `latency` of one request at a time, or the `throughput` of several.
 
     Raises:
-        InputError: there is no such runtime, or it does not know that precision.
+        InputError: there is no such runtime, or it does not know that precision or hint.
         MissingDependencyError: the engine is not installed.
         EngineError: the engine refuses the file.
     """
-    return get_runtime(runtime)(artifact, threads, compute_precision)
+    return get_runtime(runtime)(artifact, threads, compute_precision, hint)
 
 
 def get_runtime(name: str) -> type[Session]:

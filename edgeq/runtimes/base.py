@@ -17,6 +17,8 @@ from edgeq.machine import read_machine
 
 Arrays = dict[str, np.ndarray]
 
+LATENCY, THROUGHPUT = "latency", "throughput"
+
 
 class DeviceTimes(NamedTuple):
     """Times of one run on a device beside the CPU, in milliseconds.
@@ -38,8 +40,10 @@ class Session(ABC):
         package: Name of the engine's import package.
         extra: The extra of edgeq that brings it; `None` if the base install does.
         formats: File formats that it reads.
+        hints: What it can be tuned for: the `latency` of one request at a time, or the `throughput` of several.
         artifact: What was opened.
         threads: CPU threads asked for; `None` leaves it to the engine.
+        hint: What it is tuned for.
         device_times: Of the last run; `None` for engines on the CPU.
     """
 
@@ -47,9 +51,16 @@ class Session(ABC):
     package: ClassVar[str]
     extra: ClassVar[str | None]
     formats: ClassVar[tuple[str, ...]] = ("onnx",)
+    hints: ClassVar[tuple[str, ...]] = (LATENCY,)
     device_times: DeviceTimes | None = None
 
-    def __init__(self, artifact: Artifact, threads: int | None = None, compute_precision: str | None = None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        threads: int | None = None,
+        compute_precision: str | None = None,
+        hint: str = LATENCY,
+    ) -> None:
         """Opens the file.
 
         Args:
@@ -57,14 +68,18 @@ class Session(ABC):
             threads: CPU threads the engine may use; `None` leaves it to the engine.
             compute_precision: What float layers are computed in (`f32`, `bf16`, `f16`); `None` is f32 for an `fp32`
                 file, whatever the engine would prefer, and the engine's choice for every other.
+            hint: What to tune it for, one of `hints`.
 
         Raises:
-            InputError: the engine does not know that precision.
+            InputError: the engine does not know that precision, or cannot be tuned so.
             MissingDependencyError: the engine is not installed.
             EngineError: the engine refuses the file.
         """
         self.artifact = artifact
         self.threads = threads
+        self.hint = hint
+        if hint not in self.hints:
+            raise InputError(f"`hint` {hint}: {self.runtime} can be tuned for {' or '.join(self.hints)} only")
         self._open(compute_precision)
 
     @classmethod

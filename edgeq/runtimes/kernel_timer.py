@@ -124,10 +124,12 @@ def _openvino(engine: Any, threads: int, compute_precision: str) -> Callable[[st
 
 
 def _onnxruntime(engine: Any, threads: int, _compute_precision: str) -> Callable[[str], Run]:
-    # One pool for all sessions: a pool spins for a while after a run, on the cores that the next session would need.
-    engine.set_global_thread_pool_sizes(threads, 1)
     options = engine.SessionOptions()
-    options.use_per_session_threads = False
+    if threads > 1:
+        # One pool for all sessions: a pool spins for a while after a run, on the cores that the next session needs.
+        engine.set_global_thread_pool_sizes(threads, 1)
+        options.use_per_session_threads = False
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = _LOG_FATAL
 
     def open_file(path: str) -> Run:

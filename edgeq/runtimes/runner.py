@@ -7,7 +7,7 @@ numpy, the engine and this package, so it runs on a device behind ssh as it runs
 One JSON object a line comes in on stdin, and one goes out on stdout for each:
 
     {"command": "open", "artifact": "net.onnx", "manifest": null, "runtime": "openvino", "threads": 1,
-     "compute_precision": null, "cpus": [0]}
+     "compute_precision": null, "hint": "latency", "cpus": [0]}
         loads the file and runs it once -> cold_start_ms {start, import, load, first}, environment; `manifest` is the
         content of a manifest where none lies beside the file
     {"command": "run", "untimed_runs": 1, "min_runs": 3, "min_s": 0.2, "max_s": 60.0}
@@ -50,7 +50,7 @@ from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec, parse_manifest
 from edgeq.registry import load_object
 from edgeq.runtimes import get_runtime
-from edgeq.runtimes.base import Arrays, DeviceTimes, Session
+from edgeq.runtimes.base import LATENCY, Arrays, DeviceTimes, Session
 from edgeq.runtimes.commands import answer_by, field, serve
 from edgeq.runtimes.watcher import Watcher
 from edgeq.sensors import rapl
@@ -99,6 +99,7 @@ class Runner:
             raise InputError("an artifact is open already; start another process for the next one")
         threads = field(command, "threads", int, type(None))
         compute_precision = field(command, "compute_precision", str, type(None))
+        hint = field(command, "hint", str, type(None)) or LATENCY
         cpus = field(command, "cpus", list, type(None))
         path, manifest = Path(field(command, "artifact", str)), field(command, "manifest", dict, type(None))
         artifact = Artifact.load(path) if manifest is None else parse_manifest(path, manifest)
@@ -112,7 +113,7 @@ class Runner:
         imported = time.perf_counter_ns()
         self._baseline_rss_bytes = peak_rss_bytes()
         load_begun = time.perf_counter_ns()
-        session = runtime(artifact, threads, compute_precision)
+        session = runtime(artifact, threads, compute_precision, hint)
         loaded = time.perf_counter_ns()
         session.run(inputs)
         finished = time.perf_counter_ns()

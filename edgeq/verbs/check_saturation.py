@@ -16,7 +16,7 @@ from edgeq.evaluation.preset_proof import open_recognised
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.exporting.saturation.integer_layers import integer_layers
-from edgeq.exporting.saturation.kernels import ENGINES
+from edgeq.exporting.saturation.kernels import ENGINES, Engine
 from edgeq.progress import progress_bar
 from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.runtimes import get_runtime
@@ -139,7 +139,7 @@ def _inputs(artifact: Artifact, images: Path, num: int) -> list[np.ndarray]:
     return arrays
 
 
-def _at_risk(artifact: Artifact, engine: str, inputs: Sequence[np.ndarray]) -> EngineAtRisk:
+def _at_risk(artifact: Artifact, engine: Engine, inputs: Sequence[np.ndarray]) -> EngineAtRisk:
     layers = integer_layers(read_onnx(artifact.path), engine)
     risks = {layer.name: np.flatnonzero(layer.can_saturate()) for layer in layers}
     plain = [

@@ -22,6 +22,7 @@ from edgeq.measurement.benchmark import Sampling, bench_jobs, make_jobs, open_ar
 from edgeq.measurement.device_result_cache import KeptResults
 from edgeq.progress import labelled
 from edgeq.results.reading import Result
+from edgeq.runtimes.base import LATENCY
 from edgeq.runtimes.child import LOCAL_RUNNER
 
 Results = Sequence[Result]
@@ -53,6 +54,7 @@ def bench_on_devices(
     threads: int | None = None,
     cpus: Sequence[int] | None = None,
     sampling: Sampling | None = None,
+    hint: str = LATENCY,
     on_results: OnResults = lambda _: None,
 ) -> list[Outcome]:
     """Returns what `edgeq.measurement.benchmark.bench_artifacts` measures on each device, in their order.
@@ -68,6 +70,7 @@ def bench_on_devices(
         threads: CPU threads of each engine; by default what the device states, or one a physical core there.
         cpus: CPUs that each process is pinned to; by default those that the device states, or all.
         sampling: How long is measured.
+        hint: What engines are tuned for, `latency` or `throughput`.
         on_results: Told the results so far, whenever a device is done.
 
     Raises:
@@ -78,9 +81,9 @@ def bench_on_devices(
 
     def work(device: Device, remote: RemoteDevice | None) -> Results:
         if remote is None:
-            jobs = make_jobs(artifacts, runtimes, compute_precisions)
+            jobs = make_jobs(artifacts, runtimes, compute_precisions, hint=hint)
             return bench_jobs(jobs, threads=threads, cpus=cpus, sampling=sampling)
-        jobs = make_jobs(artifacts, runtimes, compute_precisions, remote.choose_runtimes)
+        jobs = make_jobs(artifacts, runtimes, compute_precisions, remote.choose_runtimes, hint)
         remote.prepare([job.runtime for job in jobs])
         sent = send_artifacts(remote, [job.artifact for job in jobs])
         return bench_jobs(
@@ -102,6 +105,7 @@ def bench_on_devices(
         "threads": threads,
         "cpus": None if cpus is None else list(cpus),
         "sampling": dataclasses.asdict(sampling),
+        "hint": hint,
     }
     kept = {device: KeptResults(device.name, {**asked, "device": dataclasses.asdict(device)}) for device in devices}
     outcomes = _on_devices(devices, work, on_results, kept)

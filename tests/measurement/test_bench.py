@@ -86,6 +86,13 @@ def test_compute_precisions_are_rows_of_their_own(artifact):
         assert bf16["environment"]["compute_precision"] == "bf16"
 
 
+@needs_openvino
+def test_throughput_counts_every_request_of_a_run(artifact):
+    (result,) = bench_jobs([Job(artifact, "openvino", hint="throughput")], threads=2, sampling=QUICK)
+    requests, seconds = result["environment"]["requests"], sum(result["samples_ns"]) / 1e9
+    assert result["throughput_per_s"] == pytest.approx(requests * result["runs"] / seconds)
+
+
 def test_the_default_runtime_is_that_of_the_target(artifact):
     (result,) = bench_artifacts([artifact.manifest_path], sampling=QUICK)
     assert result["runtime"] == default_runtime(artifact)

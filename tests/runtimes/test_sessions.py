@@ -170,6 +170,24 @@ def test_joined_tensors_of_fp16_scales_load_in_onnxruntime(tmp_path):
     np.testing.assert_allclose(found, np.concatenate([image, -image], axis=1), atol=0.0139)
 
 
+@needs_openvino
+def test_tuned_for_throughput_all_requests_of_a_run_are_answered(artifact, image):
+    with open_session(artifact, "openvino", threads=2, hint="throughput") as session:
+        environment = session.environment()
+        outputs = session.run({"image": image})
+        session.run({"image": 0 * image})
+    assert environment["hint"] == "throughput"
+    assert environment["streams"] >= 1 and environment["requests"] >= 1
+    wanted = conv_net_outputs(artifact.path, image)
+    for name, array in outputs.items():  # also behind the next run, whose outputs are others
+        np.testing.assert_allclose(array, wanted[name], rtol=1e-4, atol=1e-4)
+
+
+def test_an_engine_that_runs_one_request_at_a_time_is_not_tuned_for_throughput(artifact):
+    with pytest.raises(InputError, match="`hint` throughput: onnxruntime can be tuned for latency only"):
+        open_session(artifact, "onnxruntime", hint="throughput")
+
+
 @pytest.mark.parametrize("runtime", ENGINES)
 def test_an_unknown_compute_precision_is_refused(artifact, runtime):
     with pytest.raises(InputError, match="'f8'"):

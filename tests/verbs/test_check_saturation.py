@@ -44,6 +44,7 @@ def old_cpu() -> Machine:
 
 def test_the_manifest_says_for_which_cpus_and_at_what_cost(files):
     safe, plain = (Artifact.load(files[isa].path).quantization_facts.saturation for isa in ("any", "vnni"))
+    assert safe is not None and plain is not None
     assert (safe.isa, plain.isa) == ("any", "vnni")
     assert safe.fitted_channels + len(safe.wide_grids) > 0 and safe.costs_db is not None
     assert plain.fitted_channels == 0 and plain.costs_db is None

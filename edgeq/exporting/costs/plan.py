@@ -127,8 +127,8 @@ def cost_problem(
 ) -> CostProblem:
     """Returns the layers of a graph with their costs, and the tensors between them.
 
-    What has no cost in the table and may run in INT8 does so, as the target's rules say. What only moves values may do
-    so in either precision.
+    A layer that has no cost in the table and may run in INT8 does so, as the target's rules say. What only moves
+    values, and a sum without a cost, goes with the layers around it.
     """
     costs = {name: cost for name, kernel in kernels_of(model, quantized).items() if (cost := table.cost(kernel))}
     owner = _owners(model)
@@ -167,11 +167,12 @@ def _results(model: ir.Model, owner: Mapping[int, ir.Node]) -> list[tuple[ir.Val
 
 
 def _layer_cost(node: ir.Node, cost: KernelCost | None, quantized: Set[str], float_operators: Set[str]) -> LayerCost:
-    if node.name in quantized:
-        return LayerCost(math.inf, 0.0) if cost is None else LayerCost(cost.f32_us, cost.int8_us)
-    if node.op_type not in float_operators and data_inputs(node) and moves_values(node):
-        return LayerCost(0.0, 0.0) if cost is None else LayerCost(cost.f32_us, cost.int8_us)
-    return LayerCost(0.0 if cost is None else cost.f32_us)
+    is_moved = node.op_type not in float_operators and bool(data_inputs(node)) and moves_values(node)
+    if node.name not in quantized and not is_moved:
+        return LayerCost(0.0 if cost is None else cost.f32_us)
+    if cost is not None:
+        return LayerCost(cost.f32_us, cost.int8_us)
+    return LayerCost(0.0 if is_moved or node.op_type == "Add" else math.inf, 0.0)
 
 
 def _conversion(writer: str, readers: tuple[str, ...], costs: Mapping[str, KernelCost]) -> Conversion:

@@ -183,7 +183,7 @@ def read_table(path: Path) -> KernelTable:
             about["engine"], about["version"], about["cpu"], tuple(about["cpu_features"].split()),
             int(about["threads"]), "shipped", rows, about["how"],
         )  # fmt: skip
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, KeyError, ValueError, TypeError, InputError) as error:
         raise InputError(f"{path}: is not a table of kernel costs ({error}); install edgeq again") from error
 
 

@@ -231,7 +231,8 @@ def plan_int8(
     if ranges.method == TAKEN:
         kept = keep_without_ranges(graph, target.rules, ranges, kept, vit_plan)
     selection = select_layers(graph, target.rules, kept, vit_plan)
-    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, target.rules.moved_in_float)
+    moved = target.rules.moved_in_float.keys()
+    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, moved)
     if chosen is not None:
         selection = select_layers(graph, target.rules, kept, vit_plan, chosen.in_float)
     selection = selection.with_bits(*bits)

@@ -6,7 +6,7 @@ import itertools
 import math
 
 import hypothesis.strategies as st
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 
 from edgeq.exporting.costs.cheapest import Conversion, LayerCost, cheapest, total_us
 
@@ -25,6 +25,7 @@ def problems(draw):
     return layers, conversions
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(problems())
 def test_no_choice_is_cheaper_and_none_as_cheap_has_fewer_layers_in_int8(problem):
     layers, conversions = problem
