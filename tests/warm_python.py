@@ -60,6 +60,7 @@ class WarmPython:
     """
 
     PIPE = subprocess.PIPE
+    TimeoutExpired = subprocess.TimeoutExpired
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
