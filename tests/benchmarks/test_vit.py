@@ -1,4 +1,4 @@
-"""The benchmarks of vision transformers run from the model to the files that they write, on a ViT of two blocks."""
+"""The benchmarks of vision transformers run from the model to the files that they write, on a ViT of three blocks."""
 
 from __future__ import annotations
 
