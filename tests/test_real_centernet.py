@@ -41,7 +41,7 @@ def request_(shared_data) -> ModelRequest:
 def x86(shared_data, request_, tmp_path_factory) -> ExportResult:
     """The files for x86, whose ranges serve the other targets as well."""
     bccd = shared_data / "bccd"
-    calibration = CalibrationSource(bccd / "instances_train.json", bccd / "images", num=16)
+    calibration = CalibrationSource(bccd / "instances_train.json", bccd / "images", num=32)
     return export_model(request_, "x86", ("fp32", "int8"), tmp_path_factory.mktemp("x86"), calibration=calibration)
 
 
