@@ -31,7 +31,7 @@ class Exported:
 
     def __init__(self, name: str, shared_data: Path, folder: Path) -> None:
         coco = shared_data / "coco"
-        images = CalibrationSource(coco / "instances_train.json", coco / "train2017", num=64)
+        images = CalibrationSource(coco / "instances_train.json", coco / "train2017", num=166)
         self.fp32_ap = FP32_ON_COCO_VAL88[name]["AP"]
         self.request = ModelRequest(str(shared_data / "weights" / f"{name}.onnx"), preset=PRESETS[name])
         self.x86: ExportResult = export_model(self.request, "x86", ("fp32", "int8"), folder, calibration=images)

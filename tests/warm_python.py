@@ -60,6 +60,7 @@ class WarmPython:
     """
 
     PIPE = subprocess.PIPE
+    TimeoutExpired = subprocess.TimeoutExpired
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -141,9 +142,8 @@ def _export_once() -> None:
     The converter to TFLite does as well, but starts threads, and a fork would wait for them for ever.
     """
     import torch
-    import tqdm  # type: ignore[import-untyped]
 
-    tqdm.tqdm.monitor_interval = 0  # no thread that watches progress bars
+    importlib.import_module("tqdm").tqdm.monitor_interval = 0  # no thread that watches progress bars
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
     torch.onnx.export(module, (torch.zeros(1, 3, 8, 8),), dynamo=True, verbose=False)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import peers
+from benchmarks import before_and_after, centernet_tflite_study, peers
 from benchmarks.cases import Case
 from edgeq.measurement.benchmark import Sampling
+from edgeq.runtimes import child
 from edgeq.sources.model import ModelRequest
 from edgeq.tasks.detection.shapes import draw_shapes_dataset
 
@@ -21,11 +22,15 @@ BRIEF = Sampling(warmup_runs=1, warmup_s=0, min_runs=2, min_s=0, round_runs=1, r
 HAS_NNCF = importlib.util.find_spec("nncf") is not None
 
 
-@pytest.fixture(scope="session", autouse=True)
-def warm_peers(warm_python) -> Iterator[None]:
-    """Runs edgeq and its peers in forks of a process that has imported them; no test reads their time and memory."""
+@pytest.fixture(scope="module", autouse=True)
+def warm_processes(warm_python) -> Iterator[None]:
+    """Runs edgeq, its peers and its runners in forks of a process that has imported what they need.
+
+    No test of a benchmark reads the time and memory of a process.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(peers, "subprocess", warm_python)
+        for module in (before_and_after, centernet_tflite_study, peers, child):
+            patch.setattr(module, "subprocess", warm_python)
         yield
 
 

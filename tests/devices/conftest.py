@@ -24,10 +24,19 @@ def sshd(tmp_path_factory) -> Iterator[Sshd]:
     """A running sshd on loopback; tests that use it are skipped where there is none."""
     if find_sshd() is None or shutil.which("ssh") is None or platform.libc_ver()[0] != "glibc":
         pytest.skip("needs Linux with glibc, ssh and sshd; run: apt-get install openssh-client openssh-server")
-    server = Sshd(tmp_path_factory.mktemp("sshd"))
-    server.start()
+    server = _start(tmp_path_factory)
     yield server
     server.stop()
+
+
+def _start(tmp_path_factory: pytest.TempPathFactory) -> Sshd:
+    server = Sshd(tmp_path_factory.mktemp("sshd"))
+    try:
+        server.start()
+    except AssertionError:  # the port that was free is another's by now
+        server = Sshd(tmp_path_factory.mktemp("sshd"))
+        server.start()
+    return server
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeq.devices.config import Device
 
-_UP_S = 20.0
+_UP_S = 60.0
 _POLL_S = 0.1  # a look at all processes takes milliseconds
 
 
@@ -72,11 +72,11 @@ class Sshd:
             command = [str(find_sshd()), "-D", "-e", "-f", str(self.folder / "sshd_config")]
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
         deadline = time.monotonic() + _UP_S
-        while time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if b"Server listening" in (self.folder / "log").read_bytes():
+                return
             time.sleep(0.05)
+        self.stop()
         raise AssertionError(f"sshd does not come up: {(self.folder / 'log').read_text()}")
 
     def stop(self) -> None:
@@ -100,7 +100,7 @@ class Sshd:
                     found[int(folder.name)] = line
         return found
 
-    def wait_for(self, text: str, timeout_s: float = 60.0) -> int:
+    def wait_for(self, text: str, timeout_s: float = 240.0) -> int:
         """Returns the pid of the first process on the device whose command line holds a text."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -110,7 +110,7 @@ class Sshd:
             time.sleep(_POLL_S)
         raise AssertionError(f"nothing with {text!r} on the device: {self.processes()}")
 
-    def assert_empty(self, timeout_s: float = 60.0) -> None:
+    def assert_empty(self, timeout_s: float = 240.0) -> None:
         """Waits until nothing of ours runs on the device.
 
         A runner ends in a second or two; on a busy machine one that is still loading its engine takes longer.

@@ -47,7 +47,7 @@ def unpacked(shared_data, tmp_path_factory) -> tuple[Path, Path]:
 def test_int8_keeps_top_1_within_three_tenths_of_a_point(shared_data, unpacked, tmp_path, exact_runtime, name):
     calibration, test = unpacked
     request = ModelRequest(f"cifar_{name}", shared_data / "weights" / f"{name}_cifar10.safetensors")
-    images = CalibrationSource(calibration.parent, num=100)
+    images = CalibrationSource(calibration.parent)
     fp32, int8 = export_model(request, "x86", ("fp32", "int8"), tmp_path, calibration=images).paths
     score = functools.partial(evaluate_artifacts, annotations=test, images_dir=test.parent)
     expected = CIFAR_RESNETS_EVERY_FIFTH[name]
