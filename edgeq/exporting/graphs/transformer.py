@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import data_inputs, weight_of
+from edgeq.exporting.graphs.masks import guarded
 from edgeq.exporting.graphs.moves import REARRANGES
 
 if TYPE_CHECKING:
@@ -191,16 +192,24 @@ def _product_before(value: ir.Value | None) -> ir.Node | None:
 
 
 def _product_behind(value: ir.Value) -> ir.Node | None:
-    readers = [use.node for use in value.uses()]
+    readers = _readers(value)
     while len(readers) == 1:
         (node,) = readers
         if _is_product(node):
             return node if node.inputs[0] is value else None
-        if node.op_type not in ("Cast", "Reshape", "Identity"):
+        if node.op_type not in ("Cast", "Reshape", "Identity") and guarded(node) is None:
             return None
         value = node.outputs[0]
-        readers = [use.node for use in value.uses()]
+        readers = _readers(value)
     return None
+
+
+def _readers(value: ir.Value) -> list[ir.Node]:
+    """Returns what reads a value; of a guard against NaN the Where alone."""
+    readers = [use.node for use in value.uses()]
+    guards = [node for node in readers if guarded(node) is value]
+    conditions = [guard.inputs[0].producer() for guard in guards if guard.inputs[0] is not None]
+    return [node for node in dict.fromkeys(readers) if node not in conditions]
 
 
 def _layer_before(value: ir.Value | None) -> ir.Node | None:
