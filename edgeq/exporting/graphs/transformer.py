@@ -8,7 +8,7 @@ Rules, by number:
 2. `q`, `k` and `v` are the weighted layers from which the operands of the two products come, looking through biases,
    scales, normalisations of a head, and operators that only move values; a layer that more than one operand comes from
    is packed, and is called `qkv` (or `qk`).
-3. `projection` is the first weighted layer behind the context.
+3. `projection` is the first weighted layer behind the context; a norm or a function may stand between them.
 4. `fc1` and `fc2` are two weighted layers with an activation function of one tensor (GELU, SiLU, ReLU, ...) between
    them; the function may read its tensor several times, as x * sigmoid(1.702 x) does.
 5. Blocks are counted by attention, from 0; `fc1` and `fc2` belong to the last attention before them.
@@ -39,6 +39,8 @@ PARTS = ("qk", "v", "qkv", "projection", "fc1", "fc2", "attention", "residual")
 _RANGES = ("front", "middle", "end")
 _MOVES = REARRANGES | {"Expand", "Identity"}
 _THROUGH = _MOVES | {"Cast", "Mul", "Div", "Add", "LayerNormalization", "SimplifiedLayerNormalization", "Where", "Clip"}
+# LeViT has a function behind the context, BEiT-3 and EVA a norm.
+_BEFORE_PROJECTION = frozenset({"Cast", "LayerNormalization", "HardSwish", "Relu", "Gelu"})
 _PATTERN = re.compile(r"vit(?:\.(?P<blocks>front|middle|end|\d+(?:-\d+)?))?(?:\.(?P<part>[a-z0-9]+))?")
 
 
@@ -230,7 +232,7 @@ def _layer_behind(value: ir.Value) -> ir.Node | None:
         (node,) = readers
         if weight_of(node) is not None:
             return node
-        if node.op_type not in _MOVES and node.op_type not in ("Cast", "LayerNormalization"):
+        if node.op_type not in _MOVES and node.op_type not in _BEFORE_PROJECTION:
             return None
         readers = [use.node for use in node.outputs[0].uses()]
     return None
