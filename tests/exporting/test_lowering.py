@@ -190,6 +190,28 @@ def test_a_group_norm_of_any_rank(dims, groups):
     np.testing.assert_allclose(nets.run(model, nets.normal(0, *shape))[0], wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(2, 4, 6), (2, 4, 3, 2)])
+def test_a_group_norm_of_unknown_rank(shape):
+    text = """(float[2,24] x, int64[4] lengths, bool[4] kept) => (float[48] y) { to = Compress(lengths, kept)
+        r = Reshape(x, to) n = GroupNormalization<num_groups=2>(r, gamma, beta) y = Reshape(n, flat) }"""
+    lengths = np.array([*shape, 1, 1][:4])
+    kept = np.arange(4) < len(shape)
+    model, x = parse(text, 21, PER_CHANNEL | {"flat": np.array([-1])}), nets.normal(0, 2, 24)
+    assert "GroupNormalization" not in nets.ops(same(model, x, lengths, kept, opset=17))
+
+
+@pytest.mark.parametrize("lengths", [(3, 8), (9, 2), (1, 12)])
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("axes", ["<axes=[2,-1]>", ""])
+def test_a_crop_or_pad_to_computed_lengths(axes, free, lengths):
+    to = np.array(lengths if axes else (1, 3, *lengths))
+    source = "s = Reshape(x, shape)" if free else "s = Neg(x)"
+    text = f"""(float[1,4,6,5] x, int64[{to.size}] to, int64[4] shape) => (float y) {{ {source}
+        y = CenterCropPad{axes}(s, to) }}"""
+    model = parse(text, 18)
+    assert "CenterCropPad" not in nets.ops(same(model, IMAGE, to, np.array([1, 4, 6, 5]), opset=17))
+
+
 ATTENTIONS = {
     "plain": ("Attention(q, k, v)", {}),
     "scale": ("Attention<scale=0.3>(q, k, v)", {}),

@@ -20,8 +20,13 @@ def _by_channels(node: ir.Node, make: NodeBuilder) -> ir.Value:
     groups = attribute(node, "num_groups")
     normed = _instances(node, make, np.ones(groups, np.float32), np.zeros(groups, np.float32))
     shape = dims(source)
-    if shape is None:
-        make.refuse("has an input of unknown rank, and opsets below 21 need it; fix the input's shape")
+    if shape is None:  # a row for each channel has a rank
+        count = make("Shape", gamma)
+        rows = make("Reshape", normed, make("Concat", make.ints(0), count, make.ints(-1), axis=0))
+        column = make.ints(-1, 1)
+        scaled = make("Mul", rows, make("Reshape", gamma, column))
+        shifted = make("Add", scaled, make("Reshape", beta, column))
+        return make("Reshape", shifted, make("Shape", source))
     column = make.ints(-1, *[1] * (len(shape) - 2))
     scaled = make("Mul", normed, make("Reshape", gamma, column))
     return make("Add", scaled, make("Reshape", beta, column))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,8 +68,10 @@ def _crop_or_pad(node: ir.Node, make: NodeBuilder) -> ir.Value | None:
     shape, wanted = dims(node.inputs[0]), known_ints(node.inputs[1])
     axes = attribute(node, "axes")
     some = axes if axes is not None or shape is None else tuple(range(len(shape)))
-    if shape is None or wanted is None or any(shape[axis] is None for axis in some):
-        make.refuse("has free or computed lengths, which opsets below 18 cannot say; fix the input's shape")
+    if shape is None:
+        make.refuse("has an input of unknown rank, and opsets below 18 need it; fix the input's shape")
+    if wanted is None or any(shape[axis] is None for axis in some):
+        return _crop_or_pad_computed(node, make, [axis % len(shape) for axis in some], len(shape))
     value, pads = node.inputs[0], np.zeros((2, len(shape)), np.int64)
     for axis, length in zip(some, wanted, strict=True):
         surplus = (shape[axis] or 0) - length
@@ -78,6 +81,24 @@ def _crop_or_pad(node: ir.Node, make: NodeBuilder) -> ir.Value | None:
         else:
             pads[:, axis] = -surplus // 2, -surplus - -surplus // 2
     return make("Pad", value, pads.reshape(-1)) if pads.any() else value
+
+
+def _crop_or_pad_computed(node: ir.Node, make: NodeBuilder, some: Sequence[int], rank: int) -> ir.Value:
+    """The same where lengths are known only when the model runs: `some` are the axes that the second input names."""
+    value, wanted = node.inputs[:2]
+    lengths = make("Shape", value)
+    others = [axis for axis in range(rank) if axis not in some]
+    if others:
+        wanted = make("Concat", wanted, make("Gather", lengths, make.ints(*others)), axis=0)
+        order = [*some, *others]
+        wanted = make("Gather", wanted, make.ints(*(order.index(axis) for axis in range(rank))))
+    surplus, none, two = make("Sub", lengths, wanted), make.ints(0), make.ints(2)
+    start = make("Div", make("Max", surplus, none), two)
+    end = make("Add", start, make("Min", lengths, wanted))
+    missing = make("Max", make("Neg", surplus), none)
+    before = make("Div", missing, two)
+    pads = make("Concat", before, make("Sub", missing, before), axis=0)
+    return make("Pad", make("Slice", value, start, end, make.ints(*range(rank))), pads)
 
 
 def _columns(node: ir.Node, make: NodeBuilder) -> ir.Value:
