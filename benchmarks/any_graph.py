@@ -256,16 +256,16 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
     for name, by_target in results.items():
         lines += [_row(SUBJECTS[name].title, target, found) for target, found in by_target.items()]
     machine = read_machine()
+    cpu = f"{machine.cpu} ({', '.join(machine.cpu_features)})"
     versions = ", ".join(_versions())
     lines += [
         "",
         "FP32 differs by: the largest difference of an output value over the largest value, measured. INT8, exact: "
         "signal-to-noise ratio of the worst output, or of the worst group of its channels, in exact arithmetic: ONNX "
         "Runtime without graph optimizations, or LiteRT. INT8, engine: the same on the same images, between the FP32 "
-        "and the INT8 file in the engine that is named, measured on "
-        f"{machine.cpu} ({', '.join(machine.cpu_features)}); files of jetson-orin ran in ONNX Runtime, which stands in "
-        "for TensorRT, those of jetson-orin-trt11 without its "
-        f"optimizer WeightBiasQuantization. One calibration of {images} COCO images serves all targets. TensorRT: "
+        f"and the INT8 file in the engine that is named, measured on {cpu}. Files of jetson-orin ran in ONNX Runtime, "
+        "which stands in for TensorRT, those of jetson-orin-trt11 without its optimizer WeightBiasQuantization. "
+        f"One calibration of {images} COCO images serves all targets. TensorRT: "
         f"TensorRT for RTX, compiled for {CAPABILITY} without a GPU; nothing was run. Seconds are of a busy machine. "
         f"Random weights are of seed 0, with BatchNorm statistics of {SETTLING} images. {versions}, edgeq "
         f"{edgeq.__version__}, Python {machine.python}.",

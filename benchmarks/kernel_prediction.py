@@ -93,7 +93,7 @@ def write_files(model: FloatModel, ranges: object, runtime: str, threads: int, f
     rows = time_kernels(timed_engine(runtime, machine, threads), kernels, lambda _: None)
     timed_s = time.perf_counter() - begun
     table = KernelTable(runtime, "", machine.cpu, machine.cpu_features, threads, "measured", rows)
-    floats = target.rules.moved_in_float
+    floats = target.rules.moved_in_float.keys()
     chosen = choose_by_cost(graph, quantized, table, floats)
     problem = cost_problem(graph, quantized, table, floats)
     shipped = shipped_table(runtime, machine.cpu_features)

@@ -65,6 +65,41 @@ def test_linear_before_batchnorm_is_folded_exactly(name: str) -> None:
     np.testing.assert_allclose(nets.run(model, x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
+TOKENS = {
+    "matmul": ("m = MatMul(x, w) t = Reshape(m, rows)", {"w": nets.normal(5, 5, 6)}, True),
+    "matmul_bias": (
+        "m = MatMul(x, w) a = Add(m, b) u = Unsqueeze(a, axis) t = Reshape(u, rows)",
+        {"w": nets.normal(5, 5, 6), "b": nets.normal(6, 6), "axis": np.array([0])},
+        True,
+    ),
+    # One row of the normalised matrix is half a token.
+    "halves": ("m = MatMul(x, w) t = Reshape(m, rows)", {"w": nets.normal(5, 5, 12)}, False),
+    "turned": (
+        "m = MatMul(x, w) s = Transpose<perm=[1,0,2]>(m) t = Reshape(s, rows)",
+        {"w": nets.normal(5, 5, 6)},
+        False,
+    ),
+    "two readers": ("m = MatMul(x, w) t = Reshape(m, rows) z = Relu(m)", {"w": nets.normal(5, 5, 6)}, False),
+}
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_linear_before_batchnorm_of_its_tokens_is_folded_exactly(name: str) -> None:
+    """LeViT normalises every linear layer so: tokens become rows, and tokens again."""
+    layers, weights, folds = TOKENS[name]
+    outputs = "float y, float z" if "z =" in layers else "float y"
+    text = f"g (float[2,3,5] x) => ({outputs}) {{ {layers} n = {BN} y = Reshape(n, tokens) }}"
+    shapes = {"rows": np.array([-1, 6]), "tokens": np.array([2, -1, 6])}
+    model, x = nets.graph(text, weights | shapes | statistics(6)), nets.normal(0, 2, 3, 5)
+    expected = nets.run(model, x)
+    assert len(fold_batchnorm(model).done) == folds
+    assert ("BatchNormalization" in nets.ops(model)) is not folds
+    for found, wanted in zip(nets.run(model, x), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    if folds:
+        assert nets.ops(model)[:2] == ["MatMul", "Add"]
+
+
 BN_FIRST = {
     "conv_unpadded": ("Conv(t, w)", {"w": nets.normal(5, 6, 4, 3, 3)}, True),
     "conv_groups": ("Conv<group=2>(t, w, b)", {"w": nets.normal(5, 6, 2, 3, 3), "b": nets.normal(6, 6)}, True),

@@ -1,4 +1,4 @@
-"""Masks before a Softmax: where they are in a graph, and which tensors hold minus infinity because of them."""
+"""Masks before a Softmax and guards behind it, and which tensors hold minus infinity because of masks."""
 
 from __future__ import annotations
 
@@ -76,6 +76,14 @@ def masks_before(softmax: ir.Node) -> Iterator[Mask]:
             return
         if value is None or _row(value) is None or _row(value) != _row(given):
             return
+
+
+def guarded(node: ir.Node) -> ir.Value | None:
+    """Returns the value that a Where hands on except where it is NaN; `None` of another node."""
+    condition = node.inputs[0].producer() if node.op_type == "Where" and node.inputs[0] is not None else None
+    if condition is None or condition.op_type != "IsNaN" or node.inputs[2] is not condition.inputs[0]:
+        return None
+    return node.inputs[2]
 
 
 def _row(value: ir.Value) -> int | None:

@@ -8,7 +8,7 @@ Rules, by number:
 2. `q`, `k` and `v` are the weighted layers from which the operands of the two products come, looking through biases,
    scales, normalisations of a head, and operators that only move values; a layer that more than one operand comes from
    is packed, and is called `qkv` (or `qk`).
-3. `projection` is the first weighted layer behind the context.
+3. `projection` is the first weighted layer behind the context; a norm or a function may stand between them.
 4. `fc1` and `fc2` are two weighted layers with an activation function of one tensor (GELU, SiLU, ReLU, ...) between
    them; the function may read its tensor several times, as x * sigmoid(1.702 x) does.
 5. Blocks are counted by attention, from 0; `fc1` and `fc2` belong to the last attention before them.
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import data_inputs, weight_of
+from edgeq.exporting.graphs.masks import guarded
 from edgeq.exporting.graphs.moves import REARRANGES
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ PARTS = ("qk", "v", "qkv", "projection", "fc1", "fc2", "attention", "residual")
 _RANGES = ("front", "middle", "end")
 _MOVES = REARRANGES | {"Expand", "Identity"}
 _THROUGH = _MOVES | {"Cast", "Mul", "Div", "Add", "LayerNormalization", "SimplifiedLayerNormalization", "Where", "Clip"}
+# LeViT has a function behind the context, BEiT-3 and EVA a norm.
+_BEFORE_PROJECTION = frozenset({"Cast", "LayerNormalization", "HardSwish", "Relu", "Gelu"})
 _PATTERN = re.compile(r"vit(?:\.(?P<blocks>front|middle|end|\d+(?:-\d+)?))?(?:\.(?P<part>[a-z0-9]+))?")
 
 
@@ -191,16 +194,24 @@ def _product_before(value: ir.Value | None) -> ir.Node | None:
 
 
 def _product_behind(value: ir.Value) -> ir.Node | None:
-    readers = [use.node for use in value.uses()]
+    readers = _readers(value)
     while len(readers) == 1:
         (node,) = readers
         if _is_product(node):
             return node if node.inputs[0] is value else None
-        if node.op_type not in ("Cast", "Reshape", "Identity"):
+        if node.op_type not in ("Cast", "Reshape", "Identity") and guarded(node) is None:
             return None
         value = node.outputs[0]
-        readers = [use.node for use in value.uses()]
+        readers = _readers(value)
     return None
+
+
+def _readers(value: ir.Value) -> list[ir.Node]:
+    """Returns what reads a value; of a guard against NaN the Where alone."""
+    readers = [use.node for use in value.uses()]
+    guards = [node for node in readers if guarded(node) is value]
+    conditions = [guard.inputs[0].producer() for guard in guards if guard.inputs[0] is not None]
+    return [node for node in dict.fromkeys(readers) if node not in conditions]
 
 
 def _layer_before(value: ir.Value | None) -> ir.Node | None:
@@ -221,7 +232,7 @@ def _layer_behind(value: ir.Value) -> ir.Node | None:
         (node,) = readers
         if weight_of(node) is not None:
             return node
-        if node.op_type not in _MOVES and node.op_type not in ("Cast", "LayerNormalization"):
+        if node.op_type not in _MOVES and node.op_type not in _BEFORE_PROJECTION:
             return None
         readers = [use.node for use in node.outputs[0].uses()]
     return None

@@ -3,7 +3,9 @@
 Rules, by number:
 
 1. Conv, ConvTranspose, Gemm or MatMul (2-D, with or without an added bias) -> BatchNormalization: the scale goes into
-   the output channels of the weight, the shift into the bias. The layer's output must have no other use.
+   the output channels of the weight, the shift into the bias. The layer's output must have no other use. Between a
+   MatMul or Gemm and the BatchNormalization of its features a Reshape may stand that keeps the features apart: tokens
+   of a transformer become rows for it.
 2. BatchNormalization -> Conv, ConvTranspose, Gemm or MatMul: the scale goes into the input channels of the weight. The
    shift becomes a bias only where every output sees all of it: zero padding hides a part of it at the borders, so
    a padded Conv is folded only with a zero shift, and a ConvTranspose only with a zero shift or a 1x1 kernel.
@@ -25,6 +27,11 @@ from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+
+_MATRIX = 2
+_LINEAR = frozenset({"MatMul", "Gemm"})
+_KEEPS_ROWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
 @dataclass(frozen=True)
@@ -83,21 +90,23 @@ def _affine(node: ir.Node) -> _Affine | None:
 def _fold_into_producer(model: ir.Model, node: ir.Node, affine: _Affine) -> str | None:
     source = node.inputs[0]
     assert source is not None  # noqa: S101 - the checker guarantees BatchNormalization's first input
-    layer = source.producer()
+    inner = _rows_of(source)
+    layer = inner[-1].producer()
     if layer is None:
         return "it is at the graph's input"
     bias_add = None
     if layer.op_type == "Add":
         bias_add, layer = layer, _biased_matmul(layer)
-    if layer is None or layer.op_type not in WEIGHTED_OPS:
+    if layer is None or layer.op_type not in WEIGHTED_OPS or (len(inner) > 1 and layer.op_type not in _LINEAR):
         return f"what comes before it is {source.producer().op_type}"  # type: ignore[union-attr]
     weight = weight_of(layer)
     if weight is None:
         return f"the weight of {layer.name} is not a constant"
-    inner = [source] if bias_add is None else [source, layer.outputs[0]]
+    if bias_add is not None:
+        inner.append(layer.outputs[0])
     if any(len(value.uses()) > 1 or value.is_graph_output() for value in inner):
         return f"the output of {layer.name} has another use"
-    if layer.op_type == "MatMul" and not _rows_are_features(layer, weight):
+    if layer.op_type == "MatMul" and not _rows_are_features(source, weight):
         return f"the channels of {layer.name} are not the features of its MatMul"
     scaled = _scale_output_channels(layer, weight, affine.scale)
     bias_holder = bias_add if bias_add is not None else layer
@@ -108,9 +117,12 @@ def _fold_into_producer(model: ir.Model, node: ir.Node, affine: _Affine) -> str 
     new_bias = old_bias * affine.scale + affine.shift
     output = node.outputs[0]
     if layer.op_type == "MatMul" and bias_add is None:
-        _replace_by_add(model, node, layer.outputs[0], new_bias.astype(weight.dtype))
-        return None
-    _set_bias(model, bias_holder, new_bias.astype(weight.dtype))
+        if len(inner) == 1:
+            _replace_by_add(model, node, source, new_bias.astype(weight.dtype))
+            return None
+        _add_behind(model, layer, node, new_bias.astype(weight.dtype))
+    else:
+        _set_bias(model, bias_holder, new_bias.astype(weight.dtype))
     name = output.name
     output.replace_all_uses_with(source, replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
@@ -129,9 +141,20 @@ def _biased_matmul(add: ir.Node) -> ir.Node | None:
     return None
 
 
-def _rows_are_features(layer: ir.Node, weight: np.ndarray) -> bool:
-    shape = layer.outputs[0].shape
-    return weight.ndim == 2 and shape is not None and len(shape) == 2
+def _rows_of(value: ir.Value) -> list[ir.Value]:
+    """Returns a value, and of a matrix also what it is reshaped from with the same features in its last axis."""
+    values = [value]
+    features = value.shape[-1] if value.shape is not None and len(value.shape) == _MATRIX else None
+    while isinstance(features, int) and (node := values[-1].producer()) is not None and node.op_type in _KEEPS_ROWS:
+        source = node.inputs[0]
+        if source is None or source.shape is None or not len(source.shape) or source.shape[-1] != features:
+            break
+        values.append(source)
+    return values
+
+
+def _rows_are_features(normalized: ir.Value, weight: np.ndarray) -> bool:
+    return weight.ndim == _MATRIX and normalized.shape is not None and len(normalized.shape) == _MATRIX
 
 
 def _scale_output_channels(layer: ir.Node, weight: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
@@ -206,6 +229,19 @@ def _replace_by_add(model: ir.Model, node: ir.Node, source: ir.Value, bias: np.n
     output.replace_all_uses_with(add.outputs[0], replace_graph_outputs=True)
     model.graph.remove(node, safe=True)
     add.outputs[0].name = name
+
+
+def _add_behind(model: ir.Model, layer: ir.Node, node: ir.Node, bias: np.ndarray) -> None:
+    """Adds a bias directly behind a MatMul, in the name of the BatchNormalization that it was."""
+    import onnx_ir as ir
+
+    product = layer.outputs[0]
+    add = ir.node("Add", [product, new_initializer(model, f"{node.name}.bias", bias)], name=f"{node.name}.bias_add")
+    (result,) = add.outputs
+    result.name, result.type, result.shape = f"{product.name}_biased", product.type, product.shape
+    use = next(use for use in product.uses() if use.node is not add)
+    model.graph.insert_after(layer, add)
+    use.node.replace_input_with(use.idx, result)
 
 
 # Rule 2 -------------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.passes.shape_arithmetic import fold_shape_arithmetic
 from edgeq.exporting.passes.sizes import make_static, open_dimensions, set_input_size
+from edgeq.exporting.passes.softmax_guards import drop_softmax_guards
 from edgeq.exporting.passes.space_to_depth import fold_space_to_depth
 from edgeq.exporting.passes.token_selection import move_selections_up
 
@@ -155,6 +156,7 @@ SIMPLIFYING = (
     GraphPass(isolate_captures, needs=_TIDY),
     GraphPass(normalize_linear, needs=_TIDY | {"folded"}),
     GraphPass(limit_masks, needs=_TIDY | {"folded"}),
+    GraphPass(drop_softmax_guards, needs=_TIDY | {"folded"}),
     GraphPass(fold_batchnorm, needs=_TIDY | {"folded"}, leaves=frozenset({"batchnorm"})),
     GraphPass(fuse_gelu, needs=_TIDY),
     GraphPass(fold_attention_scale, needs=_TIDY),
