@@ -84,9 +84,9 @@ def _runs(model: onnx.ModelProto) -> bool:
 
 def _check_interface(label: str, written: onnx.ModelProto, expected: Expected) -> None:
     subject = expected.subject
-    for kind, given, found in (
-        ("inputs", [subject.input], written.graph.input),
-        ("outputs", subject.model.graph.output, written.graph.output),
+    for kind, given, found, arrays in (
+        ("inputs", [subject.input], written.graph.input, [expected.feeds[0][subject.input.name]]),
+        ("outputs", subject.model.graph.output, written.graph.output, expected.outputs[0]),
     ):
         names, wanted = [each.name for each in found], [each.name for each in given]
         if names != wanted:
@@ -94,21 +94,23 @@ def _check_interface(label: str, written: onnx.ModelProto, expected: Expected) -
         types = [each.type.tensor_type.elem_type for each in found]
         if types != (of_source := [each.type.tensor_type.elem_type for each in given]):
             raise FaultError(f"{label}: types of {kind}", f"wanted {of_source}, found {types}")
-        for one, other in zip(given, found, strict=True):
-            _check_dims(label, kind, one, other, subject)
+        for one, other, array in zip(given, found, arrays, strict=True):
+            _check_dims(label, kind, one, other, None if subject.keeps_batch else array.shape)
 
 
 def _check_dims(
-    label: str, kind: str, given: onnx.ValueInfoProto, found: onnx.ValueInfoProto, subject: Subject
+    label: str, kind: str, given: onnx.ValueInfoProto, found: onnx.ValueInfoProto, lengths: Sequence[int] | None
 ) -> None:
+    """Checks a declared shape; free lengths have to be free, or where there are `lengths` those."""
+
     def dims(info: onnx.ValueInfoProto) -> list[int | str]:
         return [
             each.dim_value if each.HasField("dim_value") else each.dim_param for each in info.type.tensor_type.shape.dim
         ]
 
     wanted, shape = dims(given), dims(found)
-    if not subject.keeps_batch:
-        wanted = [1 if isinstance(each, str) else each for each in wanted]
+    if lengths is not None:
+        wanted = [length if isinstance(each, str) else each for each, length in zip(wanted, lengths, strict=True)]
     same = len(wanted) == len(shape) and all(
         one == other or (isinstance(one, str) and isinstance(other, str))
         for one, other in zip(wanted, shape, strict=True)
