@@ -70,6 +70,13 @@ def test_a_saved_file_is_read_back_whole(ranges, tmp_path):
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "ranges.json").read_bytes()
 
 
+def test_what_was_always_zero_is_told_from_a_range_of_one_unit(ranges, tmp_path):
+    known = Ranges.from_histograms({**HISTOGRAMS, "clipped": Histogram.of(np.array([0.0, 1.0]))}, PROVENANCE, "minmax")
+    assert known.tensors["clipped"] == known.tensors["never ran"] == Range.unknown()
+    known.save(tmp_path / "ranges.json")
+    assert Ranges.load(tmp_path / "ranges.json").zeros == {"dead \u2603", "never ran"}
+
+
 def test_a_person_can_read_and_compare_the_file(ranges, tmp_path):
     ranges.with_method("minmax").save(tmp_path / "ranges.json")
     lines = (tmp_path / "ranges.json").read_text().splitlines()

@@ -241,7 +241,11 @@ def _free(model: onnx.ModelProto, place: int) -> None:
         known = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
         if one != known or len(other) != len(one):
             raise UnsuitableError
-        dims = [length if length == of_two else "N" for length, of_two in zip(one, other, strict=True)]
+        # Not every free length is that of the batch.
+        dims = [
+            length if length == of_two else "N" if (length, of_two) == (1, 2) else f"{output.name}_{axis}"
+            for axis, (length, of_two) in enumerate(zip(one, other, strict=True))
+        ]
         output.CopyFrom(helper.make_tensor_value_info(output.name, output.type.tensor_type.elem_type, dims))
 
 
