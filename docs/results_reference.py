@@ -22,6 +22,8 @@ from edgeq.reporting.document import Document
 from edgeq.results.evaluation import EvalResult
 from edgeq.results.measurement import BenchResult
 from edgeq.tasks import TASKS, get_task
+from edgeq.tasks.evidence import ExampleBox, Finding
+from edgeq.tasks.shapes import ClassArea, Mask, Outline, Pose
 from edgeq.verbs.check import CheckResult
 from edgeq.verbs.data import DataSummary
 from edgeq.verbs.doctor import Diagnosis
@@ -38,6 +40,10 @@ _HEAD = """# Result files
 changes its type or meaning. Files without `results_version` are of version 1. `make docs` writes this page.
 """
 _VERSION = ("results_version", "integer", "Version of this form.")
+
+
+# What a finding may be; it has the keys of its kind.
+_FINDINGS = (ExampleBox, Outline, Pose, Mask, ClassArea)
 
 
 @dataclass(frozen=True)
@@ -133,8 +139,9 @@ def _keys(kind: Any, prefix: str = "") -> Iterator[Key]:
         written = "*" if name in _inlined(kind) else name.rstrip("_")
         inner, suffix = _part(hint)
         yield Key(prefix + written, _kind(hint), meanings[name])
-        if inner is not None:
-            yield from _keys(inner, f"{prefix}{written}{suffix}.")
+        kinds = _FINDINGS if inner is Finding else () if inner is None else (inner,)
+        keys = [key for each in kinds for key in _keys(each, f"{prefix}{written}{suffix}.")]
+        yield from {key.name: key for key in keys}.values()
 
 
 def _meanings(kind: Any) -> dict[str, str]:

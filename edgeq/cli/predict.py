@@ -20,11 +20,12 @@ def predict(
         Path,
         typer.Argument(metavar="FILE", help="A file of `edgeq export`, an engine, or a file of another tool."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures, which have the names of the images.")],
     images: Annotated[
         list[Path] | None,
         typer.Argument(metavar="IMAGES...", help="Images, folders, text files of paths; or a video (extra `video`)."),
     ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the pictures, which have the names of the images.")],
     data: Data = None,
     split: SplitName = None,
     allow_outside: AllowOutside = False,

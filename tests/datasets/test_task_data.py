@@ -134,7 +134,7 @@ def test_keypoints_of_yolo_are_those_of_coco(tmp_path: Path) -> None:
 
 def test_data_without_keypoints_is_refused(shared_data: Path) -> None:
     split = open_split(shared_data / "coco" / "instances_val.json", "evaluation")
-    with pytest.raises(InputError, match="found none; COCO's are in a file of their own"):
+    with pytest.raises(InputError, match="found none; COCO's are in a separate file"):
         KeypointTask.from_split(split, ENGINE)
 
 

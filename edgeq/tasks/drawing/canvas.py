@@ -149,8 +149,10 @@ class Canvas:
         for start, end in links:
             ends = (self._placed(start), self._placed(end))
             self._lines.append(_Line(ends, Style(style.colour), line_px, is_closed=False))
-        self._dots += [_Dot(point, style, 1.2 * line_px) for point in placed]
-        self._name(label, placed, style)
+        radius = 1.2 * line_px
+        self._dots += [_Dot(point, style, radius) for point in placed]
+        corners = [(x + way * (radius + 1), y + way * (radius + 1)) for x, y in placed for way in (-1, 1)]
+        self._name(label, corners, style)
 
     def fill(
         self,

@@ -270,7 +270,7 @@ def _with_keypoints(truth: GroundTruth) -> tuple[list[dict[str, Any]], int]:
         found = f"lists of {', '.join(map(str, sorted(lengths)))} numbers" if lengths else "none"
         raise InputError(
             f"{truth.source}: wanted keypoints, x, y and visibility of the same ones for every object, found {found}; "
-            "COCO's are in a file of their own, person_keypoints_*.json"
+            "COCO's are in a separate file, person_keypoints_*.json"
         )
     if far := [number for number, points in stated.items() if any(abs(value) > _FAR_PX for value in points)]:
         raise InputError(f"{truth.source}: annotation number {far[0]} has a keypoint that lies beyond all images")

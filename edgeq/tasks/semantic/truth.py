@@ -313,7 +313,7 @@ def _values(pixel_map: PixelMap) -> NDArray[np.int64]:
         if pixel_map.categories is not None:
             colours = np.asarray(image.convert("RGB") if image.mode == "P" else image)
             if colours.ndim != 3:
-                raise InputError(f"{pixel_map.path}: is of mode {image.mode}; wanted RGB, whose colours are classes")
+                raise InputError(f"{pixel_map.path}: is of mode {image.mode}; wanted RGB, a colour per class")
             numbers: NDArray[np.int64] = colours[..., :3] @ np.array([1, 1 << 8, 1 << 16])
             return numbers
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
