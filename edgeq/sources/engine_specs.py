@@ -133,7 +133,7 @@ def _onnx_specs(path: Path, nodes: Sequence[Any], layout: Layout) -> Specs:
         dtype = _ONNX_DTYPES.get(kind[1], kind[1]) if kind else node.type
         try:
             np.dtype(dtype)
-        except TypeError:
+        except (TypeError, ValueError):  # a sequence, a map, text
             raise InputError(f"{path}: {node.name!r} is a {node.type}; wanted a tensor of numbers") from None
         specs.append(TensorSpec(node.name, dtype, _onnx_shape(node), layout))
     return tuple(specs)

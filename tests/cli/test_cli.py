@@ -23,6 +23,7 @@ from edgeq.cli import app
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.images import list_images
+from edgeq.inputs.presets import preset_names
 from edgeq.sources.model import ModelRequest
 from edgeq.tasks.detection.coco import SCORE_NAMES
 from edgeq.verbs.export import export_model
@@ -74,6 +75,15 @@ def test_no_command_is_missing():
         "bench", "build", "calibrate", "check", "data", "demo", "doctor", "eval", "export", "gate", "inspect",
         "predict", "presets", "report",
     ]  # fmt: skip
+
+
+def test_presets_are_listed_by_task_with_what_people_call_them(edgeq):
+    outcome = edgeq("presets")
+    lines = [line.split(maxsplit=1) for line in outcome.out.splitlines() if line.startswith("  ")]
+    assert outcome.code == 0
+    assert sorted(name for name, _ in lines) == preset_names()
+    assert all(not rest.startswith("(") for _, rest in lines)
+    assert outcome.out.index("classification:") < outcome.out.index("  imagenet  ") < outcome.out.index("detection:")
 
 
 def test_version(edgeq):

@@ -18,6 +18,7 @@ from edgeq.exporting.artifact import Postprocessing, Preprocessing
 from edgeq.inputs.preprocessing import Placement, preprocess
 from edgeq.inputs.presets import load_preset
 from edgeq.models.outputs import tensor_outputs
+from edgeq.models.torchvision_detectors import OwnInput, own_input
 from edgeq.tasks.detection.decoders import get_decoder
 from tests.models.detectors import CLASSES, SIZE, detector, normalised, pictures
 
@@ -75,6 +76,13 @@ def test_int8_files_keep_boxes_and_scores(name: str, tmp_path: Path) -> None:
     assert [output.name for output in files[1].artifact.outputs] == ["boxes", "scores"]
     # Anchors and scales are added to boxes in float: in INT8 a pixel of 96 would be rounded to three quarters of one.
     assert signal is not None and signal.snr_db > {"ssd": 38, "retinanet": 38, "fcos": 32}[name], signal
+
+
+def test_a_detector_says_what_it_makes_of_images() -> None:
+    assert own_input(detector("ssd")) == OwnInput(SIZE, (0.5,) * 3, (0.25,) * 3)
+    kept = own_input(detector("retinanet"))
+    assert kept is not None and kept.size is None
+    assert own_input(nn.Conv2d(3, 3, 1)) is None
 
 
 def test_two_stages_are_refused_with_the_way_out() -> None:

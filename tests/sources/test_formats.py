@@ -6,7 +6,9 @@ import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from edgeq import registry
 from edgeq.errors import InputError
@@ -41,6 +43,17 @@ def write(job):
     written.manifest_path.unlink()
     return dataclasses.replace(written, path=path, format="stub").save()
 '''
+
+
+def test_a_file_whose_outputs_are_no_tensors_is_refused_in_a_line(tmp_path: Path) -> None:
+    nodes = [helper.make_node("SequenceConstruct", ["image"], ["several"])]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 8, 8])
+    several = helper.make_tensor_sequence_value_info("several", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "sequence", [image], [several])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "sequence.onnx")
+    with pytest.raises(InputError, match=r"'several' is a seq\(tensor\(float\)\); wanted a tensor of numbers"):
+        open_artifact(tmp_path / "sequence.onnx")
 
 
 @pytest.fixture

@@ -124,6 +124,7 @@ FORMS: dict[str, tuple[Outputs, list[str]]] = {
     "segmenter": ({"mask": ((1, 21, 320, 320), ())}, []),
     "one map of 8 channels": ({"out": ((1, 8, 20, 20), ())}, []),
     "other rows": ({"out": ((1, 4420, 6), DECODED)}, []),
+    "a mask, channels last": ({"mask": ((1, 400, 400, 1), ("Softmax",))}, []),
     "embedding": ({"out": ((1, 512), ())}, []),
 }
 

@@ -96,9 +96,13 @@ class ModelFacts:
 
     def cells(self, strides: Sequence[int]) -> tuple[int, ...]:
         """Returns how many cells the input has at each stride; zeros if its size is free."""
+        return tuple(height * width for height, width in map(self.grid, strides))
+
+    def grid(self, stride: int) -> tuple[int, int]:
+        """Returns how many rows and columns of cells the input has at a stride; zeros if its size is free."""
         if self.height_px is None or self.width_px is None:
-            return (0,) * len(strides)
-        return tuple(math.ceil(self.height_px / each) * math.ceil(self.width_px / each) for each in strides)
+            return 0, 0
+        return math.ceil(self.height_px / stride), math.ceil(self.width_px / stride)
 
     def has(self, output: str, operators: frozenset[str]) -> bool | None:
         """Returns whether one of the operators is in an output's tail; `None` if tails are not known."""

@@ -11,6 +11,7 @@ from edgeq.sources.recognition.facts import ARITHMETIC, ModelFacts
 
 _COCO = 80
 _STRIDES = ((8, 16, 32, 64, 128), (8, 16, 32, 64), (8, 16, 32))
+_ALL_STRIDES = (4, 8, 16, 32, 64, 128)
 _SOFTMAX = frozenset({"Softmax"})
 _SIGMOID = frozenset({"Sigmoid"})
 _ANCHORS = 3
@@ -52,7 +53,7 @@ def recognise_combined_maps(facts: ModelFacts) -> Sequence[Candidate]:
     COCO's 80 classes, or as many as the file names, decide if one of the families has so many. YOLOv5 and YOLOv7 differ
     in their anchors only, which annotations tell apart.
     """
-    maps = [_map(spec) for spec in facts.outputs]
+    maps = [_map(facts, spec) for spec in facts.outputs]
     found = [each for each in maps if each is not None]
     if len(found) != 3 or len(maps) != 3 or Counter(each[1] for each in found) != Counter(facts.cells((8, 16, 32))):
         return ()
@@ -87,16 +88,16 @@ def recognise_fastest(facts: ModelFacts) -> Sequence[Candidate]:
         return ()
     if len(facts.outputs) == 1:
         (output,) = facts.outputs
-        depth, cells = _map(output) or (0, 0)
+        depth, cells = _map(facts, output) or (0, 0)
         if cells == facts.cells((16,))[0] and depth > 5 and facts.has(output.name, _SOFTMAX) is not False:
             return [_candidate("fastestdet", "FastestDet", depth - 5)]
         return ()
     shapes = [spec.shape for spec in facts.outputs]
-    sizes = tuple((shape[1] or 0) * (shape[2] or 0) for shape in shapes)
+    grids = [shape[1:3] for shape in shapes]
     depths = {shape[3] or 0 for shape in shapes}
     if (
         len(shapes) == 2
-        and sizes == facts.cells((16, 32))
+        and grids == [facts.grid(16), facts.grid(32)]
         and len(depths) == 1
         and (depth := depths.pop()) > 5 * _ANCHORS
     ):
@@ -106,7 +107,7 @@ def recognise_fastest(facts: ModelFacts) -> Sequence[Candidate]:
 
 def recognise_centernet(facts: ModelFacts) -> Sequence[Candidate]:
     """Returns CenterNet for a heatmap and two maps of two channels at stride 4, whose names tell size and offset."""
-    maps = {spec.name: _map(spec) for spec in facts.outputs}
+    maps = {spec.name: _map(facts, spec) for spec in facts.outputs}
     if len(maps) != 3 or any(each is None or each[1] != facts.cells((4,))[0] for each in maps.values()):
         return ()
     if {"hm", "wh", "reg"} != set(maps):
@@ -147,12 +148,17 @@ def _candidate(preset: str, family: str, classes: int) -> Candidate:
     return Candidate(preset, family, classes, None if classes == _COCO else ())
 
 
-def _map(spec: TensorSpec) -> tuple[int, int] | None:
-    """Returns channels and cells of a map `(1, C, H, W)` or `(1, anchors, H, W, C)`, or `None`."""
+def _map(facts: ModelFacts, spec: TensorSpec) -> tuple[int, int] | None:
+    """Returns channels and cells of a map `(1, C, H, W)` or `(1, anchors, H, W, C)`.
+
+    `None` for other shapes, and where H and W are those of no stride: `(1, 256, 256, 1)` is a mask with channels last.
+    """
     shape = spec.shape
     if any(side is None for side in shape[1:]) or shape[:1] not in ((1,), (None,)):
         return None
     lengths = [side or 0 for side in shape]
+    if (lengths[2], lengths[3]) not in [facts.grid(stride) for stride in _ALL_STRIDES]:
+        return None
     if len(shape) == 4:
         return lengths[1], lengths[2] * lengths[3]
     return (lengths[1] * lengths[4], lengths[2] * lengths[3]) if len(shape) == 5 else None
@@ -167,7 +173,7 @@ def _channels(facts: ModelFacts, strides: Sequence[int]) -> list[tuple[int, ...]
             rows, columns = (side or 0 for side in spec.shape[1:])
             cells, channels = (rows, columns) if rows in found else (columns, rows)
         else:
-            channels, cells = _map(spec) or (0, 0)
+            channels, cells = _map(facts, spec) or (0, 0)
         if not cells or cells not in found:
             return None
         found[cells].append(channels)
