@@ -22,7 +22,9 @@ from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.inputs import evenly_spaced, items
 from edgeq.inputs.images import list_images, read_image
+from edgeq.inputs.preprocessing import preprocess
 from edgeq.resume import JobLog
+from edgeq.runtimes.observer import ActivationObserver
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import TARGETS, get_target
 
@@ -83,6 +85,21 @@ def test_the_order_of_the_images_does_not_show(model, images, expected, out):
     assert shuffled != images
     run(model, shuffled, out)
     assert out.read_bytes() == expected
+
+
+def test_the_maxima_of_channels_are_those_of_what_layers_read(model, images, expected, tmp_path):
+    (tmp_path / "ranges.json").write_bytes(expected)
+    maxima = Ranges.load(tmp_path / "ranges.json").channel_maxima
+    assert model.input.name in maxima
+    names = sorted(maxima)
+    observer = ActivationObserver(model.graph, names, 1)
+    found: dict[str, list[np.ndarray]] = {}
+    for path in images:
+        given = {model.input.name: preprocess(read_image(path), model.preprocessing)[0]}
+        for name, array in observer.observe(given).items():
+            found.setdefault(name, []).append(array.max(axis=(0, 2, 3)))
+    for name in names:
+        np.testing.assert_array_equal(np.max(found[name], axis=0), np.array(maxima[name], np.float32))
 
 
 @pytest.mark.parametrize("at", [1, 5, 11])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgeq.calibrators import METHODS, Histogram, Range, get_method
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError, MismatchError
+from edgeq.packing import pack_array
 from tests.calibrators.strategies import float32_arrays
 from tests.calibrators.test_histogram import merged_at_random
 
@@ -26,6 +27,10 @@ HISTOGRAMS = {
     "dead \u2603": Histogram.of(np.zeros(5)),
     "never ran": Histogram(),
 }
+
+
+def as_float32(numbers):
+    return tuple(np.array(numbers, np.float32).tolist())
 
 
 @pytest.fixture
@@ -61,7 +66,10 @@ def test_the_order_of_tensors_does_not_show(ranges, tmp_path):
 
 
 def test_a_saved_file_is_read_back_whole(ranges, tmp_path):
+    maxima = {"relu2": (0.1, 3.0, -2.5), "dead \u2603": ()}
+    ranges = dataclasses.replace(ranges, channel_maxima={name: as_float32(each) for name, each in maxima.items()})
     ranges = ranges.with_method("percentile", percentile=99.5)
+    assert ranges.channel_maxima["relu2"][1] == 3.0
     ranges.save(tmp_path / "ranges.json")
     loaded = Ranges.load(tmp_path / "ranges.json")
     assert loaded == ranges
@@ -194,6 +202,14 @@ HOSTILE = {
     "a histogram of the wrong kind": (
         lambda document: document["histograms"].update(relu2=7),
         "$.histograms['relu2'] is 7, wanted keys with values",
+    ),
+    "maxima that are cut": (
+        lambda document: document.update(channel_maxima={"x": pack_array(np.ones(3, np.float32)) | {"data": "AAAA"}}),
+        "$.channel_maxima['x'] is damaged",
+    ),
+    "maxima that are no numbers": (
+        lambda document: document.update(channel_maxima={"x": pack_array(np.array([1, np.nan], np.float32))}),
+        "$.channel_maxima['x'] is no list of finite float32 numbers",
     ),
     "no provenance": (lambda document: document.pop("provenance"), "has no 'provenance'"),
     "provenance of the wrong kind": (
