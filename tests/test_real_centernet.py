@@ -73,6 +73,7 @@ def assert_fp32(ap: float) -> None:
 
 def test_x86(x86, score, exact_runtime):
     results = score(x86.paths, runtimes=RUNTIMES)
+    assert not any("suspicions" in result for result in results)
     found = {(result["precision"], result["runtime"]): result["AP"] for result in results}
     for runtime in RUNTIMES:
         assert_fp32(found["fp32", runtime])

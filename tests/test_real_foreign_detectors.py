@@ -51,6 +51,7 @@ def score(shared_data):
 
 def test_x86(detector, score, exact_runtime):
     results = score(detector.x86.paths, runtimes=RUNTIMES)
+    assert not any("suspicions" in result for result in results)
     found = {(result["precision"], result["runtime"]): result["AP"] for result in results}
     for runtime in RUNTIMES:
         assert found["fp32", runtime] == pytest.approx(detector.fp32_ap, abs=FP32_TOLERANCE)
