@@ -8,6 +8,7 @@ for the others a ResNet-18 whose last layers have the outputs that the decoder r
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -154,7 +155,8 @@ def run(out: Path, names: Sequence[str], data: Path, images: int, work: Path, *,
     how = (
         f"Medians of {rounds} rounds in turns over {count} COCO images; onnxruntime with 1 thread, besides the two "
         "threads that read and decode. The first ratio depends on what else the machine does; CPU times do not. "
-        f"Measured on {machine.cpu}, {machine.usable_cpus} CPUs, Python {machine.python}."
+        f"Measured on {machine.cpu}, {machine.usable_cpus} CPUs, Python {machine.python}, load average at the end "
+        f"{os.getloadavg()[0]:.1f}."
     )
     return write_result(out, "evaluation_speed.md", "\n".join(["# Speed of evaluation", "", *lines, "", how]) + "\n")
 

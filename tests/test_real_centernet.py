@@ -76,6 +76,7 @@ def assert_fp32(ap: float) -> None:
 def fp32_ap(x86, score) -> float:
     """Of the file for x86, in OpenVINO; ONNX Runtime is compared with the model by every export."""
     (result,) = score(x86.paths[:1], runtimes=("openvino",))
+    assert "suspicions" not in result
     ap: float = result["AP"]
     return ap
 

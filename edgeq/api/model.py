@@ -84,8 +84,8 @@ def load(
         example_input: For a module: an input `(N, C, H, W)`, float32, whose shape says what the files will take; C is
             3, or 1 for gray images. N does not matter: files take one image, or any number with `dynamic_batch`.
         preset: How images are prepared and outputs are read: the name of a preset or the path of a `.toml` file. By
-            default that of a file is recognised, and stated. A module without one, and a file that is not recognised,
-            is calibrated on inputs that are prepared, and its files can be timed but not scored.
+            default that of a file or a factory is recognised, and stated. A module without one, and what is not
+            recognised, is calibrated on inputs that are prepared, and its files can be timed but not scored.
         size: Height and width of the input in pixels, if the model does not fix them.
         labels: Class names by class index, the path of a COCO JSON or of a text file with one name per line, or one
             text with commas between the names.

@@ -74,7 +74,7 @@ class ModelRequest:
         reference: Zoo name, `package.module:factory`, or the path of an `.onnx` file; of a module in memory its name.
         weights: Weights file of a torch model.
         preset: Name of a built-in preset or path of a TOML file, with settings behind commas or not; `None` and `auto`
-            take the zoo model's own, and recognise that of a file.
+            take the zoo model's own, and recognise that of a file or a factory.
         size: Input size, where the model or its weights do not fix it.
         labels: Class names: a COCO JSON, a text file with a name a line, or names with commas between them; or the
             names themselves.
