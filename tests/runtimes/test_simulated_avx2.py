@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
+from edgeq.calibrators.grid import Grid
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.graphs.graph import infer_shapes, save_onnx
+from edgeq.exporting.graphs.graph import infer_shapes, read_onnx, save_onnx, weight_of
+from edgeq.exporting.saturation.kernels import paired_weight
+from edgeq.inputs.images import read_image
 from edgeq.machine import read_machine
+from edgeq.quantizers.pair_sums import PairedWeight
+from edgeq.quantizers.round_nearest import round_nearest
 from edgeq.runtimes import is_installed, open_session, simulation_of
+from edgeq.runtimes.observer import ActivationObserver
+from edgeq.schemes import INT8_WEIGHT, PerAxis
 from edgeq.sources.artifact_file import open_artifact
 from tests.exact import saturates
 from tests.exporting import nets
@@ -81,10 +89,7 @@ KERNELS = {
 
 
 def made(kernel: Kernel, engine: str, folder: Path, seed: int) -> tuple[Artifact, np.ndarray]:
-    """Writes a layer of random integers with all scales 1 but that of the output, and returns it with an input.
-
-    ONNX Runtime gets the pair behind it that its kernels want; OpenVINO gives the sums.
-    """
+    """Returns a layer of random integers, and an input."""
     random = np.random.default_rng(seed)
     low = 0 if kernel.dtype == "uint8" else -128
     raw = random.integers(low, low + 256, kernel.x)
@@ -92,30 +97,35 @@ def made(kernel: Kernel, engine: str, folder: Path, seed: int) -> tuple[Artifact
     weight = random.integers(-128, 128, kernel.weight)
     high = random.random(weight.shape) < 0.3
     weight[high] = random.choice([-128, 127], high.sum())
-    transposed = "ConvTranspose" in kernel.operator
-    channels = kernel.weight[1 if transposed or kernel.operator in ("Gemm", "MatMul") else 0]
-    tail, ends = (
-        "",
-        f"(float[{','.join(map(str, kernel.x))}] x) => (float{[f'd{n}' for n in kernel.x]} y)".replace("'", ""),
-    )
+    artifact = written(kernel, weight.astype(np.int8), engine, folder)
+    return artifact, (raw - kernel.zero).astype(np.float32)
+
+
+def written(kernel: Kernel, weight: np.ndarray, engine: str, folder: Path) -> Artifact:
+    """Writes a layer with all scales 1 but that of the output, and returns it.
+
+    ONNX Runtime gets the pair behind it that its kernels want; OpenVINO gives the sums.
+    """
+    channels = kernel.weight[1 if "Transpose" in kernel.operator or kernel.operator in ("Gemm", "MatMul") else 0]
+    free = ",".join("jklm"[: len(kernel.x)])
+    ends = f"(float[{','.join(map(str, kernel.x))}] x) => (float[{free}] y)"
     bias = "" if kernel.operator == "MatMul" else ", b"
-    if engine == "onnxruntime":
-        tail = "r = QuantizeLinear(c, step, middle) y = DequantizeLinear(r, step, middle)"
+    paired = engine == "onnxruntime"
+    tail = "r = QuantizeLinear(c, step, middle) y = DequantizeLinear(r, step, middle)" if paired else ""
     text = f"""g {ends} {{
         q = QuantizeLinear(x, one, zero) a = DequantizeLinear(q, one, zero) w = DequantizeLinear(wq, one, wzero)
-        b = DequantizeLinear(bq, one, bzero) {"c" if tail else "y"} = {kernel.operator}(a, w{bias}) {tail} }}"""
+        b = DequantizeLinear(bq, one, bzero) {"c" if paired else "y"} = {kernel.operator}(a, w{bias}) {tail} }}"""
     numbers = {
-        "one": np.array(1, np.float32), "zero": np.array(kernel.zero, kernel.dtype), "wq": weight.astype(np.int8),
-        "bq": random.integers(-5000, 5000, channels).astype(np.int32), "bzero": np.array(0, np.int32),
-        "wzero": np.array(0, np.int8),
-        "step": np.array(STEP, np.float32),
+        "one": np.array(1, np.float32), "zero": np.array(kernel.zero, kernel.dtype), "wq": weight,
+        "wzero": np.array(0, np.int8), "bzero": np.array(0, np.int32), "step": np.array(STEP, np.float32),
+        "bq": np.random.default_rng(0).integers(-5000, 5000, channels).astype(np.int32),
         "middle": np.array(128, np.uint8),
     }  # fmt: skip
     model = nets.parse(text, numbers)
     path = folder / f"{engine}.onnx"
     infer_shapes(model)
     save_onnx(model, path)
-    return open_artifact(path), (raw - kernel.zero).astype(np.float32)
+    return open_artifact(path)
 
 
 def answer(artifact: Artifact, runtime: str, x: np.ndarray) -> np.ndarray:
@@ -145,6 +155,40 @@ def test_a_layer_is_what_the_engine_computes(name, engine, tmp_path):
         artifact, x = made(KERNELS[name], engine, tmp_path, seed)
         simulated, real = answer(artifact, f"simulated-avx2-{engine}", x), answer(artifact, engine, x)
         np.testing.assert_array_equal(simulated, np.rint(real))
+
+
+@without_vnni
+@pytest.mark.parametrize("engine", BOTH)
+def test_layers_of_a_trained_detector_are_what_the_engine_computes(engine, shared_data, tmp_path):
+    if not is_installed(engine):
+        pytest.skip(f"{engine} is not installed")
+    graph = read_onnx(shared_data / "weights" / "fastestdet_coco_352.onnx")
+    layers = [node for node in graph.graph if paired_of(node) is not None][:14:2]
+    image = read_image(sorted((shared_data / "coco" / "val2017").iterdir())[0])[:352, :352, ::-1] / 255
+    x = np.zeros((1, 3, 352, 352), np.float32)
+    x[0, :, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
+    names = [str(node.inputs[0].name) for node in layers]
+    seen = ActivationObserver(graph, names, 1).observe({str(graph.graph.inputs[0].name): x})
+    lost = 0
+    for node, name in zip(layers, names, strict=True):
+        weight = round_nearest(weight_of(node), INT8_WEIGHT.along(PerAxis(0)), {}).integers
+        grid = Grid.asymmetric(min(0.0, float(seen[name].min())), float(seen[name].max()))
+        values = np.rint(grid.quantize(seen[name].astype(np.float64)) / grid.scale).astype(np.float32)
+        settings = ", ".join(
+            f"{each}={list(node.attributes[each].as_ints())}" for each in ("pads", "strides") if each in node.attributes
+        )
+        kernel = Kernel(f"Conv<{settings}>", values.shape, weight.shape, grid.zero_point)
+        artifact = written(kernel, weight, engine, tmp_path)
+        simulated = answer(artifact, f"simulated-avx2-{engine}", values)
+        np.testing.assert_array_equal(simulated, np.rint(answer(artifact, engine, values)))
+        lost += np.count_nonzero(simulated != answer(artifact, "simulated-narrow", values))
+    assert lost > 1000
+
+
+def paired_of(node: ir.Node) -> PairedWeight | None:
+    """Returns how kernels pair a convolution's products."""
+    weight = weight_of(node)
+    return None if weight is None or node.op_type != "Conv" else paired_weight(node, weight.shape)
 
 
 def test_a_target_names_its_simulation():
