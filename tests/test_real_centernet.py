@@ -93,7 +93,11 @@ def test_jetson(request_, x86, fp32_ap, calibration, score, tmp_path):
     assert_both_routes(int8, typed)
     scored = x86.files[0].artifact
     assert fp32.preprocessing == scored.preprocessing
-    image = np.random.default_rng(0).uniform(-2, 2, tuple(length or 1 for length in fp32.inputs[0].shape)).astype(np.float32)
+    image = (
+        np.random.default_rng(0)
+        .uniform(-2, 2, tuple(length or 1 for length in fp32.inputs[0].shape))
+        .astype(np.float32)
+    )
     found = outputs(fp32, image)
     for name, expected in outputs(scored, image).items():
         np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-3, err_msg=name)

@@ -10,6 +10,7 @@ from edgeq.exporting.passes.channel_selection import fold_channel_selection
 from edgeq.exporting.planning.plan import make_plan
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.targets import get_target
+from edgeq.targets.x86 import for_isa
 from tests.exporting import nets
 from tests.exporting.test_qdq import ranges_for
 
@@ -60,7 +61,9 @@ def test_the_shuffle_is_gone_and_the_outputs_are_the_same(shuffle: str) -> None:
 
 @pytest.mark.parametrize("shuffle", SHUFFLES)
 def test_in_int8_the_selection_is_exact(shuffle: str) -> None:
-    rules = get_target("x86-openvino").rules
+    rules = for_isa(get_target("x86-openvino"), "vnni").rules
+    assert rules.fold_channel_selection
+    assert not for_isa(get_target("x86-openvino"), "avx2").rules.fold_channel_selection, "slower there"
     x = nets.normal(9, 1, 3, 8, 8)
     results = []
     for folded in (False, True):
