@@ -80,7 +80,8 @@ _HALVES = "0.5, 0.5, 0.5"
 _OF_IMAGENET = _preset("stretch", 1 / 255, "0.485, 0.456, 0.406", "0.229, 0.224, 0.225")
 
 
-def _torchvision(title: str, name: str, preset: str = _OF_IMAGENET, side: int = 224) -> Subject:
+def torchvision_subject(title: str, name: str, preset: str = _OF_IMAGENET, side: int = 224) -> Subject:
+    """Returns a model of torchvision with random weights; `name` is what follows `torchvision.models`."""
     return Subject(f"{title} (random weights)", f"torchvision.models{name}", preset, (side, side))
 
 
@@ -115,11 +116,11 @@ SUBJECTS = {
     ),
     "resnet20": Subject("ResNet-20", "cifar_resnet20", weights="weights/resnet20_cifar10.safetensors"),
     "vit": Subject("ViT-d128", "vit_fashionmnist", weights="weights/vit_d128_l6_fashionmnist.safetensors"),
-    "mobilenet": _torchvision("MobileNet-V3-small", ":mobilenet_v3_small"),
-    "convnext": _torchvision("ConvNeXt-tiny", ":convnext_tiny"),
-    "efficientnet": _torchvision("EfficientNet-V2-S", ":efficientnet_v2_s"),
-    "swin": _torchvision("Swin-T", ":swin_t"),
-    "ssdlite": _torchvision(
+    "mobilenet": torchvision_subject("MobileNet-V3-small", ":mobilenet_v3_small"),
+    "convnext": torchvision_subject("ConvNeXt-tiny", ":convnext_tiny"),
+    "efficientnet": torchvision_subject("EfficientNet-V2-S", ":efficientnet_v2_s"),
+    "swin": torchvision_subject("Swin-T", ":swin_t"),
+    "ssdlite": torchvision_subject(
         "SSDLite320-MobileNet-V3",
         ".detection:ssdlite320_mobilenet_v3_large",
         _preset("stretch", 1 / 255, _HALVES, _HALVES),
@@ -142,7 +143,7 @@ def measure(name: str, target: str, data: Path, images: int, work: Path) -> dict
     folder = work / name
     ranges = folder / "ranges.json"
     source = CalibrationSource(data / "coco/instances_train.json", data / "coco/train2017", num=images)
-    request = _settled(_request(name, data, work), source, folder)
+    request = request_of(SUBJECTS[name], source, data, folder)
     try:
         model = open_float_model(request)
         if not ranges.is_file():
@@ -211,20 +212,28 @@ def _settled(request: ModelRequest, source: CalibrationSource, folder: Path) -> 
     return dataclasses.replace(request, weights=weights)
 
 
-def _request(name: str, data: Path, work: Path) -> ModelRequest:
-    subject = SUBJECTS[name]
+def request_of(subject: Subject, source: CalibrationSource, data: Path, folder: Path) -> ModelRequest:
+    """Returns what opens a model; random weights are written to the folder once, BatchNorms settled on the images.
+
+    Args:
+        subject: The model.
+        source: Images to settle on.
+        data: Folder of the real data.
+        folder: Folder for what is written.
+    """
     preset = subject.preset
     if preset is not None and "\n" in preset:
-        path = work / f"{name}.toml"
+        path = folder / "preset.toml"
         write_text(path, preset)
         preset = str(path)
     file = subject.reference.startswith(("models/", "weights/"))
-    return ModelRequest(
+    request = ModelRequest(
         str(data / subject.reference) if file else subject.reference,
         weights=None if subject.weights is None else data / subject.weights,
         preset=preset,
         size=subject.size,
     )
+    return _settled(request, source, folder)
 
 
 def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:

@@ -11,6 +11,7 @@ from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.keep import Kept
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
     from edgeq.calibrators.ranges import Ranges
@@ -58,6 +59,7 @@ class FileJob:
         kept_operators: What stays in float of a converted model: name of the operator -> why.
         companions: Writers of the files that a static INT8 file comes with.
         costs: What kernels cost where the file is to run; `None` leaves the choice of layers to the target's rules.
+        means: Tensor name -> mean of each of its channels in the float graph, `(C,)`, as far as they are known.
         precision: One of the format's.
     """
 
@@ -70,4 +72,5 @@ class FileJob:
     kept_operators: Mapping[str, str] = field(default_factory=dict)
     companions: tuple[Companion, ...] = ()
     costs: KernelTable | None = None
+    means: Mapping[str, np.ndarray] = field(default_factory=dict)
     precision: str = "fp32"

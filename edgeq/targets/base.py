@@ -11,6 +11,19 @@ from edgeq.targets.tflite import LITERT
 
 
 @dataclass(frozen=True)
+class SmallestLayers:
+    """From how many channels, of input and of output each, a convolution is worth its conversions.
+
+    Attributes:
+        pointwise: Of a 1x1 convolution.
+        spatial: Of a larger one.
+    """
+
+    pointwise: int = 1
+    spatial: int = 1
+
+
+@dataclass(frozen=True)
 class Rules:
     """What a target's engines reward when a graph is quantized.
 
@@ -27,15 +40,19 @@ class Rules:
             layer that the engine fuses with the Add.
         pairs_before_moves: Whether a tensor that is only moved (pooled, joined, reshaped) on its way to an INT8 layer
             has a pair too; otherwise the pair stands directly before the layer, and the engine moves it.
-        moved_in_float: Operators that only move values and that the engine runs faster in float: they read the tensor
-            itself, which has a pair for its other readers alone.
+        moved_in_float: Operator that only moves values -> below how many channels the engine runs it faster in float:
+            then it reads the tensor itself, which has a pair for its other readers alone.
         shared_pairs: Who reads the dequantized side of a tensor with a pair: `all` its readers, or `int8`: all but the
             weighted layers that stay in float.
+        quantizes_float: Whether the engine quantizes float layers between two pairs by itself, which their form has to
+            prevent (`edgeq.exporting.onnx.float_layers`).
+        smallest: The smallest layers that run in INT8; smaller ones stay in float.
         float_weights: Whether weights are float behind a QuantizeLinear and a DequantizeLinear; otherwise they are int8
             behind a DequantizeLinear.
         rewrite_conv_transpose: Whether ConvTranspose 4x4, stride 2, padding 1 becomes Conv + DepthToSpace.
         rewrite_linear: Whether a MatMul by a constant matrix becomes a Gemm.
         split_projections: Whether a packed projection of queries, keys and values becomes three layers.
+        fold_channel_selection: Whether a 1x1 convolution of some channels of a map reads them all.
         fold_space_to_depth: Whether a convolution of pixels that were moved into channels becomes one of the map.
         int8_attention: Which products of activations in an attention `vit_plan` fast puts into INT8: `none`, where
             the engines are no faster by it; `any`; or `fused`: where heads, tokens and scales are what TensorRT's fused
@@ -51,12 +68,15 @@ class Rules:
     output_pairs: Literal["none", "required"]
     residual_pairs: Literal["both", "identity"]
     pairs_before_moves: bool
-    moved_in_float: frozenset[str]
+    moved_in_float: Mapping[str, int]
     shared_pairs: Literal["all", "int8"]
+    quantizes_float: bool
+    smallest: SmallestLayers
     float_weights: bool
     rewrite_conv_transpose: bool
     rewrite_linear: bool
     split_projections: bool
+    fold_channel_selection: bool
     fold_space_to_depth: bool
     int8_attention: Literal["none", "any", "fused"]
     fp16: Literal["weights", "engine", "graph"]
@@ -69,6 +89,11 @@ class Rules:
     def dynamic(self, operator: str) -> LayerScheme | None:
         """Returns how they run it by ranges measured at every run; `None` where they do not."""
         return next((scheme for scheme in self.schemes.get(operator, ()) if scheme.dynamic), None)
+
+    @property
+    def of_any_size(self) -> Rules:
+        """The same rules for layers of any size: where the costs of kernels are known, they say which are too small."""
+        return replace(self, smallest=SmallestLayers())
 
     @property
     def takes_dynamic(self) -> bool:

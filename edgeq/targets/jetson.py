@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from edgeq.schemes import INT8, INT8_WEIGHT, LayerScheme, PerTensor
-from edgeq.targets.base import Rules, Target
+from edgeq.targets.base import Rules, SmallestLayers, Target
 
 # The parser takes no zero point but zero.
 _INT8 = LayerScheme(INT8_WEIGHT, INT8)
@@ -28,13 +28,16 @@ JETSON_ORIN = Target(
         output_pairs="none",
         residual_pairs="identity",
         pairs_before_moves=False,
-        moved_in_float=frozenset(),
+        moved_in_float={},
         shared_pairs="int8",
         # Every version folds Q and DQ of a float weight; int8 weights behind a DQ alone are documented from 10 on.
+        quantizes_float=False,
+        smallest=SmallestLayers(),
         float_weights=True,
         rewrite_conv_transpose=False,
         rewrite_linear=False,
         split_projections=False,
+        fold_channel_selection=False,
         fold_space_to_depth=False,
         int8_attention="fused",
         fp16="engine",

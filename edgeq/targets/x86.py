@@ -7,9 +7,12 @@ time in OpenVINO and 2.5 times as long as FP32 in ONNX Runtime (measured, AVX2 w
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Mapping
+from typing import Any
 
 from edgeq.schemes import DYNAMIC_INT8, INT8_WEIGHT, INT32, UINT8, LayerScheme
-from edgeq.targets.base import Rules, Target
+from edgeq.targets.base import Rules, SmallestLayers, Target
 
 # ONNX Runtime's U8S8 kernels use VNNI; its signed ones ran slower than FP32.
 _INT8 = LayerScheme(INT8_WEIGHT, UINT8, INT32)
@@ -30,8 +33,10 @@ QDQ = Rules(
     output_pairs="required",
     residual_pairs="both",
     pairs_before_moves=True,
-    moved_in_float=frozenset(),
+    moved_in_float={},
     shared_pairs="all",
+    quantizes_float=False,
+    smallest=SmallestLayers(),
     float_weights=False,
     # ONNX Runtime has no INT8 kernel for ConvTranspose, and runs the same sums as Conv + DepthToSpace in half the time;
     # OpenVINO has one and loses a few percent by the detour (benchmarks/conv_transpose.py).
@@ -39,6 +44,7 @@ QDQ = Rules(
     rewrite_linear=True,
     # Four blocks of a ViT-B in ONNX Runtime: 0.95 of the time; vit_b_16 in INT8 in OpenVINO: 1.01.
     split_projections=True,
+    fold_channel_selection=False,
     # YOLOX-nano's stem of six slices: FP32 takes .92 of the time in both engines.
     fold_space_to_depth=True,
     # vit_b_16 with the products in INT8: 1.03 of the time without in ONNX Runtime, 1.14 in OpenVINO.
@@ -52,9 +58,19 @@ X86_ORT = Target(
     name="x86-ort",
     runtimes=("onnxruntime", "openvino"),
     formats=("onnx",),
-    rules=QDQ,
+    # What has pairs around it runs in INT8 whether it is planned or not: planned, a depthwise convolution has a scale
+    # for each channel. FastestDet in ONNX Runtime on AVX-512 VNNI: 13.7 dB with, 12.6 without, in the same time.
+    rules=dataclasses.replace(QDQ.requested("DepthwiseConv"), quantizes_float=True),
     timed=True,
 )
+
+# Time in INT8 over FP32 without VNNI, conversions included (1x1 of 64, 128, 256 channels: 1.3-3.3, .9-1.8, .6-.8; 3x3
+# of 32 and 64: .7-1.0, .53-.66; depthwise 2-10; MaxPool of u8 15).
+_ORT_WITHOUT_VNNI: Mapping[str, Any] = {
+    "schemes": QDQ.schemes,
+    "smallest": SmallestLayers(pointwise=128, spatial=64),
+    "moved_in_float": {"MaxPool": sys.maxsize},
+}
 
 X86_OPENVINO = Target(
     name="x86-openvino",
@@ -65,9 +81,11 @@ X86_OPENVINO = Target(
         # A layer that float layers alone read writes float at no cost; with a pair it writes u8, and a Subgraph
         # dequantizes it: YuNet .94 of FP32's time with these pairs, .80 without.
         output_pairs="none",
-        # A MaxPool of u8 with fewer than 32 channels takes three times as long as in float: YuNet .80 -> .755.
-        moved_in_float=frozenset({"MaxPool"}),
+        # A MaxPool of u8 takes four times as long as in float with 16 channels, the same with 64, half with 256
+        # (AVX-512 VNNI). YuNet without VNNI: .80 -> .755 of FP32's time.
+        moved_in_float={"MaxPool": 64},
         rewrite_conv_transpose=False,
+        fold_channel_selection=True,
     ),
     timed=True,
 )
@@ -76,3 +94,15 @@ X86 = dataclasses.replace(
     X86_OPENVINO, name="x86", engines={"openvino": X86_OPENVINO.name, "onnxruntime": X86_ORT.name}
 )
 """OpenVINO's plan: its INT8 kernels gain on networks of few channels too, where ONNX Runtime's lose."""
+
+
+def for_isa(target: Target, isa: str) -> Target:
+    """Returns a target with the layers in INT8 that are worth it on CPUs that add INT8 products in one way or another.
+
+    Args:
+        target: The target; one that is not for ONNX Runtime on x86 is the same on all of them.
+        isa: `vnni` or `amx`; everything else is taken for `avx2`.
+    """
+    if target.name != X86_ORT.name or isa in ("vnni", "amx"):
+        return target
+    return dataclasses.replace(target, rules=dataclasses.replace(target.rules, **_ORT_WITHOUT_VNNI))

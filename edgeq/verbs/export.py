@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.channel_extremes import channel_statistics
+from edgeq.calibration.input_means import input_means
 from edgeq.calibration.shared_ranges import share
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
@@ -38,15 +39,18 @@ from edgeq.exporting.tflite.keep import resolve_operators
 from edgeq.exporting.tflite.writer import RangeSources, TfliteModel
 from edgeq.files import require_writable
 from edgeq.inputs.preprocessing import Placement
+from edgeq.machine import read_machine
 from edgeq.sources.formats import TENSORRT_CACHE, FileFormat, get_format, source_format
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
+from edgeq.targets.x86 import for_isa
 from edgeq.tasks import find_decoder
 from edgeq.verbs.export_costs import PlanBy, check_plan, kernel_costs
 from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
 from edgeq.verbs.export_speed import Exported, with_speed
 
 _EXAMPLE_SEED = 1
+_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def export_model(
         request = proven_request(request, AnnotatedImages.of(calibration.source, calibration.images_dir))
     if options.int8_deconv:
         target = with_int8_deconv(target)
+    target = for_isa(target, "vnni" if _VNNI.intersection(read_machine().cpu_features) else "avx2")
     source = source_format(request.reference)
     formats = tuple(dict.fromkeys(formats)) or ((source.name,) if source.has_own_form else target.formats)
     check_options(request, target, formats, precisions, calibration, options)
@@ -255,9 +260,11 @@ class _Export:
         """Returns what the files of a format are made from, whatever their precision."""
         if converted is None:
             companions = (TENSORRT_CACHE.function("write"),) if self.target.rules.calibration_cache else ()
-            costs = self._costs(model, kept)
-            options, out = self.options, self.out
-            return FileJob(model, self.target, out, options, ranges, kept=kept, companions=companions, costs=costs)
+            costs, means = self._costs(model, kept), self._means(model, ranges)
+            return FileJob(
+                model, self.target, self.out, self.options, ranges, kept=kept, companions=companions, means=means,
+                costs=costs,
+            )  # fmt: skip
         operators, known = share(
             model, converted, self.target, kept, ranges, self.calibration, self.precisions, self.options, inputs,
             self.out, self.threads,
@@ -269,6 +276,13 @@ class _Export:
             return None
         vit_plan, measure = self.options.vit_plan, self.measure_speed
         return kernel_costs(model, self.target, kept, vit_plan, threads=self.threads, measure=measure)
+
+    def _means(self, model: FloatModel, ranges: Ranges | None) -> dict[str, np.ndarray]:
+        """Returns the means that biases are corrected by; none where the target's biases are float."""
+        static = [each for operator in self.target.rules.schemes if (each := self.target.rules.static(operator))]
+        if ranges is None or "int8" not in self.precisions or not any(each.bias.is_integer for each in static):
+            return {}
+        return input_means(model, ranges.samples, self.threads)
 
     def _measure(self, preprocessing: Preprocessing, example: np.ndarray | None = None) -> Callable[..., Signal | None]:
         images = ComparedImages(preprocessing, self.calibration, example)

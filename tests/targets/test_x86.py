@@ -81,3 +81,18 @@ def test_a_runtime_that_a_target_is_not_planned_for_is_refused() -> None:
 
 def test_x86_stands_for_openvinos_plan() -> None:
     assert get_target("x86").rules == get_target("x86-openvino").rules
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(48, {"x", "p"}), (64, {"x", "r", "p"})])
+def test_a_pool_of_many_channels_moves_integers(channels: int, expected: set[str]) -> None:
+    text = """g (float[1,3,16,16] x) => (float[1,4,8,8] y) { c = Conv<pads=[1,1,1,1]>(x, w0) r = Relu(c)
+        p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r) d = Conv<pads=[1,1,1,1]>(p, w1) q = Relu(d)
+        y = Conv(q, w2) }"""
+    weights = {
+        "w0": nets.normal(1, channels, 3, 3, 3), "w1": nets.normal(2, 8, channels, 3, 3),
+        "w2": nets.normal(3, 4, 8, 1, 1),
+    }  # fmt: skip
+    rules = get_target("x86-openvino").rules
+    model, x = nets.graph(text, weights), nets.normal(9, 1, 3, 16, 16)
+    selection = select_layers(model, rules)
+    assert set(make_plan(model, selection, ranges_for(model, x, selection.tensors), rules).tensors) == expected

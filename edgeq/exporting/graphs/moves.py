@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Set
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,16 @@ def moves_values(node: ir.Node) -> bool:
         fill = constant(node.inputs[2]) if len(node.inputs) > 2 else None
         mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
         return mode != "constant" or len(node.inputs) < 3 or (fill is not None and not fill.any())
-    return node.op_type in MOVES_VALUES
+    return node.op_type in MOVES_VALUES or (node.op_type == "Conv" and _selects_channels(node))
+
+
+def _selects_channels(node: ir.Node) -> bool:
+    """Returns whether a convolution only hands on some channels of its input, as `fold_channel_selection` writes it."""
+    weight = constant(node.inputs[1]) if len(node.inputs) == 2 else None
+    if weight is None or math.prod(weight.shape[2:]) != 1 or any(name in node.attributes for name in ("pads", "group")):
+        return False
+    is_one = weight.reshape(len(weight), -1) == 1
+    return bool((is_one.sum(axis=1) == 1).all()) and int(np.count_nonzero(weight)) == len(weight)
 
 
 def moved_inputs(node: ir.Node) -> list[ir.Value]:

@@ -20,7 +20,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.exporting.graphs.graph import constant, new_initializer, walk
+from edgeq.exporting.graphs.moves import moved_inputs
 from edgeq.exporting.graphs.names import keeps_names
+from edgeq.exporting.onnx.float_layers import keep_in_float
+from edgeq.exporting.planning.pairs import moves_in_float
+from edgeq.exporting.planning.selection import activation_behind
 from edgeq.quantizers.weight import QuantizedWeight, round_to
 
 if TYPE_CHECKING:
@@ -51,12 +55,25 @@ def insert_qdq(model: ir.Model, plan: QuantPlan, rules: Rules) -> None:
         if name in plan.weights:
             write = _quantized_constant if rules.float_weights else _dequantized_constant
             write(model, node, 1, plan.weights[name])
-    apart = set(plan.in_float if rules.shared_pairs == "int8" else ())
-    apart.update(str(node.name) for node in model.graph if node.op_type in rules.moved_in_float)
+    apart = _read_float(model, plan, rules)
     shared: dict[Grid, tuple[ir.Value, ir.Value]] = {}
     ends: dict[str, ir.Value] = {}
     for name, grid in plan.tensors.items():
         _insert_pair(model, values[name], grid, shared, ends, apart)
+    if rules.quantizes_float:
+        keep_in_float(model, plan.in_float)
+
+
+def _read_float(model: ir.Model, plan: QuantPlan, rules: Rules) -> set[str]:
+    """Returns the names of the nodes that go on reading a tensor itself where it has a pair (rule 1)."""
+    apart = set(plan.in_float if rules.shared_pairs == "int8" else ())
+    fused: set[str] = set()
+    if rules.output_pairs == "required":  # the engine writes integers alone
+        fused.update(str(activation_behind(node).name) for node in model.graph if node.name in plan.quantized)
+    for node in model.graph:
+        if moves_in_float(node, rules) and fused.isdisjoint(str(value.name) for value in moved_inputs(node)):
+            apart.add(str(node.name))
+    return apart
 
 
 def _quantized_constant(model: ir.Model, node: ir.Node, index: int, quantized: QuantizedWeight) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
 from edgeq.exporting.passes.order import for_engine, for_integers, run_passes
 from edgeq.exporting.passes.report import RewriteReport
+from edgeq.exporting.planning.bias_correction import correct_biases
 from edgeq.exporting.planning.fp16_audit import audit_fp16
 from edgeq.exporting.planning.keep import Kept, VitPlan
 from edgeq.exporting.planning.known_ranges import keep_without_ranges
@@ -161,6 +163,7 @@ def write_int8(
     kept: Kept | None = None,
     vit_plan: VitPlan = "balanced",
     companions: Sequence[Companion] = (),
+    means: Mapping[str, np.ndarray] = MappingProxyType({}),
     costs: KernelTable | None = None,
 ) -> Artifact:
     """Returns the static INT8 artifact, written by the target's rules.
@@ -173,6 +176,7 @@ def write_int8(
         kept: Nodes that stay in float; by default those that `vit_plan` keeps.
         vit_plan: What of a transformer runs in INT8 (`edgeq.exporting.planning.selection.select_layers`).
         companions: Writers of further files of the same plan.
+        means: Tensor name -> mean of each of its channels; biases take back what the rounding of weights adds to them.
         costs: What kernels cost where the file is to run; layers that INT8 makes no faster stay in float. By default
             the target's rules alone decide.
 
@@ -180,6 +184,9 @@ def write_int8(
         MismatchError: the ranges were collected for another model or other pre-processing.
     """
     graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan, costs=costs)
+    if means:
+        plan, corrected = correct_biases(graph, plan, means)
+        facts["corrected_biases"] = corrected
     for write_companion in companions:
         facts |= write_companion(PlannedModel(model, target, graph, plan, ranges), folder)
     if target.rules.fp16 != "weights":
@@ -223,10 +230,11 @@ def plan_int8(
     graph, rewritten = quantizable_graph(model, target)
     if ranges.method == TAKEN:
         kept = keep_without_ranges(graph, target.rules, ranges, kept, vit_plan)
-    selection = select_layers(graph, target.rules, kept, vit_plan)
-    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, target.rules.moved_in_float)
+    rules = target.rules if costs is None else target.rules.of_any_size
+    selection = select_layers(graph, rules, kept, vit_plan)
+    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, rules)
     if chosen is not None:
-        selection = select_layers(graph, target.rules, kept, vit_plan, chosen.in_float)
+        selection = select_layers(graph, rules, kept, vit_plan, chosen.in_float)
     selection = selection.with_bits(*bits)
     scales = model.taken.weights if model.taken is not None and ranges.method == TAKEN else {}
     plan = make_plan(graph, selection, ranges, target.rules, weight_scales=scales)

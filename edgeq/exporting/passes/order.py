@@ -22,6 +22,7 @@ from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.passes.attention_scale import fold_attention_scale
 from edgeq.exporting.passes.batchnorm import fold_batchnorm
 from edgeq.exporting.passes.captures import isolate_captures
+from edgeq.exporting.passes.channel_selection import fold_channel_selection
 from edgeq.exporting.passes.cleaning import clean, drop_constant_inputs
 from edgeq.exporting.passes.computed_constants import fold_computed_constants
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
@@ -170,7 +171,8 @@ def for_integers(rules: Rules) -> tuple[GraphPass, ...]:
     """Returns the passes that write operators as the target quantizes them."""
     transposed = [GraphPass(rewrite_conv_transpose, needs=_TIDY)] if rules.rewrite_conv_transpose else []
     linear = [GraphPass(rewrite_linear, needs=_TIDY)] if rules.rewrite_linear else []
-    return (*transposed, *linear)
+    selected = [GraphPass(fold_channel_selection, needs=_TIDY)] if rules.fold_channel_selection else []
+    return (*transposed, *linear, *selected)
 
 
 def run_passes(model: ir.Model, passes: Sequence[GraphPass]) -> dict[str, RewriteReport]:

@@ -8,16 +8,13 @@ of YOLOX-nano's time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.exporting.graphs.channels import move
-from edgeq.exporting.graphs.evaluate import evaluate
-from edgeq.exporting.graphs.graph import constant, drop_unused, new_initializer, opset_of, walk, weight_of
-from edgeq.exporting.graphs.moves import JOINS, REARRANGES
+from edgeq.exporting.graphs.graph import drop_unused, new_initializer, opset_of, walk, weight_of
+from edgeq.exporting.graphs.moved_values import lengths_of, moved_values, one_source
 from edgeq.exporting.passes.report import RewriteReport
 
 if TYPE_CHECKING:
@@ -74,65 +71,17 @@ def _fits(node: ir.Node) -> bool:
 def _blocks_of(node: ir.Node, opset: int) -> _Blocks | None:
     """Returns the blocks that a convolution's input is made of; `None` if it is anything else."""
     value = node.inputs[0]
-    source = None if value is None else _source(value)
+    source = None if value is None else one_source(value)
     if value is None or source is None:
         return None
-    before, behind = _lengths(source), _lengths(value)
+    before, behind = lengths_of(source), lengths_of(value)
     if before is None or behind is None or behind[2] == 0 or (size := before[2] // behind[2]) < 2:
         return None
     if behind[0] != before[0] or behind[2:] != [before[2] / size, before[3] / size]:
         return None
     numbers = np.arange(np.prod(before), dtype=np.int64).reshape(before)
-    moved = _moved(value, {source: numbers}, opset)
+    moved = moved_values(value, {source: numbers}, opset)
     return None if moved is None else _match(source, size, numbers, moved)
-
-
-def _lengths(value: ir.Value) -> list[int] | None:
-    """Returns the lengths of a map `(N, C, H, W)`; `None` if one is not known or there are not four."""
-    lengths = [size for size in value.shape or () if isinstance(size, int)]
-    return lengths if len(lengths) == 4 == len(value.shape or ()) else None
-
-
-def _source(value: ir.Value) -> ir.Value | None:
-    """Returns the one tensor whose values are moved to become `value`, or `None` if there are several."""
-    found: set[ir.Value] = set()
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        producer = one.producer()
-        if producer is None or not _moves(producer):
-            found.add(one)
-        else:
-            waiting += [each for each in _moved_by(producer) if each is not None and constant(each) is None]
-    return found.pop() if len(found) == 1 else None
-
-
-def _moves(node: ir.Node) -> bool:
-    return node.op_type in REARRANGES | JOINS | {"SpaceToDepth"}
-
-
-def _moved_by(node: ir.Node) -> list[ir.Value | None]:
-    return list(node.inputs if node.op_type in JOINS else node.inputs[:1])
-
-
-def _moved(value: ir.Value, known: Mapping[ir.Value, np.ndarray], opset: int) -> np.ndarray | None:
-    """Returns what becomes of the source's numbers on the way to a tensor."""
-    if value in known:
-        return known[value]
-    node = value.producer()
-    if node is None or not _moves(node):
-        return None
-    given = [None if each is None else _moved(each, known, opset) for each in _moved_by(node)]
-    arrays = [array for array in given if array is not None]
-    if len(arrays) < len(given):
-        return None
-    if node.op_type in JOINS:
-        outputs: list[np.ndarray] | None = [np.concatenate(arrays, node.attributes["axis"].as_int())]
-    elif node.op_type in REARRANGES:
-        outputs = move(node, arrays[0])
-    else:
-        outputs = evaluate(node, arrays, opset)
-    return None if outputs is None else outputs[node.outputs.index(value)]
 
 
 def _match(source: ir.Value, size: int, numbers: np.ndarray, moved: np.ndarray) -> _Blocks | None:

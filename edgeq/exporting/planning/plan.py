@@ -19,7 +19,7 @@ from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, ends_of, moved_fro
 from edgeq.exporting.graphs.weights import release
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.pairs import tensors_with_pair
-from edgeq.exporting.planning.selection import Selection, activation_behind
+from edgeq.exporting.planning.selection import Selection, activation_behind, rules_name
 from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
 from edgeq.quantizers.bias import quantize_bias, scale_for_bias
 from edgeq.quantizers.own_scales import on_own_scales
@@ -137,7 +137,7 @@ def make_dynamic_plan(model: ir.Model, selection: Selection, rules: Rules) -> Qu
     nodes = {node.name: node for node in model.graph}
 
     def in_dynamic_form(decision: LayerDecision) -> LayerDecision:
-        node, scheme = nodes[decision.name], rules.dynamic(decision.op_type)
+        node, scheme = nodes[decision.name], rules.dynamic(rules_name(nodes[decision.name]))
         if decision.is_float:
             return decision
         if scheme is None or weight_of(node) is None or not _has_integer_form(node):

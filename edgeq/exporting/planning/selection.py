@@ -28,6 +28,7 @@ Rules, by number:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeq.targets import Rules
+    from edgeq.targets.base import SmallestLayers
 
 _FUNCTIONS = frozenset({"Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu", "Softplus", "Elu", "Mish"})
 
@@ -277,6 +279,8 @@ def _float_reason(
         return f"the target leaves {node.op_type} in float" if weight_of(node) is not None else None
     if _is_depthwise(node) and rules.static(DEPTHWISE) is None:
         return "depthwise convolution"
+    if _is_small(node, rules.smallest):
+        return "with so few channels the target runs it no faster in INT8"
     if node.op_type != "Add" and weight_of(node) is None and not is_product:
         return "its weight is not a constant"
     if from_image.isdisjoint(data_inputs(node)):
@@ -294,7 +298,7 @@ def _float_reason(
 
 def _scheme_of(node: ir.Node, rules: Rules) -> LayerScheme:
     """Returns how the target runs a node that is quantized."""
-    scheme = rules.static(DEPTHWISE if _is_depthwise(node) else node.op_type)
+    scheme = rules.static(rules_name(node))
     assert scheme is not None  # noqa: S101 - `_float_reason` has looked
     return scheme if weight_of(node) is not None else scheme.without_weight
 
@@ -303,10 +307,25 @@ def _stands_before_function(node: ir.Node) -> bool:
     return node.op_type not in _LINEAR and _feeds_function(activation_behind(node))
 
 
+def rules_name(node: ir.Node) -> str:
+    """Returns what `Rules.schemes` calls a node's operator."""
+    return DEPTHWISE if _is_depthwise(node) else node.op_type
+
+
 def _is_depthwise(node: ir.Node) -> bool:
     weight = weight_of(node)
     groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
     return node.op_type == "Conv" and weight is not None and groups > 1 and weight.shape[1] == 1
+
+
+def _is_small(node: ir.Node, smallest: SmallestLayers) -> bool:
+    """Returns whether a convolution has fewer channels than its conversions are worth."""
+    weight = weight_of(node)
+    if node.op_type != "Conv" or weight is None or _is_depthwise(node):
+        return False
+    groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    channels = min(int(weight.shape[0]), int(weight.shape[1]) * groups)
+    return channels < (smallest.pointwise if math.prod(weight.shape[2:]) == 1 else smallest.spatial)
 
 
 def _is_residual(node: ir.Node, quantized: set[int], from_image: Set[ir.Value], rules: Rules) -> bool:

@@ -17,12 +17,13 @@ from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.tensorrt.scales import implicit_scales
 from edgeq.exporting.tensorrt.strong_typing import to_fp16
 from edgeq.targets import Rules, get_target
+from edgeq.targets.x86 import QDQ
 from tests.exporting import nets
 from tests.exporting.test_qdq import quantized, ranges_for, ranges_of
 from tests.exporting.test_topology import RESIDUAL_DETECTOR, WEIGHTS
 
 JETSON = get_target("jetson-orin").rules
-X86 = get_target("x86").rules
+X86 = QDQ
 
 PROJECTED = """g (float[1,8,8,8] x) => (float[1,2,4,4] y) {
     s = Conv<pads=[1,1,1,1], strides=[2,2]>(x, w1)
@@ -205,7 +206,7 @@ def test_cache_before_a_silu_has_the_scale_behind_it():
     text = """g (float[1,3,8,8] x) => (float[1,2,8,8] y) { c = Conv<pads=[1,1,1,1]>(x, w0) g = Sigmoid(c) m = Mul(c, g)
         d = Conv<pads=[1,1,1,1]>(m, w1) r = Relu(d) y = Conv(r, hm_w) }"""
     model, x = nets.graph(text, WEIGHTS), nets.normal(9, 1, 3, 8, 8)
-    ranges = ranges_for(model, x, select_layers(model, X86).tensors)
+    ranges = ranges_for(model, x, select_layers(model, get_target("x86").rules).tensors)
     scales = implicit_scales(model, make_plan(model, select_layers(model, JETSON), ranges, JETSON), ranges)
     assert scales["c"] == scales["m"] == ranges.threshold("m") / 127
     assert scales["g"] == 1 / 127
