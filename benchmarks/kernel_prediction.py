@@ -93,12 +93,11 @@ def write_files(model: FloatModel, ranges: object, runtime: str, threads: int, f
     rows = time_kernels(timed_engine(runtime, machine, threads), kernels, lambda _: None)
     timed_s = time.perf_counter() - begun
     table = KernelTable(runtime, "", machine.cpu, machine.cpu_features, threads, "measured", rows)
-    floats = target.rules.moved_in_float.keys()
-    chosen = choose_by_cost(graph, quantized, table, floats)
-    problem = cost_problem(graph, quantized, table, floats)
+    chosen = choose_by_cost(graph, quantized, table, target.rules)
+    problem = cost_problem(graph, quantized, table, target.rules)
     shipped = shipped_table(runtime, machine.cpu_features)
     assert shipped is not None
-    other = cost_problem(graph, quantized, shipped, floats)
+    other = cost_problem(graph, quantized, shipped, target.rules)
     paths = {
         "rewritten": write_artifact(model, graph, target, "fp32", folder / "rewritten", {}).path,
         "fp32": write_fp32(model, target, folder).path,

@@ -97,7 +97,7 @@ def find_layers(model: FloatModel, machine: Machine, threads: int) -> tuple[Laye
     costs = time_kernels(timed_engine(RUNTIME, machine, threads), sorted(set(kernels.values())), lambda _: None)
     table = KernelTable(RUNTIME, "", machine.cpu, machine.cpu_features, threads, "measured", costs)
     quantized = select_layers(graph, target.rules).quantized
-    chosen = choose_by_cost(graph, quantized, table, target.rules.moved_in_float.keys())
+    chosen = choose_by_cost(graph, quantized, table, target.rules)
     return Layers(kernels, costs, chosen.int8), table
 
 

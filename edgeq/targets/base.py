@@ -103,6 +103,11 @@ class Rules:
         return next((scheme for scheme in self.schemes.get(operator, ()) if scheme.dynamic), None)
 
     @property
+    def of_any_size(self) -> Rules:
+        """The same rules for layers of any size: where the costs of kernels are known, they say which are too small."""
+        return replace(self, smallest=SmallestLayers())
+
+    @property
     def takes_dynamic(self) -> bool:
         """Whether the engines take files whose ranges are measured at every run."""
         return any(map(self.dynamic, self.schemes))

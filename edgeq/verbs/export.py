@@ -263,8 +263,8 @@ class _Export:
             companions = (TENSORRT_CACHE.function("write"),) if self.target.rules.calibration_cache else ()
             costs, means = self._costs(model, kept), self._means(model, ranges)
             return FileJob(
-                model, self.target, self.out, self.options, ranges, kept=kept, companions=companions, costs=costs,
-                means=means,
+                model, self.target, self.out, self.options, ranges, kept=kept, companions=companions, means=means,
+                costs=costs,
             )  # fmt: skip
         operators, known = share(
             model, converted, self.target, kept, ranges, self.calibration, self.precisions, self.options, inputs,

@@ -49,7 +49,7 @@ def kernel_costs(
         measure: Whether kernels that were not timed on this machine yet are timed now.
     """
     graph, _ = quantizable_graph(model, target)
-    kernels = kernels_of(graph, select_layers(graph, target.rules, kept, vit_plan).quantized)
+    kernels = kernels_of(graph, select_layers(graph, target.rules.of_any_size, kept, vit_plan).quantized)
     if not kernels:
         return None
     return costs_here(target.runtimes[0], kernels.values(), threads=threads, measure=measure)

@@ -13,11 +13,13 @@ from edgeq.exporting.costs.kernel import WEIGHTED, Kernel, activation_nodes, ker
 from edgeq.exporting.graphs.data_flow import is_float
 from edgeq.exporting.graphs.graph import data_inputs
 from edgeq.exporting.graphs.moves import moves_values
+from edgeq.exporting.planning.pairs import moves_in_float
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeq.exporting.costs.table import KernelCost, KernelTable
+    from edgeq.targets import Rules
 
 MARGIN = 0.03
 """What INT8 has to save of a layer's time in float: less is within what two runs differ by, and costs accuracy."""
@@ -86,18 +88,16 @@ def kernels_of(model: ir.Model, quantized: Set[str]) -> dict[str, Kernel]:
     return found
 
 
-def choose_by_cost(
-    model: ir.Model, quantized: Set[str], table: KernelTable, float_operators: Set[str] = frozenset()
-) -> CostPlan:
+def choose_by_cost(model: ir.Model, quantized: Set[str], table: KernelTable, rules: Rules) -> CostPlan:
     """Returns the choice of INT8 layers that takes the least time by a table.
 
     Args:
         model: The graph that is quantized.
         quantized: Names of the nodes that may run in INT8.
         table: What kernels cost.
-        float_operators: Operators that the target's files leave in float, whatever is around them.
+        rules: The target's rules, which say what moves values in float whatever is around it.
     """
-    problem = cost_problem(model, quantized, table, float_operators)
+    problem = cost_problem(model, quantized, table, rules)
     wary = {
         name: dataclasses.replace(cost, int8_us=cost.int8_us + _margin(cost)) for name, cost in problem.layers.items()
     }
@@ -122,9 +122,7 @@ def predicted_us(problem: CostProblem, int8: Set[str]) -> float:
     return total_us(problem.layers, problem.conversions, chosen)
 
 
-def cost_problem(
-    model: ir.Model, quantized: Set[str], table: KernelTable, float_operators: Set[str] = frozenset()
-) -> CostProblem:
+def cost_problem(model: ir.Model, quantized: Set[str], table: KernelTable, rules: Rules) -> CostProblem:
     """Returns the layers of a graph with their costs, and the tensors between them.
 
     A layer that has no cost in the table and may run in INT8 does so, as the target's rules say. What only moves
@@ -135,7 +133,7 @@ def cost_problem(
     layers: dict[str, LayerCost] = {_IMAGE: LayerCost(0.0)}
     for node in model.graph:
         if owner[id(node)] is node:
-            layers[str(node.name)] = _layer_cost(node, costs.get(str(node.name)), quantized, float_operators)
+            layers[str(node.name)] = _layer_cost(node, costs.get(str(node.name)), quantized, rules)
     conversions = []
     for value, writer in _results(model, owner):
         readers = {str(owner[id(use.node)].name) for use in value.uses()} - {writer}
@@ -166,8 +164,8 @@ def _results(model: ir.Model, owner: Mapping[int, ir.Node]) -> list[tuple[ir.Val
     return found
 
 
-def _layer_cost(node: ir.Node, cost: KernelCost | None, quantized: Set[str], float_operators: Set[str]) -> LayerCost:
-    is_moved = node.op_type not in float_operators and bool(data_inputs(node)) and moves_values(node)
+def _layer_cost(node: ir.Node, cost: KernelCost | None, quantized: Set[str], rules: Rules) -> LayerCost:
+    is_moved = bool(data_inputs(node)) and moves_values(node) and not moves_in_float(node, rules)
     if node.name not in quantized and not is_moved:
         return LayerCost(0.0 if cost is None else cost.f32_us)
     if cost is not None:

@@ -163,8 +163,8 @@ def write_int8(
     kept: Kept | None = None,
     vit_plan: VitPlan = "balanced",
     companions: Sequence[Companion] = (),
-    costs: KernelTable | None = None,
     means: Mapping[str, np.ndarray] = MappingProxyType({}),
+    costs: KernelTable | None = None,
 ) -> Artifact:
     """Returns the static INT8 artifact, written by the target's rules.
 
@@ -176,9 +176,9 @@ def write_int8(
         kept: Nodes that stay in float; by default those that `vit_plan` keeps.
         vit_plan: What of a transformer runs in INT8 (`edgeq.exporting.planning.selection.select_layers`).
         companions: Writers of further files of the same plan.
+        means: Tensor name -> mean of each of its channels; biases take back what the rounding of weights adds to them.
         costs: What kernels cost where the file is to run; layers that INT8 makes no faster stay in float. By default
             the target's rules alone decide.
-        means: Tensor name -> mean of each of its channels; biases take back what the rounding of weights adds to them.
 
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
@@ -230,11 +230,11 @@ def plan_int8(
     graph, rewritten = quantizable_graph(model, target)
     if ranges.method == TAKEN:
         kept = keep_without_ranges(graph, target.rules, ranges, kept, vit_plan)
-    selection = select_layers(graph, target.rules, kept, vit_plan)
-    moved = target.rules.moved_in_float.keys()
-    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, moved)
+    rules = target.rules if costs is None else target.rules.of_any_size
+    selection = select_layers(graph, rules, kept, vit_plan)
+    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, rules)
     if chosen is not None:
-        selection = select_layers(graph, target.rules, kept, vit_plan, chosen.in_float)
+        selection = select_layers(graph, rules, kept, vit_plan, chosen.in_float)
     selection = selection.with_bits(*bits)
     scales = model.taken.weights if model.taken is not None and ranges.method == TAKEN else {}
     plan = make_plan(graph, selection, ranges, target.rules, weight_scales=scales)

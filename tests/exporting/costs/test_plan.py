@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -15,7 +16,8 @@ from edgeq.exporting.planning.selection import select_layers
 from edgeq.targets import get_target
 from tests.exporting import nets
 
-RULES = get_target("x86-openvino").rules
+RULES = dataclasses.replace(get_target("x86-openvino").rules, moved_in_float={"MaxPool": 64})
+FREE = dataclasses.replace(RULES, moved_in_float={})
 NET = """
 agraph (float[1, 3, 16, 16] image) => (float[1, 4, 8, 8] out)
 {
@@ -82,7 +84,7 @@ def test_what_is_no_faster_stays_in_float_and_islands_too_small_to_pay_as_well(m
         "node_c3": KernelCost(100.0, 20.0, quantize_us=9.0, dequantize_us=5.0, quantize_output_us=5.0),
         "node_c4": KernelCost(10.0, 2.0, dequantize_us=3.0),
     }
-    chosen = choose_by_cost(model, quantized(model), table(model, costs))
+    chosen = choose_by_cost(model, quantized(model), table(model, costs), FREE)
     assert chosen.int8 == {"node_c3", "node_c4"}
     assert chosen.in_float == {
         "node_c1": "INT8 is no faster: 45 us against 20 in float",
@@ -104,13 +106,13 @@ def test_an_operator_that_the_file_leaves_in_float_is_not_planned_in_int8(model)
         "node_c4": KernelCost(1.0, 1.0),
     }
     every, given = quantized(model), table(model, costs)
-    assert choose_by_cost(model, every, given).int8 == {"node_c1", "node_c2", "node_c3"}
-    assert choose_by_cost(model, every, given, frozenset({"MaxPool"})).int8 == {"node_c1", "node_c2"}
+    assert choose_by_cost(model, every, given, FREE).int8 == {"node_c1", "node_c2", "node_c3"}
+    assert choose_by_cost(model, every, given, RULES).int8 == {"node_c1", "node_c2"}
 
 
 def test_a_layer_unlike_any_in_the_table_is_left_to_the_rules(model):
     costs = {"node_c2": KernelCost(10.0, 20.0), "node_c4": KernelCost(10.0, 20.0)}
-    chosen = choose_by_cost(model, quantized(model), table(model, costs))
+    chosen = choose_by_cost(model, quantized(model), table(model, costs), FREE)
     assert set(chosen.in_float) == {"node_c2", "node_c4"}
     assert select_layers(model, RULES, slow=chosen.in_float).quantized == {"node_c1", "node_c3"}
     assert chosen.float_us == 20.0
@@ -126,7 +128,7 @@ def test_a_sum_without_a_cost_goes_with_the_layers_around_it():
     for int8_us, quantized in ((40.0, set()), (10.0, {"node_c2", "node_c3", "node_sum"})):
         costs = dict.fromkeys(("node_c2", "node_c3"), KernelCost(20.0, int8_us))
         costs["node_c1"] = KernelCost(20.0, 40.0)
-        chosen = choose_by_cost(model, rules.quantized, table(model, costs))
+        chosen = choose_by_cost(model, rules.quantized, table(model, costs), FREE)
         assert select_layers(model, RULES, slow=chosen.in_float).quantized == quantized
 
 
@@ -139,9 +141,9 @@ def test_the_choice_is_the_cheapest_of_all_choices(model):
         "node_c4": KernelCost(10.0, 7.0, dequantize_us=3.0),
     }
     given = table(model, costs)
-    problem = cost_problem(model, quantized(model), given)
+    problem = cost_problem(model, quantized(model), given, FREE)
     layers = sorted(problem.candidates)
     choices = [set(some) for size in range(5) for some in itertools.combinations(layers, size)]
-    chosen = choose_by_cost(model, quantized(model), given)
+    chosen = choose_by_cost(model, quantized(model), given, FREE)
     assert chosen.predicted_us == min(predicted_us(problem, choice) for choice in choices)
     assert predicted_us(problem, set()) == total_us(problem.layers, problem.conversions, set())
