@@ -167,11 +167,13 @@ def test_layers_of_a_trained_detector_are_what_the_engine_computes(engine, share
     image = read_image(sorted((shared_data / "coco" / "val2017").iterdir())[0])[:352, :352, ::-1] / 255
     x = np.zeros((1, 3, 352, 352), np.float32)
     x[0, :, : image.shape[0], : image.shape[1]] = image.transpose(2, 0, 1)
-    names = [str(node.inputs[0].name) for node in layers]
+    names = [str(value.name) for node in layers for value in node.inputs[:1] if value is not None]
     seen = ActivationObserver(graph, names, 1).observe({str(graph.graph.inputs[0].name): x})
     lost = 0
     for node, name in zip(layers, names, strict=True):
-        weight = round_nearest(weight_of(node), INT8_WEIGHT.along(PerAxis(0)), {}).integers
+        held = weight_of(node)
+        assert held is not None
+        weight = round_nearest(held, INT8_WEIGHT.along(PerAxis(0)), {}).integers
         grid = Grid.asymmetric(min(0.0, float(seen[name].min())), float(seen[name].max()))
         values = np.rint(grid.quantize(seen[name].astype(np.float64)) / grid.scale).astype(np.float32)
         settings = ", ".join(
@@ -181,7 +183,7 @@ def test_layers_of_a_trained_detector_are_what_the_engine_computes(engine, share
         artifact = written(kernel, weight, engine, tmp_path)
         simulated = answer(artifact, f"simulated-avx2-{engine}", values)
         np.testing.assert_array_equal(simulated, np.rint(answer(artifact, engine, values)))
-        lost += np.count_nonzero(simulated != answer(artifact, "simulated-narrow", values))
+        lost += int(np.count_nonzero(simulated != answer(artifact, "simulated-narrow", values)))
     assert lost > 1000
 
 
