@@ -107,7 +107,8 @@ class SaturationGuard:
         if seen is None or grid is None:
             return np.full(inputs, _LEVELS)
         zero = grid.zero_point - grid.qmin
-        return np.clip(np.rint(np.asarray(seen) / grid.scale) + zero, zero, grid.qmax - grid.qmin)
+        raw: np.ndarray = np.clip(np.rint(np.asarray(seen) / grid.scale) + zero, zero, grid.qmax - grid.qmin)
+        return raw
 
     def _seen(self, value: ir.Value | None, inputs: int) -> Sequence[float] | None:
         """Returns the maxima of a tensor's channels, of what it was reshaped from if a pass has reshaped it."""

@@ -55,7 +55,7 @@ def paired_weight(node: ir.Node, shape: tuple[int, ...], engines: tuple[Engine, 
     pairings = [found[engine] for engine in engines if engine in found and len(found[engine])]
     if not pairings:
         return None
-    if len(pairings) == 2 and np.array_equal(*pairings):
+    if len(pairings) == 2 and np.array_equal(pairings[0], pairings[1]):
         pairings.pop()
     group = np.arange(channels) // (channels // groups)
     read = group[:, None] * inputs + np.tile(np.arange(inputs), taps)
