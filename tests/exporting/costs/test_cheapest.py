@@ -25,7 +25,7 @@ def problems(draw):
     return layers, conversions
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(problems())
 def test_no_choice_is_cheaper_and_none_as_cheap_has_fewer_layers_in_int8(problem):
     layers, conversions = problem
