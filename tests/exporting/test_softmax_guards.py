@@ -24,7 +24,7 @@ BLIND = np.where(np.arange(5)[:, None] == 2, np.float32(-np.inf), np.zeros((5, 5
 
 
 def attention(logits: str, **constants: np.ndarray) -> ir.Model:
-    return nets.graph(ATTENTION.format(logits=logits), WEIGHTS | {"zero": np.float32(0)} | constants)
+    return nets.graph(ATTENTION.format(logits=logits), WEIGHTS | {"zero": np.zeros((), np.float32)} | constants)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,8 @@ class _Masked(nn.Module):
         q, k, v = (layer(x).view(1, 6, 2, 8).transpose(1, 2) for layer in list(self.layers)[:3])
         mask = torch.zeros(1, 1, 6, 6)
         y: Tensor = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return x + self.layers[3](y.transpose(1, 2).reshape(1, 6, 16))
+        stream: Tensor = x + self.layers[3](y.transpose(1, 2).reshape(1, 6, 16))
+        return stream
 
 
 def test_torchs_own_attention_with_a_mask_is_known() -> None:

@@ -182,10 +182,11 @@ def _by_channel(model: ir.Model, single: ir.Node, axis: int) -> ir.Value:
 
     value = single.outputs[0]
     integers, *parameters = single.inputs
-    assert value.shape is not None  # noqa: S101 - it has the axis
+    length = None if value.shape is None else value.shape[axis]
+    assert isinstance(length, int)  # noqa: S101 - `_long_axis` has looked
     arrays = [constant(parameter) for parameter in parameters]
     repeated = [
-        new_initializer(model, f"{value.name}_{suffix}", np.repeat(array, int(value.shape[axis])))
+        new_initializer(model, f"{value.name}_{suffix}", np.repeat(array, length))
         for suffix, array in zip(("scales", "zero_points"), arrays, strict=True)
         if array is not None
     ]
