@@ -157,7 +157,7 @@ def _map(facts: ModelFacts, spec: TensorSpec) -> tuple[int, int] | None:
     if any(side is None for side in shape[1:]) or shape[:1] not in ((1,), (None,)):
         return None
     lengths = [side or 0 for side in shape]
-    if (lengths[2], lengths[3]) not in [facts.grid(stride) for stride in _ALL_STRIDES]:
+    if len(lengths) < 4 or (lengths[2], lengths[3]) not in [facts.grid(stride) for stride in _ALL_STRIDES]:
         return None
     if len(shape) == 4:
         return lengths[1], lengths[2] * lengths[3]
