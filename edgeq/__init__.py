@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from edgeq.tasks.text.detection import TextDetectionScore
     from edgeq.tasks.text.recognition import TextRecognitionScore
     from edgeq.verbs.check import CheckResult
+    from edgeq.verbs.check_saturation import SaturationResult
     from edgeq.verbs.export import ExportResult
     from edgeq.verbs.gate import GateResult
 
@@ -71,6 +72,7 @@ __all__ = [
     "OrientedScore",
     "Progress",
     "Ranges",
+    "SaturationResult",
     "Score",
     "SemanticScore",
     "Session",
@@ -114,6 +116,7 @@ _HOME = {
     "OrientedScore": "edgeq.tasks.oriented.task",
     "Progress": "edgeq.progress",
     "Ranges": "edgeq.calibrators.ranges",
+    "SaturationResult": "edgeq.verbs.check_saturation",
     "Score": "edgeq.results.evaluation",
     "SemanticScore": "edgeq.tasks.semantic.task",
     "Session": "edgeq.runtimes",

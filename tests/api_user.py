@@ -29,6 +29,7 @@ from edgeq import (
     OrientedScore,
     Progress,
     Ranges,
+    SaturationResult,
     Score,
     SemanticScore,
     Session,
@@ -80,6 +81,7 @@ def run(module: torch.nn.Module) -> bool:
             print(same_finding.left)
     edgeq.export(model, keep=5)  # type: ignore[arg-type]
     checked: CheckResult = edgeq.check(files.paths[0])
+    saturated: SaturationResult = edgeq.check(files.paths[0], isa="avx2", images="images")
     gated: GateResult = edgeq.gate([*timed, *scored, "earlier.json"], max_drop=0.5)
     edgeq.report([*timed, *scored], "report.html", images="images")
     artifact: Artifact = files.files[0].artifact
@@ -87,5 +89,5 @@ def run(module: torch.nn.Module) -> bool:
         with edgeq.open_session(artifact, "openvino") as session:
             opened: Session = session
     except EdgeqError as error:
-        print(error, histogram, again, checked, opened)
+        print(error, histogram, again, checked, saturated, opened)
     return gated.passed

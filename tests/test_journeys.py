@@ -52,8 +52,10 @@ def journey(model: str, edgeq: Callable[..., Any], folder: Path) -> tuple[str, A
     ]
     said = ""
     for command in shell_commands(block.text):
-        outcome = edgeq(*command.expanded(folder)[1:])
-        assert outcome.code == 0, outcome
+        words = command.expanded(folder)[1:]
+        outcome = edgeq(*words)
+        # Random weights may find nothing, of which edgeq warns.
+        assert outcome.code == 0 or (words[0] == "eval" and "say nothing" in outcome.err), outcome
         said += outcome.out + outcome.err
     (path,) = (folder / "artifacts").glob("*.onnx.json")
     return said, json.loads(path.read_text())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 from edgeq.api.arguments import FilePath, path, paths
 from edgeq.errors import InputError
@@ -15,25 +15,52 @@ from edgeq.reporting.write import EXAMPLES, require_format, write_report
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.results.measurement import BenchResult
 from edgeq.verbs.check import CheckResult, check_file
+from edgeq.verbs.check_saturation import SaturationResult, check_saturation
 from edgeq.verbs.gate import GateResult, Limits, check_limits
 
 ResultOrPath: TypeAlias = "BenchResult | EvalResult[Score] | FilePath"
 """A result of `benchmark` or `evaluate`, or the path of a file or folder of results."""
 
 
-def check(file: FilePath, target: str = "jetson-orin", tensorrt: str | None = None) -> CheckResult:
+@overload
+def check(file: FilePath, target: str | None = None, tensorrt: str | None = None) -> CheckResult: ...
+@overload
+def check(
+    file: FilePath, *, isa: str, images: FilePath | None = None, preset: str | None = None
+) -> SaturationResult: ...
+def check(
+    file: FilePath,
+    target: str | None = None,
+    tensorrt: str | None = None,
+    *,
+    isa: str | None = None,
+    images: FilePath | None = None,
+    preset: str | None = None,
+) -> CheckResult | SaturationResult:
     """Returns what TensorRT would refuse of a Q/DQ file, or compute differently: `result.checked.errors`.
+
+    With `isa`, which layers saturate on such x86 CPUs instead: `result.engines`.
 
     Args:
         file: An `.onnx` file of any tool.
-        target: Target whose rules apply: `jetson-orin`, or `jetson-orin-trt11` for strong typing.
+        target: Target whose rules apply: `jetson-orin` (the default), or `jetson-orin-trt11` for strong typing.
         tensorrt: TensorRT's version, `10.3` for example; by default the target's.
+        isa: x86 CPUs that the file is to run on: `avx2`, `vnni`, `amx`, or `any`, which means the weakest.
+        images: With `isa`: a folder of images that the file is run on, in a simulation of such a CPU.
+        preset: With `images`, for a file without a manifest: how it takes images.
 
     Raises:
-        InputError: the file, the target or the version cannot be used.
+        InputError: the file, the target or the version cannot be used, or arguments belong to different questions.
         ModelError: the file holds no graph.
     """
-    return check_file(path(file, "file"), target, tensorrt)
+    if isa is None:
+        if images is not None or preset is not None:
+            raise InputError("`images` and `preset`: are for `isa`; give `isa` avx2")
+        return check_file(path(file, "file"), target or "jetson-orin", tensorrt)
+    if target is not None or tensorrt is not None:
+        raise InputError("`isa`: is for x86 engines; omit `target` and `tensorrt`")
+    folder = None if images is None else path(images, "images")
+    return check_saturation(path(file, "file"), isa, folder, preset=preset)
 
 
 def gate(

@@ -34,6 +34,6 @@ def warn_of_saturation(artifact: Artifact, runtime: str, machine: Machine) -> No
         written = "" if facts is None else f" and the file is for {facts.isa}"
         _log.warning(
             "%s: %d of %d INT8 layers can saturate in %s (%s, ...): this CPU has no VNNI%s; export it with `isa` avx2, "
-            "or see: edgeq check %s --isa avx2 --images FOLDER",
-            artifact.name, len(risky), len(layers), runtime, risky[0], written, artifact.path,
+            "or see how much it loses by edgeq check with `isa` avx2 and `images`",
+            artifact.name, len(risky), len(layers), runtime, risky[0], written,
         )  # fmt: skip

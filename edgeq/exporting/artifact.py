@@ -303,7 +303,10 @@ class Artifact:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of its manifest."""
-        return dataclasses.asdict(self) | {"path": self.path.name, "manifest_version": MANIFEST_VERSION}
+        found = dataclasses.asdict(self) | {"path": self.path.name, "manifest_version": MANIFEST_VERSION}
+        if self.postprocessing is not None and self.postprocessing.published_ap is None:
+            del found["postprocessing"]["published_ap"]
+        return found
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Artifact:

@@ -281,7 +281,7 @@ def _check_engine(runtime: str) -> Check:
             name,
             "warning",
             f"{engine} ran an INT8 convolution, {100 * error:.0f} % off: its 16-bit sums saturate without VNNI",
-            "files that edgeq export writes here, or with --isa any, avoid it; for others: edgeq check FILE --isa avx2",
+            "files that edgeq export writes here, or with `isa` any, avoid it; for others see edgeq check with `isa`",
         )
     return Check(name, "ok", f"{engine} ran an INT8 convolution, its sums are exact")
 

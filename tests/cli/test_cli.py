@@ -148,7 +148,7 @@ def test_models_that_cannot_be_opened(edgeq, work, small_onnx):
         ([small_onnx, "--preset", "centernet", "--size", "128"], "omit --size"),
         (
             [small_onnx, "--preset", "centernet", "--target", "toaster"],
-            "unknown target 'toaster'; known: arm, jetson-orin, jetson-orin-trt11, x86, x86-ort",
+            "unknown target 'toaster'; known: arm, jetson-orin, jetson-orin-trt11, x86, x86-openvino, x86-ort",
         ),
         ([small_onnx, "--preset", "centernet", "--precision", "int4"], "--precision int4: known are fp32, fp16, int8"),
         ([small_onnx, "--preset", "centernet", "--precision", ","], "--precision (none): known are fp32"),
@@ -357,7 +357,10 @@ def test_export_prints_a_line_for_each_file_and_why_layers_stay_in_float(edgeq, 
     manifest = Artifact.load(work / "out" / "small.x86.int8.onnx").quantization
     named = [name for line in lines[4:6] for name in line.partition(": ")[2].split(", ")]
     assert named == list(manifest["float_nodes"])
-    assert lines[6:] == [f"ranges: {artifacts / 'small.ranges.json'}"]
+    assert lines[6:] == [
+        "int8 is planned for openvino (target x86-openvino); for onnxruntime: --runtime onnxruntime",
+        f"ranges: {artifacts / 'small.ranges.json'}",
+    ]
 
     written = json.loads((work / "export.json").read_text())
     assert [(each["file"], each["precision"]) for each in written["files"]] == [

@@ -11,6 +11,7 @@ from edgeq.exporting.costs.table import KernelCost, KernelTable
 from edgeq.sources.model import ModelRequest
 from edgeq.verbs import export_costs
 from edgeq.verbs.export import ExportResult, export_model
+from edgeq.verbs.export_costs import default_plan
 
 
 @pytest.fixture
@@ -69,6 +70,6 @@ def test_other_devices_are_planned_by_their_rules(export, tables):
     assert tables == []
 
 
-def test_an_unknown_plan_is_refused(export):
+def test_an_unknown_plan_is_refused():
     with pytest.raises(InputError, match="`plan` price: expected one of cost, rules"):
-        export(plan="price")
+        default_plan("price")

@@ -70,6 +70,7 @@ ELSEWHERE = {
     "data": "takes the place of calib, in test_data_set", "split": "of data", "allow_outside": "of data",
     "pick": "which images calibrate, in test_coverage", "runtime": "names the target, in tests/targets",
     "measure_speed": "changes no file, in test_export_speed",
+    "plan": "of x86 alone, in test_export_costs", "isa": "of x86 alone, in test_check_saturation",
 }  # fmt: skip
 """Options that this walk does not turn, with the reason."""
 
