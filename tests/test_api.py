@@ -20,9 +20,10 @@ from tests.test_order import ROOT
 PUBLIC = [
     "Artifact", "BenchResult", "Box", "CheckResult", "ClassificationScore", "DepthScore", "DetectionScore",
     "EdgeqError", "EmbeddingScore", "EvalResult", "ExportResult", "Finding", "GateResult", "Histogram",
-    "ImagePrediction", "InstanceScore", "KeypointScore", "Model", "OrientedScore", "Progress", "Ranges", "SaturationResult",
-    "Score", "SemanticScore", "Session", "Target", "TextDetectionScore", "TextRecognitionScore", "benchmark", "calibrate",
-    "check", "evaluate", "export", "gate", "get_target", "load", "open_session", "predict", "report",
+    "ImagePrediction", "InstanceScore", "KeypointScore", "Model", "OrientedScore", "Progress", "Ranges",
+    "SaturationResult", "Score", "SemanticScore", "Session", "Target", "TextDetectionScore", "TextRecognitionScore",
+    "benchmark", "calibrate", "check", "evaluate", "export", "gate", "get_target", "load", "open_session",
+    "predict", "report",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""
 
