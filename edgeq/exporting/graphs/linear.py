@@ -99,7 +99,8 @@ def linear_of(node: ir.Node | None) -> Linear | None:
 def set_constant(model: ir.Model, node: ir.Node, index: int, name: str, array: np.ndarray) -> None:
     """Gives one input of a node a new constant; the old one's name stays, and a shared one is left to the others."""
     old = node.inputs[index] if index < len(node.inputs) else None
-    if old is not None and old.name is not None and len(old.uses()) == 1 and old.name in model.graph.initializers:
+    is_alone = old is not None and len(old.uses()) == 1 and not old.is_graph_output()
+    if is_alone and old is not None and old.name is not None and old.name in model.graph.initializers:
         node.replace_input_with(index, None)
         del model.graph.initializers[old.name]
         name = old.name

@@ -128,7 +128,7 @@ def _dequantized_constant(model: ir.Model, node: ir.Node, index: int, constants:
     )
     model.graph.insert_before(node, dequantize)
     node.replace_input_with(index, result)
-    if not old.uses():
+    if not old.uses() and not old.is_graph_output():
         del model.graph.initializers[old.name]
 
 
