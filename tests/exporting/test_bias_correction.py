@@ -16,6 +16,12 @@ CONV = "Conv<pads=[1,1,1,1]>(x, w, b)"
 LAYERS = {
     "dense": ("float[1,6,24,24]", CONV, (8, 6, 3, 3)),
     "grouped": ("float[1,6,24,24]", CONV.replace("<", "<group=2, "), (8, 3, 3, 3)),
+    "dense, on a map that is mostly edges": ("float[60,6,4,5]", CONV, (8, 6, 3, 3)),
+    "strided and dilated": (
+        "float[60,6,7,9]",
+        CONV.replace("[1,1,1,1]", "[2,0,1,3], strides=[2,1], dilations=[1,2]"),
+        (8, 6, 3, 3),
+    ),
     "linear": ("float[400,6]", "Gemm<transB=1>(x, w, b)", (8, 6)),
     "linear, not transposed": ("float[400,6]", "Gemm(x, w, b)", (6, 8)),
 }
@@ -53,8 +59,6 @@ def _mean_of_layer(graph: ir.Model, x: np.ndarray, axis: int) -> np.ndarray:
     layer = next(node for node in graph.graph if node.op_type in ("Conv", "Gemm"))
     graph.graph.outputs[:] = [layer.outputs[0]]
     (found,) = nets.run(graph, x)
-    if found.ndim == 4:
-        found = found[:, :, 1:-1, 1:-1]  # where padding is read the mean is another
     means: np.ndarray = found.mean(axis=tuple(each for each in range(found.ndim) if each != axis % found.ndim))
     return means
 
