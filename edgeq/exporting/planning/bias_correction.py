@@ -2,8 +2,8 @@
 
 A rounded weight `w'` gives `sum (w' - w) x` too much. Its mean over the images is `sum (w' - w) E[x]`, one number for
 each output channel, in which a tap counts as often as it reads the map and no padding. The bias takes it back for
-nothing ("Data-Free Quantization Through Weight Equalization and Bias Correction", Nagel et al., 2019, section 4.2). What
-the rounding of the activations adds is not taken back: its mean changes with the ranges of the layers before.
+nothing ("Data-Free Quantization Through Weight Equalization and Bias Correction", Nagel et al., 2019, section 4.2).
+What the rounding of the activations adds is not taken back: its mean changes with the ranges of the layers before.
 """
 
 from __future__ import annotations
