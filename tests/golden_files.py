@@ -149,13 +149,20 @@ def digests_of(source: Source) -> dict[str, Digests]:
 
 
 def versions() -> dict[str, str]:
-    """Returns package -> version, for those that are installed."""
+    """Returns package -> version, for those that are installed.
+
+    torch's comes with the instruction set of its kernels: it decides the last bits of the weights that it draws.
+    """
     found = {}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+    if "torch" in found:
+        import torch
+
+        found["torch"] += f", {torch.backends.cpu.get_cpu_capability()}"
     return found
 
 

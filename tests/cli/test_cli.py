@@ -341,7 +341,7 @@ def test_an_interruption_is_one_line(edgeq, work, monkeypatch):
 def test_export_prints_a_line_for_each_file_and_why_layers_stay_in_float(edgeq, work, small_onnx, artifacts):
     outcome = edgeq(
         "export", small_onnx, "--preset", "centernet", "--precision", "fp32, int8", "--out", "out", "--calib",
-        artifacts / "small.ranges.json", "--keep", "ConvTranspose", "--json", "export.json",
+        artifacts / "small.ranges.json", "--keep", "ConvTranspose", "--json", "export.json", "--isa", "vnni",
     )  # fmt: skip
     assert (outcome.code, outcome.err) == (0, "")
     lines = outcome.out.splitlines()

@@ -48,7 +48,8 @@ def test_the_journey_of_a_yolov8(edgeq, work: Path, squares: tuple[Path, Path]) 
     save_square_finder(work / "squares.onnx", metadata=ULTRALYTICS)
     annotations, images = squares
     outcome = edgeq(
-        "export", "squares.onnx", "--precision", "fp32,int8", "--target", "x86-ort", "--calib", annotations,
+        "export", "squares.onnx", "--precision", "fp32,int8", "--target", "x86-ort", "--isa", "vnni",
+        "--calib", annotations,
         "--images", images,
     )  # fmt: skip
     assert outcome.code == 0
