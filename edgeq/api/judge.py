@@ -15,7 +15,7 @@ from edgeq.reporting.write import EXAMPLES, require_format, write_report
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.results.measurement import BenchResult
 from edgeq.verbs.check import CheckResult, check_file
-from edgeq.verbs.check_saturation import SaturationResult, check_saturation
+from edgeq.verbs.check_saturation import SaturationResult, check_question, check_saturation
 from edgeq.verbs.gate import GateResult, Limits, check_limits
 
 ResultOrPath: TypeAlias = "BenchResult | EvalResult[Score] | FilePath"
@@ -53,12 +53,9 @@ def check(
         InputError: the file, the target or the version cannot be used, or arguments belong to different questions.
         ModelError: the file holds no graph.
     """
+    check_question(isa, target, tensorrt, images, preset)
     if isa is None:
-        if images is not None or preset is not None:
-            raise InputError("`images` and `preset`: are for `isa`; give `isa` avx2")
         return check_file(path(file, "file"), target or "jetson-orin", tensorrt)
-    if target is not None or tensorrt is not None:
-        raise InputError("`isa`: is for x86 engines; omit `target` and `tensorrt`")
     folder = None if images is None else path(images, "images")
     return check_saturation(path(file, "file"), isa, folder, preset=preset)
 

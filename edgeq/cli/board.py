@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import typer
 
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
-from edgeq.errors import InputError
 
 CudaOption = Annotated[
     str | None, typer.Option(help="CUDA binding: pycuda, cudart or torch; by default the first that works.")
@@ -40,20 +39,17 @@ def check(
     """Check a Q/DQ file: exit 1 if TensorRT would reject it or compute it differently, or if an x86 CPU saturates."""
     from edgeq.cli.console import print_check, print_saturation
     from edgeq.verbs.check import check_file
-    from edgeq.verbs.check_saturation import check_saturation
+    from edgeq.verbs.check_saturation import check_question, check_saturation
 
     require_writable_json(json_file)
+    check_question(isa, target, tensorrt, images, preset)
     if isa is not None:
-        if target is not None or tensorrt is not None:
-            raise InputError("`isa`: is for x86 engines; omit `target` and `tensorrt`")
         found = check_saturation(file, isa, images, preset=preset)
         print_saturation(found)
         write_json_file(json_file, found.to_json())
         if found.is_wrong:
             raise typer.Exit(1)
         return
-    if images is not None or preset is not None:
-        raise InputError("`images` and `preset`: are for `isa`; give `isa` avx2")
     result = check_file(file, target or "jetson-orin", tensorrt)
     print_check(result)
     write_json_file(json_file, result.to_json())

@@ -101,6 +101,20 @@ class SaturationResult:
         return {"results_version": RESULTS_VERSION, **facts, "engines": to_json(list(self.engines))}
 
 
+def check_question(
+    isa: str | None, target: str | None, tensorrt: str | None, images: object | None, preset: str | None
+) -> None:
+    """Refuses a question about x86 CPUs and TensorRT at once, or what only a question about x86 CPUs takes.
+
+    Raises:
+        InputError: the arguments belong to different questions.
+    """
+    if isa is None and (images is not None or preset is not None):
+        raise InputError("`images` and `preset`: are for `isa`; give `isa` avx2")
+    if isa is not None and (target is not None or tensorrt is not None):
+        raise InputError("`isa`: is for x86 engines; omit `target` and `tensorrt`")
+
+
 def check_saturation(
     path: Path, isa: str, images: Path | None = None, num: int = DEFAULT_NUM, preset: str | None = None
 ) -> SaturationResult:
