@@ -58,8 +58,8 @@ CIFAR_RESNETS_EVERY_FIFTH = {"resnet20": 0.8045, "resnet44": 0.8130}
 """Top-1 of the published weights in FP32 on every fifth of the re-encoded CIFAR-10 test images.
 
 On all 10,000 it is .8103 and .8267, as the data's MANIFEST states. Their INT8 files of target x86, calibrated on 500
-training images, reach .8128 and .8243 there with `isa` vnni and .8102 and .8256 with avx2 (measured in ONNX Runtime 1.32.0
-on an AMD EPYC with AVX-512 VNNI).
+training images, reach .8128 and .8243 there with `isa` vnni and .8102 and .8256 with avx2, measured in ONNX Runtime
+1.32.0 on an AMD EPYC with AVX-512 VNNI.
 """
 
 CORAL_MOBILENET_V2_ON_IMAGENET_VAL300 = {"top1": 0.6400, "top5": 0.8867}
