@@ -122,6 +122,14 @@ def one_command_line() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nothing_is_synced() -> Iterator[None]:
+    """Lets the system write files to the disk when it likes: no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _file: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def brief_measurements() -> Iterator[None]:
     """Has benchmarks in this process run a file a few times where a test does not say how often.
 

@@ -36,6 +36,7 @@ def keeping_exports(folder: Path) -> Iterator[None]:
 
     def original(*arguments: Any) -> onnx.ModelProto:
         keep_registry()
+        keep_composite_operators()
         return export(*arguments)
 
     def program(
@@ -68,6 +69,27 @@ def keep_registry() -> None:
     """
     registry: Any = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
     registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
+
+
+@functools.cache
+def keep_composite_operators() -> None:
+    """Has torch look for its composite operators again only when there are others.
+
+    It asks for each of them by name, sixty times for every export and every decomposition of a conversion.
+    """
+    import torch
+
+    utils: Any = importlib.import_module("torch._export.utils")
+    look = utils._materialize_cpp_cia_ops
+    found: set[str] = set()
+
+    def look_for_others() -> None:
+        names = set(torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd"))
+        if not names <= found:
+            look()
+            found.update(names)
+
+    utils._materialize_cpp_cia_ops = look_for_others
 
 
 def _digest(module: torch.nn.Module) -> str | None:

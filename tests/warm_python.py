@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgeq.files import write_bytes
-from tests.kept_exports import keep_registry
+from tests.kept_exports import keep_composite_operators, keep_registry
 
 _PACKAGES = (
     "msgspec", "onnx", "onnx_ir", "onnxscript", "PIL.Image", "safetensors.torch", "scipy.optimize", "torch",
@@ -118,6 +118,7 @@ def main() -> None:
                 importlib.import_module(name)
         with contextlib.suppress(ImportError):
             keep_registry()
+            keep_composite_operators()
             _export_once()
     gc.collect()
     gc.freeze()  # what is loaded lives on; no fork has to walk over it, and its pages stay shared
