@@ -20,6 +20,7 @@ import typer.main
 from hypothesis import settings
 
 from edgeq.cli import app
+from edgeq.evaluation import exact_comparison
 from edgeq.files import sha256_file, sha256_json, write_bytes
 from edgeq.machine import read_machine
 from edgeq.measurement.benchmark import Sampling
@@ -126,6 +127,17 @@ def nothing_is_synced() -> Iterator[None]:
     """Lets the system write files to the disk when it likes: no test cuts the power."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _file: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def brief_comparisons() -> Iterator[None]:
+    """Has an export compare its file with the model on three images; its own tests take eight, as users do.
+
+    Graphs run without the engine's optimisations for it, the slowest part of most exports.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact_comparison, "_CALIBRATION_IMAGES", 3)
         yield
 
 

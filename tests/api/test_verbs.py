@@ -14,6 +14,7 @@ import edgeq as package
 from edgeq.api.model import Model
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError
+from edgeq.evaluation import exact_comparison
 from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.images import list_images, read_image
 from edgeq.progress import reporting_to
@@ -170,7 +171,8 @@ def test_ranges_in_memory_may_take_another_method(model, ranges, tmp_path):
     assert path.read_bytes() == other.read_bytes()
 
 
-def test_without_a_preset_prepared_inputs_are_calibrated_on(bare, tmp_path):
+def test_without_a_preset_prepared_inputs_are_calibrated_on(bare, tmp_path, monkeypatch):
+    monkeypatch.setattr(exact_comparison, "_CALIBRATION_IMAGES", 8)
     ranges = package.calibrate(bare, inputs())
     result = package.export(bare, "x86", "fp32,int8", calib=ranges, out=tmp_path)
     assert [Artifact.load(path).preprocessing for path in result.paths] == [None, None]

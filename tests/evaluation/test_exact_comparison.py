@@ -103,6 +103,13 @@ def damaged(model: FloatModel, folder: Path, **arrays: np.ndarray) -> Artifact:
     return write_artifact(model, graph, X86, "int8", folder, {})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def as_many_images_as_users_have():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact_comparison, "_CALIBRATION_IMAGES", 8)
+        yield
+
+
 @pytest.fixture(scope="module")
 def model() -> FloatModel:
     return head_model()
