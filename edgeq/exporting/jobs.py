@@ -59,6 +59,7 @@ class FileJob:
         kept_operators: What stays in float of a converted model: name of the operator -> why.
         companions: Writers of the files that a static INT8 file comes with.
         costs: What kernels cost where the file is to run; `None` leaves the choice of layers to the target's rules.
+        least_gain_us: What every layer in INT8 has to save by these costs, on average over layers that hang together.
         means: Tensor name -> mean of each of its channels in the float graph, `(C,)`, as far as they are known.
         precision: One of the format's.
     """
@@ -72,5 +73,6 @@ class FileJob:
     kept_operators: Mapping[str, str] = field(default_factory=dict)
     companions: tuple[Companion, ...] = ()
     costs: KernelTable | None = None
+    least_gain_us: float = 0.0
     means: Mapping[str, np.ndarray] = field(default_factory=dict)
     precision: str = "fp32"

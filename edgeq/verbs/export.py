@@ -48,7 +48,7 @@ from edgeq.targets.x86 import for_isa
 from edgeq.tasks import find_decoder
 from edgeq.verbs.export_costs import PlanBy, kernel_costs
 from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
-from edgeq.verbs.export_speed import Exported, with_speed
+from edgeq.verbs.export_speed import Exported, Rewriting, with_speed
 from edgeq.verbs.saturation_cost import with_saturation_cost
 
 _EXAMPLE_SEED = 1
@@ -188,7 +188,8 @@ class _Export:
         check = self._check(inputs, reference, output_groups(model.graph), model, example)
         files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
         if self.measure_speed and self.target.timed:
-            files = with_speed(files, model, self.target, self.threads)
+            rewriting = self._rewriting(jobs.get(FloatModel.format), check)
+            files = with_speed(files, model, self.target, self.threads, rewriting)
         unfolded = dict(opened.folded.left)
         return ExportResult(self.target, model, len(opened.folded.done), unfolded, tuple(files), path)
 
@@ -306,6 +307,15 @@ class _Export:
             if precision in file_format.precisions
         ]
         return [check.of(write(each), each, write) for each in jobs]
+
+    def _rewriting(self, job: FileJob | None, check: _Check) -> Rewriting | None:
+        """Returns how the ONNX file in INT8 is written again."""
+        if job is None:
+            return None
+        write = get_format(FloatModel.format).function("write")
+        return Rewriting(
+            dataclasses.replace(job, precision="int8"), write, lambda each: check.of(write(each), each, write)
+        )
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,7 @@ def write_int8(
     companions: Sequence[Companion] = (),
     means: Mapping[str, np.ndarray] = MappingProxyType({}),
     costs: KernelTable | None = None,
+    least_gain_us: float = 0.0,
 ) -> Artifact:
     """Returns the static INT8 artifact, written by the target's rules.
 
@@ -179,11 +180,12 @@ def write_int8(
         means: Tensor name -> mean of each of its channels; biases take back what the rounding of weights adds to them.
         costs: What kernels cost where the file is to run; layers that INT8 makes no faster stay in float. By default
             the target's rules alone decide.
+        least_gain_us: What every layer in INT8 has to save by these costs.
 
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
     """
-    graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan, costs=costs)
+    graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan, costs=costs, least_gain_us=least_gain_us)
     if means:
         plan, corrected = correct_biases(graph, plan, means)
         facts["corrected_biases"] = corrected
@@ -221,6 +223,7 @@ def plan_int8(
     vit_plan: VitPlan = "balanced",
     bits: tuple[int, int] = (8, 8),
     costs: KernelTable | None = None,
+    least_gain_us: float = 0.0,
 ) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
     """Returns a copy of the float graph as the target wants it, the plan for it, and what the manifest says of both.
 
@@ -232,7 +235,7 @@ def plan_int8(
         kept = keep_without_ranges(graph, target.rules, ranges, kept, vit_plan)
     rules = target.rules if costs is None else target.rules.of_any_size
     selection = select_layers(graph, rules, kept, vit_plan)
-    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, rules)
+    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us)
     if chosen is not None:
         selection = select_layers(graph, rules, kept, vit_plan, chosen.in_float)
     selection = selection.with_bits(*bits)
