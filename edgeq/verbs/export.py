@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.channel_extremes import channel_statistics
-from edgeq.calibration.input_means import input_means
+from edgeq.calibration.mean_errors import mean_errors
 from edgeq.calibration.shared_ranges import share
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
@@ -29,7 +29,7 @@ from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
 from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.exporting.costs.table import KernelTable
 from edgeq.exporting.graphs.transformer import find_transformer
-from edgeq.exporting.jobs import FileJob
+from edgeq.exporting.jobs import FileJob, MeanErrors
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.keep import Kept, resolve_keep
@@ -262,10 +262,9 @@ class _Export:
         """Returns what the files of a format are made from, whatever their precision."""
         if converted is None:
             companions = (TENSORRT_CACHE.function("write"),) if self.target.rules.calibration_cache else ()
-            costs, means = self._costs(model, kept), self._means(model, ranges)
             return FileJob(
-                model, self.target, self.out, self.options, ranges, kept=kept, companions=companions, means=means,
-                costs=costs,
+                model, self.target, self.out, self.options, ranges, kept=kept, companions=companions,
+                mean_errors=self._mean_errors(model, ranges), costs=self._costs(model, kept),
             )  # fmt: skip
         operators, known = share(
             model, converted, self.target, kept, ranges, self.calibration, self.precisions, self.options, inputs,
@@ -279,12 +278,13 @@ class _Export:
         vit_plan, measure = self.options.vit_plan, self.measure_speed
         return kernel_costs(model, self.target, kept, vit_plan, threads=self.threads, measure=measure)
 
-    def _means(self, model: FloatModel, ranges: Ranges | None) -> dict[str, np.ndarray]:
-        """Returns the means that biases are corrected by; none where the target's biases are float."""
-        static = [each for operator in self.target.rules.schemes if (each := self.target.rules.static(operator))]
-        if ranges is None or "int8" not in self.precisions or not any(each.bias.is_integer for each in static):
-            return {}
-        return input_means(model, ranges.samples, self.threads)
+    def _mean_errors(self, model: FloatModel, ranges: Ranges | None) -> MeanErrors | None:
+        """Returns what measures the errors that biases take back, on the inputs that were kept with the ranges."""
+        if ranges is None or not ranges.samples:
+            return None
+        feed = model.input
+        feeds = [{feed.name: feed.encode(sample.array())} for sample in ranges.samples]
+        return partial(mean_errors, feeds=feeds, threads=self.threads)
 
     def _check(
         self,

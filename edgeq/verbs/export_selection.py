@@ -13,8 +13,10 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from edgeq.errors import EngineError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.costs.plan import least_gains
 from edgeq.exporting.jobs import FileJob
@@ -29,13 +31,30 @@ SEARCH_S = 30.0
 
 _MOST_TRIED = 4
 
+_LABEL = "timing smaller selections of INT8 layers"
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search has found.
+
+    Attributes:
+        tried: The selections that were timed.
+        job: What to write the smallest faster file by; `None` if none is faster.
+        speed: Its time.
+    """
+
+    tried: tuple[TriedSelection, ...]
+    job: FileJob | None = None
+    speed: SpeedFacts | None = None
 
 
 def smallest_that_gains(
     job: FileJob, write: Callable[[FileJob], Artifact], time_file: Callable[[Artifact], SpeedFacts]
-) -> tuple[FileJob | None, SpeedFacts | None, tuple[TriedSelection, ...]]:
-    """Returns what to write the smallest faster file by, its speed, and all that was tried; `None` if none is faster.
+) -> Search:
+    """Returns the smallest faster selection, if any, and all that were tried.
 
     A selection counts as faster if two timings say so: of several files that are as fast as FP32 one may win by luck.
 
@@ -43,9 +62,6 @@ def smallest_that_gains(
         job: The INT8 file that is not faster; without kernel costs there is nothing to choose by.
         write: Writes a file.
         time_file: Times a file against FP32.
-
-    Raises:
-        EngineError: a file cannot be timed.
     """
     tried: list[TriedSelection] = []
     smaller = _smaller(job)
@@ -58,17 +74,25 @@ def smallest_that_gains(
             file = write(dataclasses.replace(each, folder=Path(folder)))
             if not (layers := file.quantization_facts.int8_nodes):
                 continue
-            speeds = [time_file(file)]
-            if speeds[0].recommended == INT8:
-                speeds.append(time_file(file))
-            tried.append(TriedSelection(layers, speeds[-1].ratio, speeds[-1].low, speeds[-1].high))
+            try:
+                speed, is_faster = _timed_twice(file, time_file)
+            except EngineError as error:
+                _log.warning("a smaller selection of INT8 layers was not timed (%s)", error)
+                break
+            tried.append(TriedSelection(layers, speed.ratio, speed.low, speed.high))
             advance(1)
-            if len(speeds) > 1 and speeds[-1].recommended == INT8:
-                return each, speeds[-1], tuple(tried)
-    return None, None, tuple(tried)
+            if is_faster:
+                return Search(tuple(tried), each, speed)
+    return Search(tuple(tried))
 
 
-_LABEL = "timing smaller selections of INT8 layers"
+def _timed_twice(file: Artifact, time_file: Callable[[Artifact], SpeedFacts]) -> tuple[SpeedFacts, bool]:
+    """Returns the last timing of a file, and whether it is faster by two of them; a file that is not is timed once."""
+    first = time_file(file)
+    if first.recommended != INT8:
+        return first, False
+    second = time_file(file)
+    return second, second.recommended == INT8
 
 
 def _smaller(job: FileJob) -> list[FileJob]:

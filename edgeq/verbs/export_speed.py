@@ -88,11 +88,11 @@ def _timed(file: Exported, fp32: Artifact, runtime: str, threads: int | None, re
 
     try:
         speed = time_file(file.artifact)
-        if speed.recommended == FP32 and rewriting is not None:
-            file, speed = _faster(file, speed, rewriting, time_file)
     except EngineError as error:  # the file is written and compared already
         _log.warning("%s: its speed was not measured (%s)", file.artifact.name, error)
         return file
+    if speed.recommended == FP32 and rewriting is not None:
+        file, speed = _faster(file, speed, rewriting, time_file)
     facts = {**file.artifact.quantization, "speed": dataclasses.asdict(speed)}
     return dataclasses.replace(file, artifact=dataclasses.replace(file.artifact, quantization=facts).save())
 
@@ -101,10 +101,10 @@ def _faster(
     file: Exported, speed: SpeedFacts, rewriting: Rewriting, time_file: Callable[[Artifact], SpeedFacts]
 ) -> tuple[Exported, SpeedFacts]:
     """Returns the file with the smallest selection that gains, and its speed; the given ones if there is none."""
-    kept, faster, tried = smallest_that_gains(rewriting.job, rewriting.write, time_file)
-    if not tried:
+    search = smallest_that_gains(rewriting.job, rewriting.write, time_file)
+    if not search.tried:
         return file, speed
     whole = TriedSelection(file.artifact.quantization_facts.int8_nodes or 0, speed.ratio, speed.low, speed.high)
-    if kept is not None and faster is not None:
-        file, speed = rewriting.finish(kept), faster
-    return file, dataclasses.replace(speed, tried=(whole, *tried))
+    if search.job is not None and search.speed is not None:
+        file, speed = rewriting.finish(search.job), search.speed
+    return file, dataclasses.replace(speed, tried=(whole, *search.tried))
