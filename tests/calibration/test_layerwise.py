@@ -96,8 +96,9 @@ def activations(model: FloatModel, paths: list[Path]) -> list[dict[str, np.ndarr
 
 
 def bias_of(node) -> np.ndarray:
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    return np.zeros(len(weight_of(node)), np.float32) if bias is None else bias
+    bias, weight = constant(node.inputs[2]) if len(node.inputs) > 2 else None, weight_of(node)
+    assert weight is not None
+    return np.zeros(len(weight), np.float32) if bias is None else bias
 
 
 def test_the_errors_are_those_of_the_held_out_images(model, images, found):
