@@ -5,9 +5,8 @@ Hessian-free: no gradient is needed, every layer runs by itself.
 1. The images are parted by their content (`part_images`). Most of them are counted, and every candidate of
    `edgeq.calibrators.candidates` proposes a range from these counts.
 2. On the held-out images each layer that reads a calibrated tensor, directly or behind operators that only move values,
-   runs on the float tensor and on the tensor on each candidate's grid, with its weight quantized, and so does the
-   activation behind it: what a ReLU cuts off is no error, and what a SiLU flattens is a smaller one. Layers are those
-   with a constant weight, and products of two activations, one side at a time.
+   runs on the float tensor and on the tensor on each candidate's grid, with its weight quantized. Layers are those with
+   a constant weight, and products of two activations, one side at a time.
 3. The candidate with the least squared error wins, in the asymmetric and in the symmetric form each for itself; among
    equals, to one per cent, the first. The error of a layer counts relative to the energy of its float output. Tensors
    that share a grid share a choice.

@@ -10,8 +10,7 @@ import numpy as np
 
 from edgeq.calibrators import Grid
 from edgeq.errors import EngineError
-from edgeq.exporting.costs.kernel import activation_nodes
-from edgeq.exporting.graphs.graph import constant, weight_of
+from edgeq.exporting.graphs.graph import weight_of
 from edgeq.exporting.planning.plan import channel_scheme
 from edgeq.quantizers.round_nearest import round_nearest
 from edgeq.schemes import INT8_WEIGHT
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 _STACK_BYTES = 1 << 24
-"""Inputs or outputs of a layer for several grids at a time; the engine holds about six such stacks."""
+"""Inputs or outputs of a layer for several grids at a time; the engine holds about four such stacks."""
 
 _LOG_FATAL = 4
 
@@ -29,10 +28,8 @@ _LOG_FATAL = 4
 class LayerError:
     """A layer in ONNX Runtime, on its float input and on the same input on many grids.
 
-    The output is that of the activation behind the layer, if it has one: what a ReLU cuts off is no error. A constant
-    weight is on the symmetric grid of its channels, as all targets have it; a second activation stays as it is. The
-    bias is as it is; without an activation it is omitted, because it cancels in the difference. One thread, so that
-    sums come out the same everywhere.
+    The bias is omitted: it cancels in the difference. A constant weight is on the symmetric grid of its channels,
+    as all targets have it; a second activation stays as it is. One thread, so that sums come out the same everywhere.
 
     Args:
         node: A layer of a float graph: of `edgeq.exporting.graphs.graph.WEIGHTED_OPS` with a constant weight, or a
@@ -51,10 +48,6 @@ class LayerError:
             quantized = round_nearest(weight, channel_scheme(node, weight, INT8_WEIGHT.with_bits(bits)), {})
             self._axis = quantized.axis
             self._weights = {"other": weight, "integers": quantized.integers, "weight_scale": quantized.scale}
-        self._behind = _activation(node)
-        bias = constant(node.inputs[2]) if self._behind and len(node.inputs) > 2 else None
-        if bias is not None:
-            self._weights["bias"] = bias
         self._sessions: dict[tuple[int, ...], Any] = {}
 
     def measure(self, value: np.ndarray, other: np.ndarray | None, grids: Sequence[Grid]) -> tuple[np.ndarray, float]:
@@ -129,8 +122,8 @@ class LayerError:
             node("Mul", ["clipped", "scale"], ["scaled"]),
             node("Reshape", ["scaled", "stacked"], ["quantized"]),
             *([node("DequantizeLinear", ["integers", "weight_scale"], ["weight"], **axis)] if weighted else []),
-            *self._layer("value", "other", "reference"),
-            *self._layer("quantized", "weight" if weighted else "other", "outputs"),
+            self._layer("value", "other", "reference"),
+            self._layer("quantized", "weight" if weighted else "other", "outputs"),
             node("Reshape", ["reference", "row"], ["wanted"]),
             node("Size", ["reference"], ["count"]),
             node("Unsqueeze", ["count", "no_axis"], ["size"]),
@@ -147,58 +140,25 @@ class LayerError:
         if weighted:
             values.append(helper.make_tensor_value_info("integers", TensorProto.INT8, None))
             values.append(helper.make_tensor_value_info("weight_scale", TensorProto.FLOAT, None))
-        if "bias" in self._weights:
-            values.append(helper.make_tensor_value_info("bias", TensorProto.FLOAT, None))
         graph = helper.make_graph(
             nodes,
             "layer_error",
             values,
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("errors", "energy")],
-            [
-                *(numpy_helper.from_array(array.astype(np.int64), name) for name, array in constants.items()),
-                *(numpy_helper.from_array(array, name) for name, array in self._activation_constants().items()),
-            ],
+            [numpy_helper.from_array(array.astype(np.int64), name) for name, array in constants.items()],
         )
         # Newer onnx writes an IR version that released engines do not read.
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self._opset)], ir_version=8)
 
-    def _layer(self, value: str, other: str, output: str) -> list[onnx.NodeProto]:
-        """Returns the layer and the activation behind it, on an input; `output` names what comes out."""
-        inputs = [value, other] if self._side == 0 else [other, value]
-        inputs += ["bias"] if "bias" in self._weights else []
-        before = f"{output}_before" if self._behind else output
-        nodes = [_copy(self._node, inputs, before)]
-        *inner, last = self._behind or (None,)
-        for each in inner:
-            nodes.append(_copy(each, [before], f"{output}_inner"))
-        if last is not None:
-            further = [f"{output}_inner"] if inner else list(self._activation_constants())
-            nodes.append(_copy(last, [before, *further], output))
-        return nodes
+    def _layer(self, value: str, other: str, output: str) -> onnx.NodeProto:
+        import onnx_ir as ir
 
-    def _activation_constants(self) -> dict[str, np.ndarray]:
-        """Returns name -> the constants that an activation of one node reads, such as the ends of a Clip."""
-        values = self._behind[0].inputs[1:] if len(self._behind) == 1 else ()
-        arrays = {f"activation_{index}": constant(value) for index, value in enumerate(values)}
-        return {name: array for name, array in arrays.items() if array is not None}
-
-
-def _activation(node: ir.Node) -> tuple[ir.Node, ...]:
-    """Returns the nodes of the activation behind a layer; none if it reads something that is no constant."""
-    _, nodes = activation_nodes(node)
-    return nodes if len(nodes) != 1 or all(constant(value) is not None for value in nodes[0].inputs[1:]) else ()
-
-
-def _copy(node: ir.Node, inputs: Sequence[str], output: str) -> onnx.NodeProto:
-    """Returns a node with other inputs and output."""
-    import onnx_ir as ir
-
-    proto = ir.to_proto(node)
-    proto.name = output
-    del proto.input[:], proto.output[:]
-    proto.input.extend(inputs)
-    proto.output.append(output)
-    return proto
+        proto = ir.to_proto(self._node)
+        proto.name = output
+        del proto.input[:], proto.output[:]
+        proto.input.extend([value, other] if self._side == 0 else [other, value])
+        proto.output.append(output)
+        return proto
 
 
 def _columns(grids: Sequence[Grid], rank: int) -> dict[str, np.ndarray]:

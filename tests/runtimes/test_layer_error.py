@@ -89,38 +89,3 @@ def test_what_lies_on_the_grid_costs_nothing_but_the_weight():
     value = np.array([[1, -2], [3, 100], [-100, 7], [0, 0]], np.float32)
     found, _ = LayerError(only_node(model), 0, 18).measure(value, None, [grid])
     assert found[0] < 1e-6
-
-
-ACTIVATIONS = {
-    "ReLU": ("y = Relu(c)", lambda c: np.maximum(c, 0)),
-    "Clip": ("y = Clip(c, least, most)", lambda c: np.clip(c, 0, 1.5)),
-    "SiLU": ("s = Sigmoid(c) y = Mul(c, s)", lambda c: c / (1 + np.exp(-c))),
-    "HardSwish": (
-        "s = HardSigmoid<alpha=0.16666667, beta=0.5>(c) y = Mul(s, c)",
-        lambda c: c * np.clip(c / 6 + 0.5, 0, 1),
-    ),
-    "read twice": ("r = Relu(c) y = Add(r, c)", lambda c: c),
-}
-
-
-@pytest.mark.parametrize("kind", ["conv", "deconv", "gemm"])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_the_error_is_that_behind_the_activation(kind, activation):
-    inputs, call, shape, axis = LAYERS[kind]
-    weight, bias = normal(0, *shape), normal(1, 8)
-    ends = {"least": np.array(0, np.float32), "most": np.array(1.5, np.float32)}
-    nodes, function = ACTIVATIONS[activation]
-    model = graph(f"g ({inputs}) => (float[N] y) {{ c = {call} {nodes} }}", {"w": weight, "b": bias, **ends})
-    value = normal(2, *(int(dim) for dim in inputs.split("[")[1].split("]")[0].split(",")))
-    layer = next(iter(model.graph))
-    found, energy = LayerError(layer, 0, 18).measure(value, None, GRIDS)
-    shift = bias.reshape(1, -1, *(1,) * (value.ndim - 2))
-
-    def output(x, w):
-        return function(torch_layer(kind, x, w) + shift * (activation != "read twice"))
-
-    reference = output(value, weight)
-    quantized = weight_on_grid(weight, axis, 8)
-    expected = [np.sum((output(grid.quantize(value), quantized) - reference) ** 2) for grid in GRIDS]
-    assert found == pytest.approx(expected, rel=1e-4)
-    assert energy == pytest.approx(np.sum(reference**2), rel=1e-5)
