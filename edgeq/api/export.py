@@ -92,7 +92,8 @@ def export(
         int8_io: TFLite: integer inputs and outputs.
         compat: TFLite: an old runtime that has to run the files correctly.
         measure_speed: x86: whether INT8 files are timed against FP32 in the target's engine, a few seconds each, and
-            their manifests recommend the faster file; by default yes, unless the environment has `EDGEQ_MEASURE=0`.
+            their manifests recommend the faster file. Where INT8 is not faster, up to half a minute more looks for a
+            smaller selection of INT8 layers that is. By default yes, unless the environment has `EDGEQ_MEASURE=0`.
         plan: x86: run in INT8 only what takes less time so, by the `cost` of kernels that is measured on this machine
             (or shipped with edgeq, if nothing may be measured); or all that the target's `rules` allow. By default
             `cost`, unless the environment has `EDGEQ_PLAN=rules`.

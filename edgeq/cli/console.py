@@ -264,8 +264,20 @@ def _describe_speed(speed: SpeedFacts | None) -> list[str]:
     bf16 = "" if speed.bf16_ratio is None else f"; fp32 computed in bf16 takes {speed.bf16_ratio:.2f}"
     return [
         f"int8 takes {speed.ratio:.2f} [{speed.low:.2f}, {speed.high:.2f}] of fp32's time{bf16} (measured in turns, "
-        f"{speed.rounds} rounds; {speed.engine}, {speed.threads} threads, {speed.cpu}): {advice}"
+        f"{speed.rounds} rounds; {speed.engine}, {speed.threads} threads, {speed.cpu}): {advice}",
+        *_describe_tried(speed),
     ]
+
+
+def _describe_tried(speed: SpeedFacts) -> list[str]:
+    """Returns the line that says which smaller selections were timed, and which one the file has."""
+    if not speed.tried:
+        return []
+    figures = "; ".join(
+        f"{each.int8_nodes} layers take {each.ratio:.2f} [{each.low:.2f}, {each.high:.2f}]" for each in speed.tried
+    )
+    kept = f"the file has {speed.tried[-1].int8_nodes}" if speed.recommended == "int8" else "none is faster than fp32"
+    return [f"selections of int8 layers that were timed: {figures}; {kept}"]
 
 
 def _decibels(ratio: float) -> str:

@@ -45,6 +45,10 @@ Companion = Callable[[PlannedModel, Path], dict[str, Any]]
 """Writes a further file of the same plan to a folder, and returns what the first file's manifest says of it."""
 
 
+MeanErrors = Callable[["ir.Model", "QuantPlan"], Mapping[str, "np.ndarray"]]
+"""Returns name of a layer -> what it gives too much in each output channel, for a plan and the graph of it."""
+
+
 @dataclass(frozen=True)
 class FileJob:
     """One file to write.
@@ -59,7 +63,8 @@ class FileJob:
         kept_operators: What stays in float of a converted model: name of the operator -> why.
         companions: Writers of the files that a static INT8 file comes with.
         costs: What kernels cost where the file is to run; `None` leaves the choice of layers to the target's rules.
-        means: Tensor name -> mean of each of its channels in the float graph, `(C,)`, as far as they are known.
+        least_gain_us: What every layer in INT8 has to save by these costs, on average over layers that hang together.
+        mean_errors: Measures what the layers of a plan give too much on average; `None` leaves biases as they are.
         precision: One of the format's.
     """
 
@@ -72,5 +77,6 @@ class FileJob:
     kept_operators: Mapping[str, str] = field(default_factory=dict)
     companions: tuple[Companion, ...] = ()
     costs: KernelTable | None = None
-    means: Mapping[str, np.ndarray] = field(default_factory=dict)
+    least_gain_us: float = 0.0
+    mean_errors: MeanErrors | None = None
     precision: str = "fp32"

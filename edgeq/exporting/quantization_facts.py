@@ -64,6 +64,23 @@ class SimulatedBits:
 
 
 @dataclass(frozen=True)
+class TriedSelection:
+    """A smaller selection of INT8 layers that was timed, because a file with more of them is no faster than FP32.
+
+    Attributes:
+        int8_nodes: How many layers compute in INT8.
+        ratio: Its time over FP32's, median over the rounds.
+        low: Lower end of its 95 % interval.
+        high: Upper end of it.
+    """
+
+    int8_nodes: Count
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class SpeedFacts:
     """An INT8 file's time over that of its float model in the same engine, measured in turns when it was exported.
 
@@ -80,6 +97,8 @@ class SpeedFacts:
         rounds: How many rounds were measured.
         recommended: What is fastest here: `int8`, `fp32` or `fp32 computed in bf16`; empty where the machine was too
             busy to tell.
+        tried: Smaller selections of the INT8 layers that were timed because the file with all of them was not faster,
+            and before them that file; the last one is the file if it is faster.
     """
 
     runtime: str
@@ -93,6 +112,7 @@ class SpeedFacts:
     recommended: str
     cpu_features: tuple[str, ...] = ()
     bf16_ratio: float | None = None
+    tried: tuple[TriedSelection, ...] = ()
 
 
 @dataclass(frozen=True)

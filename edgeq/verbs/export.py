@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.calibration.channel_extremes import channel_statistics
-from edgeq.calibration.input_means import input_means
+from edgeq.calibration.mean_errors import mean_errors
 from edgeq.calibration.shared_ranges import share
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
@@ -29,7 +29,7 @@ from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
 from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.exporting.costs.table import KernelTable
 from edgeq.exporting.graphs.transformer import find_transformer
-from edgeq.exporting.jobs import FileJob
+from edgeq.exporting.jobs import FileJob, MeanErrors
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.keep import Kept, resolve_keep
@@ -48,7 +48,7 @@ from edgeq.targets.x86 import for_isa
 from edgeq.tasks import find_decoder
 from edgeq.verbs.export_costs import PlanBy, kernel_costs
 from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
-from edgeq.verbs.export_speed import Exported, with_speed
+from edgeq.verbs.export_speed import Exported, Rewriting, with_speed
 from edgeq.verbs.saturation_cost import with_saturation_cost
 
 _EXAMPLE_SEED = 1
@@ -188,7 +188,8 @@ class _Export:
         check = self._check(inputs, reference, output_groups(model.graph), model, example)
         files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
         if self.measure_speed and self.target.timed:
-            files = with_speed(files, model, self.target, self.threads)
+            rewriting = self._rewriting(jobs.get(FloatModel.format), check)
+            files = with_speed(files, model, self.target, self.threads, rewriting)
         unfolded = dict(opened.folded.left)
         return ExportResult(self.target, model, len(opened.folded.done), unfolded, tuple(files), path)
 
@@ -261,10 +262,9 @@ class _Export:
         """Returns what the files of a format are made from, whatever their precision."""
         if converted is None:
             companions = (TENSORRT_CACHE.function("write"),) if self.target.rules.calibration_cache else ()
-            costs, means = self._costs(model, kept), self._means(model, ranges)
             return FileJob(
-                model, self.target, self.out, self.options, ranges, kept=kept, companions=companions, means=means,
-                costs=costs,
+                model, self.target, self.out, self.options, ranges, kept=kept, companions=companions,
+                mean_errors=self._mean_errors(model, ranges), costs=self._costs(model, kept),
             )  # fmt: skip
         operators, known = share(
             model, converted, self.target, kept, ranges, self.calibration, self.precisions, self.options, inputs,
@@ -278,12 +278,13 @@ class _Export:
         vit_plan, measure = self.options.vit_plan, self.measure_speed
         return kernel_costs(model, self.target, kept, vit_plan, threads=self.threads, measure=measure)
 
-    def _means(self, model: FloatModel, ranges: Ranges | None) -> dict[str, np.ndarray]:
-        """Returns the means that biases are corrected by; none where the target's biases are float."""
-        static = [each for operator in self.target.rules.schemes if (each := self.target.rules.static(operator))]
-        if ranges is None or "int8" not in self.precisions or not any(each.bias.is_integer for each in static):
-            return {}
-        return input_means(model, ranges.samples, self.threads)
+    def _mean_errors(self, model: FloatModel, ranges: Ranges | None) -> MeanErrors | None:
+        """Returns what measures the errors that biases take back, on the inputs that were kept with the ranges."""
+        if ranges is None or not ranges.samples:
+            return None
+        feed = model.input
+        feeds = [{feed.name: feed.encode(sample.array())} for sample in ranges.samples]
+        return partial(mean_errors, feeds=feeds, threads=self.threads)
 
     def _check(
         self,
@@ -306,6 +307,15 @@ class _Export:
             if precision in file_format.precisions
         ]
         return [check.of(write(each), each, write) for each in jobs]
+
+    def _rewriting(self, job: FileJob | None, check: _Check) -> Rewriting | None:
+        """Returns how the ONNX file in INT8 is written again."""
+        if job is None:
+            return None
+        write = get_format(FloatModel.format).function("write")
+        return Rewriting(
+            dataclasses.replace(job, precision="int8"), write, lambda each: check.of(write(each), each, write)
+        )
 
 
 @dataclass(frozen=True)

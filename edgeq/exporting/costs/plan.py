@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MARGIN = 0.03
 """What INT8 has to save of a layer's time in float: less is within what two runs differ by, and costs accuracy."""
 
+_DEMANDS = 12
+"""How many times the gain that is asked of a layer is halved, from the largest of a single layer on."""
+
 _IMAGE = "the image"
 
 
@@ -88,7 +91,9 @@ def kernels_of(model: ir.Model, quantized: Set[str]) -> dict[str, Kernel]:
     return found
 
 
-def choose_by_cost(model: ir.Model, quantized: Set[str], table: KernelTable, rules: Rules) -> CostPlan:
+def choose_by_cost(
+    model: ir.Model, quantized: Set[str], table: KernelTable, rules: Rules, least_gain_us: float = 0.0
+) -> CostPlan:
     """Returns the choice of INT8 layers that takes the least time by a table.
 
     Args:
@@ -96,13 +101,11 @@ def choose_by_cost(model: ir.Model, quantized: Set[str], table: KernelTable, rul
         quantized: Names of the nodes that may run in INT8.
         table: What kernels cost.
         rules: The target's rules, which say what moves values in float whatever is around it.
+        least_gain_us: What every layer in INT8 has to save; layers that hang together save it on average.
     """
     problem = cost_problem(model, quantized, table, rules)
-    wary = {
-        name: dataclasses.replace(cost, int8_us=cost.int8_us + _margin(cost)) for name, cost in problem.layers.items()
-    }
-    int8 = cheapest(wary, problem.conversions)
-    reasons = {name: _reason(name, int8, problem) for name in sorted(problem.candidates - int8)}
+    int8 = _cheapest(problem, least_gain_us)
+    reasons = {name: _reason(name, int8, problem, least_gain_us) for name in sorted(problem.candidates - int8)}
     return CostPlan(
         int8 & problem.candidates,
         reasons,
@@ -110,6 +113,32 @@ def choose_by_cost(model: ir.Model, quantized: Set[str], table: KernelTable, rul
         total_us(problem.layers, problem.conversions, problem.without_choice),
         sum(kernel not in table.rows for name, kernel in kernels_of(model, quantized).items() if name in quantized),
     )
+
+
+def least_gains(model: ir.Model, quantized: Set[str], table: KernelTable, rules: Rules, most: int) -> tuple[float, ...]:
+    """Returns what layers have to save, in us, so that `choose_by_cost` takes ever more of them, the fewest first.
+
+    Each of these choices is a part of the next one, and the last is a part of the choice that asks for nothing: what
+    saves the most for each of its layers is in all of them.
+
+    Args:
+        model: The graph that is quantized.
+        quantized: Names of the nodes that may run in INT8.
+        table: What kernels cost.
+        rules: The target's rules.
+        most: How many choices are wanted at most.
+    """
+    problem = cost_problem(model, quantized, table, rules)
+    all_layers = len(_cheapest(problem, 0.0) & problem.candidates)
+    found: dict[int, float] = {}
+    costs = [problem.layers[name] for name in problem.candidates]
+    largest = max((cost.float_us - cost.int8_us for cost in costs), default=0.0)
+    for least in (largest / 2**step for step in range(_DEMANDS)):
+        layers = len(_cheapest(problem, least) & problem.candidates)
+        if 0 < layers < all_layers:
+            found.setdefault(layers, least)
+    chosen = [found[layers] for layers in sorted(found)]
+    return tuple(chosen[len(chosen) * index // most] for index in range(most)) if len(chosen) > most else tuple(chosen)
 
 
 def predicted_us(problem: CostProblem, int8: Set[str]) -> float:
@@ -179,11 +208,22 @@ def _conversion(writer: str, readers: tuple[str, ...], costs: Mapping[str, Kerne
     return Conversion(writer, readers, max((costs[name].quantize_us for name in readers if name in costs), default=0.0))
 
 
+def _cheapest(problem: CostProblem, least_gain_us: float) -> frozenset[str]:
+    """Returns the names of the layers that INT8 is worth, each of which has to save a margin and so much more."""
+    wary = {
+        name: dataclasses.replace(
+            cost, int8_us=cost.int8_us + _margin(cost) + least_gain_us * (name in problem.candidates)
+        )
+        for name, cost in problem.layers.items()
+    }
+    return cheapest(wary, problem.conversions)
+
+
 def _margin(cost: LayerCost) -> float:
     return MARGIN * cost.float_us if math.isfinite(cost.float_us) else 0.0
 
 
-def _reason(name: str, int8: frozenset[str], problem: CostProblem) -> str:
+def _reason(name: str, int8: frozenset[str], problem: CostProblem, least_gain_us: float) -> str:
     """Returns why a layer stays in float: what it alone would cost more in INT8, all other layers as they are."""
     cost = problem.layers[name]
     saved = cost.float_us - cost.int8_us
@@ -191,4 +231,6 @@ def _reason(name: str, int8: frozenset[str], problem: CostProblem) -> str:
         return f"INT8 is no faster: {cost.int8_us:.0f} us against {cost.float_us:.0f} in float"
     changed = total_us(problem.layers, problem.conversions, int8 | {name})
     converted = changed - total_us(problem.layers, problem.conversions, int8) + saved
+    if converted < saved:
+        return f"a smaller selection is faster than fp32: {saved - converted:.0f} us against {least_gain_us:.0f} wanted"
     return f"conversions cost more than INT8 saves: {converted:.0f} us against {saved:.0f}"

@@ -38,5 +38,6 @@ def write(job: FileJob) -> Artifact:
         return write_dynamic(model, job.target, job.folder, job.kept, vit_plan)
     assert ranges is not None  # noqa: S101 - int8 is refused without calibration before anything is written
     return write_int8(
-        model, job.target, job.folder, ranges, job.kept, vit_plan, job.companions, means=job.means, costs=job.costs
-    )
+        model, job.target, job.folder, ranges, job.kept, vit_plan, job.companions, mean_errors=job.mean_errors,
+        costs=job.costs, least_gain_us=job.least_gain_us,
+    )  # fmt: skip

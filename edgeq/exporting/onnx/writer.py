@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,7 +22,7 @@ from edgeq.exporting.graphs.end_specs import Ends, end_specs
 from edgeq.exporting.graphs.graph import copy_graph, new_initializer, save_onnx
 from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.graphs.weights import release_weights
-from edgeq.exporting.jobs import Companion, PlannedModel
+from edgeq.exporting.jobs import Companion, MeanErrors, PlannedModel
 from edgeq.exporting.onnx.dynamic import insert_dynamic
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
@@ -163,8 +162,9 @@ def write_int8(
     kept: Kept | None = None,
     vit_plan: VitPlan = "balanced",
     companions: Sequence[Companion] = (),
-    means: Mapping[str, np.ndarray] = MappingProxyType({}),
+    mean_errors: MeanErrors | None = None,
     costs: KernelTable | None = None,
+    least_gain_us: float = 0.0,
 ) -> Artifact:
     """Returns the static INT8 artifact, written by the target's rules.
 
@@ -176,16 +176,17 @@ def write_int8(
         kept: Nodes that stay in float; by default those that `vit_plan` keeps.
         vit_plan: What of a transformer runs in INT8 (`edgeq.exporting.planning.selection.select_layers`).
         companions: Writers of further files of the same plan.
-        means: Tensor name -> mean of each of its channels; biases take back what the rounding of weights adds to them.
+        mean_errors: Measures what layers give too much on average; their biases take it back.
         costs: What kernels cost where the file is to run; layers that INT8 makes no faster stay in float. By default
             the target's rules alone decide.
+        least_gain_us: What every layer in INT8 has to save by these costs.
 
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
     """
-    graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan, costs=costs)
-    if means:
-        plan, corrected = correct_biases(graph, plan, means)
+    graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan, costs=costs, least_gain_us=least_gain_us)
+    if mean_errors is not None and plan.biases:
+        plan, corrected = correct_biases(plan, mean_errors(graph, plan))
         facts["corrected_biases"] = corrected
     for write_companion in companions:
         facts |= write_companion(PlannedModel(model, target, graph, plan, ranges), folder)
@@ -221,6 +222,7 @@ def plan_int8(
     vit_plan: VitPlan = "balanced",
     bits: tuple[int, int] = (8, 8),
     costs: KernelTable | None = None,
+    least_gain_us: float = 0.0,
 ) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
     """Returns a copy of the float graph as the target wants it, the plan for it, and what the manifest says of both.
 
@@ -232,7 +234,7 @@ def plan_int8(
         kept = keep_without_ranges(graph, target.rules, ranges, kept, vit_plan)
     rules = target.rules if costs is None else target.rules.of_any_size
     selection = select_layers(graph, rules, kept, vit_plan)
-    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, rules)
+    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us)
     if chosen is not None:
         selection = select_layers(graph, rules, kept, vit_plan, chosen.in_float)
     selection = selection.with_bits(*bits)

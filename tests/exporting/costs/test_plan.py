@@ -9,7 +9,7 @@ import pytest
 
 from edgeq.exporting.costs.cheapest import total_us
 from edgeq.exporting.costs.kernel import kernel_of
-from edgeq.exporting.costs.plan import choose_by_cost, cost_problem, kernels_of, predicted_us
+from edgeq.exporting.costs.plan import choose_by_cost, cost_problem, kernels_of, least_gains, predicted_us
 from edgeq.exporting.costs.table import KernelCost, KernelTable
 from edgeq.exporting.graphs.graph import infer_shapes
 from edgeq.exporting.planning.selection import select_layers
@@ -147,3 +147,39 @@ def test_the_choice_is_the_cheapest_of_all_choices(model):
     chosen = choose_by_cost(model, quantized(model), given, FREE)
     assert chosen.predicted_us == min(predicted_us(problem, choice) for choice in choices)
     assert predicted_us(problem, set()) == total_us(problem.layers, problem.conversions, set())
+
+
+def test_smaller_choices_keep_what_saves_most_for_each_layer(model):
+    costs = {
+        "node_c1": KernelCost(20.0, 15.0, quantize_output_us=3.0),
+        "node_c2": KernelCost(31.0, 12.0, quantize_us=2.0, dequantize_us=1.0, quantize_output_us=2.0),
+        "node_pool": KernelCost(5.0, 4.0, dequantize_us=2.0, quantize_output_us=1.0),
+        "node_c3": KernelCost(90.0, 22.0, dequantize_us=5.0, quantize_us=1.0),
+        "node_c4": KernelCost(10.0, 7.0, dequantize_us=3.0),
+    }
+    given, every = table(model, costs), quantized(model)
+    problem = cost_problem(model, every, given, FREE)
+    gains = least_gains(model, every, given, FREE, 4)
+    choices = [choose_by_cost(model, every, given, FREE, least).int8 for least in gains]
+    whole = choose_by_cost(model, every, given, FREE).int8
+    assert len(choices) >= 2
+    for smaller, larger in itertools.pairwise([frozenset[str](), *choices, whole]):
+        assert smaller < larger
+    subsets = [set(some) for size in range(5) for some in itertools.combinations(sorted(problem.candidates), size)]
+    for least, choice in zip(gains, choices, strict=True):
+
+        def spent(some, least=least):
+            wary = sum(0.03 * problem.layers[name].float_us for name in some)
+            return predicted_us(problem, some) + wary + least * len(some)
+
+        assert spent(choice) == pytest.approx(min(map(spent, subsets)))
+    assert least_gains(model, every, given, FREE, 1) == gains[:1]
+    for reason in choose_by_cost(model, every, given, FREE, gains[0]).in_float.values():
+        assert reason.startswith(
+            ("a smaller selection is faster than fp32: ", "conversions cost more", "INT8 is no fast")
+        )
+
+
+def test_what_gains_nothing_has_no_smaller_choices(model):
+    costs = dict.fromkeys(("node_c1", "node_c2", "node_c3", "node_c4"), KernelCost(10.0, 20.0))
+    assert least_gains(model, quantized(model), table(model, costs), FREE, 4) == ()
