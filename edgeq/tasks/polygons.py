@@ -72,7 +72,8 @@ def upright_overlaps(polygons: NDArray[np.float64]) -> NDArray[np.float64]:
 def convex_overlaps(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """Returns the area that pairs of convex polygons `(P, n, 2)` and `(P, m, 2)` share `(P,)`.
 
-    Its border is what of each polygon's border lies in the other. Of edges that coincide, the first one's count.
+    Its border is what of each polygon's border lies in the other. Of edges that coincide, the first one's count, if
+    both polygons lie on one side.
     """
     origin = first[:, :1]
     first, second = _positive(first), _positive(second)
@@ -176,12 +177,14 @@ def _area_of_inner_edges(
     Args:
         polygons: x and y, of positive area.
         others: The same.
-        slack: How far outside an edge may lie, in parts of the other's edge.
+        slack: How far outside an edge may lie, in parts of an edge of the other in the same direction. One in the opposite
+            direction has the other on its outside.
     """
     (x, y), (other_x, other_y) = polygons, others
     (way_x, way_y), (other_way_x, other_way_y) = (np.roll(each, -1, axis=1) - each for each in (polygons, others))
     inward = other_way_x * (y[:, None] - other_y) - other_way_y * (x[:, None] - other_x)
-    inward += slack * (other_way_x**2 + other_way_y**2)
+    along = other_way_x * way_x[:, None] + other_way_y * way_y[:, None] > 0
+    inward += np.where(along, slack, -_SLACK) * (other_way_x**2 + other_way_y**2)
     step = other_way_x * way_y[:, None] - other_way_y * way_x[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         place = -inward / step

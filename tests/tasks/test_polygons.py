@@ -52,7 +52,8 @@ def test_upright_rectangles_share_their_middle_however_both_are_turned(first, se
 
 def test_convex_polygons_share_what_simple_ones_do_also_where_their_edges_coincide():
     rng = np.random.default_rng(3)
-    boxes = [rectangle(*rng.uniform(0, 20, 2), *rng.uniform(1, 15, 2), rng.uniform(0, 360)) for _ in range(20)]
+    numbers = rng.uniform((0, 0, 1, 1, 0), (20, 20, 15, 15, 360), (20, 5)).tolist()
+    boxes = [rectangle(x, y, width, height, degrees) for x, y, width, height, degrees in numbers]
     # The same again, from another corner, the other way round, and twice as wide to one side.
     boxes += [
         np.roll(boxes[0], 1, axis=0),

@@ -17,6 +17,7 @@ Lengths = tuple[int | None, ...]
 
 _IMAGE_CHANNELS = (1, 3)
 _BATCHED = 4
+_OF_PADDLE = ("scale_factor", "im_shape")
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,27 @@ def require_inputs(model: ir.Model, declared: Mapping[str, DeclaredInput], sourc
             f"{source}: takes {len(open_names)} inputs ({', '.join(named[name] for name in open_names)}), and edgeq "
             f"fills one of them; give each other one a value in the preset: [inputs.{other}] value = ..."
         )
+
+
+def values_of_paddle(model: ir.Model, size: tuple[int, int] | None) -> dict[str, DeclaredInput]:
+    """Returns what PaddleDetection's models get besides the image: `scale_factor` is 1, `im_shape` the input's size.
+
+    Its files state boxes in the pixels of the image that these two numbers stand for; with these values, in the input's
+    pixels.
+
+    Args:
+        model: The graph as it was read.
+        size: Height and width in pixels where the file leaves them free.
+    """
+    shapes = {str(value.name): lengths_of(value) for value in given_inputs(model)}
+    pairs = [name for name in _OF_PADDLE if shapes.get(name) in ((1, 2), (None, 2))]
+    images = [shape for name, shape in shapes.items() if name not in pairs and shape is not None]
+    if not pairs or len(shapes) != len(pairs) + 1 or len(images) != 1 or len(images[0]) != _BATCHED:
+        return {}
+    height, width = images[0][2:]
+    sides = (height, width) if height is not None and width is not None else size
+    values = {"scale_factor": (1.0, 1.0), "im_shape": sides}
+    return {name: DeclaredInput([list(value)]) for name in pairs if (value := values[name]) is not None}
 
 
 def require_free_batch(model: ir.Model, declared: DeclaredInputs, name: str) -> None:

@@ -52,7 +52,7 @@ def test_yolo_poses_are_suppressed_by_their_boxes():
 
 def test_an_image_without_a_pose_has_none():
     found = decoders.yolo_pose({"any": np.zeros((1, 5 + 3 * 17, 9), np.float32)}, Postprocessing("yolo-pose"), PLACE)
-    assert found.keypoints.shape == (0, 17, 3)
+    assert found.points.shape == (0, 17, 3)
 
 
 def test_keypoint_rcnn_counts_labels_from_its_offset():
