@@ -177,8 +177,8 @@ def _area_of_inner_edges(
     Args:
         polygons: x and y, of positive area.
         others: The same.
-        slack: How far outside an edge may lie, in parts of an edge of the other in the same direction. One in the opposite
-            direction has the other on its outside.
+        slack: How far outside an edge may lie, in parts of the other's edge, if both go in the same direction. An edge
+            in the opposite direction has the other polygon on its outer side.
     """
     (x, y), (other_x, other_y) = polygons, others
     (way_x, way_y), (other_way_x, other_way_y) = (np.roll(each, -1, axis=1) - each for each in (polygons, others))
