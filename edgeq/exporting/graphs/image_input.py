@@ -106,6 +106,8 @@ def require_inputs(model: ir.Model, declared: Mapping[str, DeclaredInput], sourc
 def values_of_paddle(model: ir.Model, size: tuple[int, int] | None) -> dict[str, DeclaredInput]:
     """Returns what PaddleDetection's models get besides the image: `scale_factor` is 1, `im_shape` the input's size.
 
+    Empty for models without these inputs, or with further ones.
+
     Its files state boxes in the pixels of the image that these two numbers stand for; with these values, in the input's
     pixels.
 
@@ -116,7 +118,7 @@ def values_of_paddle(model: ir.Model, size: tuple[int, int] | None) -> dict[str,
     shapes = {str(value.name): lengths_of(value) for value in given_inputs(model)}
     pairs = [name for name in _OF_PADDLE if shapes.get(name) in ((1, 2), (None, 2))]
     images = [shape for name, shape in shapes.items() if name not in pairs and shape is not None]
-    if not pairs or len(shapes) != len(pairs) + 1 or len(images) != 1 or len(images[0]) != _BATCHED:
+    if "scale_factor" not in pairs or len(shapes) != len(pairs) + 1 or len(images) != 1 or len(images[0]) != _BATCHED:
         return {}
     height, width = images[0][2:]
     sides = (height, width) if height is not None and width is not None else size
