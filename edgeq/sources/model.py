@@ -197,6 +197,10 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     preset_name = request.stated_preset
     declared = DeclaredInputs({}, 3, metadata.size) if preset_name is None else load_inputs(preset_name)
     usual = values_of_paddle(graph, request.size or declared.size)
+    for name in usual.keys() - declared.inputs.keys():
+        _log.info(
+            "%s: the input %s is always %s, so boxes are in the input's pixels", path.name, name, usual[name].value
+        )
     declared = dataclasses.replace(declared, inputs=usual | dict(declared.inputs))
     require_inputs(graph, declared.inputs, path.name)
     given = {

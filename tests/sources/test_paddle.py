@@ -124,6 +124,7 @@ def test_a_file_is_recognised_and_finds_boxes_in_the_images_pixels(
     (file,) = export_model(ModelRequest(str(path)), "x86", ("fp32",), tmp_path / "out", calibration=source).files
     artifact = file.artifact
     assert f"(`preset` {form})" in caplog.text
+    assert "net.onnx: the input scale_factor is always [[1.0, 1.0]]" in caplog.text
     assert [spec.name for spec in artifact.inputs] == ["image"]
     assert artifact.preprocessing is not None and artifact.postprocessing is not None
     array, placement = preprocess(image(), artifact.preprocessing)
