@@ -27,7 +27,7 @@ from edgeq.files import write_text
 from edgeq.inputs import InputCache, Item, model_input
 from edgeq.inputs.images import list_images
 from edgeq.inputs.items import image_files
-from edgeq.machine import read_machine
+from edgeq.machine import keep_freed_memory, read_machine
 from edgeq.runtimes import open_session
 from edgeq.sources.artifact_file import open_artifact
 
@@ -168,6 +168,7 @@ def measure(artifact: Artifact, pictures: Pictures, rounds: int) -> list[Speeds]
     pre, post = artifact.preprocessing, artifact.postprocessing
     assert pre is not None and post is not None  # every subject has a preset with a decoder
     spec = artifact.inputs[0]
+    keep_freed_memory()  # as `predict` does
     found = []
     with open_session(artifact, "onnxruntime", 1) as session:
         for _ in range(rounds):

@@ -197,7 +197,7 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     preset_name = request.stated_preset
     declared = DeclaredInputs({}, 3, metadata.size) if preset_name is None else load_inputs(preset_name)
     usual = values_of_paddle(graph, request.size or declared.size)
-    for name in usual.keys() - declared.inputs.keys():
+    for name in sorted(usual.keys() - declared.inputs.keys()):
         _log.info(
             "%s: the input %s is always %s, so boxes are in the input's pixels", path.name, name, usual[name].value
         )
