@@ -22,7 +22,7 @@ from edgeq.exporting.graphs.image_input import (
     image_lengths,
     require_free_batch,
     require_inputs,
-    values_of_paddle,
+    with_values_of_paddle,
 )
 from edgeq.exporting.graphs.quantized import quantization_of
 from edgeq.exporting.graphs.weights import file_tensors, map_weights, release
@@ -196,12 +196,7 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     metadata = FileMetadata.of({str(key): str(value) for key, value in graph.metadata_props.items()})
     preset_name = request.stated_preset
     declared = DeclaredInputs({}, 3, metadata.size) if preset_name is None else load_inputs(preset_name)
-    usual = values_of_paddle(graph, request.size or declared.size)
-    for name in sorted(usual.keys() - declared.inputs.keys()):
-        _log.info(
-            "%s: the input %s is always %s, so boxes are in the input's pixels", path.name, name, usual[name].value
-        )
-    declared = dataclasses.replace(declared, inputs=usual | dict(declared.inputs))
+    declared = with_values_of_paddle(declared, graph, request.size, path.name)
     require_inputs(graph, declared.inputs, path.name)
     given = {
         str(value.name): input_value(value, declared.inputs[str(value.name)])
