@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import platform
@@ -12,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.errors import InputError
+
+# Parameters of glibc's mallopt (malloc.h), and the largest block that it takes for the first one.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_KEPT_BLOCK = 32 << 20
 
 # Instruction sets that INT8, BF16 or FP16 kernels are chosen by, as Linux spells them, weakest first.
 _FEATURES = (
@@ -225,3 +230,15 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def keep_freed_memory() -> None:
+    """Lets this process keep freed blocks of up to 32 MiB for the next ones, if its C library is glibc.
+
+    By default glibc gives them back to the system (mallopt(3)). Every image then costs hundreds of fresh pages, which
+    takes as long as resizing it.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or another system
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BLOCK)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_KEPT_BLOCK)

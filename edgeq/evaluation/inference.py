@@ -25,6 +25,7 @@ from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
 from edgeq.inputs import InputCache, Item, OnUnreadable, UnreadableImages, model_input, prepared_samples
 from edgeq.inputs.preprocessing import FloatArray, Placement
+from edgeq.machine import keep_freed_memory
 from edgeq.progress import progress_bar
 from edgeq.runtimes import Session, open_session
 from edgeq.tasks import Decoder, find_decoder
@@ -168,6 +169,7 @@ def predict_group(
     inputs: InputCache,
 ) -> None:
     """Runs all images of a task through jobs that share a pre-processing; `total_s` is added at the end."""
+    keep_freed_memory()
     preprocessing = jobs[0].preprocessing
     encodings = {job.encoding for job in jobs}
 

@@ -179,7 +179,8 @@ def _rgb(image: Any) -> NDArray[np.uint8]:
         raise ValueError("floating-point pixels, wanted integers")
     if "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow would warn that transparency is lost
-    return np.asarray(image.convert("RGB"))
+    # Converting to the mode that it has would copy it.
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _orientation(image: Any, stated_px: tuple[int, int] | None) -> int:

@@ -245,35 +245,62 @@ def _resize_taps(start: int, resized: int, size: int, count: int) -> _Taps:
 
 
 def _sample(image: NDArray[np.uint8], rows: _Taps, columns: _Taps, spec: Preprocessing) -> FloatArray:
-    """Returns the normalised input, sampled bilinearly: first between rows, then between columns."""
+    """Returns the normalised input, sampled bilinearly: first between rows, then between columns.
+
+    Rows and columns that show nothing of the image are alike, and are not sampled.
+    """
+    blend, shown = _blend_rows(image, rows, spec)
+    inside = _covered(columns.low_weight + columns.high_weight)
+    low, high, low_weight, high_weight = (each[inside] for each in columns)
+    colour = np.array(spec.fill_colour)
+    factor, shift = _affine(spec)
+    batch = np.empty((1, spec.channels, spec.height_px, spec.width_px), np.float32)
+    pixels = np.empty((len(blend), len(low)), blend.dtype)
+    part = np.empty(pixels.shape, np.float32)
+    for channel, source in enumerate(_channels(spec)):
+        plane = batch[0, channel]
+        sampled = plane[shown, inside]
+        gain = factor[channel] / _ONE
+        low_gain, high_gain = (low_weight * gain).astype(np.float32), (high_weight * gain).astype(np.float32)
+        fill = (1 - columns.low_weight - columns.high_weight) * colour[channel] * factor[channel]
+        border = (fill + shift[channel]).astype(np.float32)
+        # An image row is R, G, B, R, G, B, ...: taking by 3 * column + channel splits the channels on the way.
+        blend.take(low * image.shape[2] + source, axis=1, mode="clip", out=pixels)
+        np.multiply(pixels, low_gain, out=sampled)
+        blend.take(high * image.shape[2] + source, axis=1, mode="clip", out=pixels)
+        sampled += np.multiply(pixels, high_gain, out=part)
+        sampled += border[inside]
+        plane[shown, : inside.start] = border[: inside.start]
+        plane[shown, inside.stop :] = border[inside.stop :]
+        filled = np.rint(_ONE * colour[channel]).astype(np.float32)
+        border[inside] += filled * low_gain + filled * high_gain
+        plane[: shown.start] = border
+        plane[shown.stop :] = border
+    return batch
+
+
+def _blend_rows(image: NDArray[np.uint8], rows: _Taps, spec: Preprocessing) -> tuple[NDArray[np.uint16], slice]:
+    """Returns 256 times the image at the input's rows that show it `(rows, W * channels)`, and which rows that is."""
     height, width, channels = image.shape
     lines = image.reshape(height, width * channels)
     # Rounded on their own, the two could add up to more than one.
     high_weight = np.rint(rows.high_weight * _ONE).astype(np.uint16)[:, None]
     low_weight = np.rint((rows.low_weight + rows.high_weight) * _ONE).astype(np.uint16)[:, None] - high_weight
-    blend = lines[rows.low] * low_weight
-    blend += lines[rows.high] * high_weight
+    shown = _covered((low_weight + high_weight)[:, 0])
+    low_weight, high_weight = low_weight[shown], high_weight[shown]
+    blend = lines[rows.low[shown]] * low_weight
+    blend += lines[rows.high[shown]] * high_weight
+    rest = _ONE - low_weight - high_weight
     colour = np.array(spec.fill_colour)
-    if colour.any():
-        # One number for a whole row where the channels agree: it is most of the work otherwise.
-        line = colour[:1] if (colour == colour[0]).all() else np.tile(colour[list(_channels(spec))], width)
-        blend += np.rint((_ONE - low_weight - high_weight) * line).astype(np.uint16)
+    if colour.any() and rest.any():
+        blend += np.rint(rest * np.tile(colour[list(_channels(spec))], width)).astype(np.uint16)
+    return blend, shown
 
-    factor, shift = _affine(spec)
-    batch = np.empty((1, spec.channels, spec.height_px, spec.width_px), np.float32)
-    high = np.empty((spec.height_px, spec.width_px), np.float32)
-    for channel, source in enumerate(_channels(spec)):
-        plane = batch[0, channel]
-        gain = factor[channel] / _ONE
-        # An image row is R, G, B, R, G, B, ...: taking by 3 * column + channel splits the channels on the way.
-        low_pixels = blend.take(columns.low * channels + source, axis=1, mode="clip")
-        np.multiply(low_pixels, (columns.low_weight * gain).astype(np.float32), out=plane)
-        high_pixels = blend.take(columns.high * channels + source, axis=1, mode="clip")
-        np.multiply(high_pixels, (columns.high_weight * gain).astype(np.float32), out=high)
-        plane += high
-        fill = (1 - columns.low_weight - columns.high_weight) * colour[channel] * factor[channel]
-        plane += (fill + shift[channel]).astype(np.float32)
-    return batch
+
+def _covered(weights: NDArray[np.generic]) -> slice:
+    """Returns from the first to the last place whose weight is not 0."""
+    places = np.flatnonzero(weights)
+    return slice(int(places[0]), int(places[-1]) + 1) if len(places) else slice(0, 0)
 
 
 def _resize_antialiased(image: NDArray[np.uint8], frame: _Frame, spec: Preprocessing) -> NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from edgeq.exporting.graphs.image_input import (
     image_lengths,
     require_free_batch,
     require_inputs,
+    with_values_of_paddle,
 )
 from edgeq.exporting.graphs.quantized import quantization_of
 from edgeq.exporting.graphs.weights import file_tensors, map_weights, release
@@ -195,6 +196,7 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     metadata = FileMetadata.of({str(key): str(value) for key, value in graph.metadata_props.items()})
     preset_name = request.stated_preset
     declared = DeclaredInputs({}, 3, metadata.size) if preset_name is None else load_inputs(preset_name)
+    declared = with_values_of_paddle(declared, graph, request.size, path.name)
     require_inputs(graph, declared.inputs, path.name)
     given = {
         str(value.name): input_value(value, declared.inputs[str(value.name)])
@@ -212,7 +214,7 @@ def _open_onnx(request: ModelRequest) -> OpenedModel:
     (spec,) = specs(graph.graph.inputs)
     spec = dataclasses.replace(spec, layout=image_layout(spec.shape, declared.filled.layout))
     if preset_name is None:
-        facts = ModelFacts.of(path.name, spec, specs(graph.graph.outputs), metadata, graph)
+        facts = ModelFacts.of(path.name, spec, specs(graph.graph.outputs), metadata, graph, frozenset(given))
         preset, layout = _recognised_preset(facts, spec, request)
     elif declared.filled.takes == "arrays":
         preset, layout = load_preset(preset_name, _ANY_SIZE), "NCHW"

@@ -48,13 +48,18 @@ class ImageSampler:
         Half coordinates are cell centres and edges are repeated, as in torch's `interpolate(mode="bilinear")`.
         """
         low, high, weight = _neighbours(self.rows, self.height)
-        lines = values[low] + (values[high] - values[low]) * weight[:, None]
-        low, high, weight = _neighbours(self.columns, self.width)
-        first = lines.take(low, axis=1)
-        sampled: NDArray[np.float32] = lines.take(high, axis=1)
-        sampled -= first
-        sampled *= weight
-        sampled += first
+        if not len(low):
+            return np.empty((0, len(self.columns)), np.float32)
+        first = int(low[0])
+        lines = values[first : int(high[-1]) + 1]
+        left, right, share = _neighbours(self.columns, self.width)
+        between = lines.take(left, axis=1)
+        between += (lines.take(right, axis=1) - between) * share
+        # Whole rows are taken here, which costs much less than single cells: so columns come first.
+        steps = np.diff(between, axis=0, append=between[-1:])
+        sampled: NDArray[np.float32] = steps.take(low - first, axis=0)
+        sampled *= weight[:, None]
+        sampled += between.take(low - first, axis=0)
         return sampled
 
     def nearest(self, values: NDArray[np.generic]) -> NDArray[np.generic]:

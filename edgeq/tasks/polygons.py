@@ -59,6 +59,29 @@ def iou(first: Sequence[Polygon], second: Sequence[Polygon]) -> NDArray[np.float
     return ratio
 
 
+def upright_overlaps(polygons: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the area that the upright bounds of polygons `(N, n, 2)` share `(N, N)`: they share no more."""
+    low, high = polygons.min(axis=1), polygons.max(axis=1)
+    sides = [
+        np.minimum(right[:, None], right) - np.maximum(left[:, None], left)
+        for left, right in zip(low.T, high.T, strict=True)
+    ]
+    return np.asarray(np.maximum(sides[0], 0) * np.maximum(sides[1], 0))
+
+
+def convex_overlaps(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the area that pairs of convex polygons `(P, n, 2)` and `(P, m, 2)` share `(P,)`.
+
+    Its border is what of each polygon's border lies in the other. Of edges that coincide, the first one's count, if
+    both polygons lie on one side.
+    """
+    origin = first[:, :1]
+    first, second = _positive(first), _positive(second)
+    # Pairs along the last axis: sums over four edges are quick only if they are not the innermost ones.
+    one, other = (np.ascontiguousarray((polygons - origin).T) for polygons in (first, second))
+    return _area_of_inner_edges(one, other, _SLACK) + _area_of_inner_edges(other, one, -_SLACK)
+
+
 def smallest_rectangle(points: NDArray[np.float64]) -> Polygon:
     """Returns the corners `(4, 2)` of the rectangle of least area around points `(n, 2)`, in any direction.
 
@@ -137,6 +160,40 @@ def _shared_by_triangles(first: NDArray[np.float64], second: NDArray[np.float64]
     used = np.arange(points.shape[1]) < count
     ordered = np.where(used[..., None], ordered, ordered[:, :1])
     return np.where(count[:, 0] > 2, np.abs(signed_area(ordered)), 0)
+
+
+def _positive(polygons: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where((signed_area(polygons) < 0)[..., None, None], polygons[..., ::-1, :], polygons)
+
+
+def _area_of_inner_edges(
+    polygons: NDArray[np.float64], others: NDArray[np.float64], slack: float
+) -> NDArray[np.float64]:
+    """Returns what edges of polygons `(2, n, P)` that lie in others `(2, m, P)` add to the area they enclose `(P,)`.
+
+    Each edge is cut by the lines of the other's edges ("A new concept and method for line clipping", Liang and Barsky,
+    1984); the area is the integral along the border (Green's theorem).
+
+    Args:
+        polygons: x and y, of positive area.
+        others: The same.
+        slack: How far outside an edge may lie, in parts of the other's edge, if both go in the same direction. An edge
+            in the opposite direction has the other polygon on its outer side.
+    """
+    (x, y), (other_x, other_y) = polygons, others
+    (way_x, way_y), (other_way_x, other_way_y) = (np.roll(each, -1, axis=1) - each for each in (polygons, others))
+    inward = other_way_x * (y[:, None] - other_y) - other_way_y * (x[:, None] - other_x)
+    along = other_way_x * way_x[:, None] + other_way_y * way_y[:, None] > 0
+    inward += np.where(along, slack, -_SLACK) * (other_way_x**2 + other_way_y**2)
+    step = other_way_x * way_y[:, None] - other_way_y * way_x[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = -inward / step
+    entry = np.where(step > 0, place, 0).max(axis=1, initial=0)
+    end = np.where(step < 0, place, 1).min(axis=1, initial=1)
+    outside = ((step == 0) & (inward < 0)).any(axis=1)
+    length = np.where(outside, 0, np.maximum(end - entry, 0))
+    area: NDArray[np.float64] = (length * (x * way_y - y * way_x)).sum(axis=0) / 2
+    return area
 
 
 def _inside(points: NDArray[np.float64], triangles: NDArray[np.float64]) -> NDArray[np.bool_]:

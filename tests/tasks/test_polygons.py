@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeq.tasks.polygons import areas, iou, overlaps, smallest_rectangle
+from edgeq.tasks.polygons import areas, convex_overlaps, iou, overlaps, smallest_rectangle, upright_overlaps
 
 SQUARE = np.array([(0, 0), (4, 0), (4, 4), (0, 4)], float)
 # An arrow with a notch, and a cross: not convex, drawn the other way round.
@@ -45,8 +45,26 @@ def test_upright_rectangles_share_their_middle_however_both_are_turned(first, se
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     turned = [box @ turn for box in boxes]
     assert overlaps(turned[:1], turned[1:])[0, 0] == pytest.approx(shared, abs=1e-7)
+    assert convex_overlaps(np.array(turned[:1]), np.array(turned[1:])) == pytest.approx(shared, abs=1e-5)
     assert iou(turned[:1], turned[:1])[0, 0] == pytest.approx(1)
     assert areas(turned) == pytest.approx([w * h, w2 * h2])
+
+
+def test_convex_polygons_share_what_simple_ones_do_also_where_their_edges_coincide():
+    rng = np.random.default_rng(3)
+    numbers = rng.uniform((0, 0, 1, 1, 0), (20, 20, 15, 15, 360), (20, 5)).tolist()
+    boxes = [rectangle(x, y, width, height, degrees) for x, y, width, height, degrees in numbers]
+    # The same again, from another corner, the other way round, and twice as wide to one side.
+    boxes += [
+        np.roll(boxes[0], 1, axis=0),
+        boxes[1][::-1],
+        boxes[2] + (boxes[2][1] - boxes[2][0]) * [[0], [1], [1], [0]],
+    ]
+    first, second = (each.ravel() for each in np.mgrid[: len(boxes), : len(boxes)])
+    corners = np.array(boxes)
+    shared = convex_overlaps(corners[first], corners[second])
+    np.testing.assert_allclose(shared, overlaps(boxes, boxes)[first, second], atol=1e-5)
+    assert (shared <= upright_overlaps(corners)[first, second] + 1e-5).all()
 
 
 def test_what_has_no_area_shares_nothing():

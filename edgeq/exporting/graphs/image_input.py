@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeq.errors import InputError, ModelError
@@ -17,6 +18,9 @@ Lengths = tuple[int | None, ...]
 
 _IMAGE_CHANNELS = (1, 3)
 _BATCHED = 4
+_OF_PADDLE = ("scale_factor", "im_shape")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,36 @@ def require_inputs(model: ir.Model, declared: Mapping[str, DeclaredInput], sourc
             f"{source}: takes {len(open_names)} inputs ({', '.join(named[name] for name in open_names)}), and edgeq "
             f"fills one of them; give each other one a value in the preset: [inputs.{other}] value = ..."
         )
+
+
+def with_values_of_paddle(
+    declared: DeclaredInputs, model: ir.Model, size: tuple[int, int] | None, source: str
+) -> DeclaredInputs:
+    """Returns the inputs with values for what PaddleDetection's models take besides the image, which a line states.
+
+    `scale_factor` is 1 and `im_shape` the input's size. The files state boxes in the pixels of the image that these
+    numbers stand for; with these values, in the input's pixels.
+
+    Args:
+        declared: What a preset says of the inputs; its values go first.
+        model: The graph as it was read.
+        size: Height and width in pixels where the file leaves them free; the preset's otherwise.
+        source: The model's file, for messages.
+    """
+    shapes = {str(value.name): lengths_of(value) for value in given_inputs(model)}
+    pairs = [name for name in _OF_PADDLE if shapes.get(name) in ((1, 2), (None, 2))]
+    images = [shape for name, shape in shapes.items() if name not in pairs and shape is not None]
+    if "scale_factor" not in pairs or len(shapes) != len(pairs) + 1 or len(images) != 1 or len(images[0]) != _BATCHED:
+        return declared
+    height, width = images[0][2:]
+    sides = (height, width) if height is not None and width is not None else size or declared.size
+    values = {"scale_factor": (1.0, 1.0), "im_shape": sides}
+    inputs = dict(declared.inputs)
+    for name in pairs:
+        if name not in inputs and (value := values[name]) is not None:
+            inputs[name] = DeclaredInput([list(value)])
+            _log.info("%s: the input %s is always %s, so boxes are in the input's pixels", source, name, [list(value)])
+    return replace(declared, inputs=inputs)
 
 
 def require_free_batch(model: ir.Model, declared: DeclaredInputs, name: str) -> None:

@@ -48,6 +48,7 @@ RECOGNISERS: dict[str, str] = {
     "transformers": "edgeq.sources.recognition.known_outputs:recognise_transformers",
     "anchored": "edgeq.sources.recognition.anchored:recognise_anchored",
     "chosen": "edgeq.sources.recognition.chosen:recognise_chosen",
+    "paddle": "edgeq.sources.recognition.chosen:recognise_paddle",
     "suppressed": "edgeq.sources.recognition.chosen:recognise_suppressed",
     "corner boxes": "edgeq.sources.recognition.levels:recognise_corner_boxes",
 }

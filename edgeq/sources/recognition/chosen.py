@@ -13,6 +13,8 @@ from edgeq.sources.recognition.facts import ModelFacts
 _SUPPRESSION = frozenset({"NonMaxSuppression"})
 _POST = "TFLite_Detection_PostProcess"
 _COLUMNS = 7
+_PADDLE_COLUMNS = 6
+_STRIDES = (8, 16, 32, 64)
 
 
 def recognise_chosen(facts: ModelFacts) -> Sequence[Candidate]:
@@ -25,6 +27,25 @@ def recognise_chosen(facts: ModelFacts) -> Sequence[Candidate]:
     if names == {"dets", "labels"} and facts.outputs[0].shape[-1] == len(("left", "top", "right", "bottom", "score")):
         return [Candidate("rtmdet_nms", "RTMDet with non-maximum suppression", facts.classes)]
     return ()
+
+
+def recognise_paddle(facts: ModelFacts) -> Sequence[Candidate]:
+    """Returns PaddleDetection's models with their post-processing, by their inputs and by what they choose from.
+
+    All give rows of class, score and corners, and how many these are. RT-DETR suppresses nothing; PicoDet has a stride
+    more than PP-YOLOE.
+    """
+    rows = [spec for spec in facts.outputs if len(spec.shape) == 2 and spec.shape[1] == _PADDLE_COLUMNS]
+    if "scale_factor" not in facts.constants or len(rows) != 1:
+        return ()
+    if facts.has(rows[0].name, _SUPPRESSION) is False:
+        rtdetr = Candidate("rtdetr_paddle", "RT-DETR of PaddleDetection", facts.classes)
+        return [rtdetr] if "im_shape" in facts.constants else ()
+    picodet = Candidate("picodet_nms", "PicoDet with post-processing", facts.classes)
+    ppyoloe = Candidate("ppyoloe_nms", "PP-YOLOE with post-processing", facts.classes)
+    cells = facts.cells(_STRIDES)
+    families = {sum(cells): [picodet], sum(cells[:-1]): [ppyoloe]} if all(cells) else {}
+    return families.get(facts.suppressed or 0, [picodet, ppyoloe])
 
 
 def recognise_suppressed(facts: ModelFacts) -> Sequence[Candidate]:

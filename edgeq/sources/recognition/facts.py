@@ -41,6 +41,8 @@ class ModelFacts:
         outputs: Name and shape of each.
         metadata: What the file says of itself.
         tails: Output -> operators between the last layers with weights and it; `None` if they are not known.
+        constants: Names of further inputs that always get the same.
+        suppressed: How many boxes the graph's NonMaxSuppression chooses from; `None` if it has none, or does not say.
         scales: Whether the graph itself brings pixels 0..255 to 0..1.
         provable: Whether annotated images can be scored on it before it is exported: it is a file and takes a batch.
     """
@@ -52,6 +54,8 @@ class ModelFacts:
     outputs: tuple[TensorSpec, ...]
     metadata: FileMetadata = field(default_factory=FileMetadata)
     tails: Mapping[str, frozenset[str]] | None = None
+    constants: frozenset[str] = frozenset()
+    suppressed: int | None = None
     scales: bool = False
     provable: bool = True
 
@@ -63,6 +67,7 @@ class ModelFacts:
         outputs: Sequence[TensorSpec],
         metadata: FileMetadata,
         graph: ir.Model | None = None,
+        constants: frozenset[str] = frozenset(),
     ) -> ModelFacts:
         """Returns the facts of a model.
 
@@ -72,6 +77,7 @@ class ModelFacts:
             outputs: The outputs.
             metadata: What the file says of itself; its size counts where the input's is free.
             graph: The graph, if there is one.
+            constants: Names of further inputs that always get the same.
         """
         shape = image.shape if len(image.shape) >= 3 else (None, None, None)
         first = image.layout == "NCHW" and image_layout(shape) == "NCHW"
@@ -85,6 +91,8 @@ class ModelFacts:
             tuple(outputs),
             metadata,
             None if graph is None else {str(value.name): _tail(value) for value in graph.graph.outputs},
+            constants,
+            None if graph is None else _suppressed(graph),
             graph is not None and _scales_pixels(graph),
             len(image.shape) == _BATCHED_AXES,
         )
@@ -138,6 +146,13 @@ def _is_layer(node: ir.Node) -> bool:
         return False
     weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
     return weight is None or weight.size > 64 or not np.array_equal(weight.ravel(), np.arange(weight.size))
+
+
+def _suppressed(graph: ir.Model) -> int | None:
+    """Returns how many boxes the first NonMaxSuppression chooses from."""
+    boxes = next((node.inputs[0] for node in graph.graph if node.op_type == "NonMaxSuppression"), None)
+    count = None if boxes is None or boxes.shape is None or len(boxes.shape) < 2 else boxes.shape[1]
+    return count if isinstance(count, int) else None
 
 
 def _scales_pixels(graph: ir.Model) -> bool:

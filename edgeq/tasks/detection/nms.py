@@ -27,7 +27,7 @@ NMS_OPTIONS: Mapping[str, Any] = {
 on, and how many detections are kept at most."""
 
 _SIGMA = 0.5  # of soft suppression's Gaussian, as its paper has it
-_CHUNK = 256  # boxes that are compared at once: few enough for the caches, many enough to need few steps
+_CHUNK = 128  # boxes that are compared at once: few enough for the caches, many enough to need few steps
 
 
 def select_detections(found: Detections, options: Mapping[str, Any]) -> Detections:
@@ -157,9 +157,13 @@ def _overlaps(
     """Returns `(rows, columns)`: whether two boxes are of one class and their IoU is above the threshold."""
     left, top, right, bottom = boxes[rows].T[:, :, None]
     other_left, other_top, other_right, other_bottom = boxes[columns].T[:, None, :]
-    width = np.minimum(right, other_right) - np.maximum(left, other_left)
-    height = np.minimum(bottom, other_bottom) - np.maximum(top, other_top)
-    intersection = np.maximum(width, 0) * np.maximum(height, 0)
-    areas = (right - left) * (bottom - top) + (other_right - other_left) * (other_bottom - other_top)
-    above = intersection > iou_threshold * (areas - intersection)
-    return np.asarray(above & (classes[rows][:, None] == classes[columns]))
+    shared = np.minimum(right, other_right)
+    shared -= np.maximum(left, other_left)
+    height = np.minimum(bottom, other_bottom)
+    height -= np.maximum(top, other_top)
+    np.maximum(shared, 0, out=shared)
+    shared *= np.maximum(height, 0, out=height)
+    union = (right - left) * (bottom - top) + (other_right - other_left) * (other_bottom - other_top)
+    union -= shared
+    union *= iou_threshold
+    return np.asarray((shared > union) & (classes[rows][:, None] == classes[columns]))

@@ -56,12 +56,15 @@ def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: P
     chosen = above[kept]
     mixed = np.tensordot(rows[chosen, 4 + kinds :], prototypes[0], axes=1)
     size = (placement.image_width_px, placement.image_height_px)
-    runs = [_cut(mask, box, placement) for mask, box in zip(mixed, placement.to_image(boxes[kept]), strict=True)]
+    sampler = ImageSampler.of(placement, prototypes.shape[3], prototypes.shape[2])
+    runs = [_cut(mask, box, sampler, size) for mask, box in zip(mixed, placement.to_image(boxes[kept]), strict=True)]
     return Instances(size, np.clip(scores[chosen], 0, 1), classes[chosen], RunLengths.of(runs))
 
 
-def _cut(mask: NDArray[np.float32], box: NDArray[np.float32], placement: Placement) -> NDArray[np.int32]:
-    """Returns the runs of a mask of the input `(h, w)` within a box of the image."""
+def _cut(
+    mask: NDArray[np.float32], box: NDArray[np.float32], sampler: ImageSampler, size: tuple[int, int]
+) -> NDArray[np.int32]:
+    """Returns the runs of a mask of the input `(h, w)` within a box of the image of that width and height."""
     left, top, right, bottom = np.ceil(box).astype(np.int64).tolist()
-    sampler = ImageSampler.of(placement, mask.shape[1], mask.shape[0]).part(left, top, right, bottom)
-    return encode(sampler.bilinear(mask) > 0, left, top, placement.image_width_px, placement.image_height_px)
+    part = sampler.part(left, top, right, bottom)
+    return encode(part.bilinear(mask) > 0, left, top, *size)

@@ -42,7 +42,7 @@ def yolo_pose(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement
     boxes = np.concatenate([rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2], axis=1)
     classes = np.zeros(len(rows), np.int64)
     kept = suppress_overlaps(boxes, rows[:, 4], classes, options["iou_threshold"], int(options["top_k"]))
-    points = rows[kept, 5:].reshape(len(kept), -1, 3)
+    points = rows[kept, 5:].reshape(len(kept), (rows.shape[1] - 5) // 3, 3)
     return _poses(rows[kept, 4], classes[kept], points[:, :, :2], points[:, :, 2], placement)
 
 

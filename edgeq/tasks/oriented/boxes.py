@@ -12,9 +12,11 @@ from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Postprocessing
 from edgeq.inputs.preprocessing import Placement
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
-from edgeq.tasks.polygons import iou
+from edgeq.tasks.polygons import convex_overlaps, signed_area, upright_overlaps
 
 _OPTIONS = {"score_threshold": 0.001, "iou_threshold": 0.7, "candidates": 300, "top_k": 100}
+_BLOCK = 16  # boxes that are compared with all worse ones at once; what is gone by then is not
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +75,22 @@ def corners_of(boxes: NDArray[np.floating], angles: NDArray[np.floating]) -> NDA
 
 
 def _suppress(corners: NDArray[np.float64], classes: NDArray[np.int64], threshold: float) -> NDArray[np.intp]:
-    """Returns the boxes that no better one of their class overlaps by more than the threshold."""
+    """Returns the boxes that no better one of their class overlaps by more than the threshold.
+
+    What two boxes share is computed only if their sizes and bounds allow so much, and neither is gone yet.
+    """
+    sizes = np.abs(signed_area(corners))
+    most = np.minimum(upright_overlaps(corners), np.minimum(sizes[:, None], sizes))
+    near = most >= threshold * (sizes[:, None] + sizes - most) * (1 - _ROUNDING)
+    possible = np.triu(near & (classes[:, None] == classes), 1)
     gone = np.zeros(len(corners), bool)
-    for kind in np.unique(classes):
-        members = np.flatnonzero(classes == kind)
-        rivals = iou(list(corners[members]), list(corners[members])) > threshold
-        for place, member in enumerate(members.tolist()):
-            if not gone[member]:
-                gone[members[place + 1 :]] |= rivals[place, place + 1 :]
+    for start in range(0, len(corners), _BLOCK):
+        better, worse = np.nonzero(possible[start : start + _BLOCK] & ~gone)
+        better += start
+        left = ~gone[better]
+        better, worse = better[left], worse[left]
+        shared = convex_overlaps(corners[better], corners[worse])
+        above = shared > threshold * (sizes[better] + sizes[worse] - shared)
+        for one, other in zip(better[above].tolist(), worse[above].tolist(), strict=True):
+            gone[other] |= not gone[one]
     return np.flatnonzero(~gone)

@@ -71,6 +71,6 @@ def _best_classes(scores: NDArray[np.float32], sampler: ImageSampler) -> NDArray
     classes = np.zeros(best.shape, np.uint8)
     for index, plane in enumerate(scores[1:], start=1):
         sampled = sampler.bilinear(plane)
-        classes[sampled > best] = index
+        np.putmask(classes, sampled > best, index)
         np.maximum(best, sampled, out=best)
     return classes

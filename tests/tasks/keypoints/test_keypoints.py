@@ -50,6 +50,11 @@ def test_yolo_poses_are_suppressed_by_their_boxes():
     np.testing.assert_allclose(found.points[:, :, 2], points[:, :, 2])
 
 
+def test_an_image_without_a_pose_has_none():
+    found = decoders.yolo_pose({"any": np.zeros((1, 5 + 3 * 17, 9), np.float32)}, Postprocessing("yolo-pose"), PLACE)
+    assert found.points.shape == (0, 17, 3)
+
+
 def test_keypoint_rcnn_counts_labels_from_its_offset():
     keypoints = np.arange(3 * 2 * 3, dtype=np.float32).reshape(3, 2, 3)
     outputs = {

@@ -136,6 +136,27 @@ def test_boxes_are_turned_from_x_to_y_and_suppressed_by_what_they_share():
         yolo_obb({"any": np.zeros((1, 5, 9))}, Postprocessing("yolo-obb"), place)
 
 
+def test_of_many_boxes_those_are_left_that_no_better_one_overlaps():
+    rng = np.random.default_rng(0)
+    rows = np.concatenate(
+        [rng.uniform(10, 60, (60, 2)), rng.uniform(8, 30, (60, 2)), rng.uniform(0, 1, (60, 2))], axis=1
+    )
+    rows = np.concatenate([rows, rng.uniform(0, 3, (60, 1))], axis=1).astype(np.float32)
+    place = Placement(100, 100, 100, 100, 1, 1, 0, 0)
+    post = Postprocessing("yolo-obb", options={"iou_threshold": 0.3, "score_threshold": 0})
+    found = yolo_obb({"any": rows.T[None]}, post, place)
+    best = np.argsort(-rows[:, 4:6].max(axis=1), kind="stable")
+    corners = list(corners_of(rows[best, :4], rows[best, 6]))
+    classes = rows[best, 4:6].argmax(axis=1)
+    rivals = (iou(corners, corners) > 0.3) & (classes[:, None] == classes)
+    left: list[int] = []
+    for place_of in range(60):
+        if not rivals[left, place_of].any():
+            left.append(place_of)
+    assert 5 < len(left) < 60
+    np.testing.assert_array_equal(found.scores, rows[best[left], 4:6].max(axis=1))
+
+
 def test_a_device_sends_boxes_and_broken_ones_are_refused():
     found = OrientedBoxes(np.zeros((2, 4, 2), np.float32), np.ones(2, np.float32), np.zeros(2, np.int64))
     packed = json.loads(json.dumps(pack_prediction(OrientedTask, found)))
