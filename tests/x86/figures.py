@@ -30,7 +30,7 @@ from edgeq.verbs.export import export_model
 from tests.x86 import trap
 
 NAMES = ("yunet", "ultraface", "fastestdet", "yolox", "centernet", "vit")
-IMAGES, COMPARED, SCORED = 48, 16, 88
+IMAGES, COMPARED, SCORED = 48, 16, 500
 TARGETS = {"openvino": "x86-openvino", "onnxruntime": "x86-ort"}
 FLOAT, EXACT = "onnxruntime", "simulated-narrow"
 ISAS = ("vnni", "any")
@@ -75,16 +75,16 @@ def compute(
         work: Folder of the outputs.
         counts: How many images are compared, and scored on.
     """
-    outputs = _outputs_path(python, artifact, runtime, work)
+    outputs = _outputs_path(python, artifact, runtime, work, counts)
     arguments = [artifact.path, runtime, images, data, work, *counts, outputs]
     command = [str(python), "-m", "tests.x86.one_file", *map(str, arguments)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     return {"score": json.loads(done.stdout.splitlines()[-1])}
 
 
-def _outputs_path(python: Path, artifact: Artifact, runtime: str, work: Path) -> Path:
+def _outputs_path(python: Path, artifact: Artifact, runtime: str, work: Path, counts: tuple[int, int]) -> Path:
     emulated = "" if python == Path(sys.executable) else ".avx2"
-    return work / f"{artifact.digest[:16]}.{runtime}{emulated}.npz"
+    return work / f"{artifact.digest[:16]}.{runtime}{emulated}.{counts[0]}.{counts[1]}.npz"
 
 
 def rows_of(
@@ -99,7 +99,7 @@ def rows_of(
         ]  # fmt: skip
         scores, outputs = [], []
         for python, file, way in ways:
-            path = _outputs_path(python, file, way, work)
+            path = _outputs_path(python, file, way, work, counts)
             kept = path.with_suffix(".json")
             kept_result(kept, compute, python, file, way, MODELS[name].images, data, work, counts)
             scores.append(json.loads(kept.read_text())["score"])
