@@ -17,6 +17,8 @@ from edgeq.exporting.signal.ratio import Sums
 from edgeq.inputs import evenly_spaced
 from edgeq.inputs.images import read_image
 from edgeq.inputs.preprocessing import preprocess
+from edgeq.reporting.comparison import compare
+from edgeq.results.rows import merge
 from edgeq.runtimes import open_session
 
 
@@ -64,14 +66,24 @@ def decibels(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]
     return [Sums.of(array, found[name]).snr_db for name, array in expected.items()]
 
 
-def score(artifact: Artifact, runtime: str, images: ImageSet) -> dict[str, Any] | None:
-    """Returns a file's AP or top-1 with its name; `None` if it names no decoder, as networks of random weights."""
-    if artifact.postprocessing is None:
+def scores(files: Sequence[Artifact], runtime: str, images: ImageSet) -> list[dict[str, Any]] | None:
+    """Returns AP or top-1 of the files of one model, FP32 first; `None` if it names no decoder.
+
+    Of the others also by how many points they are worse, with its 95 % interval over resampled images.
+    """
+    if files[0].postprocessing is None:
         return None
     compute = () if runtime.startswith("simulated") else ("f32",)
-    (result,) = evaluate_artifacts(
-        [artifact.path], images.truth, images.images, runtimes=[runtime], threads=1, compute_precisions=compute,
-        place=AnyFormat(),
+    results = evaluate_artifacts(
+        [file.path for file in files], images.truth, images.images, runtimes=[runtime], threads=1,
+        compute_precisions=compute, place=AnyFormat(),
     )  # fmt: skip
-    column = result.score.columns[0]
-    return {"name": column.title, "value": result.score.numbers[column.name], "images": result.images}
+    main = results[0].score.columns[0]
+    found: list[dict[str, Any]] = [
+        {"name": main.title, "value": result.score.numbers[main.name], "images": result.images} for result in results
+    ]
+    drops = [each.main for each in compare(merge(results)) if not each.row.is_float]
+    for entry, drop in zip(found[1:], drops, strict=True):
+        assert drop is not None
+        entry |= {"drop": [drop.points, drop.low, drop.high]}
+    return found

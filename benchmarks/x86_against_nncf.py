@@ -18,7 +18,7 @@ from benchmarks.any_graph import request_of
 from benchmarks.cases import DATA, kept_result, read_subjects, subjects_parser, write_result
 from benchmarks.image_sets import image_set
 from benchmarks.peers import quantize, write_listing
-from benchmarks.scored_models import MODELS, decibels, inputs_of, outputs_of, score
+from benchmarks.scored_models import MODELS, decibels, inputs_of, outputs_of, scores
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.images import list_images
@@ -81,7 +81,7 @@ def judge(name: str, runtime: str, data: Path, work: Path) -> dict[str, Any]:
     reference = outputs_of(fp32, runtime, inputs)
     found = [outputs_of(file, runtime, inputs) for file in quantized]
     return {
-        "scores": [score(file, runtime, given) for file in (fp32, *quantized)],
+        "scores": scores([fp32, *quantized], runtime, given),
         "db": [float(np.mean(decibels(reference, each))) for each in found],
     }
 
@@ -175,9 +175,9 @@ def to_markdown(results: Mapping[str, Mapping[str, Mapping[str, Any]]], images: 
         "",
         "Times over FP32's in the same engine: medians over interleaved rounds and 95 % intervals, measured, one "
         "process for each file. Recommended: what edgeq's own timing, a second one, tells to take. Scores and dB: as "
-        "the engine computes on this CPU. dB: signal-to-noise ratio against FP32, mean over the outputs, on "
-        f"{COMPARED} images. All tools calibrate on the same {images} images of the training set; edgeq plans by its "
-        "shipped kernel costs.",
+        "the engine computes on this CPU, float layers in FP32; the interval is over resampled images, paired. dB: "
+        f"signal-to-noise ratio against FP32, mean over the outputs, on {COMPARED} images. All tools calibrate on the "
+        f"same {images} images of the training set; edgeq plans by its shipped kernel costs.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -194,12 +194,16 @@ def _time_row(title: str, row: Mapping[str, Any]) -> str:
 
 
 def _score_row(title: str, row: Mapping[str, Any]) -> str:
-    if row["scores"][0] is None:
-        cells = ["", "", "", "", ""]
-    else:
-        fp32, peer, int8 = (each["value"] for each in row["scores"])
-        named = f"{row['scores'][0]['name']}, {row['scores'][0]['images']} images"
-        cells = [named, f"{fp32:.4f}", f"{peer:.4f}", f"{int8:.4f}", f"{int8 - fp32:+.4f}"]
+    cells = ["", "", "", "", ""]
+    if row["scores"] is not None:
+        fp32, peer, int8 = row["scores"]
+        points, low, high = int8["drop"]
+        gain = f"{-points / 100:+.4f} [{-high / 100:+.4f}, {-low / 100:+.4f}]"
+        cells = [
+            f"{fp32['name']}, {fp32['images']} images",
+            *(f"{each['value']:.4f}" for each in (fp32, peer, int8)),
+            gain,
+        ]
     return f"| {title} | {' | '.join([*cells, *(f'{value:.1f}' for value in row['db'])])} |"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.image_sets import ImageSet, image_set
-from benchmarks.scored_models import inputs_of, outputs_of, score
+from benchmarks.scored_models import inputs_of, outputs_of, scores
 from edgeq.exporting.artifact import Artifact
 from edgeq.files import write_json
 from edgeq.inputs import evenly_spaced
@@ -41,7 +41,8 @@ def main() -> None:
     given = image_set(name, Path(data), Path(work))
     artifact = Artifact.load(Path(file))
     np.savez(out, allow_pickle=False, **outputs_of(artifact, runtime, inputs_of(artifact, given, int(count))))
-    print(json.dumps(score(artifact, runtime, fewer(given, int(scored), Path(work)))))
+    found = scores([artifact], runtime, fewer(given, int(scored), Path(work)))
+    print(json.dumps(found and found[0]))
 
 
 if __name__ == "__main__":
