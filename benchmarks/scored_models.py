@@ -82,8 +82,9 @@ def scores(files: Sequence[Artifact], runtime: str, images: ImageSet) -> list[di
     found: list[dict[str, Any]] = [
         {"name": main.title, "value": result.score.numbers[main.name], "images": result.images} for result in results
     ]
-    drops = [each.main for each in compare(merge(results)) if not each.row.is_float]
-    for entry, drop in zip(found[1:], drops, strict=True):
+    drops = {each.row.artifact: each.main for each in compare(merge(results))}
+    for entry, file in zip(found[1:], files[1:], strict=True):
+        drop = drops[file.name]
         assert drop is not None
         entry |= {"drop": [drop.points, drop.low, drop.high]}
     return found
