@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib
 import io
 import pickle
 from collections.abc import Iterator, Sequence
@@ -30,7 +32,12 @@ def keeping_exports(folder: Path) -> Iterator[None]:
     """
     from edgeq.sources import torch_export
 
-    original = torch_export._program
+    export = torch_export._program
+
+    def original(*arguments: Any) -> onnx.ModelProto:
+        keep_registry()
+        keep_composite_operators()
+        return export(*arguments)
 
     def program(
         module: torch.nn.Module, example: torch.Tensor, output_names: Sequence[str], opset: int, dynamic_batch: bool
@@ -52,6 +59,37 @@ def keeping_exports(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch_export, "_program", program)
         yield
+
+
+@functools.cache
+def keep_registry() -> None:
+    """Has torch's exporter read its library of operators once for an opset, not at every export.
+
+    It reads the source of 500 functions for it, which is more than half of the time that a small model takes.
+    """
+    registry: Any = importlib.import_module("torch.onnx._internal.exporter._registration").ONNXRegistry
+    registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
+
+
+@functools.cache
+def keep_composite_operators() -> None:
+    """Has torch look for its composite operators again only when there are others.
+
+    It asks for each of them by name, sixty times for every export and every decomposition of a conversion.
+    """
+    import torch
+
+    utils: Any = importlib.import_module("torch._export.utils")
+    look = utils._materialize_cpp_cia_ops
+    found: set[str] = set()
+
+    def look_for_others() -> None:
+        names = set(torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd"))
+        if not names <= found:
+            look()
+            found.update(names)
+
+    utils._materialize_cpp_cia_ops = look_for_others
 
 
 def _digest(module: torch.nn.Module) -> str | None:

@@ -17,6 +17,7 @@ from edgeq.exporting.tflite.convert import convert_module
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.inputs.presets import load_preset
 from edgeq.runtimes.litert import quiet_stderr
+from tests.kept_exports import keep_composite_operators
 from tests.small import SIZE, small_centernet
 
 
@@ -30,6 +31,7 @@ def require_converter() -> None:
 def convert(module: nn.Module, shape: Sequence[int], outputs: Sequence[str] = ("y",)) -> bytes:
     """Returns a module as a float32 file; the packages that convert warn of their own ways."""
     require_converter()
+    keep_composite_operators()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return convert_module(module.eval(), torch.zeros(*shape), outputs, "net")

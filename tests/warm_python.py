@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgeq.files import write_bytes
+from tests.kept_exports import keep_composite_operators, keep_registry
 
 _PACKAGES = (
     "msgspec", "onnx", "onnx_ir", "onnxscript", "PIL.Image", "safetensors.torch", "scipy.optimize", "torch",
@@ -115,7 +117,11 @@ def main() -> None:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
         with contextlib.suppress(ImportError):
+            keep_registry()
+            keep_composite_operators()
             _export_once()
+    gc.collect()
+    gc.freeze()  # what is loaded lives on; no fork has to walk over it, and its pages stay shared
     for name in [name for name in sys.modules if name.partition(".")[0] in ("edgeq", "tests")]:
         del sys.modules[name]
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks that serve
