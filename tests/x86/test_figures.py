@@ -23,7 +23,7 @@ def test_a_row_compares_each_way_with_fp32_and_the_simulation_with_the_engine(mo
         values = np.ones(4) + found[artifact.digest[:4], runtime]
         path = figures._outputs_path(python, artifact, runtime, work, counts)
         np.savez(path, steady=np.ones(4), output=values + 1e-5 * runtime.startswith("simulated-avx2"))
-        return {"score": {"value": values[0] / 2}}
+        return {"score": {"name": "AP", "value": values[0] / 2, "images": 3}}
 
     def export(name, target, isa, data, images, work):
         return SimpleNamespace(digest="fp32"), SimpleNamespace(digest=f"int8{isa}", quantization={"int8_nodes": 7})
@@ -31,10 +31,8 @@ def test_a_row_compares_each_way_with_fp32_and_the_simulation_with_the_engine(mo
     monkeypatch.setattr(figures, "compute", compute)
     monkeypatch.setattr(figures, "export", export)
     rows = figures.rows_of("yunet", "openvino", Path("emulated"), tmp_path, 4, tmp_path, (2, 3))
-    assert rows == [
-        f"| YuNet | openvino | 7 | {isa} | 40.0 | 20.0 | 20.0 | 0.5000 | 0.5050 | 0.5500 | 0.5500 | 100.8 |"
-        for isa in ("vnni", "any")
-    ]
+    figures_of_it = "40.0 | 20.0 | 20.0 | 3 images, AP | 0.5000 | 0.5050 | 0.5500 | 0.5500 | 100.8"
+    assert rows == [f"| YuNet | openvino | 7 | {isa} | {figures_of_it} |" for isa in ("vnni", "any")]
 
 
 def test_fewer_images_keep_their_own_annotations_only(tmp_path):
