@@ -128,9 +128,9 @@ def to_markdown(rows: Sequence[str], images: int) -> str:
         "# INT8 without VNNI: exact, in the engines, simulated", "", HEADER, RULE, *rows, "",
         f"dB: lowest signal-to-noise ratio of an output against FP32 in ONNX Runtime, {COMPARED} images. Exact: ONNX "
         "Runtime without graph optimizations. On AVX2: *emulated*, the engine with its kernels for AVX2 (`python -m "
-        "tests.x86`). Simulated: what `edgeq eval --simulate x86-avx2` or `x86-ort-avx2` computes. The last column is the lowest "
-        "signal-to-noise ratio of the simulation against the engine: what is left differs because float layers round "
-        f"otherwise. {images} images of the training set calibrate; layers are chosen by shipped kernel costs.",
+        "tests.x86`). Simulated: what `edgeq eval --simulate x86-avx2` or `x86-ort-avx2` computes. The last column is "
+        "the lowest signal-to-noise ratio of the simulation against the engine: what is left differs because float "
+        f"layers round otherwise. {images} images of the training set calibrate; shipped kernel costs choose layers.",
         f"{versions} on {read_machine().cpu}.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
