@@ -42,7 +42,7 @@ def image_set(name: str, data: Path, folder: Path) -> ImageSet:
     Args:
         name: Of the set.
         data: Folder of the real data.
-        folder: Folder that classification data is unpacked into: 500 images to calibrate on, 2,000 to score on.
+        folder: Folder that classification data is unpacked into: 500 images to calibrate on, 10,000 to score on.
     """
     if name == "coco":
         return ImageSet(data / "coco/train2017", None, data / "coco/instances_val.json", data / "coco/val2017")
@@ -52,8 +52,8 @@ def image_set(name: str, data: Path, folder: Path) -> ImageSet:
     train, test = folder / f"{name}_train", folder / f"{name}_test"
     if not (test / "labels.csv").is_file():
         unpack, stored, share = {
-            "cifar10": (unpack_cifar, ("cifar10_train5k_jpeg_calib", "cifar10_test10k_jpeg"), (10, 5)),
-            "fashionmnist": (unpack_fashionmnist, ("fashionmnist_train2k_calib", "fashionmnist_test10k"), (4, 5)),
+            "cifar10": (unpack_cifar, ("cifar10_train5k_jpeg_calib", "cifar10_test10k_jpeg"), (10, 1)),
+            "fashionmnist": (unpack_fashionmnist, ("fashionmnist_train2k_calib", "fashionmnist_test10k"), (4, 1)),
         }[name]
         for of, archive, every in zip((train, test), stored, share, strict=True):
             unpack(data, archive, of, every=every)
