@@ -1,11 +1,63 @@
-"""The real classification data as `edgeq eval` and `edgeq calibrate` take it: image files and a file of labels."""
+"""The real images as `edgeq eval` and `edgeq calibrate` take them; classification data is unpacked into files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from edgeq.inputs.images import list_images
+
+IMAGE_SETS = ("coco", "bccd", "cifar10", "fashionmnist")
+"""Names that `image_set` knows."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images to calibrate on, and others to score on.
+
+    Attributes:
+        calibration: Folder or annotations of the images to calibrate on.
+        calibration_images: Folder that annotations start from.
+        truth: Annotations or labels of the images to score on.
+        images: Folder of these.
+    """
+
+    calibration: Path
+    calibration_images: Path | None
+    truth: Path
+    images: Path
+
+    def validation_paths(self) -> list[Path]:
+        """Returns the images to score on."""
+        source = self.truth if self.truth.suffix == ".json" else self.images
+        return list_images(source, self.images)
+
+
+def image_set(name: str, data: Path, folder: Path) -> ImageSet:
+    """Returns one of `IMAGE_SETS`.
+
+    Args:
+        name: Of the set.
+        data: Folder of the real data.
+        folder: Folder that classification data is unpacked into: 500 images to calibrate on, 10,000 to score on.
+    """
+    if name == "coco":
+        return ImageSet(data / "coco/train2017", None, data / "coco/instances_val.json", data / "coco/val2017")
+    if name == "bccd":
+        images = data / "bccd/images"
+        return ImageSet(data / "bccd/instances_train.json", images, data / "bccd/instances_val.json", images)
+    train, test = folder / f"{name}_train", folder / f"{name}_test"
+    if not (test / "labels.csv").is_file():
+        unpack, stored, share = {
+            "cifar10": (unpack_cifar, ("cifar10_train5k_jpeg_calib", "cifar10_test10k_jpeg"), (10, 1)),
+            "fashionmnist": (unpack_fashionmnist, ("fashionmnist_train2k_calib", "fashionmnist_test10k"), (4, 1)),
+        }[name]
+        for of, archive, every in zip((train, test), stored, share, strict=True):
+            unpack(data, archive, of, every=every)
+    return ImageSet(train, None, test / "labels.csv", test)
 
 
 def unpack_cifar(data: Path, name: str, folder: Path, *, every: int) -> Path:

@@ -141,6 +141,7 @@ FIGURES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/transformers.md": {"vit": _result("vit_accuracy.md"), "vit_speed": _result("vit_speed_vit_b_16.md")},
     "docs/tflite.md": {"tflite": _result("centernet_tflite_study.md")},
     "docs/jetson.md": {"jetson": _result("jetson_simulated.md")},
+    "docs/saturation.md": {"networks": _result("saturation_networks.md")},
     "docs/calibration.md": {"cost": _result("calibration_cost.md")},
 }
 """Page -> name of its marks -> what gives the text between them."""
