@@ -15,7 +15,7 @@ from benchmarks.json_results import evaluate_artifacts
 from edgeq.calibration.source import CalibrationSource
 from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import ExportResult, export_model
-from tests.exact import EXACT, sums_exactly
+from tests.exact import EXACT, KERNELS_ARE_EXACT, sums_exactly
 from tests.golden import FP32_ON_COCO_VAL88, FP32_TOLERANCE
 from tests.real import assert_both_routes, export_for_jetson
 
@@ -80,5 +80,5 @@ def test_jetson(detector, score, tmp_path):
     assert_both_routes(int8, typed)
     fp32_ap, *int8_aps = (result["AP"] for result in score([fp32.path, int8.path, typed.path], simulate="jetson-orin"))
     assert fp32_ap == pytest.approx(detector.fp32_ap, abs=FP32_TOLERANCE)
-    # Ranges that an AVX2 CPU's float kernels collected gave .0177 less, on 88 images: the two routes average that out.
-    assert sum(int8_aps) / len(int8_aps) >= fp32_ap - LOSS
+    # Ranges that float kernels without VNNI's instruction sets collected gave .0177 less, on 88 images.
+    assert min(int8_aps) >= fp32_ap - (LOSS if KERNELS_ARE_EXACT else 0.02)

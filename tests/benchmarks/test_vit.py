@@ -23,6 +23,7 @@ from edgeq.inputs.presets import load_preset
 from edgeq.models.zoo import load_model
 from edgeq.sources.model import ModelRequest
 from tests.benchmarks.conftest import BRIEF, HAS_NNCF, require_nncf, table
+from tests.exact import KERNELS_ARE_EXACT
 
 pytestmark = pytest.mark.slow
 
@@ -82,8 +83,8 @@ def test_vit_sensitivity(study, tmp_path):
     assert set(rows) - {("group", "layers")} == {(part, block) for part in parts.values() for block in blocks.values()}
     for (part, block), (eight, four, _) in rows.items():
         if part != "group":
-            # What 7 bits leave without VNNI is nearer to 4 bits: 4.9 dB for the first block's queries and keys.
-            assert float(eight) > float(four) + 4, (part, block)
+            # What 7 bits leave without VNNI is nearer to 4 bits.
+            assert float(eight) > float(four) + (6 if KERNELS_ARE_EXACT else 4), (part, block)
     assert (tmp_path / "vit_sensitivity.svg").read_text().startswith("<?xml")
 
 

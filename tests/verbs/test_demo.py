@@ -14,6 +14,7 @@ from edgeq.runtimes import is_installed
 from edgeq.tasks import score_types
 from edgeq.tasks.detection.shapes import CATEGORIES
 from edgeq.verbs.demo import TARGETS, run_demo
+from tests.exact import KERNELS_ARE_EXACT
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,8 @@ def test_each_engine_runs_and_scores_the_files_that_were_planned_for_it(told):
     sizes = {row.artifact: row.timing.size_bytes for row in rows}
     for target in targets.values():
         fp32, int8 = (sizes[f"centernet_shapes.{target}.{precision}.onnx"] for precision in ("fp32", "int8"))
-        assert int8 < 0.5 * fp32  # without VNNI, ONNX Runtime's file has its small layers in float: .42; else below .3
+        # Without VNNI ONNX Runtime's file has its small layers in float.
+        assert int8 < (0.3 if KERNELS_ARE_EXACT or target == "x86" else 0.5) * fp32
     assert [line[:4] for line in said] == ["1/4 ", "2/4 ", "3/4 ", "4/4 "]
 
 
