@@ -13,6 +13,7 @@ from typing import Any
 from edgeq.boundary import Plain, read_json
 from edgeq.calibration.source import CalibrationSource
 from edgeq.files import write_json, write_text
+from edgeq.machine import Machine
 from edgeq.sources.model import ModelRequest
 
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -107,6 +108,11 @@ def write_result(out: Path, name: str, text: str) -> Path:
     write_text(path, text)
     print(text)
     return path
+
+
+def cpu_and_threads(machine: Machine, threads: int) -> str:
+    """Returns what figures were measured on: the CPU with its features, and the engine's threads."""
+    return f"{machine.cpu} ({', '.join(machine.cpu_features)}), {threads} thread{'s' if threads > 1 else ''}"
 
 
 def case(name: str) -> Case:

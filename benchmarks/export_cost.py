@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import kept_result, read_subjects, subjects_parser, write_result
+from benchmarks.cases import cpu_and_threads, kept_result, read_subjects, subjects_parser, write_result
 from benchmarks.kernel_prediction import MODELS, PHOTOS
 from edgeq.calibration.source import CalibrationSource
 from edgeq.files import cache_folder
@@ -120,7 +120,7 @@ def run(
         "Measured: FP32 and INT8 from ranges that were there, in one process that has loaded everything. First export: "
         "with an empty cache of kernel costs; again: with those that the first left. Timing them is the difference of "
         "the two, timing the file that of the last and `--no-measure`.",
-        f"{machine.cpu} ({', '.join(machine.cpu_features)}), {threads} thread{'s' if threads > 1 else ''}; {versions}.",
+        f"{cpu_and_threads(machine, threads)}; {versions}.",
     ]  # fmt: skip
     return write_result(out, "export_cost.md", "\n".join(lines) + "\n")
 

@@ -20,7 +20,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from benchmarks.cases import DATA, RESULTS, read_subjects, subjects_parser, write_result
+from benchmarks.cases import DATA, RESULTS, cpu_and_threads, read_subjects, subjects_parser, write_result
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.costs.plan import choose_by_cost, cost_problem, kernels_of, predicted_us
 from edgeq.exporting.costs.table import KernelTable, shipped_table
@@ -186,7 +186,7 @@ def run(models: Mapping[str, ModelRequest], images: CalibrationSource, threads: 
         "# Time by kernel costs: predicted and measured", "", HEADER, f"|---|---|{'--:|' * 9}", *rows, "",
         "Measured in turns, a fresh process per file, bound inputs; a time is that of the fastest run, as for kernels. "
         "Weights of ResNet-50 are random; ranges are of a few images, which does not change the time.",
-        f"{machine.cpu} ({', '.join(machine.cpu_features)}), {threads} thread{'s' if threads > 1 else ''}; {versions}.",
+        f"{cpu_and_threads(machine, threads)}; {versions}.",
     ]  # fmt: skip
     return write_result(out, "kernel_prediction.md", "\n".join(text) + "\n")
 

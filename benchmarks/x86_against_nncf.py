@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.any_graph import request_of
-from benchmarks.cases import DATA, kept_result, read_subjects, subjects_parser, write_result
+from benchmarks.cases import DATA, cpu_and_threads, kept_result, read_subjects, subjects_parser, write_result
 from benchmarks.image_sets import image_set
 from benchmarks.peers import quantize, write_listing
 from benchmarks.scored_models import MODELS, decibels, inputs_of, outputs_of, scores
@@ -160,7 +160,7 @@ def _kept(work: Path, name: str, runtime: str, what: str) -> Path:
 def to_markdown(results: Mapping[str, Mapping[str, Mapping[str, Any]]], images: int, threads: int) -> str:
     """Returns two tables for each engine, under the CPU's features, with the geometric mean over the models."""
     machine = read_machine()
-    lines = [f"# INT8 on {machine.cpu} ({', '.join(machine.cpu_features)}), {threads} thread{'s'[: threads > 1]}"]
+    lines = [f"# INT8 on {cpu_and_threads(machine, threads)}"]
     for runtime, (peer, _) in PEERS.items():
         rows = {MODELS[name].subject.title: found[runtime] for name, found in results.items() if runtime in found}
         if rows:

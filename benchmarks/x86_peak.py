@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import kept_result, read_subjects, subjects_parser, write_result
+from benchmarks.cases import cpu_and_threads, kept_result, read_subjects, subjects_parser, write_result
 from benchmarks.kernel_prediction import MODELS, PHOTOS, time_files
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.costs.kernel import Kernel, kernel_of
@@ -195,7 +195,7 @@ def to_markdown(rows: Sequence[str], peaks: Mapping[str, float], machine: Machin
         f"Peaks, measured with the fastest of {len(LARGE)} large layers in each precision: {found}.",
         "Measured in turns, a fresh process per file; a time is that of the fastest run. INT8 files are planned by "
         "shipped kernel costs and compute their float layers in FP32; what holds them back is by costs measured here.",
-        f"{machine.cpu} ({', '.join(machine.cpu_features)}), {threads} thread{'s' if threads > 1 else ''}, "
+        f"{cpu_and_threads(machine, threads)}, "
         f"{RUNTIME} {importlib.metadata.version(RUNTIME)}.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
