@@ -9,13 +9,14 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-rest test-arm test-avx2 coverage lint check docs release clean
+.PHONY: help demo test test-rest test-arm test-avx2 test-gpu coverage lint check docs release clean
 
 help:
 	@echo 'make demo      every step on the shipped model: export, calibrate, quantize, run, score'
 	@echo 'make test      the tests'
 	@echo 'make test-arm  the tests on an emulated aarch64 CPU; on x86 Linux with apt, without root'
 	@echo 'make test-avx2 the tests of INT8 kernels as on a CPU without VNNI; on x86 Linux with a C compiler'
+	@echo 'make test-gpu  what needs an NVIDIA GPU, in one table within eight minutes'
 	@echo 'make coverage  which lines of the fast rooms their tests run: fails below the floor in pyproject.toml'
 	@echo 'make test-rest the tests that make coverage does not run'
 	@echo 'make lint      ruff and mypy'
@@ -43,6 +44,10 @@ test-arm: $(VENV)/.develop
 test-avx2: $(VENV)/.develop
 	$(BIN)/python -m tests.x86 -n 2 --dist loadfile -m kernels -rs \
 		$$(grep -rl --include='test_*.py' 'mark\.kernels' tests)
+
+# On a machine with a GPU; elsewhere each step is skipped, and the table says why.
+test-gpu: $(VENV)/.develop
+	$(BIN)/python -m tests.gpu
 
 # The rooms of [tool.coverage.run], by the tests that are theirs.
 COVERING := $(addprefix tests/,calibrators inputs quantizers results sensors tasks test_boundary.py test_mutations.py \
@@ -81,7 +86,7 @@ $(VENV)/.use: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.develop: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[all,dev,rtx]'
 	@touch $(VENV)/.use $@
 
 # pip older than 21.3, which early 3.10 releases bundle, cannot install an editable project without setup.py.

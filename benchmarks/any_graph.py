@@ -21,10 +21,9 @@ from typing import Any
 
 import edgeq
 from benchmarks.cases import DATA, kept_result, read_subjects, subjects_parser, write_result
-from benchmarks.rtx_compile import CAPABILITY, compiled
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
-from edgeq.errors import EdgeqError
+from edgeq.errors import EdgeqError, MissingDependencyError
 from edgeq.evaluation.exact_comparison import Groups
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.signal.output_groups import WHOLE, ChannelGroup, output_groups
@@ -35,6 +34,7 @@ from edgeq.inputs.preprocessing import FloatArray
 from edgeq.inputs.presets import load_preset
 from edgeq.machine import read_machine
 from edgeq.runtimes import choose_runtimes, open_session
+from edgeq.runtimes.tensorrt.compile import DEFAULT_SM, Compiler
 from edgeq.sources.model import ModelRequest, open_float_model
 from edgeq.targets import get_target
 from edgeq.verbs.export import export_model
@@ -138,6 +138,16 @@ SUBJECTS = {
 }
 
 
+def compiled_verdict(path: Path) -> str:
+    """Returns `built`, or why TensorRT for RTX does not compile a file; empty if it is not installed."""
+    try:
+        with Compiler() as compiler:
+            found = compiler.compile(path)
+    except MissingDependencyError:
+        return ""
+    return "built" if found.stage == "built" else f"{found.stage}: {found.node} {found.reason}"
+
+
 def measure(name: str, target: str, data: Path, images: int, work: Path) -> dict[str, Any]:
     """Returns the facts of a target's FP32 and INT8 files of a model, or the error in words.
 
@@ -175,7 +185,7 @@ def measure(name: str, target: str, data: Path, images: int, work: Path) -> dict
         "float_layers": len(facts.get("float_nodes", {})),
         "bytes": int8_file.artifact.size_bytes,
         "seconds": seconds,
-        "rtx": compiled(int8_file.artifact.path) if target.startswith("jetson") else "",
+        "rtx": compiled_verdict(int8_file.artifact.path) if target.startswith("jetson") else "",
     }
 
 
@@ -266,7 +276,7 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
         f"and the INT8 file in the engine that is named, measured on {cpu}. Files of jetson-orin ran in ONNX Runtime, "
         "which stands in for TensorRT, those of jetson-orin-trt11 without its optimizer WeightBiasQuantization. "
         f"One calibration of {images} COCO images serves all targets. TensorRT: "
-        f"TensorRT for RTX, compiled for {CAPABILITY} without a GPU; nothing was run. Seconds are of a busy machine. "
+        f"TensorRT for RTX, compiled for {DEFAULT_SM} without a GPU; nothing was run. Seconds are of a busy machine. "
         f"Random weights are of seed 0, with BatchNorm statistics of {SETTLING} images. {versions}, edgeq "
         f"{edgeq.__version__}, Python {machine.python}.",
     ]

@@ -26,9 +26,8 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.graphs.graph import save_onnx
 from edgeq.exporting.graphs.onnx_file import data_path
 from edgeq.inputs import items_of
-from edgeq.machine import read_machine
+from edgeq.machine import peak_rss_bytes, read_machine
 from edgeq.resume import JobLog
-from edgeq.runtimes.runner import peak_rss_bytes
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.verbs.export import export_model
 

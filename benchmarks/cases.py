@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import edgeq
 from edgeq.boundary import Plain, read_json
 from edgeq.calibration.source import CalibrationSource
 from edgeq.files import write_json, write_text
@@ -100,6 +102,28 @@ def kept_result(path: Path, measure: Callable[..., Mapping[str, Any]], *argument
         write_json(path, dict(measure(*arguments)))
     found: dict[str, Any] = read_json(path, Plain, kind="a result of this benchmark")
     return found
+
+
+def code_state() -> str:
+    """Returns which edgeq runs: its version and, in a checkout, the commit and whether files differ from it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=RESULTS, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    try:
+        commit, changes = (
+            git("log", "-1", "--format=%h of %cs"),
+            git("status", "--porcelain", "--", "../../edgeq", ".."),
+        )
+    except OSError:  # no git here
+        commit = changes = ""
+    return f"edgeq {edgeq.__version__}{commit and f', commit {commit}'}{changes and ', changed'}"
+
+
+def states_of(found: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the states of the code that results were measured on, in words; several are a page of several runs."""
+    return "; ".join(sorted({str(each["state"]) for each in found if "state" in each})) or "an unknown state of edgeq"
 
 
 def write_result(out: Path, name: str, text: str) -> Path:

@@ -1,7 +1,8 @@
 """How much of each output's signal does INT8 leave, before any kernel of a CPU has its say?
 
-`python -m benchmarks.exact_signal` exports the real detectors for x86 and writes the signal-to-noise ratios of their
-exports as a table. What is finished is kept in `--work`; run it again to go on after an interruption.
+`python -m benchmarks.exact_signal` exports the real detectors for x86, also with `--rescale equalize`, and writes the
+signal-to-noise ratios of their exports as a table. What is finished is kept in `--work`; run it again to go on after an
+interruption.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any
 import edgeq
 from benchmarks.cases import DATA, kept_result, read_subjects, subjects_parser, write_result
 from edgeq.calibration.source import CalibrationSource
-from edgeq.errors import EdgeqError
+from edgeq.errors import EdgeqError, InputError
+from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.signal.ratio import LOW_DB
 from edgeq.files import write_text
 from edgeq.machine import read_machine
 from edgeq.sources.model import ModelRequest
 from edgeq.tasks.detection.shapes import draw_shapes_dataset
 from edgeq.verbs.export import export_model
+from edgeq.verbs.export_speed import Exported
 
 TARGET, PRECISION = "x86", "int8"
 IMAGES = 64
@@ -65,20 +68,30 @@ SUBJECTS = {
 
 
 def measure(name: str, data: Path, images: int, work: Path) -> dict[str, Any]:
-    """Returns what an export reports of a subject: its signal, or the error."""
-    subject = SUBJECTS[name]
+    """Returns what exports report of a subject: its signal, also with channels evened out; or the error."""
     try:
-        result = export_model(
-            request_of(name, data, work),
-            TARGET,
-            [PRECISION],
-            work / name,
-            calibration=calibration_of(subject, data, images, work),
-        )
+        written = _export(name, data, images, work)
     except EdgeqError as error:
         return {"error": str(error)}
+    try:
+        equalized = _export(name, data, images, work, rescale="equalize").artifact.quantization["signal"]["snr_db"]
+    except InputError:  # no two convolutions with ReLU at most between
+        equalized = None
+    signal = written.artifact.quantization["signal"]
+    return {"signal": signal, "equalized_db": equalized, "engine_cosine": written.comparison.cosine}
+
+
+def _export(name: str, data: Path, images: int, work: Path, rescale: str | None = None) -> Exported:
+    result = export_model(
+        request_of(name, data, work),
+        TARGET,
+        [PRECISION],
+        work / (name if rescale is None else f"{name}.{rescale}"),
+        calibration=calibration_of(SUBJECTS[name], data, images, work),
+        options=ExportOptions(rescale=rescale),
+    )
     (written,) = result.files
-    return {"signal": written.artifact.quantization["signal"], "engine_cosine": written.comparison.cosine}
+    return written
 
 
 def request_of(name: str, data: Path, work: Path) -> ModelRequest:
@@ -115,8 +128,9 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
         "Signal-to-noise ratio in dB of each output, or group of channels of an output, of the INT8 file against the "
         f"float model. **Below {LOW_DB:.0f} dB the export warns.**",
         "",
-        "| model | least dB | outputs | falls most at (dB before, behind) | smallest cosine in the engine here |",
-        "|---|---:|---|---|---:|",
+        "| model | least dB | with `--rescale equalize` | outputs | falls most at (dB before, behind) | smallest "
+        "cosine in the engine here |",
+        "|---|---:|---:|---|---|---:|",
     ]
     lines += [_row(SUBJECTS[name].title, result) for name, result in results.items()]
     how = sorted({result["signal"]["how"] for result in results.values() if "signal" in result})
@@ -132,13 +146,15 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
 
 def _row(title: str, result: Mapping[str, Any]) -> str:
     if "error" in result:
-        return f"| {title} | | {result['error']} | | |"
+        return f"| {title} | | | {result['error']} | | |"
     signal = result["signal"]
     outputs = ", ".join(_output(output) for output in signal["outputs"])
     worst = "; ".join(
         f"{layer['name']} ({layer['input_db']:.1f}, {layer['snr_db']:.1f})" for layer in signal["layers"][:2]
     )
-    return f"| {title} | {signal['snr_db']:.1f} | {outputs} | {worst} | {result['engine_cosine']:.5f} |"
+    equalized = "-" if result["equalized_db"] is None else f"{result['equalized_db']:.1f}"
+    cells = [title, f"{signal['snr_db']:.1f}", equalized, outputs, worst, f"{result['engine_cosine']:.5f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def _output(output: Mapping[str, Any]) -> str:

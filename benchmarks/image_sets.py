@@ -36,13 +36,14 @@ class ImageSet:
         return list_images(source, self.images)
 
 
-def image_set(name: str, data: Path, folder: Path) -> ImageSet:
+def image_set(name: str, data: Path, folder: Path, *, scored_every: int = 1) -> ImageSet:
     """Returns one of `IMAGE_SETS`.
 
     Args:
         name: Of the set.
         data: Folder of the real data.
         folder: Folder that classification data is unpacked into: 500 images to calibrate on, 10,000 to score on.
+        scored_every: Of these 10,000 every so many are unpacked.
     """
     if name == "coco":
         return ImageSet(data / "coco/train2017", None, data / "coco/instances_val.json", data / "coco/val2017")
@@ -52,8 +53,12 @@ def image_set(name: str, data: Path, folder: Path) -> ImageSet:
     train, test = folder / f"{name}_train", folder / f"{name}_test"
     if not (test / "labels.csv").is_file():
         unpack, stored, share = {
-            "cifar10": (unpack_cifar, ("cifar10_train5k_jpeg_calib", "cifar10_test10k_jpeg"), (10, 1)),
-            "fashionmnist": (unpack_fashionmnist, ("fashionmnist_train2k_calib", "fashionmnist_test10k"), (4, 1)),
+            "cifar10": (unpack_cifar, ("cifar10_train5k_jpeg_calib", "cifar10_test10k_jpeg"), (10, scored_every)),
+            "fashionmnist": (
+                unpack_fashionmnist,
+                ("fashionmnist_train2k_calib", "fashionmnist_test10k"),
+                (4, scored_every),
+            ),
         }[name]
         for of, archive, every in zip((train, test), stored, share, strict=True):
             unpack(data, archive, of, every=every)

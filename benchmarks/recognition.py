@@ -48,6 +48,8 @@ KNOWN = {
     "palm_detection_lite": NOTHING,
     "pose_detection": NOTHING,
     "pose_landmark_full": NOTHING,
+    "retinaface": "retinaface",
+    "rtdetr-resnet50": "rtdetr_ultralytics",
     "selfie_segmentation": NOTHING,
     "selfie_segmentation_landscape": NOTHING,
     "sigmoid": NOTHING,

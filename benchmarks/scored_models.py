@@ -82,9 +82,9 @@ def scores(files: Sequence[Artifact], runtime: str, images: ImageSet) -> list[di
     found: list[dict[str, Any]] = [
         {"name": main.title, "value": result.score.numbers[main.name], "images": result.images} for result in results
     ]
-    drops = {each.row.artifact: each.main for each in compare(merge(results))}
+    drops = {each.row.digest: each.main for each in compare(merge(results))}  # plans share a name
     for entry, file in zip(found[1:], files[1:], strict=True):
-        drop = drops[file.name]
+        drop = drops[file.digest]
         assert drop is not None
         entry |= {"drop": [drop.points, drop.low, drop.high]}
     return found

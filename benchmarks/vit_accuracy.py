@@ -30,7 +30,7 @@ from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.onnx.writer import FloatModel, plan_int8, write_artifact, write_fp32
 from edgeq.exporting.passes.layernorm import NormedLinears, fold_layernorm_affine, normed_linears
-from edgeq.exporting.passes.rescale import smooth_channels, unify_channels
+from edgeq.exporting.passes.rescale import rescalable_tensors, smooth_channels, unify_channels
 from edgeq.exporting.planning.keep import VitPlan
 from edgeq.exporting.planning.plan import make_plan
 from edgeq.exporting.planning.selection import Selection, observed_tensors, select_layers
@@ -172,7 +172,8 @@ class Study:
         if graph == "folded":
             return folded
         model = dataclasses.replace(folded, graph=folded.copy_graph())
-        statistics = channel_statistics(folded, list_images(self._train), num=128, threads=2)
+        names = rescalable_tensors(folded.graph)
+        statistics = channel_statistics(folded, names, list_images(self._train), num=128, threads=2)
         {"smooth": smooth_channels, "unify": unify_channels}[graph](model.graph, statistics)
         return model
 

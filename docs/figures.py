@@ -83,15 +83,19 @@ _TIMES = "Latency, size and memory: m"
 def at_a_glance() -> str:
     """Returns the README's table of what INT8 costs and brings, from the benchmarks' own tables."""
     head = "| model | engine | score | FP32 | INT8 | speed-up over FP32 | over NNCF |"
-    obtained = dict.fromkeys(line for glance in GLANCES for line in _how_obtained(glance))
-    return "\n".join([head, "|---|---|---|---:|---:|---:|---:|", *map(_glance_row, GLANCES), "", *obtained])
+    obtained: dict[str, dict[str, None]] = {}
+    for glance in GLANCES:
+        for line in _how_obtained(glance):
+            obtained.setdefault(line, {})[f"{glance.model.partition(',')[0]} in {glance.engine}"] = None
+    lines = [f"{', '.join(rows)}: {line}" for line, rows in obtained.items()]
+    return "\n".join([head, "|---|---|---|---:|---:|---:|---:|", *map(_glance_row, GLANCES), "", *lines])
 
 
 def _how_obtained(glance: Glance) -> list[str]:
     """Returns the result's sentences on how its figures were obtained in the row's engine."""
     engine = glance.int8.get("runtime") or glance.int8["engine"]
     lines = (RESULTS / glance.result).read_text(encoding="utf-8").splitlines()
-    return [line.replace(_TIMES, "M") for line in lines if line.startswith(_TIMES) and f" {engine} " in line]
+    return [line.replace(_TIMES, "m") for line in lines if line.startswith(_TIMES) and f" {engine} " in line]
 
 
 def _glance_row(glance: Glance) -> str:
@@ -142,6 +146,8 @@ FIGURES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/tflite.md": {"tflite": _result("centernet_tflite_study.md")},
     "docs/jetson.md": {"jetson": _result("jetson_simulated.md")},
     "docs/saturation.md": {"networks": _result("saturation_networks.md")},
+    "docs/compile.md": {"zoo": _result("compile_zoo.md")},
+    "docs/rtx.md": {"precisions": _result("rtx_precisions.md")},
     "docs/calibration.md": {"cost": _result("calibration_cost.md")},
 }
 """Page -> name of its marks -> what gives the text between them."""

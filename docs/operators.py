@@ -55,7 +55,7 @@ small model, between two layers. In a larger model it can differ: the manifest s
 - **folded**: it is computed once, when the file is written.
 - **refused**: with the reason below the table.
 
-Files of `arm` are the ONNX ones here; TFLite has other operators.
+Files of `arm` are the ONNX ones here; TFLite has other operators. Files of `rtx` are those of `jetson-orin-trt11`.
 """
 
 _DRAWN = """## Drawn by the fuzzer

@@ -21,11 +21,14 @@ from edgeq.files import write_text
 from edgeq.reporting.document import Document
 from edgeq.results.evaluation import EvalResult
 from edgeq.results.measurement import BenchResult
+from edgeq.results.sensitivity import SensitivityResult
+from edgeq.results.tuning import TuningResult
 from edgeq.tasks import TASKS, get_task
 from edgeq.tasks.evidence import ExampleBox, Finding
 from edgeq.tasks.shapes import ClassArea, Mask, Outline, Pose
 from edgeq.verbs.check import CheckResult
 from edgeq.verbs.data import DataSummary
+from edgeq.verbs.deploy import DeployResult
 from edgeq.verbs.doctor import Diagnosis
 from edgeq.verbs.gate import GateResult
 
@@ -84,7 +87,12 @@ def sections() -> tuple[Section, ...]:
         *scores,
         Section("`edgeq gate --json`", _gate()),
         Section("`edgeq check --json`", _check()),
+        Section("`edgeq deploy --json`", (Key(*_VERSION), *_keys(DeployResult))),
         Section("`edgeq data --json`", (Key(*_VERSION), *_keys(DataSummary))),
+        Section(
+            "`edgeq tune --sensitivity --json`", (*_keys(SensitivityResult), Key("command", "text", "The command."))
+        ),
+        Section("`edgeq tune --json`", (*_keys(TuningResult), Key("command", "text", "The command."))),
         Section("`edgeq doctor --json`", (Key(*_VERSION), *_keys(Diagnosis))),
         Section("`edgeq report --out report.json`", _report()),
     )

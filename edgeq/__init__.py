@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeq.api.calibrate import calibrate
+    from edgeq.api.deploy import deploy
     from edgeq.api.export import export
     from edgeq.api.judge import check, gate, report
     from edgeq.api.measure import benchmark, evaluate
     from edgeq.api.model import Model, load
     from edgeq.api.predict import predict
+    from edgeq.api.tune import sensitivity, tune
     from edgeq.calibrators import Histogram
     from edgeq.calibrators.ranges import Ranges
     from edgeq.errors import EdgeqError
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from edgeq.progress import Progress
     from edgeq.results.evaluation import EvalResult, Score
     from edgeq.results.measurement import BenchResult
+    from edgeq.results.sensitivity import SensitivityResult
+    from edgeq.results.tuning import TuningResult
     from edgeq.runtimes import Session, open_session
     from edgeq.targets import Target, get_target
     from edgeq.tasks.classification.records import ClassificationScore
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     from edgeq.tasks.text.recognition import TextRecognitionScore
     from edgeq.verbs.check import CheckResult
     from edgeq.verbs.check_saturation import SaturationResult
+    from edgeq.verbs.deploy import DeployResult
     from edgeq.verbs.export import ExportResult
     from edgeq.verbs.gate import GateResult
 
@@ -56,6 +61,7 @@ __all__ = [
     "Box",
     "CheckResult",
     "ClassificationScore",
+    "DeployResult",
     "DepthScore",
     "DetectionScore",
     "EdgeqError",
@@ -75,13 +81,16 @@ __all__ = [
     "SaturationResult",
     "Score",
     "SemanticScore",
+    "SensitivityResult",
     "Session",
     "Target",
     "TextDetectionScore",
     "TextRecognitionScore",
+    "TuningResult",
     "benchmark",
     "calibrate",
     "check",
+    "deploy",
     "evaluate",
     "export",
     "gate",
@@ -90,6 +99,8 @@ __all__ = [
     "open_session",
     "predict",
     "report",
+    "sensitivity",
+    "tune",
 ]
 
 # Name -> module that holds it. A name stands here, in `__all__` and in the block for type checkers above;
@@ -100,6 +111,7 @@ _HOME = {
     "Box": "edgeq.tasks.evidence",
     "CheckResult": "edgeq.verbs.check",
     "ClassificationScore": "edgeq.tasks.classification.records",
+    "DeployResult": "edgeq.verbs.deploy",
     "DepthScore": "edgeq.tasks.depth",
     "DetectionScore": "edgeq.tasks.detection.task",
     "EdgeqError": "edgeq.errors",
@@ -119,13 +131,16 @@ _HOME = {
     "SaturationResult": "edgeq.verbs.check_saturation",
     "Score": "edgeq.results.evaluation",
     "SemanticScore": "edgeq.tasks.semantic.task",
+    "SensitivityResult": "edgeq.results.sensitivity",
     "Session": "edgeq.runtimes",
     "Target": "edgeq.targets",
     "TextDetectionScore": "edgeq.tasks.text.detection",
     "TextRecognitionScore": "edgeq.tasks.text.recognition",
+    "TuningResult": "edgeq.results.tuning",
     "benchmark": "edgeq.api.measure",
     "calibrate": "edgeq.api.calibrate",
     "check": "edgeq.api.judge",
+    "deploy": "edgeq.api.deploy",
     "evaluate": "edgeq.api.measure",
     "export": "edgeq.api.export",
     "gate": "edgeq.api.judge",
@@ -134,6 +149,8 @@ _HOME = {
     "open_session": "edgeq.runtimes",
     "predict": "edgeq.api.predict",
     "report": "edgeq.api.judge",
+    "sensitivity": "edgeq.api.tune",
+    "tune": "edgeq.api.tune",
 }
 
 

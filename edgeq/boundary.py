@@ -53,6 +53,7 @@ Raw = msgspec.Raw
 
 # Shorter runs of digits fit 64 bits.
 _LONG_INTEGER = re.compile(rb"(?<![0-9.])[0-9]{19}")
+_AS_ZERO, _LONG = bytes.maketrans(b"123456789", b"000000000"), b"0" * 19
 # A key of more than 64 parts with points between them.
 _LONG_KEY = re.compile(rb"""(?<![\w"'-])(?:["'\w-]+[ \t]*\.[ \t]*){64}""")
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
@@ -148,7 +149,7 @@ def parse_toml(content: bytes, wanted: type[T], *, source: object, kind: str, ad
     Raises:
         InputError: it is not TOML or not of that type.
     """
-    if _LONG_INTEGER.search(content):
+    if _may_hold_long_integer(content):
         raise InputError(f"{source}: holds a number of 19 digits or more; expected {kind}")
     if _LONG_KEY.search(content):  # tomllib takes the square of their length
         raise InputError(f"{source}: is nested deeper than {MAX_DEPTH} levels; expected {kind}")
@@ -361,12 +362,17 @@ def _resolved(schema: Any, whole: Mapping[str, Any]) -> dict[str, Any]:
     return dict(schema)
 
 
+def _may_hold_long_integer(content: bytes) -> bool:
+    # The first condition is several times as fast, and enough for nearly all files.
+    return _LONG in content.translate(_AS_ZERO) and _LONG_INTEGER.search(content) is not None
+
+
 def _require_sound(content: bytes) -> None:
     """Checks encoding, nesting and integers of a JSON text before it is parsed."""
     content.decode("utf-8")
     if _is_nested_deeper(content, MAX_DEPTH):
         raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")
-    if _LONG_INTEGER.search(content):
+    if _may_hold_long_integer(content):
         # Such a run of digits may stand in a text or behind a point: only the parser can tell.
         with contextlib.suppress(json.JSONDecodeError):  # reported with its place by the parser that follows
             json.loads(content, parse_int=_bounded)
@@ -394,7 +400,7 @@ def _bounded(digits: str) -> int:
 
 
 def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
+    raise ValueError(f"{constant} is not JSON; write null")
 
 
 def _decode_other(wanted: type, value: Any) -> Any:

@@ -36,7 +36,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         # mkstemp makes files that only the owner can read; a result should follow the user's umask.
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~umask())
         temporary.replace(target)
     except OSError as error:
         raise _cannot_write(target, error) from error
@@ -106,7 +106,8 @@ def _cannot_write(target: Path, error: OSError) -> InputError:
     )
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Returns the permissions that files of this process do not get, as bits."""
     current = os.umask(0)
     os.umask(current)
     return current

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -242,3 +243,26 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BLOCK)
         mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_KEPT_BLOCK)
+
+
+def peak_rss_bytes(pid: int | None = None) -> int | None:
+    """Returns the most memory that a process held at once, or `None` where the system does not tell.
+
+    On Linux this is VmHWM and not `ru_maxrss`: the latter survives exec, so that a child of a large process begins with
+    its parent's peak.
+
+    Args:
+        pid: Its process id; by default this process.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{'self' if pid is None else pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    if pid is not None:
+        return None
+    with contextlib.suppress(ImportError):  # Windows has no module resource
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return None

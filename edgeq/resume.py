@@ -17,6 +17,14 @@ _KEPT_S = 30 * 24 * 3600.0
 _DIGITS = 32
 
 
+def forget_unused(folder: Path, pattern: str) -> None:
+    """Deletes the files of a cache folder to which nothing was written for 30 days."""
+    for path in folder.glob(pattern):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _KEPT_S:
+                path.unlink()
+
+
 class JobLog:
     """The finished parts of one job, each a JSON object on a line of its own.
 
@@ -39,10 +47,7 @@ class JobLog:
         Logs of this kind to which nothing was added for 30 days are deleted: nobody resumes these jobs any more.
         """
         folder = cache_folder() / kind
-        for other in folder.glob("*.jsonl"):
-            with contextlib.suppress(OSError):
-                if time.time() - other.stat().st_mtime > _KEPT_S:
-                    other.unlink()
+        forget_unused(folder, "*.jsonl")
         return cls(folder / f"{sha256_json(job)[:_DIGITS]}.jsonl", job)
 
     def parts(self) -> list[dict[str, Any]]:

@@ -9,14 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Kind = Literal["integer", "float16", "bfloat16", "float32"]
+Kind = Literal["integer", "float4_e2m1fn", "float8_e4m3fn", "float16", "bfloat16", "float32"]
 
 MAX_BITS = 16
 """Most bits of a weight or an activation; the sums, and the biases that are added to them, have more."""
 
 _SUM_BITS = (32, 64)
 
-_FLOAT_BITS = {"float16": 16, "bfloat16": 16, "float32": 32}
+FLOAT8_MAX = 448.0
+"""The largest number of `float8_e4m3fn`."""
+
+FLOAT4_MAX = 6.0
+"""The largest number of `float4_e2m1fn`."""
+
+_FLOAT_BITS = {"float4_e2m1fn": 4, "float8_e4m3fn": 8, "float16": 16, "bfloat16": 16, "float32": 32}
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,21 @@ class Scheme:
         return self.kind == "integer"
 
     @property
+    def is_float8(self) -> bool:
+        """Whether floats of 8 bits are stored, which have a scale as integers have."""
+        return self.kind == "float8_e4m3fn"
+
+    @property
+    def is_float4(self) -> bool:
+        """Whether floats of 4 bits are stored, whose scales are FP8 and have a scale themselves (NVFP4)."""
+        return self.kind == "float4_e2m1fn"
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether what is stored has a scale."""
+        return self.is_integer or self.is_float8 or self.is_float4
+
+    @property
     def qmin(self) -> int:
         """The smallest integer."""
         lowest = -(1 << self.bits - 1) if self.signed else 0
@@ -106,7 +127,7 @@ class Scheme:
 
     @property
     def dtype(self) -> str:
-        """Numpy's name of the smallest type that holds the numbers; bfloat16 is not numpy's own."""
+        """Numpy's name of the smallest type that holds the numbers; bfloat16, FP8 and FP4 are not numpy's own."""
         if not self.is_integer:
             return self.kind
         width = next(width for width in (8, 16, 32, 64) if self.bits <= width)
@@ -133,8 +154,15 @@ UINT8 = Scheme(signed=False, symmetric=False)
 INT8_ASYMMETRIC = Scheme(symmetric=False)
 INT16 = Scheme(bits=16)
 INT64 = Scheme(bits=64)
+FLOAT16 = Scheme("float16", 16)
+INT4_BLOCKS = Scheme(bits=4, granularity=PerGroup(32))
+"""Of every 32 neighbours along a layer's inputs; which axis that is depends on the operator."""
+FLOAT4_BLOCKS = Scheme("float4_e2m1fn", 4, granularity=PerGroup(16))
+"""NVFP4: of every 16 neighbours along a layer's inputs, with a scale in FP8 each, and one for these scales."""
 INT8_WEIGHT = Scheme(granularity=PerAxis(), narrow_range=True)
 """-127..127 with a scale for each output channel, which is what all engines of ours take."""
+INT4_WEIGHT = INT8_WEIGHT.with_bits(4)
+"""-7..7 with a scale for each output channel."""
 
 
 @dataclass(frozen=True)
@@ -155,13 +183,29 @@ class LayerScheme:
 
     @property
     def is_float(self) -> bool:
-        """Whether nothing of it is stored as integers."""
-        return not (self.weight.is_integer or self.activation.is_integer)
+        """Whether nothing of it is quantized."""
+        return not (self.weight.is_quantized or self.activation.is_quantized)
 
     @property
     def is_static(self) -> bool:
         """Whether its activations need ranges beforehand."""
-        return self.activation.is_integer and not self.dynamic
+        return self.activation.is_quantized and not self.dynamic
+
+    @property
+    def is_weight_only(self) -> bool:
+        """Whether its weight alone is stored in few bits."""
+        return self.weight.is_quantized and not (self.activation.is_quantized or self.dynamic)
+
+    @property
+    def is_w4a8(self) -> bool:
+        """Whether integers of 4 bits are multiplied by integers of 8 bits."""
+        integers = self.weight.is_integer and self.activation.is_integer
+        return integers and (self.weight.bits, self.activation.bits) == (4, 8)
+
+    @property
+    def is_fp8(self) -> bool:
+        """Whether it multiplies floats of 8 bits."""
+        return self.activation.is_float8
 
     @property
     def compute(self) -> Kind:
@@ -170,12 +214,17 @@ class LayerScheme:
 
     @property
     def name(self) -> str:
-        """What manifests call it: `float`, `dynamic`, `int8`, `int16x8` (activations x weights), `w4a8`, `w4`."""
+        """What manifests call it.
+
+        `float`, `dynamic`, `int8`, `int16x8` (activations x weights), `fp8`, `w4a8`, `w4`, `fp4`.
+        """
         weight, activation = self.weight.bits, self.activation.bits
         if self.is_float:
             return "float"
+        if self.is_fp8:
+            return "fp8"
         if not self.activation.is_integer:
-            return f"w{weight}"
+            return "fp4" if self.weight.is_float4 else f"w{weight}"
         if not self.weight.is_integer:
             return f"int{activation}"
         if weight == 8:
@@ -204,5 +253,12 @@ class LayerScheme:
 
 
 FLOAT = LayerScheme()
+W4 = LayerScheme(INT4_BLOCKS, FLOAT16, FLOAT16)
+"""INT4 weights, everything else in FP16."""
+FP4 = LayerScheme(FLOAT4_BLOCKS, FLOAT16, FLOAT16)
+"""FP4 weights, everything else in FP16."""
+FLOAT8 = Scheme("float8_e4m3fn", 8)
+FP8 = LayerScheme(FLOAT8.along(PerAxis()), FLOAT8, FLOAT16)
+"""FP8 weights with a scale for each output channel, FP8 activations with one, everything else in FP16."""
 DYNAMIC_INT8 = LayerScheme(INT8_WEIGHT, UINT8, FLOAT32, dynamic=True)
 """INT8 weights, and the range of every input measured at run time."""

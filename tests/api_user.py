@@ -13,6 +13,7 @@ from edgeq import (
     Box,
     CheckResult,
     ClassificationScore,
+    DeployResult,
     DepthScore,
     DetectionScore,
     EdgeqError,
@@ -32,10 +33,12 @@ from edgeq import (
     SaturationResult,
     Score,
     SemanticScore,
+    SensitivityResult,
     Session,
     Target,
     TextDetectionScore,
     TextRecognitionScore,
+    TuningResult,
 )
 
 
@@ -84,10 +87,15 @@ def run(module: torch.nn.Module) -> bool:
     saturated: SaturationResult = edgeq.check(files.paths[0], isa="avx2", images="images")
     gated: GateResult = edgeq.gate([*timed, *scored, "earlier.json"], max_drop=0.5)
     edgeq.report([*timed, *scored], "report.html", images="images")
+    carried: DeployResult = edgeq.deploy(files.paths, "x86", "deploy", results="earlier.json", max_drop=0.5)
+    sensitive: SensitivityResult = edgeq.sensitivity(model, "dataset", by="block", matters=0.3, images=200)
+    print(sensitive.ranked[0].int8_alone.change)
+    tuned: TuningResult = edgeq.tune(model, "dataset", max_drop=0.3, latency="0.5x", time_limit="30m")
+    print(tuned.chosen.latency.ratio)
     artifact: Artifact = files.files[0].artifact
     try:
         with edgeq.open_session(artifact, "openvino") as session:
             opened: Session = session
     except EdgeqError as error:
-        print(error, histogram, again, checked, saturated, opened)
+        print(error, histogram, again, checked, saturated, opened, carried.files)
     return gated.passed

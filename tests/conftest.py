@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import sys
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from edgeq.files import sha256_file, sha256_json, write_bytes
 from edgeq.machine import read_machine
 from edgeq.measurement.benchmark import Sampling
 from edgeq.models.names import is_zoo_name
+from edgeq.runtimes import child
+from edgeq.runtimes.openvino import OpenVinoSession
 from edgeq.sources import tflite
 from edgeq.tasks.detection.shapes import draw_shapes_dataset
 from tests.kept_exports import keeping_exports
@@ -40,8 +43,9 @@ os.environ["EDGEQ_PLAN"] = "rules"
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Whatever fails fails for everybody, and again; `--hypothesis-profile default` draws other examples each time.
-settings.register_profile("repeatable", derandomize=True)
+# Whatever fails fails for everybody, and again, however busy the machine; `--hypothesis-profile default` draws other
+# examples each time.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
@@ -62,6 +66,12 @@ def _share_cores() -> None:
         original(self, model, options, *args, **kwargs)
 
     onnxruntime.InferenceSession.__init__ = open_session
+    settings = OpenVinoSession._settings
+
+    def settings_of_one_thread(self: Any, compute_precision: str | None) -> dict[str, Any]:
+        return {"INFERENCE_NUM_THREADS": 1} | settings(self, compute_precision)
+
+    OpenVinoSession._settings = settings_of_one_thread  # type: ignore[method-assign]
 
 
 if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:
@@ -123,6 +133,15 @@ def one_command_line() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def protocols_are_listed_once() -> Iterator[None]:
+    """Keeps the members of a protocol, which Python before 3.12 lists at each `isinstance`: onnx-ir asks thousands."""
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.version_info < (3, 12):
+            patch.setattr(typing, "_get_protocol_attrs", functools.cache(typing._get_protocol_attrs))  # type: ignore[attr-defined]
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def nothing_is_synced() -> Iterator[None]:
     """Lets the system write files to the disk when it likes: no test cuts the power."""
     with pytest.MonkeyPatch.context() as patch:
@@ -166,6 +185,12 @@ def warm_python(tmp_path_factory) -> WarmPython:
     return WarmPython(folder_of_the_run(tmp_path_factory) / "warm")
 
 
+@pytest.fixture
+def warm_runners(warm_python, monkeypatch) -> None:
+    """Measures in forks of a process that has imported the engines, for tests that ask no process what it cost."""
+    monkeypatch.setattr(child, "subprocess", warm_python)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_conversion_per_model(tmp_path_factory, warm_python) -> Iterator[None]:
     """Converts a model to TFLite once per run: the converter takes seconds, and repeats itself exactly.
@@ -191,6 +216,20 @@ def one_conversion_per_model(tmp_path_factory, warm_python) -> Iterator[None]:
         patch.setattr(tflite, "subprocess", warm_python)
         patch.setattr(tflite, "_run", convert)
         yield
+
+
+@pytest.fixture(scope="module")
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """Makes folders for large files that the tests of a module share; they are removed behind the last test."""
+    made = []
+
+    def make(name: str) -> Path:
+        made.append(tmp_path_factory.mktemp(name))
+        return made[-1]
+
+    yield make
+    for folder in made:
+        shutil.rmtree(folder)
 
 
 class Drawn(NamedTuple):

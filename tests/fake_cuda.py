@@ -30,6 +30,7 @@ class Board:
         streams: Handle -> work that waits for `flush`.
         capturing: Whether a stream is being captured.
         launches: CUDA graphs launched.
+        compiled: Engines whose kernels were compiled here.
     """
 
     def __init__(self) -> None:
@@ -41,6 +42,7 @@ class Board:
         self.streams: dict[int, list[Callable[[], object]]] = {}
         self.capturing = False
         self.launches = 0
+        self.compiled = 0
         self._handles = itertools.count(7001)
 
     def allocate(self, nbytes: int, *, host: bool) -> np.ndarray:

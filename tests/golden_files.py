@@ -45,6 +45,7 @@ from edgeq.exporting.tflite.plan import observed_tensors
 from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions, write
 from edgeq.sources.formats import ONNX, TENSORRT_CACHE
 from edgeq.targets import Target, get_target
+from edgeq.verbs.export_options import with_int8_deconv
 
 RECORD = Path(__file__).parent / "data" / "golden.json"
 DATA = Path(os.environ.get("EDGEQ_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -282,11 +283,8 @@ def _onnx_files(
     yield f"{name}/int8 minmax", _write_int8(model, target, folder, _ranges_of(model, "minmax"))
     layers = [str(node.name) for node in model.graph.graph if node.op_type in WEIGHTED_OPS]
     yield f"{name}/int8 keep", _write_int8(model, target, folder, ranges, [layers[0]])
-    if "ConvTranspose" in target.rules.on_request and any(
-        node.op_type == "ConvTranspose" for node in model.graph.graph
-    ):
-        asked = dataclasses.replace(target, rules=target.rules.requested("ConvTranspose"))
-        yield f"{name}/int8 deconv", _write_int8(model, asked, folder, ranges)
+    if "tensorrt" in target.runtimes and any(node.op_type == "ConvTranspose" for node in model.graph.graph):
+        yield f"{name}/int8 deconv", _write_int8(model, with_int8_deconv(target), folder, ranges)
     if target.rules.takes_dynamic:
         yield f"{name}/dynamic", write_dynamic(model, target, folder)
         yield f"{name}/dynamic keep", write_dynamic(model, target, folder, resolve_keep(model.graph, [layers[0]]))

@@ -7,7 +7,8 @@ import hashlib
 import importlib
 import io
 import pickle
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 _FIXED = ("edgeq.models.", "tests.", "torch.nn.", "torchvision.")
 _MAX_BYTES = 64 << 20
+
+_folder: Path | None = None
+"""Where a run keeps what its processes have made."""
 
 
 @contextmanager
@@ -58,7 +62,23 @@ def keeping_exports(folder: Path) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch_export, "_program", program)
+        patch.setattr(sys.modules[__name__], "_folder", folder)
         yield
+
+
+def made_once(name: str, make: Callable[[], bytes]) -> bytes:
+    """Returns what a function makes, which gives the same bytes each time, and calls it once per run.
+
+    Args:
+        name: Of the file that keeps it.
+        make: Called where no process of the run has done so before.
+    """
+    if _folder is None:
+        return make()
+    kept = _folder / name
+    if not kept.is_file():
+        write_bytes(kept, make())
+    return kept.read_bytes()
 
 
 @functools.cache
@@ -73,7 +93,7 @@ def keep_registry() -> None:
 
 @functools.cache
 def keep_composite_operators() -> None:
-    """Has torch look for its composite operators again only when there are others.
+    """Has torch look for its composite operators again only when modules were imported, which may bring others.
 
     It asks for each of them by name, sixty times for every export and every decomposition of a conversion.
     """
@@ -82,12 +102,17 @@ def keep_composite_operators() -> None:
     utils: Any = importlib.import_module("torch._export.utils")
     look = utils._materialize_cpp_cia_ops
     found: set[str] = set()
+    modules = 0
 
     def look_for_others() -> None:
+        nonlocal modules
+        if len(sys.modules) == modules:
+            return
         names = set(torch._C._dispatch_get_registrations_for_dispatch_key("CompositeImplicitAutograd"))
         if not names <= found:
             look()
             found.update(names)
+        modules = len(sys.modules)
 
     utils._materialize_cpp_cia_ops = look_for_others
 

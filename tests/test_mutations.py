@@ -16,6 +16,7 @@ import pytest
 
 from edgeq.boundary import convert, parse_json
 from edgeq.calibrators.ranges import Ranges
+from edgeq.cli.check_console import describe_compilations
 from edgeq.cli.console import describe_layers, print_report
 from edgeq.datasets import open_split
 from edgeq.devices.config import read_devices
@@ -26,6 +27,7 @@ from edgeq.inputs.images import list_images
 from edgeq.inputs.presets import load_preset, parse_labels
 from edgeq.measurement.telemetry import Observations, Window
 from edgeq.reporting.build import build_document
+from edgeq.reporting.compiled import cells as compiled_cells
 from edgeq.reporting.runs import read_runs
 from edgeq.results.environment import parse_environment
 from edgeq.runtimes.answers import Power, Sensed, Series, Turn
@@ -39,7 +41,7 @@ from edgeq.tasks.detection.task import DetectionTask
 from edgeq.tasks.labelled_images import load_labelled_images
 from edgeq.verbs.gate import Limits, check_limits
 from tests.mutations import mutate_json, mutate_toml
-from tests.reporting.made import make_detections, make_ground_truth, make_score, make_timing
+from tests.reporting.made import BUILT, make_check, make_detections, make_ground_truth, make_score, make_timing
 
 COUNT = int(os.environ.get("EDGEQ_MUTATIONS", "30"))
 SEED = 13
@@ -115,7 +117,9 @@ def read_manifest(path: Path) -> None:
 def read_result_files(path: Path) -> None:
     runs = read_runs([path])
     print_report(runs.rows)
-    build_document(runs, examples=2)
+    document = build_document(runs, examples=2)
+    list(map(compiled_cells, document.compiled))
+    describe_compilations((each.name, each.compiled) for each in runs.compiled)
     if any(not row.is_float for row in runs.rows):
         check_limits(runs.rows, Limits(max_drop=1, per_class=1, small=1, latency_ratio=2))
 
@@ -206,6 +210,7 @@ JSON_KINDS: dict[str, tuple[str, Callable[[], Any], Callable[[Path], object]]] =
     "scores and times": ("results.json", made_results, read_result_files),
     "classification": ("eval.json", lambda: recorded("eval_classification.json"), read_result_files),
     "embedding": ("eval.json", lambda: recorded("eval_embedding.json"), read_result_files),
+    "compiled": ("check.json", lambda: make_check("net.x86.int8.onnx", BUILT), read_result_files),
     "ranges": ("net.ranges.json", lambda: recorded("ranges.json"), read_ranges),
     "COCO": ("instances.json", lambda: COCO, read_coco),
     "COCO data": ("instances.json", lambda: COCO, read_data_set),

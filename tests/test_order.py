@@ -37,7 +37,20 @@ class Level:
 # Lowest first. A new module or package under edgeq/ is entered here, and nowhere else.
 LEVELS = (
     Level(
-        frozenset({"boundary", "errors", "files", "machine", "packing", "progress", "registry", "resume", "schemes"})
+        frozenset(
+            {
+                "boundary",
+                "errors",
+                "files",
+                "machine",
+                "packing",
+                "progress",
+                "registry",
+                "resume",
+                "schemes",
+                "wording",
+            }
+        )
     ),
     Level(frozenset({"sensors"})),
     Level(frozenset({"calibrators", "quantizers", "targets"}), mixed=False),
@@ -56,6 +69,8 @@ LEVELS = (
     Level(frozenset({"evaluation"})),
     Level(frozenset({"measurement"})),
     Level(frozenset({"reporting"})),
+    Level(frozenset({"tuning"})),
+    Level(frozenset({"deploying"})),
     Level(frozenset({"verbs"})),
     # The functions of the public API; the command line may not take shortcuts through them.
     Level(frozenset({"api"})),

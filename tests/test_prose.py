@@ -43,8 +43,9 @@ _OPTIONS_OF_OTHERS = {"--system-site-packages"}
 """Options of other programs, which messages may tell a user to give."""
 _PASS_OPTIONS = {"edgeq/devices/environment.py", "edgeq/devices/on_device/venv.py", "edgeq/sensors/nvidia_gpu.py"}
 """Modules that give options to other programs."""
-_COMMAND_LINES = ("edgeq/cli/", "edgeq/models/train_shapes.py")
-_NAME_OPTIONS_STILL = ("edgeq/exporting/planning/selection.py",)
+_COMMAND_LINES = ("edgeq/cli/", "edgeq/deploying/", "edgeq/models/train_shapes.py")
+"""Modules of command lines, and of scripts and pages that hold some."""
+_NAME_OPTIONS_STILL = ("edgeq/exporting/planning/attention_products.py",)
 """Modules whose texts name options: the reasons of layers stand in manifests, whose bytes would change."""
 
 _GENERATED = re.compile(r"<!-- (?!cli)\w+:begin -->.*?<!-- \w+:end -->", re.DOTALL)

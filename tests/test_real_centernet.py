@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from benchmarks.json_results import evaluate_artifacts
@@ -19,9 +18,9 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.tflite.graph import read_graph
 from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import ExportResult, export_model
-from tests.exact import EXACT, outputs, sums_exactly
+from tests.exact import EXACT, sums_exactly
 from tests.golden import CENTERNET_R18_BCCD_EVERY_THIRD, CENTERNET_R18_BCCD_TOLERANCE
-from tests.real import assert_both_routes, export_for_jetson
+from tests.real import assert_both_routes, assert_keeps_as_much, assert_same_floats, export_for_jetson
 
 RUNTIMES = ("openvino", EXACT)
 LOSS = 0.005
@@ -38,11 +37,11 @@ def request_(shared_data) -> ModelRequest:
 
 
 @pytest.fixture(scope="module")
-def x86(shared_data, request_, tmp_path_factory) -> ExportResult:
+def x86(shared_data, request_, new_folder) -> ExportResult:
     """The files for x86, whose ranges serve the other targets as well."""
     bccd = shared_data / "bccd"
     calibration = CalibrationSource(bccd / "instances_train.json", bccd / "images", num=32)
-    return export_model(request_, "x86", ("fp32", "int8"), tmp_path_factory.mktemp("x86"), calibration=calibration)
+    return export_model(request_, "x86", ("fp32", "int8"), new_folder("x86"), calibration=calibration)
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +90,10 @@ def test_jetson(request_, x86, fp32_ap, calibration, score, tmp_path):
     """By TensorRT's explicit route, and under strong typing."""
     fp32, int8, typed = export_for_jetson(request_, tmp_path, calibration)
     assert_both_routes(int8, typed)
-    scored = x86.files[0].artifact
-    assert fp32.preprocessing == scored.preprocessing
-    image = (
-        np.random.default_rng(0)
-        .uniform(-2, 2, tuple(length or 1 for length in fp32.inputs[0].shape))
-        .astype(np.float32)
-    )
-    found = outputs(fp32, image)
-    for name, expected in outputs(scored, image).items():
-        np.testing.assert_allclose(found[name], expected, rtol=1e-3, atol=1e-3, err_msg=name)
-    for result in score([int8.path, typed.path], simulate="jetson-orin"):
-        assert result["AP"] >= fp32_ap - LOSS
+    assert_same_floats(fp32, x86.files[0].artifact)
+    assert_keeps_as_much(typed, int8)
+    (result,) = score([int8.path], simulate="jetson-orin")
+    assert result["AP"] >= fp32_ap - LOSS
 
 
 def test_tflite(request_, calibration, score, tmp_path):
@@ -112,10 +103,11 @@ def test_tflite(request_, calibration, score, tmp_path):
     assert int8.size_bytes <= 0.27 * fp32.size_bytes
     assert fp16.size_bytes <= 0.51 * fp32.size_bytes
     assert int8.quantization["matched_tensors"] == 35  # no second pass over the images
-    results = score([fp32.path, fp16.path, int8.path])
+    # On calibration images, each output: nothing that AP could show.
+    assert min(output["snr_db"] for output in fp16.quantization["signal"]["outputs"]) >= 60
+    results = score([fp32.path, int8.path])
     found = {result["precision"]: result["AP"] for result in results}
     assert_fp32(found["fp32"])
-    assert found["fp16"] == pytest.approx(found["fp32"], abs=0.001)
     assert found["int8"] >= found["fp32"] - LOSS
     for result in results:
         coverage = result["environment"]["xnnpack"]

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def test_our_int8_of_a_float_tflite_file_is_no_worse_than_the_official_one(shared_data, tmp_path):
     calibration = unpack_cifar(shared_data, "cifar10_train5k_jpeg_calib", tmp_path / "train", every=10)
-    test = unpack_cifar(shared_data, "cifar10_test10k_jpeg", tmp_path / "test", every=1)
+    test = unpack_cifar(shared_data, "cifar10_test10k_jpeg", tmp_path / "test", every=2)
     preset = tmp_path / "cifar.toml"
     preset.write_text(
         '[preprocessing]\nresize = "stretch"\nscale = 1.0\n[postprocessing]\ndecoder = "classification"\n'
@@ -27,4 +27,4 @@ def test_our_int8_of_a_float_tflite_file_is_no_worse_than_the_official_one(share
     (found,) = evaluate_artifacts([ours.path], test, test.parent)
     official = weights / "mlperftiny_resnet8_cifar10_int8.tflite"
     (theirs,) = evaluate_artifacts([official], test, test.parent, preset=str(preset))
-    assert found["top1"] >= theirs["top1"]  # .7569 and .7542 where it was measured first
+    assert found["top1"] >= theirs["top1"]  # of all images .7569 and .7542, of these .7502 and .7484

@@ -11,6 +11,7 @@ from edgeq.schemes import (
     DYNAMIC_INT8,
     FLOAT,
     FLOAT32,
+    FP4,
     INT8,
     INT8_WEIGHT,
     INT16,
@@ -60,6 +61,7 @@ def test_integers_and_names(scheme: Scheme, qmin: int, qmax: int, dtype: str, na
         (LayerScheme(INT8_WEIGHT, INT16, INT64), "int16x8", "integer", True),
         (INT8_LAYER.with_bits(4, 8), "w4a8", "integer", True),
         (LayerScheme(Scheme(bits=4, granularity=PerGroup(32)), Scheme("float16", 16)), "w4", "float16", False),
+        (FP4, "fp4", "float16", False),
     ],
 )
 def test_layers_are_called_by_what_they_are(scheme: LayerScheme, name: str, compute: str, static: bool) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import io
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from docs.cli_reference import REFERENCE
 from edgeq.cli import app
+from edgeq.measurement.benchmark import Sampling
+from edgeq.runtimes import child
 from tests.markdown import Block, code_blocks, shell_commands
 from tests.test_order import ROOT
 
@@ -61,6 +64,19 @@ def test_a_block_is_of_a_kind_that_can_be_run_or_is_marked(page):
     assert languages == set()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def brief_measurements_in_warm_processes(warm_python) -> Iterator[None]:
+    """Has a page's benchmarks take few samples, in long rounds, in forks of a process that has imported the engines.
+
+    A page measures as long as figures need; whether its command works takes less.
+    """
+    given = Sampling(warmup_runs=1, warmup_s=0.0, min_runs=4, min_s=0.0, round_s=0.05)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sampling.__init__, "__defaults__", dataclasses.astuple(given))
+        patch.setattr(child, "subprocess", warm_python)
+        yield
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     pytest.importorskip("torch")
@@ -70,9 +86,12 @@ def prepared(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory, prepared) -> dict[str, Path]:
-    """Page -> the folder in which its blocks were run."""
-    return {}
+def folders() -> Iterator[dict[str, Path]]:
+    """Page that others go on from -> the folder in which its blocks were run."""
+    kept: dict[str, Path] = {}
+    yield kept
+    for folder in kept.values():
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("page", _cases())
@@ -95,7 +114,10 @@ def _run_page(page: Path, folders: dict[str, Path], prepared: Path, tmp_path_fac
             patch.chdir(folder)
             patch.delenv("EDGEQ_DEBUG", raising=False)
             runners[block.language](block, patch)
-    folders[_name(page)] = folder
+    if _name(page) in AFTER.values():
+        folders[_name(page)] = folder
+    else:
+        shutil.rmtree(folder)
 
 
 def _run_shell(block: Block, patch: pytest.MonkeyPatch) -> None:
@@ -111,8 +133,7 @@ def _run_shell(block: Block, patch: pytest.MonkeyPatch) -> None:
 
 
 def _edgeq(words: list[str], patch: pytest.MonkeyPatch) -> tuple[int, str]:
-    # A page measures as long as figures need; whether its command works takes less.
-    short = ["--seconds", "0.1"] if words[1] == "bench" and "--seconds" not in words else []
+    short = ["--seconds", "0"] if words[1] == "bench" and "--seconds" not in words else []
     patch.setattr("sys.argv", [*words, *short])
     patch.setattr(logging.getLogger("edgeq"), "handlers", [])
     written = io.StringIO()

@@ -1,4 +1,4 @@
-"""Small nets as TFLite files, each converted once, and a way to run them."""
+"""Small nets as TFLite files, each converted once per run, and a way to run them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeq.exporting.tflite.convert import convert_module
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.inputs.presets import load_preset
 from edgeq.runtimes.litert import quiet_stderr
-from tests.kept_exports import keep_composite_operators
+from tests.kept_exports import keep_composite_operators, made_once
 from tests.small import SIZE, small_centernet
 
 
@@ -41,7 +41,7 @@ def convert(module: nn.Module, shape: Sequence[int], outputs: Sequence[str] = ("
 def centernet() -> TfliteModel:
     """The CenterNet of `tests.small`, seed 0."""
     preset = load_preset("centernet", SIZE)
-    content = convert(small_centernet(0), (1, 3, *SIZE), ("hm", "wh", "reg"))
+    content = made_once("centernet.tflite", lambda: convert(small_centernet(0), (1, 3, *SIZE), ("hm", "wh", "reg")))
     return TfliteModel("small", content, preset.preprocessing, preset.postprocessing)
 
 
@@ -75,7 +75,7 @@ def seeded(make: type[nn.Module], seed: int = 0) -> nn.Module:
 @functools.cache
 def mobile() -> TfliteModel:
     """`Mobile` at 16x16 with random weights."""
-    content = convert(seeded(Mobile), (1, 3, 16, 16), ("classes",))
+    content = made_once("mobile.tflite", lambda: convert(seeded(Mobile), (1, 3, 16, 16), ("classes",)))
     return TfliteModel("mobile", content, load_preset("imagenet", (16, 16)).preprocessing)
 
 

@@ -44,6 +44,7 @@ class Faults:
         free_outputs: Whether the shapes of outputs depend on the data.
         execution_error: What a context logs before it refuses to run.
         dla_cores: DLA cores of the board.
+        refuse_kernels: Whether a cache of compiled kernels is one of another driver.
     """
 
     unsupported: frozenset[str] = frozenset()
@@ -57,6 +58,7 @@ class Faults:
     free_outputs: bool = False
     execution_error: str | None = None
     dla_cores: int = 0
+    refuse_kernels: bool = False
 
 
 def does(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -138,6 +140,14 @@ def _set_pool(g: Any, this: Any, pool: Any, pool_size: int) -> None:
 def _add_profile(g: Any, this: Any, profile: Any) -> int:
     this.state["profiles"].append(profile)
     return len(this.state["profiles"]) - 1
+
+
+@does("IBuilderConfig.set_compute_capability")
+def _set_compute_capability(g: Any, this: Any, compute_capability: Any, index: int) -> bool:
+    fits = index < int(this.state.get("num_compute_capabilities", 0))
+    if fits:
+        this.state.setdefault("capabilities", {})[index] = compute_capability.name
+    return fits
 
 
 @does("IBuilderConfig.set_calibration_profile")
@@ -366,6 +376,7 @@ def _plan(g: Any, network: Any, config: Any) -> dict[str, Any]:
         "flags": sorted(flag.name for flag in config.state["set"]),
         "strong": not weak,
         "dla_core": config.state.get("DLA_core"),
+        "capabilities": sorted(config.state.get("capabilities", {}).values()),
     }
 
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from tests.fake_cuda import Board
 from tests.trt_behaviour import Faults
+from tests.trt_rtx_contract import recorded
 from tests.trt_running import BEHAVIOUR
 
 CONTRACT: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "trt_api_contract.json").read_text())
@@ -37,7 +38,19 @@ def make_tensorrt(version: str, board: Board, faults: Faults | None = None) -> A
         board: The pretended device.
         faults: What goes wrong.
     """
-    return Generator(version, board, faults or Faults()).module
+    contract = CONTRACT["versions"][version]
+    return Generator(version, contract, int(version.partition(".")[0]), board, faults or Faults()).module
+
+
+def make_tensorrt_rtx(board: Board, faults: Faults | None = None) -> Any:
+    """Returns a module that looks like `tensorrt_rtx`, whose API is that of TensorRT 11.
+
+    Args:
+        board: The pretended device.
+        faults: What goes wrong.
+    """
+    contract = recorded()
+    return Generator(contract["version"], contract, 11, board, faults or Faults(), "tensorrt_rtx").module
 
 
 class _Enum:
@@ -84,15 +97,17 @@ class Memory(bytes):
 
 
 class Generator:
-    def __init__(self, version: str, board: Board, faults: Faults) -> None:
+    def __init__(
+        self, version: str, contract: dict[str, Any], major: int, board: Board, faults: Faults, named: str = "tensorrt"
+    ) -> None:
         self.version = version
         self.board = board
         self.faults = faults
-        self.contract = CONTRACT["versions"][version]
-        self.major = int(version.partition(".")[0])
-        module: Any = types.ModuleType("tensorrt")
+        self.contract = contract
+        self.major = major
+        module: Any = types.ModuleType(named)
         self.module = module
-        self.module.__spec__ = ModuleSpec("tensorrt", None)
+        self.module.__spec__ = ModuleSpec(named, None)
         self.module.__version__ = version
         self.module.init_libnvinfer_plugins = lambda logger, namespace: True
         self.enums: dict[str, type] = {}

@@ -12,13 +12,13 @@ import pytest
 
 import edgeq.runtimes.cuda
 from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec
-from edgeq.runtimes.cuda import open_cuda
+from edgeq.runtimes.cuda import DeviceFacts, open_cuda
 from edgeq.runtimes.tensorrt.builder import BuildOptions, Plan, build_plan
 from edgeq.runtimes.tensorrt.facts import BuildFacts, read_platform
 from tests.fake_cuda import Board, FakeCuda
 from tests.make_device_test import CHANNELS, RANGES, SIZE_PX, build
 from tests.trt_behaviour import Faults
-from tests.trt_double import VERSIONS, make_tensorrt
+from tests.trt_double import VERSIONS, make_tensorrt, make_tensorrt_rtx
 
 # Everything that INT8 by tensor name needs of the three-layer net.
 SCALES = {
@@ -68,6 +68,16 @@ def trt10(monkeypatch, board, faults) -> Any:
 def install(monkeypatch: Any, version: str, board: Board, faults: Faults) -> Any:
     module = make_tensorrt(version, board, faults)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
+    return module
+
+
+@pytest.fixture
+def rtx(monkeypatch, board, faults, tmp_path) -> Any:
+    """The pretended TensorRT for RTX, on a PC with a GPU of compute capability 8.6 and an empty cache folder."""
+    board.facts = DeviceFacts("NVIDIA GeForce RTX 3090", "8.6", "12.8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    module = make_tensorrt_rtx(board, faults)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
     return module
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.trt_behaviour import BEHAVIOUR, MAGIC, WEIGHTED, does, start_cuda
 __all__ = ["BEHAVIOUR"]
 
 # Time of a kernel by its precision.
+_KERNELS = b"KERNELS-"
 _MS = {"Int8": 0.5, "Half": 1.0, "Float": 2.0}
 
 
@@ -39,6 +41,10 @@ def _deserialize(g: Any, this: Any, serialized_engine: Any) -> Any:
             "The engine plan file is not compatible with this version of TensorRT, expecting library version "
             f"{g.version} got {header['version']}, please rebuild.",
         )
+        return None
+    here = f"SM{g.board.facts.compute_capability.replace('.', '')}"
+    if header["capabilities"] and here not in header["capabilities"]:
+        g.log(this.state["logger"], "ERROR", f"The engine was built for {header['capabilities']}")
         return None
     if header["dla_core"] is not None:
         assert this.state.get("DLA_core") == header["dla_core"]
@@ -100,7 +106,50 @@ def _create_context(g: Any, this: Any, strategy: Any = None, runtime_config: Any
     if g.faults.context_memory:
         g.log(this.state["logger"], "ERROR", "Requested amount of GPU memory could not be allocated: out of memory")
         return None
-    return g.make("IExecutionContext", engine=this, shapes={}, addresses={}, enqueue_emits_profile=True)
+    config = runtime_config.state if runtime_config is not None else {}
+    cache = config.get("cache")
+    if cache is not None:
+        g.board.compiled += not cache.state["content"]
+        cache.state["content"] = _KERNELS + str(this.state["header"]["capabilities"]).encode()
+    strategy = config.get("cuda_graph_strategy")
+    return g.make(
+        "IExecutionContext",
+        engine=this,
+        shapes={},
+        addresses={},
+        enqueue_emits_profile=True,
+        captures=strategy is not None and strategy.name == "WHOLE_GRAPH_CAPTURE",
+        config=weakref.ref(runtime_config) if runtime_config is not None else None,
+    )
+
+
+@does("ICudaEngine.create_runtime_config")
+def _create_runtime_config(g: Any, this: Any) -> Any:
+    return g.make("IRuntimeConfig")
+
+
+@does("IRuntimeConfig.create_runtime_cache")
+def _create_runtime_cache(g: Any, this: Any) -> Any:
+    return g.make("IRuntimeCache", content=b"")
+
+
+@does("IRuntimeConfig.set_runtime_cache")
+def _set_runtime_cache(g: Any, this: Any, cache: Any) -> bool:
+    this.state["cache"] = cache
+    return True
+
+
+@does("IRuntimeCache.deserialize")
+def _load_runtime_cache(g: Any, this: Any, blob: Any) -> bool:
+    fits = bytes(blob).startswith(_KERNELS) and not g.faults.refuse_kernels
+    if fits:
+        this.state["content"] = bytes(blob)
+    return fits
+
+
+@does("IRuntimeCache.serialize")
+def _save_runtime_cache(g: Any, this: Any) -> Any:
+    return g.module.IHostMemory(this.state["content"])
 
 
 @does("IExecutionContext.set_input_shape")
@@ -144,6 +193,8 @@ def _execute(g: Any, this: Any, stream_handle: int) -> bool:
     engine = this.state["engine"]
     header, session = engine.state["header"], engine.state["session"]
     addresses = this.state["addresses"]
+    assert this.state["config"] is None or this.state["config"]() is not None, "the runtime configuration is gone"
+    g.board.launches += this.state["captures"]
     missing = [node.name for node in _nodes(engine) if node.name not in addresses]
     if missing:
         g.log(engine.state["logger"], "ERROR", f"Address is not set for tensor {missing[0]}")
@@ -221,3 +272,39 @@ def _information(g: Any, this: Any, format: Any) -> str:
             entry["Weights"] = {"Type": kind, "Count": 100}
         layers.append(entry)
     return json.dumps({"Layers": layers, "Bindings": []})
+
+
+# -- Exchanged weights, and what a GPU takes
+
+
+@does("Runtime.get_engine_validity")
+def _validity(g: Any, this: Any, buffer: Any) -> tuple[Any, int]:
+    here = f"SM{g.board.facts.compute_capability.replace('.', '')}"
+    header = json.loads(bytes(buffer)[len(MAGIC) + 32 :].partition(b"\0")[0])
+    kinds = g.module.EngineValidity
+    return (kinds.VALID, 0) if here in header["capabilities"] else (kinds.INVALID, 2)
+
+
+@does("Refitter.__init__")
+def _refitter(g: Any, this: Any, engine: Any, logger: Any) -> None:
+    this.state["engine"] = engine
+
+
+@does("OnnxParserRefitter.__init__")
+def _parser_refitter(g: Any, this: Any, refitter: Any, logger: Any) -> None:
+    this.state["refitter"] = refitter
+
+
+@does("OnnxParserRefitter.refit_from_bytes")
+def _refit_from_bytes(g: Any, this: Any, model: Any, path: Any = None) -> bool:
+    this.state["refitter"].state["model"] = bytes(model)
+    return True
+
+
+@does("Refitter.refit_cuda_engine")
+def _refit(g: Any, this: Any) -> bool:
+    engine = this.state["engine"]
+    allowed = "REFIT" in engine.state["header"]["flags"]
+    if allowed:
+        engine.state["session"] = _session(this.state["model"])
+    return allowed

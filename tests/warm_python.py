@@ -3,8 +3,8 @@
 PyTorch, the converter to TFLite and NNCF take 3 to 8 CPU seconds to import, more than a small model takes to export,
 convert or calibrate, and PyTorch's exporter a second more for its first model. One process of a run does all that, for
 all workers, and forks for every `python -m MODULE`, `python SCRIPT` and `python -c CODE` that a test asks it for.
-edgeq itself it has not loaded, so a fork finds the one of its own PYTHONPATH. What a fork measures of its memory and
-its start is not what a fresh process has.
+It has loaded edgeq, too; a fork whose PYTHONPATH leads to another edgeq forgets it. What a fork measures of its memory
+and its start is not what a fresh process has.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import gc
 import importlib
+import importlib.machinery
 import json
 import os
 import runpy
@@ -36,6 +37,10 @@ _PACKAGES = (
     "msgspec", "onnx", "onnx_ir", "onnxscript", "PIL.Image", "safetensors.torch", "scipy.optimize", "torch",
     "torchvision", "torch.onnx._internal.exporter._core", "litert_torch", "openvino", "nncf",
     "onnxruntime.quantization",
+)  # fmt: skip
+_OWN = (
+    "edgeq.api.export", "edgeq.api.measure", "edgeq.cli.app", "edgeq.models.zoo", "edgeq.runtimes.litert",
+    "edgeq.runtimes.onnxruntime", "edgeq.runtimes.openvino", "edgeq.runtimes.runner", "edgeq.sources.tflite",
 )  # fmt: skip
 _END = b"\0"
 _CLIENT = """
@@ -113,33 +118,62 @@ def main() -> None:
     path, run = Path(sys.argv[1]), int(sys.argv[2])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in _PACKAGES:
+        for name in (*_PACKAGES, *_OWN):
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
         with contextlib.suppress(ImportError):
             keep_registry()
             keep_composite_operators()
             _export_once()
+    _forget("tests")
     gc.collect()
     gc.freeze()  # what is loaded lives on; no fork has to walk over it, and its pages stay shared
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("edgeq", "tests")]:
-        del sys.modules[name]
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks that serve
+    forks: dict[int, socket.socket] = {}
+    ended, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen()
         print("ready", flush=True)
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 1)
+        sources: list[socket.socket | int] = [server, ended]
         while _is_alive(run):
-            if select.select([server], [], [], 1.0)[0]:
+            ready, _, _ = select.select(sources, [], [], 1.0)
+            if ended in ready:
+                os.read(ended, 1 << 10)
+            _tell_clients(forks)
+            if server in ready:
                 client, _ = server.accept()
-                if os.fork() == 0:
-                    server.close()
+                pid = os.fork()
+                if pid == 0:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    for each in (server, *forks.values()):
+                        each.close()
+                    os.close(ended)
+                    os.close(wake)
                     _serve(client)
-                client.close()
+                forks[pid] = client
     path.unlink()
     path.parent.rmdir()
+
+
+def _tell_clients(forks: dict[int, socket.socket]) -> None:
+    """Sends the exit codes of forks that have ended, below 0 for a signal, and removes them."""
+    for pid in list(forks):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            with forks.pop(pid) as client, contextlib.suppress(OSError):  # the client was killed
+                client.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _forget(package: str) -> None:
+    """Has the next import of a package and its modules load them."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]
 
 
 def _export_once() -> None:
@@ -163,25 +197,19 @@ def _is_alive(pid: int) -> bool:
 
 
 def _serve(client: socket.socket) -> NoReturn:
-    """Runs a client's job in a fork and tells it the exit code, below 0 for a signal."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _, files, _, _ = socket.recv_fds(client, 1, 3)
-    received = b""
-    while not received.endswith(_END):
-        received += client.recv(1 << 16)
-    pid = os.fork()
-    if pid == 0:
-        client.close()
-        for number, file in enumerate(files):
-            os.dup2(file, number)
-            os.close(file)
-        os._exit(_run(**json.loads(received.removesuffix(_END))))
-    for file in files:
+    """Runs a client's job in a fork."""
+    with client:
+        _, files, _, _ = socket.recv_fds(client, 1, 3)
+        received = b""
+        while not received.endswith(_END):
+            part = client.recv(1 << 16)
+            if not part:
+                os._exit(1)  # the client was killed
+            received += part
+    for number, file in enumerate(files):
+        os.dup2(file, number)
         os.close(file)
-    _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(BrokenPipeError):  # the client was killed
-        client.send(str(os.waitstatus_to_exitcode(status)).encode())
-    os._exit(0)
+    os._exit(_run(**json.loads(received.removesuffix(_END))))
 
 
 def _run(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) -> int:
@@ -195,9 +223,13 @@ def _run(arguments: Sequence[str], folder: str, environment: Mapping[str, str]) 
     first = str(Path(kind).resolve().parent) if not kind.startswith("-") else "" if kind == "-c" else folder
     safe = os.environ.get("PYTHONSAFEPATH") and kind.startswith("-")
     sys.path[:] = [*([] if safe else [first]), *filter(None, own), *_LIBRARIES]
+    found = importlib.machinery.PathFinder.find_spec("edgeq", sys.path)
+    if found is None or found.origin != sys.modules["edgeq"].__file__:
+        _forget("edgeq")
     code = 1
     try:
         if kind == "-m":
+            sys.modules.pop(rest[0], None)
             sys.argv = list(rest)
             runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
         elif kind == "-c":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgeq.api.arguments import (
     FilePath,
@@ -24,7 +24,7 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
-from edgeq.exporting.options import ExportOptions
+from edgeq.exporting.options import ExportOptions, Rounding
 from edgeq.exporting.planning.keep import VitPlan
 from edgeq.inputs import Item, items_of
 from edgeq.inputs.coverage import Pick
@@ -53,13 +53,16 @@ def export(
     keep: str | Iterable[str] = (),
     vit_plan: VitPlan = "balanced",
     rescale: str | None = None,
+    rounding: Rounding = "nearest",
     int8_deconv: bool = False,
     int8_io: bool = False,
     compat: str | None = None,
     measure_speed: bool | None = None,
     plan: PlanBy | None = None,
     isa: str | None = None,
+    finetune: int | None = None,
     threads: int | None = None,
+    verify: Literal["compile"] | None = None,
     progress: Listener = None,
 ) -> ExportResult:
     """Returns the files of a model for a target, each compared with the model, with its manifest next to it.
@@ -68,9 +71,11 @@ def export(
 
     Args:
         model: What `edgeq.load` returned.
-        target: A name of `edgeq.targets.TARGETS`: `x86`, `x86-openvino`, `x86-ort`, `arm`, `jetson-orin` or
-            `jetson-orin-trt11`, or an installed one.
-        precision: `fp32`, `fp16`, `int8`, `dynamic` or, for TFLite, `int16x8`: one, or several.
+        target: A name of `edgeq.targets.TARGETS`: `x86`, `x86-openvino`, `x86-ort`, `arm`, `jetson-orin`,
+            `jetson-orin-trt11` or `rtx`, or an installed one.
+        precision: `fp32`, `fp16`, `int8`, `dynamic`; for `x86` `w4a8` (INT4 weights, computed in INT8); for TFLite
+            `int16x8`; for `rtx` `fp8` (from SM89 on), `w4` (INT4 weights) and `fp4` (FP4 weights, from SM120 on): one,
+            or several.
         runtime: For `x86`, the engine that files are planned for: `openvino` (the default) or `onnxruntime`.
         calib: Ranges for `int8`: what `edgeq.calibrate` returned, the path of a ranges file, of images or of a
             calibration cache of TensorRT, or arrays as `edgeq.calibrate` takes them. At most `num` elements of an
@@ -87,8 +92,11 @@ def export(
         keep: What stays in float: a node's name, a regular expression, an operator type, or `vit.[BLOCKS.]PART` of a
             transformer; or several of them.
         vit_plan: Transformers: `fast`, `balanced` or `safe`.
-        rescale: Transformers: `smooth` or `unify` the channels behind LayerNorm first.
-        int8_deconv: jetson-orin: ConvTranspose in INT8 too.
+        rescale: Even out channels first: `smooth` or `unify` those behind LayerNorm, `equalize` those between
+            convolutions.
+        rounding: How weights of `int8` and `w4a8` ONNX files are rounded: to the `nearest` integers, or as
+            `reconstruct` learns it block by block on the images of `calib`, which takes minutes.
+        int8_deconv: jetson-orin, rtx: ConvTranspose in INT8 too.
         int8_io: TFLite: integer inputs and outputs.
         compat: TFLite: an old runtime that has to run the files correctly.
         measure_speed: x86: whether INT8 files are timed against FP32 in the target's engine, a few seconds each, and
@@ -98,7 +106,10 @@ def export(
             (or shipped with edgeq, if nothing may be measured); or all that the target's `rules` allow. By default
             `cost`, unless the environment has `EDGEQ_PLAN=rules`.
         isa: x86: CPUs that INT8 files are for: `avx2`, `vnni`, `amx`, or `any` for all; by default this machine's.
+        finetune: Train `int8` and `w4a8` ONNX files for a few minutes on so many images of `calib`, at least 16,
+            without labels, to give what the float model gives.
         threads: CPU threads for calibration and timing; by default one per physical core.
+        verify: Jetson: `compile` compiles the files with TensorRT for RTX too: `result.compiled`.
         progress: Called for each job, returns an `edgeq.Progress`.
 
     Raises:
@@ -132,10 +143,11 @@ def export(
             folder,
             calibration=calibration,
             formats=names(format),
-            options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat, isa),
+            options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat, isa, rounding, finetune),
             threads=threads,
             measure_speed=default_measuring(measure_speed),
             plan=default_plan(plan),
+            verify=verify,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeAlias, overload
 
@@ -14,7 +15,9 @@ from edgeq.reporting.runs import Runs, read_runs
 from edgeq.reporting.write import EXAMPLES, require_format, write_report
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.results.measurement import BenchResult
+from edgeq.runtimes.tensorrt.compile import Compiler
 from edgeq.verbs.check import CheckResult, check_file
+from edgeq.verbs.check_compile import default_gpu
 from edgeq.verbs.check_saturation import SaturationResult, check_question, check_saturation
 from edgeq.verbs.gate import GateResult, Limits, check_limits
 
@@ -23,7 +26,14 @@ ResultOrPath: TypeAlias = "BenchResult | EvalResult[Score] | FilePath"
 
 
 @overload
-def check(file: FilePath, target: str | None = None, tensorrt: str | None = None) -> CheckResult: ...
+def check(
+    file: FilePath,
+    target: str | None = None,
+    tensorrt: str | None = None,
+    *,
+    compile: bool = False,
+    sm: str | None = None,
+) -> CheckResult: ...
 @overload
 def check(
     file: FilePath, *, isa: str, images: FilePath | None = None, preset: str | None = None
@@ -36,8 +46,12 @@ def check(
     isa: str | None = None,
     images: FilePath | None = None,
     preset: str | None = None,
+    compile: bool = False,
+    sm: str | None = None,
 ) -> CheckResult | SaturationResult:
     """Returns what TensorRT would refuse of a Q/DQ file, or compute differently: `result.checked.errors`.
+
+    With `compile`, what TensorRT for RTX makes of it as well: `result.compiled`.
 
     With `isa`, which layers saturate on such x86 CPUs instead: `result.engines`.
 
@@ -48,14 +62,19 @@ def check(
         isa: x86 CPUs that the file is to run on: `avx2`, `vnni`, `amx`, or `any`, which means the weakest.
         images: With `isa`: a folder of images that the file is run on, in a simulation of such a CPU.
         preset: With `images`, for a file without a manifest: how it takes images.
+        compile: Whether to compile the file too, with TensorRT for RTX in a process of its own; needs no GPU.
+        sm: With `compile`: compute capability, by default `sm86`, for FP8 `sm89`, for FP4 `sm120`.
 
     Raises:
         InputError: the file, the target or the version cannot be used, or arguments belong to different questions.
         ModelError: the file holds no graph.
+        MissingDependencyError: `compile` without TensorRT for RTX.
+        EngineError: the compiler cannot be imported, or its log cannot be read.
     """
-    check_question(isa, target, tensorrt, images, preset)
+    check_question(isa, target, tensorrt, images, preset, compile, sm)
     if isa is None:
-        return check_file(path(file, "file"), target or "jetson-orin", tensorrt)
+        with Compiler(sm or default_gpu(path(file, "file"))) if compile else nullcontext() as compiler:
+            return check_file(path(file, "file"), target or "jetson-orin", tensorrt, compiler)
     folder = None if images is None else path(images, "images")
     return check_saturation(path(file, "file"), isa, folder, preset=preset)
 
@@ -108,8 +127,8 @@ def report(
     """Writes one page or table of results that says how every figure was obtained, and returns its path.
 
     Args:
-        runs: Results of `benchmark` and `evaluate`, JSON files of `edgeq bench` and `edgeq eval`, or folders of them;
-            ranges files.
+        runs: Results of `benchmark` and `evaluate`, JSON files of `edgeq bench`, `edgeq eval` and
+            `edgeq check --compile`, or folders of them; ranges files.
         out: File to write: `.html` for people, `.md`, `.csv` or `.json` with the same figures.
         images: Folder of the scored images, or several, for detections drawn on them (`.html`).
         examples: Images on which FP32 and the quantized file are shown side by side (`.html`).

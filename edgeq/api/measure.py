@@ -105,6 +105,7 @@ def evaluate(
     reference: FilePath | None = None,
     engine: str = "pycocotools",
     device: str = LOCAL,
+    store: FilePath | None = None,
     save_worst: int | None = None,
     worst_dir: FilePath = "worst",
     progress: Listener = None,
@@ -127,12 +128,14 @@ def evaluate(
         preset: For files without a manifest: how images are prepared and outputs are read.
         labels: For files without a manifest: class names, or the path of a file of them.
         runtime: See `benchmark`.
-        simulate: Target whose engine is simulated on the CPU: `jetson-orin`.
+        simulate: Target whose engine is simulated on the CPU: `jetson-orin` or `rtx`.
         threads: CPU threads of the engine; by default one per physical core.
         compute: See `benchmark`.
         reference: Float model to compare embeddings with; by default the fp32 file among `artifacts`.
         engine: COCO evaluator: `pycocotools` or `faster`.
         device: See `benchmark`.
+        store: File that predictions are kept in, which several runs may share: what it has of a file, an engine and an
+            image is not computed again.
         save_worst: How many images to draw of those on which each file differs most from the fp32 file among
             `artifacts`; the results then say why they are wrong (`result.diagnosis`).
         worst_dir: Folder for these pictures.
@@ -167,6 +170,7 @@ def evaluate(
             preset=None if preset is None else str(path(preset, "preset")),
             labels=class_names(labels),
             reference=optional_path(reference, "reference"),
+            store=optional_path(store, "store"),
         )
     results = outcome.results
     if save_worst is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgeq.calibration.collector import Collector, ObservedOnnxModel, count_of_images, digests_of, observed_model
+from edgeq.calibration.collector import Collector, ObservedOnnxModel, digests_of, observed_model
 from edgeq.calibration.layer_inputs import channel_maxima, extreme_requests
 from edgeq.calibration.layerwise import HELD_OUT, Search, part_images
 from edgeq.calibration.sample_keeper import DEFAULT_KEPT, SampleKeeper
@@ -26,6 +26,7 @@ from edgeq.files import require_writable
 from edgeq.inputs import ImageFile, Item, UnreadableImages
 from edgeq.inputs.coverage import Pick, picked_items
 from edgeq.targets import Target
+from edgeq.wording import counted
 
 DEFAULT_METHOD = "lp"
 """Least loss on the detectors of the benchmarks; see benchmarks/methods.py."""
@@ -107,13 +108,13 @@ def calibrate(
         raise InputError(f"`keep_samples` {keep_samples}: wanted 0 or more")
     if out is not None:
         require_writable(out)
-    counted, held_out = chosen, list[Item]()
+    items, held_out = chosen, list[Item]()
     if method == BEST:
         if not isinstance(model, FloatModel):
             raise InputError(f"method {BEST} measures the layers of an ONNX graph, not of a TFLite file; choose lp")
         if not isinstance(chosen, list):
             raise InputError(f"method {BEST} reads some images twice; give files or a list of arrays, or choose lp")
-        counted, held_out = _part(chosen, int(options.get("held_out", HELD_OUT)))
+        items, held_out = _part(chosen, int(options.get("held_out", HELD_OUT)))
     # Arrays that do not fit are an error of the caller's program: there is nothing to resume.
     files = isinstance(chosen, list) and all(isinstance(item, ImageFile) for item in chosen)
     channels = extreme_requests(model.graph) if isinstance(model, FloatModel) and tensors is None else []
@@ -121,11 +122,11 @@ def calibrate(
     keeper = SampleKeeper(keep_samples)
     requests = [*(Request(name, "histogram") for name in observed.names), *channels]
     collector = Collector(observed, out if files else None, requests, keeper=keeper)
-    if isinstance(counted, list):
-        collector.resume(counted)
+    if isinstance(items, list):
+        collector.resume(items)
     unreadable = UnreadableImages(len(chosen) if isinstance(chosen, list) else 0)
     try:
-        collector.run(counted, unreadable.add)
+        collector.run(items, unreadable.add)
         if isinstance(model, FloatModel) and method == BEST:
             ranges, done = _search(model, collector, held_out, unreadable, options, threads, keeper)
         else:
@@ -143,7 +144,7 @@ def calibrate(
     if ranges.provenance.images < SENSIBLE_IMAGES:
         _log.warning(
             "calibrated on %s only: the ranges depend on which, take at least %d different ones",
-            count_of_images(ranges.provenance.images),
+            counted(ranges.provenance.images, "image"),
             SENSIBLE_IMAGES,
         )
     return Calibration(ranges, ranges.provenance.images, collector.resumed, unreadable.errors)
@@ -161,7 +162,7 @@ def _part(items: Sequence[Item], num: int) -> tuple[list[Item], list[Item]]:
 
 def _search(
     model: FloatModel,
-    counted: Collector,
+    earlier: Collector,
     images: Sequence[Item],
     unreadable: UnreadableImages,
     options: Mapping[str, float],
@@ -172,7 +173,7 @@ def _search(
 
     Args:
         model: The float model.
-        counted: What the other images have shown.
+        earlier: What the other images have shown.
         images: The held-out images, in an order that depends on nothing but their content.
         unreadable: Where images that cannot be read are named.
         options: `bits`.
@@ -180,7 +181,7 @@ def _search(
         keeper: Where inputs are kept that belong to the ranges.
     """
     bits = check_bits(int(options.get("bits", 8)))
-    gathered, most = counted.statistics(), counted.histograms()
+    gathered, most = earlier.statistics(), earlier.histograms()
     channels = [request for request in gathered if request.statistic != "histogram"]
     search = Search(model.graph, most, bits, threads)
     further = [*search.tensors, *(request.tensor for request in channels)]
@@ -189,16 +190,16 @@ def _search(
     held_out = Collector(observed, None, requests, then=search.add, keeper=keeper)
     held_out.run(images, unreadable.add, label="search")
     if not held_out.done:
-        raise InputError(f"no image could be used to measure layers on, of {count_of_images(len(images))} held out")
+        raise InputError(f"no image could be used to measure layers on, of {counted(len(images), 'image')} held out")
     choices = search.choose()
     rest = held_out.histograms()
     histograms = {name: histogram + rest[name] for name, histogram in most.items()}
     found = {"bits": bits, "held_out": len(held_out.done)}
-    provenance = counted.provenance(held_out.done)
+    provenance = earlier.provenance(held_out.done)
     ranges = search.ranges(choices, histograms)
     maxima = channel_maxima(gathered, held_out.statistics())
     best = Ranges(BEST, found, provenance, ranges, histograms, choices, channel_maxima=maxima)
-    return best, [*counted.done, *held_out.done]
+    return best, [*earlier.done, *held_out.done]
 
 
 def _check_method(method: str, options: Mapping[str, float]) -> None:

@@ -38,6 +38,7 @@ from edgeq.progress import progress_bar
 from edgeq.resume import JobLog
 from edgeq.sources.formats import get_format
 from edgeq.targets import TARGETS, Target, get_target
+from edgeq.wording import counted
 
 _AHEAD = 2
 
@@ -314,7 +315,7 @@ class Collector:
         with self._counting:
             if self._log is None or self._torn or len(self.done) == self.resumed:
                 return
-            kept = count_of_images(len(self.done))
+            kept = counted(len(self.done), "image")
             gathered = [statistic.to_json() for statistic in self._gathered.values()]
             images = self.done[self.resumed :]
             try:
@@ -388,8 +389,3 @@ def digests_of(items: Iterable[Item]) -> Iterator[tuple[str, Item]]:
     for item in items:
         with contextlib.suppress(InputError):  # to be named when its turn comes
             yield item.digest(), item
-
-
-def count_of_images(number: int) -> str:
-    """Returns a number of images in words for a message."""
-    return "1 image" if number == 1 else f"{number} images"

@@ -36,6 +36,16 @@ class _Head(msgspec.Struct):
     format: str | None = None
 
 
+@functools.lru_cache(maxsize=16)
+def _holds_ranges(path: Path, state: tuple[int, int, int]) -> bool:
+    """Returns whether a file is a ranges file; all of it is read for that, so that one `state` of it is read once."""
+    del state
+    try:
+        return read_json(path, _Head, kind="ranges").format == FORMAT
+    except InputError:
+        return False
+
+
 @dataclass(frozen=True)
 class CalibrationSource:
     """Where INT8 ranges come from.
@@ -60,10 +70,8 @@ class CalibrationSource:
         """Whether `source` is a ranges file of `edgeq calibrate` (and not, for example, a COCO annotation file)."""
         if not isinstance(self.source, Path) or self.source.suffix != ".json" or not self.source.is_file():
             return False
-        try:
-            return read_json(self.source, _Head, kind="ranges").format == FORMAT
-        except InputError:
-            return False
+        found = self.source.stat()
+        return _holds_ranges(self.source.absolute(), (found.st_ino, found.st_size, found.st_mtime_ns))
 
     @property
     def is_cache(self) -> bool:

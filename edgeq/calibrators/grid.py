@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import InputError
-from edgeq.schemes import Scheme
+from edgeq.schemes import FLOAT8_MAX, Scheme
 
 Floats = npt.NDArray[np.float64]
 
@@ -73,14 +73,16 @@ class Range:
 
 @dataclass(frozen=True)
 class Grid:
-    """Evenly spaced numbers `(q - zero_point) * scale` for the integers `q` in `qmin..qmax`; zero is one of them.
+    """Numbers `(q - zero_point) * scale` for the integers `q` in `qmin..qmax`, or for floats `q` of 8 bits.
+
+    Zero is one of them.
 
     The only place where a range becomes a step.
 
     Attributes:
-        scale: Distance of two neighbours, above 0.
+        scale: Distance of two neighbours, above 0; of floats what they are multiplied with.
         zero_point: The integer that stands for 0.
-        scheme: The integers.
+        scheme: The integers or floats.
     """
 
     scale: float
@@ -115,8 +117,10 @@ class Grid:
             low: Lower end of the asymmetric form, at most 0.
             high: Upper end of the asymmetric form, at least 0.
             threshold: Largest magnitude of the symmetric form.
-            scheme: Integers of one scale for the whole tensor.
+            scheme: Integers, or floats of 8 bits, of one scale for the whole tensor.
         """
+        if scheme.is_float8:
+            return cls(_valid(threshold / FLOAT8_MAX), 0, scheme)
         if scheme.symmetric and (scheme.signed or low < 0):
             middle = 0 if scheme.signed else 2 ** (scheme.bits - 1)
             return cls(_valid(threshold / (2 ** (scheme.bits - 1) - 1)), middle, scheme)
@@ -145,10 +149,17 @@ class Grid:
         """The smallest and the largest number."""
         return (self.qmin - self.zero_point) * self.scale, (self.qmax - self.zero_point) * self.scale
 
-    def quantize(self, values: Floats) -> Floats:
-        """Returns the grid's number for each value, halves rounded to even, outliers clipped; same shape."""
-        steps = np.rint(values / self.scale)
-        return np.clip(steps, self.qmin - self.zero_point, self.qmax - self.zero_point) * self.scale
+    def quantize(self, values: Floats, out: Floats | None = None) -> Floats:
+        """Returns the grid's number for each value, halves rounded to even, outliers clipped; same shape.
+
+        Args:
+            values: Numbers of any shape.
+            out: An array of that shape to write them to, for many calls on the same values.
+        """
+        steps = np.divide(values, self.scale, out=out)
+        np.rint(steps, out=steps)
+        np.clip(steps, self.qmin - self.zero_point, self.qmax - self.zero_point, out=steps)
+        return np.multiply(steps, self.scale, out=steps)
 
 
 @cache

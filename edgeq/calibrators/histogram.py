@@ -128,11 +128,15 @@ class Histogram:
         shift = exponent - self.exponent
         if shift < 0:
             raise ValueError(f"bins of width 2**{self.exponent} cannot be made narrower (2**{exponent})")
-        indices = self.indices
+        if shift == 0 or not len(self.counts):
+            return Histogram(exponent, self.counts, self.minimum, self.maximum, self.non_finite)
         # From 63 bits on a shift has no meaning in C; every magnitude is 0 long before.
-        coarse = np.sign(indices) * (np.abs(indices) >> min(shift, 62))
-        starts = np.flatnonzero(np.diff(coarse, prepend=-BINS_PER_SIDE))
-        counts = np.add.reduceat(self.counts, starts) if len(starts) else self.counts
+        shift = min(shift, 62)
+        first, last = _bin_range(self.minimum, self.maximum, self.exponent)
+        wide = np.arange(_shifted(first, shift), _shifted(last, shift) + 1)
+        # Where each wide bin begins. Bin 0 has both sides of zero.
+        starts = np.where(wide > 0, wide << shift, ((wide - 1) << shift) + 1)
+        counts = np.add.reduceat(self.counts, np.maximum(starts, first) - first)
         return Histogram(exponent, counts, self.minimum, self.maximum, self.non_finite)
 
     def mapped(self, function: Callable[[Floats], npt.ArrayLike]) -> Histogram:
@@ -162,7 +166,8 @@ class Histogram:
         first, last = _bin_range(minimum, maximum, exponent)
         counts = np.zeros(last - first + 1, np.int64)
         for part in parts:
-            counts[part.indices - first] += part.counts
+            start = _bin_range(part.minimum, part.maximum, exponent)[0] - first
+            counts[start : start + len(part.counts)] += part.counts
         return Histogram(exponent, counts, minimum, maximum, self.non_finite + other.non_finite)
 
     def __add__(self, other: Histogram) -> Histogram:
@@ -312,6 +317,11 @@ def _bin_range(minimum: float, maximum: float, exponent: int) -> tuple[int, int]
     if minimum > maximum:
         return 0, -1
     return int(math.ldexp(minimum, -exponent)), int(math.ldexp(maximum, -exponent))
+
+
+def _shifted(index: int, bits: int) -> int:
+    """Returns the index of the bin, so many powers of two as wide, that bin `index` is a part of."""
+    return -(-index >> bits) if index < 0 else index >> bits
 
 
 def _natural(number: Any) -> int:

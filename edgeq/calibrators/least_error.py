@@ -8,7 +8,7 @@ what its detections are made of.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -26,6 +26,9 @@ _REFINED_POINTS = 15
 _ROUNDS = 2
 # Searching in bins four times as wide finds the same ends; they are still many times finer than a level.
 _COARSER = 2
+# Most of the search's grids are too narrow. From so many times the least error on, clipping alone may cost more than
+# the least error, on this grid and on all narrower ones. The second number leaves room for float rounding.
+_MUCH, _SURELY = 2.0, 1 + 1e-6
 
 
 def mse(histogram: Histogram, *, bits: int = 8) -> Range:
@@ -71,12 +74,43 @@ class _Errors:
         self._values, self._weights = histogram.centers()[filled], histogram.counts[filled].astype(np.float64)
         self._total = self._weights.sum()
         self._power = power
+        # Every grid's errors are computed here: a new array for each step of each grid would cost as much again.
+        self._errors = np.empty_like(self._values)
 
     def of(self, grid: Grid) -> float:
         """Returns the error on a grid."""
+        differences = grid.quantize(self._values, self._errors)
+        differences -= self._values
+        return self._mean(differences)
+
+    def least(self, grids: Iterable[Grid]) -> int:
+        """Returns the index of the grid of least error, of grids each over a range within that of the one before."""
+        best, least = 0, math.inf
+        for index, grid in enumerate(grids):
+            error = self.of(grid)
+            if error < least:
+                best, least = index, error
+            elif error > _MUCH * least and self._clipped(grid) > _SURELY * least:
+                break
+        return best
+
+    def _clipped(self, grid: Grid) -> float:
+        """Returns what clipping alone costs at least on every grid over a range within that of this one.
+
+        A grid's ends are up to half a step away from those of its range, and a narrower range has smaller steps.
+        """
+        low, high = grid.ends
+        beyond = np.subtract(self._values, high + grid.scale, out=self._errors)
+        np.maximum(beyond, (low - grid.scale) - self._values, out=beyond)
+        return self._mean(np.maximum(beyond, 0.0, out=beyond))
+
+    def _mean(self, differences: Floats) -> float:
         # numpy squares fast, and is slow at any other power: for 2 and 4 all that is left to do is a square or nothing.
-        squares = (grid.quantize(self._values) - self._values) ** 2
-        return float((squares ** (self._power / 2) * self._weights).sum() / self._total)
+        differences **= 2
+        if self._power != 2:
+            differences **= self._power / 2
+        differences *= self._weights
+        return float(differences.sum() / self._total)
 
 
 def _least_error(histogram: Histogram, power: float, bits: int) -> Range:
@@ -105,7 +139,7 @@ def _best_end(errors: _Errors, grid_with_end: Callable[[float], Grid], extreme: 
     """Returns the end of the grid, between the extreme and zero, of least error."""
     ends: Floats = extreme * _FRACTIONS
     for refinement in range(_REFINEMENTS + 1):
-        best = int(np.argmin([errors.of(grid_with_end(float(end))) for end in ends]))
+        best = errors.least(grid_with_end(float(end)) for end in ends)
         if refinement < _REFINEMENTS:
             ends = np.linspace(ends[max(best - 1, 0)], ends[min(best + 1, len(ends) - 1)], _REFINED_POINTS)
     return float(ends[best])

@@ -9,28 +9,32 @@ One block is a byte `b` in 0..63, then 32 values of `b` bits, low bit first: the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
 _BLOCK = 32
 _MAX_BITS = 63
+_CODE_BYTES = 8
 
 
 def pack_counts(counts: npt.NDArray[np.int64]) -> bytes:
     """Returns the packed form of non-negative counts below 2**61."""
     deltas = np.diff(counts, prepend=0)
-    codes = np.zeros(-(-len(counts) // _BLOCK) * _BLOCK, np.uint64)
+    codes = np.zeros(-(-len(counts) // _BLOCK) * _BLOCK, "<u8")
     codes[: len(counts)] = ((deltas << 1) ^ (deltas >> 63)).view(np.uint64)
-    blocks = codes.reshape(-1, _BLOCK)
     # Or-ing a block keeps its highest bit, which is all that its bit length depends on.
-    bits = [int(highest).bit_length() for highest in np.bitwise_or.reduce(blocks, axis=1)]
+    highest = np.bitwise_or.reduce(codes.reshape(-1, _BLOCK), axis=1)
+    bits = np.array([each.bit_length() for each in highest.tolist()], np.uint8)
     starts = _block_starts(bits)
     packed = np.zeros(starts[-1], np.uint8)
     packed[starts[:-1]] = bits
-    for width in sorted(set(bits) - {0}):
-        chosen = np.flatnonzero(np.equal(bits, width))
-        planes = (blocks[chosen][:, :, None] >> np.arange(width, dtype=np.uint64)) & np.uint64(1)
-        payload = np.packbits(planes.astype(np.uint8).reshape(len(chosen), -1), axis=1, bitorder="little")
+    blocks = codes.view(np.uint8).reshape(-1, _BLOCK, _CODE_BYTES)
+    for width, chosen in _by_width(bits):
+        bytes_ = blocks[chosen, :, : -(-width // 8)]
+        planes = np.unpackbits(bytes_, axis=2, bitorder="little", count=width)
+        payload = np.packbits(planes.reshape(len(chosen), -1), axis=1, bitorder="little")
         packed[_payload_index(starts, chosen, width)] = payload
     return packed.tobytes()
 
@@ -41,24 +45,23 @@ def unpack_counts(packed: bytes, size: int) -> npt.NDArray[np.int64]:
     Raises:
         ValueError: the bytes are not what `pack_counts` writes for so many counts, or a count is negative.
     """
-    bits = []
+    widths = []
     position = 0
     for _ in range(-(-size // _BLOCK)):
         if position >= len(packed) or packed[position] > _MAX_BITS:
             raise ValueError("the packed counts are cut short or damaged")
-        bits.append(packed[position])
+        widths.append(packed[position])
         position += 1 + packed[position] * _BLOCK // 8
     if position != len(packed):
         raise ValueError("the packed counts are cut short or damaged")
-    data = np.frombuffer(packed, np.uint8)
+    data, bits = np.frombuffer(packed, np.uint8), np.array(widths, np.uint8)
     starts = _block_starts(bits)
-    codes = np.zeros((len(bits), _BLOCK), np.uint64)
-    for width in sorted(set(bits) - {0}):
-        chosen = np.flatnonzero(np.equal(bits, width))
+    blocks = np.zeros((len(bits), _BLOCK, _CODE_BYTES), np.uint8)
+    for width, chosen in _by_width(bits):
         planes = np.unpackbits(data[_payload_index(starts, chosen, width)], axis=1, bitorder="little")
-        planes = planes.reshape(len(chosen), _BLOCK, width).astype(np.uint64)
-        codes[chosen] = np.bitwise_or.reduce(planes << np.arange(width, dtype=np.uint64), axis=2)
-    flat = codes.reshape(-1)[:size]
+        bytes_ = np.packbits(planes.reshape(len(chosen), _BLOCK, width), axis=2, bitorder="little")
+        blocks[chosen, :, : bytes_.shape[2]] = bytes_
+    flat = blocks.reshape(-1).view("<u8")[:size].astype(np.uint64, copy=False)
     deltas = (flat >> np.uint64(1)).view(np.int64) ^ -(flat & np.uint64(1)).view(np.int64)
     counts = np.cumsum(deltas, dtype=np.int64)
     if size and counts.min() < 0:
@@ -66,9 +69,16 @@ def unpack_counts(packed: bytes, size: int) -> npt.NDArray[np.int64]:
     return counts
 
 
-def _block_starts(bits: list[int]) -> npt.NDArray[np.int64]:
+def _by_width(bits: npt.NDArray[np.uint8]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """Yields each bit length above 0 with the numbers of its blocks."""
+    for width in np.flatnonzero(np.bincount(bits)).tolist():
+        if width:
+            yield width, np.flatnonzero(bits == width)
+
+
+def _block_starts(bits: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Returns the offset of each block and, last, the size of all, shape `(len(bits) + 1,)`."""
-    return np.cumsum([0, *(1 + width * _BLOCK // 8 for width in bits)], dtype=np.int64)
+    return np.cumsum(np.append(0, 1 + bits.astype(np.int64) * (_BLOCK // 8)))
 
 
 def _payload_index(starts: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.int64]:

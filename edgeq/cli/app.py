@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 import typer.core
 
 import edgeq
-from edgeq.cli import board, data_set, measure, predict, presets, results
+from edgeq.cli import board, data_set, deploy, measure, predict, presets, results, runs, tune
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
     AllowOutside,
@@ -18,8 +18,12 @@ from edgeq.cli.options import (
     JsonFile,
     Labels,
     PickOption,
+    PresetOption,
+    Size,
     SplitName,
     Threads,
+    Weights,
+    model_request,
     require_writable_json,
     write_json_file,
 )
@@ -27,11 +31,12 @@ from edgeq.cli.progress import terminal_progress
 from edgeq.cli.words import as_options
 from edgeq.errors import EdgeqError
 from edgeq.progress import reporting_to
+from edgeq.wording import counted
 
 if TYPE_CHECKING:
+    from edgeq.exporting.options import Rounding
     from edgeq.exporting.planning.keep import VitPlan
     from edgeq.inputs.coverage import Pick
-    from edgeq.sources.model import ModelRequest
 
 
 class _Commands(typer.core.TyperGroup):
@@ -59,15 +64,6 @@ _INTERRUPTED = 130
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.")
 ]
-Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .safetensors or .pth.")]
-PresetOption = Annotated[
-    str | None,
-    typer.Option(
-        help="How images are prepared and outputs are read: a preset (see `edgeq presets`) or a .toml file, "
-        "with single settings behind commas (yolov8,channel_order=bgr). By default it is recognised, and stated."
-    ),
-]
-Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, if the model does not fix it.")]
 ImagesDir = Annotated[Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")]
 Method = Annotated[
     str | None,
@@ -100,7 +96,7 @@ def export(
     target: Annotated[
         str,
         typer.Option(
-            help="Device to export for: x86 (or x86-openvino, x86-ort), arm, jetson-orin or jetson-orin-trt11."
+            help="Device to export for: x86 (or x86-openvino, x86-ort), arm, jetson-orin, jetson-orin-trt11 or rtx."
         ),
     ] = "x86",
     runtime: Annotated[
@@ -108,7 +104,11 @@ def export(
         typer.Option(help="x86: engine that the files are planned for, openvino (the default) or onnxruntime."),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16, int8, dynamic or, for TFLite, int16x8; separate several with commas.")
+        str,
+        typer.Option(
+            help="fp32, fp16, int8, dynamic; for x86 w4a8 (weights of 4 bits, computed in int8); for TFLite int16x8; "
+            "for rtx fp8, w4 and fp4. Separate several with commas."
+        ),
     ] = "fp32",
     formats: Annotated[
         list[str] | None,
@@ -148,12 +148,19 @@ def export(
     rescale: Annotated[
         str | None,
         typer.Option(
-            help="Transformers: rescale the channels after LayerNorm to even out the outliers seen in the images: "
-            "smooth (SmoothQuant) or unify (RepQ-ViT)."
+            help="Even out channels by what the images show, exactly in float: smooth (SmoothQuant) or unify "
+            "(RepQ-ViT) behind LayerNorm, equalize between convolutions."
         ),
     ] = None,
+    rounding: Annotated[
+        str,
+        typer.Option(
+            help="How weights of int8 and w4a8 ONNX files are rounded: nearest, or reconstruct: learned block by block "
+            "on the images of --calib, which takes minutes."
+        ),
+    ] = "nearest",
     int8_deconv: Annotated[
-        bool, typer.Option("--int8-deconv", help="jetson-orin: ConvTranspose in INT8 too, instead of FP16.")
+        bool, typer.Option("--int8-deconv", help="jetson-orin, rtx: ConvTranspose in INT8 too, instead of FP16.")
     ] = False,
     integer_io: Annotated[
         bool, typer.Option("--int8-io", help="TFLite: integer inputs and outputs, for hardware without floating point.")
@@ -166,6 +173,15 @@ def export(
         typer.Option(
             metavar="ISA",
             help="x86: CPUs that INT8 files are for: avx2, vnni, amx, or any (all); by default this machine's.",
+        ),
+    ] = None,
+    finetune: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="ONNX: train int8 and w4a8 files for a few minutes on N images of --calib, without labels, to give "
+            "what the float model gives; kept if held-out images confirm it.",
         ),
     ] = None,
     take_scales: Annotated[
@@ -195,6 +211,13 @@ def export(
             "given, the environment's EDGEQ_PLAN.",
         ),
     ] = None,
+    verify: Annotated[
+        Literal["compile"] | None,
+        typer.Option(
+            help="Jetson: compile the files with TensorRT for RTX too, as `edgeq check --compile` does; exit 1 if it "
+            "refuses one.",
+        ),
+    ] = None,
     opset: Annotated[int | None, typer.Option(min=17, max=23, help="ONNX opset; by default the target's.")] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
     threads: Threads = None,
@@ -203,6 +226,7 @@ def export(
     """Export a model for a target; check each file against the model and write its manifest."""
     from edgeq.calibration.calibrate import DEFAULT_NUM
     from edgeq.calibration.source import CalibrationSource
+    from edgeq.cli.check_console import describe_compilations
     from edgeq.cli.console import describe_export
     from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
     from edgeq.exporting.options import ExportOptions
@@ -213,7 +237,7 @@ def export(
 
     require_writable_json(json_file)
     target = for_runtime(target, runtime)
-    request = _request(
+    request = model_request(
         model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch,
         take_scales=take_scales,
     )  # fmt: skip
@@ -239,14 +263,19 @@ def export(
             integer_io=integer_io,
             compat=compat,
             isa=isa,
+            rounding=cast("Rounding", rounding),
+            finetune=finetune,
         ),
         threads=threads,
         measure_speed=default_measuring(measure_speed),
         plan=default_plan(plan),
+        verify=verify,
     )
-    for line in describe_export(result):
+    for line in (*describe_export(result), *describe_compilations(result.compiled.items())):
         typer.echo(line)
     write_json_file(json_file, result.to_json())
+    if any(compiled.is_wrong for compiled in result.compiled.values()):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -306,7 +335,8 @@ def calibrate(
         ranges = Ranges.load(earlier)
         changed = ranges.with_method(method or ranges.method, **options)
         changed.save(out)
-        typer.echo(f"{out}: {len(changed.tensors)} tensors by {changed.method}, from {earlier}; no image was read")
+        tensors = counted(len(changed.tensors), "tensor")
+        typer.echo(f"{out}: {tensors} by {changed.method}, from {earlier}; no image was read")
         return
     if model is None or (source is None and data is None):
         raise typer.BadParameter("give MODEL and --data or IMAGES, or --from FILE")
@@ -320,7 +350,7 @@ def calibrate(
     opened_data = data_set.open_for_calibration(data, split, allow_outside, calib=source, images=images)
     found = list_images(cast("Path", source), images) if opened_data is None else opened_data.items
     annotated = AnnotatedImages.of(source, images, opened_data)
-    request = proven_request(_request(model, weights, preset, size, None), annotated)
+    request = proven_request(model_request(model, weights, preset, size, None), annotated)
     opened = open_float_model(request)
     targets = [get_target(name) for name in target or ()]
     result = run(
@@ -331,8 +361,8 @@ def calibrate(
     skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""
     kept = f"; inputs kept: {len(result.ranges.samples)}" if result.ranges.samples else ""
     typer.echo(
-        f"{out}: {len(result.ranges.tensors)} tensors by {result.ranges.method}; images counted: {result.images}"
-        f"{resumed}{skipped}{kept}"
+        f"{out}: {counted(len(result.ranges.tensors), 'tensor')} by {result.ranges.method}; "
+        f"images counted: {result.images}{resumed}{skipped}{kept}"
     )
 
 
@@ -346,6 +376,9 @@ app.command()(results.gate)
 app.command()(board.check)
 app.command()(board.build)
 app.command()(board.inspect)
+app.command()(deploy.deploy)
+app.command()(tune.tune)
+app.command()(runs.runs)
 
 
 @app.command()
@@ -391,33 +424,6 @@ def demo(
 
     print_report(run_demo(out, images=images, seconds=seconds, threads=threads, say=typer.echo))
     typer.echo(f"wrote {out / 'report.md'}")
-
-
-def _request(
-    model: str,
-    weights: Path | None,
-    preset: str | None,
-    size: str | None,
-    labels: str | None,
-    *,
-    opset: int | None = None,
-    target: str = "x86",
-    dynamic_batch: bool = False,
-    take_scales: bool = False,
-) -> ModelRequest:
-    from edgeq.sources.model import ModelRequest, parse_size
-    from edgeq.targets import get_target
-
-    return ModelRequest(
-        reference=model,
-        weights=weights,
-        preset=preset,
-        size=None if size is None else parse_size(size),
-        labels=labels,
-        opset=opset or get_target(target).rules.opset,
-        dynamic_batch=dynamic_batch,
-        take_scales=take_scales,
-    )
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,15 +35,34 @@ def check(
     preset: Annotated[
         str | None, typer.Option(help="With --images, for a file without a manifest: how it takes images.")
     ] = None,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the file with TensorRT for RTX too, without a GPU, and compare the precision of every layer; "
+            "needs edgeq[rtx]. It is not the TensorRT of a Jetson.",
+        ),
+    ] = False,
+    sm: Annotated[
+        str | None,
+        typer.Option(
+            "--sm",
+            metavar="SM",
+            help="With --compile: compute capability, by default sm86, the nearest to Orin's 8.7; "
+            "for FP8 sm89, for FP4 sm120.",
+        ),
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Check a Q/DQ file: exit 1 if TensorRT would reject it or compute it differently, or if an x86 CPU saturates."""
-    from edgeq.cli.console import print_check, print_saturation
+    from edgeq.cli.check_console import print_check, print_saturation
+    from edgeq.runtimes.tensorrt.compile import Compiler
     from edgeq.verbs.check import check_file
+    from edgeq.verbs.check_compile import default_gpu
     from edgeq.verbs.check_saturation import check_question, check_saturation
 
     require_writable_json(json_file)
-    check_question(isa, target, tensorrt, images, preset)
+    check_question(isa, target, tensorrt, images, preset, compile, sm)
     if isa is not None:
         found = check_saturation(file, isa, images, preset=preset)
         print_saturation(found)
@@ -50,16 +70,18 @@ def check(
         if found.is_wrong:
             raise typer.Exit(1)
         return
-    result = check_file(file, target or "jetson-orin", tensorrt)
+    with Compiler(sm or default_gpu(file)) if compile else nullcontext() as compiler:
+        result = check_file(file, target or "jetson-orin", tensorrt, compiler)
     print_check(result)
     write_json_file(json_file, result.to_json())
-    if result.checked.errors:
+    if result.is_wrong:
         raise typer.Exit(1)
 
 
 def build(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help=".onnx files that `edgeq export` wrote for a Jetson.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help=".onnx files that `edgeq export` wrote for a Jetson or an RTX GPU."),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the engines; by default that of each file.")] = None,
     route: Annotated[
@@ -94,8 +116,18 @@ def build(
         ),
     ] = None,
     cuda: CudaOption = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="tensorrt or tensorrt-rtx; by default what runs the files of their target.")
+    ] = None,
+    sm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SM,...",
+            help="tensorrt-rtx: GPUs to build for, on any machine (sm86,sm89); by default the one of this machine.",
+        ),
+    ] = None,
 ) -> None:
-    """Build TensorRT engines from exported files, on the board that will run them."""
+    """Build TensorRT engines from exported files: on the board that will run them, or for named RTX GPUs anywhere."""
     from edgeq.cli.console import describe_engine
     from edgeq.verbs.build import BuildRequest, build_engines
 
@@ -111,6 +143,8 @@ def build(
         batch=batch,
         timing_cache=timing_cache,
         cuda=cuda,
+        runtime=runtime,
+        sm=tuple(name for name in (sm or "").split(",") if name.strip()),
     )
     for built in build_engines(files, request):
         for line in describe_engine(built):

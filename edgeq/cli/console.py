@@ -18,14 +18,19 @@ from edgeq.exporting.signal.ratio import EQUAL_DB
 from edgeq.results.evaluation import Score
 from edgeq.results.rows import LOCAL, Row, provenance
 from edgeq.results.table import Column, filled, header, report_columns, table
+from edgeq.wording import counted
 
 if TYPE_CHECKING:
     from edgeq.exporting.artifact import Artifact
-    from edgeq.exporting.quantization_facts import KernelCostFacts, QuantizationFacts, SaturationFacts, SpeedFacts
+    from edgeq.exporting.quantization_facts import (
+        FinetuningFacts,
+        KernelCostFacts,
+        QuantizationFacts,
+        SaturationFacts,
+        SpeedFacts,
+    )
     from edgeq.exporting.signal.ratio import Signal
     from edgeq.verbs.build import BuildResult
-    from edgeq.verbs.check import CheckResult
-    from edgeq.verbs.check_saturation import SaturationResult
     from edgeq.verbs.doctor import Diagnosis
     from edgeq.verbs.export import ExportResult
     from edgeq.verbs.gate import GateResult
@@ -53,7 +58,7 @@ def print_report(rows: Sequence[Row], columns: Sequence[Column] | None = None) -
     """
     columns = filled(rows, report_columns(rows) if columns is None else columns)
     titles, cells = header(columns), table(rows, columns)
-    console = _console()
+    console = open_console()
     layouts = (_one_line_a_row(titles, cells), _by_artifact(titles, cells, 2), _by_artifact(titles, cells, 1))
     fitting = (each for each in layouts if max(cell_len(line) for line in chain(*each)) <= console.width)
     _print_lines(console, *next(fitting, layouts[-1]))
@@ -63,7 +68,7 @@ def print_report(rows: Sequence[Row], columns: Sequence[Column] | None = None) -
 
 def print_failures(errors: Mapping[str, str]) -> None:
     """Prints a row for each device that failed, with the reason."""
-    console = _console()
+    console = open_console()
     for device, error in errors.items():
         reason = as_options(" ".join(error.removeprefix(f"{device}: ").split()))
         console.print(f"{device}  failed: {reason}", style="red", soft_wrap=True, markup=False)
@@ -76,7 +81,7 @@ def print_classes(score: Score) -> None:
     """
     if not score.class_titles:
         return
-    console = _console()
+    console = open_console()
     classes = [each for each in score.classes if each.support]
     if len(classes) > _MAX_CLASSES:
         console.print(f"{len(classes)} classes; --json FILE holds the scores of each", style="dim", soft_wrap=True)
@@ -89,9 +94,15 @@ def print_classes(score: Score) -> None:
     _print_lines(console, [top], lines)
 
 
+def print_table(rows: Cells) -> None:
+    """Prints rows of cells below their titles, which are the first row; the first column is aligned to the left."""
+    top, *lines = _align(rows, left=1)
+    _print_lines(open_console(), [top], lines)
+
+
 def print_worst(worst: Sequence[WorstImages]) -> None:
     """Prints for each file the kinds of error with their change from FP32, and where its pictures are."""
-    console = _console()
+    console = open_console()
     for each in worst:
         where = each.runtime if each.device == LOCAL else f"{each.runtime} on {each.device}"
         console.print(f"{each.artifact} compared with {each.reference}, {where}", soft_wrap=True, markup=False)
@@ -108,7 +119,8 @@ def print_worst(worst: Sequence[WorstImages]) -> None:
             top, *lines = _align(rows, left=1)
             _print_lines(console, [top], lines)
         folder = each.pictures[0].parent if each.pictures else None
-        found = "no image differs" if folder is None else f"{folder}: {len(each.pictures)} pictures, the worst first"
+        pictures = counted(len(each.pictures), "picture")
+        found = "no image differs" if folder is None else f"{folder}: {pictures}, the worst first"
         console.print(f"{found}; findings from a score of {each.threshold:.2f}", soft_wrap=True, markup=False)
 
 
@@ -164,7 +176,7 @@ def describe_export(result: ExportResult) -> list[str]:
         lines.append(
             f"{file.artifact.path}  {size_mb:.2f} MB  max abs difference {comparison.max_abs_difference:.3g} of "
             f"{comparison.max_abs_output:.3g}, cosine {comparison.cosine:.5f} "
-            f"(measured against {comparison.reference} on {comparison.images} images)"
+            f"(measured against {comparison.reference} on {counted(comparison.images, 'image')})"
         )
         facts = file.artifact.quantization_facts
         details = (
@@ -186,14 +198,20 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
     Only some are named; the manifest names them all.
     """
     islands = [f"{name} ({reason})" for name, reason in facts.fp16_islands.items()]
-    kept = (
-        f"{len(islands)} layers kept in FP32 because FP16 would overflow or lose digits: {'; '.join(islands[:_NAMED])}"
-    )
+    why = "kept in FP32 because FP16 would overflow or lose digits"
+    kept = f"{counted(len(islands), 'layer')} {why}: {'; '.join(islands[:_NAMED])}"
     audit = [f"{kept}{'; ...' if len(islands) > _NAMED else ''}"] if islands else []
-    if facts.int8_nodes is None:
-        return audit
+    forms = {
+        "in int8": facts.int8_nodes,
+        "in int8 with weights of 4 bits": facts.w4a8_nodes,
+        "in fp8": facts.fp8_nodes,
+        "with weights of 4 bits": facts.w4_nodes,
+        "with weights in fp4": facts.fp4_nodes,
+    }
     ranges = f", ranges by {facts.method}" if facts.method is not None else ""
-    lines = [f"{facts.int8_nodes} layers in int8{ranges}"]
+    lines = [f"{counted(count, 'layer')} {how}{ranges}" for how, count in forms.items() if count is not None]
+    if not lines:
+        return audit
     for form, nodes in (("with dynamic ranges", facts.dynamic_nodes), ("in float", facts.float_nodes)):
         names: dict[str, list[str]] = {}
         for name, reason in nodes.items():
@@ -205,6 +223,8 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
         ]
     if facts.saturation is not None and facts.saturation.fitted_channels + len(facts.saturation.wide_grids):
         lines.append(_describe_saturation(facts.saturation))
+    if facts.finetuning is not None:
+        lines.append(_describe_finetuning(facts.finetuning))
     if facts.calibration_cache is not None:
         cache = facts.calibration_cache
         lines.append(
@@ -231,12 +251,21 @@ def _describe_costs(costs: KernelCostFacts | None) -> list[str]:
     ]
 
 
+def _describe_finetuning(facts: FinetuningFacts) -> str:
+    """Returns what training did to the error of the outputs, as a share of their energy."""
+    before, after = facts.output_error_before, facts.output_error_after
+    where = f"on {counted(facts.held_out, 'image')} held out of {facts.images}"
+    if facts.kept:
+        return f"finetuned: squared error of the outputs {after:.2g} of their energy instead of {before:.2g}, {where}"
+    return f"not finetuned: squared error of the outputs {after:.2g} of their energy, untrained {before:.2g}, {where}"
+
+
 def _describe_saturation(facts: SaturationFacts) -> str:
     wide = f"; {', '.join(facts.wide_grids)} in steps twice as wide" if facts.wide_grids else ""
     cost = "" if facts.costs_db is None else f"; this costs {facts.costs_db:.1f} dB"
     return (
-        f"exact sums on CPUs without VNNI (isa {facts.isa}): {facts.fitted_channels} channels of {facts.fitted_layers} "
-        f"layers in steps up to {2**facts.most_bits:.2f} times as wide{wide}{cost}"
+        f"exact sums on CPUs without VNNI (isa {facts.isa}): {counted(facts.fitted_channels, 'channel')} of "
+        f"{counted(facts.fitted_layers, 'layer')} in steps up to {2**facts.most_bits:.2f} times as wide{wide}{cost}"
     )
 
 
@@ -274,7 +303,8 @@ def _describe_tried(speed: SpeedFacts) -> list[str]:
     if not speed.tried:
         return []
     figures = "; ".join(
-        f"{each.int8_nodes} layers take {each.ratio:.2f} [{each.low:.2f}, {each.high:.2f}]" for each in speed.tried
+        f"with {counted(each.int8_nodes, 'layer')} {each.ratio:.2f} [{each.low:.2f}, {each.high:.2f}]"
+        for each in speed.tried
     )
     kept = f"the file has {speed.tried[-1].int8_nodes}" if speed.recommended == "int8" else "none is faster than fp32"
     return [f"selections of int8 layers that were timed: {figures}; {kept}"]
@@ -284,57 +314,15 @@ def _decibels(ratio: float) -> str:
     return "equal" if ratio == EQUAL_DB else f"{ratio:.1f}"
 
 
-def print_check(result: CheckResult) -> None:
-    """Prints what `edgeq check` found: a line for each finding, and how many layers run in INT8."""
-    console = _console()
-    checked = result.checked
-    for finding in checked.findings:
-        console.print(f"{finding.rule} {finding.severity}: {finding.sentence}", soft_wrap=True, markup=False)
-    errors, advice = len(checked.errors), len(checked.findings) - len(checked.errors)
-    floats = f" ({', '.join(checked.float_layers[:_NAMED])}{', ...' if len(checked.float_layers) > _NAMED else ''})"
-    console.print(
-        f"{result.path.name}, TensorRT {result.tensorrt}: errors {errors}, advice {advice}; weighted layers in int8 "
-        f"{len(checked.int8_layers)}, in float {len(checked.float_layers)}{floats if checked.float_layers else ''}",
-        soft_wrap=True,
-        markup=False,
-    )
-
-
-def print_saturation(result: SaturationResult) -> None:
-    """Prints which layers of a file can saturate in each engine, and which did on images."""
-    console = _console()
-    lines = []
-    for engine in result.engines:
-        for layer in engine.saturated if result.images else engine.layers:
-            worst = f", {100 * layer.share:.2g} % of its sums wrong, {layer.snr_db} dB" if result.images else ""
-            channels = layer.saturated if result.images else layer.can_saturate
-            named = ", ".join(map(str, channels[:_NAMED])) + (", ..." if len(channels) > _NAMED else "")
-            verb = "saturates" if result.images else "can saturate"
-            lines.append(
-                f"{engine.engine}: {layer.name} {verb} in {len(channels)} of {layer.channels} channels ({named}){worst}"
-            )
-        channels_at_risk = sum(len(layer.can_saturate) for layer in engine.layers)
-        end = "" if engine.snr_db is None else f"; worst output {engine.snr_db:.1f} dB against exact sums"
-        seen = f", {len(engine.saturated)} did on {result.images} images{end}" if result.images else ""
-        lines.append(
-            f"{result.path.name}, {engine.engine} on AVX2: {len(engine.layers)} of {engine.int8_layers} INT8 layers "
-            f"({channels_at_risk} channels) can saturate{seen}"
-        )
-    if not result.engines:
-        lines.append(f"{result.path.name}: CPUs with {result.isa} add INT8 products exactly; nothing can saturate")
-    elif result.written_for is not None:
-        lines.append(f"written for: {result.written_for}")
-    for line in lines:
-        console.print(line, soft_wrap=True, markup=False)
-
-
 def describe_engine(built: BuildResult) -> list[str]:
     """Returns what `edgeq build` made: size, memory, layers by precision, and what it was chosen from."""
     facts, artifact = built.facts, built.artifact
     layers = ", ".join(f"{count} {precision}" for precision, count in facts.layers.items())
+    to_run = "" if built.device_memory_bytes is None else f", {built.device_memory_bytes / 1e6:.1f} MB to run"
+    built_for = f"for {', '.join(facts.gpus)}, not opened" if facts.gpus else f"layers: {layers}"
     lines = [
-        f"{artifact.path}  {artifact.size_bytes / 1e6:.2f} MB, {built.device_memory_bytes / 1e6:.1f} MB to run",
-        f"    {facts.route} route{f', scales from {facts.scales_from}' if facts.scales_from else ''}; layers: {layers}",
+        f"{artifact.path}  {artifact.size_bytes / 1e6:.2f} MB{to_run}",
+        f"    {facts.route} route{f', scales from {facts.scales_from}' if facts.scales_from else ''}; {built_for}",
     ]
     for result in built.compared:
         error = "" if result.relative_error is None else f"relative error {result.relative_error:.4f}, "
@@ -346,7 +334,7 @@ def describe_engine(built: BuildResult) -> list[str]:
 
 def print_inspection(report: EngineReport) -> None:
     """Prints the layers of an engine by precision with their share of the profiled time, and the slowest ones."""
-    console = _console()
+    console = open_console()
     platform, found = report.facts.platform, report.inspection
     mode = f", power mode {platform.power_mode}" if platform.power_mode else ""
     console.print(
@@ -367,7 +355,7 @@ def print_inspection(report: EngineReport) -> None:
 
 def print_gate(gate: GateResult) -> None:
     """Prints a line for each limit of each artifact, and below them whether all of them hold."""
-    console = _console()
+    console = open_console()
     rows = [("verdict", "artifact", "runtime", "limit", "allowed", "figure", "95 % interval")]
     for each in gate.verdicts:
         figures = [
@@ -387,7 +375,7 @@ def print_gate(gate: GateResult) -> None:
 def print_diagnosis(diagnosis: Diagnosis) -> None:
     """Prints what `edgeq doctor` found, with what to do about it."""
     machine = diagnosis.machine
-    console = _console()
+    console = open_console()
     console.print(f"edgeq {diagnosis.edgeq}, Python {machine.python}, {machine.system}")
     memory = f", {machine.memory_bytes / 1e9:.0f} GB of memory" if machine.memory_bytes else ""
     console.print(f"{machine.cpu or machine.architecture}, {machine.usable_cpus} CPUs{memory}")
@@ -399,5 +387,6 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
     console.print(drawn)
 
 
-def _console() -> Console:
+def open_console() -> Console:
+    """Returns the console that tables are printed on, as wide as the terminal; a pipe has no width."""
     return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)

@@ -40,7 +40,7 @@ Artifacts = Annotated[
 ]
 RuntimeOption = Annotated[
     list[str] | None,
-    typer.Option("--runtime", help="onnxruntime, openvino, litert or tensorrt; repeatable."),
+    typer.Option("--runtime", help="onnxruntime, openvino, litert, tensorrt or tensorrt-rtx; repeatable."),
 ]
 Compute = Annotated[
     list[str] | None,
@@ -124,7 +124,7 @@ def evaluate(
     runtime: RuntimeOption = None,
     simulate: Annotated[
         str | None,
-        typer.Option(metavar="TARGET", help="Simulate the engine of this target on the CPU: jetson-orin."),
+        typer.Option(metavar="TARGET", help="Simulate the engine of this target on the CPU: jetson-orin or rtx."),
     ] = None,
     threads: Threads = None,
     compute: Compute = None,
@@ -136,6 +136,10 @@ def evaluate(
         str, typer.Option(help="COCO evaluator: pycocotools, or faster (extra `faster`).")
     ] = "pycocotools",
     device: DeviceOption = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep predictions in this store: what it has is not computed again."),
+    ] = None,
     worst: Annotated[
         int | None,
         typer.Option(
@@ -174,6 +178,7 @@ def evaluate(
         preset=preset,
         labels=labels,
         reference=reference,
+        store=store,
         on_results=lambda results: _write(results, json_file),
     )
     found = [result for outcome in outcomes for result in outcome.results if isinstance(result, EvalResult)]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from edgeq.sources.model import ModelRequest
 
 Labels = Annotated[
     str | None,
@@ -38,7 +41,48 @@ PickOption = Annotated[
     str | None,
     typer.Option("--pick", help="Calibration images: even (evenly spaced, the default) or spread (by coverage)."),
 ]
+Weights = Annotated[Path | None, typer.Option(help="Weights of a torch model: .safetensors or .pth.")]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="How images are prepared and outputs are read: a preset (see `edgeq presets`) or a .toml file, "
+        "with single settings behind commas (yolov8,channel_order=bgr). By default it is recognised, and stated."
+    ),
+]
+Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, if the model does not fix it.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")]
+
+
+def model_request(
+    model: str,
+    weights: Path | None,
+    preset: str | None,
+    size: str | None,
+    labels: str | None,
+    *,
+    opset: int | None = None,
+    target: str = "x86",
+    dynamic_batch: bool = False,
+    take_scales: bool = False,
+) -> ModelRequest:
+    """Returns the model that a command's options name.
+
+    Raises:
+        InputError: the size cannot be read, or there is no such target.
+    """
+    from edgeq.sources.model import ModelRequest, parse_size
+    from edgeq.targets import get_target
+
+    return ModelRequest(
+        reference=model,
+        weights=weights,
+        preset=preset,
+        size=None if size is None else parse_size(size),
+        labels=labels,
+        opset=opset or get_target(target).rules.opset,
+        dynamic_batch=dynamic_batch,
+        take_scales=take_scales,
+    )
 
 
 def require_writable_json(json_file: Path | None) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from edgeq.cli.data_set import open_for_prediction
 from edgeq.cli.options import AllowOutside, ClassMap, Data, Labels, SplitName, Threads
+from edgeq.wording import counted
 
 if TYPE_CHECKING:
     from edgeq.evaluation.findings import ImagePrediction
@@ -99,5 +100,6 @@ def predict(
         write_text(json_file, "".join(f"{lines[number]}\n" for number in sorted(lines)))
     resumed = f" ({result.resumed} of them by an interrupted run)" if result.resumed else ""
     typer.echo(
-        f"{out}: {result.images} pictures{resumed}, {result.shown} findings shown from a score of {result.threshold:g}"
+        f"{out}: {counted(result.images, 'picture')}{resumed}, "
+        f"{counted(result.shown, 'finding')} shown from a score of {result.threshold:g}"
     )

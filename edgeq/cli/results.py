@@ -12,7 +12,9 @@ from edgeq.cli.options import require_writable_json, write_json_file
 Runs = Annotated[
     list[Path],
     typer.Argument(
-        metavar="RUNS...", help="JSON files of `edgeq bench` and `edgeq eval`, or folders that hold them; ranges files."
+        metavar="RUNS...",
+        help="JSON files of `edgeq bench` and `edgeq eval`, for a report also of `edgeq check --compile`, and ranges; "
+        "or folders that hold them.",
     ),
 ]
 
@@ -30,7 +32,8 @@ def report(
         int, typer.Option(min=0, help="Images on which FP32 and the quantized file are shown side by side (.html).")
     ] = 6,
 ) -> None:
-    """Combine results of bench and eval in one table or page that says how every figure was obtained."""
+    """Combine results of bench, eval and check --compile in one table or page that says how they were obtained."""
+    from edgeq.cli.check_console import describe_compilations
     from edgeq.cli.console import print_report
     from edgeq.files import require_writable
     from edgeq.reporting.runs import read_runs
@@ -40,7 +43,10 @@ def report(
         require_format(out)
         require_writable(out)
     found = read_runs(runs)
-    print_report(found.rows)
+    if found.rows:
+        print_report(found.rows)
+    for line in describe_compilations((each.name, each.compiled) for each in found.compiled):
+        typer.echo(line)
     if out is not None:
         write_report(found, out, images_dirs=images or (), examples=examples)
         typer.echo(f"wrote {out}")

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from edgeq.boundary import Raw, read_json
+from edgeq.boundary import Raw, parse_json, read_json, read_limited
 from edgeq.datasets.boxes import annotation, box_around
 from edgeq.datasets.coco_file import CocoAnnotation, CocoFile
 from edgeq.datasets.findings import Findings
@@ -39,6 +39,7 @@ TITLE = "COCO"
 _KIND = "a COCO annotation file"
 
 _NOTHING = Raw()
+_NAMES = (b'"images"', b'"annotations"', b'"categories"')
 
 
 class _Head(msgspec.Struct):
@@ -80,9 +81,20 @@ def _is_better(file: Path, other: Path) -> bool:
 
 
 def _is_coco(file: Path) -> bool:
+    """Returns whether a file is COCO's.
+
+    Raises:
+        InputError: it has the names that a COCO file has, but is no JSON: it would be taken for something else.
+    """
     try:
-        head = read_json(file, _Head, kind=_KIND)
+        content = read_limited(file, _KIND)
     except InputError:
+        return False
+    try:
+        head = parse_json(content, _Head, source=file, kind=_KIND)
+    except InputError:
+        if all(name in content for name in _NAMES):
+            raise
         return False
     return all(bytes(part).startswith(b"[") for part in (head.images, head.categories, head.annotations))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from edgeq.datasets.findings import Findings
 from edgeq.datasets.folder import DataFolder
 from edgeq.datasets.split import SPLIT_NAMES, WHOLE, AnnotatedImage, DatasetFiles, Split
 from edgeq.errors import InputError
@@ -15,7 +16,10 @@ TITLE = "image folder"
 
 
 def find(path: Path, folder: DataFolder) -> DatasetFiles | None:
-    """Returns the data set if `path` is a folder whose images all lie in folders of classes; otherwise `None`."""
+    """Returns the data set if `path` is a folder whose images lie in folders of classes; otherwise `None`.
+
+    A few beside these folders, fewer than there are folders, are left out and told: a preview, a figure of a page.
+    """
     if not path.is_dir():
         return None
     splits = {SPLIT_NAMES[each.name.lower()]: each for each in _folders(path) if each.name.lower() in SPLIT_NAMES}
@@ -30,9 +34,12 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _has_class_folders(tree: Path, folder: DataFolder) -> bool:
-    flat = any(each.suffix.lower() in IMAGE_SUFFIXES for each in tree.iterdir())
     found = [each for each in _folders(tree) if folder.list_images(each)]
-    return not flat and len(found) > 1
+    return len(found) > 1 and len(_images_beside(tree)) < len(found)
+
+
+def _images_beside(tree: Path) -> list[Path]:
+    return sorted(each for each in tree.iterdir() if each.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _read(tree: Path, name: str, source: Path, folder: DataFolder) -> Split:
@@ -44,4 +51,7 @@ def _read(tree: Path, name: str, source: Path, folder: DataFolder) -> Split:
         AnnotatedImage(number, ImageFile(path), folder.name_of(path), label=label)
         for number, (path, label) in enumerate(found, start=1)
     )
-    return Split(TITLE, source, name, images, dict(enumerate(classes)), class_folders=True)
+    findings = Findings()
+    for path in _images_beside(tree):
+        findings.add("images next to the folders of classes, left out", folder.name_of(path))
+    return Split(TITLE, source, name, images, dict(enumerate(classes)), class_folders=True, findings=findings)

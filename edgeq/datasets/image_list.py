@@ -90,6 +90,8 @@ def _read(file: Path, name: str, rows: Sequence[_Row], folder: DataFolder) -> Sp
         if not path.is_file() and len(named := folder.images_named(stated)) == 1:
             path = named[0]
         images.append(AnnotatedImage(number, ImageFile(path), folder.name_of(path), label=label))
+    if not rows:
+        raise InputError(f"{file}: names no images; wanted a data set: {_KINDS}")
     if not any(isinstance(each.item, ImageFile) and each.item.path.is_file() for each in images):
         raise InputError(
             f"{file}: none of its {len(rows)} images lies in {folder.root} (the first is {rows[0][0][:80]!r}); give "

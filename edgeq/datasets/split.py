@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeq.datasets.findings import Findings
 from edgeq.inputs.items import Item
+from edgeq.wording import counted
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height in pixels of the image as it is read."""
@@ -149,14 +150,14 @@ class Split:
         """Returns in one line what was taken for what."""
         parts = [f"{self.format} ({self.source.name})"]
         if self.categories:
-            parts.append(_counted(len(self.categories), "class", "classes"))
-        parts.append(f"{self.name}: {_counted(len(self.images), 'image')}")
+            parts.append(counted(len(self.categories), "class", "classes"))
+        parts.append(f"{self.name}: {counted(len(self.images), 'image')}")
         if self.box_count:
-            parts.append(_counted(self.box_count, "box", "boxes"))
+            parts.append(counted(self.box_count, "box", "boxes"))
         kinds = {"class map": "pixel_map", "depth map": "depth_map"}
         for kind, field_name in kinds.items():
             if count := sum(getattr(image, field_name) is not None for image in self.images):
-                parts.append(_counted(count, kind))
+                parts.append(counted(count, kind))
         if self.background_count:
             parts.append(f"{self.background_count:,} without labels (background)")
         return ", ".join(parts)
@@ -181,7 +182,3 @@ def split_of(name: str) -> str | None:
     """Returns the split that the name of a folder or file states: `val` for "instances_val2017", if it states one."""
     words = "".join(letter if letter.isalpha() else " " for letter in name.lower()).split()
     return next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
-
-
-def _counted(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from edgeq.datasets.folder import DataFolder
 from edgeq.datasets.split import WHOLE, AnnotatedImage, DatasetFiles, Split
-from edgeq.inputs.video import VIDEO_SUFFIXES, list_frames
+from edgeq.inputs.images import VIDEO_SUFFIXES
+from edgeq.inputs.video import list_frames
 
 TITLE = "video"
 

@@ -83,7 +83,7 @@ def _read(files: Iterable[Path], name: str, root: Path, folder: DataFolder) -> S
         except InputError as error:
             findings.add("images whose labels cannot be read, left out", error)
     if not documents:
-        raise InputError(f"{root}: its split {name!r} lists no image")
+        raise InputError("; ".join([f"{root}: its split {name!r} lists no image", *findings.lines]))
     names = sorted({_text(each, "name") for _, _, document in documents for each in _elements(document)})
     ids = {category: number for number, category in enumerate(names)}
     images = []

@@ -85,8 +85,10 @@ def _from_yaml(file: Path, folder: DataFolder) -> DatasetFiles | None:
     document = read_yaml(file, _Yaml, kind=_KIND)
     stated = {name: getattr(document, name) for name in ("train", "val", "valid", "test")}
     stated = {SPLIT_NAMES[name]: value for name, value in stated.items() if value}
-    if not stated or (document.names is None and document.nc is None):
+    if not stated:
         return None
+    if document.names is None and document.nc is None:
+        raise InputError(f"{file}: has no `names` of its classes; expected {_KIND}")
     names = document.names if document.names is not None else [str(number) for number in range(document.nc or 0)]
     form = _Form(file, _class_names(file, names), _keypoint_form(file, document.kpt_shape))
     start = _start(file, document.path, stated, folder)

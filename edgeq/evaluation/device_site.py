@@ -34,6 +34,8 @@ _IMAGES_A_COMMAND = 200
 class DevicePlace:
     """A device as a place of `edgeq.evaluation.execution_site`."""
 
+    is_here = False
+
     def __init__(self, device: Device, remote: RemoteDevice) -> None:
         self._device = device
         self._remote = remote

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -184,7 +184,7 @@ class _Scoring:
         for job, compared in zip(self.jobs, self.references, strict=True):
             if compared is not None:
                 task.check_reference(job.artifact, compared.artifact)
-        if place is HERE:
+        if place.is_here:
             for job in self.jobs:
                 warn_of_saturation(job.artifact, job.runtime, read_machine())
         place.predict(everyone, task, threads, dataset.inputs)
@@ -293,7 +293,8 @@ def _each(jobs: Sequence[Job | None]) -> list[Job]:
 
 def _result(job: Job, task: Task[Any], reference: Job | None) -> EvalResult[Score]:
     images = len(job.predictions)
-    obtained = _obtained(job)
+    obtained = obtained_by(job.runtime, job.environment)
+    timed = images - job.reused if obtained == "measured" else 0
     compared = reference.predictions if reference else {}
     score = task.score(job.artifact, job.predictions, compared)
     suspicions = tuple(task.suspicions(job.artifact, job.predictions, score))
@@ -312,8 +313,8 @@ def _result(job: Job, task: Task[Any], reference: Job | None) -> EvalResult[Scor
         suspicions=suspicions,
         reference=_name(reference) if reference else None,
         skipped_images=tuple(job.skipped),
-        inference_images_per_s=images / job.inference_s if obtained == "measured" else None,
-        eval_images_per_s=images / job.total_s if obtained == "measured" else None,
+        inference_images_per_s=timed / job.inference_s if timed else None,
+        eval_images_per_s=timed / job.total_s if timed else None,
         annotations=task.source.name,
         environment=parse_environment(job.environment, source=job.artifact.name, error=EngineError),
         obtained=obtained,
@@ -328,10 +329,16 @@ def _records(job: Job, task: Task[Any], compared: dict[int, Any]) -> PredictionR
     return dataclasses.replace(records, shown=shown) if shown else records
 
 
-def _obtained(job: Job) -> Literal["measured", "simulated", "emulated"]:
-    if job.runtime in SIMULATED:
+def obtained_by(runtime: str, environment: Mapping[str, Any]) -> Literal["measured", "simulated", "emulated"]:
+    """Returns how scores were obtained.
+
+    Args:
+        runtime: Name of the runtime.
+        environment: What its session says (`edgeq.runtimes.Session.environment`).
+    """
+    if runtime in SIMULATED:
         return "simulated"
-    return "emulated" if job.environment.get("emulated") else "measured"
+    return "emulated" if environment.get("emulated") else "measured"
 
 
 def _name(job: Job) -> ReferenceModel:

@@ -35,6 +35,7 @@ from edgeq.progress import progress_bar
 from edgeq.runtimes.litert_observer import TfliteObserver
 from edgeq.runtimes.observer import ActivationObserver, ExactObserver
 from edgeq.tasks.detection.shapes import draw_image
+from edgeq.wording import counted
 
 if TYPE_CHECKING:
     from edgeq.targets import Target
@@ -286,7 +287,7 @@ def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages, *, 
                 advance(1)
     count = len(inputs)
     signal = Signal(
-        f"exact arithmetic: {subject.arithmetic}, {count} {images.kind} image{'s' if count > 1 else ''}",
+        f"exact arithmetic: {subject.arithmetic}, {counted(count, f'{images.kind} image')}",
         count,
         tuple(OutputSignal.of(name, group.label, found) for (name, group), found in groups.items()),
         worst_layers(subject.layers, sums),

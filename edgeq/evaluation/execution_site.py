@@ -12,7 +12,13 @@ from edgeq.runtimes import choose_runtimes
 
 
 class Place(Protocol):
-    """A machine that files are run on: this one, or a device behind ssh."""
+    """A machine that files are run on: this one, or a device behind ssh.
+
+    Attributes:
+        is_here: Whether it is this one.
+    """
+
+    is_here: bool
 
     def choose_runtimes(self, artifact: Artifact, wished: Sequence[str]) -> list[str]:
         """Returns the runtimes to run an artifact in there, see `edgeq.runtimes.choose_runtimes`."""
@@ -23,6 +29,8 @@ class Place(Protocol):
 
 class Here:
     """This machine."""
+
+    is_here = True
 
     def choose_runtimes(self, artifact: Artifact, wished: Sequence[str]) -> list[str]:
         """Returns those of the wished runtimes that read it, or the first of its target that is installed."""

@@ -54,6 +54,35 @@ class Images(Protocol):
         """Raises `InputError` where an image `(H, W, 3)` is not the one that is meant."""
 
 
+class SomeImages:
+    """Some of the images of a task; a position among them is that in `numbers`.
+
+    Args:
+        images: The images of the task.
+        numbers: Positions of those that are taken.
+        max_unreadable: Share of them that may be unreadable; by default the task's.
+    """
+
+    def __init__(self, images: Images, numbers: Sequence[int], max_unreadable: float | None = None) -> None:
+        self._images = images
+        self._numbers = numbers
+        self.max_unreadable = images.max_unreadable if max_unreadable is None else max_unreadable
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """The images, not opened yet."""
+        return [self._images.paths[number] for number in self._numbers]
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The same, as they are read."""
+        return [self._images.items[number] for number in self._numbers]
+
+    def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
+        """Raises `InputError` where an image `(H, W, 3)` is not the one that is meant."""
+        self._images.check_image(self._numbers[number], image)
+
+
 @dataclass(eq=False)
 class Job:
     """An artifact in a runtime, and what came of it.
@@ -69,6 +98,7 @@ class Job:
         skipped: File names of images that could not be read.
         inference_s: Time of the engine alone, over all images.
         total_s: Time from files to predictions, over all images.
+        reused: How many of the predictions an earlier run has computed; the times are without them.
     """
 
     artifact: Artifact
@@ -81,6 +111,7 @@ class Job:
     skipped: list[str] = field(default_factory=list)
     inference_s: float = 0.0
     total_s: float = 0.0
+    reused: int = 0
 
     @property
     def input(self) -> TensorSpec:

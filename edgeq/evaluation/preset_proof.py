@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from edgeq.boundary import Raw, read_json
 from edgeq.datasets import Split
 from edgeq.errors import EdgeqError, InputError
-from edgeq.evaluation.inference import Job, predict
+from edgeq.evaluation.inference import Job, SomeImages, predict
 from edgeq.exporting.artifact import Artifact, manifest_path
-from edgeq.inputs import InputCache, Item
+from edgeq.inputs import InputCache
 from edgeq.inputs.items import evenly_spaced
 from edgeq.inputs.presets import Labels, load_preset
 from edgeq.runtimes import choose_runtimes
@@ -206,33 +204,6 @@ def _score(artifact: Artifact, task: Task[Any], numbers: Sequence[int]) -> float
     job = Job(artifact, artifact.preprocessing, artifact.postprocessing, runtime, None)
     if job.decoder.task.name != task.name:
         return 0.0
-    predict([job], _Some(task, numbers), None, InputCache(0))
+    predict([job], SomeImages(task, numbers), None, InputCache(0))
     predictions = {numbers[position]: each for position, each in job.predictions.items()}
     return task.score(artifact, predictions, {}).main_value or 0.0
-
-
-class _Some:
-    """Some of a task's images."""
-
-    def __init__(self, task: Task[Any], numbers: Sequence[int]) -> None:
-        self._task = task
-        self._numbers = numbers
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """The images, not opened yet."""
-        return [self._task.paths[number] for number in self._numbers]
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """The same, as they are read."""
-        return [self._task.items[number] for number in self._numbers]
-
-    @property
-    def max_unreadable(self) -> float:
-        """The share of the images that may be unreadable."""
-        return self._task.max_unreadable
-
-    def check_image(self, number: int, image: NDArray[np.uint8]) -> None:
-        """Raises `InputError` where an image `(H, W, 3)` is not the one that is meant."""
-        self._task.check_image(self._numbers[number], image)

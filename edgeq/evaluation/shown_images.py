@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from edgeq.errors import InputError
 from edgeq.evaluation.inference import Images
 from edgeq.inputs import Item, image_files
-from edgeq.inputs.images import IMAGE_SUFFIXES, list_images
+from edgeq.inputs.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, list_images
 from edgeq.inputs.items import path_of
-from edgeq.inputs.video import VIDEO_SUFFIXES, list_frames
+from edgeq.inputs.video import list_frames
 from edgeq.tasks import Task
 from edgeq.tasks.labelled_images import relative_names
 

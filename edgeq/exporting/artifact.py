@@ -238,7 +238,7 @@ class Artifact:
     Attributes:
         path: The model file. The manifest lies beside it as `<path>.json` and stores only the file's name.
         format: `onnx` or `tflite`, later `engine`.
-        precision: `fp32`, `fp16`, `int8`, `int16x8`, `dynamic`.
+        precision: `fp32`, `fp16`, `int8`, `int16x8`, `dynamic`, `fp8`, `w4`, `fp4`.
         target: Name of the target whose rules it was written by.
         inputs: The model's inputs.
         outputs: The model's outputs.

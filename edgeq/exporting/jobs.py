@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,8 +47,19 @@ Companion = Callable[[PlannedModel, Path], dict[str, Any]]
 """Writes a further file of the same plan to a folder, and returns what the first file's manifest says of it."""
 
 
+LayerMoments = Callable[["ir.Model", Collection[str]], Iterator[tuple[str, "np.ndarray"]]]
+"""Yields name and second moments `(K, K)` of what linear layers of a graph read, of those that can be measured."""
+
 MeanErrors = Callable[["ir.Model", "QuantPlan"], Mapping[str, "np.ndarray"]]
 """Returns name of a layer -> what it gives too much in each output channel, for a plan and the graph of it."""
+
+
+Reconstruct = Callable[[PlannedModel], tuple["QuantPlan", dict[str, Any]]]
+"""Returns the plan with weights whose rounding was learned, and what the manifest says of it."""
+
+
+Finetune = Callable[[PlannedModel], tuple["QuantPlan", dict[str, Any]]]
+"""Returns the plan with weights, biases and steps that were trained, and what the manifest says of it."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,11 @@ class FileJob:
         companions: Writers of the files that a static INT8 file comes with.
         costs: What kernels cost where the file is to run; `None` leaves the choice of layers to the target's rules.
         least_gain_us: What every layer in INT8 has to save by these costs, on average over layers that hang together.
+        layer_moments: Measures what layers read whose weights alone are quantized; those that it does not know are
+            rounded to nearest.
         mean_errors: Measures what the layers of a plan give too much on average; `None` leaves biases as they are.
+        reconstruct: Learns how the weights of a plan are rounded; `None` rounds each to nearest.
+        finetune: Trains what a plan has quantized; `None` leaves it as calibration has it.
         precision: One of the format's.
     """
 
@@ -78,5 +95,20 @@ class FileJob:
     companions: tuple[Companion, ...] = ()
     costs: KernelTable | None = None
     least_gain_us: float = 0.0
+    layer_moments: LayerMoments | None = None
     mean_errors: MeanErrors | None = None
+    reconstruct: Reconstruct | None = None
+    finetune: Finetune | None = None
     precision: str = "fp32"
+
+
+@contextlib.contextmanager
+def without_notes() -> Iterator[None]:
+    """Logs no warnings in the block, which writes a file whose like was written, and noted, before."""
+    log = logging.getLogger("edgeq")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

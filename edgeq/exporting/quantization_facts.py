@@ -158,6 +158,25 @@ class SaturationFacts:
 
 
 @dataclass(frozen=True)
+class FinetuningFacts:
+    """How a file was trained, and whether it is the better for it.
+
+    Attributes:
+        images: Images without labels, those held out among them.
+        held_out: How many of them were not trained on.
+        output_error_before: Squared error of the outputs on held-out images, relative to their energy, untrained.
+        output_error_after: The same, trained: after the best epoch of training.
+        kept: Whether the file is the trained one.
+    """
+
+    images: Count
+    held_out: Count
+    output_error_before: float
+    output_error_after: float
+    kept: bool
+
+
+@dataclass(frozen=True)
 class QuantizationFacts:
     """What a manifest says of how its file was quantized; anything it does not say is empty or `None`.
 
@@ -167,31 +186,43 @@ class QuantizationFacts:
         method: How the ranges were found, a name of `edgeq.calibrators.METHODS`.
         ranges_digest: Digest of the ranges that the file was made from.
         int8_nodes: How many layers compute in INT8.
+        fp8_nodes: How many layers compute in FP8.
+        w4a8_nodes: How many layers have INT4 weights and compute in INT8.
+        w4_nodes: How many layers have INT4 weights and compute in FP16.
+        fp4_nodes: How many layers have FP4 weights and compute in FP16.
         float_nodes: Layer kept in float -> why.
         dynamic_nodes: Layer with INT8 weights whose activations are quantized while it runs -> why.
         fp16_islands: Layer kept in FP32, because FP16 would overflow -> why.
         fp16: Where FP16 is used: `in the graph`, or only in the weights.
+        fp16_scales: Whether a file of another tool has Q/DQ pairs with scales in FP16.
         calibration_cache: The calibration cache that was written with it.
         simulated_bits: Bits of weights and activations, if they are fewer than 8.
         weights_file: The file with the weights of one that is too large for its format.
         speed: How its time compares with the float model's, where that was measured.
         kernel_costs: What decided by time which layers stay in float, if it was not the target's rules alone.
         saturation: What CPUs without VNNI asked for; `None` for files of other targets and tools.
+        finetuning: How it was trained; `None` if it was not.
     """
 
     method: str | None = None
     ranges_digest: str | None = None
     int8_nodes: Count | None = None
+    fp8_nodes: Count | None = None
+    w4a8_nodes: Count | None = None
+    w4_nodes: Count | None = None
+    fp4_nodes: Count | None = None
     float_nodes: Mapping[str, str] = field(default_factory=dict)
     dynamic_nodes: Mapping[str, str] = field(default_factory=dict)
     fp16_islands: Mapping[str, str] = field(default_factory=dict)
     fp16: str | None = None
+    fp16_scales: bool = False
     calibration_cache: CalibrationCacheFacts | None = None
     simulated_bits: SimulatedBits | None = None
     weights_file: WeightsFile | None = None
     speed: SpeedFacts | None = None
     kernel_costs: KernelCostFacts | None = None
     saturation: SaturationFacts | None = None
+    finetuning: FinetuningFacts | None = None
 
 
 def require_file_name(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import warnings
@@ -18,6 +19,7 @@ from edgeq.boundary import read_json, read_text
 from edgeq.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 
 ARRAY_SUFFIX = ".npy"
 """Files of arrays that are ready for a model, in numpy's format."""
@@ -51,6 +53,8 @@ def list_images(source: Path, images_dir: Path | None = None) -> list[Path]:
         )
     if source.suffix.lower() in IMAGE_SUFFIXES:
         raise InputError(f"{source}: is a single image; wanted its folder, a text file of paths or a COCO file")
+    if source.suffix.lower() in VIDEO_SUFFIXES:
+        raise InputError(f"{source}: is a video; give it as `data`, or a folder of its frames")
     if source.suffix.lower() == ".json":
         return _list_coco(source, images_dir)
     return _list_text(source, images_dir)
@@ -99,8 +103,14 @@ def read_image(path: Path, stated_px: tuple[int, int] | None = None) -> NDArray[
     with _opened(path) as image:
         # A phone's MPO holds one photo twice.
         if image.format != "MPO" and getattr(image, "is_animated", False):
-            _log.warning("%s: holds several frames; the first one is taken", path)
+            _warn_of_frames(path)
         return _turned(_rgb(image), _orientation(image, stated_px))
+
+
+@functools.lru_cache(maxsize=4096)
+def _warn_of_frames(path: Path) -> None:
+    """Warns of an animation once, however often its image is read."""
+    _log.warning("%s: holds several frames; the first one is taken", path)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -144,10 +154,10 @@ def _opened(path: Path) -> Iterator[Any]:
         raise InputError(f"{path}: no such image") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: is not an image that Pillow can read") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path}: is too large to be decoded safely ({error}); cut it into tiles, or make it smaller"
-        ) from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        limit = (Image.MAX_IMAGE_PIXELS or 0) / 1_000_000
+        reason = f"is too large to be decoded safely (more than {limit:.3g} million pixels)"
+        raise InputError(f"{path}: {reason}; cut it into tiles, or make it smaller") from None
     # Pillow's parsers raise whatever a broken file makes them trip over: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise InputError(f"{path}: cannot be decoded ({error}); it is truncated or corrupt") from error

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ from edgeq.files import sha256_file
 from edgeq.inputs.items import Item, Pixels
 from edgeq.inputs.preprocessing import FloatArray
 
-VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
+_MICROSECONDS = 1_000_000
+_LEAST_MISSING_S = 0.5  # a stated length may be rounded
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,11 +72,16 @@ class Video:
         with self._refusing(), _opened(path) as container:
             stream = container.streams.video[0]
             packets = [packet for packet in container.demux(stream) if packet.pts is not None]
+            stated = stream.frames or _stated_frames(container, packets)
         self.unit_s = float(stream.time_base or 1)
         self.times = sorted({int(packet.pts) for packet in packets})
         self._starts = sorted({int(packet.pts) for packet in packets if packet.is_keyframe})
         if not self.times:
             raise InputError(f"{path}: holds no frame")
+        if len(packets) < stated:
+            _log.warning(
+                "%s: holds %d of the %d frames that its head states; it is truncated", path, len(packets), stated
+            )
 
     @functools.cached_property
     def digest(self) -> str:
@@ -116,6 +126,18 @@ class Video:
             raise InputError(f"{self.path}: cannot be read as a video ({said}); it is damaged or has no picture") from (
                 error
             )
+
+
+def _stated_frames(container: Any, packets: Sequence[Any]) -> int:
+    """Returns how many frames fill the length that a file without sound states, or 0; Matroska counts none."""
+    if len(container.streams) > 1 or not container.duration or not packets:
+        return 0
+    ends = [(packet.pts + packet.duration) * packet.time_base for packet in packets if packet.duration]
+    if not ends:
+        return 0
+    missing_s = container.duration / _MICROSECONDS - float(max(ends))
+    mean_s = float(max(ends)) / len(packets)
+    return len(packets) + (round(missing_s / mean_s) if missing_s > _LEAST_MISSING_S else 0)
 
 
 def list_frames(path: Path) -> list[Item]:

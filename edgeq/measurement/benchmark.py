@@ -21,6 +21,7 @@ import msgspec
 from edgeq.errors import EdgeqError, EngineError, InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.machine import default_threads, read_machine
+from edgeq.measurement.stage_timing import MIN_RUNS, MIN_S
 from edgeq.measurement.telemetry import Observations, Observer, Window
 from edgeq.progress import Advance, progress_bar
 from edgeq.results.environment import Environment, parse_environment
@@ -263,7 +264,7 @@ def _sample(rows: Sequence[_Row], sampling: Sampling, observer: Observer, cpus: 
                 for row in rows:
                     turn = _run(row, sampling, sampling.round_runs, sampling.round_s, untimed_runs=1)
                     row.rounds_ns.append(turn.samples_ns)
-                    row.windows.append(Window(*turn.window_ns, turn.energy_j))
+                    row.windows.append(Window(*turn.window_ns, turn.energy_j, turn.gpu_j))
                     row.clocks_mhz += turn.clock_mhz or []
                     row.gpu_ns += turn.device_ns.compute
                     row.enqueue_ns += turn.device_ns.enqueue
@@ -364,7 +365,10 @@ def _stages(row: _Row, sampling: Sampling) -> _Stages:
     if row.emulated:
         return _Stages()
     try:
-        stages = row.process.ask_for(_Called, sampling.timeout_s, "call", function=_STAGES).result
+        # Who wants few samples of the model wants no more of what surrounds it.
+        enough = {"min_runs": min(MIN_RUNS, sampling.min_runs), "min_s": min(MIN_S, sampling.min_s)}
+        called = row.process.ask_for(_Called, sampling.timeout_s, "call", function=_STAGES, arguments=enough)
+        stages = called.result
     except EdgeqError as error:  # the latency is measured already
         stages = _Stages(problem=str(error))
     if stages.problem:

@@ -19,12 +19,15 @@ from edgeq.tasks import find_decoder
 
 # The most frequent size of COCO's images.
 _IMAGE_PX = (480, 640)
-_MIN_RUNS, _MIN_NS, _MAX_NS = 64, 200_000_000, 2_000_000_000
+MIN_RUNS, MIN_S = 64, 0.2
+"""Samples of a stage, and the sum of their times, that suffice for its figures."""
+
+_MAX_NS = 2_000_000_000
 _WARMUP_RUNS = 3
 _STATISTICS = ("runs", "p50", "p90", "mean", "min", "max", "mad")
 
 
-def time_stages(session: Session) -> dict[str, Any]:
+def time_stages(session: Session, min_runs: int = MIN_RUNS, min_s: float = MIN_S) -> dict[str, Any]:
     """Returns `preprocess_ms`, `postprocess_ms` and `problem`, as JSON values.
 
     The image is noise of 480 x 640 pixels, decoded already; the outputs are the model's own for it, so that a decoder
@@ -33,6 +36,8 @@ def time_stages(session: Session) -> dict[str, Any]:
 
     Args:
         session: The open model.
+        min_runs: Samples of each stage, at least.
+        min_s: Sum of the samples of each stage, at least.
     """
     answer: dict[str, Any] = {"preprocess_ms": None, "postprocess_ms": None, "problem": None}
     inputs, pre, post = session.artifact.inputs, session.artifact.preprocessing, session.artifact.postprocessing
@@ -42,7 +47,7 @@ def time_stages(session: Session) -> dict[str, Any]:
     image = np.random.default_rng(0).integers(0, 256, (*_IMAGE_PX, 3), np.uint8)
     try:
         answer["preprocess_ms"] = {
-            **_time(lambda: spec.encode(preprocess(image, pre)[0])),
+            **_time(lambda: spec.encode(preprocess(image, pre)[0]), min_runs, min_s),
             "image_px": list(_IMAGE_PX),
         }
         if post is not None:
@@ -50,19 +55,21 @@ def time_stages(session: Session) -> dict[str, Any]:
             outputs = session.run({spec.name: spec.encode(array)})
             decode, specs = find_decoder(post).decode, session.artifact.outputs
             answer["postprocess_ms"] = _time(
-                lambda: decode({each.name: each.decode(outputs[each.name]) for each in specs}, post, placement)
+                lambda: decode({each.name: each.decode(outputs[each.name]) for each in specs}, post, placement),
+                min_runs,
+                min_s,
             )
     except Exception as error:  # a decoder of the user's raises what it likes, and a latency is no less true for it
         answer["problem"] = f"{type(error).__name__}: {error}"
     return answer
 
 
-def _time(work: Callable[[], object]) -> dict[str, Any]:
+def _time(work: Callable[[], object], min_runs: int, min_s: float) -> dict[str, Any]:
     for _ in range(_WARMUP_RUNS):
         work()
     samples: list[int] = []
     elapsed = 0
-    while (len(samples) < _MIN_RUNS or elapsed < _MIN_NS) and elapsed < _MAX_NS:
+    while (len(samples) < min_runs or elapsed < min_s * 1e9) and elapsed < _MAX_NS:
         before = time.perf_counter_ns()
         work()
         samples.append(time.perf_counter_ns() - before)

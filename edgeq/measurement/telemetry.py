@@ -35,11 +35,13 @@ class Window(NamedTuple):
         begin_ns: When its first timed run began, by the machine's monotonic clock.
         end_ns: When its last one ended.
         energy_j: What RAPL counted in between, or `None`.
+        gpu_j: What the GPU that computed it counted, or `None`.
     """
 
     begin_ns: int
     end_ns: int
     energy_j: float | None
+    gpu_j: float | None = None
 
 
 class _Policy(msgspec.Struct):
@@ -99,21 +101,26 @@ class Observations:
         """Returns the energy of an artifact's own turns, or `None` where the machine does not tell it.
 
         From rails it is their mean over all readings inside the turns, times their length: a reading between two turns
-        belongs to neither.
+        belongs to neither. Of an engine on a discrete GPU it is that of the card.
 
         Args:
             windows: The artifact's turns.
             images: How many images it took in them.
         """
         window_s = sum(window.end_ns - window.begin_ns for window in windows) / _NS_PER_S
-        joules = self._rails_j(windows, window_s) if self.power.kind == "rails" else _counted_j(windows)
-        if self.power.kind is None or not joules or images < 1 or window_s <= 0:
+        kind, source, idle_watts = self.power.kind, self.power.source, self.power.watts
+        if kind == "rails":
+            joules = self._rails_j(windows, window_s)
+        elif self.power.gpu_source is not None and (gpu_j := _counted([each.gpu_j for each in windows])) is not None:
+            joules, source, idle_watts = gpu_j, self.power.gpu_source, self.power.gpu_watts
+        else:
+            joules = None if kind is None else _counted([window.energy_j for window in windows])
+        if not joules or images < 1 or window_s <= 0:
             return None
-        idle_watts = self.power.watts
         return Energy(
             j_per_image=joules / images,
             idle_share=None if idle_watts is None else idle_watts * window_s / joules,
-            source=self.power.source or "",
+            source=source or "",
             window_s=window_s,
             watts=joules / window_s,
             idle_watts=idle_watts,
@@ -133,9 +140,9 @@ class Observations:
         return window_s * sum(inside) / len(inside) if len(inside) >= _MIN_POWERS else None
 
 
-def _counted_j(windows: Sequence[Window]) -> float | None:
-    counted = [window.energy_j for window in windows if window.energy_j is not None]
-    return sum(counted) if len(counted) == len(windows) else None
+def _counted(windows_j: Sequence[float | None]) -> float | None:
+    counted = [each for each in windows_j if each is not None]
+    return sum(counted) if len(counted) == len(windows_j) else None
 
 
 class Observer:

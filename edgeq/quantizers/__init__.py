@@ -21,7 +21,15 @@ from edgeq.schemes import Scheme
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-__all__ = ["ROUND", "WEIGHT_METHODS", "QuantizedWeight", "Statistics", "WeightMethod", "get_weight_method"]
+__all__ = [
+    "LEAST_SQUARE",
+    "ROUND",
+    "WEIGHT_METHODS",
+    "QuantizedWeight",
+    "Statistics",
+    "WeightMethod",
+    "get_weight_method",
+]
 
 Statistics: TypeAlias = Mapping[str, np.ndarray]
 """What calibration saw of the layer's input, by name: `second_moments` is `X^T X`, `channel_maxima` the largest
@@ -32,7 +40,13 @@ WeightMethod: TypeAlias = Callable[[np.ndarray, Scheme, Statistics], QuantizedWe
 ROUND = "round"
 """The method that needs no statistics."""
 
-WEIGHT_METHODS: dict[str, str] = {ROUND: "edgeq.quantizers.round_nearest:round_nearest"}
+LEAST_SQUARE = "least-square"
+"""Rounds on the scales that lose the least of each channel."""
+
+WEIGHT_METHODS: dict[str, str] = {
+    ROUND: "edgeq.quantizers.round_nearest:round_nearest",
+    LEAST_SQUARE: "edgeq.quantizers.least_square:least_square",
+}
 
 
 def get_weight_method(name: str) -> WeightMethod:

@@ -19,12 +19,14 @@ class QuantizedWeight:
             number of groups in place of the length of the axis.
         zero_point: The integers that stand for 0, of `scale`'s shape and the integers' type.
         scheme: How they are stored; the axis of its granularity is a number.
+        tensor_scale: Of FP4: the number that all scales are multiples of, by numbers of FP8, `()` float32.
     """
 
     integers: np.ndarray
     scale: np.ndarray
     zero_point: np.ndarray
     scheme: Scheme
+    tensor_scale: np.ndarray | None = None
 
     @property
     def axis(self) -> int | None:

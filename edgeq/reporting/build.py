@@ -8,6 +8,7 @@ import numpy as np
 
 import edgeq
 from edgeq.reporting.comparison import Comparison, compare
+from edgeq.reporting.compiled import compiled_entry
 from edgeq.reporting.document import (
     Curve,
     Differences,
@@ -72,6 +73,7 @@ def build_document(runs: Runs, *, examples: int) -> Document:
             )
             for each in runs.ranges
         ),
+        compiled=tuple(compiled_entry(each, runs.rows) for each in runs.compiled),
         sentences=tuple(provenance(runs.rows)),
         sources=runs.sources,
     )

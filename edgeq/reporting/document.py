@@ -9,6 +9,7 @@ from edgeq.reporting.comparison import FEW, Drop
 from edgeq.reporting.errors import ErrorChange
 from edgeq.reporting.runs import Source
 from edgeq.reporting.saturation import TensorRange
+from edgeq.results.compilation import CompiledFile, LayerGroup
 from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.tasks import get_task
 from edgeq.tasks.evidence import Diagnosis, Example, ScoreCurve
@@ -247,6 +248,25 @@ class RangesTable:
 
 
 @dataclass(frozen=True)
+class CompiledEntry:
+    """What NVIDIA's compiler made of a file, without a GPU: it says nothing about speed or a Jetson's TensorRT.
+
+    Attributes:
+        entries: Numbers of the rows of the same file.
+        file: The file, and what became of it layer by layer.
+        verdict: Whether there is an engine, and if not, who refused the file.
+        agreeing: How many layers are computed as planned.
+        groups: The layers, counted by operator and by what they were planned and compiled to.
+    """
+
+    entries: tuple[int, ...]
+    file: CompiledFile
+    verdict: str
+    agreeing: int
+    groups: tuple[LayerGroup, ...]
+
+
+@dataclass(frozen=True)
 class Document:
     """A report.
 
@@ -259,6 +279,7 @@ class Document:
         differences: One for each model, of the file that lost most.
         latency: One for each row that was timed.
         ranges: One for each ranges file.
+        compiled: One for each file that NVIDIA's compiler was given.
         sentences: How every figure was obtained.
         sources: The files it was made from.
     """
@@ -271,6 +292,7 @@ class Document:
     differences: tuple[Differences, ...]
     latency: tuple[LatencySeries, ...]
     ranges: tuple[RangesTable, ...]
+    compiled: tuple[CompiledEntry, ...]
     sentences: tuple[str, ...]
     sources: tuple[Source, ...]
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from edgeq.errors import MissingDependencyError
 from edgeq.reporting.comparison import FEW, Drop
+from edgeq.reporting.compiled import FIGURES, NOTE, TEXTS, cells, compiler_name, difference
 from edgeq.reporting.document import Differences, Document, Entry, Loss
 from edgeq.reporting.plot_groups import error_plots, latency_plots, score_plots, tradeoffs
 from edgeq.reporting.plots import series_number
@@ -25,6 +26,7 @@ from edgeq.results.measurement import MAX_DRIFT
 from edgeq.results.rows import LOCAL
 from edgeq.tasks import get_task
 from edgeq.tasks.resampling import CONFIDENCE, RESAMPLES
+from edgeq.wording import counted
 
 _TEMPLATE = Path(__file__).parent / "template"
 _CLASSES_SHOWN = 8
@@ -116,6 +118,11 @@ def render(document: Document, images_dirs: Sequence[Path] = ()) -> str:
         error_plots=error_plots(document),
         confusions_shown=_CONFUSIONS_SHOWN,
         examples=_examples(document, images_dirs),
+        compiled_titles={"texts": TEXTS, "figures": FIGURES},
+        compiled_cells=cells,
+        compiled_note=NOTE,
+        compiler_name=compiler_name,
+        difference=difference,
         spark=_spark,
         series=series_number,
         shown_series={series_number(entry) for entry in document.entries},
@@ -139,6 +146,7 @@ def render(document: Document, images_dirs: Sequence[Path] = ()) -> str:
 
 def _title(document: Document) -> str:
     models = list(dict.fromkeys(entry.model for entry in document.entries))
+    models = models or list(dict.fromkeys(each.file.name for each in document.compiled))
     return ", ".join(models[:3]) + (f" and {len(models) - 3} more" if len(models) > 3 else "")
 
 
@@ -149,8 +157,9 @@ def _lede(document: Document) -> str:
         "model": len({entry.model for entry in entries}),
         "engine": len({entry.engine for entry in entries}),
         "device": len({entry.device for entry in entries}),
+        "compiled file": len(document.compiled),
     }
-    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for name, count in counts.items())
+    return ", ".join(counted(count, name) for name, count in counts.items() if count)
 
 
 def _findings(document: Document) -> list[tuple[Entry, str]]:

@@ -11,9 +11,10 @@ import itertools
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.files import sha256_bytes
+from edgeq.files import sha256_bytes, write_text
 from edgeq.reporting.document import Curve, Entry, LatencySeries
 from edgeq.tasks.evidence import Diagnosis
 
@@ -21,15 +22,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_STYLESHEET = Path(__file__).parent / "template" / "report.css"
+
 # Colours that stand for those of the page: what matplotlib writes -> a variable of report.css.
-_INK, _MUTED, _GRID, _PAPER = "#010101", "#020202", "#030303", "#040404"
-_SERIES = tuple(f"#0000{number:02x}" for number in range(16, 23))
+INK, MUTED, _GRID, _PAPER = "#010101", "#020202", "#030303", "#040404"
+SERIES = tuple(f"#0000{number:02x}" for number in range(16, 23))
 _VARIABLES = {
-    _INK: "var(--ink)",
-    _MUTED: "var(--muted)",
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
     _GRID: "var(--line)",
     _PAPER: "var(--paper)",
-    **{color: f"var(--series-{number})" for number, color in enumerate(_SERIES)},
+    **{color: f"var(--series-{number})" for number, color in enumerate(SERIES)},
 }
 _PRECISIONS = ("fp32", "int8", "fp16", "dynamic", "int16x8")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
@@ -38,10 +41,10 @@ _STYLE: Mapping[str, Any] = {
     "svg.hashsalt": "edgeq",
     "font.family": "sans-serif",
     "font.size": 10,
-    "text.color": _INK,
+    "text.color": INK,
     "axes.edgecolor": _GRID,
     "axes.facecolor": "none",
-    "axes.labelcolor": _MUTED,
+    "axes.labelcolor": MUTED,
     "axes.labelsize": 9.5,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -51,8 +54,8 @@ _STYLE: Mapping[str, Any] = {
     "grid.linewidth": 0.6,
     "xtick.color": _GRID,
     "ytick.color": _GRID,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _MUTED,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
     "xtick.labelsize": 9.5,
     "ytick.labelsize": 9.5,
     "figure.facecolor": "none",
@@ -72,7 +75,7 @@ def series_number(entry: Entry) -> int:
     """Returns the number of a row's colour: by the precision of the file, BF16 apart."""
     if entry.compute not in ("", "f32") and entry.precision == "fp32":
         return 5
-    return _PRECISIONS.index(entry.precision) if entry.precision in _PRECISIONS else len(_SERIES) - 1
+    return _PRECISIONS.index(entry.precision) if entry.precision in _PRECISIONS else len(SERIES) - 1
 
 
 def plot_tradeoff(entries: Sequence[Entry], engines: Sequence[str], title: str) -> str:
@@ -81,7 +84,7 @@ def plot_tradeoff(entries: Sequence[Entry], engines: Sequence[str], title: str) 
     `engines` are those of the whole page, so that an engine has one mark in all of its plots.
     """
     marks = dict(zip(engines, itertools.cycle(_MARKERS), strict=False))
-    with _Plot(_WIDTH, _HEIGHT) as plot:
+    with Plot(_WIDTH, _HEIGHT) as plot:
         axes = plot.axes()
         front = sorted((entry for entry in entries if entry.on_front), key=lambda entry: entry.p50_ms or 0)
         times = [entry.p50_ms or 0 for entry in entries]
@@ -91,10 +94,10 @@ def plot_tradeoff(entries: Sequence[Entry], engines: Sequence[str], title: str) 
             _plain_log_ticks(axes)
         axes.step(
             [entry.p50_ms or 0 for entry in front], [entry.score or 0 for entry in front],
-            where="post", color=_MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=2,
+            where="post", color=MUTED, linewidth=1.2, linestyle=(0, (4, 3)), zorder=2,
         )  # fmt: skip
         for entry in entries:
-            color = _SERIES[series_number(entry)]
+            color = SERIES[series_number(entry)]
             axes.plot(
                 [entry.p50_ms or 0], [entry.score or 0], marks[entry.runtime],
                 color=color if entry.stable is not False else "none",
@@ -102,8 +105,8 @@ def plot_tradeoff(entries: Sequence[Entry], engines: Sequence[str], title: str) 
             )  # fmt: skip
         if len(engines) > 1:
             for engine in dict.fromkeys(entry.runtime for entry in entries):
-                axes.plot([], [], marks[engine], color=_MUTED, markersize=6, label=engine)
-            plot.figure.legend(loc="outside upper left", ncols=3, handletextpad=0.3, borderpad=0, labelcolor=_MUTED)
+                axes.plot([], [], marks[engine], color=MUTED, markersize=6, label=engine)
+            plot.figure.legend(loc="outside upper left", ncols=3, handletextpad=0.3, borderpad=0, labelcolor=MUTED)
         axes.margins(x=_MARGIN)  # for the numbers beside the marks
         spread = max(max(scores) - min(scores), 0.01)
         axes.set_ylim(min(scores) - 0.25 * spread, max(scores) + 0.3 * spread)
@@ -116,10 +119,10 @@ def plot_tradeoff(entries: Sequence[Entry], engines: Sequence[str], title: str) 
 
 def plot_scores(curves: Sequence[tuple[Entry, Curve]], title: str) -> str:
     """Returns F1 against the score threshold, FP32 and others, each with its best threshold marked."""
-    with _Plot(_WIDTH, _HEIGHT) as plot:
+    with Plot(_WIDTH, _HEIGHT) as plot:
         axes = plot.axes()
         for position, (entry, curve) in enumerate(curves):
-            color = _SERIES[series_number(entry)]
+            color = SERIES[series_number(entry)]
             # The first one, FP32, lies broad and pale beneath the others: often they are nearly the same.
             width, alpha = (1.4, 1.0) if position else (5.0, 0.4)
             label = f"{entry.number}  {entry.precision_name}, {entry.runtime}"
@@ -131,7 +134,7 @@ def plot_scores(curves: Sequence[tuple[Entry, Curve]], title: str) -> str:
         axes.set_ylim(0, 1)
         axes.set_xlabel("score threshold")
         axes.set_ylabel("F1 at IoU .50")
-        axes.legend(loc="upper right", handlelength=1.6, labelcolor=_INK)
+        axes.legend(loc="upper right", handlelength=1.6, labelcolor=INK)
         words = ", ".join(
             f"{entry.number}: best {curve.curve.best_f1:.3f} at {curve.curve.best_threshold:.3f}"
             for entry, curve in curves
@@ -141,10 +144,10 @@ def plot_scores(curves: Sequence[tuple[Entry, Curve]], title: str) -> str:
 
 def plot_errors(diagnoses: Sequence[tuple[Entry, Diagnosis]], title: str) -> str:
     """Returns precision by recall and, beside it, how often detections of a score are right."""
-    with _Plot(_WIDTH, _HEIGHT) as plot:
+    with Plot(_WIDTH, _HEIGHT) as plot:
         grid: Any = plot.figure.subplots(1, 2)
         for position, (entry, diagnosis) in enumerate(diagnoses):
-            color = _SERIES[series_number(entry)]
+            color = SERIES[series_number(entry)]
             width, alpha = (1.4, 1.0) if position else (5.0, 0.4)
             label = f"{entry.number}  {entry.precision_name}, {entry.runtime}"
             levels = [level / (len(diagnosis.precision) - 1) for level in range(len(diagnosis.precision))]
@@ -154,7 +157,7 @@ def plot_errors(diagnoses: Sequence[tuple[Entry, Diagnosis]], title: str) -> str
                 [each.mean_score for each in filled], [each.right for each in filled], "o-", color=color,
                 linewidth=width, alpha=alpha, markersize=4,
             )  # fmt: skip
-        grid[1].plot([0, 1], [0, 1], color=_MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+        grid[1].plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
         for axes, across, up in (
             (grid[0], "recall", "precision at IoU .50"),
             (grid[1], "score", "share that is right"),
@@ -163,7 +166,7 @@ def plot_errors(diagnoses: Sequence[tuple[Entry, Diagnosis]], title: str) -> str
             axes.set_ylim(0, 1)
             axes.set_xlabel(across)
             axes.set_ylabel(up)
-        grid[0].legend(loc="upper right", handlelength=1.6, labelcolor=_INK)
+        grid[0].legend(loc="upper right", handlelength=1.6, labelcolor=INK)
         said = ", ".join(
             f"{entry.number}: expected calibration error {diagnosis.calibration_error or 0:.3f}"
             for entry, diagnosis in diagnoses
@@ -173,7 +176,7 @@ def plot_errors(diagnoses: Sequence[tuple[Entry, Diagnosis]], title: str) -> str
 
 def plot_latency(series: Sequence[tuple[Entry, LatencySeries]], title: str) -> str:
     """Returns, for each row, its runs in order and beside them how they are distributed."""
-    with _Plot(_WIDTH, 0.55 + 0.82 * len(series)) as plot:
+    with Plot(_WIDTH, 0.55 + 0.82 * len(series)) as plot:
         grid: Any = plot.figure.subplots(
             len(series),
             2,
@@ -182,13 +185,13 @@ def plot_latency(series: Sequence[tuple[Entry, LatencySeries]], title: str) -> s
             gridspec_kw={"width_ratios": [4, 1], "wspace": 0.06, "hspace": 0.12},
         )
         for (entry, runs), (over_time, spread) in zip(series, grid, strict=True):
-            color = _SERIES[series_number(entry)]
+            color = SERIES[series_number(entry)]
             over_time.plot(runs.at, runs.ms, color=color, linewidth=0.9, drawstyle="steps-mid")
-            over_time.axhline(entry.p50_ms or 0, color=_MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
+            over_time.axhline(entry.p50_ms or 0, color=MUTED, linewidth=0.8, linestyle=(0, (3, 3)))
             over_time.set_ylim(0, _HEADROOM * runs.quantiles_ms[99])
             over_time.set_xlim(0, runs.runs)
             over_time.set_title(
-                f"{entry.number}  {entry.precision_name}, {entry.runtime}", loc="left", fontsize=9.5, pad=3, color=_INK
+                f"{entry.number}  {entry.precision_name}, {entry.runtime}", loc="left", fontsize=9.5, pad=3, color=INK
             )
             spread.hist(
                 runs.quantiles_ms, bins=24, range=(0, _HEADROOM * runs.quantiles_ms[99]), orientation="horizontal",
@@ -210,7 +213,7 @@ def plot_latency(series: Sequence[tuple[Entry, LatencySeries]], title: str) -> s
         return plot.svg(f"{title}. {words}")
 
 
-class _Plot:
+class Plot:
     """A figure in the report's style, closed with the block that drew it."""
 
     def __init__(self, width_in: float, height_in: float) -> None:
@@ -221,7 +224,7 @@ class _Plot:
         self._context.__enter__()
         self.figure: Figure = Figure(figsize=(width_in, height_in), layout="constrained")
 
-    def __enter__(self) -> _Plot:
+    def __enter__(self) -> Plot:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -236,6 +239,16 @@ class _Plot:
         stream = io.StringIO()
         self.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
         return _for_page(stream.getvalue(), words)
+
+    def save(self, path: Path, words: str) -> None:
+        """Writes the figure as an SVG file in the light colours of the page, described in the same way."""
+        style = _STYLESHEET.read_text(encoding="utf-8")
+        colors = re.search(r":root \{.*?\}", style, re.DOTALL)
+        assert colors is not None  # noqa: S101 - the stylesheet is ours
+        look = f"{colors[0]} svg {{ font-family: sans-serif; background: var(--paper); }}"
+        opening, _, rest = self.svg(words).partition(">")
+        spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        write_text(path, f"{opening.replace('<svg', f'<svg {spaces}', 1)}><style>{look}</style>{rest}\n")
 
 
 def _for_page(svg: str, words: str) -> str:
@@ -266,7 +279,7 @@ def _number(axes: Axes, entries: Sequence[Entry]) -> None:
             above.append((x, y))
         axes.annotate(
             str(entry.number), (entry.p50_ms or 0, entry.score or 0), xytext=(7, -14 if crowded else 5),
-            textcoords="offset points", fontsize=9.5, color=_INK,
+            textcoords="offset points", fontsize=9.5, color=INK,
         )  # fmt: skip
 
 

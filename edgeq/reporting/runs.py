@@ -1,4 +1,4 @@
-"""What a report is made of: results of bench and eval, and the ranges that INT8 files were made with."""
+"""What a report is made of: results of bench, eval and NVIDIA's compiler, and the ranges of INT8 files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.quantization_facts import QuantizationFacts
 from edgeq.files import sha256_file
+from edgeq.results.compilation import CompiledFile
+from edgeq.results.compiled_files import may_hold_compiled, read_compiled, require_compiled
 from edgeq.results.reading import KIND, Result, read_results
 from edgeq.results.rows import Row, merge
 from edgeq.tasks import score_types
@@ -57,11 +59,13 @@ class Runs:
         rows: One for each artifact, engine and device.
         ranges: The ranges files, each content once.
         sources: All files that were read.
+        compiled: What NVIDIA's compiler made of files, once for each file and compute capability.
     """
 
     rows: tuple[Row, ...]
     ranges: tuple[NamedRanges, ...]
     sources: tuple[Source, ...]
+    compiled: tuple[CompiledFile, ...] = ()
 
 
 class _Manifest(msgspec.Struct):
@@ -72,34 +76,40 @@ def read_runs(paths: Sequence[Path], further: Sequence[Result] = ()) -> Runs:
     """Returns what files and folders hold.
 
     Args:
-        paths: Results of `edgeq bench --json` and `edgeq eval --json`, ranges files, manifests (for the ranges beside
-            them), and folders: of these all results and ranges at any depth; other files in them are passed over.
+        paths: Results of `edgeq bench --json`, `edgeq eval --json`, `edgeq check --compile --json` and
+            `edgeq export --verify compile --json`, ranges files, manifests (for the ranges beside them), and folders:
+            of these all results and ranges at any depth; other files in them are passed over.
         further: Results in memory.
 
     Raises:
         InputError: a named file is none of these or damaged, or there is no result.
     """
-    results, ranges = [], []
+    results, ranges, compilations = [], [], []
+    compiled: dict[tuple[str, str, str], CompiledFile] = {}
     for path in dict.fromkeys(file for each in paths for file in _files(each)):
         head = _head(path)
         if f'"{RANGES_FORMAT}"' in head:
             ranges.append(path)
+        elif may_hold_compiled(head):
+            compilations.append(path)
+            compiled |= {(each.name, each.digest, each.compiled.sm): each for each in require_compiled(path)}
         elif '"artifact"' not in head and (beside := _beside_manifest(path)) is not None:
             ranges += beside
         else:
             results.append(path)
-    if not results and not further:
+    if not (results or further or compiled):
         raise InputError(
-            f"{', '.join(map(str, paths)) or 'nothing given'}: no results; wanted what `edgeq bench --json` and "
-            "`edgeq eval --json` write"
+            f"{', '.join(map(str, paths)) or 'nothing given'}: no results; wanted what `edgeq bench --json`, "
+            "`edgeq eval --json` or `edgeq check --compile --json` write"
         )
     rows = merge([*(read_results(results, score_types()) if results else ()), *further])
     unique: dict[str, NamedRanges] = {}
     for path in dict.fromkeys(ranges):
         loaded = Ranges.load(path)
         unique.setdefault(loaded.digest, NamedRanges(path.name, loaded))
-    sources = tuple(Source(path.name, sha256_file(path)) for path in dict.fromkeys([*results, *ranges]))
-    return Runs(tuple(rows), tuple(unique.values()), sources)
+    read = dict.fromkeys([*results, *ranges, *compilations])
+    sources = tuple(Source(path.name, sha256_file(path)) for path in read)
+    return Runs(tuple(rows), tuple(unique.values()), sources, tuple(compiled.values()))
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -109,8 +119,15 @@ def _files(path: Path) -> Iterator[Path]:
     for file in sorted(path.rglob("*.json")):
         head = _head(file)
         is_result = '"artifact"' in head and '"runtime"' in head and '"precision"' in head
-        if is_result or f'"{RANGES_FORMAT}"' in head:
+        if is_result or f'"{RANGES_FORMAT}"' in head or (may_hold_compiled(head) and _was_compiled(file)):
             yield file
+
+
+def _was_compiled(path: Path) -> bool:
+    """Returns whether a result of check or export tells of the compiler; what is damaged is somebody else's file."""
+    with contextlib.suppress(InputError):
+        return bool(read_compiled(path))
+    return False
 
 
 def _head(path: Path) -> str:

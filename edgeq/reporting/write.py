@@ -12,10 +12,11 @@ from typing import Any
 from edgeq.errors import InputError
 from edgeq.files import write_json, write_text
 from edgeq.reporting.build import build_document
+from edgeq.reporting.compiled import FIGURES, NOTE, TEXTS, cells
 from edgeq.reporting.document import Document, Entry
 from edgeq.reporting.runs import Runs
 from edgeq.results.rows import Row
-from edgeq.results.table import Column, to_markdown
+from edgeq.results.table import Column, markdown_table, to_markdown
 
 EXAMPLES = 6
 """Images of each model on which two files are shown side by side."""
@@ -61,7 +62,13 @@ def write_report(runs: Runs, out: Path, *, images_dirs: Sequence[Path] = (), exa
 
 
 def to_csv(document: Document) -> str:
-    """Returns the overview, one line a row; what was not measured is empty."""
+    """Returns the overview, one line a row; what was not measured is empty.
+
+    Raises:
+        InputError: there is no row.
+    """
+    if not document.entries:
+        raise InputError("no result of `edgeq bench` or `edgeq eval`, and .csv holds these alone; choose .html or .md")
     names = [name for entry in document.entries for name in entry.scores]
     scores = [name for name in dict.fromkeys(names) if name not in {each.name for each in dataclasses.fields(Entry)}]
     lines = [_csv_cells(entry, scores) for entry in document.entries]
@@ -96,7 +103,11 @@ def _markdown(runs: Runs, document: Document, out: Path, _images_dirs: Sequence[
     def drop(row: Row) -> float | None:
         return drops.get(id(row))
 
-    write_text(out, to_markdown(runs.rows, [Column("points below FP32", drop, 2)]))
+    parts = [to_markdown(runs.rows, [Column("points below FP32", drop, 2)])] if runs.rows else []
+    if document.compiled:
+        table = markdown_table((*TEXTS, *FIGURES), [cells(each) for each in document.compiled], len(FIGURES))
+        parts.append(f"{table}\n\n{NOTE}\n")
+    write_text(out, "\n".join(parts))
 
 
 def _html(_runs: Runs, document: Document, out: Path, images_dirs: Sequence[Path]) -> None:

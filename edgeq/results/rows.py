@@ -9,6 +9,7 @@ from edgeq.results.environment import Environment
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.results.measurement import MAX_DRIFT, BenchResult
 from edgeq.results.reading import Result
+from edgeq.wording import counted
 
 LOCAL = "local"
 """Name of the machine that commands run on; results that name no device are from there."""
@@ -146,8 +147,8 @@ def _measured(row: Row) -> Iterator[tuple[str, Result]]:
     """Yields what was measured, as a sentence names it, and the result."""
     if row.scores is not None:
         of = f" of {row.scores.annotations}" if row.scores.annotations else ""
-        images = "?" if row.scores.images is None else row.scores.images
-        yield f"{row.scores.score.figures} over {images} images{of}", row.scores
+        images = "? images" if row.scores.images is None else counted(row.scores.images, "image")
+        yield f"{row.scores.score.figures} over {images}{of}", row.scores
     if row.timing is not None:
         yield "Latency, size and memory", row.timing
 

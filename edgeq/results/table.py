@@ -145,9 +145,14 @@ def to_markdown(rows: Sequence[Row], further: Sequence[Column] = ()) -> str:
         further: Columns behind those of `report_columns`.
     """
     columns = filled(rows, (*report_columns(rows), *further))
-    lines = [_markdown_row(header(columns)), "|" + "---|" * 2 + "---:|" * len(columns)]
-    lines += [_markdown_row(row) for row in table(rows, columns)]
-    return "\n".join([*lines, "", *provenance(rows)]) + "\n"
+    lines = markdown_table(header(columns), table(rows, columns), len(columns))
+    return "\n".join([lines, "", *provenance(rows)]) + "\n"
+
+
+def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[str]], figures: int) -> str:
+    """Returns a table, its last `figures` columns aligned as numbers."""
+    rule = "|" + "---|" * (len(titles) - figures) + "---:|" * figures
+    return "\n".join([_markdown_row(titles), rule, *map(_markdown_row, rows)])
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ RUNTIMES: dict[str, str] = {
     "openvino": "edgeq.runtimes.openvino:OpenVinoSession",
     "litert": "edgeq.runtimes.litert:LiteRtSession",
     "tensorrt": "edgeq.runtimes.tensorrt.session:TensorRtSession",
+    "tensorrt-rtx": "edgeq.runtimes.tensorrt.session:TensorRtRtxSession",
 }
 
 SIMULATED: dict[str, str] = {
@@ -37,6 +38,7 @@ SIMULATED: dict[str, str] = {
     "simulated-avx2-openvino": "edgeq.runtimes.simulated_avx2:SimulatedAvx2OpenVinoSession",
     "simulated-narrow": "edgeq.runtimes.simulated:SimulatedNarrowSession",
     "simulated-tensorrt": "edgeq.runtimes.simulated:SimulatedTensorRtSession",
+    "simulated-tensorrt-rtx": "edgeq.runtimes.simulated:SimulatedTensorRtRtxSession",
 }
 """Runtimes that answer what another engine should, and tell nothing of its speed; never chosen by default."""
 

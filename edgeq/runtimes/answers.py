@@ -34,6 +34,7 @@ class Turn(msgspec.Struct):
     window_ns: tuple[Count, Count]
     clock_mhz: list[NotNegative] | None = None
     energy_j: NotNegative | None = None
+    gpu_j: NotNegative | None = None
     device_ns: DeviceTimesNs = msgspec.field(default_factory=DeviceTimesNs)
 
 
@@ -52,11 +53,13 @@ class Sensed(msgspec.Struct):
 
 
 class Power(msgspec.Struct):
-    """What it answers to `power`: how the machine tells its power, and its idle power in W."""
+    """What it answers to `power`: how the machine tells its power, and its idle power in W; the same of its GPU."""
 
     kind: Literal["rails", "rapl"] | None = None
     source: str | None = None
     watts: float | None = None
+    gpu_source: str | None = None
+    gpu_watts: float | None = None
 
 
 class Series(msgspec.Struct):

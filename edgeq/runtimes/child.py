@@ -10,12 +10,14 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Any, TypeVar, cast
 
 from edgeq.boundary import convert, parse_json
 from edgeq.errors import EdgeqError, EngineError, InputError, MismatchError, ModelError
+from edgeq.machine import peak_rss_bytes
 
 T = TypeVar("T")
 
@@ -28,6 +30,26 @@ _ERRORS: dict[str, type[EdgeqError]] = {
 _MAX_ANSWER_BYTES = 64 << 20
 _STDERR_LINES = 5
 _CLOSE_S = 2.0
+
+
+class NoAnswerError(EngineError):
+    """A runner's process did not answer.
+
+    Attributes:
+        peak_bytes: The most memory that it held; `None` where the system does not tell.
+    """
+
+    def __init__(self, message: str, peak_bytes: int | None) -> None:
+        super().__init__(message)
+        self.peak_bytes = peak_bytes
+
+
+class LateAnswerError(NoAnswerError):
+    """It did not answer in time."""
+
+
+class EndedProcessError(NoAnswerError):
+    """It ended instead of answering."""
 
 
 class RunnerProcess:
@@ -70,7 +92,9 @@ class RunnerProcess:
 
         Raises:
             EdgeqError: the runner reports an error; of the class that it names.
-            EngineError: the process died, does not answer in time, or answers something else.
+            LateAnswerError: the process does not answer in time.
+            EndedProcessError: it died.
+            EngineError: it answers something else.
         """
         with contextlib.suppress(BrokenPipeError):  # it died; the missing answer says so with the reason
             self._stdin.write(json.dumps({"command": command, **fields}).encode() + b"\n")
@@ -78,14 +102,16 @@ class RunnerProcess:
         try:
             line = self._answers.get(timeout=timeout_s)
         except queue.Empty:
-            raise EngineError(
-                f"{self._name}: no answer to {command!r} within {timeout_s:g} s; {self._last_words()}"
+            raise LateAnswerError(
+                f"{self._name}: no answer to {command!r} within {timeout_s:g} s; {self._last_words()}",
+                peak_rss_bytes(self.pid),
             ) from None
         if not line:
-            raise EngineError(f"{self._name}: its process ended ({self._exit()}); {self._last_words()}")
+            peak = self._await_end()
+            raise EndedProcessError(f"{self._name}: its process ended ({self._exit()}); {self._last_words()}", peak)
         answer = self._parse(line)
         if not answer["ok"]:
-            raise _ERRORS.get(str(answer.get("error")), EngineError)(str(answer.get("message")))
+            raise error_of(answer)
         return answer
 
     def ask_for(self, wanted: type[T], timeout_s: float, command: str, **fields: Any) -> T:
@@ -134,6 +160,23 @@ class RunnerProcess:
             f"{self._name}: its process answered {line[:80]!r}, wanted a JSON object; {self._last_words()}"
         )
 
+    def _await_end(self) -> int | None:
+        """Returns the most memory that the ended process held, in bytes; `None` where it lives or nobody tells."""
+        if not hasattr(os, "wait4"):
+            return None
+        until = time.monotonic() + _CLOSE_S
+        while self._process.returncode is None and time.monotonic() < until:
+            try:
+                pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+            except ChildProcessError:  # somebody else has taken its end
+                return None
+            if pid:
+                # `Popen` can wait no more for what ended here.
+                self._process.returncode = os.waitstatus_to_exitcode(status)
+                return int(usage.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+            time.sleep(0.01)
+        return None
+
     def _exit(self) -> str:
         try:
             code = self._process.wait(_CLOSE_S)
@@ -145,6 +188,11 @@ class RunnerProcess:
         self._logging.join(0.2)  # what it wrote last may be on the way
         words = printable(" | ".join(self._log))
         return f"it last wrote: {words}" if words else "it wrote nothing to stderr"
+
+
+def error_of(answer: Mapping[str, Any]) -> EdgeqError:
+    """Returns the error that an answer reports, of the class that it names."""
+    return _ERRORS.get(str(answer.get("error")), EngineError)(str(answer.get("message")))
 
 
 def printable(value: Any) -> Any:

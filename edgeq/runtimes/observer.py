@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeq.errors import EngineError
+from edgeq.exporting.graphs.float4 import write_out_float4
 from edgeq.exporting.graphs.graph import copy_graph
 from edgeq.exporting.graphs.weights import map_weights
 from edgeq.exporting.signal.exact_products import spell_out_products
@@ -99,6 +100,7 @@ class ExactObserver(ActivationObserver):
     _subject = "the quantized graph"
 
     def _prepare(self, graph: ir.Model) -> ir.Model:
+        write_out_float4(graph)
         spell_out_products(graph)
         return graph
 

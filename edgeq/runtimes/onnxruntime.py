@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import InputError
+from edgeq.exporting.graphs.float4 import write_out_float4
+from edgeq.exporting.graphs.graph import read_onnx
+from edgeq.exporting.graphs.weights import map_weights
+from edgeq.exporting.onnx.weight_only import FP4
 from edgeq.registry import registered
 from edgeq.runtimes.base import Arrays, Session
 from edgeq.targets import TARGETS, get_target
@@ -56,14 +60,27 @@ class OnnxRuntimeSession(Session):
 
     def _has_fp16_scales(self) -> bool:
         target = self.artifact.target
+        if self.artifact.quantization_facts.fp16_scales:
+            return True
         return target in registered("target", TARGETS) and get_target(target).rules.fp16 == "graph"
 
     def _load(self, options: Any) -> Any:
-        path = str(self.artifact.path)
         disabled = [_ROUNDS_BIASES] if self._has_fp16_scales() else None
         return self._engine.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+            self._content(options), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
         )
+
+    def _content(self, options: Any) -> str | bytes:
+        """Returns the path of the file; of one with FP4 weights, which this engine lacks, its content in floats."""
+        if self.artifact.precision != FP4:
+            return str(self.artifact.path)
+        model = read_onnx(self.artifact.path)
+        write_out_float4(model)
+        proto, folder = map_weights(model)
+        if folder is not None:
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        content: bytes = proto.SerializeToString()
+        return content
 
     def _session_options(self) -> Any:
         options = self._engine.SessionOptions()

@@ -14,11 +14,11 @@ One JSON object a line comes in on stdin, and one goes out on stdout for each:
         runs once, and on until both minima or the maximum are reached -> samples_ns, window_ns [begin, end] of the
         timed runs by the monotonic clock, clock_mhz [before, after] of what computes and energy_j by RAPL (null where
         the machine does not tell); from engines on a device beside the CPU also device_ns {compute, enqueue}, see
-        `edgeq.runtimes.base.DeviceTimes`
+        `edgeq.runtimes.base.DeviceTimes`, and gpu_j, the energy of a discrete GPU
     {"command": "report"}
         -> baseline_rss_bytes (peak before the file was loaded), peak_rss_bytes
-    {"command": "call", "function": "package.module:function"}
-        -> result, what the function returns for the open session, as JSON values
+    {"command": "call", "function": "package.module:function", "arguments": {}}
+        -> result, what the function returns for the open session and the arguments, as JSON values
     {"command": "sense"}
         -> sensors, see `edgeq.sensors.read_sensors`; load_average
     {"command": "power", "seconds": 2.0}
@@ -35,7 +35,6 @@ the process at once, in the midst of a run too: who asked is gone, and a process
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import sys
@@ -48,6 +47,7 @@ import numpy as np
 
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec, parse_manifest
+from edgeq.machine import peak_rss_bytes
 from edgeq.registry import load_object
 from edgeq.runtimes import get_runtime
 from edgeq.runtimes.base import LATENCY, Arrays, DeviceTimes, Session
@@ -56,6 +56,7 @@ from edgeq.runtimes.watcher import Watcher
 from edgeq.sensors import rapl
 from edgeq.sensors.cpu_clock import CpuClock
 from edgeq.sensors.jetson_gpu import GpuClock
+from edgeq.sensors.nvidia_gpu import GpuEnergy, open_gpu_energy
 
 _INPUT_SEED = 0
 _NS_PER_S = 1_000_000_000
@@ -79,6 +80,7 @@ class Runner:
         self._session: Session | None = None
         self._inputs: Arrays = {}
         self._clock: CpuClock | GpuClock | None = None
+        self._gpu_energy: GpuEnergy | None = None
         self._baseline_rss_bytes: int | None = None
         self.quitting = False
         self._commands = {
@@ -120,6 +122,7 @@ class Runner:
 
         self._session, self._inputs = session, inputs
         self._clock = self._find_clock(session)
+        self._gpu_energy = open_gpu_energy(self._root) if session.device_times is not None else None
         return {
             "cold_start_ms": {
                 "start": self._start_ms,
@@ -167,15 +170,23 @@ class Runner:
         compute, enqueue = ([round(ms * _NS_PER_MS) for ms in times] for times in zip(*device, strict=True))
         return {**answer, "device_ns": {"compute": compute, "enqueue": enqueue}}
 
-    def _read_meters(self) -> tuple[float | None, dict[str, Any] | None]:
+    def _read_meters(self) -> tuple[float | None, dict[str, Any] | None, float | None]:
         """Returns the clock and the energy counters, those last: the energy is that between two calls."""
         mhz = self._clock.read_mhz() if self._clock is not None else None
-        return mhz, rapl.read(self._root)
+        return mhz, rapl.read(self._root), self._read_gpu_j()
 
-    def _differences(self, mhz: float | None, energy: dict[str, Any] | None) -> dict[str, Any]:
+    def _read_gpu_j(self) -> float | None:
+        return None if self._gpu_energy is None else self._gpu_energy.read_j()
+
+    def _differences(self, mhz: float | None, energy: dict[str, Any] | None, gpu_j: float | None) -> dict[str, Any]:
+        after_gpu_j = self._read_gpu_j()
         energy_j = rapl.joules(energy, rapl.read(self._root)) if energy is not None else None
         after_mhz = self._clock.read_mhz() if self._clock is not None else None
-        return {"clock_mhz": None if mhz is None or after_mhz is None else [mhz, after_mhz], "energy_j": energy_j}
+        return {
+            "clock_mhz": None if mhz is None or after_mhz is None else [mhz, after_mhz],
+            "energy_j": energy_j,
+            **({} if gpu_j is None or after_gpu_j is None else {"gpu_j": after_gpu_j - gpu_j}),
+        }
 
     def _report(self, _command: Mapping[str, Any]) -> dict[str, Any]:
         self._opened()
@@ -184,7 +195,7 @@ class Runner:
     def _call(self, command: Mapping[str, Any]) -> dict[str, Any]:
         # Work that needs more than an engine is named by who asks for it: this package knows nothing above it.
         function = load_object("function", field(command, "function", str))
-        return {"result": function(self._opened())}
+        return {"result": function(self._opened(), **(field(command, "arguments", dict, type(None)) or {}))}
 
     def _quit(self, _command: Mapping[str, Any]) -> dict[str, Any]:
         self.quitting = True
@@ -228,24 +239,6 @@ def _count_images(spec: TensorSpec, shape: tuple[int, ...], preprocessing: Prepr
     channels, height, width = preprocessing.channels, preprocessing.height_px, preprocessing.width_px
     image = (channels, height, width) if spec.layout == "NCHW" else (height, width, channels)
     return shape[0] if shape[1:] == image else None
-
-
-def peak_rss_bytes() -> int | None:
-    """Returns the most memory that this process held at once, or `None` where the system does not tell.
-
-    On Linux this is VmHWM and not `ru_maxrss`: the latter survives exec, so that a child of a large process begins with
-    its parent's peak.
-    """
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    with contextlib.suppress(ImportError):  # Windows has no module resource
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    return None
 
 
 def process_age_ms() -> float | None:

@@ -16,7 +16,8 @@ from typing import Any
 from edgeq.errors import EngineError
 from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.exporting.tensorrt.cache import DEFAULT_VERSION
-from edgeq.exporting.tensorrt.check import check_graph, parse_version
+from edgeq.exporting.tensorrt.check import STRONG_TYPING_ONLY, check_graph, parse_version
+from edgeq.exporting.tensorrt.qdq import has_fp16_scales
 from edgeq.runtimes.onnxruntime import OnnxRuntimeSession
 
 
@@ -49,7 +50,10 @@ class SimulatedTensorRtSession(_Unoptimized):
     _stands_for = "TensorRT"
 
     def _open(self, compute_precision: str | None) -> None:
-        errors = check_graph(read_onnx(self.artifact.path), parse_version(DEFAULT_VERSION)).errors
+        model = read_onnx(self.artifact.path)
+        # Weak typing has no use for scales in FP16: such a file is for the versions that type strongly alone.
+        version = (STRONG_TYPING_ONLY, 0) if has_fp16_scales(model) else parse_version(DEFAULT_VERSION)
+        errors = check_graph(model, version).errors
         if errors:
             more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
             raise EngineError(
@@ -57,3 +61,10 @@ class SimulatedTensorRtSession(_Unoptimized):
                 f"be meaningless: {errors[0].sentence}{more}; run: edgeq check {self.artifact.name}"
             )
         super()._open(compute_precision)
+
+
+class SimulatedTensorRtRtxSession(SimulatedTensorRtSession):
+    """The same of an engine of TensorRT for RTX."""
+
+    runtime = "simulated-tensorrt-rtx"
+    _stands_for = "TensorRT for RTX"

@@ -1,7 +1,13 @@
-"""Discrete GPUs of NVIDIA: `nvidia-smi`; a Jetson's has no such program, or one that does not know these fields."""
+"""Discrete GPUs of NVIDIA: `nvidia-smi`; a Jetson's has no such program, or one that does not know these fields.
+
+Their energy is a counter of NVML, in millijoules since the driver was loaded. Functions and their numbers are those of
+NVIDIA's NVML reference; the counter exists from Volta on. With several GPUs nothing tells which of them computes, and
+none is read.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +23,8 @@ _FIELDS = (
     "clocks.current.graphics",
     "clocks_throttle_reasons.active",
 )
+_NVML = "libnvidia-ml.so.1"
+_NAME_BYTES = 96
 _NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 _MASK = re.compile(r"0x[0-9a-fA-F]{1,16}")
 # NVML's nvmlClocksThrottleReasons; those of an idle GPU and of clocks that were set are none.
@@ -65,3 +73,50 @@ def _troubles(briefs: Sequence[list[dict[str, Any]]]) -> list[str]:
 
 
 SENSOR = Sensor(read, lambda reading: reading, _troubles, on_gpu=True)
+
+
+class GpuEnergy:
+    """The counter of the one GPU.
+
+    Args:
+        library: NVML, started.
+        handle: The GPU.
+
+    Attributes:
+        source: What is measured, for people.
+    """
+
+    def __init__(self, library: Any, handle: ctypes.c_void_p) -> None:
+        self._library, self._handle = library, handle
+        name = ctypes.create_string_buffer(_NAME_BYTES)
+        known = library.nvmlDeviceGetName(handle, name, _NAME_BYTES) == 0
+        self.source = f"NVML {name.value.decode(errors='replace') if known else 'GPU'} (the card alone)"
+
+    def read_j(self) -> float | None:
+        """Returns the energy in J, or `None` where the GPU does not count it."""
+        millijoules = ctypes.c_ulonglong()
+        code = self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle, ctypes.byref(millijoules))
+        return millijoules.value / 1000 if code == 0 else None
+
+
+def open_gpu_energy(root: Path, library: Any = None) -> GpuEnergy | None:
+    """Returns the counter of this machine's GPU; `None` where there is none, or more than one GPU.
+
+    Args:
+        root: Folder that holds `sys`; a tree of files that stands in for a machine has no driver.
+        library: NVML; by default the driver's.
+    """
+    if library is None:
+        if root != Path("/"):
+            return None
+        try:
+            library = ctypes.CDLL(_NVML)
+        except OSError:
+            return None
+    count, handle = ctypes.c_uint(), ctypes.c_void_p()
+    if library.nvmlInit_v2() or library.nvmlDeviceGetCount_v2(ctypes.byref(count)) or count.value != 1:
+        return None
+    if library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle)):
+        return None
+    energy = GpuEnergy(library, handle)
+    return energy if energy.read_j() is not None else None

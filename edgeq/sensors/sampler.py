@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from edgeq.sensors import SENSORS, find_troubles, ina3221, rapl
+from edgeq.sensors.nvidia_gpu import open_gpu_energy
 
 INTERVAL_S = 1.0
 # Energy is the integral of power: rails are read more often than what changes with heat.
@@ -115,8 +116,8 @@ def measure_power(root: Path, seconds: float) -> dict[str, Any]:
     """Returns how the machine tells its power, and what it takes at the moment.
 
     `kind` is `rails`, `rapl` or null, `source` names what is measured, `watts` is the mean over `seconds`, or null.
-    Rails go first: they feed the whole board, RAPL counts the CPU and its memory. Machines without either answer at
-    once.
+    Rails go first: they feed the whole board, RAPL counts the CPU and its memory. `gpu_source` and `gpu_watts` are the
+    same of a discrete GPU. Machines without any of them answer at once.
     """
     rails = ina3221.read(root)
     if rails is not None:
@@ -129,12 +130,23 @@ def measure_power(root: Path, seconds: float) -> dict[str, Any]:
             time.sleep(POWER_INTERVAL_S)
         mean = sum(powers) / len(powers) if powers else None
         return {"kind": "rails", "source": f"INA3221 {' + '.join(rails['total_of'])}", "watts": mean}
-    before = rapl.read(root)
-    if before is None:
+    before, gpu = rapl.read(root), open_gpu_energy(root)
+    if before is None and gpu is None:
         return {"kind": None, "source": None, "watts": None}
+    gpu_before_j = None if gpu is None else gpu.read_j()
     began_ns = time.monotonic_ns()
     time.sleep(seconds)
-    energy_j = rapl.joules(before, rapl.read(root))
     elapsed_s = (time.monotonic_ns() - began_ns) / _NS_PER_S
-    watts = energy_j / elapsed_s if energy_j is not None and seconds > 0 else None
-    return {"kind": "rapl", "source": f"RAPL {' + '.join(before)}", "watts": watts}
+    found: dict[str, Any] = {"kind": None, "source": None, "watts": None}
+    if before is not None:
+        watts = _mean_watts(rapl.joules(before, rapl.read(root)), elapsed_s if seconds > 0 else 0.0)
+        found = {"kind": "rapl", "source": f"RAPL {' + '.join(before)}", "watts": watts}
+    if gpu is not None:
+        gpu_after_j = gpu.read_j()
+        counted = None if gpu_before_j is None or gpu_after_j is None else gpu_after_j - gpu_before_j
+        found |= {"gpu_source": gpu.source, "gpu_watts": _mean_watts(counted, elapsed_s if seconds > 0 else 0.0)}
+    return found
+
+
+def _mean_watts(energy_j: float | None, seconds: float) -> float | None:
+    return energy_j / seconds if energy_j is not None and seconds > 0 else None

@@ -6,12 +6,14 @@ A file that `edgeq export` wrote has a manifest and is opened by that alone.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, manifest_path
 from edgeq.exporting.graphs.graph import read_onnx
+from edgeq.exporting.tensorrt.qdq import has_fp16_scales
 from edgeq.files import sha256_file
 from edgeq.inputs.presets import Labels, Preset, for_input, load_preset, parse_labels, require_channels
 from edgeq.sources.file_metadata import FileMetadata, tflite_metadata
@@ -115,7 +117,13 @@ def describe_file(path: Path) -> Artifact:
         outputs=outputs,
         preprocessing=None,
         digest=sha256_file(path),
+        quantization={"fp16_scales": True} if found is ONNX and _has_fp16_scales(path) else {},
     )
+
+
+def _has_fp16_scales(path: Path) -> bool:
+    # A device runs files without the package that reads graphs; engines without WeightBiasQuantization are as right.
+    return importlib.util.find_spec("onnx_ir") is not None and has_fp16_scales(read_onnx(path))
 
 
 def takes_image(artifact: Artifact) -> bool:

@@ -33,6 +33,7 @@ class FileMetadata:
         classes: How many classes it names or numbers; 0 if it does not say.
         size: Height and width of the input in pixels, or `None`.
         task: What the model is for, as its exporter calls it (`detect`, `segment`, ...); empty if it does not say.
+        keypoints: How many keypoints an object has, and how many numbers each, or `None`.
         author: Who made the model or the exporter.
         properties: Everything as it was written.
     """
@@ -41,6 +42,7 @@ class FileMetadata:
     classes: int = 0
     size: tuple[int, int] | None = None
     task: str = ""
+    keypoints: tuple[int, int] | None = None
     author: str = ""
     properties: Mapping[str, str] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class FileMetadata:
             classes=len(found),
             size=_size(properties.get("imgsz", "")),
             task=properties.get("task", "")[:_MAX_NAME],
+            keypoints=_size(properties.get("kpt_shape", "")),
             author=properties.get("author", "")[:_MAX_NAME],
             properties=properties,
         )

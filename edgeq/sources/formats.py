@@ -67,13 +67,13 @@ class FileFormat:
         return load_object(f"function to {role} the format {self.name}", reference)
 
 
-_QUANTIZED = frozenset({"int8", "int16x8", "dynamic"})
+_QUANTIZED = frozenset({"int8", "int16x8", "dynamic", "fp8", "w4", "fp4", "w4a8"})
 _STATIC = frozenset({"int8", "int16x8"})
 
 ONNX = FileFormat(
     name="onnx",
     suffix=".onnx",
-    precisions=("fp32", "fp16", "int8", "dynamic"),
+    precisions=("fp32", "fp16", "int8", "w4a8", "dynamic", "fp8", "w4", "fp4"),
     runtime="onnxruntime",
     read="edgeq.sources.engine_specs:read_onnx_specs",
     write="edgeq.exporting.onnx.files:write",
@@ -81,8 +81,10 @@ ONNX = FileFormat(
         "keep": _QUANTIZED,
         "vit_plan": _QUANTIZED,
         "rescale": frozenset({"fp32", "fp16", *_QUANTIZED}),
-        "int8_deconv": frozenset({"int8"}),
-        "isa": frozenset({"int8", "dynamic"}),
+        "int8_deconv": frozenset({"int8", "w4a8", "fp8"}),
+        "isa": frozenset({"int8", "w4a8", "dynamic"}),
+        "rounding": frozenset({"int8", "w4a8"}),
+        "finetune": frozenset({"int8", "w4a8"}),
     },
     observe="edgeq.runtimes.observer:observe_graph",
 )

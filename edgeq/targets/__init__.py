@@ -16,6 +16,7 @@ TARGETS: dict[str, str] = {
     "arm": "edgeq.targets.arm:ARM",
     "jetson-orin": "edgeq.targets.jetson:JETSON_ORIN",
     "jetson-orin-trt11": "edgeq.targets.jetson:JETSON_ORIN_TRT11",
+    "rtx": "edgeq.targets.rtx:RTX",
     "x86": "edgeq.targets.x86:X86",
     "x86-openvino": "edgeq.targets.x86:X86_OPENVINO",
     "x86-ort": "edgeq.targets.x86:X86_ORT",

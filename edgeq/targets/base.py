@@ -13,17 +13,25 @@ Isa = Literal["avx2", "vnni", "amx", "any"]
 """What x86 CPUs add INT8 products with: without VNNI in 16 bits, with VNNI or AMX exactly. `any` is right on all."""
 
 
+LARGEST_FP8_KERNEL = 32
+"""Positions of the largest kernel with which TensorRT for RTX 1.7 was seen to compute a convolution in FP8: 4 x 8."""
+
+
 @dataclass(frozen=True)
 class SmallestLayers:
-    """From how many channels, of input and of output each, a convolution is worth its conversions.
+    """From which size on a layer is worth its conversions.
 
     Attributes:
-        pointwise: Of a 1x1 convolution.
+        pointwise: Channels, of input and of output each, of a 1x1 convolution.
         spatial: Of a larger one.
+        features: Features, of input and of output each, of a product by a matrix.
+        rows: Rows that are multiplied by the matrix.
     """
 
     pointwise: int = 1
     spatial: int = 1
+    features: int = 1
+    rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,8 @@ class Rules:
         schemes: Operator -> how the engines run it where that is worth it, the preferred first; what is not named stays
             in float. Convolutions of one channel each are called `DepthwiseConv`: their channels share one activation
             scale but no sum, so that channels of small range lose most, and engines gain little by them.
-        on_request: The same for operators that run so only when asked for (`requested`).
+        on_request: The same for operators that run so only when asked for (`requested`). Where ConvTranspose is in
+            neither table, it runs in INT8 on request as Conv + DepthToSpace.
         output_pairs: What a convolution's output needs for the engine to run it in INT8. `none`: nothing, its inputs
             decide. `required`: a Q/DQ pair behind it or its ReLU, even where only float nodes read it; a layer before
             another function (SiLU, GELU) stays float.
@@ -49,6 +58,7 @@ class Rules:
             weighted layers that stay in float.
         quantizes_float: Whether the engine quantizes float layers between two pairs by itself, which their form has to
             prevent (`edgeq.exporting.onnx.float_layers`).
+        largest_kernel: Most positions of a kernel of a convolution that is quantized; `None` means any number.
         smallest: The smallest layers that run in INT8; smaller ones stay in float.
         float_weights: Whether weights are float behind a QuantizeLinear and a DequantizeLinear; otherwise they are int8
             behind a DequantizeLinear.
@@ -59,8 +69,15 @@ class Rules:
         fold_channel_selection: Whether a 1x1 convolution of some channels of a map reads them all.
         fold_space_to_depth: Whether a convolution of pixels that were moved into channels becomes one of the map.
         int8_attention: Which products of activations in an attention `vit_plan` fast puts into INT8: `none`, where
-            the engines are no faster by it; `any`; or `fused`: where heads, tokens and scales are what TensorRT's fused
-            kernel takes.
+            the engines are no faster by it; `any`; or `fused`: where heads, tokens, queries and scales are what
+            TensorRT's fused kernel takes.
+        whole_projections: Whether a layer of queries, keys and values is kept whole, so that TensorRT writes all three
+            in one kernel: one pair behind it where an INT8 attention reads all of them on one grid; one layer instead
+            of three, and a Clip that changes nothing, where the attention stays in float
+            (`edgeq.exporting.onnx.float_attention`).
+        fp16_attention: Whether an attention that stays in float is FP16 between Casts, in a file that is FP32.
+        pooled_pairs: Whether what a MaxPool reads has a pair too, where a Concat joins it with the result: the engine
+            then pools floats, and does not copy the parts.
         fp16: What makes an `fp16` file. `weights`: they are stored in FP16 and cast when the file is loaded. `engine`:
             nothing, the engine computes an FP32 file in FP16. `graph`: every tensor, and every scale of an `int8` file.
         calibration_cache: Whether an `int8` file comes with TensorRT's calibration cache and the FP32 file for it.
@@ -88,6 +105,10 @@ class Rules:
     fp16: Literal["weights", "engine", "graph"]
     calibration_cache: bool
     isa: Isa | None = None
+    whole_projections: bool = False
+    fp16_attention: bool = False
+    pooled_pairs: bool = False
+    largest_kernel: int | None = None
 
     @property
     def saturates(self) -> bool:
@@ -101,6 +122,41 @@ class Rules:
     def dynamic(self, operator: str) -> LayerScheme | None:
         """Returns how they run it by ranges measured at every run; `None` where they do not."""
         return next((scheme for scheme in self.schemes.get(operator, ()) if scheme.dynamic), None)
+
+    def weight_only(self, operator: str, name: str) -> LayerScheme | None:
+        """Returns how they run it with float activations and weights of the scheme `name`; `None` where they do not."""
+        named = (scheme for scheme in self.schemes.get(operator, ()) if scheme.is_weight_only and scheme.name == name)
+        return next(named, None)
+
+    @property
+    def weight_only_schemes(self) -> tuple[str, ...]:
+        """Names of the schemes in which the weights alone are quantized."""
+        found = (scheme for schemes in self.schemes.values() for scheme in schemes)
+        return tuple(dict.fromkeys(scheme.name for scheme in found if scheme.is_weight_only))
+
+    @property
+    def in_fp8(self) -> Rules:
+        """The same rules with what the engines run in FP8, instead of INT8."""
+        schemes = {name: tuple(each for each in found if each.is_fp8) for name, found in self.schemes.items()}
+        return replace(self, schemes=schemes, on_request={}, largest_kernel=LARGEST_FP8_KERNEL)
+
+    @property
+    def in_w4a8(self) -> Rules:
+        """The same rules with weights of 4 bits first, for the operators that the engines run so."""
+        schemes = {
+            name: tuple(sorted(found, key=lambda each: not each.is_w4a8)) for name, found in self.schemes.items()
+        }
+        return replace(self, schemes=schemes)
+
+    @property
+    def takes_w4a8(self) -> bool:
+        """Whether the engines take files of weights of 4 bits that are computed in INT8."""
+        return any(scheme.is_w4a8 for found in self.schemes.values() for scheme in found)
+
+    @property
+    def takes_fp8(self) -> bool:
+        """Whether the engines take FP8 files."""
+        return any(scheme.is_fp8 for found in self.schemes.values() for scheme in found)
 
     @property
     def of_any_size(self) -> Rules:

@@ -8,6 +8,7 @@ from typing import get_args
 from edgeq.errors import InputError
 from edgeq.machine import Machine
 from edgeq.targets.base import Isa, Target
+from edgeq.targets.x86 import for_isa
 
 ISAS: tuple[Isa, ...] = get_args(Isa)
 """What `--isa` takes."""
@@ -52,4 +53,4 @@ def with_isa(target: Target, name: str | None, machine: Machine) -> Target:
             raise InputError(f"`isa` {name}: {target.name} has no x86 engines; omit `isa`")
         return target
     isa = parse_isa(name) if name is not None else machine_isa(machine) or ANY
-    return dataclasses.replace(target, rules=dataclasses.replace(target.rules, isa=isa))
+    return for_isa(dataclasses.replace(target, rules=dataclasses.replace(target.rules, isa=isa)), isa)

@@ -32,7 +32,8 @@ JETSON_ORIN = Target(
         shared_pairs="int8",
         # Every version folds Q and DQ of a float weight; int8 weights behind a DQ alone are documented from 10 on.
         quantizes_float=False,
-        smallest=SmallestLayers(),
+        # Tensor cores want several rows and 16 features: NVIDIA's Model Optimizer 0.47 leaves the others in float, too.
+        smallest=SmallestLayers(features=16, rows=2),
         float_weights=True,
         rewrite_conv_transpose=False,
         rewrite_linear=False,
@@ -43,6 +44,8 @@ JETSON_ORIN = Target(
         int8_attention="fused",
         fp16="engine",
         calibration_cache=True,
+        whole_projections=True,
+        fp16_attention=True,
     ),
 )
 
@@ -50,6 +53,16 @@ JETSON_ORIN = Target(
 JETSON_ORIN_TRT11 = dataclasses.replace(
     JETSON_ORIN,
     name="jetson-orin-trt11",
-    # The first whose QuantizeLinear takes FP16 scales.
-    rules=dataclasses.replace(JETSON_ORIN.rules, opset=19, fp16="graph", calibration_cache=False),
+    rules=dataclasses.replace(
+        JETSON_ORIN.rules,
+        # The first whose QuantizeLinear takes FP16 scales.
+        opset=19,
+        # With strong typing the compiler was seen without an INT8 kernel for ConvTranspose (TensorRT for RTX 1.7): on
+        # request it becomes Conv + DepthToSpace.
+        on_request={name: schemes for name, schemes in JETSON_ORIN.rules.on_request.items() if name != "ConvTranspose"},
+        fp16="graph",
+        calibration_cache=False,
+        fp16_attention=False,
+        pooled_pairs=True,
+    ),
 )

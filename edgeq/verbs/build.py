@@ -1,15 +1,18 @@
-"""`edgeq build`: TensorRT engines, on the device that is to run them, by one route to INT8 or by the better of two.
+"""`edgeq build`: engines of TensorRT, on the device that is to run them, by one route to INT8 or by the better of two.
 
 Explicit: from the Q/DQ nodes of the INT8 file. Implicit: from the float file and a scale for each tensor, which come
 from a calibration cache, from ranges, or from images on the device. From TensorRT 11 on there is only the first.
+
+Engines of TensorRT for RTX are built for named kinds of GPU, on any machine, and only by the first.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +45,14 @@ from edgeq.runtimes.tensorrt.builder import (
 )
 from edgeq.runtimes.tensorrt.engine import save_engine
 from edgeq.runtimes.tensorrt.facts import BuildFacts, Platform, read_platform
+from edgeq.runtimes.tensorrt.gpus import parse_gpus, require_precision, this_gpu
 from edgeq.runtimes.tensorrt.inspector import inspect_session
-from edgeq.runtimes.tensorrt.library import import_tensorrt
+from edgeq.runtimes.tensorrt.library import TENSORRT, TENSORRT_RTX, Library, describe
 from edgeq.runtimes.tensorrt.session import TensorRtSession
 from edgeq.sources.artifact_file import open_artifact
 from edgeq.sources.formats import TENSORRT_CACHE
 from edgeq.targets import get_target
+from edgeq.verbs.build_library import choose_library
 
 Route = Literal["explicit", "implicit", "both", "float"]
 
@@ -79,6 +84,8 @@ class BuildRequest:
         batch: Size of a free batch dimension.
         timing_cache: File of measured kernels.
         cuda: CUDA binding.
+        runtime: `tensorrt` or `tensorrt-rtx`; by default what runs the files of their target.
+        sm: For `tensorrt-rtx`: kinds of GPU to build for, `sm86` for example; by default the GPU of this machine.
     """
 
     out: Path | None = None
@@ -92,6 +99,8 @@ class BuildRequest:
     batch: int = 1
     timing_cache: Path | None = None
     cuda: str | None = None
+    runtime: str | None = None
+    sm: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,13 +110,13 @@ class BuildResult:
     Attributes:
         artifact: The engine.
         facts: How it was built.
-        device_memory_bytes: Memory that running it takes, besides the weights.
+        device_memory_bytes: Memory that running it takes, besides the weights; `None` where it was not opened.
         compared: The engines it was chosen from, where there were two.
     """
 
     artifact: Artifact
     facts: BuildFacts
-    device_memory_bytes: int
+    device_memory_bytes: int | None
     compared: tuple[RouteResult, ...] = ()
 
 
@@ -128,9 +137,45 @@ def build_engines(paths: Sequence[Path], request: BuildRequest) -> list[BuildRes
     for artifact in artifacts:
         if artifact.format != "onnx":
             raise InputError(f"{artifact.path}: is of the format {artifact.format}; engines are built from .onnx files")
-    trt, cuda = import_tensorrt(), open_cuda(request.cuda)
+    libraries = [_library(artifact, request) for artifact in artifacts]
+    build = {
+        library.runtime: _builder_for_gpus(request) if library.names_gpus else _builder_on_board(request)
+        for library in libraries
+    }
+    return [build[library.runtime](artifact) for artifact, library in zip(artifacts, libraries, strict=True)]
+
+
+def _library(artifact: Artifact, request: BuildRequest) -> Library:
+    """Returns what builds a file, and refuses options that it does not know."""
+    route = request.route if request.route in ("implicit", "both") else None
+    on_board = {"route": route, "calib": request.calibration, "images": request.images_dir, "dla": request.dla_core}
+    return choose_library(artifact, request.runtime, request.sm, on_board)
+
+
+def _builder_on_board(request: BuildRequest) -> Callable[[Artifact], BuildResult]:
+    trt, cuda = TENSORRT.load(), open_cuda(request.cuda)
     board = _Board(trt, cuda, read_platform(trt, cuda))
-    return [_build(artifact, request, board) for artifact in artifacts]
+    return lambda artifact: _build(artifact, request, board)
+
+
+def _builder_for_gpus(request: BuildRequest) -> Callable[[Artifact], BuildResult]:
+    trt = TENSORRT_RTX.load()
+    gpus = parse_gpus(trt, request.sm) if request.sm else (this_gpu(trt, request.cuda),)
+    return lambda artifact: _build_for_gpus(artifact, request, trt, gpus)
+
+
+def _build_for_gpus(artifact: Artifact, request: BuildRequest, trt: Any, gpus: tuple[str, ...]) -> BuildResult:
+    """Returns an engine that was built but not opened, as no GPU is needed for it."""
+    require_precision(artifact.name, artifact.precision, gpus)
+    route = _route(artifact, request)
+    path = (request.out or artifact.path.parent) / f"{_stem(artifact, route)}.{'-'.join(gpus).lower()}.engine"
+    require_writable(path)
+    job = _job(artifact, route, request, trt)
+    options = dataclasses.replace(job.options, gpus=gpus)
+    plan = build_plan(trt, None, job.source.path, job.source.inputs, options)
+    platform = Platform(str(trt.__version__), "", "", "")
+    built = save_engine(job.source, path, plan, options, platform, job.built_from, library=TENSORRT_RTX)
+    return BuildResult(built, BuildFacts.of(built), None)
 
 
 @dataclass(frozen=True)
@@ -208,11 +253,12 @@ def _stem(artifact: Artifact, route: Route) -> str:
 
 
 def _job(artifact: Artifact, route: Route, request: BuildRequest, trt: Any) -> _Job:
+    is_rtx = _library(artifact, request).names_gpus
     strong = artifact.target != "" and get_target(artifact.target).rules.fp16 == "graph"
     if artifact.target and not strong and artifact.precision != "fp32" and not hasattr(trt.BuilderFlag, "FP16"):
         raise MismatchError(
-            f"{artifact.path}: is written for TensorRT 8 to 10; TensorRT {trt.__version__} would compute its float "
-            "layers in FP32, export it with `target` jetson-orin-trt11"
+            f"{artifact.path}: is written for TensorRT 8 to 10; {describe(trt)} would compute its float layers in "
+            f"FP32, export it with `target` {'rtx' if is_rtx else 'jetson-orin-trt11'}"
         )
     source = artifact
     calibration: Calibration | None = None
@@ -220,7 +266,7 @@ def _job(artifact: Artifact, route: Route, request: BuildRequest, trt: Any) -> _
     if route == "implicit":
         if not can_calibrate(trt):
             raise MismatchError(
-                f"{artifact.path}: TensorRT {trt.__version__} has no implicit quantization; build the Q/DQ file by "
+                f"{artifact.path}: {describe(trt)} has no implicit quantization; build the Q/DQ file by "
                 "`route` explicit"
             )
         source = _float_file(artifact)

@@ -102,7 +102,13 @@ class SaturationResult:
 
 
 def check_question(
-    isa: str | None, target: str | None, tensorrt: str | None, images: object | None, preset: str | None
+    isa: str | None,
+    target: str | None,
+    tensorrt: str | None,
+    images: object | None,
+    preset: str | None,
+    compiles: bool = False,
+    sm: str | None = None,
 ) -> None:
     """Refuses a question about x86 CPUs and TensorRT at once, or what only a question about x86 CPUs takes.
 
@@ -111,8 +117,10 @@ def check_question(
     """
     if isa is None and (images is not None or preset is not None):
         raise InputError("`images` and `preset`: are for `isa`; give `isa` avx2")
-    if isa is not None and (target is not None or tensorrt is not None):
-        raise InputError("`isa`: is for x86 engines; omit `target` and `tensorrt`")
+    if isa is not None and (target is not None or tensorrt is not None or compiles):
+        raise InputError("`isa`: is for x86 engines; omit `target`, `tensorrt` and `compile`")
+    if sm is not None and not compiles:
+        raise InputError("`sm`: is what `compile` compiles for; give `compile` too")
 
 
 def check_saturation(

@@ -25,6 +25,8 @@ from edgeq.results.environment import Environment
 from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.runtimes import RUNTIMES, get_runtime, is_installed
 from edgeq.runtimes.child import safe_environment
+from edgeq.runtimes.cuda import driver_problem
+from edgeq.runtimes.tensorrt.library import TENSORRT, TENSORRT_RTX
 from edgeq.runtimes.tensorrt.selftest import CONVOLUTIONS
 from edgeq.sensors import rapl, read_sensors
 
@@ -206,11 +208,22 @@ def _check_engines() -> Iterator[Check]:
     for runtime in RUNTIMES:
         if not is_installed(runtime):
             continue
-        if get_runtime(runtime).formats == ("engine",):
+        if get_runtime(runtime).formats == (TENSORRT.engines,):
             found, remedy = "installed; it runs engines that are built on this device", "edgeq doctor --device-test"
             yield Check(f"inference in {runtime}", "ok", found, remedy)
+        elif get_runtime(runtime).formats == (TENSORRT_RTX.engines,):
+            yield _check_rtx(runtime)
         else:
             yield _check_engine(runtime)
+
+
+def _check_rtx(runtime: str) -> Check:
+    """Looks whether engines of TensorRT for RTX can run here; building them needs no GPU."""
+    problem = driver_problem()
+    found = "installed; it builds engines for GPUs named by `edgeq build --sm`"
+    if problem is None:
+        return Check(f"inference in {runtime}", "ok", f"{found}, and runs them here")
+    return Check(f"inference in {runtime}", "ok", f"{found}; it runs none here, because {problem}")
 
 
 def _check_device() -> Check:

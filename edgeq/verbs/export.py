@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from edgeq.calibration.channel_extremes import channel_statistics
+from edgeq.calibration.finetuning.finetune import finetune
+from edgeq.calibration.kept_inputs import kept_feeds
+from edgeq.calibration.layer_moments import layer_moments
 from edgeq.calibration.mean_errors import mean_errors
+from edgeq.calibration.reconstruction.reconstruct import images_to_learn_on, reconstruct
 from edgeq.calibration.shared_ranges import share
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
@@ -29,9 +33,11 @@ from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
 from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.exporting.costs.table import KernelTable
 from edgeq.exporting.graphs.transformer import find_transformer
-from edgeq.exporting.jobs import FileJob, MeanErrors
+from edgeq.exporting.jobs import FileJob, Finetune, MeanErrors, Reconstruct
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph
 from edgeq.exporting.options import ExportOptions
+from edgeq.exporting.passes.conv_transpose import can_rewrite
+from edgeq.exporting.passes.rescalings import RESCALINGS
 from edgeq.exporting.planning.keep import Kept, resolve_keep
 from edgeq.exporting.signal.output_groups import WHOLE, output_groups
 from edgeq.exporting.signal.ratio import Signal
@@ -40,14 +46,16 @@ from edgeq.exporting.tflite.writer import RangeSources, TfliteModel
 from edgeq.files import require_writable
 from edgeq.inputs.preprocessing import Placement
 from edgeq.machine import read_machine
+from edgeq.results.compilation import Compilation
+from edgeq.results.serialization import to_json
 from edgeq.sources.formats import TENSORRT_CACHE, FileFormat, get_format, source_format
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
 from edgeq.targets.isa import with_isa
-from edgeq.targets.x86 import for_isa
 from edgeq.tasks import find_decoder
+from edgeq.verbs.check_compile import compile_artifacts, require_compiler
 from edgeq.verbs.export_costs import PlanBy, kernel_costs
-from edgeq.verbs.export_options import RESCALINGS, check_options, takes_ranges, with_int8_deconv
+from edgeq.verbs.export_options import check_options, takes_ranges, with_int8_deconv
 from edgeq.verbs.export_speed import Exported, Rewriting, with_speed
 from edgeq.verbs.saturation_cost import with_saturation_cost
 
@@ -65,6 +73,7 @@ class ExportResult:
         unfolded_batchnorm: Those that were not, with the reason.
         files: The written files.
         ranges_path: Where the ranges lie that INT8 files were made from.
+        compiled: File name -> what TensorRT for RTX makes of it, where `verify` asked for that.
     """
 
     target: Target
@@ -73,6 +82,7 @@ class ExportResult:
     unfolded_batchnorm: dict[str, str]
     files: tuple[Exported, ...]
     ranges_path: Path | None
+    compiled: Mapping[str, Compilation] = field(default_factory=dict)
 
     @property
     def paths(self) -> list[Path]:
@@ -93,11 +103,15 @@ class ExportResult:
                     "digest": each.artifact.digest,
                     "comparison": dataclasses.asdict(each.comparison),
                     "quantization": dict(each.artifact.quantization),
+                    **self._compiled(each.artifact.path.name),
                 }
                 for each in self.files
             ],
             "ranges": None if self.ranges_path is None else str(self.ranges_path),
         }
+
+    def _compiled(self, name: str) -> dict[str, Any]:
+        return {"compiled": to_json(self.compiled[name])} if name in self.compiled else {}
 
 
 def export_model(
@@ -112,6 +126,7 @@ def export_model(
     threads: int | None = None,
     measure_speed: bool = False,
     plan: PlanBy = "rules",
+    verify: Literal["compile"] | None = None,
 ) -> ExportResult:
     """Writes a model's files for one target and returns them with their comparisons.
 
@@ -129,6 +144,7 @@ def export_model(
             runs here. It also lets kernels be timed for `plan` cost.
         plan: How the layers of INT8 files are chosen among those that the target's rules allow: by what they `cost` in
             its engine, or all of them (`rules`).
+        verify: `compile` compiles the files with TensorRT for RTX, too (`edgeq.verbs.check_compile`).
 
     Raises:
         InputError: a precision or format is unknown, ranges are missing, `keep` matches nothing, a parameter has no
@@ -138,13 +154,14 @@ def export_model(
         MismatchError: the ranges belong to another model or other pre-processing.
     """
     target = get_target(target_name)
+    if verify is not None:
+        require_compiler(target)
     options = options or ExportOptions()
     if calibration is not None:
         request = proven_request(request, AnnotatedImages.of(calibration.source, calibration.images_dir))
     if options.int8_deconv:
         target = with_int8_deconv(target)
     target = with_isa(target, options.isa, read_machine())
-    target = for_isa(target, target.rules.isa)
     source = source_format(request.reference)
     formats = tuple(dict.fromkeys(formats)) or ((source.name,) if source.has_own_form else target.formats)
     check_options(request, target, formats, precisions, calibration, options)
@@ -153,7 +170,10 @@ def export_model(
     require_writable(out / "a file")
     written = tuple(dict.fromkeys(precisions))
     export = _Export(request, target, written, out, calibration, options, threads, measure_speed, plan)
-    return export.from_file(source) if source.has_own_form else export.from_graph(list(map(get_format, formats)))
+    done = export.from_file(source) if source.has_own_form else export.from_graph(list(map(get_format, formats)))
+    if verify is None:
+        return done
+    return dataclasses.replace(done, compiled=compile_artifacts([each.artifact for each in done.files]))
 
 
 @dataclass(frozen=True)
@@ -212,8 +232,15 @@ class _Export:
             raise InputError(
                 f"`vit_plan` {self.options.vit_plan}: the model has no attention that edgeq knows; omit `vit_plan`"
             )
-        if self.options.int8_deconv and not any(node.op_type == "ConvTranspose" for node in model.graph.graph):
+        if not self.options.int8_deconv:
+            return
+        if not any(node.op_type == "ConvTranspose" for node in model.graph.graph):
             raise InputError("`int8_deconv`: the model has no ConvTranspose; omit `int8_deconv`")
+        if self.target.rules.rewrite_conv_transpose and not any(map(can_rewrite, model.graph.graph)):
+            raise InputError(
+                f"`int8_deconv`: {self.target.name} runs a ConvTranspose in INT8 as Conv + DepthToSpace, which takes a "
+                "kernel of 4, stride 2 and padding 1, and the model has none; omit `int8_deconv`"
+            )
 
     def _example(self, model: FloatModel) -> np.ndarray | None:
         """Returns an input of a model for which no image can be drawn, because nothing says how it takes them."""
@@ -225,14 +252,15 @@ class _Export:
         return np.random.default_rng(_EXAMPLE_SEED).standard_normal(shape).astype(np.float32)
 
     def _rescale_channels(self, model: FloatModel, method: str) -> None:
-        source = self.calibration
+        source, rescaling = self.calibration, RESCALINGS[method]
         if source is None or not source.has_images:
             raise InputError(f"`rescale` {method}: measures channels on images; give `calib` with images")
-        statistics = channel_statistics(model, source.data(), num=min(source.num, 128), threads=self.threads)
-        if not RESCALINGS[method](model.graph, statistics).done:
-            raise InputError(
-                f"`rescale` {method}: the model has no LayerNorm that linear layers alone read; omit `rescale`"
-            )
+        names = rescaling.tensors(model.graph)
+        statistics = channel_statistics(
+            model, names, source.data(), axis=rescaling.axis, num=min(source.num, 128), threads=self.threads
+        )
+        if not rescaling.change(model.graph, statistics).done:
+            raise InputError(f"`rescale` {method}: the model has no {rescaling.place}; omit `rescale`")
 
     def _kept(self, model: FloatModel, formats: Sequence[FileFormat]) -> Kept:
         """Returns what stays in float, by the names of the graph that the target's files are made from."""
@@ -264,7 +292,9 @@ class _Export:
             companions = (TENSORRT_CACHE.function("write"),) if self.target.rules.calibration_cache else ()
             return FileJob(
                 model, self.target, self.out, self.options, ranges, kept=kept, companions=companions,
+                layer_moments=partial(layer_moments, feeds=kept_feeds(model, ranges), threads=self.threads),
                 mean_errors=self._mean_errors(model, ranges), costs=self._costs(model, kept),
+                reconstruct=self._reconstruct(model, ranges), finetune=self._finetune(model),
             )  # fmt: skip
         operators, known = share(
             model, converted, self.target, kept, ranges, self.calibration, self.precisions, self.options, inputs,
@@ -280,11 +310,24 @@ class _Export:
 
     def _mean_errors(self, model: FloatModel, ranges: Ranges | None) -> MeanErrors | None:
         """Returns what measures the errors that biases take back, on the inputs that were kept with the ranges."""
-        if ranges is None or not ranges.samples:
+        feeds = kept_feeds(model, ranges)
+        if not feeds:
             return None
-        feed = model.input
-        feeds = [{feed.name: feed.encode(sample.array())} for sample in ranges.samples]
         return partial(mean_errors, feeds=feeds, threads=self.threads)
+
+    def _reconstruct(self, model: FloatModel, ranges: Ranges | None) -> Reconstruct | None:
+        """Returns what learns the rounding of weights, on images to calibrate on or the inputs kept with ranges."""
+        if self.options.rounding != "reconstruct" or self.calibration is None or ranges is None:
+            return None
+        num = min(self.calibration.num, images_to_learn_on(model.preprocessing.input_shape))
+        return partial(reconstruct, feeds=_feeds(model, self.calibration, num), threads=self.threads)
+
+    def _finetune(self, model: FloatModel) -> Finetune | None:
+        """Returns what trains a plan, on so many images to calibrate on."""
+        if self.options.finetune is None or self.calibration is None:
+            return None
+        feeds = _feeds(model, self.calibration, self.options.finetune)
+        return partial(finetune, feeds=feeds, threads=self.threads)
 
     def _check(
         self,
@@ -309,13 +352,16 @@ class _Export:
         return [check.of(write(each), each, write) for each in jobs]
 
     def _rewriting(self, job: FileJob | None, check: _Check) -> Rewriting | None:
-        """Returns how the ONNX file in INT8 is written again."""
+        """Returns how the ONNX file in INT8 is written again; what is only timed is not trained."""
         if job is None:
             return None
-        write = get_format(FloatModel.format).function("write")
-        return Rewriting(
-            dataclasses.replace(job, precision="int8"), write, lambda each: check.of(write(each), each, write)
-        )
+        write, trains = get_format(FloatModel.format).function("write"), job.finetune
+
+        def finish(each: FileJob) -> Exported:
+            whole = dataclasses.replace(each, finetune=trains)
+            return check.of(write(whole), whole, write)
+
+        return Rewriting(dataclasses.replace(job, precision="int8", finetune=None), write, finish)
 
 
 @dataclass(frozen=True)
@@ -352,6 +398,12 @@ class _Check:
             if (weights := artifact.weights_path) is not None:
                 weights.unlink()
             raise
+
+
+def _feeds(model: FloatModel, calibration: CalibrationSource, num: int) -> list[dict[str, np.ndarray]]:
+    """Returns images to calibrate on, each as the graph of a model takes it."""
+    feed = model.input
+    return [{feed.name: feed.encode(array)} for array, _ in calibration.inputs(model.preprocessing, num)]
 
 
 def _check_decoder(

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from edgeq.calibration.finetuning.finetune import FEWEST
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
-from edgeq.exporting.options import ExportOptions
-from edgeq.exporting.passes.rescale import smooth_channels, unify_channels
+from edgeq.exporting.options import ExportOptions, Rounding
+from edgeq.exporting.passes.rescalings import RESCALINGS
 from edgeq.exporting.planning.keep import VitPlan
 from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS
 from edgeq.inputs import Item
@@ -20,11 +21,11 @@ from edgeq.sources.formats import FORMATS, get_format, source_format
 from edgeq.sources.model import ModelRequest, require_onnx_for_scales
 from edgeq.targets import Target, get_target
 
-RESCALINGS = {"smooth": smooth_channels, "unify": unify_channels}
-"""What `rescale` takes: SmoothQuant's way and RepQ-ViT's."""
-
-_FOR_GRAPHS = frozenset({"vit_plan", "rescale", "int8_deconv", "size", "dynamic_batch"})
+_FOR_GRAPHS = frozenset({"vit_plan", "rescale", "rounding", "int8_deconv", "finetune", "size", "dynamic_batch"})
 """Parameters that a file of a format with a form of its own is too late for."""
+
+_STATIC = (*STATIC_PRECISIONS, "w4a8", "fp8")
+"""Precisions that need ranges."""
 
 _DEFAULT_OPSET = ModelRequest("").opset
 
@@ -46,10 +47,14 @@ def check_options(
         raise InputError(f"`vit_plan` {options.vit_plan}: wanted one of {', '.join(get_args(VitPlan))}")
     if options.rescale is not None and options.rescale not in RESCALINGS:
         raise InputError(f"`rescale` {options.rescale}: wanted one of {', '.join(RESCALINGS)}")
+    if options.rounding not in get_args(Rounding):
+        raise InputError(f"`rounding` {options.rounding}: wanted one of {', '.join(get_args(Rounding))}")
     require_onnx_for_scales(request)
     _check_formats(request, target, formats, options)
     _check_precisions(target, formats, precisions, calibration, taken=request.take_scales)
     _check_effects(request, target, formats, precisions, options.given)
+    if options.finetune is not None:
+        _check_finetune(options.finetune, formats, calibration)
     if target.rules.fp16 == "graph" and request.opset < target.rules.opset:
         raise InputError(
             f"opset {request.opset}: Q/DQ nodes take FP16 scales from opset {target.rules.opset} on, and {target.name} "
@@ -58,7 +63,7 @@ def check_options(
 
 
 def with_int8_deconv(target: Target) -> Target:
-    """Returns a target that runs ConvTranspose in INT8.
+    """Returns a target that runs ConvTranspose in INT8, as it is or as Conv + DepthToSpace.
 
     Raises:
         InputError: it does so by itself.
@@ -66,13 +71,15 @@ def with_int8_deconv(target: Target) -> Target:
     rules = target.rules
     if rules.static("ConvTranspose") is not None:
         raise InputError(f"`int8_deconv`: the target {target.name} runs ConvTranspose in INT8 by itself; omit it")
-    return dataclasses.replace(target, rules=rules.requested("ConvTranspose"))
+    if "ConvTranspose" in rules.on_request:
+        return dataclasses.replace(target, rules=rules.requested("ConvTranspose"))
+    return dataclasses.replace(target, rules=dataclasses.replace(rules, rewrite_conv_transpose=True))
 
 
 def takes_ranges(target: Target, precisions: Sequence[str]) -> bool:
     """Returns whether files of these precisions are made from ranges."""
-    audited = "fp16" in precisions and target.rules.fp16 != "weights"
-    return audited or bool(set(precisions) & set(STATIC_PRECISIONS))
+    audited = not {"fp16", "w4", "fp4"}.isdisjoint(precisions) and target.rules.fp16 != "weights"
+    return audited or bool(set(precisions) & set(_STATIC))
 
 
 def _check_formats(request: ModelRequest, target: Target, formats: Sequence[str], options: ExportOptions) -> None:
@@ -107,18 +114,45 @@ def _check_precisions(
         )
     if "dynamic" in precisions and not target.rules.takes_dynamic:
         raise InputError(f"`precision` dynamic: the engines of {target.name} take no dynamic INT8 files; choose int8")
+    if "fp8" in precisions and not target.rules.takes_fp8:
+        raise InputError(
+            f"`precision` fp8: edgeq writes no FP8 files for the engines of {target.name}; choose int8, or `target` rtx"
+        )
+    if "w4a8" in precisions and not target.rules.takes_w4a8:
+        raise InputError(
+            f"`precision` w4a8: edgeq writes no such files for the engines of {target.name}; choose int8, or `target` "
+            "x86"
+        )
+    for name in ("w4", "fp4"):
+        if name in precisions and name not in target.rules.weight_only_schemes:
+            raise InputError(
+                f"`precision` {name}: edgeq writes no weights of 4 bits for the engines of {target.name}; choose int8, "
+                "or `target` rtx"
+            )
     if calibration is not None and calibration.is_cache and not target.rules.symmetric:
         raise InputError(
             f"{calibration.source}: a calibration cache holds symmetric ranges alone, which cost {target.name} half "
             "its steps; calibrate on images"
         )
-    needing = [precision for precision in precisions if precision in STATIC_PRECISIONS]
+    needing = [precision for precision in precisions if precision in _STATIC]
     if taken and calibration is not None:
         raise InputError("`calib`: with `take_scales` the ranges are those of the model's file; omit one of the two")
     if needing and calibration is None and not taken:
         raise InputError(
             f"{needing[0]} needs ranges: give `calib` with images, or with a ranges file of `edgeq calibrate`"
         )
+
+
+def _check_finetune(images: int, formats: Sequence[str], calibration: CalibrationSource | None) -> None:
+    if "tflite" in formats:
+        raise InputError("`finetune`: trains ONNX files, and the TFLite file would differ from them; add `format` onnx")
+    if images < FEWEST:
+        raise InputError(f"`finetune` {images}: wanted at least {FEWEST} images, better 256 or more")
+    if calibration is None or not calibration.has_images:
+        raise InputError(f"`finetune` {images}: trains on images; give `calib` with images")
+    if (count := len(calibration.data())) < images:
+        fewer = f", or `finetune` at most {count}" if count >= FEWEST else ""
+        raise InputError(f"`finetune` {images}: there are {count} images to calibrate on; give more{fewer}")
 
 
 def _check_effects(
@@ -135,7 +169,7 @@ def _check_effects(
     """
     if "rescale" in given and "tflite" in formats:
         raise InputError(
-            "`rescale`: a TFLite file cannot hold it, its converter moves a LayerNorm's scale into the layers behind; "
+            "`rescale`: a TFLite file cannot hold it, its converter moves scales into the layers behind; "
             "add `format` onnx"
         )
     for name in given:

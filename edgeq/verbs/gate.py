@@ -126,9 +126,9 @@ def check_limits(rows: Sequence[Row], limits: Limits) -> GateResult:
         raise InputError("no limit to check; give at least one of `max_drop`, `per_class`, `small` and `latency_ratio`")
     compared = [each for each in compare(rows) if not each.row.is_float]
     if not compared:
+        named = ", ".join(sorted({row.artifact for row in rows})) or "files that were compiled alone"
         raise InputError(
-            f"nothing to judge among {', '.join(sorted({row.artifact for row in rows}))}; wanted results of a file "
-            "that is not FP32, together with those of FP32"
+            f"nothing to judge among {named}; wanted results of a file that is not FP32, together with those of FP32"
         )
     return GateResult(limits, tuple(verdict for each in compared for verdict in _verdicts(each, limits)))
 

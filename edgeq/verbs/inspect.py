@@ -13,7 +13,7 @@ from edgeq.results.serialization import RESULTS_VERSION
 from edgeq.runtimes.runner import make_inputs
 from edgeq.runtimes.tensorrt.facts import BuildFacts
 from edgeq.runtimes.tensorrt.inspector import Inspection, profile_session
-from edgeq.runtimes.tensorrt.session import TensorRtSession
+from edgeq.runtimes.tensorrt.session import session_of
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ def inspect_engine(path: Path) -> EngineReport:
         EngineError: TensorRT or CUDA are missing, or fail.
     """
     artifact = Artifact.load(path)
-    if artifact.format != "engine":
+    session_type = session_of(artifact)
+    if session_type is None:
         raise InputError(f"{artifact.path}: is of the format {artifact.format}; wanted an engine of `edgeq build`")
-    with contextlib.closing(TensorRtSession(artifact)) as session:
+    with contextlib.closing(session_type(artifact)) as session:
         inspection = profile_session(session, make_inputs(artifact))
         return EngineReport(artifact, BuildFacts.of(artifact), session.device_memory_bytes, inspection)

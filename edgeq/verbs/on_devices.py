@@ -18,12 +18,15 @@ from edgeq.devices.remote import RemoteDevice, named_errors
 from edgeq.errors import DeviceError, EdgeqError, InputError
 from edgeq.evaluation.device_site import DevicePlace, send_artifacts
 from edgeq.evaluation.evaluate import evaluate_artifacts
+from edgeq.evaluation.execution_site import HERE, Place
 from edgeq.measurement.benchmark import Sampling, bench_jobs, make_jobs, open_artifacts
 from edgeq.measurement.device_result_cache import KeptResults
 from edgeq.progress import labelled
 from edgeq.results.reading import Result
 from edgeq.runtimes.base import LATENCY
 from edgeq.runtimes.child import LOCAL_RUNNER
+from edgeq.tuning.store import Store
+from edgeq.tuning.stored_place import StoredPlace
 
 Results = Sequence[Result]
 OnResults = Callable[[Results], None]
@@ -121,6 +124,7 @@ def evaluate_on_devices(
     annotations: Path | None = None,
     images_dir: Path | None = None,
     *,
+    store: Path | None = None,
     on_results: OnResults = lambda _: None,
     **options: Any,
 ) -> list[Outcome]:
@@ -134,6 +138,7 @@ def evaluate_on_devices(
         paths: See `evaluate_artifacts`.
         annotations: See `evaluate_artifacts`.
         images_dir: See `evaluate_artifacts`.
+        store: File that predictions of this machine are kept in: what it has is not computed again.
         on_results: Told the results so far, whenever a device is done.
         options: All else that `evaluate_artifacts` takes.
 
@@ -144,13 +149,17 @@ def evaluate_on_devices(
 
     def work(device: Device, remote: RemoteDevice | None) -> Results:
         if remote is None:
-            return evaluate_artifacts(paths, annotations, images_dir, **options)
+            with contextlib.nullcontext() if store is None else Store(store) as opened:
+                place: Place = HERE if opened is None else StoredPlace(opened)
+                return evaluate_artifacts(paths, annotations, images_dir, place=place, **options)
         if options.get("simulate") is not None:
             raise InputError(f"`simulate` {options['simulate']}: computes the same everywhere; omit `device`")
-        place = DevicePlace(device, remote)
-        places.append(place)
-        return evaluate_artifacts(paths, annotations, images_dir, place=place, **options)
+        there = DevicePlace(device, remote)
+        places.append(there)
+        return evaluate_artifacts(paths, annotations, images_dir, place=there, **options)
 
+    if store is not None and any(device.name != LOCAL for device in devices):
+        raise InputError("`store` keeps what this machine computes; omit `device`")
     outcomes = _on_devices(devices, work, on_results)
     if not any(outcome.error for outcome in outcomes):
         for place in places:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.evaluation.exact_comparison import ComparedImages, Groups, measure_onnx
 from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.jobs import without_notes
 from edgeq.exporting.onnx.writer import FloatModel
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def with_saturation_cost(
     rules = dataclasses.replace(job.target.rules, isa="vnni")
     target = dataclasses.replace(job.target, rules=rules)
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
-        with _without_repeated_notes():
+        with without_notes():
             other = write(dataclasses.replace(job, target=target, folder=Path(folder), companions=()))
         plain = measure_onnx(other, model, target, images, groups, outputs_only=True)
     safe = measure_onnx(artifact, model, target, images, groups, outputs_only=True)
@@ -57,15 +57,3 @@ def with_saturation_cost(
             artifact.name, cost, safe.snr_db, plain.snr_db, safe.how,
         )  # fmt: skip
     return dataclasses.replace(artifact, quantization={**artifact.quantization, "saturation": found}).save()
-
-
-@contextlib.contextmanager
-def _without_repeated_notes() -> Iterator[None]:
-    """Says nothing of a file that is written a second time."""
-    log = logging.getLogger("edgeq")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

@@ -117,6 +117,7 @@ def test_check_returns_what_the_command_writes(exported, edgeq, tmp_path):
         assert json.loads((tmp_path / "check.json").read_text()) == json.loads(json.dumps(result.to_json()))
 
 
+@pytest.mark.usefixtures("warm_runners")
 def test_results_are_gated_and_reported_as_their_files_are(exported, edgeq, tmp_path):
     results = package.benchmark(exported.result.paths, runtime="onnxruntime", threads=1, seconds=0.05)
     assert [(result.artifact, result.precision) for result in results] == [
@@ -171,6 +172,7 @@ def test_ranges_in_memory_may_take_another_method(model, ranges, tmp_path):
     assert path.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.usefixtures("warm_runners")
 def test_without_a_preset_prepared_inputs_are_calibrated_on(bare, tmp_path, monkeypatch):
     monkeypatch.setattr(exact_comparison, "_CALIBRATION_IMAGES", 8)
     ranges = package.calibrate(bare, inputs())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 
 import pytest
 
 from benchmarks import any_graph
-from benchmarks.rtx_compile import PACKAGE, compiled
+from edgeq.runtimes.tensorrt import compile as compiling
+from edgeq.runtimes.tensorrt.library import TENSORRT_RTX
 
 
 @pytest.fixture
@@ -38,13 +40,15 @@ def test_every_target_has_a_row(small_onnx, data, tmp_path, monkeypatch):
     assert any_graph.run(["small", "gone"], tmp_path, data=data, images=2, work=tmp_path / "work") == path
 
 
-@pytest.mark.skipif(importlib.util.find_spec(PACKAGE) is None, reason=f"{PACKAGE} is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec(TENSORRT_RTX.module) is None, reason=f"{TENSORRT_RTX.title} is not installed"
+)
 def test_nvidias_compiler_has_its_say(small_onnx, tmp_path):
-    assert compiled(small_onnx) == "built"
+    assert any_graph.compiled_verdict(small_onnx) == "built"
     (tmp_path / "broken.onnx").write_bytes(b"no model")
-    assert compiled(tmp_path / "broken.onnx").startswith("parser: ")
+    assert any_graph.compiled_verdict(tmp_path / "broken.onnx").startswith("parser: ")
 
 
 def test_without_nvidias_compiler_nothing_is_said(monkeypatch, tmp_path):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert compiled(tmp_path / "model.onnx") == ""
+    monkeypatch.setattr(compiling, "TENSORRT_RTX", dataclasses.replace(TENSORRT_RTX, module="no_such_package"))
+    assert any_graph.compiled_verdict(tmp_path / "model.onnx") == ""

@@ -29,15 +29,15 @@ RUNTIMES = ("openvino", "onnxruntime")
 
 
 @pytest.fixture(scope="module")
-def x86(subject, tmp_path_factory) -> Path:
+def x86(subject, new_folder) -> Path:
     peers = {title: peer for title, peer in x86_int8.PEERS.items() if HAS_NNCF or title != x86_int8.NNCF}
-    return x86_int8.run(subject, tmp_path_factory.mktemp("x86"), peers=peers, sampling=BRIEF)
+    return x86_int8.run(subject, new_folder("x86"), peers=peers, sampling=BRIEF)
 
 
 @pytest.fixture(scope="module")
-def cost(subject, tmp_path_factory) -> Path:
+def cost(subject, new_folder) -> Path:
     tools = {tool: title for tool, title in calibration_cost.TOOLS.items() if HAS_NNCF or tool != "nncf"}
-    out = tmp_path_factory.mktemp("cost")
+    out = new_folder("cost")
     return calibration_cost.run(subject, subject, out, tools=tools, counts={"edgeq": (1, 2)}, rounds=1)
 
 
@@ -144,5 +144,5 @@ def test_before_and_after_of_one_checkout(small_onnx, tmp_path):
 def test_exact_signal(tmp_path):
     for _ in range(2):  # the second time from what the first has kept
         rows = table(exact_signal.run(["shapes"], tmp_path, images=4, work=tmp_path / "work"))
-    (ratio,) = [least for title, least in rows if title.startswith("shapes")]
-    assert float(ratio) > 20
+    ((ratio, equalized),) = [(least, row[0]) for (title, least), row in rows.items() if title.startswith("shapes")]
+    assert float(ratio) > 20 and float(equalized) > 20

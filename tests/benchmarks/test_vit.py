@@ -89,8 +89,8 @@ def test_vit_sensitivity(study, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def speed(weights, tmp_path_factory) -> Path:
-    peers, folder = vit_speed.PEERS if HAS_NNCF else {}, tmp_path_factory.mktemp("speed")
+def speed(weights, new_folder) -> Path:
+    peers, folder = vit_speed.PEERS if HAS_NNCF else {}, new_folder("speed")
     return vit_speed.run("vit_fashionmnist", folder, weights=weights, peers=peers, images=2, sampling=BRIEF)
 
 

@@ -17,17 +17,17 @@ from tests.exporting import nets
 
 IMAGES = np.random.default_rng(0).uniform(0, 1, (3, 3, 6, 6)).astype(np.float32)
 WEIGHTS = {
-    "w": nets.normal(1, 8, 3, 3, 3),
-    "wq": nets.normal(2, 8, 8),
-    "wk": nets.normal(3, 8, 8),
-    "wv": nets.normal(4, 8, 8),
-    "flat": np.array([1, 8, 36]),
+    "w": nets.normal(1, 16, 3, 3, 3),
+    "wq": nets.normal(2, 16, 16),
+    "wk": nets.normal(3, 16, 16),
+    "wv": nets.normal(4, 16, 16),
+    "flat": np.array([1, 16, 36]),
     "zero": np.zeros((), np.float32),
-    "bar": np.full((), 20, np.float32),
+    "bar": np.full((), 120, np.float32),
     "mask": np.full((), -np.inf, np.float32),
 }
 # Which logits are hidden is computed, so that the mask stays infinite; the first of each row is shown.
-MASKED = """g (float[1,3,6,6] image) => (float[1,36,8] y, int64[1,36] best)
+MASKED = """g (float[1,3,6,6] image) => (float[1,36,16] y, int64[1,36] best)
 <int64 first = {0}, int64[1] axis = {2}> {
     a = Conv<pads=[1,1,1,1]>(image, w)
     r = Relu(a)
@@ -60,7 +60,7 @@ BROKEN = """g (float[1,3,6,6] image) => (float[1,8,6,6] y) {
 
 
 def opened(text: str) -> FloatModel:
-    weights = WEIGHTS | {"w8": nets.normal(5, 8, 8, 3, 3)}
+    weights = WEIGHTS | {"w8": nets.normal(5, 8, 16, 3, 3)}
     graph = nets.parse(text, weights)
     run_passes(graph, (*reading(18), *SIMPLIFYING))
     return FloatModel("net", graph, Preprocessing(6, 6, resize="stretch"))

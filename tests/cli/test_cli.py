@@ -72,8 +72,8 @@ def test_every_command_explains_itself(command):
 
 def test_no_command_is_missing():
     assert COMMANDS == [
-        "bench", "build", "calibrate", "check", "data", "demo", "doctor", "eval", "export", "gate", "inspect",
-        "predict", "presets", "report",
+        "bench", "build", "calibrate", "check", "data", "demo", "deploy", "doctor", "eval", "export", "gate",
+        "inspect", "predict", "presets", "report", "runs", "tune",
     ]  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_models_that_cannot_be_opened(edgeq, work, small_onnx):
         ([small_onnx, "--preset", "centernet", "--size", "128"], "omit --size"),
         (
             [small_onnx, "--preset", "centernet", "--target", "toaster"],
-            "unknown target 'toaster'; known: arm, jetson-orin, jetson-orin-trt11, x86, x86-openvino, x86-ort",
+            "unknown target 'toaster'; known: arm, jetson-orin, jetson-orin-trt11, rtx, x86, x86-openvino, x86-ort",
         ),
         ([small_onnx, "--preset", "centernet", "--precision", "int4"], "--precision int4: known are fp32, fp16, int8"),
         ([small_onnx, "--preset", "centernet", "--precision", ","], "--precision (none): known are fp32"),
@@ -414,6 +414,7 @@ BENCH_KEYS = {
 EVAL_KEYS = {"artifact", "runtime", "precision", "images", "per_class", *SCORE_NAMES}
 
 
+@pytest.mark.usefixtures("warm_runners")
 def test_json_holds_one_object_for_one_artifact_and_a_list_for_several(edgeq, work, artifacts, drawn):
     fp32, int8 = artifacts / "small.x86.fp32.onnx", artifacts / "small.x86.int8.onnx"
     bench = ["bench", "--runtime", "onnxruntime", "--threads", "1", "--seconds", "0.01", "--json", "bench.json"]

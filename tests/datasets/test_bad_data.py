@@ -78,6 +78,26 @@ def test_images_whose_labels_cannot_be_read_are_left_out(folder: Path) -> None:
     assert odd(split) == {"images whose labels cannot be read": 1} and len(split.images) == 2
 
 
+def test_a_data_set_without_what_it_needs_is_refused(folder: Path) -> None:
+    (folder / "other.yaml").write_text("train: images\n")  # of another program, perhaps
+    assert open_split(folder, "calibration").describe() == "images (set), all: 3 images"
+    (folder / "data.yaml").write_text("train: images\n")
+    for path in (folder, folder / "data.yaml"):
+        with pytest.raises(InputError, match=r"data\.yaml: has no `names` of its classes; expected a YOLO data set"):
+            open_split(path, "calibration")
+    (folder / "empty.json").write_text("{}")
+    with pytest.raises(InputError, match=r"empty\.json: names no images; wanted a data set"):
+        open_split(folder / "empty.json", "calibration")
+    shown = draw(folder.parent / "voc" / "drawn")
+    roboflow_voc(shown, folder.parent / "voc", CLASSES)
+    for file in (folder.parent / "voc").rglob("*.xml"):
+        file.write_text("<!DOCTYPE a><annotation/>")
+    (folder.parent / "voc" / "Annotations").mkdir()
+    (folder.parent / "voc" / "Annotations" / "a.xml").write_text("<annotation>")
+    with pytest.raises(InputError, match=r"lists no image; images whose labels cannot be read, left out: 1"):
+        open_split(folder.parent / "voc", "calibration")
+
+
 def test_keypoints_of_yolo_are_read_by_their_form(folder: Path) -> None:
     write_yolo(folder, {"a": "0 .5 .5 .5 .5 .25 .5 2 0 0 0"}, kpt_shape=[2, 3])
     (found,) = open_split(folder, "evaluation").images[0].objects
@@ -116,6 +136,27 @@ def test_bad_entries_of_coco_are_left_out_and_counted(folder: Path) -> None:
     by_name = {image.name: image.objects for image in split.images}
     assert [each.box for each in by_name["images/b.png"]] == [(0, 0, 40, 30), (1, 1, 5, 5), (1, 1, 5, 5)]
     assert [each.is_ignored for each in by_name["images/c.png"]] == [True]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[1, 1", "[NaN, 1", r"is not valid JSON \(NaN is not JSON; write null\)"),
+        ("]}", "", "is not valid JSON"),  # cut short
+        ("[1, 1", '["1", 1', r"\$\.annotations\[\d\]\.bbox\[0\] is '1', wanted a number"),
+    ],
+)
+def test_a_broken_coco_file_is_refused_and_not_taken_for_a_folder_of_images(
+    old: str, new: str, message: str, folder: Path
+) -> None:
+    document = coco_document(draw(folder.parent / "again"), CLASSES)
+    document["annotations"].append({"image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]})
+    text = json.dumps(document)
+    assert old in text
+    (folder / "all.json").write_text(new.join(text.rsplit(old, 1)))
+    for path in (folder, folder / "all.json"):
+        with pytest.raises(InputError, match=rf"all\.json: {message}.*; expected a COCO annotation file"):
+            open_split(path, "evaluation")
 
 
 def test_images_outside_the_folder_are_not_read_unless_asked(folder: Path) -> None:

@@ -68,6 +68,17 @@ def test_splits_of_folders_are_found(tmp_path: Path, colours: Path) -> None:
     assert open_split(tmp_path / "set", "evaluation").describe().endswith("2 classes, val: 17 images")
 
 
+def test_a_few_images_beside_the_folders_are_left_out_aloud(tmp_path: Path, colours: Path) -> None:
+    image = next((colours / "red").iterdir())
+    for name in ("preview.png", "grid.png"):
+        shutil.copy(image, colours / name)
+    split = open_split(colours, "evaluation")
+    assert (split.class_folders, len(split.images)) == (True, 30)
+    assert split.findings.lines == ["images next to the folders of classes, left out: 2 (the first: grid.png)"]
+    shutil.copy(image, colours / "third.png")  # as many as folders: they may be what is meant
+    assert not open_split(colours, "evaluation").class_folders
+
+
 def test_images_without_classes_are_refused(tmp_path: Path, colours: Path) -> None:
     with pytest.raises(InputError, match="is images without a class per image"):
         top1(tmp_path, colours / "red")

@@ -374,7 +374,7 @@ def test_centernet_reaches_its_published_ap(shared_data: Path) -> None:
     state = safetensors.load_file(shared_data / "weights" / "centernet_r18_bccd.safetensors")
     model = CenterNet(18, 3)
     model.load_state_dict({k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()})
-    model.eval()
+    model.eval().to(memory_format=torch.channels_last)  # a fifth faster on CPUs
     preset = load_preset("centernet", (320, 416))
     assert preset.postprocessing is not None
     ground_truth = load_ground_truth(shared_data / "bccd" / "instances_val.json")
@@ -386,7 +386,8 @@ def test_centernet_reaches_its_published_ap(shared_data: Path) -> None:
             for image in ground_truth.images:
                 pixels = read_image(shared_data / "bccd" / "images" / image.file_name)
                 array, placement = preprocess(pixels, preset.preprocessing)
-                maps = (output.numpy() for output in model(torch.from_numpy(array)))
+                image_batch = torch.from_numpy(array).to(memory_format=torch.channels_last)
+                maps = (output.numpy() for output in model(image_batch))
                 outputs = dict(zip(("hm", "wh", "reg"), maps, strict=True))
                 detections[image.id] = decode(outputs, preset.postprocessing, placement)
     finally:

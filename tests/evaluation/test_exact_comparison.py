@@ -366,8 +366,10 @@ def test_the_benchmark_goes_on_where_it_ended_and_names_what_cannot_be_exported(
     monkeypatch.setattr(sys, "argv", [*arguments, "--out", str(tmp_path)])
     exact_signal.main()
     written = (tmp_path / "exact_signal.md").read_text()
-    assert re.search(r"^\| Small \| \d+\.\d \| hm \d+\.\d, wh \d+\.\d, reg \d+\.\d \| .+ \|$", written, re.MULTILINE)
-    assert re.search(r"^\| Gone \| \| .*gone.onnx: no such file", written, re.MULTILINE)
+    assert re.search(
+        r"^\| Small \| \d+\.\d \| \d+\.\d \| hm \d+\.\d, wh \d+\.\d, reg \d+\.\d \| .+ \|$", written, re.MULTILINE
+    )
+    assert re.search(r"^\| Gone \| \| \| .*gone.onnx: no such file", written, re.MULTILINE)
     monkeypatch.setattr(exact_signal, "measure", None)
     exact_signal.main()
     assert (tmp_path / "exact_signal.md").read_text() == written

@@ -165,7 +165,8 @@ def test_a_deconvolution_without_weights_keeps_its_bias(per_channel):
     weights = {"w": np.zeros((4, 6, 4, 4), np.float32), "b": nets.positive(1, 6), "v": nets.normal(2, 2, 6, 1, 1)}
     model, x = nets.graph(text, weights), nets.normal(9, 1, 4, 5, 5)
     rules = get_target("x86").rules
-    (static,) = rules.schemes["ConvTranspose"]
+    static = rules.static("ConvTranspose")
+    assert static is not None
     weight = static.weight.along(PerAxis() if per_channel else PerTensor())
     declared = {**rules.schemes, "ConvTranspose": (dataclasses.replace(static, weight=weight),)}
     rules = dataclasses.replace(rules, schemes=declared)

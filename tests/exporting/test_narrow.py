@@ -103,8 +103,8 @@ def test_the_error_falls_with_the_bits(net, ranges, target):
 )
 def test_values_on_the_grid_come_back_exactly_and_others_the_nearest(bits, target, low, seed):
     """An identity as weight: what comes out is what the pair made of the input."""
-    eye = np.eye(4, dtype=np.float32)
-    net = graph("g (float[1,64,4] x) => (float[1,64,4] y) { m = MatMul(x, w) y = Sigmoid(m) }", {"w": eye})
+    eye = np.eye(16, dtype=np.float32)
+    net = graph("g (float[1,16,16] x) => (float[1,16,16] y) { m = MatMul(x, w) y = Sigmoid(m) }", {"w": eye})
     rules = get_target(target).rules
     ranges = ranges_of({"x": Histogram.of([low, 4.0]), "m": Histogram.of([low, 4.0])}, FloatModel("", net, SPEC))
     plan = make_plan(net, select_layers(net, rules).with_bits(8, bits), ranges, rules)
@@ -113,7 +113,7 @@ def test_values_on_the_grid_come_back_exactly_and_others_the_nearest(bits, targe
     insert_qdq(written, plan, rules)
     written.graph.outputs[:] = [node.outputs[0] for node in written.graph if node.op_type == "MatMul"]
     grid = plan.tensors["x"]
-    x = np.random.default_rng(seed).uniform(1.5 * low, 6, (1, 64, 4)).astype(np.float32)
+    x = np.random.default_rng(seed).uniform(1.5 * low, 6, (1, 16, 16)).astype(np.float32)
     (found,) = run(written, x)
     levels = np.unique(found / np.float32(grid.scale) + grid.zero_point).round(3)
     assert len(levels) <= 2**bits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,28 @@ def test_large_tensors_stay_in_their_file(tmp_path, external):
     assert nets.ops(copy) == nets.ops(model)
     release_weights(model)
     np.testing.assert_array_equal(values(model)["w2"], WEIGHTS["w2"])
+
+
+@pytest.mark.parametrize("external", [False, True])
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+@pytest.mark.parametrize("large", [False, True])
+def test_files_behind_links_are_read_and_run(tmp_path, request, external, link, large):
+    """As a hub's cache and package installers lay them out: onnx and onnx-ir refuse to read such files."""
+    if large:
+        request.getfixturevalue("everything_is_large")
+    save(tmp_path / "blobs", external=external)
+    (tmp_path / "snapshot").mkdir()
+    for file in (tmp_path / "blobs").iterdir():
+        link(file, tmp_path / "snapshot" / file.name)
+    model = read_onnx(tmp_path / "snapshot" / "model.onnx")
+    for name, array in values(model).items():
+        np.testing.assert_array_equal(array, WEIGHTS[name])
+    assert bool(in_files(model)) == large
+    wanted = nets.run(nets.parse(TEXT, WEIGHTS), IMAGE)[0]
+    seen = ActivationObserver(model, ["y"]).observe({"x": IMAGE})
+    np.testing.assert_allclose(seen["y"], wanted, rtol=1e-5, atol=1e-5)
+    assert save_onnx(model, tmp_path / "copy.onnx") is None
+    np.testing.assert_array_equal(values(read_onnx(tmp_path / "copy.onnx"))["w2"], WEIGHTS["w2"])
 
 
 def test_external_data_of_a_small_model_is_read(tmp_path):

@@ -41,6 +41,24 @@ def observed(model: ir.Model) -> Ranges:
     return ranges_for(model, IMAGE, tuple(names))
 
 
+@pytest.mark.parametrize(
+    ("rows", "features", "outputs", "reason"),
+    [
+        ("2", 16, 16, ""), ("1,2", 32, 16, ""), ("batch", 16, 16, ""), ("batch,1", 64, 1000, ""),
+        ("1", 64, 1000, "so few rows"), ("1,1", 64, 1000, "so few rows"),
+        ("2", 64, 15, "fewer than 16 features"), ("2", 15, 64, "fewer than 16 features"),
+    ],
+)  # fmt: skip
+def test_products_that_no_tensor_core_computes_stay_float(rows, features, outputs, reason) -> None:
+    for operator in ("MatMul",) if "," in rows else ("MatMul", "Gemm"):
+        text = f"g (float[{rows},{features}] x) => (float[{rows},{outputs}] y) {{ y = {operator}(x, w) }}"
+        model = nets.graph(text, {"w": nets.normal(1, features, outputs)})
+        for target in ("jetson-orin", "jetson-orin-trt11", "rtx"):
+            (layer,) = select_layers(model, get_target(target).rules).decisions
+            assert layer.is_float == bool(reason) and reason in layer.reason
+        assert not select_layers(model, X86).decisions[0].is_float
+
+
 def layer_names(model: ir.Model) -> list[str]:
     return [str(node.name) for node in model.graph if node.op_type == "Conv"]
 

@@ -153,7 +153,8 @@ def test_conv_transpose_weights(per_channel: bool, shape: tuple[int, ...]) -> No
         r = Relu(c) y = Conv(r, v) }"""
     weights = {"w": nets.normal(1, 4, 6, 4, 4), "v": nets.normal(2, 2, 6, 1, 1)}
     model, x = nets.graph(text, weights), nets.normal(9, 1, 4, 5, 5)
-    (static,) = X86.schemes["ConvTranspose"]
+    static = X86.static("ConvTranspose")
+    assert static is not None
     granularity = PerAxis() if per_channel else PerTensor()
     scheme = dataclasses.replace(static, weight=static.weight.along(granularity))
     rules = dataclasses.replace(X86, schemes={**X86.schemes, "ConvTranspose": (scheme,)})

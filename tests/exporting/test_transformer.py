@@ -195,6 +195,22 @@ def test_a_pattern_that_means_nothing_is_told(pattern: str, said: str) -> None:
         resolve_keep(encoders.exported("deit", 18), [pattern])
 
 
+def test_the_safe_plan_keeps_what_a_transformer_without_mlp_has() -> None:
+    weights = {name: nets.normal(seed, 16, 16) for seed, name in enumerate(("wq", "wk", "wv", "wo"))}
+    model = nets.graph(
+        "g (float[1,5,16] x) => (float[1,5,16] y) { q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv) "
+        "t = Transpose<perm=[0,2,1]>(k) l = MatMul(q, t) p = Softmax(l) c = MatMul(p, v) o = MatMul(c, wo) "
+        "y = Add(o, x) }", weights,
+    )  # fmt: skip
+    roles = find_transformer(model).roles
+    kept = resolve_keep(model, (), "safe").nodes
+    assert {pattern: [roles[name].part for name in names] for pattern, names in kept.items()} == {
+        "vit.projection": ["projection"]
+    }
+    with pytest.raises(InputError, match=r"'vit\.fc2': matches no node"):
+        resolve_keep(model, ("vit.fc2",), "safe")
+
+
 def test_a_pattern_of_parts_wants_an_attention() -> None:
     model = nets.graph("g (float[1,16] x) => (float[1,16] y) { y = MatMul(x, w) }", {"w": WEIGHTS["wq"]})
     with pytest.raises(InputError, match="no attention"):

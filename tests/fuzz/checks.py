@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import helper
 
 from edgeq.exporting.artifact import Artifact
 from tests import exact
@@ -152,7 +153,7 @@ def _worse_than_noise(
 ) -> list[str]:
     """Returns what is worse, of each output that is, than what the arithmetic of a file leaves of it."""
     precision = file.artifact.precision
-    is_half = precision == "fp16" or file.target.rules.fp16 == "graph" or expected.holds_half
+    is_half = precision == "fp16" or file.target.rules.fp16 == "graph" or expected.holds_half or _casts_to_half(file)
     rounding = "fp16" if is_half else "fp32"
     if precision == "fp16":
         noise = expected.spread(rounding, seeds)
@@ -176,6 +177,14 @@ def _worse_than_noise(
         if total < floor - MARGIN_DB:
             worse.append(f"{name}: {total:.1f} dB; noise of its arithmetic leaves {floor:.1f} dB")
     return worse
+
+
+def _casts_to_half(file: Written) -> bool:
+    """Returns whether a file computes a part in FP16, as Jetson's files do with an attention that stays in float."""
+    if not file.target.rules.fp16_attention:
+        return False
+    casts = [node for node in onnx.load(file.artifact.path).graph.node if node.op_type == "Cast"]
+    return any(helper.get_node_attr_value(node, "to") == onnx.TensorProto.FLOAT16 for node in casts)
 
 
 def check_equal(label: str, found: Sequence[Sequence[NDArray[Any]]], expected: Expected) -> None:

@@ -191,6 +191,12 @@ def test_missing_image_and_folder_are_errors(tmp_path: Path) -> None:
         read_image(tmp_path)
 
 
+def test_a_video_is_no_list_of_paths(tmp_path: Path) -> None:
+    (tmp_path / "street.MP4").write_bytes(b"\0\0\0 ftypisom\xe0")
+    with pytest.raises(InputError, match=r"street\.MP4: is a video; give it as `data`"):
+        list_images(tmp_path / "street.MP4")
+
+
 @pytest.mark.parametrize("limit", [1000, 3000])  # twice the limit is an error in Pillow, less is a warning
 def test_decompression_bomb_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     path = noise(tmp_path / "bomb.png")

@@ -17,11 +17,9 @@ av = pytest.importorskip("av")
 FRAMES = 30
 
 
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video whose frames get brighter; key frames every 8, and frames that depend on later ones."""
-    path: Path = tmp_path_factory.mktemp("video") / "street.mp4"
-    with av.open(str(path), "w") as container:
+def film(path: Path, **options: str) -> Path:
+    """Writes a video whose frames get brighter; key frames every 8, and frames that depend on later ones."""
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.gop_size, stream.max_b_frames, stream.bit_rate = 8, 2, 4_000_000
@@ -32,6 +30,11 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for packet in stream.encode():
             container.mux(packet)
     return path
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return film(tmp_path_factory.mktemp("video") / "street.mp4")
 
 
 def brightness(frame: object) -> float:
@@ -73,3 +76,17 @@ def test_a_damaged_video_is_one_line(video: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cut\.mp4: "):
         left[-1].read()
     assert brightness(frames[-1]) == pytest.approx(232, abs=4)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv", "mov"])
+def test_a_truncated_video_says_what_is_missing(suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ahead = {"movflags": "faststart"} if suffix == "mov" else {}  # what the file states lies at its beginning
+    whole = film(tmp_path / f"whole.{suffix}", **ahead)
+    assert len(list_frames(whole)) == FRAMES
+    assert caplog.text == ""
+    content = whole.read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    cut.write_bytes(content[: len(content) * 2 // 3])
+    count = len(list_frames(cut))
+    assert 3 < count < FRAMES
+    assert f"cut.{suffix}: holds {count} of the {FRAMES} frames that its head states; it is truncated" in caplog.text

@@ -25,6 +25,8 @@ from tests.boards import jetson_orin_nano, raspberry_pi_5, x86_laptop
 from tests.test_order import ROOT
 from tests.tiny import save_conv_net
 
+pytestmark = pytest.mark.usefixtures("warm_runners")
+
 QUICK = Sampling(
     warmup_runs=2, warmup_s=0, min_runs=8, min_s=0.01, max_s=20, round_runs=2, round_s=0, timeout_s=60, idle_s=0.2
 )

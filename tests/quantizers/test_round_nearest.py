@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from edgeq.errors import InputError
 from edgeq.quantizers import WEIGHT_METHODS, QuantizedWeight, get_weight_method
+from edgeq.quantizers.least_square import least_square
 from edgeq.quantizers.round_nearest import round_nearest
 from edgeq.quantizers.weight import spread
 from edgeq.schemes import FLOAT32, INT8_WEIGHT, Granularity, PerAxis, PerGroup, PerTensor, Scheme
@@ -92,6 +93,9 @@ def test_rounding_makes_evenly_spaced_integers_only(scheme: Scheme) -> None:
 
 
 def test_methods_are_found_by_name() -> None:
-    assert [get_weight_method(name) for name in WEIGHT_METHODS] == [round_nearest]
-    with pytest.raises(InputError, match="unknown weight method 'gptq'; known: round"):
+    assert {name: get_weight_method(name) for name in WEIGHT_METHODS} == {
+        "least-square": least_square,
+        "round": round_nearest,
+    }
+    with pytest.raises(InputError, match=r"unknown weight method 'gptq'; known: .*round"):
         get_weight_method("gptq")

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from edgeq.results.compilation import Compilation, NodePrecision
+from edgeq.results.serialization import to_json
 from edgeq.tasks.detection.categories import category_ids
 from edgeq.tasks.detection.coco import GroundTruth, ImageRecord, evaluate
 from edgeq.tasks.detection.detections import Detections
@@ -122,3 +124,44 @@ def make_timing(precision: str, p50_ms: float, **changes: Any) -> dict[str, Any]
         "samples_ns": samples,
         **changes,
     }  # fmt: skip
+
+
+BUILT = Compilation(
+    library="TensorRT for RTX 1.7.1.116",
+    sm="SM86",
+    stage="built",
+    note="the log of version 1.9 was read as that of 1.7",
+    parse_s=0.1,
+    build_s=2.5,
+    kernels=34,
+    conversions=5,
+    float_epilogues=2,
+    fused_attention={"fp16 to int8": 6},
+    plan_bytes=5_700_000,
+    weights_bytes=850_000,
+    activation_bytes=8_320_000,
+    nodes=(
+        NodePrecision("stem", "Conv", "int8", "int8", "int8", agrees=True),
+        NodePrecision("body", "Conv", "int8", "int8", "int8", agrees=True),
+        NodePrecision("head", "MatMul", "weights", "fp16", "fp4", agrees=True),
+        NodePrecision("twin<b>", "MatMul", "int8", "", "", agrees=False, reason="merged with an equal layer"),
+    ),
+)
+"""An engine of four layers, one of which is not as planned."""
+REFUSED = Compilation("TensorRT for RTX 1.7.1.116", "SM120", "parser", node="det", reason="Det: false")
+
+
+def make_check(file: str, compiled: Compilation, **changes: Any) -> dict[str, Any]:
+    """A result of `edgeq check --compile --json`."""
+    return {
+        "results_version": 1,
+        "file": file,
+        "digest": file * 8,
+        "target": "rtx",
+        "tensorrt": "11.0",
+        "findings": [],
+        "int8_layers": ["stem", "body", "twin<b>"],
+        "float_layers": ["head"],
+        "compiled": to_json(compiled),
+        **changes,
+    }

@@ -206,7 +206,7 @@ def test_markdown_has_the_same_columns_in_every_row():
 )
 @pytest.mark.parametrize("width", [80, 120, 1000])
 def test_tables_fit_the_terminal_with_every_name_and_figure_whole(columns_of, width, monkeypatch, capsys):
-    monkeypatch.setattr(console, "_console", lambda: Console(width=width, highlight=False))
+    monkeypatch.setattr(console, "open_console", lambda: Console(width=width, highlight=False))
     names = ["centernet_r18_bccd.x86.fp32.onnx", "centernet_r18_bccd.x86.int8.onnx"]
     runtimes = [("onnxruntime", "f32"), ("openvino", "bf16")]
     results = [
@@ -232,7 +232,7 @@ def test_tables_fit_the_terminal_with_every_name_and_figure_whole(columns_of, wi
 
 
 def test_empty_columns_are_left_out(monkeypatch, capsys):
-    monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
+    monkeypatch.setattr(console, "open_console", lambda: Console(width=200, highlight=False))
     console.print_report(merge([scored("a.onnx")]))
     assert capsys.readouterr().out.splitlines()[0].split() == ["artifact", "runtime", "AP", "AP50", "AR"]
     assert to_markdown(merge([scored("a.onnx")])).startswith("| artifact | runtime | AP | AP50 | AR |\n")
@@ -252,9 +252,9 @@ def test_classifiers_have_columns_of_their_own(tmp_path, monkeypatch, capsys):
     first, second = cells(results)
     assert (first["top-1"], first["top-5"], first["AP"]) == ("0.7548", "-", "-")
     assert (second["top-1"], second["AP"]) == ("-", "0.5803")
-    assert provenance(merge(results))[0].startswith("Accuracy over 10000 images: measured with")
+    assert provenance(merge(results))[0].startswith("Accuracy over 10,000 images: measured with")
     assert to_markdown(merge(results[:1])).startswith("| artifact | runtime | top-1 |\n")
-    monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
+    monkeypatch.setattr(console, "open_console", lambda: Console(width=200, highlight=False))
     rows = merge(results[:1])
     console.print_report(rows, evaluation_columns(rows))
     console.print_classes(score_of(recognised("a.tflite")))
@@ -279,14 +279,14 @@ def test_embeddings_have_columns_of_their_own(tmp_path):
 
 
 def test_hundreds_of_classes_are_left_to_the_json_file(monkeypatch, capsys):
-    monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
+    monkeypatch.setattr(console, "open_console", lambda: Console(width=200, highlight=False))
     classes = [{"name": str(i), "class_index": i, "images": 1, "top1": 1.0} for i in range(101)]
     console.print_classes(score_of(recognised("a.tflite", per_class=classes)))
     assert capsys.readouterr().out == "101 classes; --json FILE holds the scores of each\n"
 
 
 def test_names_are_printed_as_they_are(monkeypatch, capsys):
-    monkeypatch.setattr(console, "_console", lambda: Console(width=200, highlight=False))
+    monkeypatch.setattr(console, "open_console", lambda: Console(width=200, highlight=False))
     console.print_report(merge([scored("[red]a.onnx")]))
     console.print_classes(score_of(scored("a.onnx")))
     out = capsys.readouterr().out

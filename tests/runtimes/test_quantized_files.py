@@ -47,7 +47,10 @@ def test_they_run_on_random_inputs(name, runtime, tmp_path: Path):
         assert outputs[spec.name].dtype == np.dtype(spec.dtype) and outputs[spec.name].any()
 
 
-def test_onnxruntime_keeps_large_biases_of_files_with_fp16_scales(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("of_another_tool", "runtime"), [(False, "onnxruntime"), (True, "onnxruntime"), (True, "simulated-tensorrt")]
+)
+def test_onnxruntime_keeps_large_biases_of_files_with_fp16_scales(of_another_tool, runtime, tmp_path: Path):
     """Its optimizers would divide a bias by its steps in FP16, which ends at 65504."""
     rules = get_target("jetson-orin-trt11").rules
     weights = {"w": 1e-3 * nets.normal(1, 4, 4, 3, 3), "b": 5 * nets.normal(2, 4), "v": nets.normal(3, 4, 4, 3, 3)}
@@ -62,7 +65,9 @@ def test_onnxruntime_keeps_large_biases_of_files_with_fp16_scales(tmp_path: Path
     to_fp16(model)
     path = tmp_path / "net.onnx"
     ir.save(model, path)
-    artifact = dataclasses.replace(describe_file(path), target="jetson-orin-trt11", precision="int8")
-    with open_session(artifact, "onnxruntime", 1) as session:
+    artifact = describe_file(path)
+    if not of_another_tool:
+        artifact = dataclasses.replace(artifact, target="jetson-orin-trt11", precision="int8", quantization={})
+    with open_session(artifact, runtime, 1) as session:
         found = session.run({"x": x})["y"]
     np.testing.assert_allclose(found, reference, atol=0.05 * np.abs(reference).max())

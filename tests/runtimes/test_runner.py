@@ -18,7 +18,7 @@ import pytest
 from edgeq.errors import EngineError, InputError, MismatchError
 from edgeq.exporting.artifact import Preprocessing, TensorSpec
 from edgeq.machine import read_machine
-from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
+from edgeq.runtimes.child import LOCAL_RUNNER, EndedProcessError, RunnerProcess
 from edgeq.runtimes.runner import make_inputs
 from tests.tiny import save_conv_net
 
@@ -244,6 +244,16 @@ def test_a_process_that_dies_is_an_error_with_its_last_words(artifact):
     assert "net.onnx in onnxruntime: its process ended (killed by signal 6)" in str(caught.value)
     assert "out of juice" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@needs_procfs
+def test_a_process_that_dies_leaves_its_peak_of_memory(artifact):
+    held = 800_000_000
+    with RunnerProcess("net", hooked(f"len(runs) > 2 and (bytes([1]) * {held}, os.abort())")) as process:
+        opened(process, artifact.path)
+        with pytest.raises(EndedProcessError, match="killed by signal 6") as caught:
+            process.ask(TIMEOUT_S, "run", **{**ONCE, "min_runs": 5})
+    assert caught.value.peak_bytes is not None and caught.value.peak_bytes > held
 
 
 def test_a_process_that_hangs_is_an_error_and_is_ended(artifact):

@@ -198,6 +198,7 @@ def test_bench_runs_a_file_without_a_manifest(lonely):
     assert not (lonely.parent / "net.onnx.json").exists()
 
 
+@pytest.mark.usefixtures("warm_runners")
 def test_bench_runs_tflite_files_of_other_tools(shared_data, tmp_path):
     pytest.importorskip("ai_edge_litert")
     names = ("coral_movenet_single_pose_lightning_ptq.tflite", "coral_tf2_mobilenet_v2_1.0_224_ptq.tflite", RESNET8)

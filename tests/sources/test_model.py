@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import logging
 import re
@@ -14,6 +15,7 @@ import pytest
 
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.exporting.artifact import Postprocessing
+from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.models.names import zoo_names
 from edgeq.sources.model import ModelRequest, open_model, parse_size
 from edgeq.verbs.export import export_model
@@ -78,10 +80,24 @@ def test_weights_can_tell_size_and_labels(small_weights, tmp_path):
         open_model(request)
 
 
-def test_a_classifier_of_imagenet_takes_224_pixels_unless_told():
+@pytest.fixture(scope="module")
+def random_resnet() -> tuple[FloatModel, str]:
+    """ResNet-18 without weights for images of 96x64, and what opening it warned of."""
+    pytest.importorskip("torchvision")
+    heard, logger = io.StringIO(), logging.getLogger("edgeq")
+    handler, level = logging.StreamHandler(heard), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING)
+    try:
+        return open_model(ModelRequest("resnet18", size=(96, 64))).model, heard.getvalue()
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+def test_a_classifier_of_imagenet_takes_224_pixels_unless_told(random_resnet):
     sizes = {}
-    for size in (None, (96, 64)):
-        model = open_model(ModelRequest("resnet18", size=size)).model
+    for size, model in ((None, open_model(ModelRequest("resnet18")).model), ((96, 64), random_resnet[0])):
         sizes[size] = (model.preprocessing.height_px, model.preprocessing.width_px)
         shape = model.graph.graph.inputs[0].shape
         assert shape is not None
@@ -357,8 +373,5 @@ def test_labels_come_from_names_a_text_file_or_a_coco_file(foreign, tmp_path):
         labels(tmp_path / "none.txt")
 
 
-def test_random_weights_are_a_warning(tmp_path, caplog):
-    pytest.importorskip("torchvision")
-    with caplog.at_level(logging.WARNING, "edgeq"):
-        open_model(ModelRequest("resnet18", size=(32, 32)))
-    assert "resnet18 has random weights" in caplog.text
+def test_random_weights_are_a_warning(random_resnet):
+    assert "resnet18 has random weights" in random_resnet[1]

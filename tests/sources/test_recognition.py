@@ -15,11 +15,14 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from edgeq.errors import InputError
+from edgeq.exporting.artifact import TensorSpec
+from edgeq.inputs.preprocessing import Placement
 from edgeq.inputs.presets import load_preset, preset_names
 from edgeq.sources.artifact_file import describe_file, facts_of, open_artifact
 from edgeq.sources.file_metadata import FileMetadata, tflite_metadata
 from edgeq.sources.model import ModelRequest, open_model
-from edgeq.sources.recognition import RECOGNISERS, recognise
+from edgeq.sources.recognition import RECOGNISERS, ModelFacts, recognise
+from edgeq.tasks.detection.decoders import get_decoder
 from tests.sources.heads import ULTRALYTICS, save_outputs, save_square_finder
 
 Outputs = Mapping[str, tuple[tuple[int, ...], Sequence[str]]]
@@ -195,11 +198,73 @@ def test_masks_keypoints_and_oriented_boxes_of_the_same_exporter(tmp_path: Path)
     masks = {"output0": ((1, 4 + 3 + 32, 84), DECODED), "output1": ((1, 32, 16, 16), ())}
     for task, outputs, preset in (
         ("segment", masks, "yolo_seg"),
-        ("pose", {"output0": ((1, 5 + 3 * 17, 84), DECODED)}, "yolo_pose"),
+        ("pose", {"output0": ((1, 4 + 3 + 3 * 17, 84), DECODED)}, "yolo_pose,classes=3"),
         ("obb", {"output0": ((1, 5 + 3, 84), DECODED)}, "yolo_obb"),
+        ("segment", {"output0": ((1, 300, 6 + 32), DECODED), "output1": ((1, 32, 16, 16), ())}, "yolo_seg"),
+        ("pose", {"output0": ((1, 300, 6 + 3 * 17), DECODED)}, "yolo_pose,classes=3"),
+        ("obb", {"output0": ((1, 300, 6 + 1), DECODED)}, "yolo_obb"),
     ):
         path = save_outputs(tmp_path / "head.onnx", outputs, (1, 3, 64, 64), ULTRALYTICS | {"task": task})
         assert [each.preset for each in recognise(facts_of(describe_file(path))).candidates] == [preset]
+
+
+@pytest.mark.parametrize(
+    ("shape", "stated", "preset"),
+    [
+        ((1, 4 + 3 + 2 * 12, 84), {"kpt_shape": "[12, 2]"}, ["yolo_pose,classes=3,numbers=2"]),
+        ((1, 300, 6 + 2 * 12), {"kpt_shape": "[12, 2]"}, ["yolo_pose,classes=3,numbers=2"]),
+        ((1, 4 + 1 + 3 * 17, 84), {"kpt_shape": "[17, 3]", "names": "{0: 'person'}"}, ["yolo_pose"]),
+        ((1, 4 + 3 + 3 * 17, 84), {"kpt_shape": "[5, 3]"}, []),
+        ((1, 4 + 3 + 3 * 17, 84), {"kpt_shape": "[17, 4]"}, []),
+    ],
+)
+def test_keypoints_are_as_many_as_the_file_states(
+    shape: tuple[int, ...], stated: dict[str, str], preset: list[str], tmp_path: Path
+) -> None:
+    stated = ULTRALYTICS | {"task": "pose"} | stated
+    path = save_outputs(tmp_path / "head.onnx", {"output0": (shape, DECODED)}, (1, 3, 64, 64), stated)
+    assert [each.preset for each in recognise(facts_of(describe_file(path))).candidates] == preset
+
+
+@pytest.mark.parametrize(
+    ("columns", "stated", "preset"),
+    [
+        (6, {"head": "RTDETRDecoder"}, "rtdetr_ultralytics"),
+        (6, {"description": "Ultralytics rtdetr-l model trained on cells"}, "rtdetr_ultralytics"),
+        (6, {"head": "v10Detect"}, "yolov10"),
+        (
+            7,
+            {"description": "Ultralytics RT-DETR-l model"},
+            "yolov8,relative=true,nms=none,multi_label=false,resize=stretch",
+        ),
+    ],
+)
+def test_ultralytics_rtdetr_is_no_yolo(columns: int, stated: dict[str, str], preset: str, tmp_path: Path) -> None:
+    path = save_outputs(
+        tmp_path / "head.onnx", {"output0": ((1, 300, columns), DECODED)}, metadata=ULTRALYTICS | stated
+    )
+    assert [each.preset for each in recognise(facts_of(describe_file(path))).candidates] == [preset]
+    loaded = load_preset(preset, (320, 320))
+    rows = np.zeros((1, 300, columns), np.float32)
+    rows[0, 7, :6] = 0.5, 0.25, 0.2, 0.1, 0.9, 0.8 if columns > 6 else 2
+    post, placement = loaded.postprocessing, Placement(640, 480, 320, 320, 0.5, 2 / 3, 0, 0)
+    assert post is not None
+    if "rtdetr" in preset or columns > 6:
+        assert loaded.preprocessing.resize == "stretch"
+        found = get_decoder(post.decoder)({"output0": rows}, post, placement)
+        np.testing.assert_allclose(found.boxes, [[256, 96, 384, 144]], atol=1e-3)
+        assert found.classes.tolist() == [0 if columns > 6 else 2]
+
+
+@pytest.mark.parametrize(
+    ("tail", "preset"), [({"Softmax"}, "retinaface"), ({"Concat"}, "retinaface,activation=softmax")]
+)
+def test_retinaface_of_any_size_is_told_by_its_names(tail: set[str], preset: str) -> None:
+    outputs = tuple(TensorSpec(name, "float32", (None, None, None)) for name in ("loc", "conf", "landmarks"))
+    tails = {"loc": frozenset({"Concat"}), "conf": frozenset(tail), "landmarks": frozenset[str]()}
+    (found,) = recognise(ModelFacts("faces.onnx", None, None, 3, outputs, tails=tails)).candidates
+    assert (found.preset, found.classes) == (preset, 1)
+    assert not recognise(ModelFacts("any.onnx", None, None, 3, outputs[:2], tails=tails)).candidates
 
 
 def suppressed(path: Path, outputs: Mapping[str, tuple[tuple[int, ...], int]]) -> Path:

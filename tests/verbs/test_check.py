@@ -9,6 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
+import edgeq as edgeq_api
+from tests.runtimes.tensorrt.test_compile import needs_library
+
 BODY = """<ir_version: 8, opset_import: ["" : {opset}]> net (float[1,4] x) => (float[1,4] y)
     <float s = {{0.5}}, int8 z = {{{zero}}}> {{
     [first] q = QuantizeLinear(x, s, z) [second] d = DequantizeLinear(q, s, z)
@@ -55,7 +58,7 @@ def test_strong_typing_is_the_targets(edgeq, tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--target", "x86"], "rules to check are of ['jetson-orin', 'jetson-orin-trt11']"),
+        (["--target", "x86"], "rules to check are of ['jetson-orin', 'jetson-orin-trt11'"),
         (["--tensorrt", "new"], "--tensorrt new: wanted a version"),
         (["--json", "/proc/none/found.json"], "cannot be written"),
     ],
@@ -69,3 +72,47 @@ def test_what_is_no_model_is_one_line(edgeq, tmp_path):
     path.write_bytes(np.arange(100, dtype=np.uint8).tobytes())
     assert "is not a valid ONNX model" in edgeq("check", path).error
     assert "no such file" in edgeq("check", tmp_path / "none.onnx").error
+
+
+CONV = """<ir_version: 8, opset_import: ["" : 19]> net (float16[1,32,8,8] x) => (float16[1,32,8,8] y)
+    <int8 z = {{0}}> {{
+    q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)
+    w8 = QuantizeLinear(w, s, z) v = DequantizeLinear(w8, s, z)
+    [layer] y = {layer} }}"""
+
+
+def save_layer(path: Path, layer: str) -> Path:
+    model = onnx.parser.parse_model(CONV.format(layer=layer))
+    constants = {"w": np.full((32, 32, 1, 1), 0.5, np.float16), "s": np.array(0.5, np.float16)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
+    onnx.save(model, path)
+    return path
+
+
+@needs_library
+def test_compiled_layers_are_compared_with_the_plan(edgeq, tmp_path):
+    path = save_layer(tmp_path / "net.onnx", "Conv(d, v)")
+    done = edgeq("check", path, "--compile", "--target", "jetson-orin-trt11", "--json", tmp_path / "found.json")
+    assert done.code == 0, done.err
+    assert "TensorRT for RTX 1.7" in done.out and "for SM86 (not a Jetson): built" in done.out
+    compiled = json.loads((tmp_path / "found.json").read_text())["compiled"]
+    assert compiled["stage"] == "built" and compiled["plan_bytes"] > compiled["weights_bytes"] > 0
+    (layer,) = compiled["nodes"]
+    assert (layer["node"], layer["planned"], layer["compiled"], layer["agrees"]) == ("layer", "int8", "int8", True)
+    other = edgeq_api.check(path, "jetson-orin-trt11", compile=True, sm="sm80").compiled
+    assert other is not None and other.sm == "SM80"
+
+
+@needs_library
+def test_a_refused_file_is_a_line_and_exit_code_1(edgeq, tmp_path):
+    done = edgeq("check", save_layer(tmp_path / "net.onnx", "Det(d)"), "--compile")
+    assert done.code == 1
+    assert done.out.splitlines()[-1].endswith("its parser refused the file: node layer: Det: false")
+
+
+def test_a_capability_belongs_to_compiling(edgeq, tmp_path):
+    path = save(tmp_path / "net.onnx")
+    done = edgeq("check", path, "--sm", "sm86")
+    assert (done.code, done.out) == (1, "") and "--sm: is what --compile compiles for" in done.err
+    done = edgeq("check", path, "--compile", "--isa", "avx2")
+    assert done.code == 1 and "--isa: is for x86 engines" in done.err

@@ -104,7 +104,7 @@ def test_scores_of_a_cpu_without_vnni_are_labelled(files, drawn):
 
 def test_an_isa_is_for_integers_on_x86(edgeq, small_onnx, tmp_path):
     for options, reason in (
-        (["--target", "x86", "--precision", "fp32"], "changes dynamic, int8 onnx files"),
+        (["--target", "x86", "--precision", "fp32"], "changes dynamic, int8, w4a8 onnx files"),
         (["--target", "jetson-orin", "--precision", "int8"], "jetson-orin has no x86 engines"),
     ):
         done = edgeq("export", small_onnx, "--preset", "centernet", "--isa", "avx2", "--out", tmp_path / "o", *options)

@@ -10,7 +10,7 @@ from benchmarks import demo
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.results.reading import read_results
-from edgeq.runtimes import is_installed
+from edgeq.runtimes import child, is_installed
 from edgeq.tasks import score_types
 from edgeq.tasks.detection.shapes import CATEGORIES
 from edgeq.verbs.demo import TARGETS, run_demo
@@ -18,7 +18,7 @@ from tests.exact import KERNELS_ARE_EXACT
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory, small_weights):
+def told(tmp_path_factory, small_weights, warm_python):
     """Runs the demo once: the folder, the rows and the lines it said."""
     from edgeq.models import zoo
     from tests.small import save_small_centernet
@@ -29,6 +29,7 @@ def told(tmp_path_factory, small_weights):
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zoo, "shipped_weights", lambda _: weights)
+        patch.setattr(child, "subprocess", warm_python)  # what a process costs is not looked at
         rows = run_demo(folder / "demo", images=8, seconds=0.02, threads=1, say=said.append)
     return folder / "demo", rows, said
 

@@ -82,7 +82,7 @@ def test_this_machine_runs_what_is_installed():
     checks = by_name(list(diagnosis.checks))
     saturating = exact.saturates(diagnosis.machine)
     for runtime in RUNTIMES:
-        if is_installed(runtime):
+        if is_installed(runtime) and runtime != "tensorrt-rtx":
             check = checks[f"inference in {runtime}"]
             assert check.state == ("warning" if saturating and runtime in ("onnxruntime", "openvino") else "ok")
             assert importlib.metadata.version({"litert": "ai-edge-litert"}.get(runtime, runtime)) in check.found
@@ -90,6 +90,15 @@ def test_this_machine_runs_what_is_installed():
     assert diagnosis.healthy
     document = diagnosis.to_json()
     assert json.loads(json.dumps(document))["checks"][0]["name"] == diagnosis.checks[0].name
+
+
+@pytest.mark.skipif(not is_installed("tensorrt-rtx"), reason="tensorrt_rtx is not installed")
+def test_a_library_that_only_builds_here_is_no_fault(only, monkeypatch):
+    monkeypatch.setattr("edgeq.verbs.doctor.driver_problem", lambda: "there is no driver")
+    monkeypatch.setattr("edgeq.verbs.doctor.RUNTIMES", {"tensorrt-rtx": ""})
+    (check,) = only("_check_engines")
+    assert (check.name, check.state) == ("inference in tensorrt-rtx", "ok")
+    assert "edgeq build --sm`; it runs none here, because there is no driver" in check.found
 
 
 def test_every_requirement_of_the_users_extras_is_looked_for(only):

@@ -22,13 +22,14 @@ from edgeq.inputs import items
 from edgeq.inputs.images import list_images, read_image
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.runtimes import is_installed, open_session
-from edgeq.sources.formats import ONNX
 from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import ExportResult, export_model
 from tests import exact
 from tests.test_order import ROOT
 
 HEADS = {"hm": (1, 6, 16, 24), "wh": (1, 2, 16, 24), "reg": (1, 2, 16, 24)}
+
+PRECISIONS = ("fp32", "fp16", "int8", "dynamic")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def calibration(drawn) -> CalibrationSource:
 @pytest.fixture(scope="module")
 def exported(request_, calibration, tmp_path_factory) -> ExportResult:
     """Every precision, from torch, in one go."""
-    return export_model(request_, "x86", ONNX.precisions, tmp_path_factory.mktemp("exported"), calibration=calibration)
+    return export_model(request_, "x86", PRECISIONS, tmp_path_factory.mktemp("exported"), calibration=calibration)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def by_precision(result: ExportResult) -> dict[str, Artifact]:
 
 def test_every_precision_is_a_file_with_its_manifest(exported):
     folder = exported.files[0].artifact.path.parent
-    models = [f"small.x86.{precision}.onnx" for precision in ONNX.precisions]
+    models = [f"small.x86.{precision}.onnx" for precision in PRECISIONS]
     assert names(folder) == sorted([*models, *(f"{name}.json" for name in models), "small.ranges.json"])
     for file in exported.files:
         loaded = Artifact.load(file.artifact.path)
@@ -400,7 +401,7 @@ def test_each_precision_is_written_once(foreign, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precisions": ["int9"]}, "`precision` int9: known are fp32, fp16, int8, dynamic"),
+        ({"precisions": ["int9"]}, "`precision` int9: known are fp32, fp16, int8, w4a8, dynamic"),
         ({"precisions": []}, r"`precision` \(none\): known are"),
         ({"precisions": ["fp32", "int8"], "calibration": None}, "int8 needs ranges: give `calib`"),
         ({"target_name": "abacus"}, r"unknown target 'abacus'; known: arm, jetson-orin, .*x86-ort"),

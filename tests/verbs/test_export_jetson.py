@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
 import pytest
 
 from edgeq.calibration.source import CalibrationSource
-from edgeq.errors import InputError, MismatchError
+from edgeq.errors import InputError, MismatchError, MissingDependencyError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.tensorrt.cache import make_cache, parse_cache
 from edgeq.files import sha256_file, write_bytes
+from edgeq.runtimes.tensorrt import compile as compiling
+from edgeq.runtimes.tensorrt.library import TENSORRT_RTX
 from edgeq.sources.model import ModelRequest
 from edgeq.targets import get_target
 from edgeq.verbs.export import ExportResult, export_model
+
+VERIFY: Literal["compile"] | None = None if importlib.util.find_spec(TENSORRT_RTX.module) is None else "compile"
 
 
 def request_for(model: Path, target: str) -> ModelRequest:
@@ -104,6 +111,33 @@ def test_deconvolutions_on_demand(small_onnx, exported, tmp_path):
     assert set(facts["float_nodes"].values()) == {"last convolution of a head"}
     with pytest.raises(InputError, match="runs ConvTranspose in INT8 by itself"):
         export_model(request, "x86", ("int8",), tmp_path, calibration=source, options=ExportOptions(int8_deconv=True))
+
+
+def test_deconvolutions_on_demand_are_rewritten_where_the_compiler_computes_them_in_float(
+    small_onnx, exported, tmp_path
+):
+    source = CalibrationSource(exported.ranges_path)
+    request, options = request_for(small_onnx, "jetson-orin-trt11"), ExportOptions(int8_deconv=True)
+    result = export_model(
+        request, "jetson-orin-trt11", ("int8",), tmp_path, calibration=source, options=options, verify=VERIFY
+    )
+    (file,) = result.files
+    assert file.artifact.quantization["rewritten_conv_transpose"] == 3
+    nodes = onnx.load(file.artifact.path).graph.node
+    assert "ConvTranspose" not in {node.op_type for node in nodes}
+    for compiled in result.compiled.values():  # none without the compiler
+        assert compiled.is_built and not compiled.disagreements
+        assert compiled.by_precision == {"int8": 26, "fp16": 3}  # the last convolution of each head
+
+
+def test_what_cannot_be_compiled_is_told_before_anything_is_written(small_onnx, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="`verify` compile: is for files of TensorRT, and x86 has another engine"):
+        export_model(request_for(small_onnx, "x86"), "x86", ("fp32",), tmp_path / "out", verify="compile")
+    monkeypatch.setattr(compiling, "TENSORRT_RTX", dataclasses.replace(TENSORRT_RTX, module="no_such_package"))
+    request = request_for(small_onnx, "jetson-orin")
+    with pytest.raises(MissingDependencyError, match=r"pip install 'edgeq\[rtx\]'"):
+        export_model(request, "jetson-orin", ("fp32",), tmp_path / "out", verify="compile")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_cache_gives_the_file_that_its_ranges_gave(small_onnx, exported, tmp_path):

@@ -70,6 +70,9 @@ ELSEWHERE = {
     "data": "takes the place of calib, in test_data_set", "split": "of data", "allow_outside": "of data",
     "pick": "which images calibrate, in test_coverage", "runtime": "names the target, in tests/targets",
     "measure_speed": "changes no file, in test_export_speed",
+    "verify": "changes no file, in test_export_jetson",
+    "rounding": "learns for seconds, in tests/exporting/test_int4_weights",
+    "finetune": "trains on more images, in test_export_finetune",
     "plan": "of x86 alone, in test_export_costs", "isa": "of x86 alone, in test_check_saturation",
 }  # fmt: skip
 """Options that this walk does not turn, with the reason."""
@@ -134,12 +137,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return {name: rng.normal(0, 0.4, shape).astype(np.float32) for name, shape in shapes.items()}
 
     save(folder / "cnn.onnx", CNN, weights(w0=(8, 3, 3, 3), w1=(8, 8, 3, 3), w2=(8, 6, 2, 2), w3=(6, 5)))
-    square = (8, 8)
+    square, channels = (16, 16), (16,)  # fewer stay in float on Jetson
     vit = weights(
-        patch=(8, 3, 4, 4), gamma=(8,), beta=(8,), gamma2=(8,), beta2=(8,), wq=square, wk=square, wv=square, wo=square,
-        w1=(8, 16), w2=(16, 8), head=(8, 5),
+        patch=(16, 3, 4, 4), gamma=channels, beta=channels, gamma2=channels, beta2=channels, wq=square, wk=square,
+        wv=square, wo=square, w1=(16, 32), w2=(32, 16), head=(16, 5),
     )  # fmt: skip
-    save(folder / "vit.onnx", VIT, {**vit, "flat": np.array([1, 8, 16]), "tokens": np.array([1])})
+    save(folder / "vit.onnx", VIT, {**vit, "flat": np.array([1, 16, 16]), "tokens": np.array([1])})
     return folder
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import nn
 
 from edgeq.calibration.source import CalibrationSource
+from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import infer_shapes, read_onnx
@@ -193,6 +194,28 @@ def test_fp16_files_for_tensorrt_are_audited_with_ranges(images, tmp_path):
     exported = export(images, tmp_path, target="jetson-orin-trt11", precisions=("fp16",))
     assert exported.ranges_path is not None
     assert exported.files[0].artifact.quantization["fp16_islands"] == {}
+
+
+def test_weights_of_4_bits_follow_the_inputs_that_the_ranges_keep(images, tmp_path):
+    kept = export(images, tmp_path / "kept", target="rtx", precisions=("w4",))
+    assert kept.ranges_path is not None
+    ranges = dataclasses.replace(Ranges.load(kept.ranges_path), samples=())
+    ranges.save(tmp_path / "none.json")
+    request = ModelRequest(
+        "tests.verbs.test_export_vit:small_vit", preset=str(images / "preset.toml"), opset=get_target("rtx").rules.opset
+    )
+    none = export_model(request, "rtx", ("w4",), tmp_path, calibration=CalibrationSource(tmp_path / "none.json"))
+    facts = [each.files[0].artifact.quantization for each in (kept, none)]
+    count = facts[0]["w4_nodes"]
+    wanted = [[f"{each} of {count} weights are rounded by what their layers read"] for each in (count, 0)]
+    assert [each["notes"] for each in facts] == wanted
+    x = np.random.default_rng(0).uniform(0, 1, (1, 3, 32, 32)).astype(np.float32)
+    plain = small_vit().eval()(torch.from_numpy(x)).detach().numpy().ravel()
+    errors = [
+        np.linalg.norm(scores(each.files[0].artifact, "simulated-narrow") - plain + plain.mean())
+        for each in (kept, none)
+    ]
+    assert errors[0] < 0.7 * errors[1], errors
 
 
 def test_a_wrong_plan_is_told(images, tmp_path):

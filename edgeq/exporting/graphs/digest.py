@@ -17,9 +17,10 @@ torch exports of a transformer with a free batch; ranges of one do not serve the
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -104,22 +105,24 @@ def _of_node(node: ir.Node, values: dict[int, bytes], opset: int | None) -> byte
 
 def _attributes(node: ir.Node, values: dict[int, bytes], opset: int | None) -> Iterator[tuple[str, bytes]]:
     """Yields the attributes of a node that are not at their default, with their digests."""
-    defaults = _defaults(node, opset)
+    defaults = _defaults(node.domain, node.op_type, opset)
     for name, attribute in node.attributes.items():
         digest = _of_attribute(attribute, values)
-        if name not in defaults or digest != _of_attribute(defaults[name], values):
+        if digest != defaults.get(name):
             yield name, digest
 
 
-def _defaults(node: ir.Node, opset: int | None) -> dict[str, ir.Attr]:
+@functools.cache
+def _defaults(domain: str, op_type: str, opset: int | None) -> Mapping[str, bytes]:
+    """Returns attribute of an operator -> digest of its default, as far as ONNX declares one."""
     import onnx
     import onnx_ir as ir
 
-    if opset is None or not onnx.defs.has(node.op_type, opset, node.domain):
+    if opset is None or not onnx.defs.has(op_type, opset, domain):
         return {}
-    declared = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes
+    declared = onnx.defs.get_schema(op_type, opset, domain).attributes
     return {
-        name: ir.serde.deserialize_attribute(each.default_value)
+        name: _of_attribute(ir.serde.deserialize_attribute(each.default_value), {})
         for name, each in declared.items()
         if each.default_value.type != onnx.AttributeProto.UNDEFINED
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from edgeq.exporting.graphs.onnx_file import (
     write_large,
 )
 from edgeq.exporting.graphs.subgraphs import forget_removed_readers
-from edgeq.exporting.graphs.weights import to_skeleton
+from edgeq.exporting.graphs.weights import lie_in, to_skeleton
 from edgeq.files import atomic_path
 
 if TYPE_CHECKING:
@@ -88,19 +89,13 @@ def read_onnx(path: Path) -> ir.Model:
     require_data(proto, path)
     load_small(proto, path.parent)
     model = ir.from_proto(proto)
-    ir.external_data.set_base_dir(model.graph, path.parent)
+    lie_in(model, path.parent)
     return model
 
 
 def copy_graph(model: ir.Model) -> ir.Model:
     """Returns a copy that a pass may change; both read the same large tensors, which nothing writes to."""
-    import onnx_ir as ir
-
-    proto, tensors = to_skeleton(model)
-    copy = ir.from_proto(proto)
-    for name, tensor in tensors.items():
-        copy.graph.initializers[name].const_value = tensor
-    return copy
+    return model.clone()
 
 
 def _use_default_domain(proto: onnx.ModelProto) -> None:
@@ -215,6 +210,12 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 def weight_of(node: ir.Node) -> np.ndarray | None:
     """Returns the constant weight of a weighted node, or `None` (a MatMul of two activations has none)."""
     return constant(node.inputs[1]) if node.op_type in WEIGHTED_OPS and len(node.inputs) > 1 else None
+
+
+def kernel_positions(layer: ir.Node) -> int:
+    """Returns the positions of a convolution's kernel, 49 for one of 7 x 7; 1 for other layers."""
+    shape = layer.inputs[1].shape if layer.op_type == "Conv" and layer.inputs[1] is not None else None
+    return 1 if shape is None else math.prod(dim for dim in shape[2:] if isinstance(dim, int))
 
 
 def data_inputs(node: ir.Node) -> list[ir.Value]:

@@ -124,7 +124,7 @@ def _varint(content: mmap.mmap, position: int, end: int) -> tuple[int, int]:
 
 def load_small(proto: onnx.ModelProto, folder: Path) -> None:
     """Puts the external tensors of a model into it, in place, all but the large constants of its graph."""
-    from onnx.external_data_helper import _get_all_tensors, load_external_data_for_tensor, uses_external_data
+    from onnx.external_data_helper import _get_all_tensors, uses_external_data
 
     sizes = {tensor.name: _nbytes(tensor) for tensor in proto.graph.initializer}
     large = {
@@ -134,9 +134,17 @@ def load_small(proto: onnx.ModelProto, folder: Path) -> None:
     }
     for tensor in _get_all_tensors(proto):
         if uses_external_data(tensor) and tensor.name not in large:
-            load_external_data_for_tensor(tensor, str(folder))
+            tensor.raw_data = _read_external(tensor, folder)
             tensor.ClearField("data_location")
             tensor.ClearField("external_data")
+
+
+def _read_external(tensor: onnx.TensorProto, folder: Path) -> bytes:
+    """Returns the bytes of a tensor in a file; links are followed, as caches of hubs and installers make them."""
+    entry: dict[str, str] = {each.key: each.value for each in tensor.external_data}
+    with (folder / entry["location"]).open("rb") as stream:
+        stream.seek(int(entry.get("offset", 0)))
+        return stream.read(int(entry.get("length", _nbytes(tensor))))
 
 
 def without_data(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -48,7 +48,7 @@ def large_tensors(model: ir.Model) -> dict[str, ir.TensorProtocol]:
     return {name: tensor for name, tensor in tensors.items() if tensor.nbytes >= LARGE_TENSOR}
 
 
-def to_skeleton(model: ir.Model, location: str = "weights") -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
+def to_skeleton(model: ir.Model, location: str) -> tuple[onnx.ModelProto, dict[str, ir.TensorProtocol]]:
     """Returns a model as a message, and its large tensors, which it names as external data in this order.
 
     Args:
@@ -102,11 +102,30 @@ class _Scratch:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
+def lie_in(model: ir.Model, folder: Path) -> None:
+    """Says in which folder the files lie that hold tensors of a model.
+
+    Hubs keep what they fetched behind symbolic links, and installers link one file into many environments. onnx-ir
+    reads neither below a base folder, so such tensors name their file itself.
+    """
+    import onnx_ir as ir
+
+    for value in _external(model):
+        tensor = value.const_value
+        file = (folder / tensor.location).resolve()
+        if file == folder.resolve() / tensor.location and file.stat().st_nlink == 1:
+            tensor.base_dir = folder
+        else:
+            value.const_value = ir.ExternalTensor(
+                str(file), tensor.offset, tensor.length, tensor.dtype, shape=tensor.shape, name=tensor.name
+            )
+
+
 def map_weights(model: ir.Model) -> tuple[onnx.ModelProto, Path | None]:
     """Returns a model as a message whose large tensors lie in files, and the folder of these, for an engine to map.
 
-    Tensors that were computed, or begin at odd bytes of a file, are put into a temporary file first, which lives as
-    long as they do: the memory that they took is free again, and the model reads them there.
+    Tensors that were computed, lie behind a link or begin at odd bytes of a file, are put into a temporary file first,
+    which lives as long as they do: the memory that they took is free again, and the model reads them there.
     """
     tensors = large_tensors(model)
     if not tensors:
@@ -145,20 +164,9 @@ def _lies_well(tensors: Sequence[ir.TensorProtocol]) -> bool:
     """Returns whether tensors lie in files of one folder, each where its type may begin."""
     import onnx_ir as ir
 
-    places = {
-        str(tensor.base_dir)
-        for tensor in tensors
-        if isinstance(tensor, ir.ExternalTensor) and not (tensor.offset or 0) % tensor.dtype.itemsize
-    }
-    return (
-        len(places) == 1
-        and all(isinstance(tensor, ir.ExternalTensor) for tensor in tensors)
-        and all(
-            not (tensor.offset or 0) % tensor.dtype.itemsize
-            for tensor in tensors
-            if isinstance(tensor, ir.ExternalTensor)
-        )
-    )
+    lying = [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor) and tensor.base_dir]
+    aligned = all(not (tensor.offset or 0) % tensor.dtype.itemsize for tensor in lying)
+    return aligned and len(lying) == len(tensors) and len({str(tensor.base_dir) for tensor in lying}) == 1
 
 
 def write_tensor(tensor: ir.TensorProtocol, stream: IO[bytes]) -> None:

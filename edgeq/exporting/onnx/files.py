@@ -6,6 +6,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from edgeq.calibrators.ranges import Ranges
+from edgeq.exporting.onnx.fp8 import FP8, write_fp8
+from edgeq.exporting.onnx.int4_weights import W4A8
+from edgeq.exporting.onnx.weight_only import FP4, W4, write_weight_only
 from edgeq.exporting.onnx.writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
 
 if TYPE_CHECKING:
@@ -16,11 +19,11 @@ _log = logging.getLogger(__name__)
 
 
 def write(job: FileJob) -> Artifact:
-    """Returns the artifact of a float graph in `fp32`, `fp16`, `int8` or `dynamic`.
+    """Returns the artifact of a float graph in one of the precisions of `edgeq.sources.formats.ONNX`.
 
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
-        ModelError: a constant of an FP16 graph does not fit.
+        ModelError: a constant of an FP16 graph does not fit, or no layer takes weights of 4 bits.
     """
     model, ranges, vit_plan = job.model, job.ranges, job.options.vit_plan
     assert isinstance(model, FloatModel)  # noqa: S101 - files of this format are made from the graph
@@ -29,6 +32,10 @@ def write(job: FileJob) -> Artifact:
         return write_fp32(model, job.target, job.folder)
     if job.precision == "fp16":
         return write_fp16(model, job.target, job.folder, ranges)
+    if job.precision in (W4, FP4):
+        return write_weight_only(
+            model, job.target, job.folder, job.precision, ranges, job.kept, vit_plan, job.layer_moments
+        )
     if job.precision == "dynamic":
         if any(node.op_type == "Conv" for node in model.graph.graph):
             _log.warning(
@@ -36,8 +43,11 @@ def write(job: FileJob) -> Artifact:
                 "static"
             )
         return write_dynamic(model, job.target, job.folder, job.kept, vit_plan)
-    assert ranges is not None  # noqa: S101 - int8 is refused without calibration before anything is written
+    assert ranges is not None  # noqa: S101 - int8, w4a8 and fp8 are refused without calibration before anything is written
+    if job.precision == FP8:
+        return write_fp8(model, job.target, job.folder, ranges, job.kept, vit_plan)
     return write_int8(
         model, job.target, job.folder, ranges, job.kept, vit_plan, job.companions, mean_errors=job.mean_errors,
-        costs=job.costs, least_gain_us=job.least_gain_us,
+        costs=job.costs, least_gain_us=job.least_gain_us, reconstruct=job.reconstruct,
+        finetune=job.finetune, precision="w4a8" if job.precision == W4A8 else "int8",
     )  # fmt: skip

@@ -84,10 +84,11 @@ def _quantized_constant(model: ir.Model, node: ir.Node, index: int, quantized: Q
     assert value is not None and value.name is not None  # noqa: S101 - the caller has read this input
     weight = constant(value)
     assert weight is not None  # noqa: S101 - the plan only names weighted nodes
-    rounded = round_to(weight, quantized.scale, quantized.zero_point, quantized.scheme)
     given = value
-    if not np.array_equal(rounded, quantized.integers):
-        given = new_initializer(model, f"{value.name}_rounded", quantized.dequantize())
+    if quantized.scheme.is_integer:
+        rounded = round_to(weight, quantized.scale, quantized.zero_point, quantized.scheme)
+        if not np.array_equal(rounded, quantized.integers):
+            given = new_initializer(model, f"{value.name}_rounded", quantized.dequantize())
     scales = new_initializer(model, f"{value.name}_scale", quantized.scale)
     zeros = new_initializer(model, f"{value.name}_zero_point", quantized.zero_point)
     attributes = {} if quantized.axis is None else {"axis": quantized.axis}
@@ -99,7 +100,7 @@ def _quantized_constant(model: ir.Model, node: ir.Node, index: int, quantized: Q
     dequantize = ir.node("DequantizeLinear", [integers, scales, zeros], attributes, name=name)
     result = dequantize.outputs[0]
     integers.name, integers.shape = f"{value.name}_quantized{number}", value.shape
-    integers.type = ir.TensorType(ir.DataType.INT8)
+    integers.type = ir.TensorType(ir.DataType.from_numpy(quantized.integers.dtype))
     result.name, result.shape, result.type = f"{value.name}_dequantized{number}", value.shape, value.type
     model.graph.insert_before(node, [quantize, dequantize])
     node.replace_input_with(index, result)
@@ -145,7 +146,7 @@ def _insert_pair(
 
     if grid not in shared:
         scale = new_initializer(model, f"{value.name}_scale", np.array(grid.scale, np.float32))
-        zero = new_initializer(model, f"{value.name}_zero_point", np.array(grid.zero_point, grid.dtype))
+        zero = new_initializer(model, f"{value.name}_zero_point", np.array(grid.zero_point).astype(grid.dtype))
         shared[grid] = (scale, zero)
     uses = [use for use in value.uses() if use.node.name not in apart]
     nodes = [ir.node("QuantizeLinear", [value, *shared[grid]], name=f"{value.name}_quantize")]
@@ -156,7 +157,7 @@ def _insert_pair(
     for node, suffix in zip(nodes, ("quantized", "clipped") if len(nodes) > 2 else ("quantized",), strict=False):
         output = node.outputs[0]
         output.name, output.shape = f"{value.name}_{suffix}", value.shape
-        output.type = ir.TensorType(ir.DataType[grid.dtype.upper()])
+        output.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(grid.dtype)))
     result = nodes[-1].outputs[0]
     result.name, result.shape, result.type = f"{value.name}_dequantized", value.shape, value.type
     producer = value.producer()

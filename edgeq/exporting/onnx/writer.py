@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -19,13 +19,17 @@ from edgeq.exporting.costs.plan import choose_by_cost
 from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.graphs.digest import graph_digest
 from edgeq.exporting.graphs.end_specs import Ends, end_specs
-from edgeq.exporting.graphs.graph import copy_graph, new_initializer, save_onnx
+from edgeq.exporting.graphs.graph import copy_graph, new_initializer, opset_of, save_onnx
 from edgeq.exporting.graphs.names import keeps_names
+from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.graphs.weights import release_weights
-from edgeq.exporting.jobs import Companion, MeanErrors, PlannedModel
+from edgeq.exporting.jobs import Companion, Finetune, MeanErrors, PlannedModel, Reconstruct
 from edgeq.exporting.onnx.dynamic import insert_dynamic
+from edgeq.exporting.onnx.float_attention import write_float_attention
+from edgeq.exporting.onnx.int4_weights import INT4_OPSET, W4A8, store_in_four_bits
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
+from edgeq.exporting.passes.opset import raise_opset
 from edgeq.exporting.passes.order import for_engine, for_integers, for_loading, run_passes
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.planning.bias_correction import correct_biases
@@ -34,8 +38,10 @@ from edgeq.exporting.planning.keep import Kept, VitPlan
 from edgeq.exporting.planning.known_ranges import keep_without_ranges
 from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_plan
 from edgeq.exporting.planning.selection import select_layers
+from edgeq.exporting.planning.wide_ends import with_wide_ends
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
 from edgeq.files import sha256_file, sha256_json
+from edgeq.quantizers import LEAST_SQUARE, ROUND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -165,6 +171,9 @@ def write_int8(
     mean_errors: MeanErrors | None = None,
     costs: KernelTable | None = None,
     least_gain_us: float = 0.0,
+    reconstruct: Reconstruct | None = None,
+    finetune: Finetune | None = None,
+    precision: Literal["int8", "w4a8"] = "int8",
 ) -> Artifact:
     """Returns the static INT8 artifact, written by the target's rules.
 
@@ -180,22 +189,43 @@ def write_int8(
         costs: What kernels cost where the file is to run; layers that INT8 makes no faster stay in float. By default
             the target's rules alone decide.
         least_gain_us: What every layer in INT8 has to save by these costs.
+        reconstruct: Learns how weights are rounded; by default each is rounded to nearest.
+        finetune: Trains what the plan has quantized; by default it stays as calibration has it.
+        precision: `w4a8` stores weights in 4 bits, of layers that are neither first nor last.
 
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
     """
-    graph, plan, facts = plan_int8(model, target, ranges, kept, vit_plan, costs=costs, least_gain_us=least_gain_us)
+    is_w4a8 = precision == W4A8
+    if is_w4a8:
+        target = dataclasses.replace(target, rules=target.rules.in_w4a8)
+    graph, plan, facts = plan_int8(
+        model, target, ranges, kept, vit_plan, costs=costs, least_gain_us=least_gain_us,
+        weight_method=LEAST_SQUARE if is_w4a8 else ROUND,
+    )  # fmt: skip
+    if reconstruct is not None:
+        plan, facts["reconstruction"] = reconstruct(PlannedModel(model, target, graph, plan, ranges))
     if mean_errors is not None and plan.biases:
         plan, corrected = correct_biases(plan, mean_errors(graph, plan))
         facts["corrected_biases"] = corrected
+    if finetune is not None:
+        plan, facts["finetuning"] = finetune(PlannedModel(model, target, graph, plan, ranges))
     for write_companion in companions:
         facts |= write_companion(PlannedModel(model, target, graph, plan, ranges), folder)
     if target.rules.fp16 != "weights":
         facts |= _fp16_islands(graph, ranges)
+    transformer = find_transformer(graph)
+    if is_w4a8:
+        raise_opset(graph, max(opset_of(graph), INT4_OPSET))
     insert_qdq(graph, plan, target.rules)
+    if is_w4a8:
+        facts["w4a8_nodes"] = store_in_four_bits(graph, plan)
+    if target.rules.whole_projections:
+        islands, in_fp16 = facts.get("fp16_islands", ()), target.rules.fp16_attention
+        write_float_attention(graph, transformer, plan.in_float, islands, in_fp16=in_fp16)
     if target.rules.fp16 == "graph":
         to_fp16(graph, facts["fp16_islands"])
-    return write_artifact(model, graph, target, "int8", folder, facts)
+    return write_artifact(model, graph, target, precision, folder, facts)
 
 
 def _fp16_islands(graph: ir.Model, ranges: Ranges | None) -> dict[str, Any]:
@@ -220,13 +250,15 @@ def plan_int8(
     ranges: Ranges,
     kept: Kept | None = None,
     vit_plan: VitPlan = "balanced",
-    bits: tuple[int, int] = (8, 8),
+    bits: tuple[int, int] | None = None,
     costs: KernelTable | None = None,
     least_gain_us: float = 0.0,
+    weight_method: str = ROUND,
 ) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
     """Returns a copy of the float graph as the target wants it, the plan for it, and what the manifest says of both.
 
-    The arguments are those of `write_int8`, and so is the error; `bits` are those of weights and activations.
+    The arguments are those of `write_int8`, and so is the error; `bits` are those of weights and activations, by
+    default those of the rules, and `weight_method` is a name of `edgeq.quantizers.WEIGHT_METHODS`.
     """
     ranges.check(model_digest=model.digest, preprocessing_digest=model.preprocessing.digest)
     graph, rewritten = quantizable_graph(model, target)
@@ -237,9 +269,9 @@ def plan_int8(
     chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us)
     if chosen is not None:
         selection = select_layers(graph, rules, kept, vit_plan, chosen.in_float)
-    selection = selection.with_bits(*bits)
+    selection = with_wide_ends(graph, selection) if bits is None else selection.with_bits(*bits)
     scales = model.taken.weights if model.taken is not None and ranges.method == TAKEN else {}
-    plan = make_plan(graph, selection, ranges, target.rules, weight_scales=scales)
+    plan = make_plan(graph, selection, ranges, target.rules, weight_method, weight_scales=scales)
     release_weights(graph)
     transformer = selection.transformer
     for name in transformer.unknown:

@@ -58,7 +58,8 @@ def fold_batchnorm(model: ir.Model) -> RewriteReport:
             done.append(name)
         else:
             left[name] = reason
-    infer_shapes(model)
+    if done:
+        infer_shapes(model)
     return RewriteReport(tuple(done), left)
 
 
@@ -292,6 +293,24 @@ def _input_edit(model: ir.Model, layer: ir.Node, value: ir.Value, affine: _Affin
     return edit
 
 
+def scaled_inputs(layer: ir.Node, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Returns the weight of a Conv or ConvTranspose with a factor in each of its input channels.
+
+    Args:
+        layer: The layer, whose groups count.
+        weight: Its weight.
+        scale: The factors, `(C,)`.
+    """
+    scaled: np.ndarray
+    if layer.op_type == "ConvTranspose":  # (in, out / groups, ...)
+        scaled = weight * scale.reshape(-1, *([1] * (weight.ndim - 1)))
+    else:  # (out, in / groups, ...)
+        groups = _int_attribute(layer, "group", 1)
+        grouped = weight.reshape(groups, -1, *weight.shape[1:])
+        scaled = (grouped * scale.reshape(groups, 1, -1, *([1] * (weight.ndim - 2)))).reshape(weight.shape)
+    return scaled
+
+
 def _absorb_input(layer: ir.Node, weight: np.ndarray, affine: _Affine, groups: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the weight with the scale in its input channels, and the shift's share of every output channel."""
     if layer.op_type == "Gemm":
@@ -301,14 +320,12 @@ def _absorb_input(layer: ir.Node, weight: np.ndarray, affine: _Affine, groups: i
         contribution = alpha * (matrix @ affine.shift)
         return (scaled if _int_attribute(layer, "transB", 0) else scaled.T), contribution
     spatial = tuple(range(2, weight.ndim))
+    scaled = scaled_inputs(layer, weight, affine.scale)
     if layer.op_type == "Conv":  # (out, in / groups, ...)
-        per_group = affine.scale.reshape(groups, 1, -1), affine.shift.reshape(groups, 1, -1)
         grouped = weight.reshape(groups, -1, *weight.shape[1:])
-        scaled = grouped * per_group[0].reshape(groups, 1, -1, *([1] * len(spatial)))
-        contribution = (grouped.sum(axis=tuple(axis + 1 for axis in spatial)) * per_group[1]).sum(axis=2).reshape(-1)
-        return scaled.reshape(weight.shape), contribution
+        sums = grouped.sum(axis=tuple(axis + 1 for axis in spatial)) * affine.shift.reshape(groups, 1, -1)
+        return scaled, sums.sum(axis=2).reshape(-1)
     # ConvTranspose (in, out / groups, ...): a kernel larger than 1x1 comes here only with a zero shift.
-    scaled = weight * affine.scale.reshape(-1, *([1] * (weight.ndim - 1)))
     sums = weight.sum(axis=spatial) * affine.shift[:, None]
     contribution = sums.reshape(groups, -1, weight.shape[1]).sum(axis=1).reshape(-1)
     return scaled, contribution

@@ -31,11 +31,17 @@ def rewrite_conv_transpose(model: ir.Model) -> RewriteReport:
     done = []
     for node in walk(model):
         weight = weight_of(node)
-        if node.op_type == "ConvTranspose" and weight is not None and _fits(node, weight):
+        if weight is not None and can_rewrite(node):
             _rewrite(model, node, weight)
             done.append(node.name or "?")
     drop_unused(model)
     return RewriteReport(tuple(done))
+
+
+def can_rewrite(node: ir.Node) -> bool:
+    """Returns whether a node is a ConvTranspose of the size that is rewritten."""
+    weight = weight_of(node)
+    return node.op_type == "ConvTranspose" and weight is not None and _fits(node, weight)
 
 
 def _fits(node: ir.Node, weight: np.ndarray) -> bool:

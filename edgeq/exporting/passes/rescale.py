@@ -125,7 +125,7 @@ def _rescale(
         elif (extremes := statistics.get(_tensor(found))) is None:
             left[name] = f"there are no statistics of {_tensor(found)}"
         else:
-            _check(_tensor(found), extremes, found.gamma.size)
+            check_extremes(_tensor(found), extremes, found.gamma.size)
             _apply(model, found, rescaling(found, extremes))
             done.append(name)
     return RewriteReport(tuple(done), left)
@@ -138,7 +138,12 @@ def _apply(model: ir.Model, found: NormedLinears, by: _Rescaling) -> None:
     found.replace(model, found.gamma / by.scale, (found.beta + by.shift) / by.scale)
 
 
-def _check(name: str, extremes: ChannelExtremes, channels: int) -> None:
+def check_extremes(name: str, extremes: ChannelExtremes, channels: int) -> None:
+    """Checks that statistics are those of a tensor.
+
+    Raises:
+        InputError: they are of another number of channels, or no finite numbers.
+    """
     low, high = extremes
     if low.shape != (channels,) or high.shape != (channels,):
         raise InputError(f"statistics of {name}: have shapes {low.shape} and {high.shape}, wanted ({channels},)")

@@ -69,8 +69,11 @@ def resolve_keep(
     """
     transformer = find_transformer(model)
     nodes: dict[str, tuple[str, ...]] = {}
-    for pattern in (*_kept_by_vit_plan(model, transformer, vit_plan), *keep):
+    planned = _kept_by_vit_plan(model, transformer, vit_plan)
+    for pattern in (*planned, *keep):
         names = tuple(str(node.name) for node in _nodes_matching(model, pattern, transformer))
+        if not names and pattern in planned and pattern not in keep:
+            continue  # a transformer need not have every part that the plan keeps, such as an MLP
         if not names and not unknown_to_graph:
             examples = ", ".join(str(node.name) for node in list(model.graph)[:5])
             raise InputError(f"`keep` {pattern!r}: matches no node; names look like {examples}")

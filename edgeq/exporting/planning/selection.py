@@ -37,11 +37,12 @@ from typing import TYPE_CHECKING
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.choices import CHOOSES
 from edgeq.exporting.graphs.data_flow import image_values, is_float
-from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, weight_of
+from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, kernel_positions, weight_of
 from edgeq.exporting.graphs.linear import linear_of, without_channels
 from edgeq.exporting.graphs.moves import MOVES_VALUES, moved_inputs, moves_values
 from edgeq.exporting.graphs.subgraphs import captures, has_subgraphs
 from edgeq.exporting.graphs.transformer import Transformer, find_transformer
+from edgeq.exporting.planning.attention_products import attention_reasons
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.keep import Kept, VitPlan, embeds_patches, resolve_keep
 from edgeq.schemes import FLOAT, LayerScheme
@@ -58,9 +59,6 @@ _LINEAR = frozenset({"Gemm", "MatMul"})
 
 DEPTHWISE = "DepthwiseConv"
 """What `Rules.schemes` calls a convolution of one channel each."""
-
-FUSED_HEADS, FUSED_TOKENS = (16, 32, 64), 512
-"""Sizes of heads, and most tokens, that TensorRT's fused INT8 attention takes."""
 
 _BEHIND_HEADS = MOVES_VALUES | {
     "GatherElements",
@@ -132,7 +130,7 @@ def select_layers(
     transformer = find_transformer(model)
     kept = resolve_keep(model, vit_plan=vit_plan) if kept is None else kept
     heads, from_image = _head_nodes(model), image_values(model)
-    products = _attention_reasons(model, transformer, rules, vit_plan)
+    products = attention_reasons(model, transformer, rules, vit_plan)
     decisions: list[LayerDecision] = []
     quantized: set[int] = set()
     for node in model.graph:
@@ -235,35 +233,6 @@ def _transformer_reason(
     return None
 
 
-def _attention_reasons(model: ir.Model, transformer: Transformer, rules: Rules, vit_plan: VitPlan) -> dict[int, str]:
-    """Returns block -> why the products of its attention stay in float; both of them run in INT8 or none."""
-    if rules.int8_attention == "none":
-        return dict.fromkeys(range(transformer.blocks), "an attention's product: in INT8 the target is no faster")
-    if vit_plan != "fast":
-        return dict.fromkeys(range(transformer.blocks), "an attention's product, which --vit-plan fast quantizes")
-    reasons: dict[int, str] = {}
-    if rules.int8_attention == "fused":
-        for node in model.graph:
-            role = transformer.roles.get(node.name or "")
-            if role is not None and node.op_type == "MatMul" and (reason := _unfused(node, role.part)):
-                reasons.setdefault(role.block, reason)
-    return reasons
-
-
-def _unfused(node: ir.Node, part: str) -> str | None:
-    """Returns what keeps a product from TensorRT's fused INT8 attention (its developer guide), or `None`."""
-    if part == "logits":
-        if any(use.node.op_type in ("Mul", "Div") for use in node.outputs[0].uses()):
-            return "its logits are scaled behind the product, and TensorRT fuses a scale before it alone"
-        lengths = node.inputs[0].shape if node.inputs[0] is not None else None
-        head, tokens = (None, None) if lengths is None else (lengths[-1], lengths[-2])
-        if head not in FUSED_HEADS:
-            return f"its heads are of size {head}; TensorRT fuses INT8 attention for {', '.join(map(str, FUSED_HEADS))}"
-        if not isinstance(tokens, int) or tokens > FUSED_TOKENS:
-            return f"it goes over {tokens} tokens; TensorRT fuses INT8 attention up to {FUSED_TOKENS}"
-    return None
-
-
 def _float_reason(
     node: ir.Node,
     rules: Rules,
@@ -281,6 +250,10 @@ def _float_reason(
         return "depthwise convolution"
     if _is_small(node, rules.smallest):
         return "with so few channels the target runs it no faster in INT8"
+    if (reason := _too_small_product(node, rules.smallest)) is not None:
+        return reason
+    if rules.largest_kernel is not None and (positions := kernel_positions(node)) > rules.largest_kernel:
+        return f"its kernel has {positions} positions, and the target runs at most {rules.largest_kernel} in FP8"
     if node.op_type != "Add" and weight_of(node) is None and not is_product:
         return "its weight is not a constant"
     if from_image.isdisjoint(data_inputs(node)):
@@ -326,6 +299,19 @@ def _is_small(node: ir.Node, smallest: SmallestLayers) -> bool:
     groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
     channels = min(int(weight.shape[0]), int(weight.shape[1]) * groups)
     return channels < (smallest.pointwise if math.prod(weight.shape[2:]) == 1 else smallest.spatial)
+
+
+def _too_small_product(node: ir.Node, smallest: SmallestLayers) -> str | None:
+    """Returns why a product by a matrix gains nothing from INT8, `None` if it may; rows that are open are many."""
+    weight, shape = weight_of(node), node.outputs[0].shape
+    if node.op_type not in _LINEAR or weight is None:
+        return None
+    if min(weight.shape[-2:]) < smallest.features:
+        return f"with fewer than {smallest.features} features the target runs it no faster in INT8"
+    rows = [] if shape is None else [each for each in list(shape)[:-1] if isinstance(each, int)]
+    if shape is not None and len(rows) == len(shape) - 1 and math.prod(rows) < smallest.rows:
+        return "with so few rows the target runs it no faster in INT8"
+    return None
 
 
 def _is_residual(node: ir.Node, quantized: set[int], from_image: Set[ir.Value], rules: Rules) -> bool:

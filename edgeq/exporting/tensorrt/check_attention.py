@@ -5,19 +5,21 @@ Source: NVIDIA's conditions for fused INT8 multi-head attention (TensorRT's deve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeq.exporting.graphs.graph import constant
-from edgeq.exporting.planning.selection import FUSED_HEADS, FUSED_TOKENS
+from edgeq.exporting.graphs.moves import RESHAPES
+from edgeq.exporting.planning.attention_products import FUSED_HEADS, FUSED_TOKENS
+from edgeq.exporting.tensorrt.qdq import DQ, Q, readers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _NORMALIZATIONS = ("LayerNormalization", "GroupNormalization", "InstanceNormalization")
 _BETWEEN = ("Mul", "Div", "Add", "Where", "Cast")
-_PAIR = ("QuantizeLinear", "DequantizeLinear")
+_PAIR = (Q, DQ)
 
 IsQuantized = Callable[["ir.Value | None"], bool]
 
@@ -37,8 +39,14 @@ def normalization(node: ir.Node, is_quantized: IsQuantized) -> Iterator[str]:
         yield "reads dequantized integers, and TensorRT computes it in float: wanted the float tensor, without a pair"
 
 
-def attention(node: ir.Node, is_quantized: IsQuantized) -> Iterator[str]:
-    """Yields what keeps an attention with some INT8 in it from TensorRT's fused INT8 kernel (T16)."""
+def attention(node: ir.Node, is_quantized: IsQuantized, *, scales_first: bool) -> Iterator[str]:
+    """Yields what keeps an attention with some INT8 in it from TensorRT's fused INT8 kernel (T16).
+
+    Args:
+        node: Its Softmax.
+        is_quantized: Whether a value comes from a DequantizeLinear.
+        scales_first: Whether the kernel wants the scale before the first product.
+    """
     found = _attention_around(node) if node.op_type == "Softmax" else None
     if found is None:
         return
@@ -48,7 +56,7 @@ def attention(node: ir.Node, is_quantized: IsQuantized) -> Iterator[str]:
         "before the first product's keys": is_quantized(first.inputs[1]),
         "behind the Softmax": is_quantized(second.inputs[0]),
         "on the values": is_quantized(second.inputs[1]),
-        "behind the second product": any(reader.op_type == _PAIR[0] for reader in _readers(second)),
+        "behind the second product": any(reader.op_type == Q for reader in _behind(second, RESHAPES)),
     }
     if not any(list(pairs.values())[:4]):
         return  # all float: the fused FP16 kernel
@@ -56,7 +64,7 @@ def attention(node: ir.Node, is_quantized: IsQuantized) -> Iterator[str]:
     if missing:
         lacking = ", ".join(missing)
         yield f"belongs to an attention that is only partly INT8: it has no pair {lacking}; wanted all five or none"
-    if found.scaled_behind:
+    if found.scaled_behind and scales_first:
         yield "reads logits that are scaled behind the first product; wanted the scale on the queries before it"
     head, tokens = _lengths(first)
     if head is not None and head not in FUSED_HEADS:
@@ -68,7 +76,7 @@ def attention(node: ir.Node, is_quantized: IsQuantized) -> Iterator[str]:
 
 def _attention_around(softmax: ir.Node) -> _Attention | None:
     first, scaled = _product_before(softmax.inputs[0])
-    second = next((reader for reader in _through_pairs(softmax) if reader.op_type == "MatMul"), None)
+    second = next((reader for reader in _behind(softmax, _PAIR) if reader.op_type == "MatMul"), None)
     if first is None or second is None or constant(second.inputs[1]) is not None:
         return None
     return _Attention(first, second, scaled)
@@ -87,14 +95,11 @@ def _product_before(value: ir.Value | None) -> tuple[ir.Node | None, bool]:
     return node, scaled
 
 
-def _readers(node: ir.Node) -> list[ir.Node]:
-    return [use.node for use in node.outputs[0].uses()]
-
-
-def _through_pairs(node: ir.Node) -> Iterator[ir.Node]:
-    for reader in _readers(node):
-        if reader.op_type in _PAIR:
-            yield from _through_pairs(reader)
+def _behind(node: ir.Node, looked_through: Container[str]) -> Iterator[ir.Node]:
+    """Yields what reads a node, looking through some operators."""
+    for reader in readers(node.outputs[0]):
+        if reader.op_type in looked_through:
+            yield from _behind(reader, looked_through)
         else:
             yield reader
 

@@ -136,7 +136,7 @@ def _halve_constants(model: ir.Model, kept: Collection[ir.Node]) -> None:
         if not uses:
             continue
         is_scale = any(use.idx == 1 and use.node.op_type in ("QuantizeLinear", "DequantizeLinear") for use in uses)
-        array = _rounded_up(tensor.numpy()) if is_scale else _half(name, tensor)
+        array = scales_rounded_up(tensor.numpy()).astype(np.float16) if is_scale else _half(name, tensor)
         if len(uses) == len(value.uses()) and value not in model.graph.outputs:
             del model.graph.initializers[name]  # its name is free for the other
         half = new_initializer(model, name, array)
@@ -154,11 +154,12 @@ def _half(name: str, tensor: ir.TensorProtocol) -> np.ndarray:
     return array.astype(np.float16)
 
 
-def _rounded_up(scale: np.ndarray) -> np.ndarray:
+def scales_rounded_up(scale: np.ndarray) -> np.ndarray:
+    """Returns positive scales as the nearest FP16 numbers that are not smaller, float32 of the same shape (rule 3)."""
     limited = np.minimum(scale, np.float32(FP16_MAX))
     half = limited.astype(np.float16)
     above: np.ndarray = np.where(half.astype(np.float32) < limited, np.nextafter(half, np.float16(np.inf)), half)
-    return above
+    return above.astype(np.float32)
 
 
 def _cast_borders(model: ir.Model, kept: Collection[ir.Node]) -> None:

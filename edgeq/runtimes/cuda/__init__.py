@@ -5,13 +5,15 @@ A binding is one file in this folder and one line in `BINDINGS`. `EDGEQ_CUDA=NAM
 
 from __future__ import annotations
 
+import ctypes
 import os
+from typing import Any
 
 from edgeq.errors import EngineError, InputError
 from edgeq.registry import load_object
 from edgeq.runtimes.cuda.base import Buffer, Cuda, DeviceFacts
 
-__all__ = ["BINDINGS", "Buffer", "Cuda", "DeviceFacts", "open_cuda"]
+__all__ = ["BINDINGS", "Buffer", "Cuda", "DeviceFacts", "driver_problem", "open_cuda"]
 
 # In the order they are tried.
 BINDINGS: dict[str, str] = {
@@ -21,6 +23,7 @@ BINDINGS: dict[str, str] = {
 }
 
 _ENVIRONMENT = "EDGEQ_CUDA"
+_DRIVER = "libcuda.so.1"
 
 
 def open_cuda(binding: str | None = None) -> Cuda:
@@ -49,6 +52,20 @@ def open_cuda(binding: str | None = None) -> Cuda:
         f"no CUDA binding works here ({'; '.join(reasons)}); on a Jetson install CUDA's runtime (sudo apt install "
         "nvidia-cuda) or run: pip install pycuda"
     )
+
+
+def driver_problem() -> str | None:
+    """Returns why NVIDIA's driver finds no GPU here; `None` if it finds one."""
+    try:
+        driver: Any = ctypes.CDLL(_DRIVER)
+    except OSError:
+        return f"this machine has none ({_DRIVER} was not found)"
+    if code := driver.cuInit(0):
+        return f"its cuInit fails with error {code}"
+    count = ctypes.c_int()
+    if (code := driver.cuDeviceGetCount(ctypes.byref(count))) or not count.value:
+        return f"it finds {count.value} GPUs (error {code})"
+    return None
 
 
 def _load(name: str) -> type[Cuda]:

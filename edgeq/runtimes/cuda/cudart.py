@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
+import site
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -239,5 +240,7 @@ def _candidates() -> Iterator[str]:
     for folder in map(Path, _FOLDERS):
         yield from (str(folder / name) for name in _SONAMES if (folder / name).exists())
     yield from _SONAMES
+    for folder in map(Path, site.getsitepackages()):  # pip's own: nvidia-cuda-runtime-cu12, nvidia-cuda-runtime
+        yield from map(str, sorted(folder.glob("nvidia/cu*/lib/libcudart.so.*")))
     if found := ctypes.util.find_library("cudart"):
         yield found

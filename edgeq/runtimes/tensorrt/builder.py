@@ -21,7 +21,8 @@ from edgeq.exporting.tensorrt.cache import CalibrationCache, header_version
 from edgeq.files import write_bytes
 from edgeq.runtimes.cuda import Cuda
 from edgeq.runtimes.tensorrt.calibrator import Feed, batch_spec, make_calibrator
-from edgeq.runtimes.tensorrt.library import Messages, construct, make_logger
+from edgeq.runtimes.tensorrt.gpus import set_gpus
+from edgeq.runtimes.tensorrt.library import Messages, construct, describe, make_logger
 from edgeq.runtimes.tensorrt.progress import make_progress_monitor
 
 DEFAULT_WORKSPACE_BYTES = 1 << 30
@@ -89,6 +90,7 @@ class BuildOptions:
         dla_core: A DLA core instead of the GPU, which takes over what the DLA cannot run.
         batch: Size of a free batch dimension.
         timing_cache: File of measured kernels: a second build is faster and chooses the same ones.
+        gpus: Kinds of GPU to build for, as `parse_gpus` returns them; none where a library builds for its own.
     """
 
     int8: bool = False
@@ -101,6 +103,7 @@ class BuildOptions:
     dla_core: int | None = None
     batch: int = 1
     timing_cache: Path | None = None
+    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,12 +137,12 @@ def has_qdq(model: bytes) -> bool:
     return _Q_NODE in model
 
 
-def build_plan(trt: Any, cuda: Cuda, onnx: Path, inputs: tuple[TensorSpec, ...], options: BuildOptions) -> Plan:
+def build_plan(trt: Any, cuda: Cuda | None, onnx: Path, inputs: tuple[TensorSpec, ...], options: BuildOptions) -> Plan:
     """Returns the engine of an ONNX file.
 
     Args:
         trt: TensorRT's module.
-        cuda: Device that it builds on and for.
+        cuda: Device that it builds on and for; only calibration on images needs it.
         onnx: The ONNX file; external data lies beside it.
         inputs: Its inputs.
         options: How it is built.
@@ -163,7 +166,7 @@ class _Build:
     def __init__(
         self,
         trt: Any,
-        cuda: Cuda,
+        cuda: Cuda | None,
         onnx: Path,
         inputs: tuple[TensorSpec, ...],
         options: BuildOptions,
@@ -186,7 +189,7 @@ class _Build:
         )
         if options.calibration is not None and (self._strong or not can_calibrate(trt)):
             raise MismatchError(
-                f"{onnx}: TensorRT {trt.__version__} takes no calibration for this file, only Q/DQ nodes; build the "
+                f"{onnx}: {describe(trt)} takes no calibration for this file, only Q/DQ nodes; build the "
                 "INT8 file by `route` explicit"
             )
 
@@ -202,6 +205,7 @@ class _Build:
         config.set_memory_pool_limit(pool=trt.MemoryPoolType.WORKSPACE, pool_size=int(self._options.workspace_bytes))
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         self._set_precisions(config)
+        set_gpus(trt, config, self._options.gpus, self._messages)
         profile = self._add_profile(builder, config)
         self._set_dla(builder, config)
         float_layers = self._keep_in_float(network, config)
@@ -216,7 +220,7 @@ class _Build:
         del calibrator
         if memory is None:
             raise EngineError(
-                f"{self._onnx}: TensorRT {trt.__version__} built no engine; {self._messages.said()}; "
+                f"{self._onnx}: {describe(trt)} built no engine; {self._messages.said()}; "
                 f"{self._messages.advice('EDGEQ_DEBUG=1 shows its whole log')}"
             )
         self._save_timing_cache(config)
@@ -248,7 +252,7 @@ class _Build:
         shown = "; ".join(_describe(error) for error in errors[:_MAX_PARSER_ERRORS])
         more = f" and {len(errors) - _MAX_PARSER_ERRORS} more" if len(errors) > _MAX_PARSER_ERRORS else ""
         raise ModelError(
-            f"{self._onnx}: TensorRT {self._trt.__version__} cannot take it: {shown or self._messages.said()}{more}; "
+            f"{self._onnx}: {describe(self._trt)} cannot take it: {shown or self._messages.said()}{more}; "
             "`edgeq check FILE --target jetson-orin` lists what it accepts"
         )
 
@@ -280,12 +284,12 @@ class _Build:
             return
         if not 0 <= core < builder.num_DLA_cores:
             raise InputError(
-                f"`dla` {core}: TensorRT {self._trt.__version__} finds {builder.num_DLA_cores} DLA cores here; "
+                f"`dla` {core}: {describe(self._trt)} finds {builder.num_DLA_cores} DLA cores here; "
                 "omit `dla` to build for the GPU"
             )
         if not self._strong and self._options.int8 and self._options.calibration is None:
             raise MismatchError(
-                f"{self._onnx}: a DLA takes no Q/DQ nodes in TensorRT {self._trt.__version__}; give `route` implicit"
+                f"{self._onnx}: a DLA takes no Q/DQ nodes in {describe(self._trt)}; give `route` implicit"
             )
         config.default_device_type = self._trt.DeviceType.DLA
         config.DLA_core = core
@@ -345,6 +349,7 @@ class _Build:
         if len(self._inputs) != 1:
             raise InputError(f"{self._onnx}: has {len(self._inputs)} inputs; TensorRT's calibrators are fed one image")
         (spec,) = self._inputs
+        assert self._cuda is not None  # noqa: S101 - a library that calibrates builds on its GPU
         if isinstance(calibration, FromCache):
             self._check_names(network, calibration.cache.bits)
             self._feed = Feed(spec, self._cuda, cache=self._restamped(calibration.cache))

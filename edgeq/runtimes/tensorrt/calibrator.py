@@ -16,7 +16,7 @@ import numpy as np
 from edgeq.errors import EngineError, InputError
 from edgeq.exporting.artifact import TensorSpec
 from edgeq.runtimes.cuda import Buffer, Cuda
-from edgeq.runtimes.tensorrt.library import Messages
+from edgeq.runtimes.tensorrt.library import Messages, describe
 
 # Algorithm as calibration caches name it -> the class that reads and writes such caches.
 CALIBRATORS = {"EntropyCalibration2": "IInt8EntropyCalibrator2", "MinMaxCalibration": "IInt8MinMaxCalibrator"}
@@ -122,7 +122,7 @@ def make_calibrator(trt: Any, algorithm: str, feed: Feed) -> Any:
     base: Any = getattr(trt, CALIBRATORS.get(algorithm, ""), None)
     if base is None:
         raise EngineError(
-            f"TensorRT {trt.__version__} has no calibrator for {algorithm}; wanted a cache of one of "
+            f"{describe(trt)} has no calibrator for {algorithm}; wanted a cache of one of "
             f"{', '.join(CALIBRATORS)}, or the explicit route (`route` explicit)"
         )
 

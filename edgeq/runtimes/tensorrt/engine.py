@@ -11,6 +11,7 @@ from edgeq.exporting.artifact import Artifact, TensorSpec
 from edgeq.files import write_bytes
 from edgeq.runtimes.tensorrt.builder import BuildOptions, FromCache, FromImages, FromScales, Plan
 from edgeq.runtimes.tensorrt.facts import BuildFacts, Platform
+from edgeq.runtimes.tensorrt.library import TENSORRT, Library
 
 _SCALES_FROM = {FromCache: "cache", FromImages: "images", FromScales: "ranges"}
 
@@ -23,6 +24,7 @@ def save_engine(
     platform: Platform,
     built_from: Mapping[str, str],
     layers: Mapping[str, int] | None = None,
+    library: Library = TENSORRT,
 ) -> Artifact:
     """Returns the engine's artifact, after writing the plan and its manifest.
 
@@ -34,6 +36,7 @@ def save_engine(
         platform: What it was built on.
         built_from: File name -> SHA-256 of everything that went in.
         layers: Precision -> number of layers, where they have been counted.
+        library: What it was built with.
 
     Raises:
         InputError: it cannot be written.
@@ -49,17 +52,24 @@ def save_engine(
         missing_scales=plan.missing_scales,
         float_layers=plan.float_layers,
         layers=dict(layers or {}),
+        library=library.module,
+        gpus=options.gpus,
     )
+    by_flags = "int8" if options.int8 else "fp16" if options.fp16 else "fp32"
     write_bytes(path, plan.content)
     engine = dataclasses.replace(
         source,
         path=path,
-        format="engine",
-        precision="int8" if options.int8 else "fp16" if options.fp16 else "fp32",
+        format=library.engines,
+        precision=(source.precision or by_flags) if plan.strongly_typed else by_flags,
         inputs=plan.inputs,
         outputs=tuple(_with_batch(spec, options.batch) for spec in source.outputs),
         quantization={**source.quantization, **facts.to_json()},
-        tools={"edgeq": edgeq.__version__, "tensorrt": platform.tensorrt, "cuda": platform.cuda},
+        tools={
+            "edgeq": edgeq.__version__,
+            library.runtime: platform.tensorrt,
+            **({"cuda": platform.cuda} if platform.cuda else {}),
+        },
     )
     return engine.save()
 

@@ -12,7 +12,8 @@ from edgeq.boundary import Count, convert
 from edgeq.errors import MismatchError
 from edgeq.exporting.artifact import Artifact
 from edgeq.runtimes.cuda import Cuda
-from edgeq.runtimes.tensorrt.library import short_version
+from edgeq.runtimes.tensorrt.gpus import gpu_of
+from edgeq.runtimes.tensorrt.library import TENSORRT, Library, short_version
 from edgeq.sensors import power_mode
 
 _KEY = "build"
@@ -23,8 +24,8 @@ class Platform:
     """What an engine is bound to, and what decides its speed.
 
     Attributes:
-        tensorrt: Version of TensorRT.
-        cuda: Version of the CUDA runtime.
+        tensorrt: Version of the library.
+        cuda: Version of the CUDA runtime; this and the GPU's facts are empty of an engine for kinds of GPU.
         gpu: Name of the GPU.
         compute_capability: `major.minor` of the GPU.
         power_mode: The board's power mode as `nvpmodel -q` says it; `None` where there is no such program.
@@ -51,6 +52,8 @@ class BuildFacts:
         missing_scales: Tensors that TensorRT found no scale for, which keeps their layers out of INT8.
         float_layers: Layers that were kept out of INT8 on request.
         layers: Precision -> number of layers, as the engine inspector tells them; empty where it does not.
+        library: The Python module that it was built with.
+        gpus: Kinds of GPU that it was built for; empty of an engine for the GPU that it was built on.
     """
 
     platform: Platform
@@ -62,6 +65,8 @@ class BuildFacts:
     missing_scales: tuple[str, ...] = ()
     float_layers: tuple[str, ...] = ()
     layers: Mapping[str, Count] = field(default_factory=dict)
+    library: str = TENSORRT.module
+    gpus: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Returns the entry of `Artifact.quantization` that holds it."""
@@ -79,7 +84,7 @@ class BuildFacts:
             cls,
             source=artifact.manifest_path,
             kind="the manifest of an engine, which says what it was built by",
-            advice="build it on this device with `edgeq build`",
+            advice="build it again with `edgeq build`",
             place=f"$.quantization.{_KEY}",
         )
 
@@ -90,22 +95,28 @@ def read_platform(trt: Any, cuda: Cuda) -> Platform:
     return Platform(str(trt.__version__), facts.cuda, facts.gpu, facts.compute_capability, power_mode.read(Path("/")))
 
 
-def check_platform(artifact: Artifact, built: Platform, here: Platform) -> None:
+def check_platform(artifact: Artifact, built: BuildFacts, here: Platform, library: Library) -> None:
     """Checks that an engine may run here.
 
     Raises:
-        MismatchError: it was built by another TensorRT or for another GPU.
+        MismatchError: it was built by another version or library, or for another GPU.
     """
+    was = built.platform
     differences = [
-        f"{label} {was}, here is {now}"
-        for label, was, now in (
-            ("TensorRT", short_version(built.tensorrt), short_version(here.tensorrt)),
-            ("compute capability", built.compute_capability, here.compute_capability),
-            ("the GPU", built.gpu, here.gpu),
+        f"{label} {before}, here is {now}"
+        for label, before, now in (
+            ("the library", built.library, library.module),
+            (library.title, short_version(was.tensorrt), short_version(here.tensorrt)),
+            *(() if built.gpus else (("compute capability", was.compute_capability, here.compute_capability),)),
+            *(() if built.gpus else (("the GPU", was.gpu, here.gpu),)),
         )
-        if was != now
+        if before != now
     ]
+    advice = "rebuild on this device with `edgeq build`"
+    if built.gpus:
+        found = gpu_of(here.compute_capability)
+        advice = f"rebuild it with `edgeq build` for `sm` {found.lower()}"
+        if found not in built.gpus:
+            differences.append(f"{', '.join(built.gpus)}, here is {found} ({here.gpu})")
     if differences:
-        raise MismatchError(
-            f"{artifact.path}: was built by or for {'; '.join(differences)}; rebuild on this device with `edgeq build`"
-        )
+        raise MismatchError(f"{artifact.path}: was built by or for {'; '.join(differences)}; {advice}")

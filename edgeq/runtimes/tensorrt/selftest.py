@@ -23,7 +23,7 @@ from edgeq.runtimes.tensorrt.builder import BuildOptions, build_plan
 from edgeq.runtimes.tensorrt.engine import save_engine
 from edgeq.runtimes.tensorrt.facts import read_platform
 from edgeq.runtimes.tensorrt.inspector import inspect_session
-from edgeq.runtimes.tensorrt.library import import_tensorrt
+from edgeq.runtimes.tensorrt.library import TENSORRT
 from edgeq.runtimes.tensorrt.session import TensorRtSession
 
 MODEL = Path(__file__).parents[2] / "data" / "device_test.onnx"
@@ -51,7 +51,7 @@ def run_self_test() -> dict[str, Any]:
     Raises:
         EdgeqError: TensorRT, CUDA or the GPU do not work.
     """
-    trt, cuda = import_tensorrt(), open_cuda()
+    trt, cuda = TENSORRT.load(), open_cuda()
     platform = read_platform(trt, cuda)
     options = BuildOptions(int8=True, fp16=True)
     inputs = {"image": np.random.default_rng(0).uniform(-1, 1, _SHAPE).astype(np.float32)}

@@ -1,4 +1,4 @@
-"""TensorRT on the GPU or a DLA core."""
+"""TensorRT on the GPU or a DLA core, and TensorRT for RTX: two libraries with one API, and one session."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from edgeq.errors import EngineError, InputError
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.artifact import Artifact, TensorSpec
 from edgeq.runtimes.base import Arrays, DeviceTimes, Session
-from edgeq.runtimes.cuda import Buffer, open_cuda
+from edgeq.runtimes.cuda import Buffer
+from edgeq.runtimes.tensorrt.contexts import Context
 from edgeq.runtimes.tensorrt.facts import BuildFacts, check_platform, read_platform
-from edgeq.runtimes.tensorrt.library import Messages, construct, import_tensorrt, make_logger
+from edgeq.runtimes.tensorrt.gpus import open_gpu
+from edgeq.runtimes.tensorrt.library import TENSORRT, TENSORRT_RTX, Library, Messages, construct, describe, make_logger
 
 # TensorRT's names of types -> numpy's. bfloat16 and the 8- and 4-bit floats have none.
 _DTYPES = {
@@ -34,46 +36,51 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class TensorRtSession(Session):
-    """An engine that `edgeq build` made on this device.
+    """An engine that `edgeq build` made, with the library that it was made with.
 
     Inputs and outputs lie in page-locked memory and are copied to and from the device on one stream of its own; with
     `EDGEQ_ZERO_COPY=1` the GPU works in the host's memory, which on a Jetson is the same DRAM. With
     `EDGEQ_CUDA_GRAPH=1` all kernels are launched in one call.
+
+    Attributes:
+        library: What runs it.
     """
 
-    runtime = "tensorrt"
-    package = "tensorrt"
-    extra = None
-    formats = ("engine",)
+    library: ClassVar[Library] = TENSORRT
+    runtime = TENSORRT.runtime
+    package = TENSORRT.module
+    extra: ClassVar[str | None] = None
+    formats = (TENSORRT.engines,)
 
     @classmethod
     def import_engine(cls) -> Any:
-        """Returns the package `tensorrt`, which comes with JetPack and not with pip."""
-        return import_tensorrt()
+        """Returns the library's module."""
+        return cls.library.load()
 
     def _open(self, compute_precision: str | None) -> None:
         if compute_precision is not None:
             raise InputError(
-                f"tensorrt fixes precisions when an engine is built, not when it runs ({compute_precision!r}); export "
-                "and build the precision that you want"
+                f"{self.runtime} fixes precisions when an engine is built, not when it runs ({compute_precision!r}); "
+                "export and build the precision that you want"
             )
         self._trt = self.import_engine()
-        self._cuda = open_cuda()
+        self._cuda = open_gpu(self.library)
         self._zero_copy = os.environ.get(_ZERO_COPY) == "1"
         self._wants_graph = os.environ.get(_CUDA_GRAPH) == "1"
         self._graph: Any = None
         self._facts = BuildFacts.of(self.artifact)
         self._platform = read_platform(self._trt, self._cuda)
-        check_platform(self.artifact, self._facts.platform, self._platform)
+        check_platform(self.artifact, self._facts, self._platform, self.library)
         self._profiler: Any = None
         self._messages = Messages()
         self._logger = make_logger(self._trt, self._messages)
         self._engine = self._load()
         self._check_tensors()
-        self._context = self._engine.create_execution_context()
+        made = Context(self._trt, self._engine, self.artifact, self._messages, cuda_graph=self._wants_graph)
+        self._made, self._context = made, made.handle
         if self._context is None:
             raise EngineError(
-                f"{self.artifact.path}: TensorRT made no execution context, which needs "
+                f"{self.artifact.path}: {self.library.title} made no execution context, which needs "
                 f"{self.device_memory_bytes / 1e6:.0f} MB; {self._messages.said()}; free memory (close other programs "
                 "and the desktop), or export a smaller input"
             )
@@ -117,7 +124,7 @@ class TensorRtSession(Session):
         engine = self._runtime.deserialize_cuda_engine(serialized_engine=self.artifact.path.read_bytes())
         if engine is None:
             raise EngineError(
-                f"{self.artifact.path}: TensorRT {self._trt.__version__} cannot load it ({self._messages.said()}); "
+                f"{self.artifact.path}: {describe(self._trt)} cannot load it ({self._messages.said()}); "
                 f"{self._messages.advice('rebuild on this device with `edgeq build`')}"
             )
         return engine
@@ -197,7 +204,7 @@ class TensorRtSession(Session):
             self._buffers[spec.name].download(self._stream)
         self._cuda.synchronize(self._stream)
         self.device_times = DeviceTimes(self._cuda.elapsed_ms(begin, end), enqueue_ms)
-        if self._wants_graph and self._graph is None:
+        if self._wants_graph and self._graph is None and not self._made.captures:
             # Not before the first run, in which TensorRT does what it does but once.
             self._graph = self._cuda.capture(self._stream, self._enqueue)
         return {spec.name: self._buffers[spec.name].host.copy() for spec in self.artifact.outputs}
@@ -209,7 +216,7 @@ class TensorRtSession(Session):
     def _engine_environment(self) -> dict[str, Any]:
         platform = self._platform
         return {
-            "engine": f"tensorrt {platform.tensorrt}",
+            "engine": f"{self.runtime} {platform.tensorrt}",
             "threads": None,
             "compute_precision": "f32" if self.artifact.precision == "fp32" else "f16",
             "gpu": platform.gpu,
@@ -221,6 +228,7 @@ class TensorRtSession(Session):
             "route": self._facts.route,
             "dla_core": self._facts.dla_core,
             "device_memory_bytes": self.device_memory_bytes,
+            **({} if self._made.cache_state is None else {"compiled_kernels": self._made.cache_state}),
         }
 
     def close(self) -> None:
@@ -230,6 +238,7 @@ class TensorRtSession(Session):
         with contextlib.suppress(EngineError):  # after a failure on the device every call fails; the first one was told
             self._free_buffers()
         self._context = None
+        self._made.close()
         self._profiler = None
         self._engine = None
         self._runtime = None
@@ -240,6 +249,26 @@ class TensorRtSession(Session):
         for buffer in self._buffers.values():
             buffer.free()
         self._buffers, self._shapes, self._graph = {}, {}, None
+
+
+class TensorRtRtxSession(TensorRtSession):
+    """An engine of TensorRT for RTX, on the GPU of a PC.
+
+    It keeps the kernels that it compiles for the GPU in edgeq's cache folder, so that only a first process waits for
+    them.
+    """
+
+    library = TENSORRT_RTX
+    runtime = TENSORRT_RTX.runtime
+    package = TENSORRT_RTX.module
+    extra = "rtx"
+    formats = (TENSORRT_RTX.engines,)
+
+
+def session_of(engine: Artifact) -> type[TensorRtSession] | None:
+    """Returns the class that runs an engine; `None` for a file that is no engine."""
+    sessions = (TensorRtSession, TensorRtRtxSession)
+    return next((session for session in sessions if engine.format in session.formats), None)
 
 
 def _fixed(spec: TensorSpec) -> tuple[int, ...]:

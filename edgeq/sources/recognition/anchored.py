@@ -27,6 +27,7 @@ _RETINAFACE = _Head("retinaface", "RetinaFace", "loc", "conf", "none", 1)
 _EFFICIENTDET = _Head("efficientdet", "EfficientDet", "boxes", "scores", "sigmoid", 0)
 _TF_SSD = _Head("tf_ssd", "TensorFlow's SSD", "raw_outputs/box_encodings", "raw_outputs/class_predictions", "none", 1)
 _FACE_COLUMNS = (2, 10)
+_FACE_NAMES = ({"loc", "conf", "landms"}, {"loc", "conf", "landmarks"})
 _COCO = 90
 _TF_ANCHORS = 1917
 _TF_SIDES = (300, 300)
@@ -34,6 +35,9 @@ _TF_SIDES = (300, 300)
 
 def recognise_anchored(facts: ModelFacts) -> Sequence[Candidate]:
     """Returns RetinaFace, EfficientDet or TensorFlow's SSD, whose boxes are not decoded in the graph."""
+    by_name = {spec.name: spec for spec in facts.outputs}
+    if set(by_name) in _FACE_NAMES and all(set(spec.shape[1:]) == {None} for spec in facts.outputs):  # of any size
+        return [_candidate(facts, _RETINAFACE, by_name["loc"], by_name["conf"])]
     columns = {spec.shape[-1] or 0: spec for spec in facts.outputs if len(spec.shape) in (3, 4)}
     boxes = columns.pop(4, None)
     if boxes is None or not columns or len(columns) + 1 != len(facts.outputs):
@@ -56,7 +60,7 @@ def recognise_anchored(facts: ModelFacts) -> Sequence[Candidate]:
 
 def _candidate(facts: ModelFacts, head: _Head, boxes: TensorSpec, scores: TensorSpec) -> Candidate:
     """Returns a candidate with the outputs' names and the activation that the graph leaves to the decoder."""
-    classes = (scores.shape[-1] or 0) - head.background
+    classes = 1 if head is _RETINAFACE else (scores.shape[-1] or 0) - head.background
     left = "none" if facts.has(scores.name, _ACTIVATIONS) else "softmax" if head is _RETINAFACE else "sigmoid"
     preset = with_settings(
         head.preset,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeq.exporting.artifact import TensorSpec
-from edgeq.sources.recognition.candidate import Candidate
+from edgeq.sources.recognition.candidate import Candidate, with_settings
 from edgeq.sources.recognition.facts import ARITHMETIC, ModelFacts
 
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32), (16, 32))
@@ -27,6 +27,10 @@ def recognise_ultralytics(facts: ModelFacts) -> Sequence[Candidate]:
     output = _only_rows(facts)
     if metadata.task != "detect" or output is None:
         return ()
+    if _is_rtdetr(facts):
+        chosen = output.shape[2] == len(_DETECTION)
+        preset = "rtdetr_ultralytics" if chosen else "yolov8,relative=true,nms=none,multi_label=false,resize=stretch"
+        return [Candidate(preset, "RT-DETR of ultralytics", facts.classes, certain=True)]
     relative = ",relative=true" if facts.tails is None else ""  # its TFLite files have boxes in parts of the input
     if output.shape[2] == len(_DETECTION) and output.shape[1] != facts.classes + 4:
         return [Candidate(f"yolov10{relative}", "end-to-end head", facts.classes, certain=True)]
@@ -37,25 +41,45 @@ def recognise_ultralytics(facts: ModelFacts) -> Sequence[Candidate]:
     return ()
 
 
+def _is_rtdetr(facts: ModelFacts) -> bool:
+    """Returns whether a file names RT-DETR, whose rows look like those of YOLO, but are in other units."""
+    stated = [facts.metadata.properties.get(key, "") for key in ("head", "description")]
+    return any("rtdetr" in text.lower().replace("-", "") for text in stated)
+
+
 def _other_tasks(facts: ModelFacts) -> Sequence[Candidate]:
     """Returns YOLO's other tasks as ONNX files have them; in TFLite files boxes are in 0..1, which no decoder reads."""
     shapes = [spec.shape for spec in facts.outputs]
     if facts.tails is None or not shapes or len(shapes[0]) != 3:
         return ()
-    rows = shapes[0][1] or 0
+    rows, columns = shapes[0][1] or 0, shapes[0][2] or 0
+    further = columns - len(_DETECTION)  # of an end-to-end file
     if facts.metadata.task == "pose":
-        fits = len(shapes) == 1 and rows >= 8 and (rows - 5) % 3 == 0
-        return [Candidate("yolo_pose", "YOLO with keypoints", 1, certain=True)] if fits else ()
+        return _poses(facts, rows, columns) if len(shapes) == 1 else ()
     if facts.metadata.task == "obb":
-        fits = len(shapes) == 1 and rows == 5 + facts.classes
+        fits = len(shapes) == 1 and (further == 1 or rows == 5 + facts.classes)
         return [Candidate("yolo_obb", "YOLO with oriented boxes", facts.classes, certain=True)] if fits else ()
-    if len(shapes) != 2 or len(shapes[1]) != 4 or rows != 4 + facts.classes + (shapes[1][1] or 0):
+    if len(shapes) != 2 or len(shapes[1]) != 4:
+        return ()
+    masks = shapes[1][1] or 0
+    if not masks or (further != masks and rows != 4 + facts.classes + masks):
         return ()
     names = [spec.name for spec in facts.outputs]
     outputs = (
         "" if names == ["output0", "output1"] else f",outputs.predictions={names[0]},outputs.prototypes={names[1]}"
     )
     return [Candidate(f"yolo_seg{outputs}", "YOLO with masks", facts.classes, certain=True)]
+
+
+def _poses(facts: ModelFacts, rows: int, columns: int) -> Sequence[Candidate]:
+    """Returns YOLO with keypoints, whose number the file states, as it states the classes."""
+    classes = max(facts.classes, 1)
+    count, numbers = facts.metadata.keypoints or (0, 3)
+    further = columns - len(_DETECTION) if rows > columns else rows - 4 - classes
+    if numbers not in (2, 3) or further <= 0 or further % numbers or count not in (0, further // numbers):
+        return ()
+    preset = with_settings("yolo_pose", ("classes", str(classes), "1"), ("numbers", str(numbers), "3"))
+    return [Candidate(preset, "YOLO with keypoints", classes, certain=True)]
 
 
 _DETECTION = ("left", "top", "right", "bottom", "score", "class")

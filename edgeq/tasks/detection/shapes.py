@@ -25,12 +25,12 @@ from edgeq.boundary import read_json
 from edgeq.errors import InputError
 from edgeq.files import write_json
 from edgeq.progress import progress_bar
+from edgeq.tasks.detection.rasterising import SUBPIXELS, GridOutline, rasterise
 
 CATEGORIES = ("ellipse", "rectangle", "triangle", "star", "ring", "cross")
 
 _GENERATOR = "edgeq.tasks.detection.shapes"
 _VERSION = 2  # raise it with every change that moves a pixel or a box
-_SUBPIXELS = 4  # outlines are rounded to a quarter of a pixel and antialiased on that grid
 _SMALLEST, _LARGEST = 24, 320  # diameters in pixels before stretching
 _LEAST_VISIBLE = 0.85  # part of every shape that stays inside the image and in front of the others
 _LEAST_CONTRAST = 150  # sum over the three channels of |shape - background|
@@ -215,7 +215,7 @@ def _draw_clutter(canvas: FloatArray, rng: Generator) -> None:
         outline = _stroke((circle * 2)[start : start + steps], rng)
     else:
         outline = _polar([reach * float(rng.integers(4, 13)) for reach in [rng.random() * 4 + 0.5] * 9])
-    coverage, left, top = _rasterise([_on_grid(outline)])
+    coverage, left, top = rasterise([_on_grid(outline)])
     window, inside = _clip(coverage, x + left, y + top, height, width)
     _blend(canvas[window], inside, canvas[y, x] + rng.integers(-110, 111, 3).astype(np.float32))
 
@@ -227,7 +227,9 @@ class _Scene:
         self.canvas = canvas
         self.instances = np.zeros(canvas.shape[:2], np.uint8)
         self.labels: list[int] = []
-        self._full_areas = [0]  # by instance number; 0 is background
+        # By instance number; 0 is background.
+        self._full_areas = [0]
+        self._visible_areas: IntArray = np.array([self.instances.size], np.int64)
 
     def place_shape(self, label: int, rng: Generator) -> None:
         """Draws a shape somewhere where it hides little of the others, unless eight tries find no such place."""
@@ -236,27 +238,26 @@ class _Scene:
         for _ in range(8):
             # Log-uniform, so that every octave of sizes is as frequent as the next.
             diameter = round(_SMALLEST * math.exp(rng.random() * math.log(limit / _SMALLEST)))
-            coverage, left, top = _rasterise(_shape(CATEGORIES[label], diameter, rng))
+            coverage, left, top = rasterise(_shape(CATEGORIES[label], diameter, rng))
             x, y = int(rng.integers(width)), int(rng.integers(height))
             window, inside = _clip(coverage, x + left, y + top, height, width)
-            full_area = int((coverage >= 0.5).sum())
-            if self._fits(window, inside >= 0.5, full_area):
+            solid = inside >= 0.5
+            full_areas = [*self._full_areas, int((coverage >= 0.5).sum())]
+            visible_areas = self._visible_with(window, solid)
+            if (visible_areas[1:] >= _LEAST_VISIBLE * np.array(full_areas[1:])).all():
                 self.labels.append(label)
-                self._full_areas.append(full_area)
-                self.instances[window][inside >= 0.5] = len(self.labels)
+                self._full_areas, self._visible_areas = full_areas, visible_areas
+                self.instances[window][solid] = len(self.labels)
                 _blend(self.canvas[window], inside, _fill(self.canvas[window], inside, rng))
                 return
 
-    def _fits(self, window: Window, solid: NDArray[np.bool_], full_area: int) -> bool:
-        """Says whether the new shape and all that it would cover stay visible enough."""
-        after = self.instances.copy()
-        after[window][solid] = len(self._full_areas)
-        visible = np.bincount(after.ravel(), minlength=len(self._full_areas) + 1)
-        return bool((visible[1:] >= _LEAST_VISIBLE * np.array([*self._full_areas[1:], full_area])).all())
+    def _visible_with(self, window: Window, solid: NDArray[np.bool_]) -> IntArray:
+        """Returns how many pixels of each object stay visible behind a new one, which comes last."""
+        covered = np.bincount(self.instances[window][solid], minlength=len(self._visible_areas))
+        return np.append(self._visible_areas - covered, np.count_nonzero(solid))
 
 
 Outline = list[tuple[float, float]]
-GridOutline = list[tuple[int, int]]
 Window = tuple[slice, slice]
 
 
@@ -306,28 +307,7 @@ def _stroke(path: Outline, rng: Generator) -> Outline:
 
 
 def _on_grid(outline: Outline) -> GridOutline:
-    return [(round(_SUBPIXELS * x), round(_SUBPIXELS * y)) for x, y in outline]
-
-
-def _rasterise(outlines: Sequence[GridOutline]) -> tuple[FloatArray, int, int]:
-    """Returns how much of each pixel lies inside an odd number of outlines: `(h, w)`, 0 to 1; and its left and top.
-
-    Every row of subpixels remembers where outlines cross its middle; the parity of the crossings passed is the inside.
-    """
-    xs, ys = ([point[axis] for outline in outlines for point in outline] for axis in (0, 1))
-    left, top = min(xs) // _SUBPIXELS, min(ys) // _SUBPIXELS
-    columns, rows = max(xs) // _SUBPIXELS + 1 - left, max(ys) // _SUBPIXELS + 1 - top
-    crossings = np.zeros((rows * _SUBPIXELS, columns * _SUBPIXELS), np.uint8)
-    for outline in outlines:
-        for end, start in zip(outline, outline[-1:] + outline[:-1], strict=True):
-            (x0, y0), (x1, y1) = sorted((start, end), key=lambda point: point[1])
-            steps = np.arange(y1 - y0)
-            crossed = x0 + ((2 * steps + 1) * (x1 - x0) + (y1 - y0)) // (2 * (y1 - y0) or 1)
-            crossings[steps + (y0 - top * _SUBPIXELS), crossed - left * _SUBPIXELS] ^= 1
-    inside = np.bitwise_xor.accumulate(crossings, axis=1)
-    count = inside.reshape(rows, _SUBPIXELS, -1).sum(1, dtype=np.uint8)
-    count = count.reshape(rows, columns, _SUBPIXELS).sum(2, dtype=np.uint8)
-    return count.astype(np.float32) / _SUBPIXELS**2, left, top
+    return [(round(SUBPIXELS * x), round(SUBPIXELS * y)) for x, y in outline]
 
 
 def _clip(coverage: FloatArray, left: int, top: int, height: int, width: int) -> tuple[Window, FloatArray]:

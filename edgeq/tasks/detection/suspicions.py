@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError
+from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.presets import shipped_labels
 from edgeq.results.evaluation import Suspicion
 from edgeq.tasks.detection.coco import GroundTruth, evaluate
 from edgeq.tasks.detection.detections import Detections
+from edgeq.wording import counted
 
 _SHOWN = 0.05  # below, a score says little
 _FEW = 20  # boxes that too little follows from
@@ -24,6 +28,19 @@ _OTHER_PRESET = (
     "omit `preset` to have it recognised and proven on the annotations, or change one thing behind a comma: "
     "`preset` NAME,channel_order=bgr or NAME,scale=1"
 )
+
+
+class Scored(Protocol):
+    """What a model found in an image, in any form."""
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Scores `(N,)` in 0..1."""
+
+
+def is_quantized(artifact: Artifact) -> bool:
+    """Returns whether a file's figures may be as bad as they look because of its precision."""
+    return artifact.precision not in ("", "fp32", "fp16")
 
 
 def find_suspicions(
@@ -52,14 +69,7 @@ def find_suspicions(
     )
     shown = scores >= _SHOWN
     if not shown.any():
-        best = f"the best of {len(scores)} scores {scores.max():.3g}" if len(scores) else "there is none"
-        return [
-            Suspicion(
-                text=f"no box scores {_SHOWN} on {len(detections)} images ({best}): images are prepared otherwise than "
-                f"the model was trained on, or its outputs are not what the decoder reads; {_OTHER_PRESET}",
-                meaningless=not quantized,
-            )
-        ]
+        return [_nothing_shown("box", scores, len(detections), quantized)]
     boxes, scores, classes = boxes[shown], scores[shown], classes[shown]
     found = _odd_values(boxes, scores, ap)
     if shifted := _shifted(truth, detections, ap, labels):
@@ -74,17 +84,49 @@ def find_suspicions(
             )
         )
     if ap < _NOTHING and len(boxes) >= _FEW:
-        found.append(
-            Suspicion(
-                text=f"AP is {ap:.4f}: none of {len(boxes)} boxes that score {_SHOWN} or more is where the annotations "
-                "have an object of its class; check `labels` against the categories, and the preparation of images: "
-                f"{_OTHER_PRESET}",
-                meaningless=not quantized,
-            )
-        )
+        found.append(_nothing_right("boxes", len(boxes), ap, quantized))
     if not found and not quantized and published_ap is not None:
         found += _far_below(truth, len(detections), ap, published_ap)
     return found
+
+
+def suspect_findings(
+    noun: tuple[str, str], predictions: Iterable[Scored], ap: float | None, *, quantized: bool
+) -> list[Suspicion]:
+    """Returns what is odd about findings of any form: none is shown, or none is right.
+
+    Args:
+        noun: What one and what several of them are called.
+        predictions: What was found in each image that was scored.
+        ap: Their AP, 0..1; `None` if there is nothing to find.
+        quantized: Whether the file is quantized.
+    """
+    found = [each.scores for each in predictions]
+    if ap is None or not found:
+        return []
+    scores = np.concatenate(found)
+    shown = int((scores >= _SHOWN).sum())
+    if not shown:
+        return [_nothing_shown(noun[0], scores, len(found), quantized)]
+    return [_nothing_right(noun[1], shown, ap, quantized)] if ap < _NOTHING and shown >= _FEW else []
+
+
+def _nothing_shown(noun: str, scores: np.ndarray, images: int, quantized: bool) -> Suspicion:
+    best = f"the best of {len(scores)} scores {scores.max():.3g}" if len(scores) else "there is none"
+    return Suspicion(
+        text=f"no {noun} scores {_SHOWN} on {counted(images, 'image')} ({best}): images are prepared otherwise than "
+        f"the model was trained on, or its outputs are not what the decoder reads; {_OTHER_PRESET}",
+        meaningless=not quantized,
+    )
+
+
+def _nothing_right(noun: str, count: int, ap: float, quantized: bool) -> Suspicion:
+    return Suspicion(
+        text=f"AP is {ap:.4f}: none of {count} {noun} that score {_SHOWN} or more is where the annotations "
+        "have an object of its class; check `labels` against the categories, and the preparation of images: "
+        f"{_OTHER_PRESET}",
+        meaningless=not quantized,
+    )
 
 
 def _far_below(truth: GroundTruth, images: int, ap: float, published_ap: tuple[float, float]) -> list[Suspicion]:

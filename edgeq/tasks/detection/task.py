@@ -21,7 +21,7 @@ from edgeq.tasks.detection.decoders import DECODERS, Decoder, get_decoder
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.records import DetectionPredictions
 from edgeq.tasks.detection.result_files import CocoBoxes, YoloBoxes
-from edgeq.tasks.detection.suspicions import find_suspicions
+from edgeq.tasks.detection.suspicions import find_suspicions, is_quantized
 from edgeq.tasks.evidence import Box, label_of
 from edgeq.tasks.result_files import ResultFile
 
@@ -194,14 +194,13 @@ class DetectionTask(CocoTask[Detections]):
     ) -> Sequence[Suspicion]:
         """Returns what is odd about boxes, scores and classes, see `edgeq.tasks.detection.suspicions`."""
         detections = {self._ground_truth.images[number].id: found for number, found in predictions.items()}
-        quantized = artifact.precision not in ("", "fp32", "fp16")
         post = artifact.postprocessing
         return find_suspicions(
             self._ground_truth,
             detections,
             score.main_value,
             labels=artifact.labels,
-            quantized=quantized,
+            quantized=is_quantized(artifact),
             published_ap=None if post is None else post.published_ap,
         )
 

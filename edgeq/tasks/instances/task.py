@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.items import Item
+from edgeq.results.evaluation import Score, Suspicion
 from edgeq.tasks.detection.categories import category_ids, is_counted
 from edgeq.tasks.detection.coco import GroundTruth, summarize
 from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.matched import MatchedPredictions
+from edgeq.tasks.detection.suspicions import is_quantized, suspect_findings
 from edgeq.tasks.detection.task import DetectionClass, DetectionScore
 from edgeq.tasks.evidence import label_of, require
 from edgeq.tasks.instances.instances import Instances
@@ -143,6 +145,11 @@ class InstanceTask(CocoTask[Instances]):
         scores = summarize(self._ground_truth, problem.image_ids, *evaluate_problem(self._engine, problem))
         per_class = tuple(DetectionClass(**vars(entry)) for entry in scores.per_class)
         return InstanceScore(**scores.numbers, per_class=per_class, evaluator=self._engine)
+
+    def suspicions(self, artifact: Artifact, predictions: Mapping[int, Instances], score: Score) -> Sequence[Suspicion]:
+        """Returns what is odd about masks: none is shown, or none is right."""
+        quantized = is_quantized(artifact)
+        return suspect_findings(("mask", "masks"), predictions.values(), score.main_value, quantized=quantized)
 
     def per_image(
         self, artifact: Artifact, predictions: Mapping[int, Instances], reference: Mapping[int, Instances]

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Postprocessing
 from edgeq.inputs.preprocessing import Placement
+from edgeq.tasks.detection.decoders.end2end import END_TO_END, chosen_rows
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
 from edgeq.tasks.detection.nms import suppress_overlaps
 from edgeq.tasks.keypoints.poses import Poses
 
-_YOLO_OPTIONS = {"score_threshold": 0.001, "iou_threshold": 0.7, "top_k": 20}
+_YOLO_OPTIONS = {"score_threshold": 0.001, "iou_threshold": 0.7, "top_k": 20, "classes": 1, "numbers": 3}
 _RCNN_ROLES = {"boxes": "boxes", "scores": "scores", "labels": "labels", "keypoints": "keypoints"}
 _RCNN_OPTIONS = {"score_threshold": 0.05, "offset": 1, "top_k": 20}
 
@@ -23,9 +24,12 @@ def yolo_pose(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement
     """Returns the best `top_k` objects after non-maximum suppression, best first.
 
     Args:
-        outputs: Role `predictions`: `(1, 5 + 3 K, N)`: centre, width and height in the input's pixels, score, and x, y
-            and visibility of each keypoint ("YOLO-Pose", Maji et al., 2022, in the form that YOLOv8 exports).
-        post: Options `score_threshold`, `iou_threshold`, `top_k`.
+        outputs: Role `predictions`: `(1, 4 + C + 3 K, N)`: centre, width and height in the input's pixels, C class
+            probabilities, and x, y and visibility of each keypoint ("YOLO-Pose", Maji et al., 2022, in the form that
+            YOLOv8 exports). Of an end-to-end model `(1, N, 6 + 3 K)`, N being the larger: a box, its score and class,
+            and keypoints.
+        post: Options `score_threshold`, `iou_threshold`, `top_k`; `classes`, C; `numbers` of a keypoint, 3, or 2 if it
+            has no visibility.
         placement: Where the image lies in the input.
 
     Raises:
@@ -34,16 +38,36 @@ def yolo_pose(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement
     """
     options = pick_options(post, _YOLO_OPTIONS)
     predictions = pick_outputs(outputs, post, {"predictions": "output0"})["predictions"]
-    if predictions.ndim != 3 or len(predictions) != 1 or predictions.shape[1] < 8 or (predictions.shape[1] - 5) % 3:
-        raise ModelError(f"decoder {post.decoder}: wanted predictions (1, 5 + 3 K, N), found {describe(outputs)}")
+    first, numbers = 4 + int(options["classes"]), int(options["numbers"])
+    _, rows, columns = predictions.shape if predictions.ndim == 3 and len(predictions) == 1 else (0, 0, 0)
+    if numbers in (2, 3) and rows > columns > END_TO_END and (columns - END_TO_END) % numbers == 0:
+        _require_finite(predictions)
+        _, scores, classes, points = chosen_rows(predictions[0], options)
+        return _yolo_poses(scores, classes, points, numbers, placement)
+    if numbers not in (2, 3) or rows <= first or (rows - first) % numbers:
+        raise ModelError(
+            f"decoder {post.decoder}: wanted predictions (1, {first} + {numbers} K, N), found {describe(outputs)}"
+        )
     _require_finite(predictions)
-    rows = predictions[0].T
-    rows = rows[rows[:, 4] >= options["score_threshold"]]
-    boxes = np.concatenate([rows[:, :2] - rows[:, 2:4] / 2, rows[:, :2] + rows[:, 2:4] / 2], axis=1)
-    classes = np.zeros(len(rows), np.int64)
-    kept = suppress_overlaps(boxes, rows[:, 4], classes, options["iou_threshold"], int(options["top_k"]))
-    points = rows[kept, 5:].reshape(len(kept), (rows.shape[1] - 5) // 3, 3)
-    return _poses(rows[kept, 4], classes[kept], points[:, :, :2], points[:, :, 2], placement)
+    found = predictions[0].T
+    found = found[found[:, 4:first].max(axis=1) >= options["score_threshold"]]
+    boxes = np.concatenate([found[:, :2] - found[:, 2:4] / 2, found[:, :2] + found[:, 2:4] / 2], axis=1)
+    scores, classes = found[:, 4:first].max(axis=1), found[:, 4:first].argmax(axis=1)
+    kept = suppress_overlaps(boxes, scores, classes, options["iou_threshold"], int(options["top_k"]))
+    return _yolo_poses(scores[kept], classes[kept], found[kept, first:], numbers, placement)
+
+
+def _yolo_poses(
+    scores: NDArray[np.float32],
+    classes: NDArray[np.int64],
+    values: NDArray[np.float32],
+    numbers: int,
+    placement: Placement,
+) -> Poses:
+    """Returns poses of keypoints `(N, K * numbers)`; those without a visibility are all visible."""
+    points = values.reshape(len(values), values.shape[1] // numbers, numbers)
+    seen = points[:, :, 2] if numbers > 2 else np.ones(points.shape[:2], np.float32)
+    return _poses(scores, classes, points[:, :, :2], seen, placement)
 
 
 def keypoint_rcnn(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Poses:

@@ -18,12 +18,13 @@ from edgeq.boundary import Count, Integer
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.items import Item
-from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
+from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn, Suspicion
 from edgeq.tasks.detection.categories import category_ids, is_counted
 from edgeq.tasks.detection.coco import GroundTruth
 from edgeq.tasks.detection.coco_engine import CocoProblem, evaluate_problem, match_problem, mean_present
 from edgeq.tasks.detection.coco_task import CocoTask
 from edgeq.tasks.detection.matched import MatchedPredictions
+from edgeq.tasks.detection.suspicions import is_quantized, suspect_findings
 from edgeq.tasks.evidence import label_of, require
 from edgeq.tasks.keypoints.poses import Poses, sigmas
 from edgeq.tasks.keypoints.result_files import CocoKeypoints, YoloPoses
@@ -220,6 +221,11 @@ class KeypointTask(CocoTask[Poses]):
         return KeypointScore(
             **_numbers(precision, recall), nme=_mean_error(problem), per_class=per_class, evaluator=self._engine
         )
+
+    def suspicions(self, artifact: Artifact, predictions: Mapping[int, Poses], score: Score) -> Sequence[Suspicion]:
+        """Returns what is odd about poses: none is shown, or none is right."""
+        quantized = is_quantized(artifact)
+        return suspect_findings(("pose", "poses"), predictions.values(), score.main_value, quantized=quantized)
 
     def per_image(
         self, artifact: Artifact, predictions: Mapping[int, Poses], reference: Mapping[int, Poses]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Postprocessing
 from edgeq.inputs.preprocessing import Placement
+from edgeq.tasks.detection.decoders.end2end import END_TO_END, chosen_rows
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
 from edgeq.tasks.polygons import convex_overlaps, signed_area, upright_overlaps
 
@@ -39,7 +40,8 @@ def yolo_obb(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement:
 
     Args:
         outputs: Role `predictions`: `(1, 5 + C, N)`: centre, width and height in the input's pixels, C class
-            probabilities, and the angle in radians from x to y, as YOLOv8 exports them.
+            probabilities, and the angle in radians from x to y, as YOLOv8 exports them. Of an end-to-end model
+            `(1, N, 7)`: centre, width, height, score, class and angle.
         post: Options `score_threshold`, `iou_threshold`, `candidates` that are compared at most, `top_k`.
         placement: Where the image lies in the input.
 
@@ -53,6 +55,10 @@ def yolo_obb(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement:
         raise ModelError(f"decoder {post.decoder}: wanted predictions (1, 5 + classes, N), found {describe(outputs)}")
     if not np.isfinite(predictions).all():
         raise ModelError("computed boxes or scores that are not finite numbers; it is broken")
+    if predictions.shape[2] == END_TO_END + 1:
+        boxes, found_scores, found_classes, angles = chosen_rows(predictions[0], options)
+        found = placement.points_to_image(corners_of(boxes, angles[:, 0]))
+        return OrientedBoxes(found, np.clip(found_scores, 0, 1), found_classes)
     rows = predictions[0].T
     classes, scores = rows[:, 4:-1].argmax(axis=1), rows[:, 4:-1].max(axis=1)
     order = np.argsort(-scores, kind="stable")

@@ -17,11 +17,12 @@ from edgeq.datasets.split import Split
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.items import Item, image_files
-from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn
+from edgeq.results.evaluation import ClassFigures, Score, ScoreColumn, Suspicion
 from edgeq.tasks.base import Task
 from edgeq.tasks.detection.average_precision import class_ap
 from edgeq.tasks.detection.matched import MatchedPredictions, pack_bits
 from edgeq.tasks.detection.matching import MAX_RESULTS, match_image
+from edgeq.tasks.detection.suspicions import is_quantized, suspect_findings
 from edgeq.tasks.evidence import label_of, require
 from edgeq.tasks.labelled_images import relative_names
 from edgeq.tasks.oriented.boxes import OrientedBoxes
@@ -212,6 +213,13 @@ class OrientedTask(Task[OrientedBoxes]):
                 for name, count, each in zip(records.classes, objects, ap, strict=True)
             ),
         )
+
+    def suspicions(
+        self, artifact: Artifact, predictions: Mapping[int, OrientedBoxes], score: Score
+    ) -> Sequence[Suspicion]:
+        """Returns what is odd about boxes: none is shown, or none is right."""
+        quantized = is_quantized(artifact)
+        return suspect_findings(("box", "boxes"), predictions.values(), score.main_value, quantized=quantized)
 
     def per_image(
         self, artifact: Artifact, predictions: Mapping[int, OrientedBoxes], reference: Mapping[int, OrientedBoxes]

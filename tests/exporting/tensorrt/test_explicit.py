@@ -213,10 +213,26 @@ def test_cache_before_a_silu_has_the_scale_behind_it():
 
 
 def test_a_quantized_graph_without_ranges_for_its_outputs_leaves_them_out():
-    text = "g (float[1,3] x) => (float[1,2] y) { y = MatMul(x, w) }"
-    model = nets.graph(text, {"w": nets.normal(1, 3, 2)})
-    ranges = ranges_of({"x": nets.normal(2, 1, 3)})
+    text = "g (float[2,16] x) => (float[2,16] y) { y = MatMul(x, w) }"
+    model = nets.graph(text, {"w": nets.normal(1, 16, 16)})
+    ranges = ranges_of({"x": nets.normal(2, 2, 16)})
     plan = make_plan(model, select_layers(model, JETSON), ranges, JETSON)
     assert list(implicit_scales(model, plan, ranges)) == ["x"]
     insert_qdq(model, plan, JETSON)
     assert set(pairs(model)) == {"w", "x"}
+
+
+# A spatial pyramid, as YOLOX has it (its second pool reads the map) and as YOLOv5 has it (it reads the first).
+PYRAMID = """g (float[1,8,8,8] x) => (float[1,2,8,8] y) {
+    c = Conv<pads=[1,1,1,1]>(x, w1) m = Relu(c)
+    a = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(m) b = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(%SECOND%)
+    j = Concat<axis=1>(m, a, b) d = Conv(j, w24) r = Relu(d) y = Conv(r, hm_w) }"""
+
+
+@pytest.mark.parametrize(("second", "pooled"), [("m", {"m"}), ("a", {"m", "a"})])
+def test_what_a_pyramid_pools_has_a_pair_under_strong_typing(second: str, pooled: set[str]) -> None:
+    weights = {**WEIGHTS, "w24": nets.normal(7, 8, 24, 1, 1)}
+    model, x = nets.graph(PYRAMID.replace("%SECOND%", second), weights), nets.normal(9, 1, 8, 8, 8)
+    (before, _), (behind, _) = (quantized(model, x, get_target(f"jetson-orin{name}").rules) for name in ("", "-trt11"))
+    assert pairs(behind).keys() - pairs(before).keys() == pooled
+    np.testing.assert_array_equal(nets.run(behind, x)[0], nets.run(before, x)[0])

@@ -24,6 +24,7 @@ from edgeq.runtimes.litert_observer import TfliteObserver
 from tests import tflite_nets
 from tests.exporting import nets
 from tests.exporting.test_losses import ENOUGH_DB, snr_db
+from tests.kept_exports import made_once
 
 IMAGE = nets.normal(0, 1, 3, 16, 16)
 
@@ -64,7 +65,7 @@ class Pruned(nn.Module):
 
 
 def model_of(kind: type[nn.Module]) -> TfliteModel:
-    content = tflite_nets.convert(tflite_nets.seeded(kind), IMAGE.shape)
+    content = made_once(f"{kind.__name__}.tflite", lambda: tflite_nets.convert(tflite_nets.seeded(kind), IMAGE.shape))
     return TfliteModel(kind.__name__, content, load_preset("imagenet", IMAGE.shape[2:]).preprocessing)
 
 

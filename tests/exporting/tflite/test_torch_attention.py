@@ -24,7 +24,7 @@ from edgeq.runtimes.observer import ActivationObserver
 from edgeq.sources.torch_export import export_torch
 from tests import tflite_nets
 from tests.exporting import nets
-from tests.exporting.tflite.test_torch_layernorm import IMAGE, perturbed, torchvision, zoo
+from tests.exporting.tflite.test_torch_layernorm import IMAGE, converted, perturbed, torchvision, zoo
 from tests.exporting.tflite.test_torch_passes import assert_same, finish, image, trace
 
 
@@ -147,7 +147,7 @@ def test_every_linear_layer_of_a_vit_is_matched_with_the_onnx_graph(make: Callab
     assert len(fold_onnx(onnx).done) == 4
     fold_layernorm_affine(onnx)
     layers = [layer for node in onnx.graph if (layer := linear_of(node)) is not None]
-    content = tflite_nets.convert(module, IMAGE)
+    content = converted(make)
     graph = read_graph(content, "net")
     reference = ActivationObserver(onnx, [str(layer.output.name) for layer in layers])
     observer = TfliteObserver(content, observed_tensors(graph))

@@ -26,6 +26,7 @@ from edgeq.sources.torch_export import export_torch
 from tests import tflite_nets
 from tests.exporting import encoders, nets
 from tests.exporting.tflite.test_torch_passes import assert_same, finish, image, operators, trace
+from tests.kept_exports import made_once
 
 IMAGE = (1, 3, 8, 8)
 
@@ -49,6 +50,11 @@ def perturbed(make: Callable[[], nn.Module]) -> nn.Module:
     return module
 
 
+def converted(make: Callable[[], nn.Module]) -> bytes:
+    """Returns the TFLite file of `perturbed(make)`."""
+    return made_once(f"perturbed_{make.__name__}.tflite", lambda: tflite_nets.convert(perturbed(make), IMAGE))
+
+
 @pytest.mark.parametrize("name", ["zoo", "torchvision", *encoders.ENCODERS])
 @torch.no_grad()
 def test_the_same_norms_are_folded_as_in_the_onnx_graph(name: str) -> None:
@@ -67,7 +73,7 @@ def test_what_reads_a_norm_in_the_tflite_file_is_matched_with_the_onnx_graph(mak
     module = perturbed(make)
     onnx = export_torch(module, torch.zeros(IMAGE), ["y"], opset=18)
     fold_onnx(onnx)
-    content = tflite_nets.convert(module, IMAGE)
+    content = converted(make)
     names = [str(node.outputs[0].name) for node in onnx.graph if node.op_type in ("LayerNormalization", "Gelu", "Add")]
     reference = ActivationObserver(onnx, names)
     observer = TfliteObserver(content, observed_tensors(read_graph(content, "net")))

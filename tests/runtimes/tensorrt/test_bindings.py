@@ -17,6 +17,7 @@ import pytest
 
 from tests.test_order import ROOT
 from tests.trt_double import VERSIONS
+from tests.trt_rtx_contract import derive, recorded
 
 # What the bindings of all four versions look for when they are loaded.
 SYMBOLS = (
@@ -70,3 +71,8 @@ def test_the_contract_and_our_classes_fit_nvidias_bindings(bindings):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == []
+
+
+def test_the_contract_of_tensorrt_for_rtx_is_that_of_its_bindings():
+    pytest.importorskip("tensorrt_rtx")
+    assert derive() == recorded()

@@ -98,6 +98,22 @@ def test_prototypes_are_mixed_and_cut_at_the_box(resize, size):
     np.testing.assert_array_equal(pixels(found) & ~doubtful, (laid > 0) & inside & ~doubtful)
 
 
+def test_masks_that_the_model_chooses_are_taken_as_they_are():
+    rng = np.random.default_rng(5)
+    boxes, place = boxes_of(rng, 30, 64), placed(45, 70)
+    centred = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
+    scores, coefficients = rng.random((30, 1)), rng.normal(size=(30, 8))
+    prototypes = rng.normal(size=(1, 8, 16, 16)).astype(np.float32)
+    post = Postprocessing("yolo-seg", options={"iou_threshold": 1.0, "top_k": 20})
+    rows = np.concatenate([centred, scores, coefficients], axis=1).T[None].astype(np.float32)
+    chosen = np.concatenate([boxes, scores, scores * 0, coefficients], axis=1)[None].astype(np.float32)
+    wanted, found = (yolo_seg.decode({"output0": each, "output1": prototypes}, post, place) for each in (rows, chosen))
+    assert len(found.scores) == 20
+    np.testing.assert_array_equal(found.scores, wanted.scores)
+    np.testing.assert_array_equal(found.classes, wanted.classes)
+    assert (pixels(found) != pixels(wanted)).mean() < 1e-3  # where a rounded box ends
+
+
 def test_no_object_is_an_answer_and_other_shapes_are_none():
     post, place = Postprocessing("mask-rcnn"), placed(45, 70)
     nothing = {

@@ -51,8 +51,37 @@ def test_yolo_poses_are_suppressed_by_their_boxes():
 
 
 def test_an_image_without_a_pose_has_none():
-    found = decoders.yolo_pose({"any": np.zeros((1, 5 + 3 * 17, 9), np.float32)}, Postprocessing("yolo-pose"), PLACE)
+    found = decoders.yolo_pose({"any": np.zeros((1, 5 + 3 * 17, 84), np.float32)}, Postprocessing("yolo-pose"), PLACE)
     assert found.points.shape == (0, 17, 3)
+
+
+def test_poses_of_several_classes_may_lack_visibilities():
+    rng = np.random.default_rng(6)
+    one = rng.uniform(0, 100, (1, 5 + 3 * 4, 60)).astype(np.float32)
+    one[0, 4], one[0, 7::3] = rng.random(60), 1
+    second = np.arange(60) % 2 == 1
+    scores = np.stack([np.where(second, 0, one[0, 4]), np.where(second, one[0, 4], 0)])
+    points = np.delete(one[0, 5:], slice(2, None, 3), axis=0)
+    several = np.concatenate([one[0, :4], scores, points])[None].astype(np.float32)
+    limits = {"iou_threshold": 1.0, "top_k": 60}
+    wanted = decoders.yolo_pose({"any": one}, Postprocessing("yolo-pose", options=limits), PLACE)
+    post = Postprocessing("yolo-pose", options={**limits, "classes": 2, "numbers": 2})
+    found = decoders.yolo_pose({"any": several}, post, PLACE)
+    np.testing.assert_array_equal(found.points, wanted.points)
+    assert found.classes.tolist() == second[np.argsort(-one[0, 4], kind="stable")].astype(int).tolist()
+
+
+def test_poses_that_the_model_chooses_are_taken_as_they_are():
+    rng = np.random.default_rng(3)
+    rows = rng.uniform(0, 100, (1, 5 + 3 * 4, 60)).astype(np.float32)
+    rows[0, 4], rows[0, 7::3] = rng.random(60), rng.random((4, 60))
+    post = Postprocessing("yolo-pose", options={"iou_threshold": 1.0, "top_k": 25})
+    wanted = decoders.yolo_pose({"any": rows}, post, PLACE)
+    chosen = np.concatenate([rows[0, :5], np.zeros((1, 60)), rows[0, 5:]]).T.astype(np.float32)
+    found = decoders.yolo_pose({"any": chosen[None]}, post, PLACE)
+    assert len(found.scores) == 25
+    for name, value in vars(wanted).items():
+        np.testing.assert_array_equal(getattr(found, name), value)
 
 
 def test_keypoint_rcnn_counts_labels_from_its_offset():

@@ -136,6 +136,20 @@ def test_boxes_are_turned_from_x_to_y_and_suppressed_by_what_they_share():
         yolo_obb({"any": np.zeros((1, 5, 9))}, Postprocessing("yolo-obb"), place)
 
 
+def test_boxes_that_the_model_chooses_are_taken_as_they_are():
+    rng = np.random.default_rng(4)
+    rows = rng.uniform(10, 90, (30, 4)).astype(np.float32)
+    scores, angles = rng.random((30, 1)).astype(np.float32), rng.uniform(-1, 1, (30, 1)).astype(np.float32)
+    place = Placement(200, 100, 100, 100, 0.5, 0.5, 0, 25)
+    post = Postprocessing("yolo-obb", options={"iou_threshold": 1.0, "top_k": 20})
+    other = np.zeros_like(scores)
+    wanted = yolo_obb({"any": np.concatenate([rows, other, scores, angles], axis=1).T[None]}, post, place)
+    found = yolo_obb({"any": np.concatenate([rows, scores, other + 1, angles], axis=1)[None]}, post, place)
+    assert len(found.scores) == 20
+    for name, value in vars(wanted).items():
+        np.testing.assert_array_equal(getattr(found, name), value)
+
+
 def test_of_many_boxes_those_are_left_that_no_better_one_overlaps():
     rng = np.random.default_rng(0)
     rows = np.concatenate(

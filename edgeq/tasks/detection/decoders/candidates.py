@@ -80,9 +80,15 @@ def corners(centres: FloatArray, sizes: FloatArray) -> FloatArray:
 
 
 def suppressed(
-    boxes: FloatArray, scores: FloatArray, classes: IntArray, options: Mapping[str, Any], placement: Placement
+    boxes: FloatArray,
+    scores: FloatArray,
+    classes: IntArray,
+    options: Mapping[str, Any],
+    placement: Placement,
+    *,
+    cut_first: bool = False,
 ) -> Detections:
-    """Returns what is left of candidates after non-maximum suppression in the input, in the image's pixels, best first.
+    """Returns what is left of candidates after non-maximum suppression, in the image's pixels, best first.
 
     Args:
         boxes: `(N, 4)` in the input's pixels.
@@ -90,10 +96,13 @@ def suppressed(
         classes: `(N,)`.
         options: Every name of `edgeq.tasks.detection.nms.NMS_OPTIONS`.
         placement: Where the image lies in the input.
+        cut_first: Whether boxes are cut at the image's edges before they are compared, which changes their overlaps.
     """
-    found = Detections(boxes.astype(np.float32), scores.astype(np.float32), classes.astype(np.int64))
+    places = placement.to_image(boxes) if cut_first else boxes
+    found = Detections(places.astype(np.float32), scores.astype(np.float32), classes.astype(np.int64))
     kept = select_detections(found, options)
-    return Detections(placement.to_image(kept.boxes), np.clip(kept.scores, 0, 1), kept.classes)
+    places = kept.boxes if cut_first else placement.to_image(kept.boxes)
+    return Detections(places, np.clip(kept.scores, 0, 1), kept.classes)
 
 
 def input_unit(placement: Placement, *, relative: bool) -> NDArray[np.float64]:

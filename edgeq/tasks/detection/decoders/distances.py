@@ -32,6 +32,7 @@ _OPTIONS = {
     "offset": 0.5,
     "logits": True,
     "in_strides": True,
+    "cut_at_input": False,
     "order": _ORDERS[0],
 }
 
@@ -47,7 +48,8 @@ def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: P
             told by their shapes: roles have no names.
         post: Options `strides`; `bins`, how many whole numbers a distance is distributed over, 1 for plain distances;
             `offset`, where in its cell the point lies that distances start from, in 0..1; `logits`, whether scores are
-            before the sigmoid; `in_strides`, whether distances are in strides and not in pixels; `order`,
+            before the sigmoid; `in_strides`, whether distances are in strides and not in pixels; `cut_at_input`,
+            whether boxes are cut at the input's edges before they are compared, which changes their overlaps; `order`,
             `scores_boxes` or `boxes_scores`, of the channels that share an output and of outputs of one shape;
             `multi_label`, whether a box may be of several classes; `candidates`, how many scores are looked at;
             and those of `NMS_OPTIONS`.
@@ -88,6 +90,8 @@ def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: P
         distances = distances * strides[where]
     points = (cells[where] + options["offset"]) * strides[where]
     found_boxes = np.concatenate([points - distances[:, :2], points + distances[:, 2:]], axis=1)
+    if options["cut_at_input"]:
+        found_boxes = np.clip(found_boxes, 0, [width, height, width, height])
     found_scores = sigmoid(values) if options["logits"] else values
     return suppressed(found_boxes, found_scores, np.concatenate(classes), options, placement)
 

@@ -12,11 +12,11 @@ from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Postprocessing
 from edgeq.inputs.preprocessing import Placement
 from edgeq.tasks.detection.decoders.anchors import require_anchors
-from edgeq.tasks.detection.decoders.candidates import cell_counts, input_unit
+from edgeq.tasks.detection.decoders.candidates import cell_counts, input_unit, suppressed
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
 from edgeq.tasks.detection.decoders.scores import best_per_group, class_columns
 from edgeq.tasks.detection.detections import Detections
-from edgeq.tasks.detection.nms import NMS_OPTIONS, select_detections
+from edgeq.tasks.detection.nms import NMS_OPTIONS
 
 _ROLES = {"boxes": "boxes", "scores": "scores"}
 _OPTIONS = {
@@ -28,21 +28,22 @@ _OPTIONS = {
     "boxes_per_cell": 1,
     "background": -1,
     "relative": False,
+    "cut_first": True,
 }
 
 
 def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Detections:
     """Returns the best `top_k` boxes after non-maximum suppression, best first.
 
-    A box is found once for each class whose score is above the threshold. It is cut at the image's edges first, as
-    torchvision does.
+    A box is found once for each class whose score is above the threshold.
 
     Args:
         outputs: Roles `boxes` (`(1, N, 4)`: left, top, right, bottom) and `scores` (`(1, N, columns)`, in 0..1).
         post: Options `candidates`, how many scores of each class are looked at, or, with `strides` and `boxes_per_cell`
             of a model's levels, how many of each level (RetinaNet, FCOS); `background`, the column of `scores` that is
             no class, or -1, class indices count the others; `relative`, true where boxes are in parts of the input's
-            sides, false where they are in its pixels; and those of `NMS_OPTIONS`.
+            sides, false where they are in its pixels; `cut_first`, whether boxes are cut at the image's edges before
+            they are compared, as torchvision does; and those of `NMS_OPTIONS`.
         placement: Where the image lies in the input.
 
     Raises:
@@ -59,8 +60,9 @@ def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: P
     wanted = class_columns(scores[0], options["background"], post)
     levels = _levels(options, placement, post, len(wanted)) if options["strides"] else None
     rows, classes = best_per_group(wanted, options["score_threshold"], int(options["candidates"]), levels)
-    found = placement.to_image(boxes[0, rows] * input_unit(placement, relative=options["relative"]))
-    return select_detections(Detections(found, np.clip(wanted[rows, classes], 0, 1), classes), options)
+    found = boxes[0, rows] * input_unit(placement, relative=options["relative"])
+    found_scores = np.clip(wanted[rows, classes], 0, 1)
+    return suppressed(found, found_scores, classes, options, placement, cut_first=options["cut_first"])
 
 
 def _levels(options: Mapping[str, Any], placement: Placement, post: Postprocessing, boxes: int) -> NDArray[np.int64]:

@@ -16,11 +16,11 @@ from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Postprocessing
 from edgeq.inputs.preprocessing import Placement
 from edgeq.tasks.detection.decoders.anchors import decode_anchors, grid_anchors, require_anchors, require_order
-from edgeq.tasks.detection.decoders.candidates import FloatArray
+from edgeq.tasks.detection.decoders.candidates import FloatArray, suppressed
 from edgeq.tasks.detection.decoders.roles import describe, pick_options, pick_outputs
 from edgeq.tasks.detection.decoders.scores import activate, best_per_group, class_columns
 from edgeq.tasks.detection.detections import Detections
-from edgeq.tasks.detection.nms import NMS_OPTIONS, select_detections
+from edgeq.tasks.detection.nms import NMS_OPTIONS
 
 ROLES = {"boxes": "boxes", "scores": "scores"}
 HEAD_OPTIONS: Mapping[str, Any] = {
@@ -31,6 +31,7 @@ HEAD_OPTIONS: Mapping[str, Any] = {
     "background": 0,
     "variances": (0.1, 0.1, 0.2, 0.2),
     "order": "xywh",
+    "cut_first": True,
 }
 """Options of every head whose boxes are told by anchors; see `decode`."""
 
@@ -40,8 +41,7 @@ _OPTIONS = {**HEAD_OPTIONS, "anchors": (), "strides": (), "anchor_sizes": (), "e
 def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Detections:
     """Returns the best boxes after non-maximum suppression, best first.
 
-    A box is found once for each class whose score is above the threshold. It is cut at the image's edges first, as
-    torchvision and TensorFlow do.
+    A box is found once for each class whose score is above the threshold.
 
     Args:
         outputs: Roles `boxes` (`(1, N, 4)`, an axis of length 1 more will do: shifts of the centre and logarithms of
@@ -51,7 +51,8 @@ def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: P
             pixels, and `even_grid`, see `grid_anchors`; `variances` of x, y, width and height; `order` of the four
             numbers, `xywh` or `yxhw`; `activation` (`softmax`, `sigmoid`, `none`); `background`, the column of scores
             that is no class, or -1, class indices count the others; `candidates`, how many scores per class are looked
-            at; and those of `NMS_OPTIONS`.
+            at; `cut_first`, whether boxes are cut at the image's edges before they are compared, as torchvision and
+            TensorFlow do; and those of `NMS_OPTIONS`.
         placement: Where the image lies in the input.
 
     Raises:
@@ -115,8 +116,7 @@ def decode_head(
     wanted = class_columns(activate(scores, options["activation"], post), options["background"], post)
     rows, classes = best_per_group(wanted, options["score_threshold"], int(options["candidates"]))
     boxes = decode_anchors(codes[rows], anchors[rows], options["variances"], options["order"])
-    found = Detections(placement.to_image(boxes), wanted[rows, classes].astype(np.float32), classes)
-    return select_detections(found, options)
+    return suppressed(boxes, wanted[rows, classes], classes, options, placement, cut_first=options["cut_first"])
 
 
 def _anchors(options: Mapping[str, Any], placement: Placement, post: Postprocessing) -> NDArray[np.float64]:

@@ -46,6 +46,15 @@ def test_boxes_may_be_in_parts_of_the_inputs_sides() -> None:
     assert decoded(boxes=BOXES / 64, relative=1) == decoded()
 
 
+@pytest.mark.parametrize(("cut_first", "left"), [(1, [0.9]), (0, [0.9, 0.7])])
+def test_boxes_may_be_compared_before_they_are_cut(cut_first: int, left: list[float]) -> None:
+    """Inside the image, which ends at 50 of the input's pixels, these are the same box; outside of it they are not."""
+    boxes = np.array([[[30, 10, 80, 30], [30, 10, 55, 30]]], np.float32)
+    found = decoded(np.array([[[0.9], [0.7]]], np.float32), boxes, cut_first=cut_first)
+    assert [score for _, score, _ in found] == left
+    assert {tuple(box) for box, *_ in found} == {(60, 20, 100, 60)}
+
+
 def test_only_the_best_candidates_of_a_class_are_looked_at() -> None:
     assert [(score, label) for _, score, label in decoded(candidates=1)] == [(0.9, 1), (0.7, 2), (0.4, 0)]
 

@@ -77,6 +77,7 @@ def test_ultrafaces_raw_head_is_decoded_as_its_graph_does_it(shared_data: Path) 
         placement,
         strides=[8, 16, 32, 64],
         even_grid=True,
+        cut_first=False,
         anchor_sizes=[[[side, min(side, 240)] for side in level] for level in sides],
         score_threshold=0.02,
         iou_threshold=0.3,

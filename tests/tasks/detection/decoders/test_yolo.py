@@ -189,6 +189,18 @@ def test_distances(form: str, layout: str, rng: np.random.Generator) -> None:
     check("distances", outputs, rows, 0.6, strides=list(strides), bins=bins, **options)
 
 
+@pytest.mark.parametrize(("cut_at_input", "left"), [(True, 1), (False, 2)])
+def test_distances_may_be_compared_in_the_input_alone(cut_at_input: bool, left: int) -> None:
+    """Two boxes that share what lies in the input, of which the second one reaches far beyond it."""
+    boxes, scores = np.zeros((1, count(32), 4), np.float32), np.zeros((1, count(32), 3), np.float32)
+    boxes[0, 0], boxes[0, 1] = [0, 0, 40, 40], [500, 0, 8, 40]
+    scores[0, :2, 2] = 0.9, 0.8
+    options: dict[str, Any] = {"strides": [32], "bins": 1, "offset": 0, "in_strides": False, "logits": False}
+    found = decode("distances", {"a": scores, "b": boxes}, **options, score_threshold=0.5, cut_at_input=cut_at_input)
+    assert len(found) == left
+    assert found.boxes[0].tolist() == [0, 0, 100, 80]
+
+
 @pytest.mark.parametrize("channels_first", [False, True])
 def test_yolo_fastestv2(channels_first: bool, rng: np.random.Generator) -> None:
     sizes = {16: (12.64, 19.39, 37.88, 51.48, 55.71, 138.31), 32: (126.91, 78.23, 131.57, 214.55, 279.92, 258.87)}
@@ -221,6 +233,9 @@ def test_end_to_end_rows_are_taken_as_they_are() -> None:
     np.testing.assert_array_equal(same.boxes, found.boxes)
     apart = decode("end2end", {"dets": rows[None, :, :5], "labels": rows[None, :, 5]})
     np.testing.assert_array_equal(apart.classes, found.classes)
+    centred = np.concatenate([(rows[:, :2] + rows[:, 2:4]) / 2, rows[:, 2:4] - rows[:, :2], rows[:, 4:]], axis=1)
+    again = decode("end2end", {"output0": centred}, columns="centre_x centre_y width height score class")
+    np.testing.assert_allclose(again.boxes, found.boxes, atol=1e-4)
     seven = np.concatenate([np.zeros((4, 1)), rows[:, [0, 1, 2, 3, 5, 4]]], axis=1)
     last = decode("end2end", {"output": seven}, columns="image left top right bottom class score", nms="hard")
     assert len(last) == 1

@@ -1,0 +1,173 @@
+"""What does W4A8 cost, with weights rounded to nearest and with rounding that is learned, in the engines of this CPU?
+
+`python -m benchmarks.reconstruction` exports and scores three models; `python -m benchmarks.reconstruction resnet20`
+one. Figures are kept below `--work`: models can be measured one by one, and the table is written of all that there are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+from benchmarks.cases import case, kept_result, read_subjects, subjects_parser, write_result
+from benchmarks.image_sets import unpack_cifar
+from benchmarks.json_results import evaluate_artifacts, merge
+from edgeq.calibration.source import CalibrationSource
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.options import ExportOptions, Rounding
+from edgeq.reporting.comparison import compare
+from edgeq.results.rows import provenance
+from edgeq.sources.model import ModelRequest
+from edgeq.verbs.export import export_model
+
+SUBJECTS = ("resnet20", "resnet44", "centernet")
+ENGINES = ("openvino", "onnxruntime")
+TITLES = ("FP32", "INT8", "W4A8, to nearest", "W4A8, learned")
+SCORED_EVERY = 4
+"""Of the 10,000 test images of CIFAR-10."""
+
+
+class Subject(NamedTuple):
+    """A model with images.
+
+    Attributes:
+        title: What the table calls it.
+        request: The model.
+        calibration: Images to calibrate and to learn on.
+        truth: Annotations or labels of the images to score on.
+        images: Folder of these.
+    """
+
+    title: str
+    request: ModelRequest
+    calibration: CalibrationSource
+    truth: Path
+    images: Path
+
+
+def subject(name: str, data: Path, work: Path, images: int) -> Subject:
+    """Returns one of `SUBJECTS`; images of CIFAR-10 are unpacked into the folder `work`."""
+    if name == "centernet":
+        known = case(name)
+        return Subject("CenterNet-R18", known.request, known.source, known.validation, known.validation_images)
+    depth = name.removeprefix("resnet")
+    request = ModelRequest(f"cifar_resnet{depth}", data / "weights" / f"resnet{depth}_cifar10.safetensors")
+    train, test = work / "cifar_train", work / "cifar_test"
+    if not (test / "labels.csv").is_file():
+        unpack_cifar(data, "cifar10_train5k_jpeg_calib", train, every=1)
+        unpack_cifar(data, "cifar10_test10k_jpeg", test, every=SCORED_EVERY)
+    return Subject(f"ResNet-{depth}", request, CalibrationSource(train, num=images), test / "labels.csv", test)
+
+
+def measure(one: Subject, folder: Path, rounding: Rounding) -> dict[str, Any]:
+    """Returns the figures of a model's files whose weights are rounded in one way, as JSON; FP32 is `nearest`."""
+    started, cpu = time.monotonic(), time.process_time()
+    precisions = ("fp32", "int8", "w4a8") if rounding == "nearest" else ("w4a8",)
+    exported = export_model(
+        one.request, "x86", precisions, folder / rounding, calibration=one.calibration, threads=1,
+        options=ExportOptions(rounding=rounding),
+    )  # fmt: skip
+    spent = {"wall_s": time.monotonic() - started, "cpu_s": time.process_time() - cpu}
+    return {**spent, **score(one, [each.artifact for each in exported.files])}
+
+
+def score(one: Subject, artifacts: list[Artifact]) -> dict[str, Any]:
+    """Returns what files score in the engines, and what their manifests say of learned rounding."""
+    paths = [artifact.path for artifact in artifacts]
+    return {
+        "title": one.title,
+        "reconstruction": artifacts[-1].quantization.get("reconstruction"),
+        "size_bytes": [path.stat().st_size for path in paths],
+        "results": evaluate_artifacts(paths, one.truth, one.images, runtimes=list(ENGINES), threads=1),
+    }
+
+
+def joined(nearest: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the figures of all files of a model."""
+    both = {name: [*nearest[name], *learned[name]] for name in ("size_bytes", "results")}
+    return {**learned, **both}
+
+
+def rows_of(found: Mapping[str, Any]) -> list[str]:
+    """Returns the rows of the table for a model, each file in each engine."""
+    lines = []
+    count = len(ENGINES)
+    for position, (title, size) in enumerate(zip(TITLES, found["size_bytes"], strict=True)):
+        for engine in range(count):
+            pair = [found["results"][engine], found["results"][position * count + engine]]
+            drop = next((each.main for each in compare(merge(pair)) if not each.row.is_float), None)
+            score = pair[1].get("top1", pair[1].get("AP"))
+            change = "" if drop is None or drop.low is None else f"{0 - drop.points:+.2f}"
+            interval = "" if drop is None or drop.low is None else f"{-(drop.high or 0):+.2f} .. {-drop.low:+.2f}"
+            row = (found["title"], title, pair[1]["runtime"], f"{score:.4f}", change, interval, f"{size / 1e6:.2f}")
+            lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
+def run(subjects: Mapping[str, Subject], work: Path, out: Path) -> Path:
+    """Returns the file of the table: of these models, measured if they were not before, and of others in `work`.
+
+    Args:
+        subjects: Name -> model.
+        work: Folder for the files and figures.
+        out: Folder for the table.
+    """
+    for name, one in subjects.items():
+        for rounding in get_args(Rounding):
+            kept_result(work / f"{name}.{rounding}.json", measure, one, work / name, rounding)
+    names = dict.fromkeys((*SUBJECTS, *subjects))
+    done = [[work / f"{name}.{rounding}.json" for rounding in get_args(Rounding)] for name in names]
+    found = [[kept_result(path, dict) for path in pair] for pair in done if all(path.is_file() for path in pair)]
+    return write([joined(*pair) for pair in found], out)
+
+
+def write(results: list[dict[str, Any]], out: Path) -> Path:
+    """Returns the file of the table."""
+    header = "| model | file | engine | top-1 or AP | against FP32, points | 95 % interval | size MB |"
+    lines = [header, "|---|---|---|" + "---:|" * 4]
+    spent = ["| model | images | units kept | outputs' error to nearest | learned | CPU min | wall min |"]
+    spent.append("|---|" + "---:|" * 6)
+    for found in results:
+        lines += rows_of(found)
+        facts = found["reconstruction"]
+        kept = sum(unit["kept"] for unit in facts["units"])
+        spent.append(
+            f"| {found['title']} | {facts['images']}, {facts['held_out']} held out | {kept} of {len(facts['units'])} | "
+            f"{facts['output_error_nearest']:.4f} | {facts['output_error_learned']:.4f} | {found['cpu_s'] / 60:.1f} | "
+            f"{found['wall_s'] / 60:.1f} |"
+        )
+    text = [
+        "# W4A8: weights rounded to nearest and learned",
+        "",
+        *lines,
+        "",
+        "Scores are measured in the engines named, intervals are the paired bootstrap over images that `edgeq gate` "
+        "draws. Both W4A8 files have the scales of least squared error; the first and the last layers have weights of "
+        "8 bits.",
+        "",
+        "What learning took, the whole export with its calibration, on one thread of a CPU that other work shared:",
+        "",
+        *spent,
+        "",
+        "The outputs' error is squared, relative to their energy, on the images held out.",
+        *dict.fromkeys(line for found in results for line in provenance(merge(found["results"]))),
+    ]
+    return write_result(out, "reconstruction.md", "\n".join(text) + "\n")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    return subjects_parser(__doc__, SUBJECTS, SUBJECTS, 512, Path("reconstruction_work"))
+
+
+def main() -> None:
+    arguments = read_subjects(make_parser(), SUBJECTS)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    known = (arguments.data, arguments.work, arguments.images)
+    run({name: subject(name, *known) for name in arguments.names}, arguments.work, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""Which layers cost accuracy in INT8, and does the cheap screening of `edgeq tune --sensitivity` find them?
+
+`python -m benchmarks.sensitivity` measures ResNet-20, the trained ViT and FastestDet twice: as the command does, and
+with every layer, alone in INT8 and alone in float, scored on every image. Of the ViT it also tries the same part of all
+blocks at once. Images are scored in the first engine of x86 on one thread. 20 minutes of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.any_graph import SUBJECTS
+from benchmarks.cases import cpu_and_threads, read_subjects, subjects_parser, write_result
+from benchmarks.image_sets import image_set
+from benchmarks.scored_models import MODELS
+from edgeq.calibration.source import CalibrationSource
+from edgeq.machine import read_machine
+from edgeq.reporting.sensitivity_plot import save_sensitivity_plot
+from edgeq.results.sensitivity import Choice, ScoreChange, SensitivityResult
+from edgeq.sources.model import ModelRequest, open_model
+from edgeq.targets import get_target
+from edgeq.targets.isa import with_isa
+from edgeq.tasks import Task, find_decoder
+from edgeq.tuning.groups import LayerGroup
+from edgeq.tuning.screening import Screening
+from edgeq.tuning.sensitivity import SensitivityOptions, measure_sensitivity
+from edgeq.tuning.store import Store
+from edgeq.tuning.trials import Subject
+
+NAMES = ("resnet20", "vit", "fastestdet")
+EVERY = {"resnet20": 5, "vit": 10}
+"""Of the 10,000 test images of a classifier every so many are scored."""
+
+SCREENED = 4
+PART_IMAGES = 16
+"""Images on which the noise of a ViT's parts is compared."""
+
+PARTS = {"q and k": ("q", "k"), "v": ("v",), "projection": ("projection",), "fc1": ("fc1",), "fc2": ("fc2",)}
+_DRAWS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class PartSubject(Subject):
+    """A transformer whose groups are parts of all its blocks."""
+
+    @cached_property
+    def groups(self) -> tuple[LayerGroup, ...]:
+        """The parts, and what belongs to none."""
+        layers = super().groups
+        named = {
+            title: [layer for group in layers if group.name.rpartition(".")[2] in parts for layer in group.layers]
+            for title, parts in PARTS.items()
+        }
+        known = {layer for members in named.values() for layer in members}
+        rest = [layer for group in layers for layer in group.layers if layer not in known]
+        return tuple(
+            LayerGroup(title, tuple(members)) for title, members in {**named, "others": rest}.items() if members
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model, opened, with images.
+
+    Attributes:
+        subject: The model in INT8 for x86.
+        task: The images to score on.
+        source: The images that it was calibrated on.
+        store: File that trials are kept in.
+    """
+
+    subject: Subject
+    task: Task[Any]
+    source: CalibrationSource
+    store: Path
+
+    def measure(self, subject: Subject, options: SensitivityOptions) -> SensitivityResult:
+        """Returns the sensitivity of the model's layers, grouped as a subject has them."""
+        with Store(self.store) as store:
+            return measure_sensitivity(subject, self.task, self.inputs(SCREENED), options, store)
+
+    def inputs(self, count: int) -> list[np.ndarray]:
+        """Returns so many inputs."""
+        return [array for array, _ in self.source.inputs(self.subject.model.preprocessing, count)]
+
+
+def open_case(name: str, data: Path, work: Path, num: int, *, ranges_file: Path | None = None) -> Case:
+    """Returns a model of `NAMES`, calibrated on `num` images, or with the ranges of a file."""
+    stated = SUBJECTS[name]
+    reference = str(data / stated.reference) if "/" in stated.reference else stated.reference
+    weights = None if stated.weights is None else data / stated.weights
+    model = open_model(ModelRequest(reference, weights, preset=stated.preset, size=stated.size)).model
+    work.mkdir(parents=True, exist_ok=True)
+    images = image_set(MODELS[name].images, data, work, scored_every=EVERY.get(name, 1))
+    source = CalibrationSource(images.calibration, images.calibration_images, num=num)
+    if ranges_file is not None:
+        source = CalibrationSource(ranges_file)
+    target = with_isa(get_target("x86"), None, read_machine())
+    ranges, _ = source.ranges(model, work, 1)
+    assert model.postprocessing is not None
+    task = find_decoder(model.postprocessing).task.from_files(images.truth, images.images, "pycocotools")
+    return Case(Subject(model, target, ranges, "layer"), task, source, work / "trials.sqlite")
+
+
+def run(name: str, case: Case, out: Path) -> list[str]:
+    """Returns the section of a model; the picture of every layer on every image lies beside the table."""
+    quick, full = (case.measure(case.subject, SensitivityOptions(threads=1, thorough=each)) for each in (False, True))
+    save_sensitivity_plot(full, out / f"sensitivity_{name}.svg")
+    return [*summary(SUBJECTS[name].title, quick, full), *most_sensitive(full)]
+
+
+def summary(title: str, quick: SensitivityResult, full: SensitivityResult) -> list[str]:
+    """Returns what both runs found, and how the screening ranks layers compared with their real scores."""
+    sides = {"alone in INT8": "int8_alone", "alone in float": "float_alone"}
+    choices: dict[str, list[Choice]] = {
+        side: [getattr(group, attribute) for group in full.groups] for side, attribute in sides.items()
+    }
+    lines = [
+        f"## {title}: {full.score} of {full.images} images",
+        "",
+        f"Float {full.float_score:.4f}; all {len(full.groups)} layers in INT8 {full.int8_score:.4f}: "
+        f"{shown(full.loss)} points lost.",
+        "",
+        "Rank correlation (Spearman) of a layer's noise in the screening with what was measured on all images:",
+        "",
+        "| layers | points lost | width of their interval | intervals without 0 |",
+        "|---|---:|---:|---:|",
+    ]
+    for side, found in choices.items():
+        changes = [choice.change for choice in found if choice.change is not None]
+        noise = [choice.noise_share for choice in found]
+        measured = [each.points for each in changes], [each.high - each.low for each in changes]
+        clear = sum(each.low > 0 or each.high < 0 for each in changes)
+        cells = " | ".join(f"{spearman(noise, each):+.2f}" for each in measured)
+        lines.append(f"| {side} | {cells} | {clear} of {len(changes)} |")
+    share = quick.images_scored / quick.images_of_all
+    missed = [
+        group.name
+        for group, fast in zip(full.groups, quick.groups, strict=True)
+        for attribute in sides.values()
+        if getattr(group, attribute).verdict == "matters" and getattr(fast, attribute).verdict != "matters"
+    ]
+    return [
+        *lines,
+        "",
+        f"`edgeq tune --sensitivity` scored {quick.images_scored:,} images of {quick.images_of_all:,} ({share:.1%}). "
+        f"Of the layers that lose more than {full.matters:g} points for certain it missed: "
+        f"{', '.join(missed) or 'none'}.",
+        "",
+    ]
+
+
+def most_sensitive(full: SensitivityResult, count: int = 8) -> list[str]:
+    """Returns the table of the layers that lose most, by their noise."""
+    groups = sorted(full.groups, key=lambda group: group.int8_alone.snr_db)[:count]
+    return [
+        "| layer | SNR alone in INT8, dB | points lost alone in INT8 | points gained alone in float |",
+        "|---|---:|---:|---:|",
+        *(
+            f"| {group.name} | {group.int8_alone.snr_db:.1f} | {shown(group.int8_alone.change)} | "
+            f"{shown(group.float_alone.change)} |"
+            for group in groups
+        ),
+        "",
+    ]
+
+
+def parts_of_a_vit(case: Case) -> list[str]:
+    """Returns what each part of all blocks of a ViT loses, and how much noise it leaves, both with intervals."""
+    held = case.subject
+    subject = PartSubject(held.model, held.target, held.ranges, held.by)
+    full = case.measure(subject, SensitivityOptions(threads=1, thorough=True))
+    images = [Screening(subject.model, [array], 1) for array in case.inputs(PART_IMAGES)]
+    lines = [
+        f"## The same part of all blocks of the ViT, {full.images} images",
+        "",
+        f"| part | SNR of the logits alone in INT8, dB, {PART_IMAGES} images | points lost alone in INT8 | "
+        "gained alone in float |",
+        "|---|---:|---:|---:|",
+    ]
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as name:
+        for group, found in zip(subject.groups, full.groups, strict=True):
+            file = subject.write(subject.of_groups((group,)), Path(name))
+            low, middle, high = decibels([image.noise(file).shares[0] for image in images])
+            lines.append(
+                f"| {group.name} | {middle:.1f} ({low:.1f} to {high:.1f}) | {shown(found.int8_alone.change)} | "
+                f"{shown(found.float_alone.change)} |"
+            )
+    return [*lines, ""]
+
+
+def decibels(shares: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the SNR of the mean noise of images in dB, between the ends of its 95 % interval (bootstrap)."""
+    values = np.asarray(shares)
+    drawn = np.random.default_rng(0).choice(values, (_DRAWS, len(values))).mean(axis=1)
+    most, least = np.percentile(drawn, [2.5, 97.5])
+    low, middle, high = (-10 * np.log10(each) for each in (least, values.mean(), most))
+    return float(low), float(middle), float(high)
+
+
+def shown(change: ScoreChange | None) -> str:
+    """Returns a change of a score with its interval."""
+    return "-" if change is None else f"{change.points:+.2f} ({change.low:+.2f} to {change.high:+.2f})"
+
+
+def spearman(one: Sequence[float], other: Sequence[float]) -> float:
+    """Returns Spearman's rank correlation; equal values share their mean rank."""
+    ranks = [_mean_ranks(np.asarray(values)) for values in (one, other)]
+    with np.errstate(invalid="ignore"):
+        return float(np.corrcoef(ranks)[0, 1])
+
+
+def _mean_ranks(values: np.ndarray) -> np.ndarray:
+    return np.array([(values < value).sum() + (values == value).sum() / 2 for value in values])
+
+
+def make_parser() -> argparse.ArgumentParser:
+    return subjects_parser(__doc__, NAMES, NAMES, 64, Path("sensitivity"))
+
+
+def main() -> None:
+    arguments = read_subjects(make_parser(), NAMES)
+    lines = ["# Sensitivity of layers to INT8 in the score of the task", ""]
+    for name in arguments.names:
+        case = open_case(name, arguments.data, arguments.work, arguments.images)
+        lines += run(name, case, arguments.out)
+        if name == "vit":
+            lines += parts_of_a_vit(case)
+        print("\n".join(lines), flush=True)
+    lines.append(provenance(arguments.images))
+    write_result(arguments.out, "sensitivity.md", "\n".join(lines) + "\n")
+
+
+def provenance(images: int) -> str:
+    """Returns what the figures were measured with; `images` were calibrated on."""
+    import openvino
+
+    return (
+        f"Measured in OpenVINO {openvino.__version__} on {cpu_and_threads(read_machine(), 1)}; float layers in FP32. "
+        f"Noise in exact arithmetic on {SCREENED} images. Calibrated on {images} images (lp). In brackets: "
+        "95 % interval, paired bootstrap over images; if no image changes, the rule of three."
+    )
+
+
+if __name__ == "__main__":
+    main()

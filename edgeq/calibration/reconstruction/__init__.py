@@ -1,0 +1,1 @@
+"""Learns how weights are rounded, block by block, so that each block gives what the float model gives."""

@@ -1,0 +1,51 @@
+"""The command that writes deployment folders: parse, call a verb, print. `edgeq.cli.app` registers it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
+
+
+def deploy(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Files that `edgeq export` wrote for the target.")
+    ],
+    target: Annotated[
+        str,
+        typer.Option(help="Device: jetson-orin, jetson-orin-trt11, x86 (or x86-openvino, x86-ort), or arm."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write; an earlier deployment in it is replaced.")] = Path(
+        "deploy"
+    ),
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--results",
+            metavar="RUNS",
+            help="Results of `edgeq bench` and `edgeq eval` about the files, for the README; repeatable.",
+        ),
+    ] = None,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", metavar="POINTS", help="Limit that run.sh passes to `edgeq gate`.")
+    ] = 1.0,
+    latency_ratio: Annotated[
+        float, typer.Option("--latency-ratio", metavar="RATIO", help="Limit that run.sh passes to `edgeq gate`.")
+    ] = 1.0,
+    json_file: JsonFile = None,
+) -> None:
+    """Write the folder to carry to a device: models, scripts, DeepStream, Triton and OVMS files, digests, README."""
+    from edgeq.deploying.base import GateLimits
+    from edgeq.verbs.deploy import deploy_files
+
+    require_writable_json(json_file)
+    limits = GateLimits(max_drop, latency_ratio)
+    found = deploy_files(files, target, out, results=results or (), limits=limits)
+    for path in found.models:
+        typer.echo(f"{found.folder / path}")
+    state = "wrote" if found.changed else "unchanged:"
+    typer.echo(f"{state} {found.folder}: {len(found.files)} files, results stated: {found.expected}; see README.md")
+    write_json_file(json_file, found.to_json())

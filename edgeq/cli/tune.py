@@ -1,0 +1,188 @@
+"""The commands that look for better files: parse, call a verb, print. `edgeq.cli.app` registers them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from edgeq.cli.data_set import open_for_evaluation
+from edgeq.cli.options import (
+    AllowOutside,
+    ClassMap,
+    JsonFile,
+    Labels,
+    PresetOption,
+    Size,
+    SplitName,
+    Threads,
+    Weights,
+    model_request,
+    require_writable_json,
+    write_json_file,
+)
+
+if TYPE_CHECKING:
+    from edgeq.results.sensitivity import ScoreChange, SensitivityResult
+
+
+def tune(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.")],
+    data: Annotated[
+        Path, typer.Option("--data", metavar="PATH", help="The data set to score on, of any format of `edgeq data`.")
+    ],
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Show what each layer costs the score of the task in INT8.")
+    ] = False,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Points of the score that the file may lose against FP32; 0.5 without another limit.",
+        ),
+    ] = None,
+    latency: Annotated[
+        str | None, typer.Option(metavar="TIME", help="The most time of one run: 12ms, or 0.5x of FP32's.")
+    ] = None,
+    file_size: Annotated[
+        str | None, typer.Option(metavar="BYTES", help="The largest file: 4MB, or 0.5x of FP32's.")
+    ] = None,
+    unproved: Annotated[
+        bool, typer.Option("--unproved", help="Judge --max-drop by the estimate, not by its 95 % interval.")
+    ] = False,
+    time_limit: Annotated[
+        str | None, typer.Option("--time", metavar="TIME", help="Take the best so far after this time: 90s, 30m, 2h.")
+    ] = None,
+    by: Annotated[Literal["layer", "block"], typer.Option(help="What has one precision.")] = "layer",
+    target: Annotated[str, typer.Option(help="Device whose INT8 layers are tried: x86, arm, jetson-orin, ...")] = "x86",
+    runtime: Annotated[
+        str | None,
+        typer.Option("--runtime", help="Engine to score in; by default the target's first installed one."),
+    ] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Maximum number of images to score on.")] = None,
+    matters: Annotated[
+        float,
+        typer.Option(
+            metavar="POINTS", help="With --sensitivity: loss from which a layer matters, in points of the score."
+        ),
+    ] = 0.5,
+    calib: Annotated[
+        Path | None,
+        typer.Option(help="Ranges: a ranges file or images; by default the train split of --data."),
+    ] = None,
+    num: Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")] = 512,
+    split: SplitName = None,
+    allow_outside: AllowOutside = False,
+    class_map: ClassMap = None,
+    weights: Weights = None,
+    preset: PresetOption = None,
+    size: Size = None,
+    labels: Labels = None,
+    seed: Annotated[int, typer.Option(help="Draws the order of the images.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the file, the ranges and the picture.")] = Path(
+        "tuning"
+    ),
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where trials are kept, for `edgeq runs`; by default trials.sqlite in --out."
+        ),
+    ] = None,
+    threads: Threads = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Predict images in N processes here, each with one thread by default."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Predict images on the workers of a Dask cluster, as tcp://host:8786."),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Find the best file of a model for a budget, or which of its layers are sensitive to INT8; rerun to resume."""
+    from edgeq.cli.tuned import print_tuning
+    from edgeq.results.serialization import to_json
+    from edgeq.tuning.search_budget import Budget, parse_seconds
+    from edgeq.tuning.search_choice import SearchOptions
+    from edgeq.tuning.sensitivity import SensitivityOptions
+    from edgeq.tuning.workers import executing
+    from edgeq.verbs.sensitivity import calibration_of, find_sensitivity
+    from edgeq.verbs.tune import tune_model
+
+    if sensitivity and (unproved or any(each is not None for each in (max_drop, latency, file_size, time_limit))):
+        raise typer.BadParameter("--sensitivity knows no budget; omit --sensitivity, or the limits")
+    budget = Budget.of(max_drop, latency, file_size)
+    seconds = None if time_limit is None else parse_seconds(time_limit)
+    require_writable_json(json_file)
+    scored = open_for_evaluation(data, split, allow_outside, class_map or (), annotations=None, images=None)
+    assert scored is not None  # noqa: S101 - `data` is given
+    request = model_request(model, weights, preset, size, labels, target=target)
+    source = calibration_of(data, calib, num, allow_outside=allow_outside)
+    paths: tuple[Path | None, ...]
+    with executing(workers, scheduler) as executor:
+        if sensitivity:
+            asked = SensitivityOptions(matters=matters, images=images, runtime=runtime, seed=seed, threads=threads)
+            found = find_sensitivity(
+                request, target, scored, source, out, by=by, options=asked, store=store, executor=executor
+            )
+            _print(found.result)
+            paths, document = (found.ranges, found.picture), to_json(found.result)
+        else:
+            wanted = SearchOptions(
+                images=images, runtime=runtime, seed=seed, threads=threads, budget=budget, unproved=unproved
+            )
+            tuned = tune_model(
+                request,
+                target,
+                scored,
+                source,
+                out,
+                by=by,
+                options=wanted,
+                seconds=seconds,
+                store=store,
+                executor=executor,
+            )
+            print_tuning(tuned.result)
+            paths, document = (tuned.ranges, tuned.picture, tuned.artifact.path), to_json(tuned.result)
+    for path in paths:
+        if path is not None:
+            typer.echo(str(path))
+    command = shlex.join(["edgeq", *sys.argv[1:]])
+    write_json_file(json_file, {**document, "command": command})
+
+
+def _print(result: SensitivityResult) -> None:
+    """Prints the groups as a table, the most sensitive first, and below it what they were measured with."""
+    from edgeq.cli.console import print_table
+
+    alone, rest_float = "alone in INT8: points lost", "alone in float: gained"
+    rows: list[tuple[str, ...]] = [(result.by, alone, "95 %", "images", "dB", "verdict", rest_float, "95 %")]
+    for group in result.ranked:
+        own, rest = group.int8_alone, group.float_alone
+        rows.append(
+            (group.name, *_cells(own.change), f"{own.snr_db:.1f}", own.verdict, *_cells(rest.change)[:2]),
+        )
+    print_table(rows)
+    loss, score = result.loss, result.score
+    share = result.images_scored / result.images_of_all
+    typer.echo(
+        f"{score} float {result.float_score:.4f}, all in INT8 {result.int8_score:.4f}: {loss.points:+.2f} points lost "
+        f"({loss.low:+.2f} to {loss.high:+.2f}) on {loss.images} images"
+    )
+    typer.echo(
+        f"images scored: {result.images_scored} of {result.images_of_all} ({share:.0%}); what was not scored was "
+        f"screened in exact arithmetic on {result.screened_images} images"
+    )
+    environment = result.environment
+    typer.echo(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+
+
+def _cells(change: ScoreChange | None) -> tuple[str, str, str]:
+    """Returns points, their interval and images of a scored change; dashes where the screening decided."""
+    if change is None:
+        return "-", "-", "-"
+    return f"{change.points:+.2f}", f"{change.low:+.2f} to {change.high:+.2f}", str(change.images)

@@ -1,0 +1,69 @@
+"""What `edgeq tune` prints of a search: the files that were tried, the one to take, and the reason for each layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from edgeq.results.tuning import TunedFile, TuningResult
+
+_SHOWN_GROUPS = 12
+
+
+def print_tuning(result: TuningResult) -> None:
+    """Prints a result: a table of files, the fastest first, and below it what was chosen and why."""
+    from edgeq.cli.console import print_table
+
+    rows: list[tuple[str, ...]] = [
+        ("file", result.score, "points lost", "95 %", "images", "time over FP32", "MB", "int8 layers", "")
+    ]
+    print_table([*rows, *(_row(each, result) for each in result.files)])
+    chosen = result.chosen
+    proof = "" if result.proved else ", which so few images do not prove"
+    named = f"{chosen.name} ({chosen.recipe})" if chosen.recipe else chosen.name
+    typer.echo(f"recommended: {named}, {_lost(chosen)}{proof}, {chosen.latency.ratio:.2f}x of FP32's time")
+    if result.images_to_prove is not None:
+        typer.echo(
+            f"{result.unproved} is faster, and within the budget by its estimate alone; about {result.images_to_prove} "
+            "images would prove that, or give --unproved"
+        )
+    kept = [group for group in result.groups if group.precision == "float" and chosen.int8_layers]
+    for group in sorted(kept, key=lambda group: -group.points)[:_SHOWN_GROUPS]:
+        typer.echo(f"  {group.name}: {group.reason}")
+    if len(kept) > _SHOWN_GROUPS:
+        typer.echo(f"  and {len(kept) - _SHOWN_GROUPS} more {result.by}s in float; --json says why")
+    share = result.images_scored / max(result.images_of_all, 1)
+    ended = "; the time limit ended the search" if result.stopped == "time" else ""
+    typer.echo(f"{result.trials} files, {result.images_scored} images scored ({share:.0%} of all for all files){ended}")
+    typer.echo(f"times of layers: {result.time_source}; those of files without an interval are estimated from them")
+    environment = result.environment
+    typer.echo(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+
+
+def _row(file: TunedFile, result: TuningResult) -> tuple[str, ...]:
+    loss, latency = file.loss, file.latency
+    spread = "" if latency.low is None or latency.high is None else f" ({latency.low:.2f} to {latency.high:.2f})"
+    notes = [
+        *(["recommended"] if file.name == result.recommended else []),
+        *(["front"] if file.on_front else []),
+        *([f"dropped: {file.dropped}"] if file.dropped else []),
+    ]
+    return (
+        file.name,
+        "-" if file.score is None else f"{file.score:.4f}",
+        "-" if loss is None else f"{loss.points:+.2f}",
+        "-" if loss is None else f"{loss.low:+.2f} to {loss.high:+.2f}",
+        str(result.images if loss is None and file.score is not None else 0 if loss is None else loss.images),
+        f"{'' if spread else '~'}{latency.ratio:.3f}{spread}",
+        f"{file.size_bytes / 1e6:.3g}",
+        str(file.int8_layers),
+        ", ".join(notes),
+    )
+
+
+def _lost(file: TunedFile) -> str:
+    if file.loss is None:
+        return "no points lost"
+    return f"{file.loss.points:+.2f} points lost ({file.loss.low:+.2f} to {file.loss.high:+.2f})"

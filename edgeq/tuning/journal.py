@@ -1,0 +1,109 @@
+"""What trials found so far, in the store, so that a run that was cut resumes: noise, predictions per image, timings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from edgeq.errors import InputError
+from edgeq.evaluation.prediction_codec import decode_prediction, encode_prediction
+from edgeq.inputs import Item
+from edgeq.tasks import Task
+from edgeq.tuning.screening import Noise
+from edgeq.tuning.store import Store, Timing, TrialKey
+
+_SNR = "snr_db"
+_SHARE = "noise_share"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial, as a store knows it.
+
+    Attributes:
+        plan: Digest of which layers run in INT8, and how.
+        title: The same in words.
+    """
+
+    plan: str
+    title: str
+
+
+@dataclass(frozen=True, eq=False)
+class TrialJournal:
+    """The finished parts of the trials of one run.
+
+    Attributes:
+        store: Where they are kept.
+        key: What all of them depend on; `plan` is that of each.
+        facts: The same in words.
+        task: The task whose predictions are kept.
+    """
+
+    store: Store
+    key: TrialKey
+    facts: Mapping[str, str]
+    task: Task[Any]
+
+    def noise(self, trial: Trial) -> Noise | None:
+        """Returns the noise of a trial, if it was measured."""
+        found = self.store.measures(self._number(trial))
+        shares = [found[name] for name in sorted(found) if name.startswith(_SHARE)]
+        snr_db = found.get(_SNR)
+        return None if snr_db is None else Noise(tuple(shares), snr_db)
+
+    def add_noise(self, trial: Trial, noise: Noise) -> None:
+        """Keeps the noise of a trial; raises `InputError` if it cannot be written."""
+        shares = {f"{_SHARE}.{number:04}": share for number, share in enumerate(noise.shares)}
+        self.store.add_measures(self._number(trial), {_SNR: noise.snr_db, **shares})
+
+    def predictions(self, trial: Trial, numbers: Iterable[int]) -> dict[int, Any]:
+        """Returns position of an image -> what a trial says about it, of those of the images that are kept."""
+        digests = {number: self._images[number] for number in numbers}
+        kept = self.store.predictions(self._number(trial), list(digests.values()))
+        found: dict[int, Any] = {}
+        for number, digest in digests.items():
+            if digest in kept:
+                try:
+                    found[number] = decode_prediction(type(self.task), kept[digest])
+                except InputError:
+                    continue  # it is computed again
+        return found
+
+    def add_predictions(self, trial: Trial, predictions: Mapping[int, Any]) -> None:
+        """Keeps what a trial says about images; raises `InputError` if it cannot be written."""
+        kind = type(self.task)
+        packed = {self._images[number]: encode_prediction(kind, each) for number, each in predictions.items()}
+        self.store.add_predictions(self._number(trial), packed)
+
+    def add_score(self, trial: Trial, name: str, value: float, images: int) -> None:
+        """Keeps a score over so many images; raises `InputError` if it cannot be written."""
+        self.store.add_measures(self._number(trial), {f"{name} of {images} images": value})
+
+    def timing(self, trial: Trial, machine: str | None = None) -> Timing | None:
+        """Returns the newest timing of a trial, on one machine if it is named; `None` if there is none."""
+        return self.store.timing(self._number(trial), machine)
+
+    def add_timing(self, trial: Trial, timing: Timing) -> None:
+        """Keeps how long the file of a trial takes; raises `InputError` if it cannot be written."""
+        self.store.add_timing(self._number(trial), timing)
+
+    def _number(self, trial: Trial) -> int:
+        return self.store.trial(replace(self.key, plan=trial.plan), {**self.facts, "plan": trial.title})
+
+    @cached_property
+    def _images(self) -> list[str]:
+        return image_digests(self.task.items)
+
+
+def image_digests(items: Iterable[Item]) -> list[str]:
+    """Returns the digest of each image; of one that cannot be read its position, which nothing else has."""
+    found = []
+    for position, item in enumerate(items):
+        try:
+            found.append(item.digest())
+        except InputError:
+            found.append(f"unreadable {position}")
+    return found

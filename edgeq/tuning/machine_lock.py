@@ -1,0 +1,51 @@
+"""One machine, one measurement: what is timed has the machine to itself, whoever else predicts images on it.
+
+Locks of files, which end with the process that holds them, however it ends. They hold between all processes of a user
+on a machine: workers of several runs, and of a cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is exclusive there
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def shared_machine() -> Iterator[None]:
+    """Computes next to others for the time of the block; waits while somebody has the machine alone."""
+    with _locked("gate", alone=False):
+        entered = contextlib.ExitStack()
+        entered.enter_context(_locked("machine", alone=False))
+    with entered:
+        yield
+
+
+@contextlib.contextmanager
+def machine_alone() -> Iterator[None]:
+    """Has the machine alone for the time of the block: waits until nobody computes, and lets nobody begin."""
+    # Who waits here holds the gate: otherwise there might always be somebody who computes.
+    with _locked("gate", alone=True), _locked("machine", alone=True):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(name: str, *, alone: bool) -> Iterator[None]:
+    if fcntl is None:
+        yield
+        return
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    path = Path(tempfile.gettempdir()) / f"edgeq-{name}-{user}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,164 @@
+"""Trials: files of one model that differ in how their layers are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+
+from edgeq.calibration.mean_errors import mean_errors
+from edgeq.calibrators.ranges import Ranges
+from edgeq.errors import InputError
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.jobs import MeanErrors, without_notes
+from edgeq.exporting.onnx.writer import FloatModel, engine_graph, quantizable_graph, write_fp32, write_int8
+from edgeq.exporting.planning.keep import Kept, VitPlan, resolve_keep
+from edgeq.exporting.planning.selection import Selection, select_layers
+from edgeq.files import sha256_json
+from edgeq.targets import Target
+from edgeq.tuning.candidate import AS_CALIBRATED, FLOAT, INT8, Candidate, Recipe
+from edgeq.tuning.groups import By, LayerGroup, find_groups
+
+_PATTERN = "trial"
+
+_NAMED = 6
+"""A title names so many groups at most."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A float model and the ranges of its tensors."""
+
+    model: FloatModel
+    ranges: Ranges
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What trials are made from.
+
+    Attributes:
+        model: The float model.
+        target: Whose rules say which layers run in INT8, and how.
+        ranges: Calibrated ranges of the model.
+        by: Whether layers or blocks are tried.
+        vit_plan: What of a transformer may run in INT8.
+        rescaled: Way of rescaling -> the model with rescaled channels, and its ranges, for recipes that want it.
+    """
+
+    model: FloatModel
+    target: Target
+    ranges: Ranges
+    by: By
+    vit_plan: VitPlan = "balanced"
+    rescaled: Mapping[str, Calibrated] = field(default_factory=dict)
+
+    @cached_property
+    def groups(self) -> tuple[LayerGroup, ...]:
+        """The groups of the layers that the target runs in INT8, in the order of the network.
+
+        Raises:
+            InputError: it runs none.
+        """
+        found = find_groups(self.selection, self.by)
+        if not found:
+            raise InputError(
+                f"{self.model.name}: {self.target.name} runs none of its layers in INT8, so there is nothing to try; "
+                "choose another `target`"
+            )
+        return found
+
+    @cached_property
+    def selection(self) -> Selection:
+        """What the target runs in INT8 by its rules."""
+        graph, _ = quantizable_graph(self.model, self.target)
+        return select_layers(graph, self.target.rules, self._kept, self.vit_plan)
+
+    @staticmethod
+    def of_groups(in_int8: Collection[LayerGroup], recipe: Recipe = AS_CALIBRATED) -> Candidate:
+        """Returns the candidate in which exactly these groups run in INT8."""
+        return Candidate({group.name: INT8 for group in in_int8}, recipe)
+
+    def layers(self, candidate: Candidate) -> dict[str, str]:
+        """Returns name of a layer -> its precision, for those that are not in float."""
+        return {
+            layer: candidate.precision(group.name)
+            for group in self.groups
+            for layer in group.layers
+            if candidate.precision(group.name) != FLOAT and layer not in candidate.in_float
+        }
+
+    def plan_digest(self, candidate: Candidate) -> str:
+        """Identifies which layers are computed in which precision, on which grids, by which rules and repairs.
+
+        The float file is the same whatever the recipe.
+        """
+        precisions = self.layers(candidate)
+        layers = sorted(name if precision == INT8 else f"{name}:{precision}" for name, precision in precisions.items())
+        recipe = candidate.recipe if layers else AS_CALIBRATED
+        repairs = {"rescale": recipe.rescale, "corrects_biases": recipe.corrects_biases}
+        further = [] if recipe == Recipe(recipe.method) else [repairs]
+        source = self._source(recipe)
+        return sha256_json([source.ranges.digest, self.target.name, self.target.rules.isa, layers, *further])
+
+    def title(self, candidate: Candidate) -> str:
+        """Returns what a store calls a candidate."""
+        layers = self.layers(candidate)
+        inside = [group.name for group in self.groups if any(layer in layers for layer in group.layers)]
+        missing = [group.name for group in self.groups if not all(layer in layers for layer in group.layers)]
+        if not inside:
+            return "float"
+        named, text = (missing, "all in INT8 but {}") if len(missing) < len(inside) else (inside, "{} in INT8")
+        some = f"{len(named)} {self.by}s" if len(named) > _NAMED else ", ".join(named)
+        title = text.format(some) if missing else "all in INT8"
+        return title if candidate.recipe == AS_CALIBRATED else f"{title} ({candidate.recipe})"
+
+    def write(self, candidate: Candidate, folder: Path) -> Artifact:
+        """Returns the file of a candidate.
+
+        It is what `edgeq export --plan rules` writes if it keeps the others in float.
+
+        Args:
+            candidate: Which groups run in which precision; if all are in float, the file is the float one.
+            folder: Where to write it.
+
+        Raises:
+            InputError: it wants a precision that no file is written in.
+        """
+        layers = self.layers(candidate)
+        if unknown := sorted(set(layers.values()) - {INT8}):
+            raise InputError(f"precision {unknown[0]}: layers of a trial are in {FLOAT} or {INT8}")
+        with without_notes():
+            if not layers:
+                return write_fp32(self.model, self.target, folder)
+            source = self._source(candidate.recipe)
+            others = tuple(layer for group in self.groups for layer in group.layers if layer not in layers)
+            kept = Kept({**self._kept.nodes, _PATTERN: others})
+            errors = _mean_errors(source) if candidate.recipe.corrects_biases else None
+            return write_int8(source.model, self.target, folder, source.ranges, kept, self.vit_plan, mean_errors=errors)
+
+    def _source(self, recipe: Recipe) -> Calibrated:
+        """Returns the model and the ranges that a recipe starts from."""
+        if recipe not in self._sources:
+            plain = Calibrated(self.model, self.ranges)
+            found = plain if recipe.rescale is None else self.rescaled[recipe.rescale]
+            if recipe.method not in (None, found.ranges.method):
+                found = Calibrated(found.model, found.ranges.with_method(str(recipe.method)))
+            self._sources[recipe] = found
+        return self._sources[recipe]
+
+    @cached_property
+    def _sources(self) -> dict[Recipe, Calibrated]:
+        return {}
+
+    @cached_property
+    def _kept(self) -> Kept:
+        return resolve_keep(engine_graph(self.model, self.target), vit_plan=self.vit_plan)
+
+
+def _mean_errors(source: Calibrated) -> MeanErrors | None:
+    """Returns what measures the errors that biases take back, on the inputs that were kept with the ranges."""
+    feed = source.model.input
+    feeds = [{feed.name: feed.encode(sample.array())} for sample in source.ranges.samples]
+    return partial(mean_errors, feeds=feeds) if feeds else None

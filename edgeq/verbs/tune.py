@@ -1,0 +1,259 @@
+"""`edgeq tune`: from a model, a data set and a budget to the best file, with its proof."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edgeq
+from edgeq.calibration.channel_extremes import channel_statistics
+from edgeq.calibration.source import CalibrationSource
+from edgeq.datasets import Split
+from edgeq.errors import EngineError, MissingDependencyError
+from edgeq.evaluation.evaluate import obtained_by
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.graphs.transformer import find_transformer
+from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.passes.rescalings import RESCALINGS
+from edgeq.exporting.planning.keep import VitPlan
+from edgeq.files import require_writable
+from edgeq.reporting.tuning_plot import save_tuning_plot
+from edgeq.results.environment import parse_environment
+from edgeq.results.tuning import TunedFile, TuningBudget, TuningResult
+from edgeq.sources.model import ModelRequest
+from edgeq.tasks import Task
+from edgeq.tuning.candidate import INT8, Candidate, Recipe
+from edgeq.tuning.executors import Executor
+from edgeq.tuning.front import pareto
+from edgeq.tuning.groups import By
+from edgeq.tuning.scoring import Scoring, for_executor
+from edgeq.tuning.search import Search
+from edgeq.tuning.search_choice import SearchOptions, Tried, is_proved, nearly_proved, recommend
+from edgeq.tuning.search_costs import kept_by_cost, layer_costs
+from edgeq.tuning.search_halving import Deadline
+from edgeq.tuning.search_reasons import explain
+from edgeq.tuning.store import Store
+from edgeq.tuning.trials import Calibrated, Subject
+from edgeq.verbs.export_costs import PlanBy, default_measuring, default_plan
+from edgeq.verbs.sensitivity import open_trials, screening_inputs, warn_of_scored_images
+
+_EQUALIZE = "equalize"
+_CHANNEL_IMAGES = 128
+
+
+@dataclass(frozen=True)
+class TuningFiles:
+    """What the command made.
+
+    Attributes:
+        result: What was found.
+        artifact: The recommended file.
+        ranges: The ranges that were calibrated, or given; `None` if they were in memory.
+        picture: The front, as SVG.
+    """
+
+    result: TuningResult
+    artifact: Artifact
+    ranges: Path | None
+    picture: Path
+
+
+def tune_model(
+    request: ModelRequest,
+    target_name: str,
+    data: Split,
+    calibration: CalibrationSource,
+    out: Path,
+    *,
+    by: By = "layer",
+    options: SearchOptions | None = None,
+    seconds: float | None = None,
+    store: Path | None = None,
+    plan: PlanBy | None = None,
+    executor: Executor | None = None,
+) -> TuningFiles:
+    """Returns the best file of a model for a budget, written to a folder with its manifest and a picture of the front.
+
+    Args:
+        request: The model.
+        target_name: Target whose rules say what may run in INT8.
+        data: The images to score on.
+        calibration: Where the ranges come from; the screening takes some of its images.
+        out: Folder for the file, the ranges and the picture.
+        by: Whether a precision is chosen for each layer or each block.
+        options: The budget, and how trials are scored.
+        seconds: After how many seconds the best so far is taken.
+        store: File that trials are kept in; by default `trials.sqlite` in `out`.
+        plan: How `edgeq export` chooses its layers, for the file that others are compared with.
+        executor: Who predicts images, by default this process; an engine elsewhere has one thread by default.
+
+    Raises:
+        InputError: the model or target has no ONNX file, the model names no decoder or scores nothing in FP32, an
+            option is out of range, there are too few images for the budget, or no file keeps it.
+        EdgeqError: a file cannot be written or run.
+    """
+    for module in ("scipy", "matplotlib"):
+        if importlib.util.find_spec(module) is None:
+            raise MissingDependencyError(module, "tune", "A search for the best file")
+    options = options or SearchOptions()
+    if seconds is not None:
+        options = dataclasses.replace(options, deadline=Deadline(time.monotonic() + seconds))
+    options = for_executor(options, executor)
+    picture = out / "tuning.svg"
+    require_writable(picture)
+    model, target, task = open_trials(request, target_name, data, by)
+    options.check_images(len(task.items))
+    warn_of_scored_images(calibration, data)
+    target = dataclasses.replace(target, rules=target.rules.of_any_size) if target.timed else target
+    ranges, path = calibration.ranges(model, out, options.threads, [target])
+    inputs = screening_inputs(model, calibration)
+    rescaled = _equalized(model, calibration, out / _EQUALIZE, options.threads)
+    vit_plan: VitPlan = "fast" if find_transformer(model.graph).blocks else "balanced"
+    subject = Subject(model, target, ranges, by, vit_plan, rescaled)
+    with Store(store or out / "trials.sqlite") as kept:
+        result, artifact = tune_subject(subject, task, inputs, out, options, kept, default_plan(plan), executor)
+    save_tuning_plot(result, picture)
+    return TuningFiles(result, artifact, path, picture)
+
+
+def tune_subject(
+    subject: Subject,
+    task: Task[Any],
+    inputs: Sequence[np.ndarray],
+    out: Path,
+    options: SearchOptions,
+    store: Store,
+    plan: PlanBy = "cost",
+    executor: Executor | None = None,
+) -> tuple[TuningResult, Artifact]:
+    """Returns what a search found, and the recommended file, which is written to a folder.
+
+    Args:
+        subject: The model, its target and its ranges.
+        task: The images to score on, with their truth.
+        inputs: Inputs `(1, C, H, W)` for the screening.
+        out: Folder for the file.
+        options: The budget, and how trials are scored.
+        store: Where trials are kept.
+        plan: How `edgeq export` chooses its layers.
+        executor: Who predicts images; by default this process.
+
+    Raises:
+        EdgeqError: see `tune_model`.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+        scoring = Scoring(subject, task, inputs, options, store, Path(folder), executor)
+        costs = layer_costs(subject, options.threads, measure=default_measuring(None))
+        default = default_candidate(subject, kept_by_cost(subject, costs, by_cost=plan == "cost"))
+        search = Search(scoring, options, costs, default)
+        search.check()
+        tried, done = search.run()
+        chosen = recommend(tried, options)
+        artifact = _write(search, chosen, out)
+        return _result(search, tried, chosen, artifact, done=done), artifact
+
+
+def _equalized(
+    model: FloatModel, calibration: CalibrationSource, folder: Path, threads: int | None
+) -> dict[str, Calibrated]:
+    """Returns the model with channels evened out between its convolutions, calibrated; nothing if it has no such."""
+    rescaling = RESCALINGS[_EQUALIZE]
+    names = rescaling.tensors(model.graph) if calibration.has_images else ()
+    if not names:
+        return {}
+    changed = dataclasses.replace(model, graph=model.copy_graph())
+    num = min(calibration.num, _CHANNEL_IMAGES)
+    statistics = channel_statistics(model, names, calibration.data(), axis=rescaling.axis, num=num, threads=threads)
+    if not rescaling.change(changed.graph, statistics).done:
+        return {}
+    ranges, _ = calibration.ranges(changed, folder, threads)
+    return {_EQUALIZE: Calibrated(changed, ranges)}
+
+
+def default_candidate(subject: Subject, in_float: frozenset[str]) -> Candidate:
+    """Returns what `edgeq export` writes, before it times the file."""
+    precisions = {group.name: INT8 for group in subject.groups}
+    return Candidate(precisions, Recipe(corrects_biases=bool(subject.ranges.samples)), in_float)
+
+
+def _write(search: Search, chosen: Tried, out: Path) -> Artifact:
+    """Returns the recommended file; its manifest says what it was found to cost."""
+    artifact = search.subject.write(chosen.contender.candidate, out)
+    change, latency = chosen.contender.change, chosen.latency
+    facts = {
+        "recipe": str(chosen.contender.candidate.recipe),
+        "score": {"name": search.scoring.task.score_type.main, "value": chosen.score},
+        "points_lost": None if change is None else dataclasses.asdict(change),
+        "time_over_fp32": dataclasses.asdict(latency),
+    }
+    return dataclasses.replace(artifact, quantization={**artifact.quantization, "tuning": facts}).save()
+
+
+def _result(search: Search, tried: list[Tried], chosen: Tried, artifact: Artifact, *, done: bool) -> TuningResult:
+    scoring, options, subject = search.scoring, search.options, search.subject
+    budget, images = options.budget, len(scoring.float_predictions)
+    scored = [each for each in tried if each.score is not None]
+    whole = [each for each in scored if not each.contender.dropped]
+    nearly = nearly_proved(tried, chosen, options)
+    front = set(pareto([(each.points, each.latency.ratio) for each in whole]))
+    on_front = {each.contender.name for index, each in enumerate(whole) if index in front}
+    files = tuple(_file(search, each, on_front) for each in sorted(tried, key=lambda each: each.latency.ratio))
+    count = sum(0 if each.contender.change is None else each.contender.change.images for each in tried)
+    return TuningResult(
+        model=subject.model.name,
+        source_digest=subject.model.digest,
+        ranges_digest=subject.ranges.digest,
+        target=subject.target.name,
+        runtime=scoring.runtime,
+        task=scoring.task.name,
+        score=scoring.task.score_type.main,
+        by=subject.by,
+        budget=TuningBudget(
+            max_drop=budget.max_drop,
+            latency=None if budget.latency is None else budget.latency.text,
+            size=None if budget.size is None else budget.size.text,
+        ),
+        recommended=chosen.contender.name,
+        proved=is_proved(chosen, budget),
+        unproved="" if nearly is None else nearly[0].contender.name,
+        images_to_prove=None if nearly is None else nearly[1],
+        file=artifact.path.name,
+        digest=artifact.digest,
+        files=files,
+        groups=explain(search, chosen, tried),
+        time_source=search.costs.time_source,
+        images=images,
+        images_scored=count,
+        images_of_all=images * len(tried),
+        trials=len(scored),
+        stopped="done" if done else "time",
+        seed=options.seed,
+        obtained=obtained_by(scoring.runtime, scoring.session_facts),
+        environment=parse_environment(scoring.session_facts, source=scoring.int8_file.name, error=EngineError),
+        edgeq=edgeq.__version__,
+    )
+
+
+def _file(search: Search, tried: Tried, on_front: set[str]) -> TunedFile:
+    contender = tried.contender
+    layers = search.subject.layers(contender.candidate)
+    return TunedFile(
+        name=contender.name,
+        plan=contender.trial.plan,
+        recipe=str(contender.candidate.recipe) if layers else "",
+        int8_layers=len(layers),
+        score=tried.score,
+        loss=contender.change if layers else None,
+        latency=tried.latency,
+        size_bytes=contender.artifact.size_bytes,
+        on_front=contender.name in on_front,
+        dropped=contender.dropped,
+    )

@@ -1,0 +1,26 @@
+"""The benchmark of learned rounding on a small classifier: every file in both engines, FP32 first."""
+
+from __future__ import annotations
+
+import json
+
+from benchmarks import reconstruction
+from edgeq.calibration.source import CalibrationSource
+from edgeq.sources.model import ModelRequest
+from tests.tuning.nets import save_classifier
+
+
+def test_the_table_has_every_file_in_both_engines_and_is_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file, preset, labels, calib = save_classifier(tmp_path, images=12)
+    request = ModelRequest(str(file), preset=str(preset))
+    one = reconstruction.Subject("net", request, CalibrationSource(calib), labels, labels.parent)
+    text = reconstruction.run({"net": one}, tmp_path / "work", tmp_path).read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| net | ")]
+    assert [row[1:3] for row in rows[:8]] == [
+        [title, engine] for title in reconstruction.TITLES for engine in reconstruction.ENGINES
+    ]
+    assert all(row[4] == "" for row in rows[:2]) and all(float(row[6].strip(" |")) > 0 for row in rows[:8])
+    kept = json.loads((tmp_path / "work" / "net.reconstruct.json").read_text())
+    assert kept["reconstruction"]["images"] == 12
+    assert reconstruction.run({"net": one}, tmp_path / "work", tmp_path).read_text() == text
