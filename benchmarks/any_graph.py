@@ -3,6 +3,7 @@
 `python -m benchmarks.any_graph` calibrates each model once, exports it for all targets and writes a table: whether the
 FP32 file computes what the model computes, how much INT8 leaves of it in exact arithmetic and in the engine of this
 machine, how many layers are INT8, how large the file is and how long it took. What is finished is kept in `--work`.
+`--target NAME`, once or several times, measures these targets alone; other rows stay as the page in `--out` has them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import edgeq
-from benchmarks.cases import DATA, kept_result, read_subjects, subjects_parser, write_result
+from benchmarks.cases import (
+    DATA,
+    code_state,
+    commit_of,
+    kept_result,
+    read_subjects,
+    rows_of,
+    subjects_parser,
+    write_result,
+)
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import EdgeqError, MissingDependencyError
@@ -45,6 +55,11 @@ IMAGES, SETTLING = 32, 8
 _ENGINES = ("onnxruntime", "openvino", "ai-edge-litert")
 PACKAGES = (*_ENGINES, "torch", "torchvision", "timm", "transformers", "tensorrt-rtx-cu12")
 WORK = Path("artifacts/any_graph")
+PAGE = "any_graph.md"
+HEADING = (
+    "| model | target | FP32 differs by | INT8, exact dB | INT8, engine dB | layers in INT8 | MB | s | TensorRT "
+    "| commit |"
+)
 
 
 def _preset(resize: str, scale: float, mean: str = "", std: str = "", order: str = "rgb") -> str:
@@ -170,7 +185,7 @@ def measure(name: str, target: str, data: Path, images: int, work: Path) -> dict
             calibration=CalibrationSource(ranges),
         )
     except EdgeqError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "state": code_state()}
     seconds = time.perf_counter() - start
     float_file, int8_file = (_first(result.files, precision) for precision in ("fp32", "int8"))
     facts = int8_file.artifact.quantization
@@ -186,6 +201,7 @@ def measure(name: str, target: str, data: Path, images: int, work: Path) -> dict
         "bytes": int8_file.artifact.size_bytes,
         "seconds": seconds,
         "rtx": compiled_verdict(int8_file.artifact.path) if target.startswith("jetson") else "",
+        "state": code_state(),
     }
 
 
@@ -255,16 +271,24 @@ def request_of(subject: Subject, source: CalibrationSource, data: Path, folder: 
     return _settled(request, source, folder)
 
 
-def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
-    """Returns the table, and below it how its figures were obtained."""
-    lines = [
-        "# Models as people have them",
-        "",
-        "| model | target | FP32 differs by | INT8, exact dB | INT8, engine dB | layers in INT8 | MB | s | TensorRT |",
-        "|---|---|---:|---:|---|---:|---:|---:|---|",
-    ]
-    for name, by_target in results.items():
-        lines += [_row(SUBJECTS[name].title, target, found) for target, found in by_target.items()]
+def to_markdown(
+    results: Mapping[str, Mapping[str, Mapping[str, Any]]], images: int, earlier: Mapping[str, Sequence[str]]
+) -> str:
+    """Returns the table, and below it how its figures were obtained.
+
+    Args:
+        results: Model -> target -> what was measured.
+        images: How many images were calibrated on.
+        earlier: Title of a model -> rows of earlier runs, for what was not measured.
+    """
+    lines = ["# Models as people have them", "", HEADING, "|---|---|---:|---:|---|---:|---:|---:|---|---|"]
+    for (name, subject), target in itertools.product(SUBJECTS.items(), TARGETS):
+        if found := results.get(name, {}).get(target):
+            lines.append(_row(subject.title, target, found))
+        else:
+            lines += [
+                row for row in earlier.get(subject.title, ()) if row.startswith(f"| {subject.title} | {target} | ")
+            ]
     machine = read_machine()
     cpu = f"{machine.cpu} ({', '.join(machine.cpu_features)})"
     versions = ", ".join(_versions())
@@ -277,8 +301,9 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
         "which stands in for TensorRT, those of jetson-orin-trt11 without its optimizer WeightBiasQuantization. "
         f"One calibration of {images} COCO images serves all targets. TensorRT: "
         f"TensorRT for RTX, compiled for {DEFAULT_SM} without a GPU; nothing was run. Seconds are of a busy machine. "
-        f"Random weights are of seed 0, with BatchNorm statistics of {SETTLING} images. {versions}, edgeq "
-        f"{edgeq.__version__}, Python {machine.python}.",
+        f"Random weights are of seed 0, with BatchNorm statistics of {SETTLING} images. Commit: edgeq's; rows with an "
+        "earlier one or none are of earlier runs. "
+        f"{versions}, edgeq {edgeq.__version__}, Python {machine.python}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -291,7 +316,7 @@ def _versions() -> Iterator[str]:
 
 def _row(title: str, target: str, found: Mapping[str, Any]) -> str:
     if "error" in found:
-        return f"| {title} | {target} | {found['error']} | | | | | | |"
+        return f"| {title} | {target} | {found['error']} | | | | | | | {commit_of(found['state'])} |"
     engine = found["engine"]
     cells = [
         f"{found['fp32_difference']:.1e}",
@@ -301,38 +326,52 @@ def _row(title: str, target: str, found: Mapping[str, Any]) -> str:
         f"{found['bytes'] / 1e6:.2f}",
         f"{found['seconds']:.0f}",
         found["rtx"],
+        commit_of(found["state"]),
     ]
     return f"| {title} | {target} | {' | '.join(cells)} |"
 
 
 def make_parser() -> argparse.ArgumentParser:
-    return subjects_parser(__doc__, SUBJECTS, SUBJECTS, IMAGES, WORK)
+    parser = subjects_parser(__doc__, SUBJECTS, SUBJECTS, IMAGES, WORK)
+    parser.add_argument("--target", action="append", choices=TARGETS, help="measure this one; by default all")
+    return parser
 
 
-def run(names: Sequence[str], out: Path, *, data: Path = DATA, images: int = IMAGES, work: Path = WORK) -> Path:
+def run(
+    names: Sequence[str],
+    out: Path,
+    *,
+    targets: Sequence[str] = TARGETS,
+    data: Path = DATA,
+    images: int = IMAGES,
+    work: Path = WORK,
+) -> Path:
     """Returns the result file.
 
     Args:
         names: Of `SUBJECTS`.
-        out: Folder of the result file.
+        out: Folder of the result file, whose rows of other models and targets stay.
+        targets: Of `TARGETS`.
         data: Folder of the real data.
         images: How many images are calibrated on.
         work: Folder for the files; a model and target whose result lies there is not measured again.
     """
     work.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict[str, Any]] = {name: {} for name in names}
-    for name, target in itertools.product(names, TARGETS):
+    for name, target in itertools.product(names, targets):
         if SUBJECTS[name].is_missing:
-            results[name][target] = {"error": f"not measured: needs the package {SUBJECTS[name].package}"}
+            error = f"not measured: needs the package {SUBJECTS[name].package}"
+            results[name][target] = {"error": error, "state": code_state()}
             continue
         kept = work / f"{name}.{target}.{images}.json"
         results[name][target] = kept_result(kept, measure, name, target, data, images, work)
-    return write_result(out, "any_graph.md", to_markdown(results, images))
+    return write_result(out, PAGE, to_markdown(results, images, rows_of(out / PAGE, HEADING)))
 
 
 def main() -> None:
     given = read_subjects(make_parser(), SUBJECTS)
-    run(given.names, given.out, data=given.data, images=given.images, work=given.work)
+    targets = given.target or TARGETS
+    run(given.names, given.out, targets=targets, data=given.data, images=given.images, work=given.work)
 
 
 if __name__ == "__main__":

@@ -126,6 +126,30 @@ def states_of(found: Iterable[Mapping[str, Any]]) -> str:
     return "; ".join(sorted({str(each["state"]) for each in found if "state" in each})) or "an unknown state of edgeq"
 
 
+def commit_of(state: str) -> str:
+    """Returns the commit of a state of the code as a cell of a table, or the state if it names none."""
+    return state.rpartition("commit ")[2]
+
+
+def rows_of(page: Path, heading: str) -> dict[str, list[str]]:
+    """Returns the rows of an earlier run's table by their first cell; one without belongs to the row above it.
+
+    Args:
+        page: The result file; there are no rows if there is none.
+        heading: The table's first line; there are no rows if the page's table has another.
+    """
+    found: dict[str, list[str]] = {}
+    if not page.is_file() or f"{heading}\n" not in (text := page.read_text(encoding="utf-8")):
+        return found
+    title = ""
+    for line in text.partition(f"{heading}\n")[2].splitlines()[1:]:
+        if not line.startswith("| "):
+            break
+        title = line.split(" | ")[0].removeprefix("|").strip() or title
+        found.setdefault(title, []).append(line)
+    return found
+
+
 def write_result(out: Path, name: str, text: str) -> Path:
     """Returns the file of a result in the folder `out`, after writing and printing it."""
     path = out / name

@@ -7,15 +7,18 @@ onnx and onnxruntime than edgeq, so it runs in an environment of its own:
 
     python -m venv modelopt && modelopt/bin/pip install 'nvidia-modelopt[onnx]==0.47'
 
-PYTHON is `modelopt/bin/python` then. No GPU is needed. What is finished is kept in `--work`.
+PYTHON is `modelopt/bin/python` then. No GPU is needed. What is finished is kept in `--work`. Models that are not named
+keep the rows that the page in `--out` has of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
@@ -28,10 +31,11 @@ from benchmarks.any_graph import request_of, torchvision_subject
 from benchmarks.cases import (
     DATA,
     code_state,
+    commit_of,
     cpu_and_threads,
     kept_result,
     read_subjects,
-    states_of,
+    rows_of,
     subjects_parser,
     write_result,
 )
@@ -59,6 +63,11 @@ MODELOPT = "nvidia-modelopt 0.47"
 METHODS, INT4_METHODS = ("entropy", "max"), ("awq_clip", "rtn_dq")
 PLANS: tuple[VitPlan, ...] = ("fast", "balanced", "safe")
 WORK = Path("artifacts/jetson_against_modelopt")
+PAGE = "jetson_against_modelopt.md"
+HEADING = (
+    "| model | file | kernels | INT8 or INT4 layers | fused attention | file MB | plan MB | dB mean | least | score "
+    "| against FP32 | commit |"
+)
 SUBJECTS: Mapping[str, ScoredModel] = {
     **MODELS,
     "vit_b_16": ScoredModel(torchvision_subject("ViT-B/16", ":vit_b_16"), is_transformer=True),
@@ -126,14 +135,25 @@ def quantize(python: Path, fp32: Artifact, inputs: Path, method: str, folder: Pa
     """
     path, is_int4 = folder / f"modelopt.{method}.onnx", method in INT4_METHODS
     if not path.is_file():
-        command = [str(python), "-m", "modelopt.onnx.quantization", "--quantize_mode", "int4" if is_int4 else "int8"]
-        command += ["--calibration_method", method, "--onnx_path", str(fp32.path)]
-        command += ["--calibration_data_path", str(inputs), "--output_path", str(path)]
-        if method == "awq_clip" and (gemms := _gemms(fp32.path)):
-            command += ["--nodes_to_exclude", *gemms]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode or not path.is_file():
-            sys.exit(f"Model Optimizer failed on {fp32.name}:\n{(done.stderr or done.stdout)[-2000:]}")
+        # It writes to the folder of its input, so it gets a copy in one of its own.
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            given, written = Path(own) / fp32.name, Path(own) / path.name
+            shutil.copy(fp32.path, given)
+            command = [
+                str(python),
+                "-m",
+                "modelopt.onnx.quantization",
+                "--quantize_mode",
+                "int4" if is_int4 else "int8",
+            ]
+            command += ["--calibration_method", method, "--onnx_path", str(given)]
+            command += ["--calibration_data_path", str(inputs), "--output_path", str(written)]
+            if method == "awq_clip" and (gemms := _gemms(fp32.path)):
+                command += ["--nodes_to_exclude", *gemms]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode or not written.is_file():
+                sys.exit(f"Model Optimizer failed on {fp32.name}:\n{(done.stderr or done.stdout)[-2000:]}")
+            written.replace(path)
     precision = W4 if is_int4 else "int8"
     return dataclasses.replace(fp32, path=path, precision=precision, quantization={"method": method}).save()
 
@@ -195,7 +215,7 @@ def run(
 
     Args:
         names: Of `SUBJECTS`.
-        out: Folder of the result file.
+        out: Folder of the result file, whose rows of other models stay.
         python: Of an environment that has Model Optimizer.
         data: Folder of the real data.
         images: How many images are calibrated on.
@@ -212,45 +232,40 @@ def run(
             continue
         with Compiler() as compiler:
             results[name] = kept_result(kept, judge, name, files, data, work, partial(compile_file, compiler=compiler))
-    return write_result(out, "jetson_against_modelopt.md", to_markdown(results, images))
+    return write_result(out, PAGE, to_markdown(results, images, rows_of(out / PAGE, HEADING)))
 
 
-def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
-    """Returns the table: a row for each quantized file."""
+def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int, earlier: Mapping[str, Sequence[str]]) -> str:
+    """Returns the table: a row for each quantized file, and before them what FP32 scores.
+
+    Args:
+        results: Model -> what was measured.
+        images: How many images were calibrated on.
+        earlier: Title of a model -> rows of earlier runs, for what was not measured.
+    """
     lines = [
         "# INT8 and INT4 for TensorRT: edgeq against NVIDIA Model Optimizer",
         "",
-        "| model | file | kernels | INT8 or INT4 layers | fused attention | file MB | plan MB | dB mean | least "
-        "| score | against FP32 |",
-        "|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
+        HEADING,
+        "|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|---|",
     ]
-    compilers = set()
-    for name, result in results.items():
-        scored = (result["scores"] or [{}])[1:] or [{}] * len(result["rows"])
-        for index, (row, score) in enumerate(zip(result["rows"], scored, strict=True)):
-            compilers.add(row["compiler"])
-            title = SUBJECTS[name].subject.title if index == 0 else ""
-            lines.append(f"| {title} | {row['title']} | {_cells(row)} | {_score(score)} |")
-    fp32 = [
-        "{} {} {value:.4f} ({images} images)".format(
-            SUBJECTS[name].subject.title, result["scores"][0]["name"], **result["scores"][0]
-        )
-        for name, result in results.items()
-        if result["scores"]
-    ]
-    several = [SUBJECTS[name].subject.title.partition(" (")[0] for name in results if name in LARGE]
+    titles = {name: model.subject.title for name, model in SUBJECTS.items()}
+    for name, title in titles.items():
+        lines += _rows(title, results[name]) if name in results else earlier.get(title, ())
+    shown = {name: title for name, title in titles.items() if name in results or title in earlier}
+    several = [title.partition(" (")[0] for name, title in shown.items() if name in LARGE]
     large = f" ({' and '.join(several)}: {LARGE_IMAGES})" if several else ""
+    compilers = sorted({row["compiler"] for result in results.values() for row in result["rows"]})
+    has_int4 = any(" INT4" in line for line in lines[3:])
     lines += [
         "",
-        f"FP32: {', '.join(fp32)}." if fp32 else "",
-        "",
-        f"Calibrated on the same {images} images{large}. Kernels, layers and plan: {', '.join(sorted(compilers))}, "
+        f"Calibrated on the same {images} images{large}. Kernels, layers and plan: {', '.join(compilers)}, "
         "which is not a Jetson's TensorRT; no speed was measured. dB: signal-to-noise ratio of the outputs against "
         f"FP32 on {COMPARED} other images{large}. dB and score: simulated, by ONNX Runtime {version('onnxruntime')} "
         f"without graph optimizations, on {cpu_and_threads(read_machine(), 1)}. {MODELOPT}, by its defaults but for "
-        f"the method; {states_of(results.values())}.",
+        "the method. Commit: edgeq's; rows with an earlier one are of earlier runs.",
     ]
-    if any(row["int4"] for result in results.values() for row in result["rows"]):
+    if has_int4:
         lines += [
             "",
             "INT4: weights alone. edgeq's are of target `rtx`, in blocks of 32 with scales of FP16 in a graph of FP16, "
@@ -258,9 +273,20 @@ def to_markdown(results: Mapping[str, Mapping[str, Any]], images: int) -> str:
             "Model Optimizer's are in blocks of 128, in a graph of FP32, and a Gemm stays in FP32 with `awq_clip`, "
             "which gives it scales that the parser refuses.",
         ]
-    if missing := [scored.subject.title for name, scored in SUBJECTS.items() if name not in results]:
+    if missing := [title for name, title in titles.items() if name not in shown]:
         lines += ["", f"Not run: {', '.join(missing)}."]
     return "\n".join(lines) + "\n"
+
+
+def _rows(title: str, result: Mapping[str, Any]) -> list[str]:
+    """Returns the rows of a model, the first of which has its title: of FP32, if it is scored, and of its files."""
+    commit, scored = commit_of(result["state"]), result["scores"] or [{}] * (len(result["rows"]) + 1)
+    cells = [f"FP32 |{' |' * 7} {_score(scored[0])}"] if scored[0] else []
+    cells += [
+        f"{row['title']} | {_cells(row)} | {_score(score)}"
+        for row, score in zip(result["rows"], scored[1:], strict=True)
+    ]
+    return [f"| {'' if index else title} | {each} | {commit} |" for index, each in enumerate(cells)]
 
 
 def _cells(row: Mapping[str, Any]) -> str:
@@ -272,8 +298,11 @@ def _cells(row: Mapping[str, Any]) -> str:
 
 
 def _score(score: Mapping[str, Any]) -> str:
+    """Returns the cells of a file's score; FP32's is compared with nothing, and says what it is of how many images."""
     if not score:
         return " | "
+    if "drop" not in score:
+        return f"{score['name']} {score['value']:.4f}, {score['images']} images | "
     gain, high, low = (0.0 - each / 100 for each in score["drop"])
     return f"{score['value']:.4f} | {gain:+.4f} [{low:+.4f}, {high:+.4f}]"
 
