@@ -1,8 +1,9 @@
 """What does `edgeq tune` find for a budget, and how does it compare with NNCF's accuracy control?
 
-`python -m benchmarks.tuning` tunes each model for a loss of 0.3 points and for half of the default file's time, then
-scores and times these files beside FP32, the default INT8 file and, in OpenVINO, what NNCF's
-`quantize_with_accuracy_control` makes on the same data. What was measured is kept in `--work`, and not done again.
+`python -m benchmarks.tuning` tunes each model for a loss of 0.3 points, for half of the default file's time, and for
+three quarters of its size, which takes weights of 4 bits. It scores and times these files together with FP32, the
+default INT8 file and, in OpenVINO, what NNCF's `quantize_with_accuracy_control` makes on the same data. What was
+measured is kept in `--work`, and not done again.
 """
 
 from __future__ import annotations
@@ -47,6 +48,9 @@ TARGETS = {"openvino": "x86-openvino", "onnxruntime": "x86-ort"}
 DROP = 0.3
 """Points that a tuned file may lose, by the estimate: so few images prove no such loss of AP."""
 
+SIZE_SHARE = 0.75
+"""Of the default file's size: less than any file of INT8 has."""
+
 NNCF_MINUTES = 20
 """How long NNCF may look for its file, several times as long as a search takes."""
 
@@ -70,11 +74,17 @@ def measure(name: str, engine: str, data: Path, work: Path, num: int, nncf: str)
     files.append((f"tuned for {DROP} points", tuned, _facts(loss, minutes)))
     default = next((each for each in loss.files if each.name == "default"), loss.chosen)
     half = Limit(default.latency.ratio / 2, is_ratio=True, text=f"{default.latency.ratio / 2:.3f}x")
-    try:
-        fast, found, minutes = _tuned(case, folder / "half", Budget(latency=half))
-        files.append(("tuned for half of default's time", found, _facts(fast, minutes)))
-    except InputError as error:
-        files.append(("tuned for half of default's time", None, {"why": str(error)}))
+    bytes_allowed = int(SIZE_SHARE * default.size_bytes)
+    smaller = Limit(bytes_allowed, is_ratio=False, text=f"{bytes_allowed}B")
+    for title, part, budget in (
+        ("tuned for half of default's time", "half", Budget(latency=half)),
+        (f"tuned for {SIZE_SHARE:g} of default's size", "smaller", Budget(size=smaller)),
+    ):
+        try:
+            other, found, minutes = _tuned(case, folder / part, budget)
+            files.append((title, found, _facts(other, minutes)))
+        except InputError as error:
+            files.append((title, None, {"why": str(error)}))
     if engine == "openvino":
         files.append(_nncf(name, fp32, images, folder, num, nncf))
     rows = _rows(files, engine, images)
@@ -109,7 +119,9 @@ def _default_file(case: Case, out: Path) -> Artifact:
 
 def _facts(result: TuningResult, minutes: float) -> dict[str, Any]:
     layers = sum(len(group.layers) for group in result.groups)
-    return {"layers": f"{result.chosen.int8_layers} of {layers}", "trials": result.trials, "minutes": minutes}
+    chosen = result.chosen
+    narrow = f", {chosen.w4a8_layers} with 4 bits" if chosen.w4a8_layers else ""
+    return {"layers": f"{chosen.int8_layers} of {layers}{narrow}", "trials": result.trials, "minutes": minutes}
 
 
 def _kept(result: TuningResult) -> list[str]:
@@ -266,7 +278,7 @@ def provenance() -> str:
         f"Measured in OpenVINO {openvino.__version__} on {cpu_and_threads(read_machine(), THREADS)}, float layers in "
         f"FP32, files timed in turns in fresh processes. In brackets: 95 % intervals, "
         "of points over images (paired bootstrap), of times over rounds. Trials: files that were scored; of NNCF, "
-        "images scored over images of the data set. The second search knows the trials of the first. The loss is "
+        "images scored over images of the data set. Later searches know the trials of the first. The loss is "
         "judged by its estimate (`--unproved`)."
     )
 

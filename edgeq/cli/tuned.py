@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from edgeq.results.tuning import TunedFile, TuningResult
+    from collections.abc import Sequence
+
+    from edgeq.results.tuning import TunedFile, TunedGroup, TuningResult
 
 _SHOWN_GROUPS = 12
 
@@ -17,7 +19,7 @@ def print_tuning(result: TuningResult) -> None:
     from edgeq.cli.console import print_table
 
     rows: list[tuple[str, ...]] = [
-        ("file", result.score, "points lost", "95 %", "images", "time over FP32", "MB", "int8 layers", "")
+        ("file", result.score, "points lost", "95 %", "images", "time over FP32", "MB", "int8 layers", "of 4 bits", "")
     ]
     print_table([*rows, *(_row(each, result) for each in result.files)])
     chosen = result.chosen
@@ -30,16 +32,22 @@ def print_tuning(result: TuningResult) -> None:
             "images would prove that, or give --unproved"
         )
     kept = [group for group in result.groups if group.precision == "float" and chosen.int8_layers]
-    for group in sorted(kept, key=lambda group: -group.points)[:_SHOWN_GROUPS]:
-        typer.echo(f"  {group.name}: {group.reason}")
-    if len(kept) > _SHOWN_GROUPS:
-        typer.echo(f"  and {len(kept) - _SHOWN_GROUPS} more {result.by}s in float; --json says why")
+    _print_groups(sorted(kept, key=lambda group: -group.points), f"{result.by}s in float")
+    narrow = [group for group in result.groups if group.precision == "w4a8"]
+    _print_groups(sorted(narrow, key=lambda group: -group.size_bytes), f"{result.by}s with weights of 4 bits")
     share = result.images_scored / max(result.images_of_all, 1)
     ended = "; the time limit ended the search" if result.stopped == "time" else ""
     typer.echo(f"{result.trials} files, {result.images_scored} images scored ({share:.0%} of all for all files){ended}")
     typer.echo(f"times of layers: {result.time_source}; those of files without an interval are estimated from them")
     environment = result.environment
     typer.echo(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+
+
+def _print_groups(groups: Sequence[TunedGroup], what: str) -> None:
+    for group in groups[:_SHOWN_GROUPS]:
+        typer.echo(f"  {group.name}: {group.reason}")
+    if len(groups) > _SHOWN_GROUPS:
+        typer.echo(f"  and {len(groups) - _SHOWN_GROUPS} more {what}; --json says why")
 
 
 def _row(file: TunedFile, result: TuningResult) -> tuple[str, ...]:
@@ -59,6 +67,7 @@ def _row(file: TunedFile, result: TuningResult) -> tuple[str, ...]:
         f"{'' if spread else '~'}{latency.ratio:.3f}{spread}",
         f"{file.size_bytes / 1e6:.3g}",
         str(file.int8_layers),
+        str(file.w4a8_layers or "-"),
         ", ".join(notes),
     )
 

@@ -39,6 +39,7 @@ class TunedFile:
         plan: Digest of its plan, by which the store knows it.
         recipe: How ranges are computed, and which repairs are done.
         int8_layers: How many of the layers with a choice compute in INT8.
+        w4a8_layers: How many of these have weights of 4 bits.
         score: Score on the images that it was scored on; `None` if no time was left to score it.
         loss: Points that it loses against FP32 on these images; `None` for FP32, and where nothing was scored.
         latency: Its time.
@@ -51,6 +52,7 @@ class TunedFile:
     plan: str
     recipe: str
     int8_layers: Count
+    w4a8_layers: Count = 0
     score: float | None = None
     loss: ScoreChange | None = None
     latency: TunedLatency
@@ -73,11 +75,11 @@ class TunedGroup:
     Attributes:
         name: What it is called.
         layers: The nodes that belong to it.
-        precision: What it is computed in.
-        points: Points that INT8 is expected to lose there: its part of the noise, as a part of what the file with all
-            layers in INT8 loses.
+        precision: What it is computed in: `float`, `int8`, or `w4a8`, INT8 with weights of 4 bits.
+        points: Points that its precision is expected to lose there, or INT8 if it is in float: its part of the noise,
+            as a part of what the file with all layers in INT8 loses.
         time_share: Share of FP32's time that INT8 saves there, by the costs of the layers; below 0 if it takes longer.
-        size_bytes: Bytes that INT8 saves there.
+        size_bytes: Bytes that its precision saves there, or INT8 if it is in float.
         reason: The choice in words.
     """
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 FLOAT = "float"
 INT8 = "int8"
-"""The precisions of a group of layers. A further one is a further name that `Subject.write` knows."""
+W4A8 = "w4a8"
+"""The precisions of a group of layers; in `w4a8` those of its layers that the target runs so have weights of 4 bits."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 1. The float file is scored on all images: what it says is what others are compared with.
 2. Recipes (methods of ranges, repairs) are ranked by the noise that they leave with all layers in INT8.
-3. Each group is screened alone in INT8. With the costs of layers that makes the additive model, whose exact front
+3. Each group is screened alone in INT8, and with weights of 4 bits where the size of the file is limited and the
+   target's engines take them. With the costs of layers that makes the additive model, whose exact front
    (`edgeq.tuning.front`) gives the candidates: for ever more time the precisions with the least noise.
 4. They are scored by successive halving (`edgeq.tuning.search_halving`), and with them what `edgeq export` writes.
 5. What is left is timed in turns with FP32 (`edgeq.tuning.search_latency`), and the best within the budget is taken.
@@ -11,24 +12,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from edgeq.errors import InputError
+from edgeq.exporting.artifact import Artifact
 from edgeq.machine import read_machine
 from edgeq.progress import progress_bar
 from edgeq.results.sensitivity import ScoreChange
 from edgeq.results.tuning import TunedLatency
 from edgeq.runtimes import SIMULATED
-from edgeq.tuning.candidate import FLOAT, INT8, Candidate, Recipe
+from edgeq.tuning.candidate import FLOAT, INT8, W4A8, Candidate, Recipe
 from edgeq.tuning.front import Cost, Problem, Solver
 from edgeq.tuning.scoring import Scoring
 from edgeq.tuning.search_choice import SearchOptions, Tried
 from edgeq.tuning.search_costs import LayerCosts, additive_problem
 from edgeq.tuning.search_halving import Contender, halve
 from edgeq.tuning.search_latency import runs_here, timed
+from edgeq.tuning.search_sizes import LayerSizes, layer_sizes
 from edgeq.tuning.trials import Subject
 
 METHODS = ("lp", "mse", "percentile", "minmax")
@@ -43,7 +47,10 @@ _AROUND = (1.0, 0.85)
 _RECIPES = 2
 """How many recipes the candidates are made with, those with the least noise."""
 
-FP32, DEFAULT, ALL_INT8 = "fp32", "default", "all int8"
+_CORRECTIONS = 3
+"""How often a limit of size is corrected by what the additive model was off by."""
+
+FP32, DEFAULT, ALL_INT8, ALL_W4A8 = "fp32", "default", "all int8", "all w4a8"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,30 +141,57 @@ class Search:
         return tuple(sorted(found, key=lambda recipe: found[recipe])[:_RECIPES])
 
     @cached_property
-    def shares(self) -> dict[str, float]:
-        """Name of a group -> its part of the noise of the file with all groups in INT8, of those that were screened.
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """Name of a group -> the precisions that it may have instead of float.
 
-        Biases are not corrected here, which leaves the parts much the same, and is what `--sensitivity` screens too.
+        Weights of 4 bits make a file smaller and nothing faster, so that they are a choice where its size is limited.
+        """
+        narrow = self.subject.four_bits if self.options.budget.size is not None else frozenset()
+        return {
+            group.name: (INT8,) if narrow.isdisjoint(group.layers) else (INT8, W4A8) for group in self.subject.groups
+        }
+
+    @cached_property
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Name of a group -> precision -> its part of the noise of the file with all groups in INT8.
+
+        Those that were screened. Biases are not corrected here, which leaves the parts much the same, and is what
+        `--sensitivity` screens too.
         """
         recipe = dataclasses.replace(self.recipes[0], corrects_biases=False)
-        groups, found = self.subject.groups, dict[str, float]()
-        whole = self.scoring.noise(self.subject.of_groups(groups, recipe))
-        with progress_bar(len(groups), "screening", unit=f"{self.subject.by}s") as advance:
-            for group in groups:
+        found: dict[str, dict[str, float]] = {}
+        whole = self.scoring.noise(self.subject.of_groups(self.subject.groups, recipe))
+        screened = [(name, precision) for name, precisions in self.choices.items() for precision in precisions]
+        with progress_bar(len(screened), "screening", unit=f"{self.subject.by}s") as advance:
+            for name, precision in screened:
                 if self.options.deadline.is_over:
                     break
-                found[group.name] = self.scoring.noise(self.subject.of_groups((group,), recipe)).share_of(whole)
+                noise = self.scoring.noise(Candidate({name: precision}, recipe))
+                found.setdefault(name, {})[precision] = noise.share_of(whole)
                 advance(1)
         return found
 
     @cached_property
     def problem(self) -> Problem:
         """The additive model. Its noise is a share of that of the file with all groups in INT8."""
-        return additive_problem(self.subject, self.costs, {**self.shares, **self._scored_shares()})
+        return additive_problem(self.subject, self.costs, self._scored_shares(), self._sizes)
 
-    def _scored_shares(self) -> dict[str, float]:
-        """Returns the shares of groups whose points the store has, moved into the interval of these points."""
-        scoring, found = self.scoring, dict[str, float]()
+    @cached_property
+    def _sizes(self) -> LayerSizes:
+        files = {FLOAT: self.scoring.float_file, INT8: self.scoring.int8_file}
+        if (narrow := self._all_in_four_bits) is not None:
+            files[W4A8] = self._file(narrow)
+        return layer_sizes(self.subject, files)
+
+    @property
+    def _all_in_four_bits(self) -> Candidate | None:
+        """All groups in the last of their precisions; `None` if that is INT8."""
+        precisions = {name: precisions[-1] for name, precisions in self.choices.items()}
+        return Candidate(precisions, self.recipes[0]) if W4A8 in precisions.values() else None
+
+    def _scored_shares(self) -> dict[str, dict[str, float]]:
+        """Returns all shares, those of groups whose points the store has moved into the interval of these points."""
+        scoring, found = self.scoring, dict(self.shares)
         whole = self._stored(scoring.whole)
         if len(whole) < len(scoring.float_predictions):
             return found
@@ -166,9 +200,9 @@ class Search:
             kept = self._stored(self.subject.of_groups((group,)))
             if kept and group.name in self.shares:
                 change, _ = scoring.change(self._reference(kept), kept, 0.0)
-                found[group.name] = min(
-                    max(self.shares[group.name], change.low / loss, 0.0), max(change.high / loss, 0)
-                )
+                screened = self.shares[group.name]
+                own = min(max(screened[INT8], change.low / loss, 0.0), max(change.high / loss, 0))
+                found[group.name] = {name: share + own - screened[INT8] for name, share in screened.items()}
         return found
 
     def _stored(self, candidate: Candidate) -> dict[int, Any]:
@@ -179,9 +213,8 @@ class Search:
 
     def precisions(self, candidate: Candidate) -> dict[str, str]:
         """Returns name of each group -> its precision; one of whose layers all stay in float is in float."""
-        layers = self.subject.layers(candidate)
         return {
-            group.name: next((layers[layer] for layer in group.layers if layer in layers), FLOAT)
+            group.name: FLOAT if candidate.in_float.issuperset(group.layers) else candidate.precision(group.name)
             for group in self.subject.groups
         }
 
@@ -203,10 +236,12 @@ class Search:
         return self.expected_us(Candidate())
 
     def _contenders(self) -> list[Contender]:
-        """Returns FP32, what `edgeq export` writes, all groups in INT8, and the front."""
+        """Returns FP32, what `edgeq export` writes, all groups in INT8 (and in 4 bits if they may), and the front."""
         best = self.recipes[0]
         whole = self.subject.of_groups(self.subject.groups, best)
         named = [(FP32, Candidate(), True), (DEFAULT, self.default, True), (ALL_INT8, whole, False)]
+        if (narrow := self._all_in_four_bits) is not None:
+            named.append((ALL_W4A8, narrow, False))
         front = sorted(self._front(), key=self.expected_us)
         named += [(f"{number}", each, False) for number, each in enumerate(front, start=1)]
         found: dict[str, Contender] = {}
@@ -214,48 +249,72 @@ class Search:
             trial = self.scoring.trial(candidate)
             if trial.plan in found:
                 continue
-            file = self.subject.write(candidate, self.scoring.folder / name.replace(" ", "_"))
             found[trial.plan] = Contender(
-                name, candidate, trial, file, self._noise(candidate), self._ratio(candidate), pinned
+                name, candidate, trial, self._file(candidate), self._noise(candidate), self._ratio(candidate), pinned
             )
         plain, *others = found.values()
         plain.change = ScoreChange(points=0.0, low=0.0, high=0.0, images=len(self.scoring.float_predictions))
         return [plain, *others]
 
     def _front(self) -> list[Candidate]:
-        """Returns the candidates of the additive model's front, with each of the best recipes."""
+        """Returns the candidates of the additive model's front, with each of the best recipes.
+
+        Files are written to see whether they are as small as the budget wants. Where the model was off, its limit is
+        lowered by that.
+        """
+        limit, found = self._most_bytes, list[dict[str, str]]()
+        for _ in range(_CORRECTIONS):
+            files = [each for each in self._solutions(limit) if each not in found]
+            sizes = [self._file(Candidate(each, self.recipes[0])).size_bytes for each in files]
+            found += [each for each, size in zip(files, sizes, strict=True) if size <= self._most_bytes]
+            excess = max(sizes, default=0) - self._most_bytes
+            if excess <= 0:
+                break
+            limit -= excess
+        return [Candidate(each, recipe) for each in found for recipe in self.recipes]
+
+    def _solutions(self, most_bytes: float) -> list[dict[str, str]]:
+        """Returns files on the front: name of a group -> its precision, without those in float.
+
+        Args:
+            most_bytes: Size of the largest file.
+        """
         budget, solver = self.options.budget, Solver(self.problem)
-        names = [group.name for group in self.subject.groups]
         by_size = budget.size is not None and budget.latency is None and budget.max_drop is None
         axis: Cost = "size_bytes" if by_size or self.float_us <= 0 else "time_us"
-        found, limits = [], self._size_limit()
+        limits: dict[Cost, float] = {}
+        if math.isfinite(most_bytes):
+            limits["size_bytes"] = most_bytes - self._sizes.rest
         files = list(solver.front(axis, limits, STEPS))
         if budget.latency is not None and budget.latency.is_ratio:
             times = (share * budget.latency.value * self.float_us for share in _AROUND)
             files += [each for time in times if (each := solver.least("noise", {**limits, "time_us": time}))]
-        for precisions in files:
-            chosen = {name: precisions[name] for name in names if precisions[name] != FLOAT}
-            found += [Candidate(chosen, recipe) for recipe in self.recipes if chosen]
-        return found
+        names = [group.name for group in self.subject.groups]
+        found = [{name: each[name] for name in names if each[name] != FLOAT} for each in files]
+        return [each for index, each in enumerate(found) if each and each not in found[:index]]
 
-    def _size_limit(self) -> dict[Cost, float]:
-        """Returns the budget's limit of size in the additive model, whose weights are a part of the file."""
+    @property
+    def _most_bytes(self) -> float:
+        """The largest size that the budget allows, in bytes; infinite without a limit."""
         limit = self.options.budget.size
         if limit is None:
-            return {}
-        whole, plain = self.scoring.int8_file.size_bytes, self.scoring.float_file.size_bytes
-        allowed = limit.value * (plain if limit.is_ratio else 1.0)
-        precisions = {name: next(iter(options)) for name, options in self.problem.groups.items()}
-        in_float = self.problem.total("size_bytes", precisions)
-        saved = in_float - self.problem.total(
-            "size_bytes", {name: INT8 if INT8 in self.problem.groups[name] else key for name, key in precisions.items()}
-        )
-        share = (plain - allowed) / max(plain - whole, 1)
-        return {"size_bytes": in_float - min(share, 1.0) * saved}
+            return math.inf
+        return limit.value * (self.scoring.float_file.size_bytes if limit.is_ratio else 1.0)
+
+    def _file(self, candidate: Candidate) -> Artifact:
+        """Returns the file of a candidate, which is written once."""
+        plan = self.scoring.trial(candidate).plan
+        if plan not in self._files:
+            self._files[plan] = self.subject.write(candidate, self.scoring.folder / f"{len(self._files)}")
+        return self._files[plan]
+
+    @cached_property
+    def _files(self) -> dict[str, Artifact]:
+        return {}
 
     def _noise(self, candidate: Candidate) -> float:
         precisions = self.precisions(candidate)
-        return sum(share for name, share in self.shares.items() if precisions[name] != FLOAT)
+        return sum(shares.get(precisions[name], 0.0) for name, shares in self.shares.items())
 
     def _ratio(self, candidate: Candidate) -> float:
         return self.expected_us(candidate) / self.float_us if self.float_us > 0 else 1.0

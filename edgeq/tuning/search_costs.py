@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from edgeq.exporting.costs.kernel import Kernel
 from edgeq.exporting.costs.plan import choose_by_cost, cost_problem, kernels_of
 from edgeq.exporting.costs.table import KernelCost, KernelTable
-from edgeq.exporting.graphs.graph import weight_of
 from edgeq.exporting.onnx.writer import quantizable_graph
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.measurement.kernel_tables import TIMED_RUNTIMES, costs_here
-from edgeq.tuning.candidate import FLOAT, INT8
+from edgeq.tuning.candidate import FLOAT, INT8, W4A8
 from edgeq.tuning.front import Link, Option, Problem
+from edgeq.tuning.search_sizes import LayerSizes
 from edgeq.tuning.trials import Subject
 
 _MACS_PER_US, _INT8_SPEEDUP = 16_000.0, 3.0
@@ -34,13 +34,11 @@ class LayerCosts:
         table: Times of its kernels.
         time_source: How these were obtained, in a few words.
         is_estimated: Whether they are estimates, of which only ratios mean something.
-        weights: Name of a layer -> number of its weights.
     """
 
     table: KernelTable
     time_source: str
     is_estimated: bool
-    weights: Mapping[str, int]
 
 
 def layer_costs(subject: Subject, threads: int | None, *, measure: bool) -> LayerCosts:
@@ -57,11 +55,9 @@ def layer_costs(subject: Subject, threads: int | None, *, measure: bool) -> Laye
     table = None
     if subject.target.timed and engine in TIMED_RUNTIMES:
         table = costs_here(engine, kernels.values(), threads=threads, measure=measure)
-    weights = {str(node.name): weight.size for node in graph.graph if (weight := weight_of(node)) is not None}
     if table is None:
-        estimated = _estimated(engine, kernels.values())
-        return LayerCosts(estimated, "estimated from multiplications and bytes moved", True, weights)
-    return LayerCosts(table, f"kernel costs {table.source}", False, weights)
+        return LayerCosts(_estimated(engine, kernels.values()), "estimated from multiplications and bytes moved", True)
+    return LayerCosts(table, f"kernel costs {table.source}", False)
 
 
 def kept_by_cost(subject: Subject, costs: LayerCosts, *, by_cost: bool) -> frozenset[str]:
@@ -83,13 +79,18 @@ def kept_by_cost(subject: Subject, costs: LayerCosts, *, by_cost: bool) -> froze
     return subject.selection.quantized - quantized
 
 
-def additive_problem(subject: Subject, costs: LayerCosts, noise: Mapping[str, float]) -> Problem:
+def additive_problem(
+    subject: Subject, costs: LayerCosts, noise: Mapping[str, Mapping[str, float]], sizes: LayerSizes
+) -> Problem:
     """Returns a subject as the sum of its groups.
+
+    Weights of 4 bits are widened when a file is loaded, so that a layer takes the same time with them as in INT8.
 
     Args:
         subject: The model, its target and its ranges.
         costs: What its layers cost.
-        noise: Name of a group -> noise that it leaves in INT8; a group without one stays in float.
+        noise: Name of a group -> precision -> noise that it leaves; a group without any stays in float.
+        sizes: What its layers take in a file.
     """
     graph, _ = quantizable_graph(subject.model, subject.target)
     layers = cost_problem(graph, subject.selection.quantized, costs.table, subject.target.rules)
@@ -98,10 +99,12 @@ def additive_problem(subject: Subject, costs: LayerCosts, noise: Mapping[str, fl
     for group in subject.groups:
         own = [layers.layers[layer] for layer in group.layers if layer in layers.layers]
         known = [each for each in own if math.isfinite(each.float_us) and math.isfinite(each.int8_us)]
-        size = sum(costs.weights.get(layer, 0) for layer in group.layers)
-        groups[group.name] = {FLOAT: Option(0.0, sum(each.float_us for each in known), 4.0 * size)}
-        if group.name in noise:
-            groups[group.name][INT8] = Option(noise[group.name], sum(each.int8_us for each in known), float(size))
+        times = {FLOAT: sum(each.float_us for each in known)}
+        times |= dict.fromkeys((INT8, W4A8), sum(each.int8_us for each in known))
+        groups[group.name] = {
+            precision: Option(share, times[precision], sizes.of(group.layers, precision))
+            for precision, share in {FLOAT: 0.0, **noise.get(group.name, {})}.items()
+        }
     for name, cost in layers.layers.items():
         if name in group_of:
             continue

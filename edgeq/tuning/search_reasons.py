@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgeq.results.tuning import TunedGroup
-from edgeq.tuning.candidate import FLOAT, INT8, Candidate
+from edgeq.tuning.candidate import FLOAT, INT8, W4A8, Candidate
 from edgeq.tuning.search import Search
 from edgeq.tuning.search_choice import Tried
 
@@ -21,7 +21,7 @@ def explain(search: Search, chosen: Tried, tried: Sequence[Tried]) -> tuple[Tune
         chosen: The file.
         tried: All files; what is known of the one with all groups in INT8 turns noise into points.
     """
-    scale, is_bound = _points_of_all(search, tried)
+    scale, is_bound = _points_of_noise(search, tried)
     precisions = search.precisions(chosen.contender.candidate)
     whole = {name: precision for name, precision in precisions.items() if precision != FLOAT}
     found = []
@@ -30,43 +30,74 @@ def explain(search: Search, chosen: Tried, tried: Sequence[Tried]) -> tuple[Tune
         in_float = search.expected_us(Candidate(others))
         in_int8 = search.expected_us(Candidate({**others, group.name: INT8}))
         saved = (in_float - in_int8) / search.float_us if search.float_us > 0 else 0.0
-        points = search.shares.get(group.name, 0.0) * scale
-        size = 3 * sum(search.costs.weights.get(layer, 0) for layer in group.layers)
+        points = {precision: share * scale for precision, share in search.shares.get(group.name, {}).items()}
+        options = search.problem.groups[group.name]
+        sizes = {each: round(options[FLOAT].size_bytes - option.size_bytes) for each, option in options.items()}
         precision = precisions[group.name]
-        known = group.name in search.shares
+        judged = INT8 if precision == FLOAT else precision
         found.append(
             TunedGroup(
                 name=group.name,
                 layers=group.layers,
                 precision=precision,
-                points=round(points, 4),
+                points=round(points.get(judged, 0.0), 4),
                 time_share=round(saved, 5),
-                size_bytes=size,
-                reason=_reason(precision, points, saved, size, is_bound=is_bound) if known else "float: not screened",
+                size_bytes=sizes.get(judged, 0),
+                reason=(
+                    _reason(precision, points, saved, sizes, is_bound=is_bound)
+                    if points
+                    else f"{precision}: not screened"
+                ),
             )
         )
     return tuple(found)
 
 
-def _points_of_all(search: Search, tried: Sequence[Tried]) -> tuple[float, bool]:
-    """Returns the points that all groups in INT8 lose, and whether that is a bound: nothing certain is lost."""
-    of_all = [
-        each.contender.change for each in tried
+def _points_of_noise(search: Search, tried: Sequence[Tried]) -> tuple[float, bool]:
+    """Returns the points that a share of 1 of the noise loses, and whether that is a bound: nothing certain is lost.
+
+    It is that of the file without float that certainly loses most, or else the least that such files allow.
+    """
+    pairs = [
+        (each.contender.change, each.contender.noise) for each in tried
         if FLOAT not in search.precisions(each.contender.candidate).values() and each.contender.change is not None
     ]  # fmt: skip
-    if not of_all:
-        return 0.0, True
-    change = max(of_all, key=lambda each: (each.images, each.points))
-    return (change.points, False) if change.low > 0 else (max(change.high, 0.0), True)
+    known = [(change, noise) for change, noise in pairs if noise > 0]
+    certain = [(change.images, change.points / noise) for change, noise in known if change.low > 0]
+    if certain:
+        return max(certain)[1], False
+    return min((max(change.high, 0.0) / noise for change, noise in known), default=0.0), True
 
 
-def _reason(precision: str, points: float, saved: float, size: int, *, is_bound: bool) -> str:
-    lost = f"{'up to' if is_bound else 'about'} {points:.2g} points" if points >= _NONE else "hardly any points"
+def _reason(
+    precision: str, points: Mapping[str, float], saved: float, sizes: Mapping[str, int], *, is_bound: bool
+) -> str:
+    """Returns the choice in words.
+
+    Args:
+        precision: What is chosen.
+        points: Precision -> points that it loses.
+        saved: Share of the time that integers save.
+        sizes: Precision -> bytes that it saves.
+        is_bound: Whether the points are the most that they may be.
+    """
+    about = "up to" if is_bound else "about"
+
+    def lost(share: float) -> str:
+        return f"{about} {share:.2g} points" if share >= _NONE else "hardly any points"
+
     time = f"{abs(saved):.1%} of the time"
     if precision == FLOAT:
         if saved < _NONE / 10:
             return "float: INT8 is no faster" if saved > -_NONE / 10 else f"float: INT8 takes {time} longer"
-        return f"float: INT8 costs {lost} for {time}"
-    if saved < _NONE / 10:
-        return f"int8: saves {size / 1e3:.3g} kB, costs {lost}"
-    return f"int8: saves {time} and {size / 1e3:.3g} kB, costs {lost}"
+        return f"float: INT8 costs {lost(points[INT8])} for {time}"
+    bytes_saved = f"{sizes[INT8] / 1e3:.3g} kB"
+    text = f"saves {bytes_saved}" if saved < _NONE / 10 else f"saves {time} and {bytes_saved}"
+    text = f"int8: {text}, costs {lost(points[INT8])}"
+    if W4A8 not in points:
+        return text
+    further = f"{(sizes[W4A8] - sizes[INT8]) / 1e3:.3g} kB"
+    more = lost(points[W4A8] - points[INT8])
+    if precision == W4A8:
+        return f"w4a8: 4 bits save {further} more than INT8, cost {more}"
+    return f"{text}; 4 bits would save {further} more and cost {more}"

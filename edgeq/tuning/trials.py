@@ -12,12 +12,20 @@ from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.jobs import MeanErrors, without_notes
-from edgeq.exporting.onnx.writer import FloatModel, engine_graph, quantizable_graph, write_fp32, write_int8
+from edgeq.exporting.onnx.writer import (
+    FloatModel,
+    engine_graph,
+    plan_int8,
+    quantizable_graph,
+    write_fp32,
+    write_int8,
+)
 from edgeq.exporting.planning.keep import Kept, VitPlan, resolve_keep
+from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.planning.selection import Selection, select_layers
 from edgeq.files import sha256_json
 from edgeq.targets import Target
-from edgeq.tuning.candidate import AS_CALIBRATED, FLOAT, INT8, Candidate, Recipe
+from edgeq.tuning.candidate import AS_CALIBRATED, FLOAT, INT8, W4A8, Candidate, Recipe
 from edgeq.tuning.groups import By, LayerGroup, find_groups
 
 _PATTERN = "trial"
@@ -75,6 +83,18 @@ class Subject:
         graph, _ = quantizable_graph(self.model, self.target)
         return select_layers(graph, self.target.rules, self._kept, self.vit_plan)
 
+    @cached_property
+    def four_bits(self) -> frozenset[str]:
+        """Names of the layers whose weights may have 4 bits; none if the target's engines take no such files."""
+        graph, _ = quantizable_graph(self.model, self.target)
+        selection = select_layers(graph, self.target.rules.in_w4a8, self._kept, self.vit_plan)
+        return frozenset(each.name for each in selection.decisions if each.scheme.is_w4a8)
+
+    def plan(self) -> QuantPlan:
+        """Returns the plan of the file with all groups in INT8."""
+        with without_notes():
+            return plan_int8(self.model, self.target, self.ranges, self._kept, self.vit_plan)[1]
+
     @staticmethod
     def of_groups(in_int8: Collection[LayerGroup], recipe: Recipe = AS_CALIBRATED) -> Candidate:
         """Returns the candidate in which exactly these groups run in INT8."""
@@ -83,10 +103,11 @@ class Subject:
     def layers(self, candidate: Candidate) -> dict[str, str]:
         """Returns name of a layer -> its precision, for those that are not in float."""
         return {
-            layer: candidate.precision(group.name)
+            layer: INT8 if precision == W4A8 and layer not in self.four_bits else precision
             for group in self.groups
+            if (precision := candidate.precision(group.name)) != FLOAT
             for layer in group.layers
-            if candidate.precision(group.name) != FLOAT and layer not in candidate.in_float
+            if layer not in candidate.in_float
         }
 
     def plan_digest(self, candidate: Candidate) -> str:
@@ -110,14 +131,19 @@ class Subject:
         if not inside:
             return "float"
         named, text = (missing, "all in INT8 but {}") if len(missing) < len(inside) else (inside, "{} in INT8")
-        some = f"{len(named)} {self.by}s" if len(named) > _NAMED else ", ".join(named)
-        title = text.format(some) if missing else "all in INT8"
+        title = text.format(self._some(named)) if missing else "all in INT8"
+        narrow = [group.name for group in self.groups if W4A8 in map(layers.get, group.layers)]
+        title += f", {self._some(narrow)} with weights of 4 bits" if narrow else ""
         return title if candidate.recipe == AS_CALIBRATED else f"{title} ({candidate.recipe})"
+
+    def _some(self, names: list[str]) -> str:
+        return f"{len(names)} {self.by}s" if len(names) > _NAMED else ", ".join(names)
 
     def write(self, candidate: Candidate, folder: Path) -> Artifact:
         """Returns the file of a candidate.
 
-        It is what `edgeq export --plan rules` writes if it keeps the others in float.
+        It is what `edgeq export --plan rules` writes if it keeps the others in float; if any layer is in `w4a8`, it is
+        such a file, in which the layers in INT8 keep weights of 8 bits.
 
         Args:
             candidate: Which groups run in which precision; if all are in float, the file is the float one.
@@ -127,8 +153,8 @@ class Subject:
             InputError: it wants a precision that no file is written in.
         """
         layers = self.layers(candidate)
-        if unknown := sorted(set(layers.values()) - {INT8}):
-            raise InputError(f"precision {unknown[0]}: layers of a trial are in {FLOAT} or {INT8}")
+        if unknown := sorted(set(layers.values()) - {INT8, W4A8}):
+            raise InputError(f"precision {unknown[0]}: layers of a trial are in {FLOAT}, {INT8} or {W4A8}")
         with without_notes():
             if not layers:
                 return write_fp32(self.model, self.target, folder)
@@ -136,7 +162,11 @@ class Subject:
             others = tuple(layer for group in self.groups for layer in group.layers if layer not in layers)
             kept = Kept({**self._kept.nodes, _PATTERN: others})
             errors = _mean_errors(source) if candidate.recipe.corrects_biases else None
-            return write_int8(source.model, self.target, folder, source.ranges, kept, self.vit_plan, mean_errors=errors)
+            return write_int8(
+                source.model, self.target, folder, source.ranges, kept, self.vit_plan, mean_errors=errors,
+                precision="w4a8" if W4A8 in layers.values() else "int8",
+                wide=[layer for layer, precision in layers.items() if precision == INT8],
+            )  # fmt: skip
 
     def _source(self, recipe: Recipe) -> Calibrated:
         """Returns the model and the ranges that a recipe starts from."""

@@ -30,7 +30,7 @@ from edgeq.results.environment import parse_environment
 from edgeq.results.tuning import TunedFile, TuningBudget, TuningResult
 from edgeq.sources.model import ModelRequest
 from edgeq.tasks import Task
-from edgeq.tuning.candidate import INT8, Candidate, Recipe
+from edgeq.tuning.candidate import INT8, W4A8, Candidate, Recipe
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.front import pareto
 from edgeq.tuning.groups import By
@@ -250,6 +250,7 @@ def _file(search: Search, tried: Tried, on_front: set[str]) -> TunedFile:
         plan=contender.trial.plan,
         recipe=str(contender.candidate.recipe) if layers else "",
         int8_layers=len(layers),
+        w4a8_layers=sum(precision == W4A8 for precision in layers.values()),
         score=tried.score,
         loss=contender.change if layers else None,
         latency=tried.latency,

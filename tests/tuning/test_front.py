@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.exporting.costs.cheapest import Conversion, LayerCost, cheapest, total_us
-from edgeq.tuning.candidate import FLOAT, INT8
+from edgeq.tuning.candidate import FLOAT, INT8, W4A8
 from edgeq.tuning.front import Cost, Link, Option, Problem, Solver, pareto
 
 NUMBERS = st.integers(0, 40).map(float)
@@ -18,12 +18,12 @@ NUMBERS = st.integers(0, 40).map(float)
 
 @st.composite
 def problems(draw) -> Problem:
-    """Up to five groups of two or three precisions, and tensors between them."""
+    """Up to five groups of one to three precisions, and tensors between them."""
     names = "abcde"[: draw(st.integers(1, 5))]
     groups = {}
     for name in names:
         options = {FLOAT: Option(0.0, draw(NUMBERS), draw(NUMBERS))}
-        for precision in (INT8, "w4")[: draw(st.integers(0, 2))]:
+        for precision in (INT8, W4A8)[: draw(st.integers(0, 2))]:
             options[precision] = Option(draw(NUMBERS), draw(NUMBERS), draw(NUMBERS))
         groups[name] = options
     links = [
@@ -57,15 +57,15 @@ def test_no_file_within_the_limits_leaves_less_noise(problem, time_us, size_byte
 
 
 @settings(max_examples=30, deadline=None)
-@given(problems())
-def test_every_file_of_the_front_is_on_the_front_of_all_files(problem):
-    every = [(problem.total("time_us", file), problem.total("noise", file)) for file in all_files(problem)]
+@given(problems(), st.sampled_from(["time_us", "size_bytes"]))
+def test_every_file_of_the_front_is_on_the_front_of_all_files(problem, cost):
+    every = [(problem.total(cost, file), problem.total("noise", file)) for file in all_files(problem)]
     best = {every[index] for index in pareto(every)}
-    found = [(problem.total("time_us", each), problem.total("noise", each))
-             for each in Solver(problem).front("time_us", {}, 5)]  # fmt: skip
-    for time_us, noise in found:
-        assert not any(other[0] <= time_us + 1e-6 and other[1] < noise - 1e-3 for other in best)
-    assert min(time for time, _ in found) == pytest.approx(min(time for time, _ in every))
+    found = [(problem.total(cost, each), problem.total("noise", each))
+             for each in Solver(problem).front(cost, {}, 5)]  # fmt: skip
+    for amount, noise in found:
+        assert not any(other[0] <= amount + 1e-6 and other[1] < noise - 1e-3 for other in best)
+    assert min(amount for amount, _ in found) == pytest.approx(min(amount for amount, _ in every))
     assert min(noise for _, noise in found) == pytest.approx(min(noise for _, noise in every))
 
 
@@ -78,7 +78,7 @@ def test_the_least_time_is_that_of_the_minimum_cut(problem):
     }
     links = [Conversion(each.writer, each.readers, each.quantize_us, each.dequantize_us) for each in problem.links]
     two = Problem(
-        {name: {key: each for key, each in options.items() if key != "w4"} for name, options in problem.groups.items()},
+        {name: {key: each for key, each in options.items() if key != W4A8} for name, options in problem.groups.items()},
         problem.links,
     )
     found = Solver(two).least("time_us", {})

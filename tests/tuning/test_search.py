@@ -93,6 +93,7 @@ def test_exactly_the_layer_that_int8_destroys_stays_in_float(net, folder):
     assert chosen.loss is not None
     assert chosen.loss.high <= DROP
     assert result.proved
+    assert {each.w4a8_layers for each in result.files} == {0}, "4 bits are no faster, and no size is asked for"
     assert chosen.latency.ratio < 1
     assert chosen.latency.obtained == "estimated", "an ARM file has no time on another CPU, or none was asked for"
     names = {each.name: each for each in result.files}
@@ -315,8 +316,8 @@ def test_a_layer_whose_points_are_known_is_not_judged_by_its_noise_alone(net, tm
         scoring = scoring_of(net, tmp_path, store)
         costs = layer_costs(scoring.subject, 1, measure=False)
         search = Search(scoring, SearchOptions(), costs, scoring.whole)
-        assert search.shares["sturdy"] < 0.01
-        assert search.problem.groups["sturdy"]["int8"].noise == search.shares["sturdy"]
+        assert search.shares["sturdy"]["int8"] < 0.01
+        assert search.problem.groups["sturdy"]["int8"].noise == search.shares["sturdy"]["int8"]
         # As if sensitivity had found that it alone loses what the whole file loses.
         sturdy = next(group for group in scoring.subject.groups if group.name == "sturdy")
         scoring.journal.add_predictions(scoring.trial(scoring.subject.of_groups((sturdy,))), scoring.int8_predictions)

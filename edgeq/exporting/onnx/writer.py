@@ -44,7 +44,7 @@ from edgeq.files import sha256_file, sha256_json
 from edgeq.quantizers import LEAST_SQUARE, ROUND
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import onnx_ir as ir
 
@@ -174,6 +174,7 @@ def write_int8(
     reconstruct: Reconstruct | None = None,
     finetune: Finetune | None = None,
     precision: Literal["int8", "w4a8"] = "int8",
+    wide: Collection[str] | None = None,
 ) -> Artifact:
     """Returns the static INT8 artifact, written by the target's rules.
 
@@ -191,7 +192,8 @@ def write_int8(
         least_gain_us: What every layer in INT8 has to save by these costs.
         reconstruct: Learns how weights are rounded; by default each is rounded to nearest.
         finetune: Trains what the plan has quantized; by default it stays as calibration has it.
-        precision: `w4a8` stores weights in 4 bits, of layers that are neither first nor last.
+        precision: `w4a8` stores weights in 4 bits.
+        wide: Names of the layers of a `w4a8` file whose weights keep 8 bits; by default the first and the last ones.
 
     Raises:
         MismatchError: the ranges were collected for another model or other pre-processing.
@@ -201,7 +203,7 @@ def write_int8(
         target = dataclasses.replace(target, rules=target.rules.in_w4a8)
     graph, plan, facts = plan_int8(
         model, target, ranges, kept, vit_plan, costs=costs, least_gain_us=least_gain_us,
-        weight_method=LEAST_SQUARE if is_w4a8 else ROUND,
+        weight_method=LEAST_SQUARE if is_w4a8 else ROUND, wide=wide,
     )  # fmt: skip
     if reconstruct is not None:
         plan, facts["reconstruction"] = reconstruct(PlannedModel(model, target, graph, plan, ranges))
@@ -254,6 +256,7 @@ def plan_int8(
     costs: KernelTable | None = None,
     least_gain_us: float = 0.0,
     weight_method: str = ROUND,
+    wide: Collection[str] | None = None,
 ) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
     """Returns a copy of the float graph as the target wants it, the plan for it, and what the manifest says of both.
 
@@ -269,7 +272,7 @@ def plan_int8(
     chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us)
     if chosen is not None:
         selection = select_layers(graph, rules, kept, vit_plan, chosen.in_float)
-    selection = with_wide_ends(graph, selection) if bits is None else selection.with_bits(*bits)
+    selection = with_wide_ends(graph, selection, wide) if bits is None else selection.with_bits(*bits)
     scales = model.taken.weights if model.taken is not None and ranges.method == TAKEN else {}
     plan = make_plan(graph, selection, ranges, target.rules, weight_method, weight_scales=scales)
     release_weights(graph)

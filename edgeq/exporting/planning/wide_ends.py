@@ -6,6 +6,7 @@ the scores, and both are small.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
 _BITS = 8
 
 
-def with_wide_ends(model: ir.Model, selection: Selection) -> Selection:
+def with_wide_ends(model: ir.Model, selection: Selection, wide: Collection[str] | None = None) -> Selection:
     """Returns the selection with 8 bits for narrower weights of layers that no weighted layer precedes or follows.
 
     Args:
         model: The float graph.
         selection: What is quantized.
+        wide: Names of other layers to keep 8 bits for, instead of those.
     """
-    ends = _first(model) | _last(model)
+    ends = _first(model) | _last(model) if wide is None else wide
     decisions = tuple(
         replace(each, scheme=replace(each.scheme, weight=INT8_WEIGHT))
         if each.name in ends and each.scheme.weight.is_integer and each.scheme.weight.bits < _BITS
