@@ -19,6 +19,7 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
 from edgeq.errors import EngineError, MissingDependencyError
 from edgeq.evaluation.evaluate import obtained_by
+from edgeq.events import BudgetMet, SearchFinished, emit
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.writer import FloatModel
@@ -121,6 +122,16 @@ def tune_model(
     with Store(store or out / "trials.sqlite") as kept:
         result, artifact = tune_subject(subject, task, inputs, out, options, kept, default_plan(plan), executor)
     save_tuning_plot(result, picture)
+    emit(
+        SearchFinished(
+            recommended=result.recommended,
+            file=str(artifact.path),
+            digest=result.digest,
+            trials=result.trials,
+            images_scored=result.images_scored,
+            stopped=result.stopped,
+        )
+    )
     return TuningFiles(result, artifact, path, picture)
 
 
@@ -157,6 +168,8 @@ def tune_subject(
         search.check()
         tried, done = search.run()
         chosen = recommend(tried, options)
+        name, proved = chosen.contender.name, is_proved(chosen, options.budget)
+        emit(BudgetMet(trial=chosen.contender.trial.plan, name=name, proved=proved))
         artifact = _write(search, chosen, out)
         return _result(search, tried, chosen, artifact, done=done), artifact
 
