@@ -87,8 +87,6 @@ def root(
         raise typer.Exit(2)
 
 
-@app.command()
-@with_progress
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("artifacts"),
@@ -277,8 +275,6 @@ def export(
         raise typer.Exit(1)
 
 
-@app.command()
-@with_progress
 def calibrate(
     model: Annotated[
         str | None,
@@ -366,6 +362,8 @@ def calibrate(
     )
 
 
+app.command()(with_progress(export))
+app.command()(with_progress(calibrate))
 app.command()(with_progress(measure.bench))
 app.command("eval")(with_progress(measure.evaluate))
 app.command("data")(data_set.data)
