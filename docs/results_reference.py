@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import msgspec
 
+from edgeq.events import KINDS
 from edgeq.files import write_text
 from edgeq.reporting.document import Document
 from edgeq.results.evaluation import EvalResult
@@ -40,7 +41,8 @@ _HEAD = """# Result files
 
 `--json FILE` writes these keys: one object for one file, a list for several (`bench`, `eval`). `edgeq report` and
 `edgeq gate` read them, and so may your own scripts: within a `results_version` keys are added, never removed, and none
-changes its type or meaning. Files without `results_version` are of version 1. `make docs` writes this page.
+changes its type or meaning. Files without `results_version` are of version 1. The keys of
+[events](events.md), which `--progress json` writes, are at the end. `make docs` writes this page.
 """
 _VERSION = ("results_version", "integer", "Version of this form.")
 
@@ -95,6 +97,7 @@ def sections() -> tuple[Section, ...]:
         Section("`edgeq tune --json`", (*_keys(TuningResult), Key("command", "text", "The command."))),
         Section("`edgeq doctor --json`", (Key(*_VERSION), *_keys(Diagnosis))),
         Section("`edgeq report --out report.json`", _report()),
+        *(Section(f"`--progress json`: `{kind.__struct_config__.tag}`", _event(kind)) for kind in KINDS),
     )
 
 
@@ -136,6 +139,12 @@ def _report() -> tuple[Key, ...]:
         Key("few_boxes", "integer", "Boxes (or images) from which the score of a class says anything."),
     )
     return (*head, *_keys(Document))
+
+
+def _event(kind: Any) -> tuple[Key, ...]:
+    meaning = (kind.__doc__ or "").partition("\n")[0]
+    head = (Key("event", "text", meaning), Key("time_s", "number", "Seconds since the command started."))
+    return (*head, *_keys(kind))
 
 
 def _keys(kind: Any, prefix: str = "") -> Iterator[Key]:

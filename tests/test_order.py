@@ -41,6 +41,7 @@ LEVELS = (
             {
                 "boundary",
                 "errors",
+                "events",
                 "files",
                 "machine",
                 "packing",

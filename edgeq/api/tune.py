@@ -117,6 +117,7 @@ def tune(
     threads: int | None = None,
     workers: int | None = None,
     scheduler: str | None = None,
+    mlflow: str | None = None,
     progress: Listener = None,
 ) -> TuningResult:
     """Returns what a search for the best file within a budget found; the file is written to `out` with its manifest.
@@ -147,6 +148,8 @@ def tune(
         threads: CPU threads of the engine; by default one per physical core, and one per worker.
         workers: Number of processes on this machine that predict images; by default this process alone.
         scheduler: Address of the scheduler of a Dask cluster whose workers predict images, as `tcp://host:8786`.
+        mlflow: Address of the MLflow server or database that trials are logged to, as `http://host:5000` or
+            `sqlite:///mlflow.db`; `env` for that in MLFLOW_TRACKING_URI.
         progress: Called for each job, returns an `edgeq.Progress`.
 
     Raises:
@@ -174,6 +177,7 @@ def tune(
             seconds=seconds,
             store=optional_path(store, "store"),
             executor=executor,
+            mlflow=mlflow,
         ).result
 
 

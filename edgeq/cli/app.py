@@ -11,6 +11,7 @@ import typer.core
 
 import edgeq
 from edgeq.cli import board, data_set, deploy, measure, predict, presets, results, runs, tune
+from edgeq.cli.events import INTERRUPTED, with_progress
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
     AllowOutside,
@@ -28,8 +29,7 @@ from edgeq.cli.options import (
     write_json_file,
 )
 from edgeq.cli.progress import terminal_progress
-from edgeq.cli.words import as_options
-from edgeq.errors import EdgeqError
+from edgeq.cli.words import said_of
 from edgeq.progress import reporting_to
 from edgeq.wording import counted
 
@@ -47,7 +47,7 @@ class _Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             typer.echo("error: interrupted", err=True)
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(
@@ -58,8 +58,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-_INTERRUPTED = 130
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.")
@@ -89,7 +87,6 @@ def root(
         raise typer.Exit(2)
 
 
-@app.command()
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("artifacts"),
@@ -278,7 +275,6 @@ def export(
         raise typer.Exit(1)
 
 
-@app.command()
 def calibrate(
     model: Annotated[
         str | None,
@@ -366,18 +362,20 @@ def calibrate(
     )
 
 
-app.command()(measure.bench)
-app.command("eval")(measure.evaluate)
+app.command()(with_progress(export))
+app.command()(with_progress(calibrate))
+app.command()(with_progress(measure.bench))
+app.command("eval")(with_progress(measure.evaluate))
 app.command("data")(data_set.data)
-app.command()(predict.predict)
+app.command()(with_progress(predict.predict))
 app.command()(presets.presets)
 app.command()(results.report)
 app.command()(results.gate)
 app.command()(board.check)
-app.command()(board.build)
+app.command()(with_progress(board.build))
 app.command()(board.inspect)
 app.command()(deploy.deploy)
-app.command()(tune.tune)
+app.command()(with_progress(tune.tune))
 app.command()(runs.runs)
 
 
@@ -432,14 +430,8 @@ def main() -> None:
     try:
         with reporting_to(terminal_progress):
             app(prog_name="edgeq")
-    except EdgeqError as error:
-        if is_debugging():
-            raise
-        typer.echo(f"error: {as_options(' '.join(str(error).split()))}", err=True)
-        sys.exit(1)
     except Exception as error:
         if is_debugging():
             raise
-        said = " ".join(str(error).split())
-        typer.echo(f"error: unexpected {type(error).__name__}: {said} (EDGEQ_DEBUG=1 shows where)", err=True)
+        typer.echo(f"error: {said_of(error)}", err=True)
         sys.exit(1)

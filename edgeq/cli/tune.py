@@ -100,6 +100,14 @@ def tune(
         str | None,
         typer.Option(metavar="ADDRESS", help="Predict images on the workers of a Dask cluster, as tcp://host:8786."),
     ] = None,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Log trials to this MLflow server or database (http://host:5000, sqlite:///mlflow.db); env for "
+            "MLFLOW_TRACKING_URI.",
+        ),
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Find the best file of a model for a budget, or which of its layers are sensitive to INT8; rerun to resume."""
@@ -114,6 +122,8 @@ def tune(
 
     if sensitivity and (unproved or any(each is not None for each in (max_drop, latency, file_size, time_limit))):
         raise typer.BadParameter("--sensitivity knows no budget; omit --sensitivity, or the limits")
+    if sensitivity and mlflow is not None:
+        raise typer.BadParameter("is for a search; omit --sensitivity, or --mlflow", param_hint="--mlflow")
     budget = Budget.of(max_drop, latency, file_size)
     seconds = None if time_limit is None else parse_seconds(time_limit)
     require_writable_json(json_file)
@@ -145,6 +155,7 @@ def tune(
                 seconds=seconds,
                 store=store,
                 executor=executor,
+                mlflow=mlflow,
             )
             print_tuning(tuned.result)
             paths, document = (tuned.ranges, tuned.picture, tuned.artifact.path), to_json(tuned.result)

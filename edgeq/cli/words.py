@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import re
 
+from edgeq.errors import EdgeqError
+
 _WORD = re.compile(r"`([a-z]\w*)`")
 
 
@@ -15,6 +17,14 @@ def as_options(text: str) -> str:
     send the user to another, as "export it with `precision` int8" of `edgeq build` does.
     """
     return _WORD.sub(lambda found: _options().get(found[1], found[0]), text)
+
+
+def said_of(error: Exception) -> str:
+    """Returns what the command line says of an error, in one line."""
+    said = " ".join(str(error).split())
+    if isinstance(error, EdgeqError):
+        return as_options(said)
+    return f"unexpected {type(error).__name__}: {said} (EDGEQ_DEBUG=1 shows where)"
 
 
 @functools.cache

@@ -30,6 +30,7 @@ from edgeq.tuning.front import Cost, Problem, Solver
 from edgeq.tuning.scoring import Scoring
 from edgeq.tuning.search_choice import SearchOptions, Tried
 from edgeq.tuning.search_costs import LayerCosts, additive_problem
+from edgeq.tuning.search_events import tell_search_started, tell_trial_finished, tell_trial_started, tell_trial_timed
 from edgeq.tuning.search_halving import Contender, halve
 from edgeq.tuning.search_latency import runs_here, timed
 from edgeq.tuning.search_sizes import LayerSizes, layer_sizes
@@ -92,7 +93,8 @@ class Search:
         """Returns all files that were tried, FP32 first, and whether the search was done before the deadline."""
         scoring, options = self.scoring, self.options
         scoring.task.check(scoring.float_file)
-        self._score_float()
+        float_score = self._score_float()
+        tell_search_started(scoring, options, float_score)
         contenders = self._contenders()
         self._check_size(contenders)
         done = halve(scoring, contenders[1:], options.budget.max_drop, options.deadline)
@@ -102,13 +104,16 @@ class Search:
             left = []
         measured = timed(scoring, [(each.trial, each.artifact) for each in left]) if left else []
         latencies = dict(zip([each.name for each in left], measured, strict=True))
+        for each in left:
+            tell_trial_timed(each, latencies.get(each.name))
         return [self._tried(each, latencies.get(each.name)) for each in contenders], done
 
     @property
     def _runs_here(self) -> bool:
         return runs_here(self.subject.target, self.scoring.runtime, read_machine())
 
-    def _score_float(self) -> None:
+    def _score_float(self) -> float:
+        """Returns the score of the float file; raises `InputError` if INT8 has nothing to lose."""
         scoring = self.scoring
         value = scoring.score(scoring.trial(Candidate()), scoring.float_predictions, is_reference=True)
         score = scoring.task.score_type
@@ -117,6 +122,7 @@ class Search:
                 f"{self.subject.model.name}: its {score.main} is {value:g} in FP32, so INT8 has nothing to lose; check "
                 "its weights, `preset` and data with `edgeq eval` first"
             )
+        return value
 
     # Candidates -------------------------------------------------------------------------------------------------------
 
@@ -252,6 +258,7 @@ class Search:
             found[trial.plan] = Contender(
                 name, candidate, trial, self._file(candidate), self._noise(candidate), self._ratio(candidate), pinned
             )
+            tell_trial_started(found[trial.plan], len(self.subject.layers(candidate)))
         plain, *others = found.values()
         plain.change = ScoreChange(points=0.0, low=0.0, high=0.0, images=len(self.scoring.float_predictions))
         return [plain, *others]
@@ -336,4 +343,6 @@ class Search:
         else:
             predictions = {n: each for n, each in contender.predictions.items() if n in scoring.float_predictions}
         score = scoring.score(contender.trial, predictions) if predictions else None
-        return Tried(contender, latency or TunedLatency(ratio=round(contender.ratio, 4)), score)
+        tried = Tried(contender, latency or TunedLatency(ratio=round(contender.ratio, 4)), score)
+        tell_trial_finished(tried)
+        return tried

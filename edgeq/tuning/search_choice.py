@@ -91,7 +91,7 @@ def recommend(tried: list[Tried], options: SearchOptions) -> Tried:
         change = nearest.contender.change
         lost = f"{change.points:+.2f} points ({change.low:+.2f} to {change.high:+.2f})" if change else "no points"
         raise InputError(
-            f"no file keeps the budget ({_text(budget)}); the nearest is {nearest.contender.name}: it loses {lost}, "
+            f"no file keeps the budget ({in_words(budget)}); the nearest is {nearest.contender.name}: it loses {lost}, "
             f"takes {_time(nearest)} and {nearest.contender.artifact.size_bytes / 1e6:.3g} MB; allow that, or score on "
             "more images"
         )
@@ -202,7 +202,8 @@ def _time(tried: Tried) -> str:
     return f"{latency.ratio:.2f}x of FP32's time{ms}"
 
 
-def _text(budget: Budget) -> str:
+def in_words(budget: Budget) -> str:
+    """Returns what is limited, as errors and events say it."""
     drop = None if budget.max_drop is None else f"max_drop {budget.max_drop:g}"
     latency = None if budget.latency is None else f"latency {budget.latency.text}"
     size = None if budget.size is None else f"file_size {budget.size.text}"

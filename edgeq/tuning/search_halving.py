@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.events import StageFinished, TrialDropped, emit
 from edgeq.exporting.artifact import Artifact
 from edgeq.progress import progress_bar
 from edgeq.results.sensitivity import ScoreChange, Verdict
@@ -28,6 +29,7 @@ from edgeq.tuning.candidate import Candidate
 from edgeq.tuning.journal import Trial
 from edgeq.tuning.paired import change_of_draws
 from edgeq.tuning.scoring import Scoring
+from edgeq.tuning.trial_events import tell_trial_scored
 
 
 @dataclass(eq=False)
@@ -115,6 +117,7 @@ def halve(scoring: Scoring, contenders: Sequence[Contender], max_drop: float | N
                 return False
             if stage < stages - 1:
                 _drop(scoring, alive, max_drop)
+            _tell_stage(alive, stage + 1, stages)
             advance(1)
     return True
 
@@ -153,6 +156,7 @@ def _score(scoring: Scoring, alive: Sequence[Contender], stage: int, max_drop: f
             found = {number: each.predictions[number] for number in reference}
             each.draws = scoring.records(found).resampled(score.main)
             each.change, each.verdict = change_of_draws(before, each.draws, len(reference), score, matters)
+            tell_trial_scored(each.trial.plan, each.name, stage, each.change, each.verdict)
 
 
 def _drop(scoring: Scoring, alive: Sequence[Contender], max_drop: float | None) -> None:
@@ -169,6 +173,16 @@ def _drop(scoring: Scoring, alive: Sequence[Contender], max_drop: float | None) 
     behind.sort(key=lambda each: each.points)
     for each in behind[len(behind) // 2 :]:
         each.dropped = "another file loses less so far and is neither slower nor larger"
+
+
+def _tell_stage(alive: Sequence[Contender], stage: int, stages: int) -> None:
+    """Tells which of the candidates of a stage go on."""
+    dropped = [each for each in alive if each.dropped]
+    for each in dropped:
+        emit(TrialDropped(trial=each.trial.plan, name=each.name, reason=each.dropped))
+    images = max((each.change.images for each in alive if each.change is not None), default=0)
+    left = len(alive) - len(dropped)
+    emit(StageFinished(stage=stage, stages=stages, images=images, left=left, dropped=len(dropped)))
 
 
 def _betters(one: Contender, other: Contender) -> bool:

@@ -38,6 +38,7 @@ from edgeq.tuning.paired import score_change
 from edgeq.tuning.scoring import Scoring, ScoringOptions
 from edgeq.tuning.screening import Noise
 from edgeq.tuning.store import Store
+from edgeq.tuning.trial_events import tell_trial_scored
 from edgeq.tuning.trials import Subject
 
 SAFE_DB = 50.0
@@ -268,6 +269,7 @@ class _Run:
         is_last = stage == len(self.scoring.images.stages) - 1
         if trial.found and (is_last or not self.options.thorough):
             trial.change, trial.verdict = self._change(trial.found, is_alone=trial.is_alone)
+            tell_trial_scored(trial.trial.plan, trial.trial.title, stage, trial.change, trial.verdict)
 
     def _change(self, found: Mapping[int, Any], *, is_alone: bool) -> tuple[ScoreChange, Verdict]:
         own, other = self.scoring.records(found), self._compared(frozenset(found), is_alone=is_alone)

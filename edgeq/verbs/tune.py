@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import tempfile
@@ -19,6 +20,7 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
 from edgeq.errors import EngineError, MissingDependencyError
 from edgeq.evaluation.evaluate import obtained_by
+from edgeq.events import BudgetMet, SearchFinished, emit
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.writer import FloatModel
@@ -34,6 +36,7 @@ from edgeq.tuning.candidate import INT8, W4A8, Candidate, Recipe
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.front import pareto
 from edgeq.tuning.groups import By
+from edgeq.tuning.mlflow_log import MlflowExperiment
 from edgeq.tuning.scoring import Scoring, for_executor
 from edgeq.tuning.search import Search
 from edgeq.tuning.search_choice import SearchOptions, Tried, is_proved, nearly_proved, recommend
@@ -79,6 +82,7 @@ def tune_model(
     store: Path | None = None,
     plan: PlanBy | None = None,
     executor: Executor | None = None,
+    mlflow: str | None = None,
 ) -> TuningFiles:
     """Returns the best file of a model for a budget, written to a folder with its manifest and a picture of the front.
 
@@ -94,6 +98,7 @@ def tune_model(
         store: File that trials are kept in; by default `trials.sqlite` in `out`.
         plan: How `edgeq export` chooses its layers, for the file that others are compared with.
         executor: Who predicts images, by default this process; an engine elsewhere has one thread by default.
+        mlflow: Address of the MLflow server or database that trials are logged to; `env` for MLFLOW_TRACKING_URI.
 
     Raises:
         InputError: the model or target has no ONNX file, the model names no decoder or scores nothing in FP32, an
@@ -109,6 +114,7 @@ def tune_model(
     options = for_executor(options, executor)
     picture = out / "tuning.svg"
     require_writable(picture)
+    experiment = None if mlflow is None else MlflowExperiment.open(mlflow)
     model, target, task = open_trials(request, target_name, data, by)
     options.check_images(len(task.items))
     warn_of_scored_images(calibration, data)
@@ -118,9 +124,23 @@ def tune_model(
     rescaled = _equalized(model, calibration, out / _EQUALIZE, options.threads)
     vit_plan: VitPlan = "fast" if find_transformer(model.graph).blocks else "balanced"
     subject = Subject(model, target, ranges, by, vit_plan, rescaled)
-    with Store(store or out / "trials.sqlite") as kept:
+    with contextlib.ExitStack() as stack:
+        log = None if experiment is None else stack.enter_context(experiment.following(model.name))
+        kept = stack.enter_context(Store(store or out / "trials.sqlite"))
         result, artifact = tune_subject(subject, task, inputs, out, options, kept, default_plan(plan), executor)
-    save_tuning_plot(result, picture)
+        save_tuning_plot(result, picture)
+        if log is not None:
+            log.add_result(result, picture)
+    emit(
+        SearchFinished(
+            recommended=result.recommended,
+            file=str(artifact.path),
+            digest=result.digest,
+            trials=result.trials,
+            images_scored=result.images_scored,
+            stopped=result.stopped,
+        )
+    )
     return TuningFiles(result, artifact, path, picture)
 
 
@@ -157,6 +177,8 @@ def tune_subject(
         search.check()
         tried, done = search.run()
         chosen = recommend(tried, options)
+        name, proved = chosen.contender.name, is_proved(chosen, options.budget)
+        emit(BudgetMet(trial=chosen.contender.trial.plan, name=name, proved=proved))
         artifact = _write(search, chosen, out)
         return _result(search, tried, chosen, artifact, done=done), artifact
 
