@@ -72,7 +72,10 @@ RENAMED = {
 """Parameter of a command -> that of its function; `None` where a program has another way: a result's own methods."""
 
 OF_ANOTHER = {
-    "sensitivity": {"max_drop", "latency", "file_size", "unproved", "time_limit", "mlflow"}, "tune": {"matters"},
+    "sensitivity": {
+        *("max_drop", "latency", "file_size", "memory", "energy", "device", "unproved", "time_limit", "mlflow"),
+    },
+    "tune": {"matters"},
 }  # fmt: skip
 """Function -> options that its command has for another function."""
 

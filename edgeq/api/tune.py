@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from edgeq.api.arguments import FilePath, Listener, optional_path, path, reporting, require_positive, scored_data
 from edgeq.api.model import Model, require_model
@@ -16,6 +16,7 @@ from edgeq.tuning.groups import By
 from edgeq.tuning.search_budget import Budget, parse_seconds
 from edgeq.tuning.search_choice import SearchOptions
 from edgeq.tuning.sensitivity import SensitivityOptions
+from edgeq.tuning.timing_devices import find_timing_devices
 from edgeq.tuning.workers import executing
 from edgeq.verbs.sensitivity import calibration_of, find_sensitivity
 from edgeq.verbs.tune import tune_model
@@ -100,6 +101,8 @@ def tune(
     max_drop: float | None = None,
     latency: str | None = None,
     file_size: str | None = None,
+    memory: str | None = None,
+    energy: str | None = None,
     unproved: bool = False,
     time_limit: str | None = None,
     target: str = "x86",
@@ -118,6 +121,7 @@ def tune(
     workers: int | None = None,
     scheduler: str | None = None,
     mlflow: str | None = None,
+    device: str | Sequence[str] = (),
     progress: Listener = None,
 ) -> TuningResult:
     """Returns what a search for the best file within a budget found; the file is written to `out` with its manifest.
@@ -131,6 +135,8 @@ def tune(
         max_drop: Points of the score that may be lost against FP32; 0.5 without another limit.
         latency: The most time of one run: `12ms`, or `0.5x` of FP32's.
         file_size: The largest file: `4MB`, or `0.5x` of FP32's.
+        memory: The most memory of a process that runs the file: `80MB`, or `0.5x` of FP32's.
+        energy: The most energy of one image, where a sensor counts it: `20mJ`, or `0.5x` of FP32's.
         unproved: Whether `max_drop` is judged by the estimate, and not by its 95 % interval.
         time_limit: The best so far is taken after this time: `90s`, `30m`, `2h`.
         target: Target whose rules say what may run in INT8; see `export`.
@@ -150,6 +156,8 @@ def tune(
         scheduler: Address of the scheduler of a Dask cluster whose workers predict images, as `tcp://host:8786`.
         mlflow: Address of the MLflow server or database that trials are logged to, as `http://host:5000` or
             `sqlite:///mlflow.db`; `env` for that in MLFLOW_TRACKING_URI.
+        device: Where files are timed: `local`, `ssh://[user@]host[:port]` or a name of devices.toml; several of one
+            kind share the work.
         progress: Called for each job, returns an `edgeq.Progress`.
 
     Raises:
@@ -158,9 +166,11 @@ def tune(
         ModelError: the model cannot be opened.
         MismatchError: the ranges belong to another model or pre-processing.
         MissingDependencyError: scipy is not installed.
+        DeviceError: a device cannot be reached, or all are lost.
         EngineError: an engine refuses or fails to run a file.
     """
-    budget = Budget.of(max_drop, latency, file_size)
+    budget = Budget.of(max_drop, latency, file_size, memory, energy)
+    devices = find_timing_devices([device] if isinstance(device, str) else device)
     seconds = None if time_limit is None else parse_seconds(time_limit)
     scored, source = _opened(model, data, split, allow_outside, map, calib, num, images, threads)
     with reporting(progress), executing(workers, scheduler) as executor:
@@ -178,6 +188,7 @@ def tune(
             store=optional_path(store, "store"),
             executor=executor,
             mlflow=mlflow,
+            devices=devices,
         ).result
 
 

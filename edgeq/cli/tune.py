@@ -50,6 +50,14 @@ def tune(
     file_size: Annotated[
         str | None, typer.Option(metavar="BYTES", help="The largest file: 4MB, or 0.5x of FP32's.")
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="BYTES", help="The most memory while the engine runs the file: 80MB, or 0.5x of FP32's."),
+    ] = None,
+    energy: Annotated[
+        str | None,
+        typer.Option(metavar="JOULES", help="The most energy of one image, where a sensor counts it: 20mJ, or 0.5x."),
+    ] = None,
     unproved: Annotated[
         bool, typer.Option("--unproved", help="Judge --max-drop by the estimate, not by its 95 % interval.")
     ] = False,
@@ -108,6 +116,15 @@ def tune(
             "MLFLOW_TRACKING_URI.",
         ),
     ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="Where files are timed: local (the default), ssh://[user@]host[:port] or a name of devices.toml; "
+            "several of one kind share the work.",
+        ),
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Find the best file of a model for a budget, or which of its layers are sensitive to INT8; rerun to resume."""
@@ -116,15 +133,19 @@ def tune(
     from edgeq.tuning.search_budget import Budget, parse_seconds
     from edgeq.tuning.search_choice import SearchOptions
     from edgeq.tuning.sensitivity import SensitivityOptions
+    from edgeq.tuning.timing_devices import find_timing_devices
     from edgeq.tuning.workers import executing
     from edgeq.verbs.sensitivity import calibration_of, find_sensitivity
     from edgeq.verbs.tune import tune_model
 
-    if sensitivity and (unproved or any(each is not None for each in (max_drop, latency, file_size, time_limit))):
+    limits = (max_drop, latency, file_size, memory, energy)
+    if sensitivity and (unproved or any(each is not None for each in (*limits, time_limit))):
         raise typer.BadParameter("--sensitivity knows no budget; omit --sensitivity, or the limits")
     if sensitivity and mlflow is not None:
         raise typer.BadParameter("is for a search; omit --sensitivity, or --mlflow", param_hint="--mlflow")
-    budget = Budget.of(max_drop, latency, file_size)
+    if sensitivity and device:
+        raise typer.BadParameter("--sensitivity times nothing; omit --device")
+    budget, devices = Budget.of(*limits), find_timing_devices(device or ())
     seconds = None if time_limit is None else parse_seconds(time_limit)
     require_writable_json(json_file)
     scored = open_for_evaluation(data, split, allow_outside, class_map or (), annotations=None, images=None)
@@ -156,6 +177,7 @@ def tune(
                 store=store,
                 executor=executor,
                 mlflow=mlflow,
+                devices=devices,
             )
             print_tuning(tuned.result)
             paths, document = (tuned.ranges, tuned.picture, tuned.artifact.path), to_json(tuned.result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -18,10 +19,10 @@ def print_tuning(result: TuningResult) -> None:
     """Prints a result: a table of files, the fastest first, and below it what was chosen and why."""
     from edgeq.cli.console import print_table
 
-    rows: list[tuple[str, ...]] = [
-        ("file", result.score, "points lost", "95 %", "images", "time over FP32", "MB", "int8 layers", "of 4 bits", "")
-    ]
-    print_table([*rows, *(_row(each, result) for each in result.files)])
+    usage = [name for name in _USAGE if any(_USAGE[name](each) for each in result.files)]
+    scored = ("file", result.score, "points lost", "95 %", "images")
+    head = (*scored, "time over FP32", "MB", *usage, "int8 layers", "of 4 bits", "")
+    print_table([head, *(_row(each, result, usage) for each in result.files)])
     chosen = result.chosen
     proof = "" if result.proved else ", which so few images do not prove"
     named = f"{chosen.name} ({chosen.recipe})" if chosen.recipe else chosen.name
@@ -39,6 +40,8 @@ def print_tuning(result: TuningResult) -> None:
     ended = "; the time limit ended the search" if result.stopped == "time" else ""
     typer.echo(f"{result.trials} files, {result.images_scored} images scored ({share:.0%} of all for all files){ended}")
     typer.echo(f"times of layers: {result.time_source}; those of files without an interval are estimated from them")
+    if result.devices:
+        typer.echo(f"files timed on {', '.join(result.devices)}: {result.timed_in}, {result.timed_on}")
     environment = result.environment
     typer.echo(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
 
@@ -50,7 +53,19 @@ def _print_groups(groups: Sequence[TunedGroup], what: str) -> None:
         typer.echo(f"  and {len(groups) - _SHOWN_GROUPS} more {what}; --json says why")
 
 
-def _row(file: TunedFile, result: TuningResult) -> tuple[str, ...]:
+def _memory(file: TunedFile) -> str:
+    return "" if file.memory_bytes is None else f"{file.memory_bytes / 1e6:.4g}"
+
+
+def _energy(file: TunedFile) -> str:
+    return "" if file.j_per_image is None else f"{file.j_per_image:.3g}"
+
+
+_USAGE: dict[str, Callable[[TunedFile], str]] = {"memory MB": _memory, "J per image": _energy}
+"""Columns of what was measured of some file only -> their cells."""
+
+
+def _row(file: TunedFile, result: TuningResult, usage: Sequence[str]) -> tuple[str, ...]:
     loss, latency = file.loss, file.latency
     spread = "" if latency.low is None or latency.high is None else f" ({latency.low:.2f} to {latency.high:.2f})"
     notes = [
@@ -66,6 +81,7 @@ def _row(file: TunedFile, result: TuningResult) -> tuple[str, ...]:
         str(result.images if loss is None and file.score is not None else 0 if loss is None else loss.images),
         f"{'' if spread else '~'}{latency.ratio:.3f}{spread}",
         f"{file.size_bytes / 1e6:.3g}",
+        *(_USAGE[name](file) for name in usage),
         str(file.int8_layers),
         str(file.w4a8_layers or "-"),
         ", ".join(notes),

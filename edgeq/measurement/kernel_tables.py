@@ -14,8 +14,9 @@ from edgeq.errors import EngineError, InputError, MismatchError
 from edgeq.exporting.costs.kernel import Kernel
 from edgeq.exporting.costs.table import KernelCost, KernelTable, shipped_table
 from edgeq.machine import Machine, default_threads, read_machine
-from edgeq.measurement.kernel_timing import Engine, time_kernels
+from edgeq.measurement.kernel_timing import HERE, Engine, TimerPlace, time_kernels
 from edgeq.progress import progress_bar
+from edgeq.results.environment import Environment
 from edgeq.resume import JobLog
 from edgeq.runtimes import get_runtime, is_installed
 
@@ -66,15 +67,30 @@ def costs_here(
         return _instead(runtime, machine, str(error))
 
 
-def measured(runtime: str, kernels: Sequence[Kernel], machine: Machine, threads: int) -> KernelTable:
-    """Returns the table of this machine, after timing those of some kernels that it lacks.
+def measured(
+    runtime: str,
+    kernels: Sequence[Kernel],
+    machine: Machine | Environment,
+    threads: int,
+    version: str | None = None,
+    place: TimerPlace = HERE,
+) -> KernelTable:
+    """Returns the table of a machine, after timing those of some kernels that it lacks.
+
+    Args:
+        runtime: One of `TIMED_RUNTIMES`.
+        kernels: The kernels.
+        machine: The machine that times them.
+        threads: CPU threads of the engine.
+        version: Of the engine there; by default that of this machine's.
+        place: How that machine is reached; by default it is this one.
 
     Raises:
         EngineError: the engine refuses a kernel, or the machine is too busy.
         InputError: the cache folder cannot be written.
         MismatchError: the cached file belongs to another machine.
     """
-    table, log = _cached(runtime, machine, threads)
+    table, log = _cached(runtime, machine, threads, version)
     missing = [kernel for kernel in kernels if kernel not in table.rows]
     if not missing:
         return table
@@ -82,15 +98,15 @@ def measured(runtime: str, kernels: Sequence[Kernel], machine: Machine, threads:
     engine = timed_engine(runtime, machine, threads)
     with progress_bar(len(missing), f"timing kernels in {runtime}", unit="kernels") as advance:
         for first in range(0, len(missing), _BATCH):
-            found = time_kernels(engine, missing[first : first + _BATCH], advance)
+            found = time_kernels(engine, missing[first : first + _BATCH], advance, place)
             for kernel, cost in found.items():
                 log.add({"kernel": str(kernel), "cost": dataclasses.asdict(cost)})
             rows |= found
     return dataclasses.replace(table, rows=rows)
 
 
-def timed_engine(runtime: str, machine: Machine, threads: int) -> Engine:
-    """Returns a runtime of this machine as it is timed: OpenVINO in BF16 too, where the CPU has it."""
+def timed_engine(runtime: str, machine: Machine | Environment, threads: int) -> Engine:
+    """Returns a runtime of a machine as it is timed: OpenVINO in BF16 too, where the CPU has it."""
     return Engine(runtime, threads, has_bf16=runtime == "openvino" and bool(_BF16.intersection(machine.cpu_features)))
 
 
@@ -119,9 +135,11 @@ def _instead(runtime: str, machine: Machine, why: str) -> KernelTable | None:
     return table
 
 
-def _cached(runtime: str, machine: Machine, threads: int) -> tuple[KernelTable, JobLog]:
-    """Returns what was measured here before, and where to add to it."""
-    version = importlib.metadata.version(get_runtime(runtime).package)
+def _cached(
+    runtime: str, machine: Machine | Environment, threads: int, version: str | None = None
+) -> tuple[KernelTable, JobLog]:
+    """Returns what was measured on a machine before, and where to add to it."""
+    version = version or importlib.metadata.version(get_runtime(runtime).package)
     job = {
         "runtime": runtime,
         "version": version,
@@ -135,5 +153,5 @@ def _cached(runtime: str, machine: Machine, threads: int) -> tuple[KernelTable, 
     for part in log.parts():
         row = convert(part, _Row, source=str(log.path), kind="a kernel's cost")
         rows[Kernel.parse(row.kernel)] = row.cost
-    table = KernelTable(runtime, version, machine.cpu, machine.cpu_features, threads, "measured", rows)
+    table = KernelTable(runtime, version, machine.cpu or "", machine.cpu_features, threads, "measured", rows)
     return table, log

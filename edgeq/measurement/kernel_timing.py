@@ -1,4 +1,4 @@
-"""Times kernels in one engine on this machine: `time_kernels`.
+"""Times kernels in one engine, on this machine or on a device: `time_kernels`.
 
 Each precision has a fresh process: some INT8 kernels of OpenVINO are slower in a process that has compiled a float
 network before. Networks of one precision share a process, which gives the same times as a process for each of them.
@@ -13,7 +13,7 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from edgeq.exporting.costs.table import KernelCost
 from edgeq.progress import Advance
 from edgeq.runtimes.child import RunnerProcess
 
-_TIMER = (sys.executable, "-m", "edgeq.runtimes.kernel_timer")
+TIMER = ("-m", "edgeq.runtimes.kernel_timer")
 _TIMEOUT_S = 300.0
 _ROUNDS, _MIN_ROUNDS = 9, 5
 _RUNS = 5
@@ -40,6 +40,9 @@ _ENOUGH_S, _MAX_S = 8.0, 40.0
 
 _TURN = 4
 """Networks that one process times before the next process has its turn."""
+
+_SENT = 16
+"""Networks that are written, and opened, at the same time."""
 
 _NEAR = 1.1
 _WANTED_NEAR = 3
@@ -92,13 +95,32 @@ class Engine:
         return self.runtime == "openvino"
 
 
-def time_kernels(engine: Engine, kernels: Sequence[Kernel], advance: Advance) -> dict[Kernel, KernelCost]:
+@dataclass(frozen=True)
+class TimerPlace:
+    """A machine that times kernels.
+
+    Attributes:
+        command: Argument list that starts `edgeq.runtimes.kernel_timer` there.
+        send: Files here -> their paths there, where they lie from then on.
+    """
+
+    command: Sequence[str] = (sys.executable, *TIMER)
+    send: Callable[[Sequence[Path]], Sequence[str]] = lambda paths: [str(path) for path in paths]
+
+
+HERE = TimerPlace()
+
+
+def time_kernels(
+    engine: Engine, kernels: Sequence[Kernel], advance: Advance, place: TimerPlace = HERE
+) -> dict[Kernel, KernelCost]:
     """Returns what each kernel costs.
 
     Args:
-        engine: Where to time them.
+        engine: What times them.
         kernels: What to time.
         advance: Is told of each kernel that is done.
+        place: The machine; by default this one.
 
     Raises:
         EngineError: the engine refuses a network, a process died, or the machine is too busy to time anything.
@@ -106,7 +128,7 @@ def time_kernels(engine: Engine, kernels: Sequence[Kernel], advance: Advance) ->
     with tempfile.TemporaryDirectory(prefix="edgeq-kernels-") as folder, contextlib.ExitStack() as stack:
         plan = _Plan.of(kernels, has_bf16=engine.has_bf16)
         timers = {
-            precision: stack.enter_context(_Timer(engine, precision, nets, Path(folder)))
+            precision: stack.enter_context(_Timer(engine, precision, nets, Path(folder), place))
             for precision, nets in plan.nets.items()
         }
         _time_all(list(timers.values()), len(kernels), advance)
@@ -146,13 +168,15 @@ _INT8_ENDS: tuple[tuple[Precision, Precision], ...] = (("int8", "int8"), ("float
 class _Timer:
     """One process and its networks. A context manager."""
 
-    def __init__(self, engine: Engine, precision: str, nets: Sequence[ProbeNet], folder: Path) -> None:
+    def __init__(
+        self, engine: Engine, precision: str, nets: Sequence[ProbeNet], folder: Path, place: TimerPlace
+    ) -> None:
         self._nets = nets
         self._warm_s = _WAKE_S if engine.threads > 1 else 0.0
         self._samples: list[list[float]] = [[] for _ in nets]
-        self._process = RunnerProcess(f"kernels of {engine.runtime} in {precision}", _TIMER)
+        self._process = RunnerProcess(f"kernels of {engine.runtime} in {precision}", place.command)
         try:
-            self._open(engine, precision, folder)
+            self._open(engine, precision, folder, place)
         except BaseException:
             self._process.close()
             raise
@@ -163,16 +187,19 @@ class _Timer:
     def __exit__(self, *_: object) -> None:
         self._process.close()
 
-    def _open(self, engine: Engine, precision: str, folder: Path) -> None:
+    def _open(self, engine: Engine, precision: str, folder: Path, place: TimerPlace) -> None:
         compute = "bf16" if precision == "bf16" else "f32"
         settings = {"runtime": engine.runtime, "threads": engine.threads, "compute_precision": compute}
         self._process.ask_for(_Started, _TIMEOUT_S, "start", **settings)
-        for index, net in enumerate(self._nets):
-            path = folder / f"{precision}{index}.onnx"
-            model = write_probe(net, pairs_behind=engine.pairs_behind, channels_last=engine.channels_last)
-            path.write_bytes(model.SerializeToString())
-            self._process.ask_for(_Opened, _TIMEOUT_S, "open", files=[str(path)])
-            path.unlink()
+        for first in range(0, len(self._nets), _SENT):
+            paths = []
+            for index, net in enumerate(self._nets[first : first + _SENT], start=first):
+                model = write_probe(net, pairs_behind=engine.pairs_behind, channels_last=engine.channels_last)
+                paths.append(folder / f"{precision}{index}.onnx")
+                paths[-1].write_bytes(model.SerializeToString())
+            self._process.ask_for(_Opened, _TIMEOUT_S, "open", files=list(place.send(paths)))
+            for path in paths:
+                path.unlink()
 
     @property
     def all_nets(self) -> range:

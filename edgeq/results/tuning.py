@@ -20,7 +20,7 @@ class TunedLatency:
         low: Lower end of the 95 % interval of the ratio over the rounds; `None` of an estimate.
         high: Its upper end.
         p50_ms: Median time in ms; `None` of an estimate.
-        obtained: `measured` in turns with FP32 on this machine, or `estimated` from the costs of the layers.
+        obtained: `measured` in turns with FP32, here or on a device, or `estimated` from the costs of the layers.
     """
 
     ratio: float
@@ -44,6 +44,8 @@ class TunedFile:
         loss: Points that it loses against FP32 on these images; `None` for FP32, and where nothing was scored.
         latency: Its time.
         size_bytes: Size of the file.
+        memory_bytes: The most memory that a process held while its engine ran the file; `None` if it was not measured.
+        j_per_image: Energy of one image in J; `None` if it was not measured.
         on_front: Whether none of the files is better in one of points and time and no worse in the other.
         dropped: Why it was not scored on all images; empty if it was.
     """
@@ -57,6 +59,8 @@ class TunedFile:
     loss: ScoreChange | None = None
     latency: TunedLatency
     size_bytes: Count
+    memory_bytes: Count | None = field(default=None, metadata=OMIT_EMPTY)
+    j_per_image: float | None = field(default=None, metadata=OMIT_EMPTY)
     on_front: bool = False
     dropped: str = ""
 
@@ -100,11 +104,15 @@ class TuningBudget:
         max_drop: Points that may be lost.
         latency: The most time, as it was written.
         size: The largest file, as it was written.
+        memory: The most memory, as it was written.
+        energy: The most energy of one image, as it was written.
     """
 
     max_drop: float | None = None
     latency: str | None = None
     size: str | None = None
+    memory: str | None = field(default=None, metadata=OMIT_EMPTY)
+    energy: str | None = field(default=None, metadata=OMIT_EMPTY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +139,9 @@ class TuningResult:
         files: All files that were tried, the fastest first.
         groups: What the recommended file does with each group, in the order of the network.
         time_source: Where the times of the layers come from.
+        timed_on: The kind of device whose times, memory and energy were measured, in words; absent if none was named.
+        timed_in: The engine that they were measured in, with its version and threads; absent if no device was named.
+        devices: Names of the devices that measured them; absent if none was named.
         images: Images of the data set that could be read.
         images_scored: Images that were scored, over all files, what the store knew included.
         images_of_all: Images that it takes to score every file on every image.
@@ -169,6 +180,9 @@ class TuningResult:
     seed: int
     obtained: Literal["measured", "simulated", "emulated"] = "measured"
     environment: Environment = field(default_factory=Environment)
+    timed_on: str | None = field(default=None, metadata=OMIT_EMPTY)
+    timed_in: str | None = field(default=None, metadata=OMIT_EMPTY)
+    devices: tuple[str, ...] = field(default=(), metadata=OMIT_EMPTY)
     edgeq: str | None = field(default=None, metadata=OMIT_EMPTY)
     results_version: Positive = RESULTS_VERSION
 

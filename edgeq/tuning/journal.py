@@ -82,9 +82,17 @@ class TrialJournal:
         """Keeps a score over so many images; raises `InputError` if it cannot be written."""
         self.store.add_measures(self._number(trial), {f"{name} of {images} images": value})
 
-    def timing(self, trial: Trial, machine: str | None = None) -> Timing | None:
-        """Returns the newest timing of a trial, on one machine if it is named; `None` if there is none."""
-        return self.store.timing(self._number(trial), machine)
+    def timing(self, trial: Trial, machine: str, engine: str) -> Timing | None:
+        """Returns the newest timing of a trial on one machine in one engine; `None` if there is none."""
+        return self.store.timing(self._number(trial), machine, engine)
+
+    def measures(self, trial: Trial) -> dict[str, float]:
+        """Returns name -> value of all that was measured of a trial."""
+        return self.store.measures(self._number(trial))
+
+    def add_measures(self, trial: Trial, measures: Mapping[str, float]) -> None:
+        """Keeps what was measured of a trial; raises `InputError` if it cannot be written."""
+        self.store.add_measures(self._number(trial), measures)
 
     def add_timing(self, trial: Trial, timing: Timing) -> None:
         """Keeps how long the file of a trial takes; raises `InputError` if it cannot be written."""

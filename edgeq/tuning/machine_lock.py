@@ -1,7 +1,9 @@
 """One machine, one measurement: what is timed has the machine to itself, whoever else predicts images on it.
 
 Locks of files, which end with the process that holds them, however it ends. They hold between all processes of a user
-on a machine: workers of several runs, and of a cluster.
+on a machine: workers of several runs, and of a cluster. `python -m edgeq.tuning.machine_lock` holds a machine for
+somebody else: it waits until it has it alone, answers the command `{"command": "hold"}`, and holds it to the end of its
+stdin. So whoever measures on a device behind ssh shares it with nobody, from whichever machine they come.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 try:
     import fcntl
@@ -49,3 +52,20 @@ def _locked(name: str, *, alone: bool) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def main() -> NoReturn:
+    """Holds the machine for who drives this process."""
+    from edgeq.runtimes.commands import answer_by, serve
+
+    with contextlib.ExitStack() as held:
+
+        def hold(_command: object) -> dict[str, object]:
+            held.enter_context(machine_alone())
+            return {}
+
+        serve(lambda line: answer_by({"hold": hold}, line), lambda: False)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,7 +6,7 @@
    target's engines take them. With the costs of layers that makes the additive model, whose exact front
    (`edgeq.tuning.front`) gives the candidates: for ever more time the precisions with the least noise.
 4. They are scored by successive halving (`edgeq.tuning.search_halving`), and with them what `edgeq export` writes.
-5. What is left is timed in turns with FP32 (`edgeq.tuning.search_latency`), and the best within the budget is taken.
+5. What is left is measured in turns with FP32 (`edgeq.tuning.search_latency`), and the best within the budget is taken.
 """
 
 from __future__ import annotations
@@ -20,11 +20,9 @@ from typing import Any
 
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.machine import read_machine
 from edgeq.progress import progress_bar
 from edgeq.results.sensitivity import ScoreChange
 from edgeq.results.tuning import TunedLatency
-from edgeq.runtimes import SIMULATED
 from edgeq.tuning.candidate import FLOAT, INT8, W4A8, Candidate, Recipe
 from edgeq.tuning.front import Cost, Problem, Solver
 from edgeq.tuning.scoring import Scoring
@@ -32,8 +30,9 @@ from edgeq.tuning.search_choice import SearchOptions, Tried
 from edgeq.tuning.search_costs import LayerCosts, additive_problem
 from edgeq.tuning.search_events import tell_search_started, tell_trial_finished, tell_trial_started, tell_trial_timed
 from edgeq.tuning.search_halving import Contender, halve
-from edgeq.tuning.search_latency import runs_here, timed
+from edgeq.tuning.search_latency import Measured, measured
 from edgeq.tuning.search_sizes import LayerSizes, layer_sizes
+from edgeq.tuning.timing_site import TimingSite
 from edgeq.tuning.trials import Subject
 
 METHODS = ("lp", "mse", "percentile", "minmax")
@@ -63,12 +62,14 @@ class Search:
         options: What is looked for.
         costs: What layers cost.
         default: What `edgeq export` writes.
+        site: Where files are timed.
     """
 
     scoring: Scoring
     options: SearchOptions
     costs: LayerCosts
     default: Candidate
+    site: TimingSite
 
     @property
     def subject(self) -> Subject:
@@ -79,15 +80,19 @@ class Search:
         """Checks what can be checked before the long work.
 
         Raises:
-            InputError: a latency cannot be measured here, or there is nothing in INT8.
+            InputError: what the budget limits cannot be measured, or there is nothing in INT8.
         """
-        latency = self.options.budget.latency
-        if latency is not None and not (latency.is_ratio or self._runs_here):
-            what = "a simulation has no latency" if self.scoring.runtime in SIMULATED else "it does not run here"
+        budget, site = self.options.budget, self.site
+        if site.refusal and budget.needs_measuring:
+            instead = "name a `device`"
+            if budget.memory is None and budget.energy is None:
+                instead += ", or give a multiple of FP32's time, such as 0.5x, which is estimated"
             raise InputError(
-                f"`latency` {latency.text}: times of {self.subject.target.name} cannot be measured on this "
-                f"machine ({what}); give a multiple of FP32's, such as 0.5x, which is estimated"
+                f"`{budget}`: files of {self.subject.target.name} cannot be measured on {site.name} ({site.refusal}); "
+                f"{instead}"
             )
+        if budget.energy is not None and (reason := site.counts_energy(self.scoring.float_file)):
+            raise InputError(f"`energy` {budget.energy.text}: {site.name} does not count energy: {reason}")
 
     def run(self) -> tuple[list[Tried], bool]:
         """Returns all files that were tried, FP32 first, and whether the search was done before the deadline."""
@@ -99,18 +104,14 @@ class Search:
         self._check_size(contenders)
         done = halve(scoring, contenders[1:], options.budget.max_drop, options.deadline)
         left = [each for each in contenders if not each.dropped and each.change is not None]
-        in_ms = options.budget.latency is not None and not options.budget.latency.is_ratio
-        if options.deadline.is_over and not in_ms:
+        if options.deadline.is_over and not options.budget.needs_measuring:
             left = []
-        measured = timed(scoring, [(each.trial, each.artifact) for each in left]) if left else []
-        latencies = dict(zip([each.name for each in left], measured, strict=True))
+        files = [(each.trial, each.artifact) for each in left]
+        taken = measured(scoring, self.site, files, options.budget) if left else []
+        known = dict(zip([each.name for each in left], taken, strict=True))
         for each in left:
-            tell_trial_timed(each, latencies.get(each.name))
-        return [self._tried(each, latencies.get(each.name)) for each in contenders], done
-
-    @property
-    def _runs_here(self) -> bool:
-        return runs_here(self.subject.target, self.scoring.runtime, read_machine())
+            tell_trial_timed(each, known.get(each.name))
+        return [self._tried(each, known.get(each.name)) for each in contenders], done
 
     def _score_float(self) -> float:
         """Returns the score of the float file; raises `InputError` if INT8 has nothing to lose."""
@@ -336,13 +337,14 @@ class Search:
                 f"{self.subject.target.name} takes {least / 1e6:.3g} MB, {least / plain:.2f}x of FP32's; allow that"
             )
 
-    def _tried(self, contender: Contender, latency: TunedLatency | None) -> Tried:
+    def _tried(self, contender: Contender, found: Measured | None) -> Tried:
         scoring = self.scoring
         if contender.name == FP32:
             predictions = scoring.float_predictions
         else:
             predictions = {n: each for n, each in contender.predictions.items() if n in scoring.float_predictions}
         score = scoring.score(contender.trial, predictions) if predictions else None
-        tried = Tried(contender, latency or TunedLatency(ratio=round(contender.ratio, 4)), score)
+        found = found or Measured(TunedLatency(ratio=round(contender.ratio, 4)))
+        tried = Tried(contender, found.latency, score, found.usage)
         tell_trial_finished(tried)
         return tried

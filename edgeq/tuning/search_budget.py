@@ -1,4 +1,4 @@
-"""What a tuned file may lose, take and weigh, as users write it: `12ms`, `0.5x`, `4MB`."""
+"""What a tuned file may lose, take and weigh, as users write it: `12ms`, `0.5x`, `4MB`, `20mJ`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _LATENCY: Mapping[str, float] = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 _SIZE: Mapping[str, float] = {
     "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2.0**10, "mib": 2.0**20, "gib": 2.0**30,
 }  # fmt: skip
+_ENERGY: Mapping[str, float] = {"mj": 1e-3, "j": 1.0}
 _TIME: Mapping[str, float] = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -22,7 +23,7 @@ class Limit:
     """The most of something.
 
     Attributes:
-        value: In ms, in bytes, or as a multiple of FP32's.
+        value: In ms, in bytes, in J, or as a multiple of FP32's.
         is_ratio: Whether it is a multiple of FP32's.
         text: As the user wrote it.
     """
@@ -50,14 +51,25 @@ class Budget:
         max_drop: Points of the score that it may lose against FP32.
         latency: The most time of one run.
         size: The largest file.
+        memory: The most memory that a process holds while its engine runs the file.
+        energy: The most energy of one image.
     """
 
     max_drop: float | None = None
     latency: Limit | None = None
     size: Limit | None = None
+    memory: Limit | None = None
+    energy: Limit | None = None
 
     @classmethod
-    def of(cls, max_drop: float | None, latency: str | None, size: str | None) -> Budget:
+    def of(
+        cls,
+        max_drop: float | None,
+        latency: str | None,
+        size: str | None,
+        memory: str | None = None,
+        energy: str | None = None,
+    ) -> Budget:
         """Returns a budget as a user writes it; without any limit it is a loss of `DEFAULT_DROP` points.
 
         Raises:
@@ -65,13 +77,26 @@ class Budget:
         """
         if max_drop is not None and not (math.isfinite(max_drop) and max_drop > 0):
             raise InputError(f"`max_drop` {max_drop:g}: wanted points of the score, more than 0")
-        if max_drop is None and latency is None and size is None:
+        if all(each is None for each in (max_drop, latency, size, memory, energy)):
             max_drop = DEFAULT_DROP
         return cls(
             max_drop,
             None if latency is None else _limit(latency, "latency", _LATENCY, "12ms, or 0.5x of FP32's"),
             None if size is None else _limit(size, "file_size", _SIZE, "4MB, or 0.5x of FP32's"),
+            None if memory is None else _limit(memory, "memory", _SIZE, "80MB, or 0.5x of FP32's"),
+            None if energy is None else _limit(energy, "energy", _ENERGY, "20mJ, or 0.5x of FP32's"),
         )
+
+    @property
+    def needs_measuring(self) -> bool:
+        """Whether only a measurement says which file keeps it: nothing estimates these amounts."""
+        in_ms = self.latency is not None and not self.latency.is_ratio
+        return in_ms or self.memory is not None or self.energy is not None
+
+    def __str__(self) -> str:
+        named = {"latency": self.latency, "file_size": self.size, "memory": self.memory, "energy": self.energy}
+        drop = [] if self.max_drop is None else [f"max_drop {self.max_drop:g}"]
+        return ", ".join([*drop, *(f"{name} {limit.text}" for name, limit in named.items() if limit is not None)])
 
     @property
     def images_needed(self) -> int:

@@ -10,8 +10,9 @@ from edgeq.errors import InputError
 from edgeq.measurement.speed_check import WIDEST
 from edgeq.results.tuning import TunedLatency
 from edgeq.tuning.scoring import ScoringOptions
-from edgeq.tuning.search_budget import UNLIMITED, Budget
+from edgeq.tuning.search_budget import UNLIMITED, Budget, Limit
 from edgeq.tuning.search_halving import NEVER, Contender, Deadline
+from edgeq.tuning.search_latency import UNKNOWN, Usage
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,13 @@ class Tried:
         contender: How it did.
         latency: What it takes.
         score: Its score on the images that it was scored on; `None` without any.
+        usage: The memory and the energy that it takes, as far as they were measured.
     """
 
     contender: Contender
     latency: TunedLatency
     score: float | None
+    usage: Usage = UNKNOWN
 
     @property
     def points(self) -> float:
@@ -91,9 +94,8 @@ def recommend(tried: list[Tried], options: SearchOptions) -> Tried:
         change = nearest.contender.change
         lost = f"{change.points:+.2f} points ({change.low:+.2f} to {change.high:+.2f})" if change else "no points"
         raise InputError(
-            f"no file keeps the budget ({in_words(budget)}); the nearest is {nearest.contender.name}: it loses {lost}, "
-            f"takes {_time(nearest)} and {nearest.contender.artifact.size_bytes / 1e6:.3g} MB; allow that, or score on "
-            "more images"
+            f"no file keeps the budget ({budget}); the nearest is {nearest.contender.name}: it loses {lost}, "
+            f"takes {_costs(nearest)}; allow that, or score on more images"
         )
     if budget.max_drop is not None:
         return _fastest(within, options)
@@ -125,7 +127,8 @@ def _speed(tried: Tried, options: SearchOptions) -> _Speed:
     latency, expected = tried.latency, tried.contender.ratio
     if latency.low is None or latency.high is None:
         return _Speed(latency.ratio, latency.ratio, latency.ratio, expected)
-    if latency.high < 1 or options.budget.size is not None:
+    budget = options.budget
+    if latency.high < 1 or any(each is not None for each in (budget.size, budget.memory, budget.energy)):
         return _Speed(latency.low, latency.ratio, latency.high, expected)
     if latency.low <= 1 and latency.high - latency.low > WIDEST * latency.ratio:
         return _Speed(latency.low, expected, latency.high, expected)
@@ -170,41 +173,43 @@ def is_proved(tried: Tried, budget: Budget) -> bool:
 
 
 def _is_within(tried: Tried, plain: Tried, options: SearchOptions) -> bool:
-    budget, latency, size = options.budget, tried.latency, tried.contender.artifact.size_bytes
+    budget = options.budget
     if tried.score is None or tried.contender.dropped:
         return False
     points = tried.points if options.unproved else tried.most_points
-    return (
-        (budget.max_drop is None or points <= budget.max_drop)
-        and (budget.latency is None or budget.latency.keeps(latency.ratio, latency.p50_ms))
-        and (budget.size is None or budget.size.keeps(size / plain.contender.artifact.size_bytes, size))
-    )
+    kept = all(limit.keeps(ratio, value) for limit, ratio, value in _amounts(tried, plain, budget))
+    return kept and (budget.max_drop is None or points <= budget.max_drop)
+
+
+def _amounts(tried: Tried, plain: Tried, budget: Budget) -> list[tuple[Limit, float | None, float | None]]:
+    """Returns the limits of a budget but that of the loss, each with a file's amount over FP32's and in its unit."""
+    size, usage, reference = tried.contender.artifact.size_bytes, tried.usage, plain.usage
+    found = [
+        (budget.latency, tried.latency.ratio, tried.latency.p50_ms),
+        (budget.size, size / plain.contender.artifact.size_bytes, float(size)),
+        (budget.memory, usage.memory_over(reference), usage.memory_bytes),
+        (budget.energy, usage.j_over_fp32, usage.j_per_image),
+    ]
+    return [(limit, ratio, value) for limit, ratio, value in found if limit is not None]
 
 
 def _excess(tried: Tried, plain: Tried, budget: Budget) -> float:
     """Returns how far a file is from the budget: the sum of what it takes too much, each as a share of its limit."""
-    size = tried.contender.artifact.size_bytes
-    found = 0.0
-    if budget.max_drop is not None:
-        found += max(tried.points / budget.max_drop - 1, 0)
-    if budget.latency is not None:
-        own = tried.latency.ratio if budget.latency.is_ratio else tried.latency.p50_ms
-        found += 10.0 if own is None else max(own / budget.latency.value - 1, 0)
-    if budget.size is not None:
-        own = size / plain.contender.artifact.size_bytes if budget.size.is_ratio else float(size)
-        found += max(own / budget.size.value - 1, 0)
+    found = 0.0 if budget.max_drop is None else max(tried.points / budget.max_drop - 1, 0)
+    for limit, ratio, value in _amounts(tried, plain, budget):
+        own = ratio if limit.is_ratio else value
+        found += 10.0 if own is None else max(own / limit.value - 1, 0)
     return found
 
 
-def _time(tried: Tried) -> str:
-    latency = tried.latency
+def _costs(tried: Tried) -> str:
+    """Returns what a file takes, in words."""
+    latency, usage = tried.latency, tried.usage
     ms = "" if latency.p50_ms is None else f" ({latency.p50_ms:.3g} ms)"
-    return f"{latency.ratio:.2f}x of FP32's time{ms}"
-
-
-def in_words(budget: Budget) -> str:
-    """Returns what is limited, as errors and events say it."""
-    drop = None if budget.max_drop is None else f"max_drop {budget.max_drop:g}"
-    latency = None if budget.latency is None else f"latency {budget.latency.text}"
-    size = None if budget.size is None else f"file_size {budget.size.text}"
-    return ", ".join(each for each in (drop, latency, size) if each)
+    parts = [
+        f"{latency.ratio:.2f}x of FP32's time{ms}",
+        f"{tried.contender.artifact.size_bytes / 1e6:.3g} MB",
+        *([] if usage.memory_bytes is None else [f"{usage.memory_bytes / 1e6:.4g} MB of memory"]),
+        *([] if usage.j_per_image is None else [f"{usage.j_per_image:.3g} J per image"]),
+    ]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"

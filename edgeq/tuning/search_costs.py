@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgeq.exporting.costs.kernel import Kernel
 from edgeq.exporting.costs.plan import choose_by_cost, cost_problem, kernels_of
@@ -49,15 +49,21 @@ def layer_costs(subject: Subject, threads: int | None, *, measure: bool) -> Laye
         threads: CPU threads of the engine.
         measure: Whether kernels that were not timed on this machine yet are timed now.
     """
-    graph, _ = quantizable_graph(subject.model, subject.target)
-    kernels = kernels_of(graph, subject.selection.quantized)
-    engine = subject.target.runtimes[0]
+    engine, estimated = subject.target.runtimes[0], estimated_costs(subject)
     table = None
     if subject.target.timed and engine in TIMED_RUNTIMES:
-        table = costs_here(engine, kernels.values(), threads=threads, measure=measure)
+        table = costs_here(engine, estimated.table.rows, threads=threads, measure=measure)
     if table is None:
-        return LayerCosts(_estimated(engine, kernels.values()), "estimated from multiplications and bytes moved", True)
-    return LayerCosts(table, f"kernel costs {table.source}", False)
+        return estimated
+    return replace(estimated, table=table, time_source=f"kernel costs {table.source}", is_estimated=False)
+
+
+def estimated_costs(subject: Subject) -> LayerCosts:
+    """Returns what the layers of a subject cost by what they multiply and move."""
+    graph, _ = quantizable_graph(subject.model, subject.target)
+    kernels = kernels_of(graph, subject.selection.quantized)
+    table = _estimated(subject.target.runtimes[0], kernels.values())
+    return LayerCosts(table, "estimated from multiplications and bytes moved", True)
 
 
 def kept_by_cost(subject: Subject, costs: LayerCosts, *, by_cost: bool) -> frozenset[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from edgeq.events import SearchStarted, TrialFinished, TrialStarted, TrialTimed, emit
-from edgeq.results.tuning import TunedLatency
 from edgeq.tuning.scoring import Scoring
-from edgeq.tuning.search_choice import SearchOptions, Tried, in_words
+from edgeq.tuning.search_choice import SearchOptions, Tried
 from edgeq.tuning.search_halving import Contender
+from edgeq.tuning.search_latency import Measured
 
 
 def tell_search_started(scoring: Scoring, options: SearchOptions, float_score: float) -> None:
@@ -23,7 +23,7 @@ def tell_search_started(scoring: Scoring, options: SearchOptions, float_score: f
             images=len(scoring.float_predictions),
             by=subject.by,
             groups=len(subject.groups),
-            budget=in_words(options.budget),
+            budget=str(options.budget),
         )
     )
 
@@ -42,9 +42,10 @@ def tell_trial_started(contender: Contender, layers: int) -> None:
     )
 
 
-def tell_trial_timed(contender: Contender, latency: TunedLatency | None) -> None:
+def tell_trial_timed(contender: Contender, found: Measured | None) -> None:
     """Tells what a file takes, if that was measured."""
-    if latency is not None:
+    if found is not None:
+        latency = found.latency
         emit(
             TrialTimed(
                 trial=contender.trial.plan,

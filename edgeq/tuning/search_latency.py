@@ -1,92 +1,177 @@
-"""Times of the files that a search has left: measured in turns with FP32 on this machine, and kept in the store."""
+"""What the files that a search has left take: time in turns with FP32, memory and energy, all kept in the store."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from edgeq.errors import EngineError
 from edgeq.exporting.artifact import Artifact
-from edgeq.machine import Machine, read_machine
-from edgeq.measurement.benchmark import Job, Sampling, bench_jobs
+from edgeq.measurement.benchmark import Sampling
 from edgeq.measurement.speed_check import round_ratios
+from edgeq.progress import progress_bar
+from edgeq.results.measurement import BenchResult
 from edgeq.results.tuning import TunedLatency
-from edgeq.runtimes import SIMULATED
 from edgeq.runtimes.latency import median_interval
-from edgeq.targets import Target
 from edgeq.tuning.journal import Trial
-from edgeq.tuning.machine_lock import machine_alone
 from edgeq.tuning.scoring import Scoring
-from edgeq.tuning.staged import compute_precision
+from edgeq.tuning.search_budget import UNLIMITED, Budget
 from edgeq.tuning.store import Timing
+from edgeq.tuning.timing_site import Surveyed, ThisMachine, TimingSite
 
 SAMPLING = Sampling(
     warmup_runs=3, warmup_s=0.2, min_runs=30, min_s=1.0, max_s=3.0, round_runs=2, round_s=0.02, idle_s=0.0
 )
+ENERGY_SAMPLING = dataclasses.replace(SAMPLING, min_s=3.0, max_s=6.0, round_runs=3, round_s=0.2)
+"""Sensors of power are read ten times a second, and only what lies within a turn counts."""
+
+BATCH = 4
+"""Files that take turns with one FP32. Each is a session of the one connection to a device, of which sshd allows ten by
+default (MaxSessions), five of them for the connection itself, its watch, the lock, the sensors and FP32."""
+
+_MEMORY, _ENERGY, _ENERGY_RATIO = "peak_rss_bytes", "j_per_image", "j_over_fp32"
 
 _log = logging.getLogger(__name__)
 
 
-def runs_here(target: Target, runtime: str, machine: Machine) -> bool:
-    """Returns whether times on this machine are those of a target: on a CPU of its architecture, or on its GPU."""
-    if runtime in SIMULATED or machine.emulated:
-        return False
-    if target.rules.isa is not None:
-        return machine.architecture in ("x86_64", "AMD64")
-    if target.name == "arm":
-        return machine.architecture in ("aarch64", "arm64")
-    return runtime.startswith("tensorrt")
+@dataclass(frozen=True)
+class Usage:
+    """What a file takes besides time; `None` is not measured.
+
+    Attributes:
+        memory_bytes: The most memory that a process held while its engine ran the file, as `edgeq bench` measures it.
+        j_per_image: Energy of one image in J.
+        j_over_fp32: That over FP32's of the same turns.
+    """
+
+    memory_bytes: int | None = None
+    j_per_image: float | None = None
+    j_over_fp32: float | None = None
+
+    def memory_over(self, reference: Usage) -> float | None:
+        """Returns its memory over that of another file, if both are known."""
+        known = self.memory_bytes is not None and reference.memory_bytes
+        return self.memory_bytes / reference.memory_bytes if known else None  # type: ignore[operator]
 
 
-def timed(scoring: Scoring, files: Sequence[tuple[Trial, Artifact]]) -> list[TunedLatency | None]:
-    """Returns the time of each file over that of the first, FP32; `None` where nothing can be measured here.
+UNKNOWN = Usage()
 
-    What the store has of this CPU is not measured again; it keeps what was measured of a steady machine. Float layers
-    are computed in what they were scored in.
+
+@dataclass(frozen=True)
+class Measured:
+    """What a file takes.
+
+    Attributes:
+        latency: Its time.
+        usage: Its memory and energy.
+    """
+
+    latency: TunedLatency
+    usage: Usage = UNKNOWN
+
+
+def this_machine(scoring: Scoring) -> ThisMachine:
+    """Returns this machine with the engine that trials are scored in."""
+    threads, engine = scoring.options.threads, scoring.journal.facts["engine"]
+    return ThisMachine(scoring.subject.target, scoring.runtime, threads, engine)
+
+
+def measured(
+    scoring: Scoring, site: TimingSite, files: Sequence[tuple[Trial, Artifact]], budget: Budget = UNLIMITED
+) -> list[Measured | None]:
+    """Returns what each file takes, its time over that of the first, FP32; `None` where nothing can be measured.
+
+    What the store has of the same kind of machine with the same engine is not measured again. It keeps memory, and the
+    times and energy of a steady machine, as soon as a batch of files is done.
 
     Args:
         scoring: Scored them.
+        site: Where they are measured.
         files: The files, each with its trial.
+        budget: What is wanted of them besides their times.
+
+    Raises:
+        DeviceError: no device is left.
+        EngineError: a file cannot be run, and the budget needs what was to be measured.
     """
-    machine = read_machine()
-    if not runs_here(scoring.subject.target, scoring.runtime, machine):
+    if site.refusal:
         return [None] * len(files)
-    known = [_latency(scoring.journal.timing(trial, _name(machine))) for trial, _ in files]
-    missing = [index for index, each in enumerate(known) if each is None]
-    if not missing:
+    record = _Record(scoring, site.survey(files[0][1]))
+    known = [record.find(trial, budget) for trial, _ in files]
+    missing = [index for index, each in enumerate(known) if each is None and index]
+    if not missing and known[0] is not None:
         return known
-    compute = compute_precision(scoring.runtime)
-    wanted = [0, *(index for index in missing if index)]
-    jobs = [Job(files[index][1], scoring.runtime, compute) for index in wanted]
+    batches = [missing[begin : begin + BATCH] for begin in range(0, len(missing), BATCH)] or [[]]
+    wanted = [[files[index][1] for index in (0, *batch)] for batch in batches]
+    sampling = ENERGY_SAMPLING if budget.energy is not None else SAMPLING
     try:
-        with machine_alone():
-            first, *others = bench_jobs(jobs, threads=scoring.options.threads, sampling=SAMPLING)
+        with progress_bar(len(batches), f"measuring on {site.name}", unit="batches") as advance:
+            for position, results in site.bench(wanted, sampling):
+                for index, result in zip((0, *batches[position]), results, strict=True):
+                    if known[index] is None:
+                        known[index] = record.add(files[index][0], result, results)
+                advance(1)
     except EngineError as error:
+        if budget.needs_measuring:
+            raise
         _log.warning("times were not measured (%s); those of the files are estimates", error)
-        return known
-    if reasons := sorted({reason for each in (first, *others) for reason in each.unstable_reasons}):
-        _log.warning("the machine was not steady while files were timed (%s); run again when it is idle", reasons[0])
-    for index, result in zip(wanted, (first, *others), strict=True):
-        if known[index] is not None:
-            continue
-        ratio, low, high = median_interval(round_ratios(result, first))
+    return known
+
+
+class _Record:
+    """What the store has of the measurements of one kind of machine."""
+
+    def __init__(self, scoring: Scoring, surveyed: Surveyed) -> None:
+        self._journal = scoring.journal
+        self._surveyed = surveyed
+        self._warned = False
+
+    def find(self, trial: Trial, budget: Budget) -> Measured | None:
+        """Returns what is known of a trial; `None` if something is missing that a budget wants."""
+        latency = _latency(self._journal.timing(trial, self._surveyed.machine, self._surveyed.engine))
+        kept = self._journal.measures(trial)
+        memory, energy, ratio = (kept.get(self._named(name)) for name in (_MEMORY, _ENERGY, _ENERGY_RATIO))
+        if latency is None or (budget.memory and memory is None) or (budget.energy and energy is None):
+            return None
+        return Measured(latency, Usage(None if memory is None else int(memory), energy, ratio))
+
+    def add(self, trial: Trial, result: BenchResult, batch: Sequence[BenchResult]) -> Measured:
+        """Returns what was measured of a file in a batch behind FP32, and keeps it."""
+        reference = batch[0]
+        ratio, low, high = median_interval(round_ratios(result, reference))
+        joules, others = result.j_per_image, reference.j_per_image
+        usage = Usage(result.peak_rss_bytes, joules, None if joules is None or not others else joules / others)
         timing = Timing(
             median_ms=result.latency_ms.p50 or 0.0,
             ratio=ratio,
             ratio_low=low,
             ratio_high=high,
             runs=result.runs or 0,
-            engine=scoring.journal.facts["engine"],
-            machine=_name(machine),
+            engine=self._surveyed.engine,
+            machine=self._surveyed.machine,
         )
-        known[index] = _latency(timing)
-        if not reasons:
-            scoring.journal.add_timing(files[index][0], timing)
-    return known
+        kept: dict[str, float | None] = {_MEMORY: usage.memory_bytes}
+        if reasons := sorted({reason for each in batch for reason in each.unstable_reasons}):
+            self._warn(reasons[0])
+        else:
+            self._journal.add_timing(trial, timing)
+            kept |= {_ENERGY: usage.j_per_image, _ENERGY_RATIO: usage.j_over_fp32}
+        self._journal.add_measures(
+            trial, {self._named(name): float(value) for name, value in kept.items() if value is not None}
+        )
+        found = _latency(timing)
+        assert found is not None  # noqa: S101 - it has a ratio
+        return Measured(found, usage)
 
+    def _named(self, measure: str) -> str:
+        return f"{measure} on {self._surveyed.machine} in {self._surveyed.engine}"
 
-def _name(machine: Machine) -> str:
-    return machine.cpu or machine.architecture
+    def _warn(self, reason: str) -> None:
+        if not self._warned:
+            _log.warning("the machine was not steady while files were timed (%s); run again when it is idle", reason)
+        self._warned = True
 
 
 def _latency(timing: Timing | None) -> TunedLatency | None:

@@ -200,12 +200,13 @@ class Store(StoreFile):
             ]
             connection.executemany("INSERT OR REPLACE INTO measures VALUES (?, ?, ?, ?)", rows)
 
-    def timing(self, trial: int, machine: str | None = None) -> Timing | None:
+    def timing(self, trial: int, machine: str | None = None, engine: str | None = None) -> Timing | None:
         """Returns the newest timing of a trial, if there is one.
 
         Args:
             trial: Number of the trial.
             machine: Only what was measured there counts; by default whatever was measured.
+            engine: Only what was measured in it counts; by default whatever was measured.
         """
         with self._said():
             rows = self._connection.execute(
@@ -214,7 +215,8 @@ class Store(StoreFile):
             ).fetchall()
             digest = self._digest(trial)
         found = (sound_timing(digest, row) for row in rows)
-        return next((each for each in found if each and machine in (None, each.machine)), None)
+        wanted = (each for each in found if each and machine in (None, each.machine) and engine in (None, each.engine))
+        return next(wanted, None)
 
     def add_timing(self, trial: int, timing: Timing) -> None:
         """Keeps how long the file of a trial takes; what was measured before stays, too."""

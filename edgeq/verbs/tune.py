@@ -7,8 +7,9 @@ import dataclasses
 import importlib.util
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import edgeq
 from edgeq.calibration.channel_extremes import channel_statistics
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
+from edgeq.devices.config import Device
 from edgeq.errors import EngineError, MissingDependencyError
 from edgeq.evaluation.evaluate import obtained_by
 from edgeq.events import BudgetMet, SearchFinished, emit
@@ -33,6 +35,7 @@ from edgeq.results.tuning import TunedFile, TuningBudget, TuningResult
 from edgeq.sources.model import ModelRequest
 from edgeq.tasks import Task
 from edgeq.tuning.candidate import INT8, W4A8, Candidate, Recipe
+from edgeq.tuning.device_costs import costs_on_devices
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.front import pareto
 from edgeq.tuning.groups import By
@@ -40,10 +43,12 @@ from edgeq.tuning.mlflow_log import MlflowExperiment
 from edgeq.tuning.scoring import Scoring, for_executor
 from edgeq.tuning.search import Search
 from edgeq.tuning.search_choice import SearchOptions, Tried, is_proved, nearly_proved, recommend
-from edgeq.tuning.search_costs import kept_by_cost, layer_costs
+from edgeq.tuning.search_costs import LayerCosts, estimated_costs, kept_by_cost, layer_costs
 from edgeq.tuning.search_halving import Deadline
+from edgeq.tuning.search_latency import this_machine
 from edgeq.tuning.search_reasons import explain
 from edgeq.tuning.store import Store
+from edgeq.tuning.timing_devices import Devices, require_reachable, require_target
 from edgeq.tuning.trials import Calibrated, Subject
 from edgeq.verbs.export_costs import PlanBy, default_measuring, default_plan
 from edgeq.verbs.sensitivity import open_trials, screening_inputs, warn_of_scored_images
@@ -83,6 +88,7 @@ def tune_model(
     plan: PlanBy | None = None,
     executor: Executor | None = None,
     mlflow: str | None = None,
+    devices: Sequence[Device] = (),
 ) -> TuningFiles:
     """Returns the best file of a model for a budget, written to a folder with its manifest and a picture of the front.
 
@@ -99,10 +105,12 @@ def tune_model(
         plan: How `edgeq export` chooses its layers, for the file that others are compared with.
         executor: Who predicts images, by default this process; an engine elsewhere has one thread by default.
         mlflow: Address of the MLflow server or database that trials are logged to; `env` for MLFLOW_TRACKING_URI.
+        devices: Devices of one kind that files are timed on; by default this machine.
 
     Raises:
         InputError: the model or target has no ONNX file, the model names no decoder or scores nothing in FP32, an
             option is out of range, there are too few images for the budget, or no file keeps it.
+        DeviceError: a device cannot be reached, or all are lost; what was done is in the store.
         EdgeqError: a file cannot be written or run.
     """
     for module in ("scipy", "matplotlib"):
@@ -111,12 +119,15 @@ def tune_model(
     options = options or SearchOptions()
     if seconds is not None:
         options = dataclasses.replace(options, deadline=Deadline(time.monotonic() + seconds))
-    options = for_executor(options, executor)
+    device_threads, options = options.threads, for_executor(options, executor)
     picture = out / "tuning.svg"
     require_writable(picture)
     experiment = None if mlflow is None else MlflowExperiment.open(mlflow)
     model, target, task = open_trials(request, target_name, data, by)
     options.check_images(len(task.items))
+    if devices:
+        require_target(target, devices)
+        require_reachable(devices)
     warn_of_scored_images(calibration, data)
     target = dataclasses.replace(target, rules=target.rules.of_any_size) if target.timed else target
     ranges, path = calibration.ranges(model, out, options.threads, [target])
@@ -127,7 +138,8 @@ def tune_model(
     with contextlib.ExitStack() as stack:
         log = None if experiment is None else stack.enter_context(experiment.following(model.name))
         kept = stack.enter_context(Store(store or out / "trials.sqlite"))
-        result, artifact = tune_subject(subject, task, inputs, out, options, kept, default_plan(plan), executor)
+        timing = partial(Devices, devices, target, threads=device_threads) if devices else None
+        result, artifact = tune_subject(subject, task, inputs, out, options, kept, default_plan(plan), executor, timing)
         save_tuning_plot(result, picture)
         if log is not None:
             log.add_result(result, picture)
@@ -153,6 +165,7 @@ def tune_subject(
     store: Store,
     plan: PlanBy = "cost",
     executor: Executor | None = None,
+    devices: Callable[[str], Devices] | None = None,
 ) -> tuple[TuningResult, Artifact]:
     """Returns what a search found, and the recommended file, which is written to a folder.
 
@@ -165,15 +178,17 @@ def tune_subject(
         store: Where trials are kept.
         plan: How `edgeq export` chooses its layers.
         executor: Who predicts images; by default this process.
+        devices: Runtime that trials are scored in -> the devices that files are timed on; by default this machine.
 
     Raises:
         EdgeqError: see `tune_model`.
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         scoring = Scoring(subject, task, inputs, options, store, Path(folder), executor)
-        costs = layer_costs(subject, options.threads, measure=default_measuring(None))
+        site = None if devices is None else devices(scoring.runtime)
+        costs = _costs(scoring, site, options.threads)
         default = default_candidate(subject, kept_by_cost(subject, costs, by_cost=plan == "cost"))
-        search = Search(scoring, options, costs, default)
+        search = Search(scoring, options, costs, default, site or this_machine(scoring))
         search.check()
         tried, done = search.run()
         chosen = recommend(tried, options)
@@ -181,6 +196,15 @@ def tune_subject(
         emit(BudgetMet(trial=chosen.contender.trial.plan, name=name, proved=proved))
         artifact = _write(search, chosen, out)
         return _result(search, tried, chosen, artifact, done=done), artifact
+
+
+def _costs(scoring: Scoring, site: Devices | None, threads: int | None) -> LayerCosts:
+    """Returns what layers cost where files are timed."""
+    subject, measure = scoring.subject, default_measuring(None)
+    if site is None:
+        return layer_costs(subject, threads, measure=measure)
+    by_rules = default_candidate(subject, kept_by_cost(subject, estimated_costs(subject), by_cost=False))
+    return costs_on_devices(scoring, site, by_rules, measure=measure)
 
 
 def _equalized(
@@ -215,12 +239,15 @@ def _write(search: Search, chosen: Tried, out: Path) -> Artifact:
         "score": {"name": search.scoring.task.score_type.main, "value": chosen.score},
         "points_lost": None if change is None else dataclasses.asdict(change),
         "time_over_fp32": dataclasses.asdict(latency),
+        **{name: value for name, value in dataclasses.asdict(chosen.usage).items() if value is not None},
     }
     return dataclasses.replace(artifact, quantization={**artifact.quantization, "tuning": facts}).save()
 
 
 def _result(search: Search, tried: list[Tried], chosen: Tried, artifact: Artifact, *, done: bool) -> TuningResult:
     scoring, options, subject = search.scoring, search.options, search.subject
+    devices = search.site.devices if isinstance(search.site, Devices) else ()
+    timed = search.site.survey(scoring.float_file) if devices else None
     budget, images = options.budget, len(scoring.float_predictions)
     scored = [each for each in tried if each.score is not None]
     whole = [each for each in scored if not each.contender.dropped]
@@ -242,6 +269,8 @@ def _result(search: Search, tried: list[Tried], chosen: Tried, artifact: Artifac
             max_drop=budget.max_drop,
             latency=None if budget.latency is None else budget.latency.text,
             size=None if budget.size is None else budget.size.text,
+            memory=None if budget.memory is None else budget.memory.text,
+            energy=None if budget.energy is None else budget.energy.text,
         ),
         recommended=chosen.contender.name,
         proved=is_proved(chosen, budget),
@@ -260,6 +289,9 @@ def _result(search: Search, tried: list[Tried], chosen: Tried, artifact: Artifac
         seed=options.seed,
         obtained=obtained_by(scoring.runtime, scoring.session_facts),
         environment=parse_environment(scoring.session_facts, source=scoring.int8_file.name, error=EngineError),
+        timed_on=None if timed is None else timed.machine,
+        timed_in=None if timed is None else timed.engine,
+        devices=tuple(device.name for device in devices),
         edgeq=edgeq.__version__,
     )
 
@@ -277,6 +309,8 @@ def _file(search: Search, tried: Tried, on_front: set[str]) -> TunedFile:
         loss=contender.change if layers else None,
         latency=tried.latency,
         size_bytes=contender.artifact.size_bytes,
+        memory_bytes=tried.usage.memory_bytes,
+        j_per_image=tried.usage.j_per_image,
         on_front=contender.name in on_front,
         dropped=contender.dropped,
     )

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not is_installed("openvino"), reason="openvino i
 def timed(monkeypatch):
     """Every kernel takes a microsecond per multiplication in FP32, half of it in BF16, a quarter in INT8."""
 
-    def time_some(engine, kernels, _advance):
+    def time_some(engine, kernels, *_):
         works = {kernel: float(kernel.macs or 1) for kernel in kernels}
         bf16 = {kernel: work / 2 if engine.has_bf16 else None for kernel, work in works.items()}
         return {kernel: KernelCost(work, work / 4, bf16[kernel]) for kernel, work in works.items()}

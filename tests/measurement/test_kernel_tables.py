@@ -33,7 +33,7 @@ def timed(monkeypatch):
     """Counts what is timed; a kernel takes as many microseconds as it has input channels."""
     asked = []
 
-    def time_some(engine, kernels, advance):
+    def time_some(engine, kernels, advance, _place):
         asked.append((engine.runtime, engine.threads, list(kernels)))
         advance(len(kernels))
         return {kernel: KernelCost(float(kernel.inputs), 1.0) for kernel in kernels}
@@ -68,10 +68,10 @@ def test_another_cpu_version_or_number_of_threads_has_a_table_of_its_own(timed, 
 def test_an_interruption_loses_one_batch(monkeypatch, timed, machine):
     works = vars(kernel_tables)["time_kernels"]
 
-    def fails_at_last(engine, kernels, advance):
+    def fails_at_last(engine, kernels, advance, place):
         if KERNELS[-1] in kernels:
             raise KeyboardInterrupt
-        return works(engine, kernels, advance)
+        return works(engine, kernels, advance, place)
 
     monkeypatch.setattr(kernel_tables, "time_kernels", fails_at_last)
     with pytest.raises(KeyboardInterrupt):

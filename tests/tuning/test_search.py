@@ -15,29 +15,33 @@ import pytest
 import edgeq as package
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import open_split
+from edgeq.devices.config import Device
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.machine import read_machine
 from edgeq.measurement.benchmark import Job
-from edgeq.results.measurement import BenchResult, LatencyStatistics
+from edgeq.results.measurement import BenchResult, Energy, LatencyStatistics
 from edgeq.results.serialization import to_json
-from edgeq.results.tuning import TuningResult
+from edgeq.results.tuning import TunedLatency, TuningResult
 from edgeq.sources.artifact_file import open_artifact
 from edgeq.sources.model import open_model
 from edgeq.targets import get_target
 from edgeq.targets.isa import with_isa
 from edgeq.tasks import find_decoder
 from edgeq.tuning.candidate import Candidate
+from edgeq.tuning.device_costs import costs_on_devices
 from edgeq.tuning.scoring import Scoring, ScoringOptions
 from edgeq.tuning.screening import Screening
 from edgeq.tuning.search import Search
 from edgeq.tuning.search_budget import Budget, parse_seconds
 from edgeq.tuning.search_choice import SearchOptions
 from edgeq.tuning.search_costs import kept_by_cost, layer_costs
-from edgeq.tuning.search_latency import runs_here, timed
+from edgeq.tuning.search_latency import Measured, measured, this_machine
 from edgeq.tuning.sensitivity import SensitivityOptions
 from edgeq.tuning.staged import StagedImages
 from edgeq.tuning.store import Store
+from edgeq.tuning.timing_devices import Devices
+from edgeq.tuning.timing_site import runs_here
 from edgeq.tuning.trials import Subject
 from edgeq.verbs.export import export_model
 from edgeq.verbs.sensitivity import calibration_of, find_sensitivity
@@ -177,11 +181,12 @@ def screened(path: Path) -> int:
         (Budget.of(None, None, "0.01x"), r"`file_size` 0.01x: the smallest file .* MB, 0\.\d+x of FP32's; allow that"),
         (Budget.of(None, "0.01x", None), r"no file keeps the budget \(latency 0.01x\); the nearest is .*x of FP32's"),
         (Budget.of(0.3, None, None), "70 images cannot prove so small a loss.* it takes 1001 images"),
-        (Budget.of(None, "12ms", None), "cannot be measured on this machine"),
+        (Budget.of(None, "12ms", None), "cannot be measured on this machine .*; name a `device`, or give a multiple"),
+        (Budget.of(1e3, None, None, "0.5x"), "`max_drop 1000, memory 0.5x`: files of arm cannot be measured on this"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_what_can(net, folder, tmp_path, budget, message):
-    if budget.latency is not None and not budget.latency.is_ratio and read_machine().architecture == "aarch64":
+    if budget.needs_measuring and read_machine().architecture == "aarch64":
         pytest.skip("an ARM file has its time here")
     with pytest.raises(InputError, match=message) as refused:
         found(net, tmp_path, budget=budget, store=folder / "trials.sqlite")
@@ -233,6 +238,8 @@ def test_sizes_and_times_have_units():
     assert [each.value for each in sizes if each is not None] == [4e6, 2 * 2**20, 512e3]
     assert [parse_seconds(text) for text in ("90s", "30m", "2h")] == [90, 1800, 7200]
     assert Budget.of(None, None, None).max_drop == 0.5
+    both = Budget.of(None, None, None, "80MB", "20 mJ")
+    assert (both.max_drop, both.memory and both.memory.value, both.energy and both.energy.value) == (None, 80e6, 0.02)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +250,8 @@ def test_sizes_and_times_have_units():
         ((None, "0ms", None), "wanted more than 0"),
         ((-1.0, None, None), "`max_drop` -1: wanted points of the score, more than 0"),
         ((float("nan"), None, None), "more than 0"),
+        ((None, None, None, "80 lightyears"), "`memory` '80 lightyears': wanted a number with a unit"),
+        ((None, None, None, None, "3W"), r"`energy` '3W': wanted a number with a unit \(mj, j, x\), such as 20mJ"),
     ],
 )
 def test_an_amount_without_a_known_unit_is_refused(arguments, message):
@@ -286,6 +295,9 @@ def test_the_command_prints_the_files_and_writes_what_the_function_returns(net, 
     both = edgeq("tune", net.file, "--data", net.labels, "--sensitivity", "--max-drop", 1)
     assert both.code == 2
     assert "knows no budget" in both.err
+    untimed = edgeq("tune", net.file, "--data", net.labels, "--sensitivity", "--device", "local")
+    assert untimed.code == 2
+    assert "times nothing" in untimed.err
 
 
 def test_times_are_those_of_a_target_only_on_a_machine_of_its_kind():
@@ -315,20 +327,35 @@ def test_a_layer_whose_points_are_known_is_not_judged_by_its_noise_alone(net, tm
     with Store(tmp_path / "trials.sqlite") as store:
         scoring = scoring_of(net, tmp_path, store)
         costs = layer_costs(scoring.subject, 1, measure=False)
-        search = Search(scoring, SearchOptions(), costs, scoring.whole)
+        search = Search(scoring, SearchOptions(), costs, scoring.whole, this_machine(scoring))
         assert search.shares["sturdy"]["int8"] < 0.01
         assert search.problem.groups["sturdy"]["int8"].noise == search.shares["sturdy"]["int8"]
         # As if sensitivity had found that it alone loses what the whole file loses.
         sturdy = next(group for group in scoring.subject.groups if group.name == "sturdy")
         scoring.journal.add_predictions(scoring.trial(scoring.subject.of_groups((sturdy,))), scoring.int8_predictions)
-        again = Search(scoring, SearchOptions(), costs, scoring.whole)
+        again = Search(scoring, SearchOptions(), costs, scoring.whole, this_machine(scoring))
         assert 0.5 < again.problem.groups["sturdy"]["int8"].noise <= 1
         assert again.problem.groups["head"] == search.problem.groups["head"]
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.9])
+def test_estimates_are_scaled_to_what_the_default_file_takes_on_a_device(net, tmp_path, monkeypatch, ratio):
+    found = [Measured(TunedLatency(ratio=each)) for each in (1.0, ratio)]
+    monkeypatch.setattr("edgeq.tuning.device_costs.measured_files", lambda *_: found)
+    with Store(tmp_path / "trials.sqlite") as store:
+        scoring = scoring_of(net, tmp_path, store)
+        site = Devices([Device("pi", host="pi")], scoring.subject.target, EXACT)
+        default = default_candidate(scoring.subject, frozenset())
+        costs = costs_on_devices(scoring, site, default, measure=True)
+        search = Search(scoring, SearchOptions(), costs, default, site)
+        assert search.expected_us(default) / search.float_us == pytest.approx(ratio, rel=0.02)
+    assert costs.time_source.endswith(f"those of INT8 scaled to whole files on pi, {ratio:.2f} of FP32's time")
 
 
 @pytest.mark.parametrize("steady", [True, False])
 def test_times_are_taken_in_turns_with_fp32_and_kept_if_the_machine_was_steady(net, tmp_path, monkeypatch, steady):
     runs: list[list[str]] = []
+    budget = Budget.of(None, None, None, "0.8x", "0.2J")
 
     def bench(jobs: Sequence[Job], **_: Any) -> list[BenchResult]:
         runs.append([job.artifact.precision for job in jobs])
@@ -339,21 +366,29 @@ def test_times_are_taken_in_turns_with_fp32_and_kept_if_the_machine_was_steady(n
                 samples_ns=tuple([times[job.artifact.precision] * scale for scale in range(1, 9)]),
                 round_runs=(1,) * 8, latency_ms=LatencyStatistics(p50=2.5), stable=steady,
                 unstable_reasons=() if steady else ("latency drifted by +20 %",),
+                peak_rss_bytes={"fp32": 90_000_000, "int8": 60_000_000}[job.artifact.precision],
+                energy=Energy(j_per_image={"fp32": 0.4, "int8": 0.1}[job.artifact.precision]),
             )
             for job in jobs
         ]  # fmt: skip
 
-    monkeypatch.setattr("edgeq.tuning.search_latency.bench_jobs", bench)
-    monkeypatch.setattr("edgeq.tuning.search_latency.runs_here", lambda *_: True)
+    monkeypatch.setattr("edgeq.tuning.timing_site.bench_jobs", bench)
+    monkeypatch.setattr("edgeq.tuning.timing_site.runs_here", lambda *_: True)
     with Store(tmp_path / "trials.sqlite") as store:
         scoring = scoring_of(net, tmp_path, store)
         files = [
             (scoring.trial(Candidate()), scoring.float_file),
             (scoring.trial(scoring.whole), scoring.int8_file),
         ]
-        found = [timed(scoring, files) for _ in range(2)]
+        site = this_machine(scoring)
+        found = [measured(scoring, site, files, budget) for _ in range(2)]
     assert runs == [["fp32", "int8"]] * (1 if steady else 2)
     assert found[0] == found[1]
-    assert [(each.ratio, each.p50_ms, each.obtained) for each in found[0] if each] == [
+    latencies = [each.latency for each in found[0] if each]
+    assert [(each.ratio, each.p50_ms, each.obtained) for each in latencies] == [
         (1.0, 2.5, "measured"), (0.5, 2.5, "measured")
+    ]  # fmt: skip
+    usage = [each.usage for each in found[0] if each]
+    assert [(each.memory_bytes, each.j_per_image, each.j_over_fp32) for each in usage] == [
+        (90_000_000, 0.4, 1.0), (60_000_000, 0.1, 0.25)
     ]  # fmt: skip

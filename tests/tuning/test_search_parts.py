@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgeq.tuning.journal import Trial
 from edgeq.tuning.search_budget import Budget
 from edgeq.tuning.search_choice import SearchOptions, Tried, is_proved, nearly_proved, recommend
 from edgeq.tuning.search_halving import Contender, halve
+from edgeq.tuning.search_latency import Usage
 from tests.tuning.test_parts import Records, RightScore, records
 
 SIZE = 1000
@@ -141,3 +143,34 @@ def test_a_budget_that_nothing_keeps_names_the_nearest_file():
     with pytest.raises(InputError, match=r"max_drop 0.3, latency 0.4x.*the nearest is a: it loses \+0.40 points") as no:
         recommend(files, options(0.3, "0.4x", None))
     assert "0.50x of FP32's time (5 ms)" in str(no.value)
+
+
+def using(file: Tried, megabytes: int | None, joules: float | None) -> Tried:
+    usage = Usage(None if megabytes is None else megabytes * 10**6, joules, None if joules is None else joules / 0.4)
+    return dataclasses.replace(file, usage=usage)
+
+
+USING = [
+    using(FP32, 120, 0.4), using(tried("a", 0.5, 0.1), 90, 0.2), using(tried("b", 0.4, 0.2), 70, 0.3),
+    using(tried("unknown", 0.3, 0.1), None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("budget", "name"),
+    [
+        ((0.5, None, None, "100MB"), "b"),
+        ((None, None, None, "100MB"), "a"),
+        ((None, None, None, "0.6x"), "b"),
+        ((0.5, None, None, None, "0.25J"), "a"),
+        ((0.5, None, None, None, "0.75x"), "b"),
+        ((0.5, "0.5x", None, "95MB", "250mJ"), "a"),
+    ],
+)
+def test_memory_and_energy_are_limits_like_others_and_what_is_not_measured_keeps_none(budget, name):
+    assert recommend(USING, options(*budget)).contender.name == name
+
+
+def test_a_budget_of_memory_that_nothing_keeps_names_what_the_nearest_takes():
+    with pytest.raises(InputError, match=r"memory 60MB.*the nearest is b: .*, 0.001 MB, 70 MB of memory and 0.3 J per"):
+        recommend(USING, options(None, None, None, "60MB"))

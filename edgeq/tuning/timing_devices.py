@@ -1,0 +1,304 @@
+"""Devices behind ssh that time the files of a search. Several of one kind share them, each file on one of them.
+
+Each takes a batch of files, and the next one when it is done. A device that is lost hands its batch to the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from edgeq.devices.config import LOCAL, Device, find_devices
+from edgeq.devices.remote import RemoteDevice, named_errors
+from edgeq.errors import DeviceError, EdgeqError, EngineError, InputError, MismatchError
+from edgeq.evaluation.device_site import send_artifacts
+from edgeq.exporting.artifact import Artifact
+from edgeq.measurement.benchmark import Sampling, bench_jobs
+from edgeq.progress import labelled
+from edgeq.results.environment import Environment, parse_environment
+from edgeq.results.measurement import BenchResult
+from edgeq.runtimes import SIMULATED, get_runtime
+from edgeq.runtimes.answers import Opened, Power
+from edgeq.runtimes.base import LATENCY
+from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
+from edgeq.targets import Target
+from edgeq.tuning.staged import compute_precision
+from edgeq.tuning.timing_site import ASK_S, Surveyed, Timed, in_words, is_of, jobs_of, no_energy
+
+_OPEN_S = 600.0
+_WAIT_S = 3600.0
+"""How long somebody else may measure on a device before it counts as lost."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a device said of itself.
+
+    Attributes:
+        runtime: The engine that files are timed in.
+        threads: Its CPU threads.
+        environment: Engine and machine.
+        power: How it tells its power.
+    """
+
+    runtime: str
+    threads: int
+    environment: Environment
+    power: Power
+
+    @property
+    def surveyed(self) -> Surveyed:
+        """The same in words: devices with the same words are of one kind."""
+        return Surveyed(in_words(self.environment), f"{self.environment.engine}, {self.threads} threads")
+
+
+def find_timing_devices(wished: Sequence[str]) -> list[Device]:
+    """Returns devices by their names and addresses; none for this machine.
+
+    Raises:
+        InputError: a name is unknown or named twice, or this machine is one of several.
+    """
+    found = find_devices(wished)
+    if [device.name for device in found] == [LOCAL]:
+        return []
+    if any(device.name == LOCAL for device in found):
+        raise InputError(f"`device` {', '.join(wished)}: only devices of one kind share timings; name {LOCAL} alone")
+    return found
+
+
+def require_target(target: Target, devices: Sequence[Device]) -> None:
+    """Checks that devices run the files of a target as they are.
+
+    Raises:
+        InputError: an engine has to be built of them first.
+    """
+    if not any(form in get_runtime(target.runtimes[0]).formats for form in target.formats):
+        names = ", ".join(device.name for device in devices)
+        raise InputError(
+            f"`device` {names}: {target.runtimes[0]} runs no file of {target.name} before `edgeq build` has made an "
+            "engine of it there, so a search cannot time them; omit `device`, and build and bench the recommended file"
+        )
+
+
+def require_reachable(devices: Sequence[Device]) -> None:
+    """Connects to devices, before any long work.
+
+    Raises:
+        DeviceError: one does not answer, or is none that edgeq runs on.
+    """
+    for device in devices:
+        with named_errors(device.name), RemoteDevice(device):
+            pass
+
+
+@dataclass(eq=False)
+class Devices:
+    """Devices of one kind.
+
+    Attributes:
+        devices: Them, at least one.
+        target: Whose files they run.
+        runtime: The engine that files are scored in; a device may state another one.
+        threads: CPU threads of the engine; by default what the device states, or one per physical core there.
+    """
+
+    devices: Sequence[Device]
+    target: Target
+    runtime: str
+    threads: int | None = None
+    _facts: dict[str, Facts] = field(default_factory=dict, init=False)
+
+    @property
+    def name(self) -> str:
+        """Their names."""
+        return ", ".join(device.name for device in self.devices)
+
+    @property
+    def refusal(self) -> str:
+        """Nothing: a device that cannot time files is an error."""
+        return ""
+
+    def survey(self, file: Artifact) -> Surveyed:
+        """Returns what they are.
+
+        Raises:
+            DeviceError: one is lost, or cannot run the file.
+            MismatchError: they are not of one kind, or none of the target's.
+        """
+        kinds = [self.facts(device, file).surveyed for device in self.devices]
+        for device, kind in zip(self.devices, kinds, strict=True):
+            if kind != kinds[0]:
+                raise MismatchError(
+                    f"`device` {device.name} is {kind.machine} with {kind.engine}, {self.devices[0].name} is "
+                    f"{kinds[0].machine} with {kinds[0].engine}: only devices of one kind share timings; name one kind"
+                )
+        return kinds[0]
+
+    def facts(self, device: Device, file: Artifact) -> Facts:
+        """Returns what a device says of itself; it is asked once.
+
+        Raises:
+            DeviceError: it is lost, or cannot run the file.
+            MismatchError: it is none of the target's.
+        """
+        if device.name not in self._facts:
+            with named_errors(device.name), RemoteDevice(device) as remote:
+                found = self._ask(device, remote, file)
+            self._check(device, found)
+            self._facts[device.name] = found
+        return self._facts[device.name]
+
+    def counts_energy(self, file: Artifact) -> str:
+        """Returns why one of them does not count energy; empty if all do."""
+        found = [(each, self.facts(each, file)) for each in self.devices]
+        reasons = ((each.name, no_energy(facts.power, facts.runtime)) for each, facts in found)
+        return next((f"{name}: {reason}" for name, reason in reasons if reason), "")
+
+    def bench(self, batches: Sequence[Sequence[Artifact]], sampling: Sampling) -> Iterator[Timed]:
+        """Yields each batch with its results; a batch of a device that is lost goes to another one.
+
+        Raises:
+            DeviceError: all devices are lost.
+        """
+        with _Crew(self, batches, sampling) as crew:
+            yield from crew.results()
+
+    @contextlib.contextmanager
+    def ready(self, device: Device, file: Artifact) -> Iterator[tuple[RemoteDevice, Facts]]:
+        """Has a device alone, with all that it needs to run files, for the time of the block."""
+        facts = self.facts(device, file)
+        with named_errors(device.name), RemoteDevice(device) as remote:
+            remote.prepare([facts.runtime])
+            with RunnerProcess(f"the lock of {device.name}", remote.python("-m", "edgeq.tuning.machine_lock")) as lock:
+                lock.ask(_WAIT_S, "hold")
+                yield remote, facts
+
+    def _ask(self, device: Device, remote: RemoteDevice, file: Artifact) -> Facts:
+        wished = () if device.runtimes or self.runtime in SIMULATED else (self.runtime,)
+        runtime = remote.choose_runtimes(file, wished)[0]
+        remote.prepare([runtime])
+        threads = self.threads or remote.count_threads()
+        sent = send_artifacts(remote, [file])
+        with RunnerProcess(f"{file.name} in {runtime}", remote.python(*LOCAL_RUNNER[1:])) as process:
+            opened = process.ask_for(
+                Opened, _OPEN_S, "open", artifact=sent[file.path], manifest=file.to_json(), runtime=runtime,
+                threads=threads, compute_precision=compute_precision(runtime), hint=LATENCY,
+                cpus=list(device.cpus) or None,
+            )  # fmt: skip
+            power = process.ask_for(Power, ASK_S, "power", seconds=0.0)
+        return Facts(
+            runtime, threads, parse_environment(opened.environment, source=file.name, error=EngineError), power
+        )
+
+    def _check(self, device: Device, facts: Facts) -> None:
+        environment = facts.environment
+        if environment.emulated or not is_of(self.target, environment.architecture, facts.runtime):
+            kind = "an emulated CPU" if environment.emulated else str(environment.architecture)
+            raise MismatchError(
+                f"`device` {device.name} is {kind}, whose times are not those of {self.target.name}; name a device "
+                "that the target is for, or choose another `target`"
+            )
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What came of a batch on a device; without results it was lost with it."""
+
+    index: int
+    results: list[BenchResult] | None
+    error: Exception | None = None
+
+
+class _Crew:
+    """A thread for each device, which takes batches until there is none. A context manager: all end with it."""
+
+    def __init__(self, site: Devices, batches: Sequence[Sequence[Artifact]], sampling: Sampling) -> None:
+        self._site = site
+        self._batches = batches
+        self._sampling = sampling
+        self._work: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._remotes: list[RemoteDevice] = []
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=contextvars.copy_context().run, args=(self._serve, device), daemon=True)
+            for device in site.devices
+        ]
+
+    def __enter__(self) -> _Crew:
+        for index in range(len(self._batches)):
+            self._work.put(index)
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for _thread in self._threads:
+            self._work.put(None)
+        if kind is not None:  # Ctrl-C comes to the main thread only; without their connections the others end
+            with self._lock:
+                self._closed = True
+                for remote in self._remotes:
+                    remote.close()
+        for thread in self._threads:
+            thread.join()
+
+    def results(self) -> Iterator[Timed]:
+        """Yields each batch with its results.
+
+        Raises:
+            DeviceError: no device is left.
+        """
+        left, done = len(self._site.devices), 0
+        while done < len(self._batches):
+            outcome = self._outcomes.get()
+            if outcome.results is not None:
+                done += 1
+                yield outcome.index, outcome.results
+                continue
+            left -= 1
+            self._work.put(outcome.index)
+            if not left:
+                raise DeviceError(
+                    f"{outcome.error}; what was measured before is in the store: rerun the command when the device is "
+                    "back"
+                ) from outcome.error
+            _log.warning("%s; its files go to the other devices", outcome.error)
+
+    def _serve(self, device: Device) -> None:
+        index = self._work.get()
+        try:
+            if index is None:
+                return
+            with labelled(device.name), self._site.ready(device, self._batches[0][0]) as (remote, facts):
+                with self._lock:
+                    if self._closed:
+                        return
+                    self._remotes.append(remote)
+                while index is not None:
+                    results = self._run(device, remote, facts, self._batches[index])
+                    self._outcomes.put(_Outcome(index, results))
+                    index = self._work.get()
+        except Exception as error:
+            if index is not None:
+                lost = error if isinstance(error, EdgeqError) else DeviceError(f"{device.name}: unexpected {error!r}")
+                self._outcomes.put(_Outcome(index, None, lost))
+
+    def _run(self, device: Device, remote: RemoteDevice, facts: Facts, files: Sequence[Artifact]) -> list[BenchResult]:
+        sent = send_artifacts(remote, files)
+        return bench_jobs(
+            jobs_of(files, facts.runtime),
+            threads=facts.threads,
+            cpus=device.cpus or None,
+            sampling=self._sampling,
+            runner=remote.python(*LOCAL_RUNNER[1:]),
+            locate=lambda artifact: sent[artifact.path],
+        )
