@@ -11,6 +11,9 @@ from typing import Literal
 
 Kind = Literal["integer", "float4_e2m1fn", "float8_e4m3fn", "float16", "bfloat16", "float32"]
 
+LOW_BITS = tuple(f"w{bits}" for bits in range(2, 9))
+"""Precisions of files for CPUs whose weights alone have few bits."""
+
 MAX_BITS = 16
 """Most bits of a weight or an activation; the sums, and the biases that are added to them, have more."""
 

@@ -1,9 +1,9 @@
 """Quantizes the weights of a graph layer by layer, each for what it reads behind the layers that are quantized already.
 
 One walk over the calibration inputs computes every node once. Layers that read the same tensor are done together: its
-second moments are gathered, AWQ's scales are searched for all of them, their weights are quantized, and the nodes behind
-run with what the file will hold. One matrix of second moments is in memory at a time. Each group is logged, so that the
-same command continues after an interruption.
+second moments are gathered, AWQ's scales are searched for all of them, their weights are quantized, and the nodes
+behind run with what the file will hold. The second moments of one tensor are in memory at a time. Each group is logged,
+so that the same command continues after an interruption.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def quantize_layers(
 
 
 def _moments(arrays: Sequence[np.ndarray], request: Request) -> npt.NDArray[np.float64] | None:
-    """Returns the second moments of every group of channels, `(groups, K, K)`; `None` for values that are not finite."""
+    """Returns the second moments of each group of channels, `(groups, K, K)`; `None` if values are not finite."""
     statistic = request.start()
     assert isinstance(statistic, SecondMoments)  # noqa: S101 - what `moment_requests` asks for
     try:

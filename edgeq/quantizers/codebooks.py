@@ -68,4 +68,4 @@ def double_quantized(scale: np.ndarray) -> npt.NDArray[np.float32]:
     back = (blocks / step).astype(ml_dtypes.float8_e4m3fn).astype(np.float64) * step
     found = back.reshape(-1)[: len(centred)].reshape(scale.shape) + mean
     # The rounding of the mean may leave nothing of a scale that is tiny next to the others.
-    return np.maximum(found, scale.min() / 2).astype(np.float32)
+    return np.asarray(np.maximum(found, scale.min() / 2), np.float32)

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeq.calibration.channel_extremes import channel_statistics
 from edgeq.calibration.finetuning.finetune import finetune
+from edgeq.calibration.kept_inputs import kept_feeds
 from edgeq.calibration.layer_moments import layer_moments
 from edgeq.calibration.mean_errors import mean_errors
 from edgeq.calibration.reconstruction.reconstruct import images_to_learn_on, reconstruct

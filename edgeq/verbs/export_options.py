@@ -11,7 +11,6 @@ from edgeq.calibration.finetuning.finetune import FEWEST
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
-from edgeq.exporting.onnx.low_bit import LOW_BITS
 from edgeq.exporting.options import ExportOptions, Rounding
 from edgeq.exporting.passes.rescalings import RESCALINGS
 from edgeq.exporting.planning.keep import VitPlan
@@ -19,6 +18,7 @@ from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS
 from edgeq.inputs import Item
 from edgeq.quantizers.recipes import get_recipe
 from edgeq.registry import registered
+from edgeq.schemes import LOW_BITS
 from edgeq.sources.formats import FORMATS, get_format, source_format
 from edgeq.sources.model import ModelRequest, require_onnx_for_scales
 from edgeq.targets import Target, get_target
@@ -89,9 +89,10 @@ def takes_ranges(target: Target, precisions: Sequence[str]) -> bool:
 
 
 def known_weights(target: Target) -> tuple[str, ...]:
-    """Returns the precisions of a target in which weights alone have few bits: all of 2 to 8 where they stay float."""
-    named = target.rules.weight_only_schemes
-    return LOW_BITS if named and target.rules.fp16 != "graph" else named
+    """Returns the precisions of a target in which weights alone have few bits: on x86 all of 2 to 8."""
+    if target.rules.isa is not None:
+        return LOW_BITS
+    return target.rules.weight_only_schemes if target.rules.fp16 == "graph" else ()
 
 
 def _check_low_bits(

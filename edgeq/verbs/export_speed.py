@@ -13,12 +13,12 @@ from edgeq.errors import EngineError
 from edgeq.evaluation.output_difference import Comparison
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.jobs import FileJob
-from edgeq.exporting.onnx.low_bit import LOW_BITS
 from edgeq.exporting.onnx.writer import FloatModel, write_fp32
 from edgeq.exporting.quantization_facts import SpeedFacts, TriedSelection
 from edgeq.machine import default_threads, read_machine
 from edgeq.measurement.speed_check import FP32, INT8, measure_speed
 from edgeq.runtimes import is_installed
+from edgeq.schemes import LOW_BITS
 from edgeq.targets import Target
 from edgeq.verbs.export_selection import smallest_that_gains
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.onnx.fp8 import FP8, write_fp8
 from edgeq.exporting.onnx.int4_weights import W4A8
-from edgeq.exporting.onnx.low_bit import LOW_BITS, write_low_bit
+from edgeq.exporting.onnx.low_bit import write_low_bit
 from edgeq.exporting.onnx.weight_only import FP4, W4, write_weight_only
 from edgeq.exporting.onnx.writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+from edgeq.schemes import LOW_BITS
 
 if TYPE_CHECKING:
     from edgeq.exporting.artifact import Artifact

@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from edgeq.exporting.planning.keep import Kept, VitPlan
     from edgeq.targets import Target
 
-LOW_BITS = tuple(f"w{bits}" for bits in range(2, 9))
-"""The precisions."""
-
 GROUP_SIZE = 32
 """Inputs with a scale of their own, unless told otherwise: of 16 to 128 the best score for the bytes of a ViT."""
 

@@ -46,7 +46,7 @@ def divide_channels(
             done.append(each.tensor)
         else:
             _multiply(model, each)
-            left[each.tensor] = "a Mul stands before its readers"
+            left[each.tensor] = "a Mul divides what its readers get"
     return found, RewriteReport(tuple(done), left)
 
 

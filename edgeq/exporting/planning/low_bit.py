@@ -14,6 +14,7 @@ from edgeq.exporting.graphs.linear import linear_of, without_channels
 from edgeq.exporting.jobs import PlannedWeight, QuantizedLayers
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import weight_axis
+from edgeq.exporting.planning.wide_ends import first_layers, last_layers
 from edgeq.quantizers import ROUND, get_weight_method
 from edgeq.schemes import FLOAT, LayerScheme, PerAxis, PerGroup, Scheme
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from edgeq.targets import Rules
 
 LINEAR = frozenset({"Gemm", "MatMul"})
+
+_ENDS_FROM = 4
+"""Fewest bits of the first layers, which read the image, and of the last ones, which give the scores: they are few, and
+every study of 2 and 3 bits leaves them wider."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ def make_low_bit_plan(
     """
     along = _along_inputs(scheme.weight)
     size = along.granularity.size if isinstance(along.granularity, PerGroup) else 1
+    ends = first_layers(model) | last_layers(model) if scheme.weight.bits < _ENDS_FROM else set[str]()
     decisions: list[LayerDecision] = []
     planned: dict[str, PlannedWeight] = {}
     for node in model.graph:
@@ -70,6 +76,8 @@ def make_low_bit_plan(
         if weight is None:
             continue
         reason = _float_reason(node, weight, rules, kept)
+        if reason is None and str(node.name) in ends:
+            reason = f"the first and last layers lose most by {scheme.weight.bits} bits"
         if reason is None:
             matrix = as_matrix(node, weight)
             if matrix.shape[1] % size and node.op_type in whole_groups:
@@ -80,8 +88,8 @@ def make_low_bit_plan(
         decisions.append(LayerDecision(str(node.name), node.op_type, found, reason or "the target runs it so"))
     if not planned:
         raise ModelError(
-            f"no layer of the model can have weights of {scheme.weight.bits} bits: that takes a Gemm, MatMul or Conv by "
-            f"a constant whose inputs are a multiple of {size}; choose another `group_size`, fp16 or int8"
+            f"no layer of the model can have weights of {scheme.weight.bits} bits: that takes a Gemm, MatMul or Conv "
+            f"by a constant whose inputs are a multiple of {size}; choose another `group_size`, fp16 or int8"
         )
     return LowBitPlan(tuple(decisions), (quantize or _round)(model, planned))
 

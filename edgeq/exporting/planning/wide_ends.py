@@ -27,7 +27,7 @@ def with_wide_ends(model: ir.Model, selection: Selection) -> Selection:
         model: The float graph.
         selection: What is quantized.
     """
-    ends = _first(model) | _last(model)
+    ends = first_layers(model) | last_layers(model)
     decisions = tuple(
         replace(each, scheme=replace(each.scheme, weight=INT8_WEIGHT))
         if each.name in ends and each.scheme.weight.is_integer and each.scheme.weight.bits < _BITS
@@ -37,7 +37,7 @@ def with_wide_ends(model: ir.Model, selection: Selection) -> Selection:
     return replace(selection, decisions=decisions)
 
 
-def _first(model: ir.Model) -> set[str]:
+def first_layers(model: ir.Model) -> set[str]:
     """Returns the names of the weighted layers before which no other stands."""
     behind: set[int] = set()
     found = set()
@@ -52,7 +52,7 @@ def _first(model: ir.Model) -> set[str]:
     return found
 
 
-def _last(model: ir.Model) -> set[str]:
+def last_layers(model: ir.Model) -> set[str]:
     """Returns the names of the weighted layers behind which no other stands."""
     before: set[int] = set()
     found = set()
