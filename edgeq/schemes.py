@@ -11,6 +11,9 @@ from typing import Literal
 
 Kind = Literal["integer", "float4_e2m1fn", "float8_e4m3fn", "float16", "bfloat16", "float32"]
 
+LOW_BITS = tuple(f"w{bits}" for bits in range(2, 9))
+"""Precisions of files for CPUs whose weights alone have few bits."""
+
 MAX_BITS = 16
 """Most bits of a weight or an activation; the sums, and the biases that are added to them, have more."""
 
@@ -73,6 +76,8 @@ class Scheme:
         granularity: What has a scale of its own.
         codebook: Name of the table that integers are indices of, such as `nf4`; `None` for evenly spaced numbers.
         narrow_range: Whether the smallest integer is left out, which makes a signed grid as long on either side.
+        real_zero: Whether the zero point is any number and not an integer, so that 0 need not lie on the grid.
+        double_quantized: Whether the scales are stored in FP8 themselves, in blocks (`edgeq.quantizers.codebooks`).
 
     Raises:
         ValueError: the kind has no such bits, or a float has a codebook.
@@ -85,6 +90,8 @@ class Scheme:
     granularity: Granularity = field(default_factory=PerTensor)
     codebook: str | None = None
     narrow_range: bool = False
+    real_zero: bool = False
+    double_quantized: bool = False
 
     def __post_init__(self) -> None:
         if not self.is_integer and self.bits != _FLOAT_BITS[self.kind]:
@@ -93,6 +100,8 @@ class Scheme:
             raise ValueError(f"{self.bits} bits: wanted 1 to {MAX_BITS}, or 32 or 64 for a bias")
         if not self.is_integer and self.codebook is not None:
             raise ValueError(f"{self.kind} has no codebook; {self.codebook!r} is for integers")
+        if self.real_zero and (self.symmetric or self.codebook is not None):
+            raise ValueError("a zero point that is any number is for evenly spaced numbers that lie around none")
 
     @property
     def is_integer(self) -> bool:
@@ -159,6 +168,8 @@ INT4_BLOCKS = Scheme(bits=4, granularity=PerGroup(32))
 """Of every 32 neighbours along a layer's inputs; which axis that is depends on the operator."""
 FLOAT4_BLOCKS = Scheme("float4_e2m1fn", 4, granularity=PerGroup(16))
 """NVFP4: of every 16 neighbours along a layer's inputs, with a scale in FP8 each, and one for these scales."""
+NF4 = Scheme(bits=4, signed=False, codebook="nf4", granularity=PerGroup(64), double_quantized=True)
+"""16 quantiles of the normal distribution, on scales in FP8 of every 64 neighbours: QLoRA's weights."""
 INT8_WEIGHT = Scheme(granularity=PerAxis(), narrow_range=True)
 """-127..127 with a scale for each output channel, which is what all engines of ours take."""
 INT4_WEIGHT = INT8_WEIGHT.with_bits(4)
@@ -252,9 +263,22 @@ class LayerScheme:
         return narrow if narrow == self else replace(narrow, bias=FLOAT32)
 
 
+def minmax(bits: int) -> Scheme:
+    """Returns `minmax-k` of published sweeps: `round((2**k - 1) s) / (2**k - 1)` with `s = (x - min) / (max - min)`.
+
+    It has one scale for the whole tensor, whose least and greatest values lie on the grid exactly; 0 need not.
+
+    Args:
+        bits: k, 2 to 8.
+    """
+    return Scheme(bits=bits, signed=False, symmetric=False, real_zero=True)
+
+
 FLOAT = LayerScheme()
 W4 = LayerScheme(INT4_BLOCKS, FLOAT16, FLOAT16)
 """INT4 weights, everything else in FP16."""
+W4_FLOAT = LayerScheme(Scheme(bits=4, signed=False, symmetric=False, granularity=PerGroup(32)))
+"""Unsigned INT4 weights with a zero point for every 32 neighbours, everything else in FP32; 2 to 8 bits alike."""
 FP4 = LayerScheme(FLOAT4_BLOCKS, FLOAT16, FLOAT16)
 """FP4 weights, everything else in FP16."""
 FLOAT8 = Scheme("float8_e4m3fn", 8)

@@ -61,6 +61,8 @@ def export(
     plan: PlanBy | None = None,
     isa: str | None = None,
     finetune: int | None = None,
+    weight_method: str | None = None,
+    group_size: int | None = None,
     threads: int | None = None,
     verify: Literal["compile"] | None = None,
     progress: Listener = None,
@@ -74,8 +76,8 @@ def export(
         target: A name of `edgeq.targets.TARGETS`: `x86`, `x86-openvino`, `x86-ort`, `arm`, `jetson-orin`,
             `jetson-orin-trt11` or `rtx`, or an installed one.
         precision: `fp32`, `fp16`, `int8`, `dynamic`; for `x86` `w4a8` (INT4 weights, computed in INT8); for TFLite
-            `int16x8`; for `rtx` `fp8` (from SM89 on), `w4` (INT4 weights) and `fp4` (FP4 weights, from SM120 on): one,
-            or several.
+            `int16x8`; for `rtx` `fp8` (from SM89 on), `w4` (INT4 weights) and `fp4` (FP4 weights, from SM120 on); for
+            `x86` `w2` to `w8` (weights of 2 to 8 bits alone): one, or several.
         runtime: For `x86`, the engine that files are planned for: `openvino` (the default) or `onnxruntime`.
         calib: Ranges for `int8`: what `edgeq.calibrate` returned, the path of a ranges file, of images or of a
             calibration cache of TensorRT, or arrays as `edgeq.calibrate` takes them. At most `num` elements of an
@@ -108,6 +110,9 @@ def export(
         isa: x86: CPUs that INT8 files are for: `avx2`, `vnni`, `amx`, or `any` for all; by default this machine's.
         finetune: Train `int8` and `w4a8` ONNX files for a few minutes on so many images of `calib`, at least 16,
             without labels, to give what the float model gives.
+        weight_method: x86, `w2` to `w8`: `rtn` (round to nearest), `hqq`, `gptq`, `gptq-act-order`, `awq` or
+            `awq+gptq`; by default `gptq` with images in `calib`, and `rtn` without.
+        group_size: x86, `w2` to `w8`: inputs of a layer that share a scale, 8 to 256; by default 32.
         threads: CPU threads for calibration and timing; by default one per physical core.
         verify: Jetson: `compile` compiles the files with TensorRT for RTX too: `result.compiled`.
         progress: Called for each job, returns an `edgeq.Progress`.
@@ -143,7 +148,19 @@ def export(
             folder,
             calibration=calibration,
             formats=names(format),
-            options=ExportOptions(kept, vit_plan, rescale, int8_deconv, int8_io, compat, isa, rounding, finetune),
+            options=ExportOptions(
+                kept,
+                vit_plan,
+                rescale,
+                int8_deconv,
+                int8_io,
+                compat,
+                isa,
+                rounding,
+                finetune,
+                weight_method,
+                group_size,
+            ),
             threads=threads,
             measure_speed=default_measuring(measure_speed),
             plan=default_plan(plan),

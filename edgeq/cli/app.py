@@ -103,8 +103,8 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help="fp32, fp16, int8, dynamic; for x86 w4a8 (weights of 4 bits, computed in int8); for TFLite int16x8; "
-            "for rtx fp8, w4 and fp4. Separate several with commas."
+            help="fp32, fp16, int8, dynamic; for x86 w4a8 (weights of 4 bits, computed in int8) and w2 to w8 (weights "
+            "alone); for TFLite int16x8; for rtx fp8, w4 and fp4. Separate several with commas."
         ),
     ] = "fp32",
     formats: Annotated[
@@ -156,6 +156,17 @@ def export(
             "on the images of --calib, which takes minutes."
         ),
     ] = "nearest",
+    weight_method: Annotated[
+        str | None,
+        typer.Option(
+            help="x86, w2 to w8: rtn (round to nearest), hqq, gptq, gptq-act-order, awq or awq+gptq; by default gptq "
+            "with images in --calib, and rtn without."
+        ),
+    ] = None,
+    group_size: Annotated[
+        int | None,
+        typer.Option(help="x86, w2 to w8: inputs of a layer that share a scale, 8 to 256; by default 32."),
+    ] = None,
     int8_deconv: Annotated[
         bool, typer.Option("--int8-deconv", help="jetson-orin, rtx: ConvTranspose in INT8 too, instead of FP16.")
     ] = False,
@@ -262,6 +273,8 @@ def export(
             isa=isa,
             rounding=cast("Rounding", rounding),
             finetune=finetune,
+            weight_method=weight_method,
+            group_size=group_size,
         ),
         threads=threads,
         measure_speed=default_measuring(measure_speed),

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edgeq.cli.low_bit import describe_low_bit
 from edgeq.cli.words import as_options
 from edgeq.exporting.signal.ratio import EQUAL_DB
 from edgeq.results.evaluation import Score
@@ -181,7 +182,7 @@ def describe_export(result: ExportResult) -> list[str]:
         facts = file.artifact.quantization_facts
         details = (
             *describe_signal(file.artifact, comparison.signal), *describe_layers(facts),
-            *_describe_costs(facts.kernel_costs), *_describe_speed(facts.speed),
+            *_describe_costs(facts.kernel_costs), *_describe_speed(facts.speed, file.artifact.precision),
         )  # fmt: skip
         lines += [f"    {line}" for line in details]
     target = result.target
@@ -210,6 +211,7 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
     }
     ranges = f", ranges by {facts.method}" if facts.method is not None else ""
     lines = [f"{counted(count, 'layer')} {how}{ranges}" for how, count in forms.items() if count is not None]
+    lines += [] if facts.low_bit is None else describe_low_bit(facts.low_bit)
     if not lines:
         return audit
     for form, nodes in (("with dynamic ranges", facts.dynamic_nodes), ("in float", facts.float_nodes)):
@@ -282,18 +284,18 @@ def describe_signal(artifact: Artifact, signal: Signal | None) -> list[str]:
     return [f"{artifact.name}: {_decibels(signal.snr_db)} dB ({outputs}{more}{worst}); {signal.how}"]
 
 
-def _describe_speed(speed: SpeedFacts | None) -> list[str]:
-    """Returns the line that says how an INT8 file's time compares with FP32's, and which file to take here."""
+def _describe_speed(speed: SpeedFacts | None, precision: str) -> list[str]:
+    """Returns the line that says how a quantized file's time compares with FP32's, and which file to take here."""
     if speed is None:
         return []
     advice = {
-        "int8": "int8 is faster",
+        precision: f"{precision} is faster",
         "": "this machine is too busy to tell which is faster; repeat the export when it is idle",
-    }.get(speed.recommended, f"int8 is not the fastest here, take {speed.recommended}")
+    }.get(speed.recommended, f"{precision} is not the fastest here, take {speed.recommended}")
     bf16 = "" if speed.bf16_ratio is None else f"; fp32 computed in bf16 takes {speed.bf16_ratio:.2f}"
     return [
-        f"int8 takes {speed.ratio:.2f} [{speed.low:.2f}, {speed.high:.2f}] of fp32's time{bf16} (measured in turns, "
-        f"{speed.rounds} rounds; {speed.engine}, {speed.threads} threads, {speed.cpu}): {advice}",
+        f"{precision} takes {speed.ratio:.2f} [{speed.low:.2f}, {speed.high:.2f}] of fp32's time{bf16} (measured in "
+        f"turns, {speed.rounds} rounds; {speed.engine}, {speed.threads} threads, {speed.cpu}): {advice}",
         *_describe_tried(speed),
     ]
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.keep import Kept
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from edgeq.exporting.onnx.writer import FloatModel
     from edgeq.exporting.planning.plan import QuantPlan
     from edgeq.exporting.tflite.writer import RangeSources, TfliteModel
+    from edgeq.quantizers import QuantizedWeight
+    from edgeq.schemes import Scheme
     from edgeq.targets import Target
 
 
@@ -49,6 +51,52 @@ Companion = Callable[[PlannedModel, Path], dict[str, Any]]
 
 LayerMoments = Callable[["ir.Model", Collection[str]], Iterator[tuple[str, "np.ndarray"]]]
 """Yields name and second moments `(K, K)` of what linear layers of a graph read, of those that can be measured."""
+
+
+class PlannedWeight(NamedTuple):
+    """A weight that is to have few bits.
+
+    Attributes:
+        matrix: `(out, in)`; of a convolution one row per output channel, ordered as its weight is.
+        scheme: With the axis of its inputs.
+    """
+
+    matrix: np.ndarray
+    scheme: Scheme
+
+
+@dataclass(frozen=True)
+class ScaledInput:
+    """A tensor whose channels are divided by scales, for layers whose weights are multiplied by them.
+
+    Attributes:
+        tensor: Name of the tensor.
+        layers: Names of the layers that read it so.
+        scales: `(channels,)`, float32.
+    """
+
+    tensor: str
+    layers: tuple[str, ...]
+    scales: np.ndarray
+
+
+@dataclass(frozen=True)
+class QuantizedLayers:
+    """What became of planned weights.
+
+    Attributes:
+        weights: Layer -> its weight, of the planned matrix's shape.
+        inputs: Tensors whose channels have to be scaled for it.
+        notes: What a user should know.
+    """
+
+    weights: Mapping[str, QuantizedWeight]
+    inputs: tuple[ScaledInput, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+QuantizeLayers = Callable[["ir.Model", Mapping[str, PlannedWeight]], QuantizedLayers]
+"""Returns the weights of some layers of a graph in few bits."""
 
 MeanErrors = Callable[["ir.Model", "QuantPlan"], Mapping[str, "np.ndarray"]]
 """Returns name of a layer -> what it gives too much in each output channel, for a plan and the graph of it."""
@@ -79,6 +127,8 @@ class FileJob:
         least_gain_us: What every layer in INT8 has to save by these costs, on average over layers that hang together.
         layer_moments: Measures what layers read whose weights alone are quantized; those that it does not know are
             rounded to nearest.
+        quantize_layers: Quantizes weights that alone are quantized, by what their layers read; `None` rounds them to
+            nearest.
         mean_errors: Measures what the layers of a plan give too much on average; `None` leaves biases as they are.
         reconstruct: Learns how the weights of a plan are rounded; `None` rounds each to nearest.
         finetune: Trains what a plan has quantized; `None` leaves it as calibration has it.
@@ -96,6 +146,7 @@ class FileJob:
     costs: KernelTable | None = None
     least_gain_us: float = 0.0
     layer_moments: LayerMoments | None = None
+    quantize_layers: QuantizeLayers | None = None
     mean_errors: MeanErrors | None = None
     reconstruct: Reconstruct | None = None
     finetune: Finetune | None = None

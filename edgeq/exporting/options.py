@@ -30,6 +30,9 @@ class ExportOptions:
             (`edgeq.targets.isa`).
         rounding: How weights are rounded: to the `nearest` integers, or as `reconstruct` learns it, block by block
             (`edgeq.calibration.reconstruction`).
+        weight_method: How weights of 2 to 8 bits are quantized, a name of `edgeq.quantizers.recipes.RECIPES`; by
+            default `gptq` with images to calibrate on, and `rtn` without.
+        group_size: How many inputs of a layer share the scale of such weights; by default 32.
         finetune: On how many calibration images a quantized ONNX file is trained (`edgeq.calibration.finetuning`).
     """
 
@@ -42,6 +45,8 @@ class ExportOptions:
     isa: str | None = None
     rounding: Rounding = "nearest"
     finetune: int | None = None
+    weight_method: str | None = None
+    group_size: int | None = None
 
     @property
     def given(self) -> list[str]:

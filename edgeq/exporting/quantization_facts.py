@@ -82,7 +82,7 @@ class TriedSelection:
 
 @dataclass(frozen=True)
 class SpeedFacts:
-    """An INT8 file's time over that of its float model in the same engine, measured in turns when it was exported.
+    """A quantized file's time over that of its float model in the same engine, measured in turns when it was exported.
 
     Attributes:
         runtime: The engine that ran both.
@@ -90,13 +90,13 @@ class SpeedFacts:
         cpu: Name of the CPU.
         cpu_features: Its instruction sets that matter for INT8.
         threads: CPU threads of the engine.
-        ratio: INT8's time over FP32's, median over the rounds.
+        ratio: Its time over FP32's, median over the rounds.
         low: Lower end of its 95 % interval.
         high: Upper end of it.
         bf16_ratio: The float file's time in BF16 over that in FP32; `None` where it was not measured.
         rounds: How many rounds were measured.
-        recommended: What is fastest here: `int8`, `fp32` or `fp32 computed in bf16`; empty where the machine was too
-            busy to tell.
+        recommended: What is fastest here: the file's precision, `fp32` or `fp32 computed in bf16`; empty where the
+            machine was too busy to tell.
         tried: Smaller selections of the INT8 layers that were timed because the file with all of them was not faster,
             and before them that file; the last one is the file if it is faster.
     """
@@ -177,6 +177,31 @@ class FinetuningFacts:
 
 
 @dataclass(frozen=True)
+class LowBitFacts:
+    """Weights of 2 to 8 bits behind activations in float.
+
+    Attributes:
+        nodes: How many layers have such weights.
+        bits: Of a weight.
+        form: How linear layers hold them: `matmul_nbits`, `dequantize_linear`, or `float` in a simulated file.
+        group_size: Inputs with a scale of their own; `None` for whole rows or tensors.
+        bits_per_weight: What is stored for a weight, its share of scales and zero points included.
+        convolutions: How many of the layers are convolutions, which are computed in FP32.
+        folded: Inputs of layers whose channels AWQ scales, and whose producers hold the scales.
+        multiplied: Those that a Mul scales.
+    """
+
+    nodes: Count
+    bits: Count
+    form: str
+    group_size: Count | None = None
+    bits_per_weight: float | None = None
+    convolutions: Count = 0
+    folded: Count = 0
+    multiplied: Count = 0
+
+
+@dataclass(frozen=True)
 class QuantizationFacts:
     """What a manifest says of how its file was quantized; anything it does not say is empty or `None`.
 
@@ -190,13 +215,14 @@ class QuantizationFacts:
         w4a8_nodes: How many layers have INT4 weights and compute in INT8.
         w4_nodes: How many layers have INT4 weights and compute in FP16.
         fp4_nodes: How many layers have FP4 weights and compute in FP16.
+        low_bit: Of a file for CPUs whose weights alone have 2 to 8 bits; `None` for all others.
         float_nodes: Layer kept in float -> why.
         dynamic_nodes: Layer with INT8 weights whose activations are quantized while it runs -> why.
         fp16_islands: Layer kept in FP32, because FP16 would overflow -> why.
         fp16: Where FP16 is used: `in the graph`, or only in the weights.
         fp16_scales: Whether a file of another tool has Q/DQ pairs with scales in FP16.
         calibration_cache: The calibration cache that was written with it.
-        simulated_bits: Bits of weights and activations, if they are fewer than 8.
+        simulated_bits: Bits of weights and activations, if no engine has kernels for them.
         weights_file: The file with the weights of one that is too large for its format.
         speed: How its time compares with the float model's, where that was measured.
         kernel_costs: What decided by time which layers stay in float, if it was not the target's rules alone.
@@ -211,6 +237,7 @@ class QuantizationFacts:
     w4a8_nodes: Count | None = None
     w4_nodes: Count | None = None
     fp4_nodes: Count | None = None
+    low_bit: LowBitFacts | None = None
     float_nodes: Mapping[str, str] = field(default_factory=dict)
     dynamic_nodes: Mapping[str, str] = field(default_factory=dict)
     fp16_islands: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Whether an INT8 file is faster than its float model in its engine: measured when the file is written.
+"""Whether a quantized file is faster than its float model in its engine: measured when the file is written.
 
 Each file runs in a fresh process, and they take turns (`edgeq.measurement.benchmark`). Whether INT8 pays depends on the
 CPU, the engine's version and the threads, so that no rule can promise it.
@@ -49,14 +49,14 @@ class _Ratio:
 
 
 def measure_speed(
-    int8: Artifact, fp32: Artifact, runtime: str, machine: Machine, threads: int, sampling: Sampling = SAMPLING
+    quantized: Artifact, fp32: Artifact, runtime: str, machine: Machine, threads: int, sampling: Sampling = SAMPLING
 ) -> SpeedFacts:
-    """Returns how an INT8 file's time compares with the float file's, and which of the two to take.
+    """Returns how a quantized file's time compares with the float file's, and which of the two to take.
 
     Where the CPU computes BF16 and the engine can, the float file is timed in BF16 too.
 
     Args:
-        int8: The INT8 file.
+        quantized: The file in INT8, or with weights of few bits.
         fp32: The float file of the same model.
         runtime: The engine that both are run in.
         machine: This machine.
@@ -66,19 +66,19 @@ def measure_speed(
     Raises:
         EngineError: the engine refuses a file, or its process died.
     """
-    jobs = [Job(fp32, runtime), Job(int8, runtime)]
+    jobs = [Job(fp32, runtime), Job(quantized, runtime)]
     if has_bf16(runtime, machine):
         jobs.append(Job(fp32, runtime, "bf16"))
-    reference, quantized, *halved = bench_jobs(jobs, threads=threads, sampling=sampling)
-    ratio = _ratio(quantized, reference)
-    recommended = INT8 if ratio.is_faster else "" if ratio.is_vague else FP32
+    reference, timed, *halved = bench_jobs(jobs, threads=threads, sampling=sampling)
+    ratio = _ratio(timed, reference)
+    recommended = quantized.precision if ratio.is_faster else "" if ratio.is_vague else FP32
     bf16 = [_ratio(each, reference) for each in halved]
-    rivals = [_ratio(each, quantized if ratio.is_faster else reference) for each in halved]
+    rivals = [_ratio(each, timed if ratio.is_faster else reference) for each in halved]
     if any(rival.is_faster for rival in rivals):
         recommended = BF16
     return SpeedFacts(
         runtime=runtime,
-        engine=quantized.environment.engine,
+        engine=timed.environment.engine,
         cpu=machine.cpu,
         cpu_features=machine.cpu_features,
         threads=threads,
@@ -86,7 +86,7 @@ def measure_speed(
         low=ratio.low,
         high=ratio.high,
         bf16_ratio=bf16[0].median if bf16 else None,
-        rounds=len(quantized.round_runs),
+        rounds=len(timed.round_runs),
         recommended=recommended,
     )
 

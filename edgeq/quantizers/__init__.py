@@ -46,6 +46,10 @@ LEAST_SQUARE = "least-square"
 WEIGHT_METHODS: dict[str, str] = {
     ROUND: "edgeq.quantizers.round_nearest:round_nearest",
     LEAST_SQUARE: "edgeq.quantizers.least_square:least_square",
+    "clip": "edgeq.quantizers.clipping:clip",
+    "gptq": "edgeq.quantizers.gptq:gptq",
+    "gptq-act-order": "edgeq.quantizers.gptq:gptq_act_order",
+    "hqq": "edgeq.quantizers.hqq:hqq",
 }
 
 

@@ -1,9 +1,9 @@
-"""Weights of few bits in blocks, rounded so that the layer's output changes least.
+"""GPTQ: weights of few bits, rounded so that the layer's output changes least.
 
-A block has the scale that loses least of a few that cut off its largest weights, as AWQ clips (Lin et al., 2023). What
-rounding loses at one input is made up for by the inputs that follow, as in GPTQ (Frantar et al., 2023). Both follow the
-second moments of what the layer reads: an input that is always small may lose more, and inputs that go together take
-over from each other.
+What rounding loses at one input is made up for by the inputs that follow (Frantar et al., 2023, in the form with the
+Cholesky factor of the inverse), and a group has the scale that loses least of a few that cut off its largest weights,
+as AWQ clips (Lin et al., 2023). Both follow the second moments of what the layer reads: an input that is always small
+may lose more, and inputs that go together take over from each other.
 """
 
 from __future__ import annotations
@@ -14,29 +14,32 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.quantizers.weight import QuantizedWeight
-from edgeq.schemes import PerGroup, Scheme
+from edgeq.quantizers.clipping import SHRINK, least_weighted_error
+from edgeq.quantizers.codebooks import codebook, nearest_index
+from edgeq.quantizers.round_nearest import grid_parameters
+from edgeq.quantizers.weight import QuantizedWeight, input_axis, spread_over
+from edgeq.schemes import PerAxis, PerGroup, Scheme
 
 Array = npt.NDArray[np.float32]
 
 _SHRINKAGE = 0.2
 """How many rows the mean second moment counts as, for each input of a layer: 0.1 to 0.3 gave the best ViTs."""
 
-
-_SHRINK = np.linspace(1.0, 0.6, 9, dtype=np.float32)
-"""Of a block's range, before its largest weights are cut off."""
+_BLOCK = 128
+"""Inputs whose errors reach those behind them in one product; larger groups have scales that are set beforehand."""
 
 
 @dataclass(frozen=True)
 class BlockGrid:
-    """The numbers that weights are stored as.
+    """The numbers that weights are stored as: `real = (number - zero) * scale`.
 
     Attributes:
-        scales: Largest weights of blocks `(N,)` -> scales to choose from, of those that a file can hold, `(F, N)`.
-        nearest: Weights in steps of their scale -> the nearest numbers, of the same shape.
+        parameters: Weights of a group `(size, N)` -> scales and zeros to choose from, of those that a file can hold,
+            each `(F, N)`.
+        nearest: Weights in steps of their scale, counted from zero -> the nearest numbers, of the same shape.
     """
 
-    scales: Callable[[np.ndarray], np.ndarray]
+    parameters: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     nearest: Callable[[np.ndarray], np.ndarray]
 
 
@@ -60,44 +63,78 @@ def drawn_to_mean(moments: np.ndarray, rows: int) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class FedForward:
-    """Numbers of the weight's shape, float32, and the scales of their blocks.
+    """Numbers of the weight's shape, float32, and the scales and zeros of their groups.
 
     Attributes:
         numbers: In steps of their scales.
-        scales: Of the weight's shape with the number of blocks in place of the number of inputs.
+        scales: Of the weight's shape with the number of groups in place of the number of inputs.
+        zeros: Of the same shape.
     """
 
     numbers: Array
     scales: Array
+    zeros: Array
 
 
 def feed_errors_forward(
     weight: np.ndarray, moments: npt.NDArray[np.float64], scheme: Scheme, grid: BlockGrid
 ) -> FedForward:
-    """Returns the numbers and scales whose product loses little of the layer's output.
+    """Returns the numbers, scales and zeros whose product loses little of the layer's output.
 
     Args:
         weight: Float weight, a matrix.
         moments: Second moments of the inputs, positive definite, `(K, K)`.
-        scheme: In groups that divide the axis of the inputs.
+        scheme: In groups along the axis of the inputs.
         grid: The numbers.
     """
     granularity = scheme.granularity
-    assert isinstance(granularity, PerGroup)  # noqa: S101 - what weights of few bits have
-    # Row i holds what an error of input i asks of those behind it, once those before it are fixed.
-    factors = np.linalg.cholesky(np.linalg.inv(moments)).T.astype(np.float32)
+    assert isinstance(granularity, PerGroup)  # noqa: S101 - `feed_integers_forward` sees to it
+    factors = _factors(moments)
     left = np.moveaxis(weight, granularity.axis, 0).astype(np.float32)
-    numbers, scales = np.empty_like(left), []
+    numbers, scales, zeros = np.empty_like(left), [], []
     for start in range(0, len(left), granularity.size):
-        part, behind = slice(start, start + granularity.size), slice(start + granularity.size, None)
-        tried = grid.scales(np.abs(left[part]).max(axis=0))
-        found, errors = _round_block(left[part], tried, factors[part, part], grid)
+        part = slice(start, start + granularity.size)
+        tried = grid.parameters(left[part])
+        found, errors = _round_block(left[part], *(each[:, None] for each in tried), factors[part, part], grid.nearest)
         best = np.square(errors).sum(axis=1).argmin(axis=0)
-        scales.append(np.take_along_axis(tried, best[None], axis=0)[0])
+        for each, chosen in zip(tried, (scales, zeros), strict=True):
+            chosen.append(np.take_along_axis(each, best[None], axis=0)[0])
         numbers[part], kept = (np.take_along_axis(each, best[None, None], axis=0)[0] for each in (found, errors))
-        left[behind] -= factors[part, behind].T @ kept
+        left[part.stop :] -= factors[part, part.stop :].T @ kept
     back = granularity.axis
-    return FedForward(np.moveaxis(numbers, 0, back), np.moveaxis(np.stack(scales), 0, back))
+    return FedForward(*(np.moveaxis(each, 0, back) for each in (numbers, np.stack(scales), np.stack(zeros))))
+
+
+def feed_on_set_scales(
+    weight: np.ndarray,
+    moments: npt.NDArray[np.float64],
+    scales: np.ndarray,
+    zeros: np.ndarray,
+    nearest: Callable[[np.ndarray], np.ndarray],
+    *,
+    act_order: bool,
+) -> Array:
+    """Returns the numbers `(K, N)` of a weight whose scales were set beforehand.
+
+    Args:
+        weight: Float weight, inputs first, `(K, N)`.
+        moments: Second moments of the inputs, positive definite, `(K, K)`.
+        scales: Of every weight, `(K, N)`.
+        zeros: Of every weight, `(K, N)`.
+        nearest: Weights in steps of their scale, counted from zero -> the nearest numbers.
+        act_order: Whether the inputs of largest moments are rounded first, while all others can take over their errors;
+            groups stay as they are.
+    """
+    order = np.argsort(-moments.diagonal(), kind="stable") if act_order else np.arange(len(moments))
+    factors = _factors(moments[np.ix_(order, order)])
+    left, scales, zeros = (each[order].astype(np.float32) for each in (weight, scales, zeros))
+    numbers = np.empty_like(left)
+    for start in range(0, len(left), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        found, errors = _round_block(left[part], scales[None, part], zeros[None, part], factors[part, part], nearest)
+        left[part.stop :] -= factors[part, part.stop :].T @ errors[0]
+        numbers[order[part]] = found[0]
+    return numbers
 
 
 def feed_integers_forward(
@@ -105,38 +142,67 @@ def feed_integers_forward(
     scheme: Scheme,
     moments: npt.NDArray[np.float64],
     storable: Callable[[np.ndarray], np.ndarray],
+    *,
+    act_order: bool = False,
 ) -> QuantizedWeight:
-    """Returns the weight in integers around zero with little lost of the layer's output.
+    """Returns the weight in integers with little lost of the layer's output.
+
+    Scales of groups of up to 128 inputs are chosen when all inputs before them are rounded; those of larger ones, of
+    whole rows or tensors, and with `act_order`, are set beforehand.
 
     Args:
         weight: Float weight, a matrix.
-        scheme: Signed integers in groups that divide the axis of the inputs.
+        scheme: Integers or indices of a codebook.
         moments: Second moments of the inputs, positive definite, `(K, K)`.
         storable: Scales -> the next ones that a file can hold.
+        act_order: Whether inputs of large moments are rounded first.
     """
 
-    def scales(largest: np.ndarray) -> np.ndarray:
-        fitting = np.where(largest > 0, largest / scheme.qmax, 1.0)
-        return storable(np.multiply.outer(_SHRINK, fitting).astype(np.float32))
-
     def nearest(steps: np.ndarray) -> np.ndarray:
+        if scheme.codebook is not None:
+            return codebook(scheme.codebook)[nearest_index(steps, scheme.codebook)]
         numbers: np.ndarray = np.clip(np.rint(steps), scheme.qmin, scheme.qmax)
         return numbers
 
-    fed = feed_errors_forward(weight, moments, scheme, BlockGrid(scales, nearest))
-    zero = np.zeros(fed.scales.shape, scheme.dtype)
-    return QuantizedWeight(fed.numbers.astype(scheme.dtype), fed.scales, zero, scheme)
+    def parameters(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scale, zero = grid_parameters(block, scheme.along(PerAxis(1)))
+        tried = storable(np.multiply.outer(SHRINK, scale).astype(np.float32))
+        return tried, np.broadcast_to(zero.astype(np.float32), tried.shape)
+
+    granularity = scheme.granularity
+    in_order = not act_order and not scheme.double_quantized
+    if in_order and isinstance(granularity, PerGroup) and granularity.size <= _BLOCK:
+        fed = feed_errors_forward(weight, moments, scheme, BlockGrid(parameters, nearest))
+        numbers, scale, zero = fed.numbers, fed.scales, fed.zeros
+    else:
+        inputs = input_axis(scheme)
+        scale, zero = least_weighted_error(weight, scheme, moments.diagonal(), storable)
+        set_before = (np.moveaxis(spread_over(each, weight.shape, scheme), inputs, 0) for each in (scale, zero))
+        first = np.moveaxis(weight, inputs, 0)
+        numbers = np.moveaxis(feed_on_set_scales(first, moments, *set_before, nearest, act_order=act_order), 0, inputs)
+    integers = nearest_index(numbers, scheme.codebook) if scheme.codebook is not None else numbers
+    zero_type = np.float32 if scheme.real_zero else scheme.dtype
+    return QuantizedWeight(integers.astype(scheme.dtype), scale, zero.astype(zero_type), scheme)
 
 
-def _round_block(weight: Array, scales: Array, factors: Array, grid: BlockGrid) -> tuple[Array, Array]:
-    """Returns numbers and errors `(F, size, N)` of a block `(size, N)` on scales `(F, N)`.
+def _factors(moments: npt.NDArray[np.float64]) -> Array:
+    """Returns `(K, K)`: row i holds what an error of input i asks of those behind it, with those before it fixed."""
+    return np.linalg.cholesky(np.linalg.inv(moments)).T.astype(np.float32)
+
+
+def _round_block(
+    weight: Array, scales: Array, zeros: Array, factors: Array, nearest: Callable[[np.ndarray], np.ndarray]
+) -> tuple[Array, Array]:
+    """Returns numbers and errors `(F, size, N)` of a block `(size, N)` on scales and zeros `(F, 1 or size, N)`.
 
     The square of an error is what it adds to the layer's squared output error.
     """
+    shape = (len(scales), *weight.shape)
     left = np.repeat(weight[None], len(scales), axis=0)
+    scales, zeros = np.broadcast_to(scales, shape), np.broadcast_to(zeros, shape)
     numbers, errors = np.empty_like(left), np.empty_like(left)
     for row in range(len(weight)):
-        numbers[:, row] = grid.nearest(left[:, row] / scales)
-        errors[:, row] = (left[:, row] - numbers[:, row] * scales) / factors[row, row]
+        numbers[:, row] = nearest(left[:, row] / scales[:, row] + zeros[:, row])
+        errors[:, row] = (left[:, row] - (numbers[:, row] - zeros[:, row]) * scales[:, row]) / factors[row, row]
         left[:, row + 1 :] -= factors[row, row + 1 :, None] * errors[:, None, row]
     return numbers, errors

@@ -61,14 +61,16 @@ def feed_float4_forward(
     """
     import ml_dtypes
 
-    def scales(largest: np.ndarray) -> np.ndarray:
-        return np.stack([_scale(largest, tensor_scale, peak) for peak in _TRIED_PEAKS])
+    def parameters(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        largest = np.abs(block).max(axis=0)
+        scales = np.stack([_scale(largest, tensor_scale, peak) for peak in _TRIED_PEAKS])
+        return scales, np.zeros_like(scales)
 
     def nearest(steps: np.ndarray) -> np.ndarray:
         numbers: np.ndarray = np.clip(steps, -FLOAT4_MAX, FLOAT4_MAX).astype(ml_dtypes.float4_e2m1fn).astype(np.float32)
         return numbers
 
-    fed = feed_errors_forward(weight, moments, scheme, BlockGrid(scales, nearest))
+    fed = feed_errors_forward(weight, moments, scheme, BlockGrid(parameters, nearest))
     numbers = fed.numbers.astype(ml_dtypes.float4_e2m1fn)
     zero = np.zeros(fed.scales.shape, ml_dtypes.float4_e2m1fn)
     return QuantizedWeight(numbers, fed.scales, zero, scheme, tensor_scale)

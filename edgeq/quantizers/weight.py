@@ -6,18 +6,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgeq.quantizers.codebooks import SCALE_BLOCK, codebook, nearest_index
 from edgeq.schemes import PerAxis, PerGroup, Scheme
 
 
 @dataclass(frozen=True, eq=False)
 class QuantizedWeight:
-    """A quantized weight or bias: `real = (integer - zero_point) * scale`.
+    """A quantized weight or bias: `real = (integer - zero_point) * scale`, or `codebook[integer] * scale`.
 
     Attributes:
         integers: Of the weight's shape, in the scheme's type.
         scale: Positive steps, float32: `()` for one; `(channels,)` along an axis; in groups the weight's shape with the
             number of groups in place of the length of the axis.
-        zero_point: The integers that stand for 0, of `scale`'s shape and the integers' type.
+        zero_point: The integers that stand for 0, of `scale`'s shape and the integers' type; float32 where the scheme
+            allows any number, and zeros with a codebook.
         scheme: How they are stored; the axis of its granularity is a number.
         tensor_scale: Of FP4: the number that all scales are multiples of, by numbers of FP8, `()` float32.
     """
@@ -42,6 +44,9 @@ class QuantizedWeight:
 
     def dequantize(self) -> np.ndarray:
         """Returns the real numbers, float32 of the weight's shape."""
+        if self.scheme.codebook is not None:
+            values = codebook(self.scheme.codebook)[self.integers].astype(np.float64)
+            return np.asarray(values * spread(self.scale, self), np.float32)
         steps = self.integers.astype(np.float64) - spread(self.zero_point, self).astype(np.float64)
         numbers: np.ndarray = (steps * spread(self.scale, self).astype(np.float64)).astype(np.float32)
         return numbers
@@ -64,15 +69,50 @@ class QuantizedWeight:
 
 def round_to(weight: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, scheme: Scheme) -> np.ndarray:
     """Returns the nearest integers of a weight on given scales, halves to even, outliers clipped."""
-    steps = np.rint(np.asarray(weight, np.float64) / _spread(scale, weight.shape, scheme).astype(np.float64))
-    shifted = steps + _spread(zero_point, weight.shape, scheme)
+    steps = np.asarray(weight, np.float64) / _spread(scale, weight.shape, scheme).astype(np.float64)
+    if scheme.codebook is not None:
+        return nearest_index(steps, scheme.codebook).astype(scheme.dtype)
+    zero = _spread(zero_point, weight.shape, scheme)
+    shifted = np.rint(steps + zero) if scheme.real_zero else np.rint(steps) + zero
     integers: np.ndarray = np.clip(shifted, scheme.qmin, scheme.qmax).astype(scheme.dtype)
     return integers
+
+
+def stored_bits(scheme: Scheme, size: int, scale_bits: int = 32) -> float:
+    """Returns how many bits are stored for each number of a tensor, with its share of scales and zero points.
+
+    Args:
+        scheme: In groups, or with one scale for the tensor or an axis, whose share is nothing.
+        size: Numbers that share a scale.
+        scale_bits: Of a scale; those that are quantized themselves take 8, and 32 for each block of them.
+    """
+    if scheme.double_quantized:
+        scale: float = 8 + 32 / SCALE_BLOCK
+    else:
+        scale = scale_bits
+    zero = 0 if scheme.symmetric else scale_bits if scheme.real_zero else scheme.bits
+    return scheme.bits + (scale + zero) / size
 
 
 def spread(parameters: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
     """Returns scales or zero points so that they go with the integers element by element."""
     return _spread(parameters, weight.integers.shape, weight.scheme)
+
+
+def spread_over(parameters: np.ndarray, shape: tuple[int, ...], scheme: Scheme) -> np.ndarray:
+    """Returns one scale or zero point for every number of a tensor."""
+    return np.broadcast_to(_spread(parameters, shape, scheme), shape)
+
+
+def input_axis(scheme: Scheme) -> int:
+    """Returns the axis of a matrix along which a layer adds: that of its groups, or the other than its scales'.
+
+    A matrix with one scale is taken for `(out, in)`.
+    """
+    granularity = scheme.granularity
+    if isinstance(granularity, PerGroup):
+        return granularity.axis % 2
+    return 1 - _number(granularity) % 2 if isinstance(granularity, PerAxis) else 1
 
 
 def reduced(function: np.ufunc, array: np.ndarray, scheme: Scheme) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from edgeq.errors import InputError
 from edgeq.registry import load_entry, load_object, registered
+from edgeq.schemes import LOW_BITS
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,13 @@ class FileFormat:
         return load_object(f"function to {role} the format {self.name}", reference)
 
 
-_QUANTIZED = frozenset({"int8", "int16x8", "dynamic", "fp8", "w4", "fp4", "w4a8"})
+_QUANTIZED = frozenset({"int8", "int16x8", "dynamic", "fp8", "fp4", "w4a8", *LOW_BITS})
 _STATIC = frozenset({"int8", "int16x8"})
 
 ONNX = FileFormat(
     name="onnx",
     suffix=".onnx",
-    precisions=("fp32", "fp16", "int8", "w4a8", "dynamic", "fp8", "w4", "fp4"),
+    precisions=("fp32", "fp16", "int8", "w4a8", "dynamic", "fp8", "fp4", *LOW_BITS),
     runtime="onnxruntime",
     read="edgeq.sources.engine_specs:read_onnx_specs",
     write="edgeq.exporting.onnx.files:write",
@@ -85,6 +86,8 @@ ONNX = FileFormat(
         "isa": frozenset({"int8", "w4a8", "dynamic"}),
         "rounding": frozenset({"int8", "w4a8"}),
         "finetune": frozenset({"int8", "w4a8"}),
+        "weight_method": frozenset(LOW_BITS),
+        "group_size": frozenset(LOW_BITS),
     },
     observe="edgeq.runtimes.observer:observe_graph",
 )

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from edgeq.schemes import DYNAMIC_INT8, INT4_WEIGHT, INT8_WEIGHT, INT32, UINT8, LayerScheme
+from edgeq.schemes import DYNAMIC_INT8, INT4_WEIGHT, INT8_WEIGHT, INT32, UINT8, W4_FLOAT, LayerScheme
 from edgeq.targets.base import Isa, Rules, SmallestLayers, Target
 
 # ONNX Runtime's U8S8 kernels use VNNI; its signed ones ran slower than FP32.
@@ -22,10 +22,10 @@ _W4A8 = LayerScheme(INT4_WEIGHT, UINT8, INT32)
 QDQ = Rules(
     opset=18,
     schemes={
-        "Conv": (_INT8, DYNAMIC_INT8, _W4A8),
+        "Conv": (_INT8, DYNAMIC_INT8, _W4A8, W4_FLOAT),
         "ConvTranspose": (_INT8, _W4A8),
-        "Gemm": (_INT8, DYNAMIC_INT8, _W4A8),
-        "MatMul": (_INT8, DYNAMIC_INT8, _W4A8),
+        "Gemm": (_INT8, DYNAMIC_INT8, _W4A8, W4_FLOAT),
+        "MatMul": (_INT8, DYNAMIC_INT8, _W4A8, W4_FLOAT),
         "Add": (_INT8.without_weight,),
     },
     # YOLOX-nano: AP .33 of .33 in FP32 without, .26 with; 3 % slower in OpenVINO, the same in ONNX Runtime.

@@ -57,6 +57,7 @@ from edgeq.verbs.check_compile import compile_artifacts, require_compiler
 from edgeq.verbs.export_costs import PlanBy, kernel_costs
 from edgeq.verbs.export_options import check_options, takes_ranges, with_int8_deconv
 from edgeq.verbs.export_speed import Exported, Rewriting, with_speed
+from edgeq.verbs.export_weights import calibration_feeds, quantize_weights
 from edgeq.verbs.saturation_cost import with_saturation_cost
 
 _EXAMPLE_SEED = 1
@@ -293,6 +294,7 @@ class _Export:
             return FileJob(
                 model, self.target, self.out, self.options, ranges, kept=kept, companions=companions,
                 layer_moments=partial(layer_moments, feeds=kept_feeds(model, ranges), threads=self.threads),
+                quantize_layers=partial(quantize_weights, model, self.calibration, self.options, self.threads),
                 mean_errors=self._mean_errors(model, ranges), costs=self._costs(model, kept),
                 reconstruct=self._reconstruct(model, ranges), finetune=self._finetune(model),
             )  # fmt: skip
@@ -320,13 +322,13 @@ class _Export:
         if self.options.rounding != "reconstruct" or self.calibration is None or ranges is None:
             return None
         num = min(self.calibration.num, images_to_learn_on(model.preprocessing.input_shape))
-        return partial(reconstruct, feeds=_feeds(model, self.calibration, num), threads=self.threads)
+        return partial(reconstruct, feeds=calibration_feeds(model, self.calibration, num), threads=self.threads)
 
     def _finetune(self, model: FloatModel) -> Finetune | None:
         """Returns what trains a plan, on so many images to calibrate on."""
         if self.options.finetune is None or self.calibration is None:
             return None
-        feeds = _feeds(model, self.calibration, self.options.finetune)
+        feeds = calibration_feeds(model, self.calibration, self.options.finetune)
         return partial(finetune, feeds=feeds, threads=self.threads)
 
     def _check(
@@ -398,12 +400,6 @@ class _Check:
             if (weights := artifact.weights_path) is not None:
                 weights.unlink()
             raise
-
-
-def _feeds(model: FloatModel, calibration: CalibrationSource, num: int) -> list[dict[str, np.ndarray]]:
-    """Returns images to calibrate on, each as the graph of a model takes it."""
-    feed = model.input
-    return [{feed.name: feed.encode(array)} for array, _ in calibration.inputs(model.preprocessing, num)]
 
 
 def _check_decoder(

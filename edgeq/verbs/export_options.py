@@ -16,7 +16,9 @@ from edgeq.exporting.passes.rescalings import RESCALINGS
 from edgeq.exporting.planning.keep import VitPlan
 from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS
 from edgeq.inputs import Item
+from edgeq.quantizers.recipes import get_recipe
 from edgeq.registry import registered
+from edgeq.schemes import LOW_BITS
 from edgeq.sources.formats import FORMATS, get_format, source_format
 from edgeq.sources.model import ModelRequest, require_onnx_for_scales
 from edgeq.targets import Target, get_target
@@ -26,6 +28,9 @@ _FOR_GRAPHS = frozenset({"vit_plan", "rescale", "rounding", "int8_deconv", "fine
 
 _STATIC = (*STATIC_PRECISIONS, "w4a8", "fp8")
 """Precisions that need ranges."""
+
+GROUP_SIZES = (8, 16, 32, 64, 128, 256)
+"""What `group_size` takes."""
 
 _DEFAULT_OPSET = ModelRequest("").opset
 
@@ -53,6 +58,7 @@ def check_options(
     _check_formats(request, target, formats, options)
     _check_precisions(target, formats, precisions, calibration, taken=request.take_scales)
     _check_effects(request, target, formats, precisions, options.given)
+    _check_low_bits(target, precisions, calibration, options)
     if options.finetune is not None:
         _check_finetune(options.finetune, formats, calibration)
     if target.rules.fp16 == "graph" and request.opset < target.rules.opset:
@@ -80,6 +86,33 @@ def takes_ranges(target: Target, precisions: Sequence[str]) -> bool:
     """Returns whether files of these precisions are made from ranges."""
     audited = not {"fp16", "w4", "fp4"}.isdisjoint(precisions) and target.rules.fp16 != "weights"
     return audited or bool(set(precisions) & set(_STATIC))
+
+
+def known_weights(target: Target) -> tuple[str, ...]:
+    """Returns the precisions of a target in which weights alone have few bits: on x86 all of 2 to 8."""
+    if target.rules.isa is not None:
+        return LOW_BITS
+    return target.rules.weight_only_schemes if target.rules.fp16 == "graph" else ()
+
+
+def _check_low_bits(
+    target: Target, precisions: Sequence[str], calibration: CalibrationSource | None, options: ExportOptions
+) -> None:
+    """Refuses options of weights of few bits that have no effect, or cannot be followed."""
+    if options.group_size not in (None, *GROUP_SIZES):
+        raise InputError(f"`group_size` {options.group_size}: wanted one of {', '.join(map(str, GROUP_SIZES))}")
+    if options.weight_method is None and options.group_size is None:
+        return
+    if target.rules.fp16 == "graph":
+        name = "weight_method" if options.weight_method is not None else "group_size"
+        raise InputError(f"`{name}`: INT4 weights for {target.name} are in groups of 32, by GPTQ; omit `{name}`")
+    if options.weight_method is None or not get_recipe(options.weight_method).reads_inputs:
+        return
+    if calibration is None or not calibration.has_images:
+        raise InputError(
+            f"`weight_method` {options.weight_method}: goes by what the layers read; give `calib` with images, or "
+            "choose rtn or hqq"
+        )
 
 
 def _check_formats(request: ModelRequest, target: Target, formats: Sequence[str], options: ExportOptions) -> None:
@@ -123,11 +156,12 @@ def _check_precisions(
             f"`precision` w4a8: edgeq writes no such files for the engines of {target.name}; choose int8, or `target` "
             "x86"
         )
-    for name in ("w4", "fp4"):
-        if name in precisions and name not in target.rules.weight_only_schemes:
+    for name in ("fp4", *LOW_BITS):
+        if name in precisions and name not in known_weights(target):
+            others = "`target` rtx" if name == "fp4" else "`target` x86, or rtx for w4"
             raise InputError(
-                f"`precision` {name}: edgeq writes no weights of 4 bits for the engines of {target.name}; choose int8, "
-                "or `target` rtx"
+                f"`precision` {name}: edgeq writes no such weights for the engines of {target.name}; choose int8, or "
+                f"{others}"
             )
     if calibration is not None and calibration.is_cache and not target.rules.symmetric:
         raise InputError(
@@ -242,6 +276,7 @@ def check_calibration_options(
         return
     if no_images:
         raise InputError(f"{source}: {', '.join(precisions)} files need no ranges; omit `calib`")
-    if method is not None or pick is not None or (num is not None and rescale is None):
+    reads_images = rescale is not None or not set(LOW_BITS).isdisjoint(precisions)
+    if method is not None or pick is not None or (num is not None and not reads_images):
         option = "method" if method is not None else "num" if pick is None else "pick"
         raise InputError(f"`{option}`: {', '.join(precisions)} files need no ranges; omit `{option}`")

@@ -1,4 +1,4 @@
-"""Times the INT8 files of an export against the float model, and says in their manifests which to take here."""
+"""Times the quantized files of an export against the float model, and says in their manifests which to take here."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from edgeq.exporting.jobs import FileJob
 from edgeq.exporting.onnx.writer import FloatModel, write_fp32
 from edgeq.exporting.quantization_facts import SpeedFacts, TriedSelection
 from edgeq.machine import default_threads, read_machine
-from edgeq.measurement.speed_check import FP32, measure_speed
+from edgeq.measurement.speed_check import FP32, INT8, measure_speed
 from edgeq.runtimes import is_installed
+from edgeq.schemes import LOW_BITS
 from edgeq.targets import Target
 from edgeq.verbs.export_selection import smallest_that_gains
+
+_TIMED = (INT8, *LOW_BITS)
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +57,9 @@ def with_speed(
     threads: int | None = None,
     rewriting: Rewriting | None = None,
 ) -> list[Exported]:
-    """Returns the files of an export, the time of INT8 ones in their manifests, under `speed`.
+    """Returns the files of an export, the time of those that are timed in their manifests, under `speed`.
+
+    These are INT8 files, and those with weights of few bits that an engine has kernels for.
 
     An INT8 file that is not faster is written again with the smallest selection of its layers that is, if any.
     On an emulated CPU, or one of another architecture, and without the target's engine nothing is measured.
@@ -71,10 +76,12 @@ def with_speed(
         return list(files)
     with tempfile.TemporaryDirectory() as folder:
         floats = [file.artifact for file in files if file.artifact.precision == "fp32"]
-        if not floats and any(file.artifact.precision == "int8" for file in files):
+        if not floats and any(file.artifact.precision in _TIMED for file in files):
             floats = [write_fp32(model, target, Path(folder))]
         return [
-            _timed(file, floats[0], runtime, threads, rewriting) if file.artifact.precision == "int8" else file
+            _timed(file, floats[0], runtime, threads, rewriting if file.artifact.precision == INT8 else None)
+            if file.artifact.precision in _TIMED
+            else file
             for file in files
         ]
 

@@ -40,7 +40,8 @@ def test_on_given_scales_it_is_gptq():
     weight, x = nets.normal(0, 24, 6), inputs(1, 200, 24)
     moments = drawn_to_mean(x.T @ x, len(x))
     grid = BlockGrid(
-        lambda largest: np.full((1, len(largest)), 0.5, np.float32), lambda steps: np.clip(np.rint(steps), -8, 7)
+        lambda block: (np.full((1, block.shape[1]), 0.5, np.float32), np.zeros((1, block.shape[1]), np.float32)),
+        lambda steps: np.clip(np.rint(steps), -8, 7),
     )
     found = feed_errors_forward(weight, moments, INT4, grid)
     wanted = gptq(weight, moments, 0.5)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.onnx.fp8 import FP8, write_fp8
 from edgeq.exporting.onnx.int4_weights import W4A8
+from edgeq.exporting.onnx.low_bit import write_low_bit
 from edgeq.exporting.onnx.weight_only import FP4, W4, write_weight_only
 from edgeq.exporting.onnx.writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+from edgeq.schemes import LOW_BITS
 
 if TYPE_CHECKING:
     from edgeq.exporting.artifact import Artifact
@@ -32,6 +34,11 @@ def write(job: FileJob) -> Artifact:
         return write_fp32(model, job.target, job.folder)
     if job.precision == "fp16":
         return write_fp16(model, job.target, job.folder, ranges)
+    if job.precision in LOW_BITS and job.target.rules.fp16 != "graph":
+        return write_low_bit(
+            model, job.target, job.folder, job.precision, job.kept, vit_plan, job.options.group_size,
+            job.quantize_layers,
+        )  # fmt: skip
     if job.precision in (W4, FP4):
         return write_weight_only(
             model, job.target, job.folder, job.precision, ranges, job.kept, vit_plan, job.layer_moments

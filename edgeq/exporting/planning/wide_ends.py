@@ -29,7 +29,7 @@ def with_wide_ends(model: ir.Model, selection: Selection, wide: Collection[str] 
         selection: What is quantized.
         wide: Names of other layers to keep 8 bits for, instead of those.
     """
-    ends = _first(model) | _last(model) if wide is None else wide
+    ends = first_layers(model) | last_layers(model) if wide is None else wide
     decisions = tuple(
         replace(each, scheme=replace(each.scheme, weight=INT8_WEIGHT))
         if each.name in ends and each.scheme.weight.is_integer and each.scheme.weight.bits < _BITS
@@ -39,7 +39,7 @@ def with_wide_ends(model: ir.Model, selection: Selection, wide: Collection[str] 
     return replace(selection, decisions=decisions)
 
 
-def _first(model: ir.Model) -> set[str]:
+def first_layers(model: ir.Model) -> set[str]:
     """Returns the names of the weighted layers before which no other stands."""
     behind: set[int] = set()
     found = set()
@@ -54,7 +54,7 @@ def _first(model: ir.Model) -> set[str]:
     return found
 
 
-def _last(model: ir.Model) -> set[str]:
+def last_layers(model: ir.Model) -> set[str]:
     """Returns the names of the weighted layers behind which no other stands."""
     before: set[int] = set()
     found = set()

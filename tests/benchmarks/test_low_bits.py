@@ -1,0 +1,44 @@
+"""The benchmarks of weights of few bits: every cell of their tables, on a small classifier and a small product."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import low_bit_kernels, low_bit_weights
+from benchmarks.low_bit_weights import Subject, Variant, even
+from edgeq.schemes import NF4
+from edgeq.sources.model import ModelRequest, open_model
+from tests.tuning.nets import save_classifier
+
+
+def test_methods_are_scored_and_kept(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file, preset, _, _ = save_classifier(tmp_path, images=4, calibration=2)
+    model = open_model(ModelRequest(str(file), preset=str(preset))).model
+    monkeypatch.setattr(low_bit_weights, "_BATCH", 1)
+    inputs = np.random.default_rng(0).uniform(0, 1, (4, *model.preprocessing.input_shape)).astype(np.float32)
+    feeds = [{model.input.name: each[None]} for each in inputs]
+    classes = np.zeros(4, np.int64)
+    rows = (even(4, 8, ("rtn", "gptq")), even(2, None, ("awq",)), Variant("NF4", "64", NF4, ("rtn",)))
+    opened = {"net": (lambda: Subject("net", model, feeds, inputs, classes), rows)}
+    text = low_bit_weights.run(opened, tmp_path / "work", tmp_path).read_text()
+    cells = [line.split(" | ") for line in text.splitlines() if line.startswith(("| 4", "| 2", "| NF4"))]
+    assert [[bool(cell.strip(" |")) for cell in row[3:]] for row in cells] == [
+        [True, False, True, False, False], [False, False, False, True, False], [True, False, False, False, False],
+    ]  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "work" / "net").glob("*.json") if path.name[0] in "24N") == [
+        "2.row.awq.json", "4.8.gptq.json", "4.8.rtn.json", "NF4.64.rtn.json",
+    ]  # fmt: skip
+    monkeypatch.setattr(low_bit_weights, "score", None)
+    assert low_bit_weights.run(opened, tmp_path / "work", tmp_path).read_text() == text
+
+
+def test_products_are_timed_against_fp32(tmp_path) -> None:
+    pytest.importorskip("openvino")
+    kernels = (low_bit_kernels.KERNELS[1], low_bit_kernels.KERNELS[-1])
+    text = low_bit_kernels.run(tmp_path, kernels, ((64, 96),), 3).read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if ", 4 bits" in line]
+    assert [row[0] for row in rows] == ["ONNX Runtime, 4 bits", "OpenVINO, 4 bits"]
+    for row in rows:
+        assert all(float(cell) > 0 for cell in row[1:]) and float(row[-1]) < 0.2  # rounding to 4 bits, and no more
