@@ -135,7 +135,7 @@ def quantize(python: Path, fp32: Artifact, inputs: Path, method: str, folder: Pa
     """
     path, is_int4 = folder / f"modelopt.{method}.onnx", method in INT4_METHODS
     if not path.is_file():
-        # It writes to the folder of its input, so it gets a copy in one of its own.
+        # It writes the shapes that it infers into its input file, and other files next to it: it gets a copy.
         with tempfile.TemporaryDirectory(dir=folder) as own:
             given, written = Path(own) / fp32.name, Path(own) / path.name
             shutil.copy(fp32.path, given)
