@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 import edgeq
-from edgeq.cli import board, data_set, deploy, measure, predict, presets, results, runs, tune
+from edgeq.cli import board, data_set, deploy, measure, memory_plan, predict, presets, results, runs, tune
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
     AllowOutside,
@@ -377,6 +377,7 @@ app.command()(board.check)
 app.command()(board.build)
 app.command()(board.inspect)
 app.command()(deploy.deploy)
+app.command()(memory_plan.plan)
 app.command()(tune.tune)
 app.command()(runs.runs)
 
