@@ -22,6 +22,7 @@ from edgeq.files import write_text
 from edgeq.reporting.document import Document
 from edgeq.results.evaluation import EvalResult
 from edgeq.results.measurement import BenchResult
+from edgeq.results.memory_plan import MemoryPlan
 from edgeq.results.sensitivity import SensitivityResult
 from edgeq.results.tuning import TuningResult
 from edgeq.tasks import TASKS, get_task
@@ -95,6 +96,7 @@ def sections() -> tuple[Section, ...]:
             "`edgeq tune --sensitivity --json`", (*_keys(SensitivityResult), Key("command", "text", "The command."))
         ),
         Section("`edgeq tune --json`", (*_keys(TuningResult), Key("command", "text", "The command."))),
+        Section("`edgeq plan --json`", tuple(_keys(MemoryPlan))),
         Section("`edgeq doctor --json`", (Key(*_VERSION), *_keys(Diagnosis))),
         Section("`edgeq report --out report.json`", _report()),
         *(Section(f"`--progress json`: `{kind.__struct_config__.tag}`", _event(kind)) for kind in KINDS),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgeq.api.judge import check, gate, report
     from edgeq.api.measure import benchmark, evaluate
     from edgeq.api.model import Model, load
+    from edgeq.api.plan import plan
     from edgeq.api.predict import predict
     from edgeq.api.tune import sensitivity, tune
     from edgeq.calibrators import Histogram
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from edgeq.progress import Progress
     from edgeq.results.evaluation import EvalResult, Score
     from edgeq.results.measurement import BenchResult
+    from edgeq.results.memory_plan import MemoryPlan
     from edgeq.results.sensitivity import SensitivityResult
     from edgeq.results.tuning import TuningResult
     from edgeq.runtimes import Session, open_session
@@ -74,6 +76,7 @@ __all__ = [
     "ImagePrediction",
     "InstanceScore",
     "KeypointScore",
+    "MemoryPlan",
     "Model",
     "OrientedScore",
     "Progress",
@@ -97,6 +100,7 @@ __all__ = [
     "get_target",
     "load",
     "open_session",
+    "plan",
     "predict",
     "report",
     "sensitivity",
@@ -124,6 +128,7 @@ _HOME = {
     "ImagePrediction": "edgeq.evaluation.findings",
     "InstanceScore": "edgeq.tasks.instances.task",
     "KeypointScore": "edgeq.tasks.keypoints.task",
+    "MemoryPlan": "edgeq.results.memory_plan",
     "Model": "edgeq.api.model",
     "OrientedScore": "edgeq.tasks.oriented.task",
     "Progress": "edgeq.progress",
@@ -147,6 +152,7 @@ _HOME = {
     "get_target": "edgeq.targets",
     "load": "edgeq.api.model",
     "open_session": "edgeq.runtimes",
+    "plan": "edgeq.api.plan",
     "predict": "edgeq.api.predict",
     "report": "edgeq.api.judge",
     "sensitivity": "edgeq.api.tune",

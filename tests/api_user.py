@@ -26,6 +26,7 @@ from edgeq import (
     ImagePrediction,
     InstanceScore,
     KeypointScore,
+    MemoryPlan,
     Model,
     OrientedScore,
     Progress,
@@ -92,6 +93,8 @@ def run(module: torch.nn.Module) -> bool:
     print(sensitive.ranked[0].int8_alone.change)
     tuned: TuningResult = edgeq.tune(model, "dataset", max_drop=0.3, latency="0.5x", time_limit="30m")
     print(tuned.chosen.latency.ratio)
+    planned: MemoryPlan = edgeq.plan("llava", device="orin-nx", memory="16GB", part=["decoder=w4g128"])
+    print(planned.chosen, planned.use.total)
     artifact: Artifact = files.files[0].artifact
     try:
         with edgeq.open_session(artifact, "openvino") as session:

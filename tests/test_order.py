@@ -58,6 +58,8 @@ LEVELS = (
     Level(frozenset({"exporting"})),
     # What commands find out, as values and as files: every command makes or reads them.
     Level(frozenset({"results"})),
+    # What descriptions of language models say, without opening one.
+    Level(frozenset({"memory"})),
     Level(frozenset({"runtimes"})),
     Level(frozenset({"inputs"})),
     Level(frozenset({"datasets"})),
