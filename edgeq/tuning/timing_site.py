@@ -140,9 +140,11 @@ def is_of(target: Target, architecture: str | None, runtime: str) -> bool:
 
 
 def in_words(environment: Environment) -> str:
-    """Returns a machine as the store names it: its board and its CPU."""
-    parts = [environment.board, environment.cpu or environment.architecture]
-    return ", ".join(part for part in parts if part)
+    """Returns a machine as the store names it: its board and its CPU, and what a Jetson's times depend on."""
+    further = environment.further
+    parts = [environment.board, environment.cpu or environment.architecture, further.get("gpu")]
+    mode = further.get("power_mode")
+    return ", ".join(str(part) for part in [*parts, mode and f"power mode {mode}"] if part)
 
 
 def no_energy(power: Power, runtime: str, locked: str = "") -> str:
