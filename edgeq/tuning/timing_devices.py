@@ -117,6 +117,14 @@ def require_reachable(devices: Sequence[Device]) -> None:
             pass
 
 
+@contextlib.contextmanager
+def alone(remote: RemoteDevice) -> Iterator[None]:
+    """Has a device alone for the time of the block, wherever others come from who measure on it."""
+    with RunnerProcess(f"the lock of {remote.device.name}", remote.python("-m", "edgeq.tuning.machine_lock")) as lock:
+        lock.ask(_WAIT_S, "hold")
+        yield
+
+
 @dataclass(eq=False)
 class Devices:
     """Devices of one kind.
@@ -177,8 +185,8 @@ class Devices:
     def counts_energy(self, file: Artifact) -> str:
         """Returns why one of them does not count energy; empty if all do."""
         found = [(each, self.facts(each, file)) for each in self.devices]
-        reasons = ((each.name, no_energy(facts.power, facts.runtime)) for each, facts in found)
-        return next((f"{name}: {reason}" for name, reason in reasons if reason), "")
+        reasons = (no_energy(each.name, facts.power, facts.runtime) for each, facts in found)
+        return next(filter(None, reasons), "")
 
     def bench(self, batches: Sequence[Sequence[Artifact]], sampling: Sampling) -> Iterator[Timed]:
         """Yields each batch with its results; a batch of a device that is lost goes to another one.
@@ -191,13 +199,11 @@ class Devices:
 
     @contextlib.contextmanager
     def ready(self, device: Device, file: Artifact) -> Iterator[tuple[RemoteDevice, Facts]]:
-        """Has a device alone, with all that it needs to run files, for the time of the block."""
+        """Yields a connection to a device that has all that it needs to run files."""
         facts = self.facts(device, file)
         with named_errors(device.name), RemoteDevice(device) as remote:
             remote.prepare([facts.runtime])
-            with RunnerProcess(f"the lock of {device.name}", remote.python("-m", "edgeq.tuning.machine_lock")) as lock:
-                lock.ask(_WAIT_S, "hold")
-                yield remote, facts
+            yield remote, facts
 
     def send(self, remote: RemoteDevice, files: Sequence[Artifact]) -> list[tuple[Artifact, str]]:
         """Returns what runs of some files on a device, in their order, each with its path there; after `prepare`."""
@@ -250,9 +256,9 @@ class Devices:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of a batch on a device; without results it was lost with it."""
+    """What came of a batch on a device; without results the device was lost, and with it the batch that it had."""
 
-    index: int
+    index: int | None
     results: list[BenchResult] | None
     error: Exception | None = None
 
@@ -301,12 +307,13 @@ class _Crew:
         left, done = len(self._site.devices), 0
         while done < len(self._batches):
             outcome = self._outcomes.get()
-            if outcome.results is not None:
+            if outcome.index is not None and outcome.results is not None:
                 done += 1
                 yield outcome.index, outcome.results
                 continue
             left -= 1
-            self._work.put(outcome.index)
+            if outcome.index is not None:
+                self._work.put(outcome.index)
             if not left:
                 raise DeviceError(
                     f"{outcome.error}; what was measured before is in the store: rerun the command when the device is "
@@ -315,32 +322,29 @@ class _Crew:
             _log.warning("%s; its files go to the other devices", outcome.error)
 
     def _serve(self, device: Device) -> None:
-        index = self._work.get()
+        index = None
         try:
-            if index is None:
-                return
             with labelled(device.name), self._site.ready(device, self._batches[0][0]) as (remote, facts):
                 with self._lock:
                     if self._closed:
                         return
                     self._remotes.append(remote)
-                while index is not None:
+                while (index := self._work.get()) is not None:
                     results = self._run(device, remote, facts, self._batches[index])
                     self._outcomes.put(_Outcome(index, results))
-                    index = self._work.get()
         except Exception as error:
-            if index is not None:
-                lost = error if isinstance(error, EdgeqError) else DeviceError(f"{device.name}: unexpected {error!r}")
-                self._outcomes.put(_Outcome(index, None, lost))
+            lost = error if isinstance(error, EdgeqError) else DeviceError(f"{device.name}: unexpected {error!r}")
+            self._outcomes.put(_Outcome(index, None, lost))
 
     def _run(self, device: Device, remote: RemoteDevice, facts: Facts, files: Sequence[Artifact]) -> list[BenchResult]:
         sent = self._site.send(remote, files)
         places = {run.path: path for run, path in sent}
-        return bench_jobs(
-            jobs_of([run for run, _ in sent], facts.runtime),
-            threads=facts.threads,
-            cpus=device.cpus or None,
-            sampling=self._sampling,
-            runner=remote.python(*LOCAL_RUNNER[1:]),
-            locate=lambda artifact: places[artifact.path],
-        )
+        with alone(remote):
+            return bench_jobs(
+                jobs_of([run for run, _ in sent], facts.runtime),
+                threads=facts.threads,
+                cpus=device.cpus or None,
+                sampling=self._sampling,
+                runner=remote.python(*LOCAL_RUNNER[1:]),
+                locate=lambda artifact: places[artifact.path],
+            )
