@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgeq.runtimes.tensorrt.builder import BuildOptions, Plan, build_plan
 from edgeq.runtimes.tensorrt.facts import BuildFacts, read_platform
 from tests.fake_cuda import Board, FakeCuda
 from tests.make_device_test import CHANNELS, RANGES, SIZE_PX, build
+from tests.test_order import ROOT
 from tests.trt_behaviour import Faults
 from tests.trt_double import VERSIONS, make_tensorrt, make_tensorrt_rtx
 
@@ -29,6 +31,19 @@ SCALES = {
     "relu1": RANGES[2] / 127,
     "result": 2 / 127,
 }
+
+
+_PACKAGE = """
+import sys
+import edgeq.runtimes.cuda
+from tests.fake_cuda import Board, FakeCuda
+from tests.trt_behaviour import Faults
+from tests.trt_double import make_tensorrt
+FakeCuda.board = Board()
+edgeq.runtimes.cuda.BINDINGS = {"fake": "tests.fake_cuda:FakeCuda"}
+sys.modules["tensorrt"] = make_tensorrt("10.3.0", FakeCuda.board, Faults(**FAULTS))
+"""
+"""What a child process imports as `tensorrt`."""
 
 
 @pytest.fixture
@@ -79,6 +94,21 @@ def rtx(monkeypatch, board, faults, tmp_path) -> Any:
     module = make_tensorrt_rtx(board, faults)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", module)
     return module
+
+
+@pytest.fixture
+def child(tmp_path, monkeypatch) -> Any:
+    """Returns a function that gives child processes the double, with faults."""
+    folder = tmp_path / "site"
+    (folder / "tensorrt").mkdir(parents=True)
+    path = os.pathsep.join([str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.delenv("EDGEQ_CUDA", raising=False)
+
+    def give(**faults: Any) -> None:
+        (folder / "tensorrt" / "__init__.py").write_text(_PACKAGE.replace("**FAULTS", f"**{faults!r}"))
+
+    return give
 
 
 def save_net(path: Path, *, qdq: bool, target: str = "jetson-orin", **changes: Any) -> Artifact:

@@ -306,7 +306,7 @@ def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling, observed: Obser
         target=artifact.target,
         runtime=row.job.runtime,
         precision=artifact.precision,
-        size_bytes=artifact.size_bytes,
+        size_bytes=artifact.size_bytes if artifact.path.is_file() else None,  # an engine that was built on a device
         runs=0,
         obtained="emulated",
         preprocess_ms=stages.preprocess_ms,

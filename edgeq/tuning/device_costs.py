@@ -26,7 +26,7 @@ from edgeq.tuning.candidate import Candidate
 from edgeq.tuning.scoring import Scoring
 from edgeq.tuning.search_costs import LayerCosts, estimated_costs
 from edgeq.tuning.search_latency import measured as measured_files
-from edgeq.tuning.timing_devices import Devices
+from edgeq.tuning.timing_devices import Devices, alone
 from edgeq.tuning.trials import Subject
 
 _LEAST_SCALE, _MOST_SCALE = 0.05, 20.0
@@ -63,7 +63,8 @@ def _timed(scoring: Scoring, site: Devices) -> LayerCosts | None:
     with labelled(device.name), site.ready(device, file) as (remote, _):
         place = TimerPlace(remote.python(*TIMER), partial(_send, remote))
         try:
-            table = measured(facts.runtime, kernels, facts.environment, facts.threads, version, place)
+            with alone(remote):
+                table = measured(facts.runtime, kernels, facts.environment, facts.threads, version, place)
         except EngineError as error:
             _log.warning("%s: %s; times of layers are estimated from whole files", device.name, error)
             return None

@@ -76,24 +76,6 @@ class Search:
         """What candidates are made from."""
         return self.scoring.subject
 
-    def check(self) -> None:
-        """Checks what can be checked before the long work.
-
-        Raises:
-            InputError: what the budget limits cannot be measured, or there is nothing in INT8.
-        """
-        budget, site = self.options.budget, self.site
-        if site.refusal and budget.needs_measuring:
-            instead = "name a `device`"
-            if budget.memory is None and budget.energy is None:
-                instead += ", or give a multiple of FP32's time, such as 0.5x, which is estimated"
-            raise InputError(
-                f"`{budget}`: files of {self.subject.target.name} cannot be measured on {site.name} ({site.refusal}); "
-                f"{instead}"
-            )
-        if budget.energy is not None and (reason := site.counts_energy(self.scoring.float_file)):
-            raise InputError(f"`energy` {budget.energy.text}: {site.name} does not count energy: {reason}")
-
     def run(self) -> tuple[list[Tried], bool]:
         """Returns all files that were tried, FP32 first, and whether the search was done before the deadline."""
         scoring, options = self.scoring, self.options

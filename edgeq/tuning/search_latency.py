@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgeq.errors import EngineError
+from edgeq.errors import EngineError, InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.measurement.benchmark import Sampling
 from edgeq.measurement.speed_check import round_ratios
@@ -76,6 +76,29 @@ def this_machine(scoring: Scoring) -> ThisMachine:
     """Returns this machine with the engine that trials are scored in."""
     threads, engine = scoring.options.threads, scoring.journal.facts["engine"]
     return ThisMachine(scoring.subject.target, scoring.runtime, threads, engine)
+
+
+def require_measurable(scoring: Scoring, site: TimingSite, budget: Budget) -> None:
+    """Checks that what a budget limits can be measured, before the long work.
+
+    Args:
+        scoring: Scores the files.
+        site: Where they are measured.
+        budget: The budget.
+
+    Raises:
+        InputError: it cannot; the message says what would do.
+    """
+    if site.refusal and budget.needs_measuring:
+        instead = "name a `device`"
+        if budget.memory is None and budget.energy is None:
+            instead += ", or give a multiple of FP32's time, such as 0.5x, which is estimated"
+        raise InputError(
+            f"`{budget}`: files of {scoring.subject.target.name} cannot be measured on {site.name} ({site.refusal}); "
+            f"{instead}"
+        )
+    if budget.energy is not None and (reason := site.counts_energy(scoring.float_file)):
+        raise InputError(f"`energy` {budget.energy.text}: {reason}; or omit `energy`")
 
 
 def measured(

@@ -1,6 +1,7 @@
 """Devices behind ssh that time the files of a search. Several of one kind share them, each file on one of them.
 
 Each takes a batch of files, and the next one when it is done. A device that is lost hands its batch to the others.
+Where TensorRT runs the files of the target, the device builds their engines first.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
 
 from edgeq.devices.config import LOCAL, Device, find_devices
 from edgeq.devices.remote import RemoteDevice, named_errors
 from edgeq.errors import DeviceError, EdgeqError, EngineError, InputError, MismatchError
 from edgeq.evaluation.device_site import send_artifacts
-from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.artifact import Artifact, parse_manifest
 from edgeq.measurement.benchmark import Sampling, bench_jobs
 from edgeq.progress import labelled
 from edgeq.results.environment import Environment, parse_environment
@@ -26,15 +30,24 @@ from edgeq.runtimes import SIMULATED, get_runtime
 from edgeq.runtimes.answers import Opened, Power
 from edgeq.runtimes.base import LATENCY
 from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
+from edgeq.runtimes.tensorrt.library import TENSORRT
 from edgeq.targets import Target
 from edgeq.tuning.staged import compute_precision
 from edgeq.tuning.timing_site import ASK_S, Surveyed, Timed, in_words, is_of, jobs_of, no_energy
 
-_OPEN_S = 600.0
+_BUILDER = ("-m", "edgeq.runtimes.tensorrt.build_worker")
+_OPEN_S, _BUILD_S = 600.0, 3600.0
 _WAIT_S = 3600.0
 """How long somebody else may measure on a device before it counts as lost."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Built(msgspec.Struct):
+    """What `edgeq.runtimes.tensorrt.build_worker` answers."""
+
+    file: str
+    manifest: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,17 +86,23 @@ def find_timing_devices(wished: Sequence[str]) -> list[Device]:
     return found
 
 
+def engine_builder(target: Target) -> str | None:
+    """Returns the runtime whose engines a target's files become on the device; `None` if they run as they are."""
+    first = target.runtimes[0]
+    return None if any(form in get_runtime(first).formats for form in target.formats) else first
+
+
 def require_target(target: Target, devices: Sequence[Device]) -> None:
-    """Checks that devices run the files of a target as they are.
+    """Checks that devices can have what runs the files of a target.
 
     Raises:
-        InputError: an engine has to be built of them first.
+        InputError: nothing builds their engines on a device.
     """
-    if not any(form in get_runtime(target.runtimes[0]).formats for form in target.formats):
+    if engine_builder(target) not in (None, TENSORRT.runtime):
         names = ", ".join(device.name for device in devices)
         raise InputError(
-            f"`device` {names}: {target.runtimes[0]} runs no file of {target.name} before `edgeq build` has made an "
-            "engine of it there, so a search cannot time them; omit `device`, and build and bench the recommended file"
+            f"`device` {names}: no engine of {target.runtimes[0]} is built on a device, so a search cannot time files "
+            f"of {target.name}; omit `device`, and build and bench the recommended file"
         )
 
 
@@ -96,6 +115,14 @@ def require_reachable(devices: Sequence[Device]) -> None:
     for device in devices:
         with named_errors(device.name), RemoteDevice(device):
             pass
+
+
+@contextlib.contextmanager
+def alone(remote: RemoteDevice) -> Iterator[None]:
+    """Has a device alone for the time of the block, wherever others come from who measure on it."""
+    with RunnerProcess(f"the lock of {remote.device.name}", remote.python("-m", "edgeq.tuning.machine_lock")) as lock:
+        lock.ask(_WAIT_S, "hold")
+        yield
 
 
 @dataclass(eq=False)
@@ -158,8 +185,8 @@ class Devices:
     def counts_energy(self, file: Artifact) -> str:
         """Returns why one of them does not count energy; empty if all do."""
         found = [(each, self.facts(each, file)) for each in self.devices]
-        reasons = ((each.name, no_energy(facts.power, facts.runtime)) for each, facts in found)
-        return next((f"{name}: {reason}" for name, reason in reasons if reason), "")
+        reasons = (no_energy(each.name, facts.power, facts.runtime) for each, facts in found)
+        return next(filter(None, reasons), "")
 
     def bench(self, batches: Sequence[Sequence[Artifact]], sampling: Sampling) -> Iterator[Timed]:
         """Yields each batch with its results; a batch of a device that is lost goes to another one.
@@ -172,30 +199,50 @@ class Devices:
 
     @contextlib.contextmanager
     def ready(self, device: Device, file: Artifact) -> Iterator[tuple[RemoteDevice, Facts]]:
-        """Has a device alone, with all that it needs to run files, for the time of the block."""
+        """Yields a connection to a device that has all that it needs to run files."""
         facts = self.facts(device, file)
         with named_errors(device.name), RemoteDevice(device) as remote:
             remote.prepare([facts.runtime])
-            with RunnerProcess(f"the lock of {device.name}", remote.python("-m", "edgeq.tuning.machine_lock")) as lock:
-                lock.ask(_WAIT_S, "hold")
-                yield remote, facts
+            yield remote, facts
+
+    def send(self, remote: RemoteDevice, files: Sequence[Artifact]) -> list[tuple[Artifact, str]]:
+        """Returns what runs of some files on a device, in their order, each with its path there; after `prepare`."""
+        sent = send_artifacts(remote, files)
+        if engine_builder(self.target) is None:
+            return [(file, sent[file.path]) for file in files]
+        found = []
+        with RunnerProcess(f"the builder of {remote.device.name}", remote.python(*_BUILDER)) as builder:
+            for file in files:
+                built = builder.ask_for(_Built, _BUILD_S, "build", file=sent[file.path], manifest=file.to_json())
+                found.append((parse_manifest(file.path, built.manifest), built.file))
+        return found
 
     def _ask(self, device: Device, remote: RemoteDevice, file: Artifact) -> Facts:
-        wished = () if device.runtimes or self.runtime in SIMULATED else (self.runtime,)
-        runtime = remote.choose_runtimes(file, wished)[0]
+        runtime = self._choose(device, remote, file)
         remote.prepare([runtime])
         threads = self.threads or remote.count_threads()
-        sent = send_artifacts(remote, [file])
-        with RunnerProcess(f"{file.name} in {runtime}", remote.python(*LOCAL_RUNNER[1:])) as process:
+        ((run, path),) = self.send(remote, [file])
+        with RunnerProcess(f"{run.name} in {runtime}", remote.python(*LOCAL_RUNNER[1:])) as process:
             opened = process.ask_for(
-                Opened, _OPEN_S, "open", artifact=sent[file.path], manifest=file.to_json(), runtime=runtime,
-                threads=threads, compute_precision=compute_precision(runtime), hint=LATENCY,
-                cpus=list(device.cpus) or None,
+                Opened, _OPEN_S, "open", artifact=path, manifest=run.to_json(), runtime=runtime, threads=threads,
+                compute_precision=compute_precision(runtime), hint=LATENCY, cpus=list(device.cpus) or None,
             )  # fmt: skip
             power = process.ask_for(Power, ASK_S, "power", seconds=0.0)
         return Facts(
             runtime, threads, parse_environment(opened.environment, source=file.name, error=EngineError), power
         )
+
+    def _choose(self, device: Device, remote: RemoteDevice, file: Artifact) -> str:
+        builder = engine_builder(self.target)
+        if builder is None:
+            wished = () if device.runtimes or self.runtime in SIMULATED else (self.runtime,)
+            return remote.choose_runtimes(file, wished)[0]
+        if not remote.facts.tensorrt:
+            raise DeviceError(
+                f"{device.name}: its Python has no TensorRT, which builds and runs the files of {self.target.name}; "
+                "name an interpreter that imports tensorrt with `python` in devices.toml"
+            )
+        return builder
 
     def _check(self, device: Device, facts: Facts) -> None:
         environment = facts.environment
@@ -209,9 +256,9 @@ class Devices:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of a batch on a device; without results it was lost with it."""
+    """What came of a batch on a device; without results the device was lost, and with it the batch that it had."""
 
-    index: int
+    index: int | None
     results: list[BenchResult] | None
     error: Exception | None = None
 
@@ -260,12 +307,13 @@ class _Crew:
         left, done = len(self._site.devices), 0
         while done < len(self._batches):
             outcome = self._outcomes.get()
-            if outcome.results is not None:
+            if outcome.index is not None and outcome.results is not None:
                 done += 1
                 yield outcome.index, outcome.results
                 continue
             left -= 1
-            self._work.put(outcome.index)
+            if outcome.index is not None:
+                self._work.put(outcome.index)
             if not left:
                 raise DeviceError(
                     f"{outcome.error}; what was measured before is in the store: rerun the command when the device is "
@@ -274,31 +322,29 @@ class _Crew:
             _log.warning("%s; its files go to the other devices", outcome.error)
 
     def _serve(self, device: Device) -> None:
-        index = self._work.get()
+        index = None
         try:
-            if index is None:
-                return
             with labelled(device.name), self._site.ready(device, self._batches[0][0]) as (remote, facts):
                 with self._lock:
                     if self._closed:
                         return
                     self._remotes.append(remote)
-                while index is not None:
+                while (index := self._work.get()) is not None:
                     results = self._run(device, remote, facts, self._batches[index])
                     self._outcomes.put(_Outcome(index, results))
-                    index = self._work.get()
         except Exception as error:
-            if index is not None:
-                lost = error if isinstance(error, EdgeqError) else DeviceError(f"{device.name}: unexpected {error!r}")
-                self._outcomes.put(_Outcome(index, None, lost))
+            lost = error if isinstance(error, EdgeqError) else DeviceError(f"{device.name}: unexpected {error!r}")
+            self._outcomes.put(_Outcome(index, None, lost))
 
     def _run(self, device: Device, remote: RemoteDevice, facts: Facts, files: Sequence[Artifact]) -> list[BenchResult]:
-        sent = send_artifacts(remote, files)
-        return bench_jobs(
-            jobs_of(files, facts.runtime),
-            threads=facts.threads,
-            cpus=device.cpus or None,
-            sampling=self._sampling,
-            runner=remote.python(*LOCAL_RUNNER[1:]),
-            locate=lambda artifact: sent[artifact.path],
-        )
+        sent = self._site.send(remote, files)
+        places = {run.path: path for run, path in sent}
+        with alone(remote):
+            return bench_jobs(
+                jobs_of([run for run, _ in sent], facts.runtime),
+                threads=facts.threads,
+                cpus=device.cpus or None,
+                sampling=self._sampling,
+                runner=remote.python(*LOCAL_RUNNER[1:]),
+                locate=lambda artifact: places[artifact.path],
+            )

@@ -107,8 +107,7 @@ class ThisMachine:
         """Returns why it does not count energy; empty if it does."""
         with RunnerProcess("sensors") as process:
             power = process.ask_for(Power, ASK_S, "power", seconds=0.0)
-        locked = "RAPL is there, but root alone may read it" if rapl.is_locked(Path("/")) else ""
-        return no_energy(power, self._runtime, locked)
+        return no_energy(self.name, power, self._runtime, is_locked=rapl.is_locked(Path("/")))
 
     def bench(self, batches: Sequence[Sequence[Artifact]], sampling: Sampling) -> Iterator[Timed]:
         """Yields each batch with its results; nobody else computes meanwhile."""
@@ -140,25 +139,31 @@ def is_of(target: Target, architecture: str | None, runtime: str) -> bool:
 
 
 def in_words(environment: Environment) -> str:
-    """Returns a machine as the store names it: its board and its CPU."""
-    parts = [environment.board, environment.cpu or environment.architecture]
-    return ", ".join(part for part in parts if part)
+    """Returns a machine as the store names it: its board and its CPU, and what a Jetson's times depend on."""
+    further = environment.further
+    parts = [environment.board, environment.cpu or environment.architecture, further.get("gpu")]
+    mode = further.get("power_mode")
+    return ", ".join(str(part) for part in [*parts, mode and f"power mode {mode}"] if part)
 
 
-def no_energy(power: Power, runtime: str, locked: str = "") -> str:
+def no_energy(name: str, power: Power, runtime: str, *, is_locked: bool = False) -> str:
     """Returns why a machine does not count the energy of an engine, and what would; empty if it does.
 
     Args:
+        name: What people call the machine.
         power: How it tells its power.
         runtime: The engine.
-        locked: Why a counter that is there cannot be read.
+        is_locked: Whether it has a counter that may not be read.
     """
     on_gpu = runtime.startswith("tensorrt")
     if power.kind is not None or (on_gpu and power.gpu_source is not None):
         return ""
-    if locked:
-        return f"{locked}; run: sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+    if is_locked:
+        return (
+            f"root alone may read the RAPL counters of {name}; run: sudo chmod a+r "
+            "/sys/class/powercap/intel-rapl:*/energy_uj"
+        )
     return (
-        "it has no sensor of power that can be read; RAPL of an x86 CPU, the INA3221 of a Jetson, and the counter of "
-        "an NVIDIA card for engines on it would do"
+        f"{name} has no sensor of power that can be read; RAPL of an x86 CPU, the INA3221 of a Jetson, and the counter "
+        "of an NVIDIA card for engines on it would do"
     )

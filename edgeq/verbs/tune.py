@@ -45,10 +45,11 @@ from edgeq.tuning.search import Search
 from edgeq.tuning.search_choice import SearchOptions, Tried, is_proved, nearly_proved, recommend
 from edgeq.tuning.search_costs import LayerCosts, estimated_costs, kept_by_cost, layer_costs
 from edgeq.tuning.search_halving import Deadline
-from edgeq.tuning.search_latency import this_machine
+from edgeq.tuning.search_latency import require_measurable, this_machine
 from edgeq.tuning.search_reasons import explain
 from edgeq.tuning.store import Store
 from edgeq.tuning.timing_devices import Devices, require_reachable, require_target
+from edgeq.tuning.timing_site import TimingSite
 from edgeq.tuning.trials import Calibrated, Subject
 from edgeq.verbs.export_costs import PlanBy, default_measuring, default_plan
 from edgeq.verbs.sensitivity import open_trials, screening_inputs, warn_of_scored_images
@@ -185,11 +186,11 @@ def tune_subject(
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         scoring = Scoring(subject, task, inputs, options, store, Path(folder), executor)
-        site = None if devices is None else devices(scoring.runtime)
+        site: TimingSite = this_machine(scoring) if devices is None else devices(scoring.runtime)
+        require_measurable(scoring, site, options.budget)
         costs = _costs(scoring, site, options.threads)
         default = default_candidate(subject, kept_by_cost(subject, costs, by_cost=plan == "cost"))
-        search = Search(scoring, options, costs, default, site or this_machine(scoring))
-        search.check()
+        search = Search(scoring, options, costs, default, site)
         tried, done = search.run()
         chosen = recommend(tried, options)
         name, proved = chosen.contender.name, is_proved(chosen, options.budget)
@@ -198,10 +199,10 @@ def tune_subject(
         return _result(search, tried, chosen, artifact, done=done), artifact
 
 
-def _costs(scoring: Scoring, site: Devices | None, threads: int | None) -> LayerCosts:
+def _costs(scoring: Scoring, site: TimingSite, threads: int | None) -> LayerCosts:
     """Returns what layers cost where files are timed."""
     subject, measure = scoring.subject, default_measuring(None)
-    if site is None:
+    if not isinstance(site, Devices):
         return layer_costs(subject, threads, measure=measure)
     by_rules = default_candidate(subject, kept_by_cost(subject, estimated_costs(subject), by_cost=False))
     return costs_on_devices(scoring, site, by_rules, measure=measure)

@@ -15,7 +15,7 @@ from edgeq.machine import read_machine
 from edgeq.measurement import benchmark, kernel_timing
 from edgeq.measurement.benchmark import Job, Sampling, bench_jobs
 from edgeq.results.measurement import BenchResult
-from edgeq.tuning import search_latency, timing_devices
+from edgeq.tuning import search, search_latency, timing_devices
 from edgeq.tuning.search_budget import Budget
 from edgeq.tuning.search_choice import SearchOptions
 from edgeq.tuning.store import Store
@@ -38,7 +38,8 @@ def net(tmp_path_factory) -> Net:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, exact_runtime) -> None:
-    """Trials run in exact arithmetic, and are timed a few times only."""
+    """Trials run in exact arithmetic; few are made, and they are timed a few times only."""
+    monkeypatch.setattr(search, "STEPS", 1)
     monkeypatch.setattr(search_latency, "SAMPLING", QUICK)
     monkeypatch.setattr(benchmark, "_unstable_reasons", lambda *_: [])  # the machine that tests run on may be busy
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import pytest
@@ -14,37 +13,9 @@ from edgeq.results.rows import provenance
 from edgeq.runtimes import is_installed
 from edgeq.verbs import doctor
 from edgeq.verbs.build import BuildRequest, build_engines
-from tests.test_order import ROOT
-from tests.trt_fixtures import board, faults, save_net, trt10
+from tests.trt_fixtures import board, child, faults, save_net, trt10
 
-__all__ = ["board", "faults", "trt10"]
-
-# What a child process imports as `tensorrt`.
-PACKAGE = """
-import sys
-import edgeq.runtimes.cuda
-from tests.fake_cuda import Board, FakeCuda
-from tests.trt_behaviour import Faults
-from tests.trt_double import make_tensorrt
-FakeCuda.board = Board()
-edgeq.runtimes.cuda.BINDINGS = {"fake": "tests.fake_cuda:FakeCuda"}
-sys.modules["tensorrt"] = make_tensorrt("10.3.0", FakeCuda.board, Faults(**FAULTS))
-"""
-
-
-@pytest.fixture
-def child(tmp_path, monkeypatch):
-    """Returns a function that gives child processes the double, with faults."""
-    folder = tmp_path / "site"
-    (folder / "tensorrt").mkdir(parents=True)
-    path = os.pathsep.join([str(folder), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.delenv("EDGEQ_CUDA", raising=False)
-
-    def give(**faults):
-        (folder / "tensorrt" / "__init__.py").write_text(PACKAGE.replace("**FAULTS", f"**{faults!r}"))
-
-    return give
+__all__ = ["board", "child", "faults", "trt10"]
 
 
 def test_bench_tells_the_gpus_time_beside_the_latency(trt10, child, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
@@ -24,7 +25,10 @@ from edgeq.tuning.timing_devices import Devices, Facts, find_timing_devices, req
 from edgeq.tuning.timing_site import no_energy
 
 PI = Environment(engine="onnxruntime 1.20.0", cpu="Cortex-A76", board="Raspberry Pi 5", architecture="aarch64")
-FILE: Any = SimpleNamespace(name="net.onnx", path="net.onnx")
+
+
+def named(name: str) -> Any:
+    return SimpleNamespace(name=name, path=name)
 
 
 def facts(threads: int = 4, environment: Environment = PI) -> Facts:
@@ -40,7 +44,8 @@ class Boards:
         self._lost = lost
         self.site = Devices([Device(name, host=name) for name in names], get_target("arm"), "onnxruntime")
         monkeypatch.setattr("edgeq.tuning.timing_devices.bench_jobs", self._bench)
-        monkeypatch.setattr("edgeq.tuning.timing_devices.send_artifacts", lambda _, files: {})
+        monkeypatch.setattr("edgeq.tuning.timing_devices.alone", lambda _: contextlib.nullcontext())
+        monkeypatch.setattr(Devices, "send", lambda *given: [(named(name), "there") for name in given[-1]])
         monkeypatch.setattr(Devices, "ready", self._ready)
 
     @contextlib.contextmanager
@@ -49,10 +54,10 @@ class Boards:
         yield remote, facts()
 
     def _bench(self, jobs: Sequence[Job], *, runner: Sequence[str], **_: Any) -> list[BenchResult]:
-        self.calls.append([str(job.artifact) for job in jobs])
+        self.calls.append([job.artifact.name for job in jobs])
         if len(self.calls) - 1 in self._lost:
             raise EngineError(f"{runner[0]}: its process ended")
-        return [BenchResult(artifact=str(job.artifact), runtime="onnxruntime", precision="int8") for job in jobs]
+        return [BenchResult(artifact=job.artifact.name, runtime="onnxruntime", precision="int8") for job in jobs]
 
 
 BATCHES: Any = [["fp32", name] for name in "abcde"]
@@ -85,10 +90,10 @@ def test_who_stops_listening_ends_the_connections(monkeypatch):
 def test_only_boards_of_one_kind_share_timings(monkeypatch):
     site = Devices([Device("one", host="one"), Device("two", host="two")], get_target("arm"), "onnxruntime")
     site._facts.update(one=facts(), two=facts())
-    assert site.survey(FILE).machine == "Raspberry Pi 5, Cortex-A76"
+    assert site.survey(named("net.onnx")).machine == "Raspberry Pi 5, Cortex-A76"
     site._facts["two"] = facts(threads=2)
     with pytest.raises(MismatchError, match=r"two is .* 2 threads, one is .* 4 threads: only devices of one kind"):
-        site.survey(FILE)
+        site.survey(named("net.onnx"))
 
 
 @pytest.mark.parametrize(
@@ -111,29 +116,25 @@ def test_what_cannot_be_timed_by_devices_is_refused_before_any_work():
     assert find_timing_devices(["local"]) == find_timing_devices([]) == []
     with pytest.raises(InputError, match="name local alone"):
         find_timing_devices([LOCAL, "ssh://pi"])
-    require_target(get_target("arm"), [Device("pi")])
-    with pytest.raises(InputError, match="`device` orin: tensorrt runs no file of jetson-orin before `edgeq build`"):
-        require_target(get_target("jetson-orin"), [Device("orin")])
+    for name in ("arm", "jetson-orin", "x86-ort"):
+        require_target(get_target(name), [Device("board")])
+    with pytest.raises(InputError, match="`device` pc: no engine of tensorrt-rtx is built on a device"):
+        require_target(get_target("rtx"), [Device("pc")])
 
 
 @pytest.mark.parametrize(
-    ("power", "runtime", "locked", "said"),
+    ("power", "runtime", "is_locked", "said"),
     [
-        (Power(kind="rails"), "onnxruntime", "", ""),
-        (Power(kind="rapl"), "openvino", "", ""),
-        (Power(gpu_source="NVML"), "tensorrt", "", ""),
-        (Power(gpu_source="NVML"), "onnxruntime", "", "RAPL of an x86 CPU, the INA3221 of a Jetson"),
-        (
-            Power(),
-            "onnxruntime",
-            "RAPL is there, but root alone may read it",
-            "run: sudo chmod a+r /sys/class/powercap",
-        ),
+        (Power(kind="rails"), "onnxruntime", False, ""),
+        (Power(kind="rapl"), "openvino", False, ""),
+        (Power(gpu_source="NVML"), "tensorrt", False, ""),
+        (Power(gpu_source="NVML"), "onnxruntime", False, "pi has no sensor .*; RAPL of an x86 CPU, the INA3221 of a"),
+        (Power(), "onnxruntime", True, "may read the RAPL counters of pi; run: sudo chmod a.r /sys/class/powercap"),
     ],
 )
-def test_energy_needs_a_sensor_of_what_computes(power, runtime, locked, said):
-    found = no_energy(power, runtime, locked)
-    assert said in found
+def test_energy_needs_a_sensor_of_what_computes(power, runtime, is_locked, said):
+    found = no_energy("pi", power, runtime, is_locked=is_locked)
+    assert re.search(said, found)
     assert bool(found) == bool(said)
 
 
