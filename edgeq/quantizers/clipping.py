@@ -36,7 +36,7 @@ def least_weighted_error(
     widest, zero = grid_parameters(weight, scheme)
     if scheme.double_quantized:
         return widest, zero  # they depend on each other
-    counted = np.expand_dims(importance, 1 - input_axis(scheme) % 2)
+    counted = np.expand_dims(importance, 1 - input_axis(scheme))
     best, least = storable(widest), np.full(widest.shape, np.inf)
     for factor in SHRINK:
         scale = storable((widest * factor).astype(np.float32))
@@ -83,4 +83,4 @@ def _output_errors(
 
 def _squared_error(weight: np.ndarray, scale: np.ndarray, zero: np.ndarray, scheme: Scheme) -> np.ndarray:
     rounded = QuantizedWeight(round_to(weight, scale, zero, scheme), scale, zero, scheme)
-    return np.square(rounded.dequantize().astype(np.float64) - weight)
+    return np.asarray(np.square(rounded.dequantize().astype(np.float64) - weight))

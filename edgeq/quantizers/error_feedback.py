@@ -91,18 +91,20 @@ def feed_errors_forward(
     assert isinstance(granularity, PerGroup)  # noqa: S101 - `feed_integers_forward` sees to it
     factors = _factors(moments)
     left = np.moveaxis(weight, granularity.axis, 0).astype(np.float32)
-    numbers, scales, zeros = np.empty_like(left), [], []
+    numbers = np.empty_like(left)
+    chosen_scales, chosen_zeros = list[np.ndarray](), list[np.ndarray]()
     for start in range(0, len(left), granularity.size):
         part = slice(start, start + granularity.size)
-        tried = grid.parameters(left[part])
-        found, errors = _round_block(left[part], *(each[:, None] for each in tried), factors[part, part], grid.nearest)
+        scales, zeros = grid.parameters(left[part])
+        found, errors = _round_block(left[part], scales[:, None], zeros[:, None], factors[part, part], grid.nearest)
         best = np.square(errors).sum(axis=1).argmin(axis=0)
-        for each, chosen in zip(tried, (scales, zeros), strict=True):
-            chosen.append(np.take_along_axis(each, best[None], axis=0)[0])
+        chosen_scales.append(np.take_along_axis(scales, best[None], axis=0)[0])
+        chosen_zeros.append(np.take_along_axis(zeros, best[None], axis=0)[0])
         numbers[part], kept = (np.take_along_axis(each, best[None, None], axis=0)[0] for each in (found, errors))
         left[part.stop :] -= factors[part, part.stop :].T @ kept
     back = granularity.axis
-    return FedForward(*(np.moveaxis(each, 0, back) for each in (numbers, np.stack(scales), np.stack(zeros))))
+    parts = (numbers, np.stack(chosen_scales), np.stack(chosen_zeros))
+    return FedForward(*(np.moveaxis(each, 0, back) for each in parts))
 
 
 def feed_on_set_scales(
@@ -177,9 +179,10 @@ def feed_integers_forward(
     else:
         inputs = input_axis(scheme)
         scale, zero = least_weighted_error(weight, scheme, moments.diagonal(), storable)
-        set_before = (np.moveaxis(spread_over(each, weight.shape, scheme), inputs, 0) for each in (scale, zero))
+        scales, zeros = (np.moveaxis(spread_over(each, weight.shape, scheme), inputs, 0) for each in (scale, zero))
         first = np.moveaxis(weight, inputs, 0)
-        numbers = np.moveaxis(feed_on_set_scales(first, moments, *set_before, nearest, act_order=act_order), 0, inputs)
+        fed_numbers = feed_on_set_scales(first, moments, scales, zeros, nearest, act_order=act_order)
+        numbers = np.moveaxis(fed_numbers, 0, inputs)
     integers = nearest_index(numbers, scheme.codebook) if scheme.codebook is not None else numbers
     zero_type = np.float32 if scheme.real_zero else scheme.dtype
     return QuantizedWeight(integers.astype(scheme.dtype), scale, zero.astype(zero_type), scheme)
