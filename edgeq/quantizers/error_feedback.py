@@ -1,9 +1,9 @@
 """GPTQ: weights of few bits, rounded so that the layer's output changes least.
 
 What rounding loses at one input is made up for by the inputs that follow (Frantar et al., 2023, in the form with the
-Cholesky factor of the inverse), and a group has the scale that loses least of a few that cut off its largest weights,
-as AWQ clips (Lin et al., 2023). Both follow the second moments of what the layer reads: an input that is always small
-may lose more, and inputs that go together take over from each other.
+Cholesky factor of the inverse), and a small group has the scale that loses least of a few that cut off its largest
+weights, as AWQ clips (Lin et al., 2023). Both follow the second moments of what the layer reads: an input that is
+always small may lose more, and inputs that go together take over from each other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.quantizers.clipping import SHRINK, least_weighted_error
+from edgeq.quantizers.clipping import SHRINK
 from edgeq.quantizers.codebooks import codebook, nearest_index
 from edgeq.quantizers.round_nearest import grid_parameters
 from edgeq.quantizers.weight import QuantizedWeight, input_axis, spread_over
@@ -150,7 +150,7 @@ def feed_integers_forward(
     """Returns the weight in integers with little lost of the layer's output.
 
     Scales of groups of up to 128 inputs are chosen when all inputs before them are rounded; those of larger ones, of
-    whole rows or tensors, and with `act_order`, are set beforehand.
+    whole rows or tensors, and with `act_order`, are set beforehand and reach as far as the weights.
 
     Args:
         weight: Float weight, a matrix.
@@ -178,7 +178,9 @@ def feed_integers_forward(
         numbers, scale, zero = fed.numbers, fed.scales, fed.zeros
     else:
         inputs = input_axis(scheme)
-        scale, zero = least_weighted_error(weight, scheme, moments.diagonal(), storable)
+        # Nothing is cut off: at 2 bits in whole rows that lost a quarter more of a ViT's output than it gained.
+        scale, zero = grid_parameters(weight, scheme)
+        scale = storable(scale)
         scales, zeros = (np.moveaxis(spread_over(each, weight.shape, scheme), inputs, 0) for each in (scale, zero))
         first = np.moveaxis(weight, inputs, 0)
         fed_numbers = feed_on_set_scales(first, moments, scales, zeros, nearest, act_order=act_order)
