@@ -49,7 +49,7 @@ def search_channel_scales(
 
 def scaled(weight: np.ndarray, scheme: Scheme, scales: np.ndarray) -> npt.NDArray[np.float32]:
     """Returns a weight whose inputs are multiplied by scales `(K,)`."""
-    return (weight * np.expand_dims(scales, 1 - input_axis(scheme) % 2)).astype(np.float32)
+    return np.asarray(weight * np.expand_dims(scales, 1 - input_axis(scheme)), np.float32)
 
 
 def _output_error(weight: np.ndarray, scheme: Scheme, moments: np.ndarray, scales: np.ndarray) -> float:

@@ -1,13 +1,13 @@
 """Scales that cut off the largest weights, where the others gain more by it than those lose.
 
-A group has the scale of least error of a few, from the one that reaches just as far as its weights. The error of a
-weight counts as much as its input is large; `clip` counts the error of the group's part of the output ("AWQ", Lin et
-al., 2023, section 3).
+A group has the scale of a few, from the one that reaches just as far as its weights, by which its part of the layer's
+output loses least ("AWQ", Lin et al., 2023, section 3). In whole rows and tensors the error of a weight counts as much
+as its input is large.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -22,29 +22,6 @@ SHRINK = np.linspace(1.0, 0.6, 9, dtype=np.float32)
 _CLIP = np.linspace(1.0, 0.5, 11, dtype=np.float32)
 
 
-def least_weighted_error(
-    weight: np.ndarray, scheme: Scheme, importance: np.ndarray, storable: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scales and zero points, of the scales' shape, by which rounding to nearest loses least.
-
-    Args:
-        weight: Float weight, a matrix.
-        scheme: Integers or indices of a codebook.
-        importance: What the squared error of each input counts, `(K,)`.
-        storable: Scales -> the next ones that a file can hold.
-    """
-    widest, zero = grid_parameters(weight, scheme)
-    if scheme.double_quantized:
-        return widest, zero  # they depend on each other
-    counted = np.expand_dims(importance, 1 - input_axis(scheme) % 2)
-    best, least = storable(widest), np.full(widest.shape, np.inf)
-    for factor in SHRINK:
-        scale = storable((widest * factor).astype(np.float32))
-        errors = reduced(np.add, counted * _squared_error(weight, scale, zero, scheme), scheme)
-        best, least = np.where(errors < least, scale, best), np.minimum(errors, least)
-    return best, zero
-
-
 def clip(weight: np.ndarray, scheme: Scheme, statistics: Mapping[str, np.ndarray]) -> QuantizedWeight:
     """Returns the weight rounded to nearest on the scales by which each group's part of the output loses least.
 
@@ -57,14 +34,17 @@ def clip(weight: np.ndarray, scheme: Scheme, statistics: Mapping[str, np.ndarray
     moments = statistics.get("second_moments", np.eye(weight.shape[inputs]))
     widest, zero = grid_parameters(weight, scheme)
     plain = QuantizedWeight(round_to(weight, widest, zero, scheme), widest, zero, scheme)
-    if scheme.double_quantized or not isinstance(scheme.granularity, PerGroup):
-        scale, _ = least_weighted_error(weight, scheme, moments.diagonal(), np.asarray)
-        return plain.rescaled(weight, scale)
+    if scheme.double_quantized:
+        return plain  # the scales depend on each other
+    granularity, counted = scheme.granularity, np.expand_dims(moments.diagonal(), 1 - inputs)
     best, least = widest, np.full(widest.shape, np.inf)
     for factor in _CLIP:
         scale = (widest * factor).astype(np.float32)
         difference = plain.rescaled(weight, scale).dequantize().astype(np.float64) - weight
-        errors = _output_errors(difference, moments, scheme.granularity)
+        if isinstance(granularity, PerGroup):
+            errors = _output_errors(difference, moments, granularity)
+        else:
+            errors = reduced(np.add, counted * np.square(difference), scheme)
         best, least = np.where(errors < least, scale, best), np.minimum(errors, least)
     return plain.rescaled(weight, best)
 
@@ -79,8 +59,3 @@ def _output_errors(
         part = slice(start, start + granularity.size)
         found.append(((moments[part, part] @ first[part]) * first[part]).sum(axis=0))
     return np.moveaxis(np.stack(found), 0, granularity.axis)
-
-
-def _squared_error(weight: np.ndarray, scale: np.ndarray, zero: np.ndarray, scheme: Scheme) -> np.ndarray:
-    rounded = QuantizedWeight(round_to(weight, scale, zero, scheme), scale, zero, scheme)
-    return np.square(rounded.dequantize().astype(np.float64) - weight)

@@ -49,13 +49,15 @@ def test_each_layer_is_rounded_for_what_it_reads_behind_quantized_ones(graph, pl
     found = quantize_layers(graph, planned, method="gptq", feeds=FEEDS, threads=1)
     first, second, third = planned
     x = np.concatenate([feed["x"] for feed in FEEDS]).astype(np.float64)
-    wanted = gptq(*planned[first], {"second_moments": drawn_to_mean(x.T @ x, len(x))})
+    wanted = gptq(planned[first].matrix, SCHEME, {"second_moments": drawn_to_mean(x.T @ x, len(x))})
     np.testing.assert_array_equal(found.weights[first].integers, wanted.integers)
     hidden = np.maximum(x.astype(np.float32) @ wanted.dequantize().T, 0).astype(np.float64)
-    wanted = gptq(*planned[second], {"second_moments": drawn_to_mean(hidden.T @ hidden, len(hidden))})
+    wanted = gptq(planned[second].matrix, SCHEME, {"second_moments": drawn_to_mean(hidden.T @ hidden, len(hidden))})
     assert (found.weights[second].integers == wanted.integers).mean() > 0.99
     # What a ReLU cut off has no finite logarithm: that layer is rounded to nearest.
-    np.testing.assert_array_equal(found.weights[third].integers, round_nearest(*planned[third], {}).integers)
+    np.testing.assert_array_equal(
+        found.weights[third].integers, round_nearest(planned[third].matrix, SCHEME, {}).integers
+    )
 
 
 def test_an_interrupted_run_is_resumed_with_the_same_result(graph, planned, monkeypatch, cache):

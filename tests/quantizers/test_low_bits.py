@@ -25,8 +25,8 @@ from tests.exporting import nets
 from tests.quantizers.test_error_feedback import inputs
 
 
-def grouped(bits: int, size: int = 32, **kinds: bool) -> Scheme:
-    return Scheme(bits=bits, signed=False, symmetric=False, granularity=PerGroup(size, 1), **kinds)
+def grouped(bits: int, size: int = 32, *, real_zero: bool = False) -> Scheme:
+    return Scheme(bits=bits, signed=False, symmetric=False, granularity=PerGroup(size, 1), real_zero=real_zero)
 
 
 def lost(weight: np.ndarray, found: np.ndarray, x: np.ndarray) -> float:

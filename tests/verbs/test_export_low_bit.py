@@ -56,5 +56,5 @@ def test_options_about_images_are_taken_where_images_are_read(net, tmp_path) -> 
                         options=options, threads=1)  # fmt: skip
     (file,) = done.files
     with open_session(file.artifact, "simulated-narrow", threads=1) as session:
-        image = np.zeros(file.artifact.inputs[0].shape, np.float32)
+        image = np.zeros([size or 1 for size in file.artifact.inputs[0].shape], np.float32)
         assert np.isfinite(next(iter(session.run({file.artifact.inputs[0].name: image}).values()))).all()

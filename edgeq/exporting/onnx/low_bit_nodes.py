@@ -162,14 +162,14 @@ def _packed(integers: np.ndarray, bits: int) -> np.ndarray:
     count = 8 // bits
     padded = np.pad(integers, [(0, 0)] * (integers.ndim - 1) + [(0, -integers.shape[-1] % count)]).astype(np.uint8)
     parts = padded.reshape(*padded.shape[:-1], -1, count)
-    return np.bitwise_or.reduce(parts << (bits * np.arange(count, dtype=np.uint8)), axis=-1).astype(np.uint8)
+    return np.asarray(np.bitwise_or.reduce(parts << (bits * np.arange(count, dtype=np.uint8)), axis=-1), np.uint8)
 
 
 def _typed(integers: np.ndarray, quantized: QuantizedWeight) -> np.ndarray:
     """Returns integers in the smallest type of opset 21 that holds them: 2 bits are stored in 4."""
     import ml_dtypes
 
-    return integers.astype(np.uint8 if quantized.scheme.bits > 4 else ml_dtypes.uint4)
+    return np.asarray(integers.astype(np.uint8 if quantized.scheme.bits > 4 else ml_dtypes.uint4))
 
 
 def _group(quantized: QuantizedWeight) -> int:

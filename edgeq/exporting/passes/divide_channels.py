@@ -73,7 +73,10 @@ def _into_convolution(model: ir.Model, scaled: ScaledInput, weights: dict[str, Q
     bias = constant(node.inputs[2]) if node is not None and len(node.inputs) > 2 else None
     if node is None or weight is None or (len(node.inputs) > 2 and bias is None):
         return False
-    if (quantized := weights.get(str(node.name))) is not None:
+    quantized = weights.get(str(node.name))
+    if quantized is not None and not quantized.scale.ndim:
+        return False  # one scale for all channels
+    if quantized is not None:
         scales = np.expand_dims(scaled.scales, tuple(range(1, quantized.scale.ndim)))
         weights[str(node.name)] = replace(quantized, scale=(quantized.scale / scales).astype(np.float32))
     else:
