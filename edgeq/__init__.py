@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgeq.api.model import Model, load
     from edgeq.api.plan import plan
     from edgeq.api.predict import predict
+    from edgeq.api.score import score
     from edgeq.api.tune import sensitivity, tune
     from edgeq.calibrators import Histogram
     from edgeq.calibrators.ranges import Ranges
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
     from edgeq.tasks.evidence import Box, Finding
     from edgeq.tasks.instances.task import InstanceScore
     from edgeq.tasks.keypoints.task import KeypointScore
+    from edgeq.tasks.language.captioning import CaptioningScore
+    from edgeq.tasks.language.last_word import LastWordScore
+    from edgeq.tasks.language.presence import PresenceScore
+    from edgeq.tasks.language.transcription import TranscriptionScore
+    from edgeq.tasks.language.vqa import VqaScore
     from edgeq.tasks.oriented.task import OrientedScore
     from edgeq.tasks.semantic.task import SemanticScore
     from edgeq.tasks.text.detection import TextDetectionScore
@@ -54,6 +60,7 @@ if TYPE_CHECKING:
     from edgeq.verbs.deploy import DeployResult
     from edgeq.verbs.export import ExportResult
     from edgeq.verbs.gate import GateResult
+    from edgeq.verbs.score import ScoredAnswers
 
 __version__ = "0.1.0"
 
@@ -61,6 +68,7 @@ __all__ = [
     "Artifact",
     "BenchResult",
     "Box",
+    "CaptioningScore",
     "CheckResult",
     "ClassificationScore",
     "DeployResult",
@@ -76,20 +84,25 @@ __all__ = [
     "ImagePrediction",
     "InstanceScore",
     "KeypointScore",
+    "LastWordScore",
     "MemoryPlan",
     "Model",
     "OrientedScore",
+    "PresenceScore",
     "Progress",
     "Ranges",
     "SaturationResult",
     "Score",
+    "ScoredAnswers",
     "SemanticScore",
     "SensitivityResult",
     "Session",
     "Target",
     "TextDetectionScore",
     "TextRecognitionScore",
+    "TranscriptionScore",
     "TuningResult",
+    "VqaScore",
     "benchmark",
     "calibrate",
     "check",
@@ -103,6 +116,7 @@ __all__ = [
     "plan",
     "predict",
     "report",
+    "score",
     "sensitivity",
     "tune",
 ]
@@ -113,6 +127,7 @@ _HOME = {
     "Artifact": "edgeq.exporting.artifact",
     "BenchResult": "edgeq.results.measurement",
     "Box": "edgeq.tasks.evidence",
+    "CaptioningScore": "edgeq.tasks.language.captioning",
     "CheckResult": "edgeq.verbs.check",
     "ClassificationScore": "edgeq.tasks.classification.records",
     "DeployResult": "edgeq.verbs.deploy",
@@ -128,20 +143,25 @@ _HOME = {
     "ImagePrediction": "edgeq.evaluation.findings",
     "InstanceScore": "edgeq.tasks.instances.task",
     "KeypointScore": "edgeq.tasks.keypoints.task",
+    "LastWordScore": "edgeq.tasks.language.last_word",
     "MemoryPlan": "edgeq.results.memory_plan",
     "Model": "edgeq.api.model",
     "OrientedScore": "edgeq.tasks.oriented.task",
+    "PresenceScore": "edgeq.tasks.language.presence",
     "Progress": "edgeq.progress",
     "Ranges": "edgeq.calibrators.ranges",
     "SaturationResult": "edgeq.verbs.check_saturation",
     "Score": "edgeq.results.evaluation",
+    "ScoredAnswers": "edgeq.verbs.score",
     "SemanticScore": "edgeq.tasks.semantic.task",
     "SensitivityResult": "edgeq.results.sensitivity",
     "Session": "edgeq.runtimes",
     "Target": "edgeq.targets",
     "TextDetectionScore": "edgeq.tasks.text.detection",
     "TextRecognitionScore": "edgeq.tasks.text.recognition",
+    "TranscriptionScore": "edgeq.tasks.language.transcription",
     "TuningResult": "edgeq.results.tuning",
+    "VqaScore": "edgeq.tasks.language.vqa",
     "benchmark": "edgeq.api.measure",
     "calibrate": "edgeq.api.calibrate",
     "check": "edgeq.api.judge",
@@ -155,6 +175,7 @@ _HOME = {
     "plan": "edgeq.api.plan",
     "predict": "edgeq.api.predict",
     "report": "edgeq.api.judge",
+    "score": "edgeq.api.score",
     "sensitivity": "edgeq.api.tune",
     "tune": "edgeq.api.tune",
 }

@@ -11,6 +11,7 @@ from edgeq import (
     Artifact,
     BenchResult,
     Box,
+    CaptioningScore,
     CheckResult,
     ClassificationScore,
     DeployResult,
@@ -26,20 +27,25 @@ from edgeq import (
     ImagePrediction,
     InstanceScore,
     KeypointScore,
+    LastWordScore,
     MemoryPlan,
     Model,
     OrientedScore,
+    PresenceScore,
     Progress,
     Ranges,
     SaturationResult,
     Score,
+    ScoredAnswers,
     SemanticScore,
     SensitivityResult,
     Session,
     Target,
     TextDetectionScore,
     TextRecognitionScore,
+    TranscriptionScore,
     TuningResult,
+    VqaScore,
 )
 
 
@@ -94,6 +100,11 @@ def run(module: torch.nn.Module) -> bool:
     tuned: TuningResult = edgeq.tune(model, "dataset", max_drop=0.3, latency="0.5x", time_limit="30m")
     print(tuned.chosen.latency.ratio)
     planned: MemoryPlan = edgeq.plan("llava", device="orin-nx", memory="16GB", part=["decoder=w4g128"])
+    answered: list[ScoredAnswers] = edgeq.score(["fp16.jsonl", "w4.jsonl"], "vqa", "questions.jsonl")
+    if isinstance(
+        answered[0].result.score, (CaptioningScore, LastWordScore, PresenceScore, TranscriptionScore, VqaScore)
+    ):
+        print(answered[0].low, answered[1].difference)
     print(planned.chosen, planned.use.total)
     artifact: Artifact = files.files[0].artifact
     try:

@@ -13,17 +13,18 @@ import pytest
 
 import edgeq
 from edgeq.calibration.calibrate import DEFAULT_METHOD
-from edgeq.cli import app, board, deploy, measure, memory_plan, predict, results, tune
+from edgeq.cli import app, board, deploy, measure, memory_plan, predict, results, score, tune
 from edgeq.devices.config import LOCAL
 from tests.test_order import ROOT
 
 PUBLIC = [
-    "Artifact", "BenchResult", "Box", "CheckResult", "ClassificationScore", "DeployResult", "DepthScore",
-    "DetectionScore", "EdgeqError", "EmbeddingScore", "EvalResult", "ExportResult", "Finding", "GateResult",
-    "Histogram", "ImagePrediction", "InstanceScore", "KeypointScore", "MemoryPlan", "Model", "OrientedScore",
-    "Progress", "Ranges", "SaturationResult", "Score", "SemanticScore", "SensitivityResult", "Session", "Target",
-    "TextDetectionScore", "TextRecognitionScore", "TuningResult", "benchmark", "calibrate", "check", "deploy",
-    "evaluate", "export", "gate", "get_target", "load", "open_session", "plan", "predict", "report", "sensitivity",
+    "Artifact", "BenchResult", "Box", "CaptioningScore", "CheckResult", "ClassificationScore", "DeployResult",
+    "DepthScore", "DetectionScore", "EdgeqError", "EmbeddingScore", "EvalResult", "ExportResult", "Finding",
+    "GateResult", "Histogram", "ImagePrediction", "InstanceScore", "KeypointScore", "LastWordScore", "MemoryPlan",
+    "Model", "OrientedScore", "PresenceScore", "Progress", "Ranges", "SaturationResult", "Score", "ScoredAnswers",
+    "SemanticScore", "SensitivityResult", "Session", "Target", "TextDetectionScore", "TextRecognitionScore",
+    "TranscriptionScore", "TuningResult", "VqaScore", "benchmark", "calibrate", "check", "deploy", "evaluate",
+    "export", "gate", "get_target", "load", "open_session", "plan", "predict", "report", "score", "sensitivity",
     "tune",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""
@@ -63,7 +64,8 @@ def test_unknown_name_is_an_attribute_error():
 COMMANDS = {
     "export": app.export, "calibrate": app.calibrate, "benchmark": measure.bench, "evaluate": measure.evaluate,
     "check": board.check, "gate": results.gate, "predict": predict.predict, "report": results.report,
-    "deploy": deploy.deploy, "plan": memory_plan.plan, "sensitivity": tune.tune, "tune": tune.tune,
+    "deploy": deploy.deploy, "plan": memory_plan.plan, "score": score.score,
+    "sensitivity": tune.tune, "tune": tune.tune,
 }  # fmt: skip
 
 RENAMED = {

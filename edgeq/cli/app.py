@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 import edgeq
-from edgeq.cli import board, data_set, deploy, measure, memory_plan, predict, presets, results, runs, tune
+from edgeq.cli import board, data_set, deploy, measure, memory_plan, predict, presets, results, runs, score, tune
 from edgeq.cli.events import INTERRUPTED, with_progress
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
@@ -389,6 +389,7 @@ app.command()(with_progress(board.build))
 app.command()(board.inspect)
 app.command()(deploy.deploy)
 app.command()(memory_plan.plan)
+app.command()(score.score)
 app.command()(with_progress(tune.tune))
 app.command()(runs.runs)
 

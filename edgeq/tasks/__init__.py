@@ -31,6 +31,13 @@ TASKS: dict[str, str] = {
     "text-recognition": "edgeq.tasks.text.recognition:TextRecognitionTask",
     "oriented-boxes": "edgeq.tasks.oriented.task:OrientedTask",
     "depth": "edgeq.tasks.depth:DepthTask",
+    "transcription": "edgeq.tasks.language.transcription:TranscriptionTask",
+    "vqa": "edgeq.tasks.language.vqa:VqaTask",
+    "captioning": "edgeq.tasks.language.captioning:CaptioningTask",
+    "object-presence": "edgeq.tasks.language.presence:PresenceTask",
+    "last-word": "edgeq.tasks.language.last_word:LastWordTask",
+    "perplexity": "edgeq.tasks.language.perplexity:PerplexityTask",
+    "retrieval": "edgeq.tasks.language.retrieval:RetrievalTask",
 }
 
 _log = logging.getLogger(__name__)
