@@ -44,7 +44,8 @@ class TunedFile:
         loss: Points that it loses against FP32 on these images; `None` for FP32, and where nothing was scored.
         latency: Its time.
         size_bytes: Size of the file.
-        on_front: Whether none of the files is better in one of points and time and no worse in the other.
+        on_front: Whether none of the files is better in one of points and time and no worse in the other; size takes
+            the place of time if it alone is limited.
         dropped: Why it was not scored on all images; empty if it was.
     """
 
@@ -105,6 +106,11 @@ class TuningBudget:
     max_drop: float | None = None
     latency: str | None = None
     size: str | None = None
+
+    @property
+    def by_size(self) -> bool:
+        """Whether the size alone is limited, so that files are compared by size and not by time."""
+        return self.size is not None and self.latency is None and self.max_drop is None
 
 
 @dataclass(frozen=True, kw_only=True)
