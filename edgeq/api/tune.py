@@ -129,7 +129,7 @@ def tune(
         data: A data set of any format that `edgeq data` knows.
         max_drop: Points of the score that may be lost against FP32; 0.5 without another limit.
         latency: The most time of one run: `12ms`, or `0.5x` of FP32's.
-        file_size: The largest file: `4MB`, or `0.5x` of FP32's.
+        file_size: The largest file: `4MB`, or `0.5x` of FP32's. With it weights of 4 bits are tried, too.
         unproved: Whether `max_drop` is judged by the estimate, and not by its 95 % interval.
         time_limit: The best so far is taken after this time: `90s`, `30m`, `2h`.
         target: Target whose rules say what may run in INT8; see `export`.
