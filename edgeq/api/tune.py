@@ -134,7 +134,7 @@ def tune(
         data: A data set of any format that `edgeq data` knows.
         max_drop: Points of the score that may be lost against FP32; 0.5 without another limit.
         latency: The most time of one run: `12ms`, or `0.5x` of FP32's.
-        file_size: The largest file: `4MB`, or `0.5x` of FP32's.
+        file_size: The largest file: `4MB`, or `0.5x` of FP32's. With it weights of 4 bits are tried, too.
         memory: The most memory of a process that runs the file: `80MB`, or `0.5x` of FP32's.
         energy: The most energy of one image, where a sensor counts it: `20mJ`, or `0.5x` of FP32's.
         unproved: Whether `max_drop` is judged by the estimate, and not by its 95 % interval.

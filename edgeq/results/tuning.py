@@ -46,7 +46,8 @@ class TunedFile:
         size_bytes: Size of the file.
         memory_bytes: The most memory that a process held while its engine ran the file; `None` if it was not measured.
         j_per_image: Energy of one image in J; `None` if it was not measured.
-        on_front: Whether none of the files is better in one of points and time and no worse in the other.
+        on_front: Whether none of the files is better in one of points and time and no worse in the other; size takes
+            the place of time if it alone is limited.
         dropped: Why it was not scored on all images; empty if it was.
     """
 
@@ -113,6 +114,11 @@ class TuningBudget:
     size: str | None = None
     memory: str | None = field(default=None, metadata=OMIT_EMPTY)
     energy: str | None = field(default=None, metadata=OMIT_EMPTY)
+
+    @property
+    def by_size(self) -> bool:
+        """Whether the size alone is limited, so that files are compared by size and not by time."""
+        return self.size is not None and self.latency is None and self.max_drop is None
 
 
 @dataclass(frozen=True, kw_only=True)

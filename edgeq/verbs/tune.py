@@ -253,7 +253,15 @@ def _result(search: Search, tried: list[Tried], chosen: Tried, artifact: Artifac
     scored = [each for each in tried if each.score is not None]
     whole = [each for each in scored if not each.contender.dropped]
     nearly = nearly_proved(tried, chosen, options)
-    front = set(pareto([(each.points, each.latency.ratio) for each in whole]))
+    asked = TuningBudget(
+        max_drop=budget.max_drop,
+        latency=None if budget.latency is None else budget.latency.text,
+        size=None if budget.size is None else budget.size.text,
+        memory=None if budget.memory is None else budget.memory.text,
+        energy=None if budget.energy is None else budget.energy.text,
+    )
+    costs = [each.contender.artifact.size_bytes if asked.by_size else each.latency.ratio for each in whole]
+    front = set(pareto([(each.points, cost) for each, cost in zip(whole, costs, strict=True)]))
     on_front = {each.contender.name for index, each in enumerate(whole) if index in front}
     files = tuple(_file(search, each, on_front) for each in sorted(tried, key=lambda each: each.latency.ratio))
     count = sum(0 if each.contender.change is None else each.contender.change.images for each in tried)
@@ -266,13 +274,7 @@ def _result(search: Search, tried: list[Tried], chosen: Tried, artifact: Artifac
         task=scoring.task.name,
         score=scoring.task.score_type.main,
         by=subject.by,
-        budget=TuningBudget(
-            max_drop=budget.max_drop,
-            latency=None if budget.latency is None else budget.latency.text,
-            size=None if budget.size is None else budget.size.text,
-            memory=None if budget.memory is None else budget.memory.text,
-            energy=None if budget.energy is None else budget.energy.text,
-        ),
+        budget=asked,
         recommended=chosen.contender.name,
         proved=is_proved(chosen, budget),
         unproved="" if nearly is None else nearly[0].contender.name,
