@@ -21,11 +21,11 @@ from edgeq.machine import read_machine
 from edgeq.quantizers.round_nearest import round_nearest
 from edgeq.schemes import PerGroup, Scheme
 
-SHAPES = ((768, 768), (768, 3072), (2048, 8192))
+SHAPES = ((768, 3072), (2048, 8192))
 ROWS = (1, 128)
-ROUNDS = 21
+ROUNDS = 11
 GROUP = 32
-THREADS = 2
+THREADS = 1
 
 Run = Callable[[np.ndarray], Any]
 
@@ -153,7 +153,7 @@ def run(out: Path, kernels: Sequence[Kernel] = KERNELS, shapes: Sequence[tuple[i
         "",
         *lines,
         "",
-        f"Measured in turns, median of {rounds} rounds, {THREADS} threads, {read_machine().cpu}; {versions}. Groups of "
+        f"Measured in turns, median of {rounds} rounds, {THREADS} thread, {read_machine().cpu}; {versions}. Groups of "
         f"{GROUP} with zero points, rounded to nearest; FP32 where the engine computes in floats. Size over FP32's and "
         "the relative error of the output for normal weights, are those of the last shape. `level 0` is MatMulNBits's "
         "default; edgeq writes 4.",
