@@ -20,12 +20,13 @@ from edgeq.exporting.onnx.low_bit_nodes import Form, insert_low_bit_weights
 from edgeq.machine import read_machine
 from edgeq.quantizers.round_nearest import round_nearest
 from edgeq.schemes import PerGroup, Scheme
+from edgeq.wording import counted
 
-SHAPES = ((768, 768), (768, 3072), (2048, 8192))
+SHAPES = ((768, 3072), (2048, 8192))
 ROWS = (1, 128)
-ROUNDS = 21
+ROUNDS = 11
 GROUP = 32
-THREADS = 2
+THREADS = 1
 
 Run = Callable[[np.ndarray], Any]
 
@@ -142,7 +143,7 @@ def run(out: Path, kernels: Sequence[Kernel] = KERNELS, shapes: Sequence[tuple[i
 
     from edgeq.runtimes.openvino import OpenVinoSession
 
-    titles = [f"{inputs} x {outputs}, {count} rows" for inputs, outputs in shapes for count in ROWS]
+    titles = [f"{inputs} x {outputs}, {counted(count, 'row')}" for inputs, outputs in shapes for count in ROWS]
     lines = [f"| weights | {' | '.join(titles)} | size | output error |", "|---|" + "---:|" * (len(titles) + 2)]
     for cells in rows_of(kernels, shapes, rounds):
         lines.append(f"| {' | '.join(cells)} |")
@@ -153,9 +154,9 @@ def run(out: Path, kernels: Sequence[Kernel] = KERNELS, shapes: Sequence[tuple[i
         "",
         *lines,
         "",
-        f"Measured in turns, median of {rounds} rounds, {THREADS} threads, {read_machine().cpu}; {versions}. Groups of "
+        f"Measured in turns, median of {rounds} rounds, {THREADS} thread, {read_machine().cpu}; {versions}. Groups of "
         f"{GROUP} with zero points, rounded to nearest; FP32 where the engine computes in floats. Size over FP32's and "
-        "the relative error of the output for normal weights, are those of the last shape. `level 0` is MatMulNBits's "
+        "the relative error of the output for normal weights are those of the last shape. `level 0` is MatMulNBits's "
         "default; edgeq writes 4.",
     ]
     return write_result(out, "low_bit_kernels.md", "\n".join(text) + "\n")

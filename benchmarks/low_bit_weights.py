@@ -105,6 +105,9 @@ ROWS = (
 )
 """The rows of a table; 8 bits hide what methods differ in."""
 
+CNN_ROWS = (even(4, 32), even(3, 32), even(2, None, ("rtn", "gptq")), even(2, 32))
+"""Those of a CNN."""
+
 REFERENCE_ROWS = tuple(even(bits, group, ("rtn", "gptq")) for bits, group in ((3, 32), (2, None), (2, 32)))
 """Those that are scored on all images."""
 
@@ -232,8 +235,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     arguments = make_parser().parse_args()
     work = arguments.work.resolve()
-    rows = {"vit-all": REFERENCE_ROWS}
-    opened = {name: (partial(subject, name, DATA, work), rows.get(name, ROWS)) for name in arguments.models}
+    rows = {"vit": ROWS, "vit-all": REFERENCE_ROWS, "resnet20": CNN_ROWS}
+    opened = {name: (partial(subject, name, DATA, work), rows[name]) for name in arguments.models}
     run(opened, work, arguments.out)
 
 

@@ -71,7 +71,7 @@ def measure_speed(
         jobs.append(Job(fp32, runtime, "bf16"))
     reference, timed, *halved = bench_jobs(jobs, threads=threads, sampling=sampling)
     ratio = _ratio(timed, reference)
-    recommended = quantized.precision if ratio.is_faster else "" if ratio.is_vague else FP32
+    recommended = timed.precision if ratio.is_faster else "" if ratio.is_vague else FP32
     bf16 = [_ratio(each, reference) for each in halved]
     rivals = [_ratio(each, timed if ratio.is_faster else reference) for each in halved]
     if any(rival.is_faster for rival in rivals):

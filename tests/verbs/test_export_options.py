@@ -73,6 +73,7 @@ ELSEWHERE = {
     "verify": "changes no file, in test_export_jetson",
     "rounding": "learns for seconds, in tests/exporting/test_int4_weights",
     "finetune": "trains on more images, in test_export_finetune",
+    "weight_method": "of w2 to w8 alone, in test_export_low_bit", "group_size": "of w2 to w8 alone, in test_low_bit",
     "plan": "of x86 alone, in test_export_costs", "isa": "of x86 alone, in test_check_saturation",
 }  # fmt: skip
 """Options that this walk does not turn, with the reason."""
