@@ -127,7 +127,9 @@ def _read(model: Any, job: Job, document: Any) -> int:
     if family == "bert":
         model(input_ids=tokens)
         return 0
-    found = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=True, logits_to_keep=1)
+    # BLIP-2 as a whole wants an image in every text.
+    reader = model.language_model if family == "blip-2" else model
+    found = reader(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=True, logits_to_keep=1)
     # transformers renamed it in 5.24.
     cache = getattr(found, "cache", None) or found.past_key_values
     return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers if layer.keys is not None)
