@@ -9,10 +9,15 @@ It is solved exactly by HiGHS through `scipy.optimize.milp`. With a series of ti
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -130,13 +135,14 @@ class Solver:
             highs.append(limit / scales[each] + _SLACK * abs(limit) / scales[each])
         integer = np.zeros(len(objective))
         integer[: len(self._names)] = 1
-        found = milp(
-            objective * 1e3,  # HiGHS takes differences below 1e-6 for none
-            integrality=integer,
-            bounds=Bounds(0, 1),
-            constraints=LinearConstraint(np.array(rows), lows, highs),
-            options={"mip_rel_gap": 0.0},
-        )
+        with _nothing_printed():
+            found = milp(
+                objective * 1e3,  # HiGHS takes differences below 1e-6 for none
+                integrality=integer,
+                bounds=Bounds(0, 1),
+                constraints=LinearConstraint(np.array(rows), lows, highs),
+                options={"mip_rel_gap": 0.0},
+            )
         if found.x is None:
             return None
         return {name: precision for (name, precision), value in zip(self._names, found.x, strict=False) if value > 0.5}
@@ -198,6 +204,23 @@ class Solver:
                     lows.append(-math.inf)
                     highs.append(0.0)
         return rows, lows, highs
+
+
+@contextlib.contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Discards what a C library prints: HiGHS of scipy 1.17 has a debugging line that no option switches off."""
+    flush = ctypes.CDLL(None).fflush  # C has a buffer that Python does not know
+    sys.stdout.flush()
+    flush(None)
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 1)
+            yield
+            flush(None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def pareto(points: Sequence[tuple[float, ...]]) -> list[int]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,6 +86,22 @@ def test_the_least_time_is_that_of_the_minimum_cut(problem):
     found = Solver(two).least("time_us", {})
     assert found is not None
     assert two.total("time_us", found) == pytest.approx(total_us(layers, links, cheapest(layers, links)))
+
+
+def test_the_solver_prints_nothing(capfd):
+    rng = np.random.default_rng(2)
+    groups = {}
+    for number in range(30):
+        weights, time_us, noise = 10 ** rng.uniform(2, 4.6), rng.uniform(1, 30), 10 ** rng.uniform(-3, -1)
+        groups[f"{number}"] = {
+            FLOAT: Option(0.0, time_us, 4 * weights),
+            INT8: Option(noise, time_us / 2.5, weights + 400),
+            W4A8: Option(noise * rng.uniform(3, 60), time_us / 2.5, weights / 2 + 460),
+        }
+    limit = 0.2 * sum(options[FLOAT].size_bytes for options in groups.values())
+    assert list(Solver(Problem(groups)).front("size_bytes", {"size_bytes": limit}, 5))
+    ctypes.CDLL(None).fflush(None)
+    assert capfd.readouterr().out == ""
 
 
 def test_what_another_one_dominates_is_not_on_the_front_and_of_equal_ones_the_first_is():
