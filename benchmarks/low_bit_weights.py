@@ -105,8 +105,12 @@ ROWS = (
 )
 """The rows of a table; 8 bits hide what methods differ in."""
 
-FEWER_ROWS = (even(4, 32), even(3, 32), even(2, None, ("rtn", "gptq")), even(2, 32))
-"""Those of a CNN, and those that are scored on all images."""
+CNN_ROWS = (even(4, 32), even(3, 32), even(2, None, ("rtn", "gptq")), even(2, 32))
+"""Those of a CNN."""
+
+_TELLING = ("rtn", "gptq", "awq", "awq+gptq")
+ALL_IMAGES_ROWS = (even(3, 32, _TELLING), even(2, None, ("rtn", "gptq")), even(2, 32, _TELLING))
+"""Those that are scored on all images."""
 
 
 def subject(name: str, data: Path, work: Path) -> Subject:
@@ -232,8 +236,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     arguments = make_parser().parse_args()
     work = arguments.work.resolve()
-    rows = {"vit": ROWS}
-    opened = {name: (partial(subject, name, DATA, work), rows.get(name, FEWER_ROWS)) for name in arguments.models}
+    rows = {"vit": ROWS, "vit-all": ALL_IMAGES_ROWS, "resnet20": CNN_ROWS}
+    opened = {name: (partial(subject, name, DATA, work), rows[name]) for name in arguments.models}
     run(opened, work, arguments.out)
 
 
