@@ -108,7 +108,8 @@ ROWS = (
 CNN_ROWS = (even(4, 32), even(3, 32), even(2, None, ("rtn", "gptq")), even(2, 32))
 """Those of a CNN."""
 
-REFERENCE_ROWS = tuple(even(bits, group, ("rtn", "gptq")) for bits, group in ((3, 32), (2, None), (2, 32)))
+_TELLING = ("rtn", "gptq", "awq", "awq+gptq")
+ALL_IMAGES_ROWS = (even(3, 32, _TELLING), even(2, None, ("rtn", "gptq")), even(2, 32, _TELLING))
 """Those that are scored on all images."""
 
 
@@ -235,7 +236,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     arguments = make_parser().parse_args()
     work = arguments.work.resolve()
-    rows = {"vit": ROWS, "vit-all": REFERENCE_ROWS, "resnet20": CNN_ROWS}
+    rows = {"vit": ROWS, "vit-all": ALL_IMAGES_ROWS, "resnet20": CNN_ROWS}
     opened = {name: (partial(subject, name, DATA, work), rows[name]) for name in arguments.models}
     run(opened, work, arguments.out)
 
