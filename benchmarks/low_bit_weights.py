@@ -187,7 +187,11 @@ def table(found: Mapping[str, Any], rows: Sequence[Variant]) -> list[str]:
     lines.append("|---|---|" + "---:|" * (1 + len(METHODS)))
     for row in rows:
         granularity = row.scheme.granularity
-        stored = f"{stored_bits(row.scheme, granularity.size):.2f}" if isinstance(granularity, PerGroup) else row.bits
+        stored = (
+            f"{stored_bits(row.scheme, granularity.size):.2f}"
+            if isinstance(granularity, PerGroup)
+            else str(row.scheme.bits)
+        )
         cells = []
         for method in METHODS:
             figures = found["rows"].get(f"{row.bits}.{row.group}.{method}")
