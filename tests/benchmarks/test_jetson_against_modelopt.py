@@ -17,10 +17,10 @@ from edgeq.exporting.graphs.graph import save_onnx
 from edgeq.results.compilation import Compilation, NodePrecision
 from tests.exporting import nets
 
-# It hands the FP32 file back, and leaves its mark where that lies.
+# It hands the FP32 file back, and leaves its marks where that lies and in the working directory.
 HANDS_BACK = """while [ "$#" -gt 1 ]; do case "$1" in
 --onnx_path) from=$2;; --output_path) to=$2;; esac; shift; done
-cp $from $to; echo changed > $from; echo > $from.extra"""
+cp $from $to; echo changed > $from; echo > $from.extra; echo > here"""
 LAYER = NodePrecision("conv", "Conv", "int8", "int8", "int8", agrees=True)
 
 
@@ -103,6 +103,7 @@ def test_int4_excludes_what_would_not_be_parsed(method, excluded, tmp_path):
         found.path.name,
         f"{found.path.name}.json",
     }
+    assert not Path("here").exists() and not (tmp_path / "here").exists()
     assert (tmp_path / "model.onnx").read_bytes() == found.path.read_bytes()  # the input is as it was
 
 
