@@ -140,13 +140,8 @@ def quantize(python: Path, fp32: Artifact, inputs: Path, method: str, folder: Pa
         with tempfile.TemporaryDirectory(dir=folder) as own:
             given, written = Path(own).absolute() / fp32.name, Path(own).absolute() / path.name
             shutil.copy(fp32.path, given)
-            command = [
-                str(python),
-                "-m",
-                "modelopt.onnx.quantization",
-                "--quantize_mode",
-                "int4" if is_int4 else "int8",
-            ]
+            mode = "int4" if is_int4 else "int8"
+            command = [str(python.absolute()), "-m", "modelopt.onnx.quantization", "--quantize_mode", mode]
             command += ["--calibration_method", method, "--onnx_path", str(given)]
             command += ["--calibration_data_path", str(inputs.absolute()), "--output_path", str(written)]
             if method == "awq_clip" and (gemms := _gemms(fp32.path)):
