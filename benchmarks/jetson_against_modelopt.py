@@ -135,22 +135,18 @@ def quantize(python: Path, fp32: Artifact, inputs: Path, method: str, folder: Pa
     """
     path, is_int4 = folder / f"modelopt.{method}.onnx", method in INT4_METHODS
     if not path.is_file():
-        # It writes the shapes that it infers into its input file, and other files next to it: it gets a copy.
+        # It writes the shapes that it infers into its input file, other files next to it, and for INT4 it builds an
+        # extension by whatever project the working directory holds: it gets a copy and a folder of its own.
         with tempfile.TemporaryDirectory(dir=folder) as own:
-            given, written = Path(own) / fp32.name, Path(own) / path.name
+            given, written = Path(own).absolute() / fp32.name, Path(own).absolute() / path.name
             shutil.copy(fp32.path, given)
-            command = [
-                str(python),
-                "-m",
-                "modelopt.onnx.quantization",
-                "--quantize_mode",
-                "int4" if is_int4 else "int8",
-            ]
+            mode = "int4" if is_int4 else "int8"
+            command = [str(python.absolute()), "-m", "modelopt.onnx.quantization", "--quantize_mode", mode]
             command += ["--calibration_method", method, "--onnx_path", str(given)]
-            command += ["--calibration_data_path", str(inputs), "--output_path", str(written)]
+            command += ["--calibration_data_path", str(inputs.absolute()), "--output_path", str(written)]
             if method == "awq_clip" and (gemms := _gemms(fp32.path)):
                 command += ["--nodes_to_exclude", *gemms]
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=own, check=False, capture_output=True, text=True)
             if done.returncode or not written.is_file():
                 sys.exit(f"Model Optimizer failed on {fp32.name}:\n{(done.stderr or done.stdout)[-2000:]}")
             written.replace(path)

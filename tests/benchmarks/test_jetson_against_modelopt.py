@@ -17,10 +17,10 @@ from edgeq.exporting.graphs.graph import save_onnx
 from edgeq.results.compilation import Compilation, NodePrecision
 from tests.exporting import nets
 
-# It hands the FP32 file back, and leaves its mark where that lies.
+# It hands the FP32 file back, and leaves its marks where that lies and in the working directory.
 HANDS_BACK = """while [ "$#" -gt 1 ]; do case "$1" in
 --onnx_path) from=$2;; --output_path) to=$2;; esac; shift; done
-cp $from $to; echo changed > $from; echo > $from.extra"""
+cp $from $to; echo changed > $from; echo > $from.extra; echo > here"""
 LAYER = NodePrecision("conv", "Conv", "int8", "int8", "int8", agrees=True)
 
 
@@ -82,7 +82,8 @@ def test_a_tool_that_fails_is_quoted(tmp_path, small_onnx):
 
 
 @pytest.mark.parametrize(("method", "excluded"), [("awq_clip", " --nodes_to_exclude product"), ("rtn_dq", "")])
-def test_int4_excludes_what_would_not_be_parsed(method, excluded, tmp_path):
+def test_int4_excludes_what_would_not_be_parsed(method, excluded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the tool is named from here, and runs elsewhere
     weights = {"w": np.ones((4, 4), np.float32), "b": np.zeros(4, np.float32)}
     graph = nets.graph("g (float[1,4] x) => (float[1,4] y) { m = MatMul(x, w) y = Gemm(m, w, b) }", weights)
     for node in graph.graph:
@@ -93,7 +94,7 @@ def test_int4_excludes_what_would_not_be_parsed(method, excluded, tmp_path):
         tmp_path / "python",
         f'echo "$@" > {tmp_path}/call; {HANDS_BACK}',
     )
-    found = jetson_against_modelopt.quantize(python, fp32, tmp_path / "inputs.npy", method, tmp_path)
+    found = jetson_against_modelopt.quantize(Path(python.name), fp32, Path("inputs.npy"), method, Path())
     call = (tmp_path / "call").read_text().rstrip()
     assert "--quantize_mode int4" in call and f"--calibration_method {method}" in call
     assert ("--nodes_to_exclude" in call) == bool(excluded) and call.endswith(excluded)
@@ -103,6 +104,7 @@ def test_int4_excludes_what_would_not_be_parsed(method, excluded, tmp_path):
         found.path.name,
         f"{found.path.name}.json",
     }
+    assert not Path("here").exists() and f" {tmp_path}/inputs.npy " in call
     assert (tmp_path / "model.onnx").read_bytes() == found.path.read_bytes()  # the input is as it was
 
 

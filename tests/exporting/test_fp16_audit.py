@@ -18,9 +18,10 @@ from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.cli.console import describe_layers
 from edgeq.errors import MismatchError
 from edgeq.exporting.artifact import Artifact, Preprocessing
-from edgeq.exporting.graphs.graph import data_inputs, infer_shapes, read_onnx
+from edgeq.exporting.graphs.graph import constant, data_inputs, infer_shapes, read_onnx
 from edgeq.exporting.onnx.writer import FloatModel, write_fp16, write_int8
 from edgeq.exporting.planning.fp16_audit import audit_fp16, audited_tensors, thinned
+from edgeq.exporting.tensorrt.check import check_graph
 from edgeq.exporting.tensorrt.strong_typing import to_fp16
 from edgeq.runtimes.observer import ActivationObserver
 from edgeq.targets import get_target
@@ -209,14 +210,21 @@ def test_pairs_beside_an_island_belong_to_it():
     proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
     model = ir.from_proto(proto)
     for index, node in enumerate(model.graph):
-        node.name = f"{node.op_type}_{index}"
+        node.name = "qdvmlkp"[index]
     infer_shapes(model)
     x = nets.normal(9, 1, 8, 16)
     want = nets.run(model, x)[0]
-    to_fp16(model, {"MatMul_3", "LayerNormalization_4"})
+    to_fp16(model, {"m", "l"})
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     assert [node.op_type for node in model.graph].count("Cast") == 2  # the graph's ends
     np.testing.assert_allclose(nets.run(model, x)[0], want, atol=0.06)
+    # A pair of two types has one scale, and check refuses neither it nor the type of its QuantizeLinear.
+    scales = [scale for node in model.graph if node.name in ("q", "d", "k", "p") if (scale := node.inputs[1])]
+    half, whole = ir.DataType.FLOAT16, ir.DataType.FLOAT
+    assert [scale.dtype for scale in scales] == [half, whole, whole, half]
+    assert len({float(array) for scale in scales if (array := constant(scale)) is not None}) == 1
+    found = check_graph(model, (11, 0)).findings
+    assert not [each for each in found if each.rule == "T11" or (each.rule, each.node) == ("T14", "k")]
 
 
 @given(st.integers(1, 400), st.integers(0, 2**32 - 1))

@@ -134,12 +134,21 @@ def strong_scale(node: ir.Node, builder: Builder) -> Iterator[Finding]:
     kind = node.inputs[1].dtype
     if kind is None or kind.name != "FLOAT":
         return
+    if node.op_type == Q and _all_dequantized_in_fp16(node):  # it takes FP32, and hands on integers
+        return
     layers = list(_layers_behind(node))
     if layers and all(layer.op_type == "Conv" and builder.pairs.is_narrow(layer) for layer in layers):
         said = "has an FP32 scale, so that what stands between its layers is FP32; wanted FP16"
         yield finding("T14", "advice", node, said)
     else:
         yield finding("T14", "error", node, "has an FP32 scale, so that its layers compute in FP32; wanted FP16")
+
+
+def _all_dequantized_in_fp16(node: ir.Node) -> bool:
+    """Returns whether all that reads a QuantizeLinear is FP16, as behind an island of `to_fp16`."""
+    scales = [use.node.inputs[1] for use in node.outputs[0].uses() if use.node.op_type == DQ]
+    types = [None if scale is None or scale.dtype is None else scale.dtype.name for scale in scales]
+    return bool(types) and set(types) == {"FLOAT16"}
 
 
 def _layers_behind(node: ir.Node) -> Iterator[ir.Node]:

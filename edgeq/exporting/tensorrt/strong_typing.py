@@ -10,6 +10,7 @@ Rules, by number:
    computed (NonMaxSuppression) or given (DynamicQuantizeLinear) the whole node. So does what handles sequences.
 5. Islands compute in float32: their constants stay so, and Casts stand where other nodes begin. A QuantizeLinear behind
    an island, and a DequantizeLinear that only islands read, belong to it: between them and the rest are integers.
+   Both ends of such a pair have the scale that FP16 has, in their own types.
 6. What has subgraphs (If, Loop, Scan) computes in float32, and so do they.
 """
 
@@ -142,6 +143,8 @@ def _halve_constants(model: ir.Model, kept: Collection[ir.Node]) -> None:
         half = new_initializer(model, name, array)
         for use in uses:
             use.node.replace_input_with(use.idx, half)
+        if is_scale:  # for the end of a pair that stays float32
+            value.const_value = ir.tensor(array.astype(np.float32), name=name)
 
 
 def _half(name: str, tensor: ir.TensorProtocol) -> np.ndarray:
