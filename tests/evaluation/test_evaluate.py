@@ -229,7 +229,7 @@ def test_artifacts_are_scored_on_data_of_their_task(tmp_path: Path, squares: Pat
     dataset = load_dataset("embedding", None, squares)
     with pytest.raises(InputError, match=r"finder\.onnx is for detection and the data set for embedding"):
         evaluate([artifact], dataset)
-    with pytest.raises(InputError, match="unknown task 'poses'; known: classification, "):
+    with pytest.raises(InputError, match="unknown task 'poses'; known: captioning, classification, "):
         load_dataset("poses", None, squares)
 
 
