@@ -69,7 +69,7 @@ ELSEWHERE = {
     "take_scales": "for files that are quantized already, in test_dequantize",
     "data": "takes the place of calib, in test_data_set", "split": "of data", "allow_outside": "of data",
     "pick": "which images calibrate, in test_coverage", "runtime": "names the target, in tests/targets",
-    "measure_speed": "changes no file, in test_export_speed",
+    "measure_speed": "changes no file, in test_export_speed", "progress": "changes no file, in tests/cli/test_events",
     "verify": "changes no file, in test_export_jetson",
     "rounding": "learns for seconds, in tests/exporting/test_int4_weights",
     "finetune": "trains on more images, in test_export_finetune",
