@@ -129,6 +129,8 @@ def test_bars_of_several_threads_stand_together(monkeypatch):
             both.wait()
             advance(total or 9)
             both.wait()
+            if total is not None:  # the bar that ends last stays, and is drawn with its full count
+                threads[-1].join()
 
     threads = [
         threading.Thread(target=work, args=arguments)
