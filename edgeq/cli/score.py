@@ -23,10 +23,17 @@ def score(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="ANSWERS...", help='JSON lines {"id", "answer"} of one model each; the first is the reference.'
+            metavar="ANSWERS...",
+            help='JSON lines {"id", "answer"} of one model each, of retrieval .npz; the first is the reference.',
         ),
     ],
-    task: Annotated[str, typer.Option(help="transcription, vqa, captioning, object-presence or last-word.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            help="transcription, vqa, captioning, object-presence, last-word, perplexity or retrieval; docs/tasks.md "
+            "says what the files of each hold."
+        ),
+    ],
     truth: Annotated[
         Path, typer.Option(metavar="FILE", help='JSON lines {"id", "image", "answers"}, or COCO captions.')
     ],
