@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
-import typer.core
 
 import edgeq
 from edgeq.cli import board, data_set, deploy, measure, memory_plan, predict, presets, results, runs, score, tune
-from edgeq.cli.events import INTERRUPTED, with_progress
+from edgeq.cli.commands import Commands
+from edgeq.cli.events import with_progress
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
     AllowOutside,
@@ -39,19 +39,8 @@ if TYPE_CHECKING:
     from edgeq.inputs.coverage import Pick
 
 
-class _Commands(typer.core.TyperGroup):
-    """Says in one line that a command was interrupted."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("error: interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     name="edgeq",
     help="Calibrate a vision model once, export it to every engine, measure what it costs.",
     no_args_is_help=True,
