@@ -87,3 +87,17 @@ def test_a_key_that_a_file_lacks_is_no_option(edgeq, tmp_path):
     (tmp_path / "coco.json").write_text("{}")
     error = edgeq("calibrate", "net.onnx", tmp_path / "coco.json", "--images", tmp_path).error
     assert "coco.json: has no 'images'; expected a COCO annotation file" in error
+
+
+def test_an_error_cannot_control_the_terminal(edgeq, tmp_path):
+    error = edgeq("inspect", "a\x1b]0;title\x07\x1b[31m\u202ered.onnx").error
+    assert error.startswith(r"a\x1b]0;title\x07\x1b[31m\u202ered.onnx: no such file")
+
+
+def test_a_name_too_long_for_a_file_is_a_short_line(edgeq):
+    names = ",".join(f"class {number}" for number in range(500))
+    for arguments in (["inspect", names], ["export", names], ["calibrate", "net.onnx", names], ["report", names]):
+        outcome = edgeq(*arguments)
+        assert outcome.code == 1
+        assert "unexpected" not in outcome.error
+        assert len(outcome.error) < 2100
