@@ -161,7 +161,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         # A pipe or a device would be waited for, or read without end.
         if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{path}: is no regular file; wanted an image")
+            raise InputError(f"{path}: is not a regular file; wanted an image")
         with _WARNINGS_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
