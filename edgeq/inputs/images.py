@@ -239,7 +239,8 @@ def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _list_folder(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    # Hidden ones are no photos: macOS leaves `._0001.jpg` beside each, and a killed process half a file.
+    files = sorted(path for path in folder.rglob("*") if not path.name.startswith(".") and path.is_file())
     found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     found = found or [path for path in files if path.suffix.lower() == ARRAY_SUFFIX]
     if not found:
