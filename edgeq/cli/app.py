@@ -28,6 +28,7 @@ from edgeq.cli.options import (
     require_writable_json,
     write_json_file,
 )
+from edgeq.cli.printing import say
 from edgeq.cli.progress import terminal_progress
 from edgeq.cli.words import said_of
 from edgeq.progress import reporting_to
@@ -69,7 +70,7 @@ def root(
 ) -> None:
     """Calibrate a vision model once, export it to every engine, measure what it costs."""
     if version:
-        typer.echo(f"edgeq {edgeq.__version__}")
+        say(f"edgeq {edgeq.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -271,7 +272,7 @@ def export(
         verify=verify,
     )
     for line in (*describe_export(result), *describe_compilations(result.compiled.items())):
-        typer.echo(line)
+        say(line)
     write_json_file(json_file, result.to_json())
     if any(compiled.is_wrong for compiled in result.compiled.values()):
         raise typer.Exit(1)
@@ -334,7 +335,7 @@ def calibrate(
         changed = ranges.with_method(method or ranges.method, **options)
         changed.save(out)
         tensors = counted(len(changed.tensors), "tensor")
-        typer.echo(f"{out}: {tensors} by {changed.method}, from {earlier}; no image was read")
+        say(f"{out}: {tensors} by {changed.method}, from {earlier}; no image was read")
         return
     if model is None or (source is None and data is None):
         raise typer.BadParameter("give MODEL and --data or IMAGES, or --from FILE")
@@ -358,7 +359,7 @@ def calibrate(
     resumed = f" ({result.resumed} of them in an interrupted run)" if result.resumed else ""
     skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""
     kept = f"; inputs kept: {len(result.ranges.samples)}" if result.ranges.samples else ""
-    typer.echo(
+    say(
         f"{out}: {counted(len(result.ranges.tensors), 'tensor')} by {result.ranges.method}; "
         f"images counted: {result.images}{resumed}{skipped}{kept}"
     )
@@ -425,7 +426,7 @@ def demo(
     from edgeq.verbs.demo import run_demo
 
     print_report(run_demo(out, images=images, seconds=seconds, threads=threads, say=typer.echo))
-    typer.echo(f"wrote {out / 'report.md'}")
+    say(f"wrote {out / 'report.md'}")
 
 
 def main() -> None:
@@ -437,5 +438,5 @@ def main() -> None:
     except Exception as error:
         if is_debugging():
             raise
-        typer.echo(f"error: {said_of(error)}", err=True)
+        say(f"error: {said_of(error)}", err=True)
         sys.exit(1)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
+from edgeq.cli.printing import say
 
 CudaOption = Annotated[
     str | None, typer.Option(help="CUDA binding: pycuda, cudart or torch; by default the first that works.")
@@ -148,7 +149,7 @@ def build(
     )
     for built in build_engines(files, request):
         for line in describe_engine(built):
-            typer.echo(line)
+            say(line)
 
 
 def inspect(

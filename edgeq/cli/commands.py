@@ -11,6 +11,7 @@ import typer
 import typer.core
 
 from edgeq.cli.events import INTERRUPTED
+from edgeq.cli.printing import say
 
 
 class Commands(typer.core.TyperGroup):
@@ -28,7 +29,7 @@ class Commands(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            typer.echo("error: interrupted", err=True)
+            say("error: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
+from edgeq.cli.printing import say
 
 
 def deploy(
@@ -45,7 +46,7 @@ def deploy(
     limits = GateLimits(max_drop, latency_ratio)
     found = deploy_files(files, target, out, results=results or (), limits=limits)
     for path in found.models:
-        typer.echo(f"{found.folder / path}")
+        say(f"{found.folder / path}")
     state = "wrote" if found.changed else "unchanged:"
-    typer.echo(f"{state} {found.folder}: {len(found.files)} files, results stated: {found.expected}; see README.md")
+    say(f"{state} {found.folder}: {len(found.files)} files, results stated: {found.expected}; see README.md")
     write_json_file(json_file, found.to_json())

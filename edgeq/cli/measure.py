@@ -24,6 +24,7 @@ from edgeq.cli.options import (
     require_writable_json,
     write_json_file,
 )
+from edgeq.cli.printing import say
 
 if TYPE_CHECKING:
     from edgeq.results.reading import Result
@@ -192,7 +193,7 @@ def evaluate(
         _write(diagnosed(results), json_file)
     doubtful = [result.artifact for result in found if any(each.meaningless for each in result.suspicions)]
     if doubtful:
-        typer.echo(f"error: the figures of {', '.join(dict.fromkeys(doubtful))} say nothing: see above", err=True)
+        say(f"error: the figures of {', '.join(dict.fromkeys(doubtful))} say nothing: see above", err=True)
         raise typer.Exit(1)
 
 
@@ -217,7 +218,7 @@ def _show(
         rows = merge(results)
         print_report(rows, columns(rows))
     for line in lines:
-        typer.echo(line)
+        say(line)
     errors = {outcome.device: str(outcome.error) for outcome in outcomes if outcome.error}
     if errors:
         print_failures(errors)

@@ -24,6 +24,7 @@ from edgeq.cli.options import (
     require_writable_json,
     write_json_file,
 )
+from edgeq.cli.printing import say
 
 if TYPE_CHECKING:
     from edgeq.results.sensitivity import ScoreChange, SensitivityResult
@@ -183,7 +184,7 @@ def tune(
             paths, document = (tuned.ranges, tuned.picture, tuned.artifact.path), to_json(tuned.result)
     for path in paths:
         if path is not None:
-            typer.echo(str(path))
+            say(str(path))
     command = shlex.join(["edgeq", *sys.argv[1:]])
     write_json_file(json_file, {**document, "command": command})
 
@@ -202,16 +203,16 @@ def _print(result: SensitivityResult) -> None:
     print_table(rows)
     loss, score = result.loss, result.score
     share = result.images_scored / result.images_of_all
-    typer.echo(
+    say(
         f"{score} float {result.float_score:.4f}, all in INT8 {result.int8_score:.4f}: {loss.points:+.2f} points lost "
         f"({loss.low:+.2f} to {loss.high:+.2f}) on {loss.images} images"
     )
-    typer.echo(
+    say(
         f"images scored: {result.images_scored} of {result.images_of_all} ({share:.0%}); what was not scored was "
         f"screened in exact arithmetic on {result.screened_images} images"
     )
     environment = result.environment
-    typer.echo(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+    say(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
 
 
 def _cells(change: ScoreChange | None) -> tuple[str, str, str]:
