@@ -69,6 +69,8 @@ LEVELS = (
     Level(frozenset({"sources"})),
     Level(frozenset({"devices"})),
     Level(frozenset({"calibration"})),
+    # One model as several files.
+    Level(frozenset({"bundles"})),
     Level(frozenset({"evaluation"})),
     Level(frozenset({"measurement"})),
     Level(frozenset({"reporting"})),
