@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from edgeq.bundles.manifest import Bundle
 from edgeq.errors import InputError
 from edgeq.generation.model import Prompt
 from edgeq.generation.positions import GRID
+from edgeq.generation.resizing import resized
 from edgeq.generation.tokenizer import NumberTokens, Tokenizer
 from edgeq.inputs.items import Item, model_input
 from edgeq.tasks.language.questions import Question
@@ -71,12 +73,21 @@ class PromptMaker:
         vision, images = self.bundle.part("vision"), self.bundle.images
         if vision is None or images is None:
             raise InputError(f"{item.name}: {self.bundle.name} takes no images; omit them from the questions")
-        if images.preprocessing is None:
+        spec = images.preprocessing
+        if images.patches is not None or images.tiles or len(vision.inputs) != 1:
             raise InputError(
-                f"{self.bundle.folder}: images of the family {self.bundle.family} are cut or resized one by one, which "
-                "edgeq does not do; generate with another program and score its answers with `edgeq score`"
+                f"{self.bundle.folder}: images of the family {self.bundle.family} are cut into patches or tiles, which "
+                "edgeq does not do; let another program answer, and score its answers with `edgeq score`"
             )
-        array, _ = model_input(item.read(), images.preprocessing, item.name)
+        if spec is None:
+            raise InputError(
+                f"{self.bundle.folder}: does not say how images are prepared; export the model from a folder with "
+                "preprocessor_config.json"
+            )
+        content = item.read()
+        if content.dtype == np.uint8:
+            content, spec = resized(content, spec, images.resample), dataclasses.replace(spec, resize="stretch")
+        array, _ = model_input(content, spec, item.name)
         first = vision.inputs[0]
         return {first.name: array.astype(first.dtype, copy=False)}
 
