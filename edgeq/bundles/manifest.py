@@ -72,7 +72,7 @@ class Bundle:
     edges: tuple[Edge, ...] = ()
     cache: KeyValueCache | None = None
     positions: Literal["sequential", "multimodal", "none"] = "none"
-    tokens: SpecialTokens = SpecialTokens()
+    tokens: SpecialTokens = field(default_factory=SpecialTokens)
     images: ImageInput | None = None
     similarity: Similarity | None = None
     tokenizer: tuple[BundleFile, ...] = ()
