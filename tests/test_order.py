@@ -71,6 +71,8 @@ LEVELS = (
     Level(frozenset({"calibration"})),
     # One model as several files.
     Level(frozenset({"bundles"})),
+    # Text from such a model, to score and to time it.
+    Level(frozenset({"generation"})),
     Level(frozenset({"evaluation"})),
     Level(frozenset({"measurement"})),
     Level(frozenset({"reporting"})),
