@@ -241,8 +241,8 @@ def export(
     ] = None,
     opset: Annotated[int | None, typer.Option(min=17, max=23, help="ONNX opset; by default the target's.")] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
-    part: bundle.PartOption = None,
-    tokenizer: bundle.TokenizerOption = None,
+    part: model_parts.PartOption = None,
+    tokenizer: model_parts.TokenizerOption = None,
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -265,7 +265,7 @@ def export(
     require_writable_json(json_file)
     target = for_runtime(target, runtime)
     if is_model_folder(Path(model)):
-        bundle.export(
+        model_parts.export(
             model, out, target=target, preset=preset, part=part, keep=keep, calib=calib, tokenizer=tokenizer,
             threads=threads, json_file=json_file,
             others={
@@ -277,7 +277,7 @@ def export(
             },
         )  # fmt: skip
         return
-    bundle.refuse(part, tokenizer)
+    model_parts.refuse(part, tokenizer)
     request = model_request(
         model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch,
         take_scales=take_scales,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeq.cli import bundle
+from edgeq.cli import model_parts
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
 
 CudaOption = Annotated[
@@ -68,7 +68,7 @@ def check(
 
     require_writable_json(json_file)
     if is_bundle(file):
-        bundle.check(file, json_file)
+        model_parts.check(file, json_file)
         return
     check_question(isa, target, tensorrt, images, preset, compile, sm)
     if isa is not None:
@@ -176,7 +176,7 @@ def inspect(
 
     require_writable_json(json_file)
     if is_bundle(engine):
-        bundle.inspect(engine, json_file)
+        model_parts.inspect(engine, json_file)
         return
     report = inspect_engine(engine)
     print_inspection(report)

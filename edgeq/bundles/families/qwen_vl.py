@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from edgeq.bundles.source import ModelFolder
 
-_GRID = "image_grid_thw"
+_GRID = "grid_thw"
 # Larger than any number of frames or windows of a direction.
 _MANY = 1 << 14
 
