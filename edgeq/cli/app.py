@@ -12,11 +12,11 @@ import typer.core
 import edgeq
 from edgeq.cli import (
     board,
-    bundle,
     data_set,
     deploy,
     measure,
     memory_plan,
+    model_parts,
     predict,
     presets,
     results,
