@@ -1,8 +1,8 @@
 """How fast do decoders with weights of 8 and 4 bits write text on this CPU, compared with FP32?
 
-`python -m benchmarks.decoder_speed` exports a Llama-like decoder with random weights as a bundle, stores its linear layers in
-8 and 4 bits, and has every bundle read a prompt and write tokens in ONNX Runtime and OpenVINO, in turns and in fresh
-processes. The weights decide nothing about speed; no model is downloaded. Five minutes of an idle CPU.
+`python -m benchmarks.decoder_speed` exports a Llama-like decoder with random weights as a bundle, stores its linear
+layers in 8 and 4 bits, and has every bundle read a prompt and write tokens in ONNX Runtime and OpenVINO, in turns and
+in fresh processes. The weights decide nothing about speed; no model is downloaded. Five minutes of an idle CPU.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def save_random(folder: Path, shape: Mapping[str, int]) -> int:
     import transformers
 
     torch.manual_seed(0)
-    config = transformers.LlamaConfig(**shape, tie_word_embeddings=False, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    config = transformers.LlamaConfig(
+        **shape, tie_word_embeddings=False, pad_token_id=0, bos_token_id=1, eos_token_id=2
+    )
     model: Any = transformers.LlamaForCausalLM(config)
     model.half().save_pretrained(folder)
     return int(sum(parameter.numel() for parameter in model.parameters()))
@@ -126,17 +128,17 @@ def run(out: Path, shape: Mapping[str, int] | None = None, sampling: GenerationS
     text = [
         "# A decoder with weights of few bits: speed of text",
         "",
-        "| weights | engine | MB | peak memory MB | prefill ms | prompt tokens / s | times FP32 | ms / token | tokens / s | "
-        "times FP32 |",
+        "| weights | engine | MB | peak memory MB | prefill ms | prompt tokens / s | times FP32 | ms / token | "
+        "tokens / s | times FP32 |",
         f"|---|---|{'--:|' * 8}",
         *lines,
         "",
         f"Measured in turns, each turn in a fresh process, {sampling.rounds} rounds, {THREADS} thread, "
         f"{read_machine().cpu}; {', '.join(versions)}. A Llama of {weights / 1e6:.0f} million random weights "
         f"({shape['num_hidden_layers']} layers of {shape['hidden_size']}), all linear layers and the head rounded to "
-        f"nearest in groups of {GROUP} with zero points; in ONNX Runtime MatMulNBits at accuracy level {ACCURACY_LEVEL}, "
-        f"in OpenVINO DequantizeLinear in blocks. {sampling.prompt_tokens} tokens of prompt, {sampling.new_tokens} after "
-        "them. `times FP32` is speed over FP32's in the same engine.",
+        f"nearest in groups of {GROUP} with zero points; in ONNX Runtime MatMulNBits at accuracy level "
+        f"{ACCURACY_LEVEL}, in OpenVINO DequantizeLinear in blocks. {sampling.prompt_tokens} tokens of prompt, "
+        f"{sampling.new_tokens} after them. `times FP32` is speed over FP32's in the same engine.",
     ]
     return write_result(out, "decoder_speed.md", "\n".join(text) + "\n")
 

@@ -1,7 +1,7 @@
 """The process that `edgeq bench` watches while a bundle generates: one bundle, opened part by part, then timed.
 
 Memory is counted by process and never falls, so each turn of each bundle has one to itself:
-`python -m edgeq.generation.timed_process` with a `TimedJob` as JSON answers with a `Timed` as the last line of its output.
+`python -m edgeq.generation.timed_process` with a `TimedJob` as JSON answers with a `Timed` in its last line.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bundles of tiny models that generate: the same tokens as transformers, here and in the programs they are deployed for."""
+"""Bundles of tiny models that generate: the tokens of transformers, here and in the programs they are deployed for."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_a_bundle_of_another_model_in_parts_is_refused_by_the_programs(pair, tmp
     before = manifest.read_bytes()
     try:
         bundle.save()
-        with pytest.raises(InputError, match="gives lla(ma|va) no positions"):
+        with pytest.raises(InputError, match=r"gives lla(ma|va) no positions"):
             deploy_bundle(pair.bundle.folder, "onnxruntime-genai", tmp_path / "folder")
         if not _sees(pair):
             with pytest.raises(InputError, match=r"has no tokenizer\.json, without which OpenVINO GenAI opens"):

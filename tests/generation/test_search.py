@@ -55,8 +55,7 @@ def model(request):
 
 def _generated(model, **options):
     ids = torch.tensor([_PROMPT])
-    found = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, **options)
-    return found
+    return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, **options)
 
 
 def _without_end(row):
