@@ -116,7 +116,7 @@ def run(out: Path, shape: Mapping[str, int] | None = None, sampling: GenerationS
         folder = Path(temporary)
         (folder / "random").mkdir()
         weights = save_random(folder / "random", shape)
-        whole = export_bundle(BundleRequest(folder / "random", threads=THREADS), folder / "fp32")
+        whole = export_bundle(BundleRequest(folder / "random", tokenizer="none", threads=THREADS), folder / "fp32")
         shutil.rmtree(folder / "random")
         for engine, target in ENGINES.items():
             narrow = [in_few_bits(whole, target, bits, folder / f"{target}-w{bits}") for bits in BITS]

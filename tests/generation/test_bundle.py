@@ -197,7 +197,8 @@ def test_what_cannot_be_done_is_one_line(pair, tmp_path, arguments, message):
     filled = [each.format(bundle=pair.bundle.folder, data=data) for each in arguments]
     printed = CliRunner().invoke(app, filled)
     assert printed.exit_code == 1
-    assert message in " ".join(printed.output.split())
+    assert message in str(printed.exception)
+    assert "\n" not in str(printed.exception)
 
 
 def test_texts_are_foreseen_in_windows_and_last_words_offered(pair, tmp_path):
