@@ -95,9 +95,9 @@ def export_part(part: TorchPart, opset: int) -> ir.Model:
     return model
 
 
-def ends_of(model: ir.Model, part: TorchPart) -> tuple[tuple[PartTensor, ...], tuple[PartTensor, ...]]:
+def ends_of(model: ir.Model) -> tuple[tuple[PartTensor, ...], tuple[PartTensor, ...]]:
     """Returns the inputs and outputs of a graph as a manifest states them."""
-    return _tensors(model.graph.inputs), _tensors(model.graph.outputs)
+    return tensors_of(model.graph.inputs), tensors_of(model.graph.outputs)
 
 
 def compare_with_torch(part: TorchPart, run: Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]) -> float:
@@ -143,8 +143,8 @@ def _name_layers(model: ir.Model, module: torch.nn.Module) -> None:
         known[_fingerprint(array.T if array.ndim == 2 else array)] = known[_fingerprint(array)] = _module_of(name)
     for node in model.graph:
         weight = weight_of(node)
-        if weight is not None and (name := known.get(_fingerprint(weight))):
-            node.name = name
+        if weight is not None and (module_name := known.get(_fingerprint(weight))):
+            node.name = module_name
     NameFixPass()(model)
 
 
@@ -165,9 +165,9 @@ def _name_axes(model: ir.Model, part: TorchPart) -> None:
 
     renamed = {}
     for value in model.graph.inputs:
-        for axis, name in part.axes.get(str(value.name), {}).items():
+        for axis, axis_name in part.axes.get(str(value.name), {}).items():
             assert value.shape is not None  # noqa: S101 - inputs have the shapes of the examples
-            renamed[str(value.shape[axis])] = name
+            renamed[str(value.shape[axis])] = axis_name
     for value in _values(model):
         if value.shape is not None:
             value.shape = ir.Shape([renamed.get(str(each), each) for each in value.shape])
@@ -180,7 +180,8 @@ def _values(model: ir.Model) -> list[ir.Value]:
     return [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
 
 
-def _tensors(values: Sequence[ir.Value]) -> tuple[PartTensor, ...]:
+def tensors_of(values: Sequence[ir.Value]) -> tuple[PartTensor, ...]:
+    """Returns inputs or outputs of a graph as a manifest states them."""
     found = []
     for value, spec in zip(values, specs(values), strict=True):
         shape = [] if value.shape is None else list(value.shape)

@@ -82,7 +82,8 @@ def write_part(job: PartJob) -> tuple[BundlePart, frozenset[str]]:
     path = job.folder / f"{job.part.name}.onnx"
     difference = compare_with_torch(job.part, _opened(graph, path, job.threads).run)
     is_plain = job.precision.name == job.head.name == "fp32"
-    method, kept, matched, simulated, error = "", {}, frozenset[str](), False, 0.0
+    kept: dict[str, str] = {}
+    method, matched, simulated, error = "", frozenset[str](), False, 0.0
     if not is_plain:
         feeds = job.feeds or [_arrays(inputs) for inputs in job.part.checks]
         wanted = [PartSession(path, job.threads).run(feed)[0] for feed in feeds[:_COMPARED]]
@@ -91,12 +92,13 @@ def write_part(job: PartJob) -> tuple[BundlePart, frozenset[str]]:
         session = _opened(precise, path, job.threads)
         error = _relative_error([session.run(feed)[0] for feed in feeds[:_COMPARED]], wanted)
         method = job.precision.method
-    inputs, outputs = ends_of(graph, job.part)
+    inputs, outputs = ends_of(graph)
     beside = data_path(path)
     return (
         BundlePart(
             name=job.part.name, model=BundleFile.of(path), weights=BundleFile.of(beside) if beside.is_file() else None,
-            precision=job.precision.name, method=method, simulated=simulated, kept=kept, inputs=inputs, outputs=outputs,
+            precision=job.precision.name, method=method, simulated=simulated, kept=kept,
+            head=job.head.name if job.head.name != job.precision.name else "", inputs=inputs, outputs=outputs,
             max_difference=difference, output_error=error,
         ),
         matched,

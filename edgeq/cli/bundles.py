@@ -64,9 +64,7 @@ AnswersDir = Annotated[
 PromptTokens = Annotated[
     int, typer.Option("--prompt-tokens", min=1, help="Tokens of the prompt.", rich_help_panel=_PANEL)
 ]
-NewTokens = Annotated[
-    int, typer.Option("--new-tokens", min=2, help="Tokens that follow it.", rich_help_panel=_PANEL)
-]
+NewTokens = Annotated[int, typer.Option("--new-tokens", min=2, help="Tokens that follow it.", rich_help_panel=_PANEL)]
 
 
 def any_bundle(paths: Sequence[Path]) -> bool:
