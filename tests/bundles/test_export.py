@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.bundles import TOKENS, compare
 from benchmarks.tiny_language_models import TINY_MODELS
+from edgeq.bundles.chain import Chain
 from edgeq.bundles.export import BundleRequest, export_bundle, whole_folder
 from edgeq.bundles.families import splitter
 from edgeq.bundles.manifest import Bundle
@@ -64,6 +65,33 @@ def test_a_text_without_images_takes_no_rows(exported):
     rows = np.zeros((0, 32), np.float32)
     (found,) = PartSession(bundle.path("embedding"), 1).run({"input_ids": ids, "image_features": rows})
     np.testing.assert_array_equal(found[0], model.get_input_embeddings().weight.detach().numpy()[ids[0]])
+
+
+def test_later_parts_are_calibrated_on_what_earlier_ones_give(exported):
+    import torch
+
+    model, bundle = exported
+    folder = open_folder(bundle.folder.parent / "model", "none")
+    split = splitter(folder)(model, folder)
+    tiny = TINY_MODELS["llava"]
+    pixels = tiny.images()["pixel_values"]
+    samples = [
+        {"input_ids": np.array([tiny.prompt()]), "pixel_values": pixels.numpy()},
+        {"input_ids": np.array([[1, 7]])},
+    ]
+    chain = Chain(split, samples)
+    counts = []
+    for part, described in zip(split.parts, bundle.parts, strict=True):
+        feeds = chain.feeds(part)
+        counts.append(len(feeds))
+        session = PartSession(bundle.path(part.name), 1)
+        chain.run(described, session, part)
+    assert counts == [1, 1, 2, 2]  # a text alone is nothing to a vision part
+    for sample, feed in zip(samples, feeds, strict=True):
+        given = {name: torch.from_numpy(array) for name, array in sample.items()}
+        with torch.no_grad():
+            wanted = model(**given).logits.numpy()
+        np.testing.assert_allclose(session.run(feed)[0], wanted, atol=1e-4)
 
 
 def test_check_and_inspect_take_a_bundle(exported, tmp_path, edgeq):
