@@ -17,7 +17,8 @@ from edgeq.bundles.manifest import Bundle
 from edgeq.bundles.precision import Precision
 from edgeq.bundles.session import PartSession
 from edgeq.bundles.source import load_model, open_folder
-from edgeq.bundles.write_part import PartJob, write_part
+from edgeq.bundles.torch_part import export_part
+from edgeq.bundles.write_part import OPSET, PartJob, write_part
 from edgeq.errors import InputError, MismatchError, ModelError
 from edgeq.targets import get_target
 
@@ -129,9 +130,11 @@ def test_gptq_loses_less_than_rounding_and_names_of_layers_are_kept(llama, tmp_p
         feed |= {"inputs_embeds": vectors.astype(np.float32), "attention_mask": np.ones((1, 24), np.int64)}
         feeds.append(feed | {"position_ids": np.arange(24)[None]})
 
+    graph = export_part(decoder, OPSET)
+
     def written(method):
         job = PartJob(
-            decoder, Precision("w3g32a", method), Precision("fp16"), get_target("x86-ort"), tmp_path,
+            decoder, graph, Precision("w3g32a", method), Precision("fp16"), get_target("x86-ort"), tmp_path,
             keep=(r"layers\.0\.mlp\..*", "vision_tower"), feeds=tuple(feeds), threads=1,
         )  # fmt: skip
         return write_part(job)

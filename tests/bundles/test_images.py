@@ -18,8 +18,8 @@ _CLIP = {
 }  # fmt: skip
 
 
-def _read(processor):
-    config = ConfigFile(Path("config.json"), {"model_type": "llava"}, {})
+def _read(processor, **config):
+    config = ConfigFile(Path("config.json"), {"model_type": "llava", **config}, {})
     return image_input(ModelFolder(Path(), config, (), (), {}, processor))
 
 
@@ -42,12 +42,12 @@ def test_siglip_stretches_and_a_crop_keeps_a_share_of_the_short_side():
 
 
 def test_qwen2_vl_takes_patches():
-    found = _read(
-        {"patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 3136, "max_pixels": 1003520}
-    )
+    config = {"model_type": "qwen2_vl", "vision_config": {"patch_size": 7}}
+    found = _read({"min_pixels": 3136, "size": {"longest_edge": 401408}}, **config)
     assert found.preprocessing is None
-    assert (found.patches.patch_px, found.patches.frames, found.patches.merge) == (14, 2, 2)
-    assert (found.patches.min_pixels, found.patches.max_pixels) == (3136, 1003520)
+    assert (found.patches.patch_px, found.patches.frames, found.patches.merge) == (7, 2, 2)
+    assert (found.patches.min_pixels, found.patches.max_pixels) == (3136, 401408)
+    assert _read({}, **config).patches.max_pixels == 1003520  # the default of transformers
 
 
 def test_a_folder_that_says_nothing_is_left_open():
