@@ -100,6 +100,8 @@ _TILED = {"text_config": {**_TEXT, "model_type": "llama"}, "scale_factor": 2, "i
 TINY_MODELS: dict[str, TinyModel] = {
     "llama": TinyModel("Llama", "LlamaForCausalLM", "LlamaConfig", _TEXT),
     "qwen2": TinyModel("Qwen2", "Qwen2ForCausalLM", "Qwen2Config", _TEXT),
+    "mistral": TinyModel("Mistral", "MistralForCausalLM", "MistralConfig", {**_TEXT, "sliding_window": 8}),
+    "gemma": TinyModel("Gemma", "GemmaForCausalLM", "GemmaConfig", {**_TEXT, "head_dim": 8}),
     "opt": TinyModel("OPT", "OPTForCausalLM", "OPTConfig", _OPT),
     "llava": TinyModel(
         "LLaVA-1.5", "LlavaForConditionalGeneration", "LlavaConfig",

@@ -132,9 +132,9 @@ def test_gptq_loses_less_than_rounding_and_names_of_layers_are_kept(llama, tmp_p
 
     graph = export_part(decoder, OPSET)
 
-    def written(method):
+    def written(method, precision="w3g32a", target="x86-ort"):
         job = PartJob(
-            decoder, graph, Precision("w3g32a", method), Precision("fp16"), get_target("x86-ort"), tmp_path,
+            decoder, graph, Precision(precision, method), Precision("fp16"), get_target(target), tmp_path,
             keep=(r"layers\.0\.mlp\..*", "vision_tower"), feeds=tuple(feeds), threads=1,
         )  # fmt: skip
         return write_part(job)
@@ -146,6 +146,11 @@ def test_gptq_loses_less_than_rounding_and_names_of_layers_are_kept(llama, tmp_p
     assert set(gptq.kept) == {f"layers.0.mlp.{name}_proj" for name in ("gate", "up", "down")}
     assert matched == {r"layers\.0\.mlp\..*"}
     assert (gptq.precision, gptq.method, gptq.head) == ("w3g32a", "gptq", "fp16")
+    # Four bits have kernels in both engines; ONNX Runtime reads the form that OpenVINO wants, too.
+    for target in ("x86-ort", "x86"):
+        four, _ = written("rtn", "w4g32", target)
+        assert not four.simulated
+        assert four.output_error < rounded.output_error
 
 
 def test_weights_that_are_missing_are_named(tmp_path):
