@@ -81,7 +81,11 @@ def compare(tiny: TinyModel, model: Any, bundle: Bundle) -> Compared:
 
 def _vision_inputs(images: dict[str, Any]) -> dict[str, np.ndarray]:
     """Returns what the vision part takes; tiles come without their mask, as they are whole."""
-    found = {_RENAMED.get(name, name): each.numpy() for name, each in images.items() if "mask" not in name}
+    found = {
+        _RENAMED.get(name, name): each.numpy()
+        for name, each in images.items()
+        if "pixel_values" in name or "grid" in name
+    }
     pixels = found.get("pixel_values")
     if pixels is not None and pixels.ndim == 5:
         found["pixel_values"] = pixels[0]
@@ -188,36 +192,40 @@ def run_reader(out: Path, data: Path) -> Path:
     return write_result(out, "bundles_reader.md", f"{text}\n")
 
 
+def row(name: str) -> str:
+    """Returns a family's line of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        bundle, found = measured(name, Path(folder))
+    parts = ", ".join(f"{part.name} {part.size_bytes / 1e3:.0f} kB" for part in bundle.parts)
+    off = max(part.max_difference for part in bundle.parts)
+    same = "–" if found.same_tokens is None else f"{found.same_tokens} of {TOKENS}"
+    return f"| {TINY_MODELS[name].title} | {parts} | {off:.1e} | {found.difference:.1e} | {same} |"
+
+
+def page(rows: Sequence[str]) -> str:
+    """Returns the page with the lines of its table."""
+    tools = ", ".join(f"{each} {version(each)}" for each in ("torch", "transformers", "onnxruntime"))
+    lines = [
+        "# Models in parts next to PyTorch",
+        "",
+        f"`python -m benchmarks.bundles`; {read_machine().cpu}, one thread, {tools}. Random weights in FP32. Measured:",
+        "each part on random inputs of several lengths, when it was exported; the whole on a prompt with one or two",
+        "images (log-probabilities of its tokens; of CLIP and SigLIP the score of an image with a text, of BERT its",
+        "hidden states); greedy search next to `generate` of transformers.",
+        "",
+        "| family | parts | part off PyTorch by | whole off by | same tokens |",
+        "|---|---|--:|--:|--:|",
+        *rows,
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def run(names: Sequence[str], out: Path) -> Path:
     """Returns the page that was written: a row per family."""
     import torch
 
     torch.set_num_threads(1)
-    rows = []
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            bundle, found = measured(name, Path(folder))
-            parts = ", ".join(f"{part.name} {part.size_bytes / 1e3:.0f} kB" for part in bundle.parts)
-            off = max(part.max_difference for part in bundle.parts)
-            same = "–" if found.same_tokens is None else f"{found.same_tokens} of {TOKENS}"
-            rows.append(f"| {TINY_MODELS[name].title} | {parts} | {off:.1e} | {found.difference:.1e} | {same} |")
-    machine = read_machine()
-    tools = ", ".join(f"{each} {version(each)}" for each in ("torch", "transformers", "onnxruntime"))
-    text = "\n".join(
-        [
-            "# Models in parts next to PyTorch",
-            "",
-            f"`python -m benchmarks.bundles`; {machine.cpu}, one thread, {tools}. Random weights in FP32. Measured:",
-            "each part on random inputs of several lengths, when it was exported; the whole on a prompt with one or",
-            "two images (log-probabilities of its tokens; of CLIP and SigLIP the score of an image with a text, of",
-            "BERT its hidden states); greedy search next to `generate` of transformers.",
-            "",
-            "| family | parts | part off PyTorch by | whole off by | same tokens |",
-            "|---|---|--:|--:|--:|",
-            *rows,
-        ]
-    )  # fmt: skip
-    return write_result(out, "bundles.md", f"{text}\n")
+    return write_result(out, "bundles.md", page([row(name) for name in names]))
 
 
 def make_parser() -> argparse.ArgumentParser:

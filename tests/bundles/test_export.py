@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from benchmarks.bundles import TOKENS, compare
 from benchmarks.tiny_language_models import TINY_MODELS
@@ -19,6 +20,7 @@ from edgeq.bundles.session import PartSession
 from edgeq.bundles.source import load_model, open_folder
 from edgeq.bundles.torch_part import export_part
 from edgeq.bundles.write_part import OPSET, PartJob, write_part
+from edgeq.cli.app import app
 from edgeq.errors import InputError, MismatchError, ModelError
 from edgeq.targets import get_target
 
@@ -29,10 +31,14 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Returns a tiny LLaVA of random weights, and its bundle in FP32."""
+    """Returns a tiny LLaVA of random weights, and its bundle in FP32, written by the command line."""
     folder = tmp_path_factory.mktemp("llava")
     model = TINY_MODELS["llava"].save(folder / "model")
-    return model, export_bundle(BundleRequest(folder / "model", tokenizer="none", threads=1), folder / "bundle")
+    options = ["--target", "x86-ort", "--tokenizer", "none", "--threads", "1", "--out", str(folder / "bundle")]
+    done = CliRunner().invoke(app, ["export", str(folder / "model"), *options])
+    assert done.exit_code == 0, done.output
+    assert "keys and values 128 bytes per token (1 layers, 2 heads of 8), at most 128 tokens" in done.output
+    return model, Bundle.load(folder / "bundle")
 
 
 def _copied(bundle, folder):
@@ -184,6 +190,22 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
         export_bundle(BundleRequest(tmp_path / "model", tokenizer="none"), tmp_path / "out")
 
 
-def test_boards_are_refused_before_anything_is_opened(tmp_path):
-    with pytest.raises(InputError, match="target jetson-orin: models in parts are exported for x86"):
-        export_bundle(BundleRequest(tmp_path, "jetson-orin"), tmp_path / "out")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "holds no tokenizer"),
+        (("--tokenizer", "none", "--preset", "yolox"), "--preset 'yolox': for a model in parts wanted"),
+        (("--tokenizer", "none", "--part", "eyes=fp16"), "--part 'eyes=fp16': wanted PART=PRECISION"),
+        (("--precision", "w4"), "precisions are set by --part and --preset"),
+        (("--target", "jetson-orin"), "models in parts are exported for x86"),
+    ],
+)  # fmt: skip
+def test_a_refused_command_is_one_line_and_writes_nothing(tmp_path, edgeq, options, message):
+    TINY_MODELS["llama"].save(tmp_path / "model")
+    refused = edgeq("export", tmp_path / "model", "--target", "x86-ort", "--out", tmp_path / "out", *options)
+    assert message in refused.error
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_part_is_for_a_folder(edgeq):
+    assert "--part: is for a Hugging Face folder" in edgeq("export", "vit_b_16", "--part", "vision=fp16").error
