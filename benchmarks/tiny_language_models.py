@@ -63,6 +63,7 @@ class TinyModel:
         import torch
         import transformers
 
+        transformers.logging.disable_progress_bar()
         torch.manual_seed(0)
         model = getattr(transformers, self.kind)(getattr(transformers, self.config)(**self.options)).eval()
         model.save_pretrained(folder)
@@ -85,6 +86,13 @@ def _square(extra: int = 0) -> dict[str, Any]:
     return {"pixel_values": pixels[:, None], "pixel_attention_mask": torch.ones(1, 1, SIDE, SIDE, dtype=torch.bool)}
 
 
+def _prefix(length: int) -> dict[str, Any]:
+    """Returns what says that all tokens belong to the prompt."""
+    import torch
+
+    return {"token_type_ids": torch.zeros(1, length, dtype=torch.long)}
+
+
 def _patches() -> dict[str, Any]:
     import torch
 
@@ -99,6 +107,8 @@ _TILED = {"text_config": {**_TEXT, "model_type": "llama"}, "scale_factor": 2, "i
 TINY_MODELS: dict[str, TinyModel] = {
     "llama": TinyModel("Llama", "LlamaForCausalLM", "LlamaConfig", _TEXT),
     "qwen2": TinyModel("Qwen2", "Qwen2ForCausalLM", "Qwen2Config", _TEXT),
+    "mistral": TinyModel("Mistral", "MistralForCausalLM", "MistralConfig", {**_TEXT, "sliding_window": 8}),
+    "gemma": TinyModel("Gemma", "GemmaForCausalLM", "GemmaConfig", {**_TEXT, "head_dim": 8}),
     "opt": TinyModel("OPT", "OPTForCausalLM", "OPTConfig", _OPT),
     "llava": TinyModel(
         "LLaVA-1.5", "LlavaForConditionalGeneration", "LlavaConfig",
@@ -117,6 +127,15 @@ TINY_MODELS: dict[str, TinyModel] = {
             "text_config": {**_OPT, "model_type": "opt"}, "num_query_tokens": 8, "image_token_index": IMAGE_TOKEN,
         },
         (8,), _square,
+    ),
+    "paligemma": TinyModel(
+        "PaliGemma", "PaliGemmaForConditionalGeneration", "PaliGemmaConfig",
+        {
+            "vision_config": {**_VISION, "model_type": "siglip_vision_model", "projection_dim": 32},
+            "text_config": {**_TEXT, "model_type": "gemma", "head_dim": 8}, "image_token_id": IMAGE_TOKEN,
+            "projection_dim": 32, "hidden_size": 32,
+        },
+        (16,), lambda: _square() | _prefix(24),
     ),
     "qwen2_vl": TinyModel(
         "Qwen2-VL", "Qwen2VLForConditionalGeneration", "Qwen2VLConfig",

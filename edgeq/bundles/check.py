@@ -71,7 +71,7 @@ def _part_problems(part: BundlePart, model: Path, threads: int | None) -> list[s
     try:
         graph: ir.Model = read_onnx(model)
         problems = _differences(model, "input", part.inputs, tensors_of(graph.graph.inputs))
-        problems += _differences(model, "output", part.outputs, tensors_of(graph.graph.outputs))
+        problems = problems or _differences(model, "output", part.outputs, tensors_of(graph.graph.outputs))
         if not problems:
             PartSession(model, threads)
     except EdgeqError as error:

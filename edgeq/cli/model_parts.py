@@ -115,6 +115,7 @@ def inspect(path: Path, json_file: Path | None) -> None:
     write_json_file(json_file, found.to_json())
 
 
+_TITLES = ("part", "precision", "MB", "off PyTorch by", "quantization adds")
 _SHOWN = 8
 """Layers that are listed."""
 
@@ -124,9 +125,7 @@ def print_bundle(bundle: Bundle) -> None:
     from edgeq.cli.console import print_table
 
     typer.echo(f"{bundle.folder}: {bundle.architecture} for {bundle.target}, {bundle.memory.parameters:,} parameters")
-    rows = [("part", "precision", "MB", "off PyTorch by", "quantization adds")]
-    rows += [_row(part) for part in bundle.parts]
-    print_table(rows)
+    print_table([_TITLES, *(_row(part) for part in bundle.parts)])
     memory, cache = bundle.memory, bundle.cache
     if cache is not None:
         typer.echo(

@@ -23,6 +23,7 @@ SPLITS: dict[str, str] = {
     "llava": "edgeq.bundles.families.llava:split_llava",
     "mistral": "edgeq.bundles.families.decoders:split_decoder",
     "opt": "edgeq.bundles.families.decoders:split_opt",
+    "paligemma": "edgeq.bundles.families.paligemma:split_paligemma",
     "qwen2": "edgeq.bundles.families.decoders:split_decoder",
     "qwen2_5_vl": "edgeq.bundles.families.qwen_vl:split_qwen_vl",
     "qwen2_vl": "edgeq.bundles.families.qwen_vl:split_qwen_vl",

@@ -125,6 +125,6 @@ def _attention(
     count = tokens.shape[0]
     query, key, value = layer.qkv(tokens).reshape(count, 3, layer.num_heads, -1).permute(1, 0, 2, 3).unbind(0)
     query, key = apply_rotary_pos_emb_vision(query, key, *angles)
-    heads = [each.transpose(0, 1)[None] for each in (query, key, value)]
-    found = torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask, scale=layer.scaling)
+    query, key, value = (each.transpose(0, 1)[None] for each in (query, key, value))
+    found = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=layer.scaling)
     return layer.proj(found.transpose(1, 2).reshape(count, -1))  # type: ignore[no-any-return]
