@@ -72,7 +72,11 @@ class Decoder:
         if self._parts.bundle.positions == "multimodal":
             # The three are equal for texts; images, whose are not, are refused before.
             positions = np.repeat(positions[None], _TIME_ROW_COLUMN, axis=0)
-        inputs = {"inputs_embeds": embeds, "attention_mask": self._mask, "position_ids": positions}
+        inputs: dict[str, np.ndarray] = {
+            "inputs_embeds": embeds,
+            "attention_mask": self._mask,
+            "position_ids": positions,
+        }
         inputs |= dict(zip(self._cache.past_names, self._past, strict=True))
         outputs = self._parts.run("decoder", inputs)
         self._past = [outputs[name] for name in self._cache.present_names]

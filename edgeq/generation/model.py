@@ -104,7 +104,8 @@ class GeneratingModel:
         highest = logits.max(axis=-1)
         total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=-1))
         chosen = logits[np.arange(len(logits)), list(prompt.ids[1:])]
-        return np.minimum(chosen - total, 0).astype(np.float32)
+        found: Floats = np.minimum(chosen - total, 0).astype(np.float32)
+        return found
 
     def step(self, tokens: Sequence[int]) -> Floats:
         """Returns the logits after one further token of each row; see `edgeq.generation.search.Stepper`."""

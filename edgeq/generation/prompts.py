@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from edgeq.errors import InputError
 from edgeq.generation.model import Prompt
 from edgeq.generation.resizing import resized
 from edgeq.generation.tokenizer import NumberTokens, Tokenizer
-from edgeq.inputs.items import Item, model_input
+from edgeq.inputs.items import Item, Pixels, model_input
 from edgeq.tasks.language.questions import Question
 
 IMAGE = "<image>"
@@ -84,7 +85,8 @@ class PromptMaker:
             )
         content = item.read()
         if content.dtype == np.uint8:
-            content, spec = resized(content, spec, images.resample), dataclasses.replace(spec, resize="stretch")
+            content = resized(cast(Pixels, content), spec, images.resample)
+            spec = dataclasses.replace(spec, resize="stretch")
         array, _ = model_input(content, spec, item.name)
         first = vision.inputs[0]
         return {first.name: array.astype(first.dtype, copy=False)}

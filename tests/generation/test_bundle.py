@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ _NEW = 32
 class Pair:
     """A torch model and its bundle."""
 
-    torch: object
+    torch: Any
     bundle: Bundle
 
     def generated(self, ids, images=None, **options):
@@ -140,7 +141,7 @@ def test_eval_and_bench_take_the_folder(pair, tmp_path):
     tokenizer = tokenizer_of(pair.bundle)
     lines = []
     for number in range(3):
-        asked = {"id": number, "prompt": f"w{number + 4} w9"}
+        asked: dict[str, Any] = {"id": number, "prompt": f"w{number + 4} w9"}
         item = None
         if _sees(pair):
             pixels = rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)
@@ -208,9 +209,9 @@ def test_texts_are_foreseen_in_windows_and_last_words_offered(pair, tmp_path):
     questions = write_lines(tmp_path / "q.jsonl", [{"id": "t", "answer": text, "prompt": "w5 w8"}])
     with OpenParts.open(pair.bundle, "onnxruntime", 1) as parts:
         model, maker = GeneratingModel(parts), PromptMaker(pair.bundle, tokenizer_of(pair.bundle))
-        perplexity = get_task("perplexity").from_files(questions, tmp_path, "")
+        perplexity: Any = get_task("perplexity").from_files(questions, tmp_path, "")
         lines = list(answered(perplexity, model, maker, AnswerOptions(stride=20)))
-        last_word = get_task("last-word").from_files(questions, tmp_path, "")
+        last_word: Any = get_task("last-word").from_files(questions, tmp_path, "")
         (offered,) = answered(last_word, model, maker, AnswerOptions())
     # 101 tokens with the one that begins them, 64 of context.
     assert [(line["start"], len(line["logprobs"])) for line in lines] == [(1, 63), (21, 63), (41, 60)]

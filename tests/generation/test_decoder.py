@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,13 +35,17 @@ class Echo:
         return {"logits": embeds, **present}
 
 
+def _decoder(parts: Any) -> Decoder:
+    return Decoder(parts)
+
+
 def _embeds(*rows):
     return np.array(rows, np.float32)[..., None].repeat(2, axis=-1)
 
 
 def test_rows_are_filled_on_the_left_and_counted_from_their_first_token():
     parts = Echo("sequential")
-    decoder = Decoder(parts)
+    decoder = _decoder(parts)
     decoder.read(_embeds([1, 2, 3], [0, 0, 4]), np.array([[1, 1, 1], [0, 0, 1]]))
     decoder.step(_embeds([5], [6]))
     assert parts.fed[0]["position_ids"].tolist() == [[0, 1, 2], [0, 0, 0]]
@@ -51,8 +56,8 @@ def test_rows_are_filled_on_the_left_and_counted_from_their_first_token():
 
 def test_kept_rows_take_their_past_along():
     parts = Echo("sequential")
-    decoder = Decoder(parts)
-    decoder.read(_embeds([1, 2], [3, 4]), np.ones((2, 2)))
+    decoder = _decoder(parts)
+    decoder.read(_embeds([1, 2], [3, 4]), np.ones((2, 2), np.int64))
     decoder.keep([1, 1, 0])
     decoder.step(_embeds([5], [6], [7]))
     assert parts.fed[1]["past_key_values.0.value"][..., 0].tolist() == [[[3, 4]], [[3, 4]], [[1, 2]]]
@@ -61,10 +66,10 @@ def test_kept_rows_take_their_past_along():
 
 def test_texts_have_equal_positions_on_three_axes():
     parts = Echo("multimodal")
-    Decoder(parts).read(_embeds([1, 2]), np.ones((1, 2)))
+    _decoder(parts).read(_embeds([1, 2]), np.ones((1, 2), np.int64))
     assert parts.fed[0]["position_ids"].tolist() == [[[0, 1]]] * 3
 
 
 def test_a_model_without_a_cache_writes_no_text():
     with pytest.raises(InputError, match="folder: has no decoder with keys and values, only decoder; it cannot"):
-        Decoder(Echo("sequential", cache=None))
+        _decoder(Echo("sequential", cache=None))
