@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import edgeq
 from edgeq.bundles.chain import Chain, Sample
-from edgeq.bundles.contents import BundleFile, BundleMemory, BundlePart, SpecialTokens
+from edgeq.bundles.contents import BundleFile, BundleMemory, BundlePart, PartName, SpecialTokens
 from edgeq.bundles.families import splitter
 from edgeq.bundles.images import image_input
 from edgeq.bundles.manifest import Bundle, is_bundle
@@ -84,6 +84,7 @@ def export_bundle(request: BundleRequest, out: Path) -> Bundle:
         raise InputError(
             f"target {target.name}: models in parts are exported for x86, x86-ort or x86-openvino; name one of them"
         )
+    precisions_of(get_args(PartName), request.preset, request.parts)  # tells of a typing error before the long work
     folder = open_folder(request.model, request.tokenizer)
     split_model, architecture = splitter(folder), read_architecture(folder.config)
     _require_ours(out)
