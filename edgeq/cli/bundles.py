@@ -13,6 +13,7 @@ import typer
 
 import edgeq
 from edgeq.cli.options import require_writable_json, write_json_file
+from edgeq.cli.printing import say
 from edgeq.cli.score import print_scored
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def evaluate_bundles(
         template=template, options=options,
     )  # fmt: skip
     print_scored(scored)
-    typer.echo(f"answers in {answers}")
+    say(f"answers in {answers}")
     command = shlex.join(["edgeq", *sys.argv[1:]])
     results = [dataclasses.replace(each.result, edgeq=edgeq.__version__, command=command) for each in scored]
     write_json_file(json_file, to_json(results[0] if len(results) == 1 else results))
@@ -148,7 +149,7 @@ def print_speed(results: Sequence[BenchResult]) -> None:
         )
     print_table(rows)
     first = next(each.generation for each in results if each.generation)
-    typer.echo(
+    say(
         f"{first.new_tokens} tokens after a prompt of {first.prompt_tokens}; memory: the process, and its growth as "
         "each part was opened"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeq.cli.options import write_json_file
+from edgeq.cli.printing import say
 from edgeq.cli.words import as_options
 from edgeq.errors import InputError
 
@@ -93,11 +94,11 @@ def check(path: Path, json_file: Path | None) -> None:
     found = check_bundle(path)
     write_json_file(json_file, found.to_json())
     for problem in found.problems:
-        typer.echo(as_options(problem))
+        say(as_options(problem))
     if found.is_wrong:
         raise typer.Exit(1)
     parts = ", ".join(part.name for part in found.bundle.parts)
-    typer.echo(f"{path}: {parts} are whole, fit each other, and open in ONNX Runtime")
+    say(f"{path}: {parts} are whole, fit each other, and open in ONNX Runtime")
 
 
 def inspect(path: Path, json_file: Path | None) -> None:
@@ -107,11 +108,11 @@ def inspect(path: Path, json_file: Path | None) -> None:
     found = Bundle.load(path)
     print_bundle(found)
     for edge in found.edges:
-        typer.echo(f"{edge.source}.{edge.output} feeds {edge.target}.{edge.input}")
+        say(f"{edge.source}.{edge.output} feeds {edge.target}.{edge.input}")
     for part in found.parts:
-        typer.echo(f"{part.name}: {_ends(part.inputs, found)} -> {_ends(part.outputs, found)}")
+        say(f"{part.name}: {_ends(part.inputs, found)} -> {_ends(part.outputs, found)}")
         for layer, reason in list(part.kept.items())[:_SHOWN]:
-            typer.echo(f"  {layer} stays in float: {reason}")
+            say(f"  {layer} stays in float: {reason}")
     write_json_file(json_file, found.to_json())
 
 
@@ -124,20 +125,20 @@ def print_bundle(bundle: Bundle) -> None:
     """Prints the parts of a bundle with precision, size and difference from PyTorch, and what it takes of memory."""
     from edgeq.cli.console import print_table
 
-    typer.echo(f"{bundle.folder}: {bundle.architecture} for {bundle.target}, {bundle.memory.parameters:,} parameters")
+    say(f"{bundle.folder}: {bundle.architecture} for {bundle.target}, {bundle.memory.parameters:,} parameters")
     print_table([_TITLES, *(_row(part) for part in bundle.parts)])
     memory, cache = bundle.memory, bundle.cache
     if cache is not None:
-        typer.echo(
+        say(
             f"weights {sum(memory.weight_bytes.values()) / 1e6:.2f} MB; keys and values "
             f"{memory.cache_bytes_per_token:,} bytes per token ({cache.layers} layers, {cache.kv_heads} heads of "
             f"{cache.head_dim}), at most {memory.context:,} tokens"
         )
     if "vision" in memory.weight_bytes and bundle.images is not None and not _says_size(bundle):
-        typer.echo("the folder has no preprocessor_config.json that says how images are prepared; give them as arrays")
+        say("the folder has no preprocessor_config.json that says how images are prepared; give them as arrays")
     for part in bundle.parts:
         if part.simulated:
-            typer.echo(
+            say(
                 f"{part.name}: {part.precision} is simulated, because the engine of {bundle.target} has no kernel for "
                 "it: the file can be scored, and is neither smaller nor faster"
             )
