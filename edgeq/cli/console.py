@@ -237,9 +237,9 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
 
 
 def _with_figures(reason: str) -> tuple[str, str]:
-    """Returns a reason without a layer's own times, and these as they stand behind the layer's name."""
+    """Returns a reason without a layer's own figures, and these as they stand behind the layer's name."""
     why, _, figures = reason.partition(": ")
-    return (why, f" ({figures})") if " us against " in figures else (reason, "")
+    return (why, f" ({figures})") if " us against " in figures or " % of the time" in figures else (reason, "")
 
 
 def _describe_costs(costs: KernelCostFacts | None) -> list[str]:

@@ -226,7 +226,7 @@ def _equalized(
 
 
 def default_candidate(subject: Subject, in_float: frozenset[str]) -> Candidate:
-    """Returns what `edgeq export` writes, before it times the file."""
+    """Returns what `edgeq export` writes, before it looks for layers with much noise and times the file."""
     precisions = {group.name: INT8 for group in subject.groups}
     return Candidate(precisions, Recipe(corrects_biases=bool(subject.ranges.samples)), in_float)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -171,6 +172,7 @@ def write_int8(
     mean_errors: MeanErrors | None = None,
     costs: KernelTable | None = None,
     least_gain_us: float = 0.0,
+    noisy: Mapping[str, str] = MappingProxyType({}),
     reconstruct: Reconstruct | None = None,
     finetune: Finetune | None = None,
     precision: Literal["int8", "w4a8"] = "int8",
@@ -190,6 +192,7 @@ def write_int8(
         costs: What kernels cost where the file is to run; layers that INT8 makes no faster stay in float. By default
             the target's rules alone decide.
         least_gain_us: What every layer in INT8 has to save by these costs.
+        noisy: Name of a layer -> why it stays in float, whatever it saves by these costs.
         reconstruct: Learns how weights are rounded; by default each is rounded to nearest.
         finetune: Trains what the plan has quantized; by default it stays as calibration has it.
         precision: `w4a8` stores weights in 4 bits.
@@ -202,7 +205,7 @@ def write_int8(
     if is_w4a8:
         target = dataclasses.replace(target, rules=target.rules.in_w4a8)
     graph, plan, facts = plan_int8(
-        model, target, ranges, kept, vit_plan, costs=costs, least_gain_us=least_gain_us,
+        model, target, ranges, kept, vit_plan, costs=costs, least_gain_us=least_gain_us, noisy=noisy,
         weight_method=LEAST_SQUARE if is_w4a8 else ROUND, wide=wide,
     )  # fmt: skip
     if reconstruct is not None:
@@ -255,6 +258,7 @@ def plan_int8(
     bits: tuple[int, int] | None = None,
     costs: KernelTable | None = None,
     least_gain_us: float = 0.0,
+    noisy: Mapping[str, str] = MappingProxyType({}),
     weight_method: str = ROUND,
     wide: Collection[str] | None = None,
 ) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
@@ -269,7 +273,9 @@ def plan_int8(
         kept = keep_without_ranges(graph, target.rules, ranges, kept, vit_plan)
     rules = target.rules if costs is None else target.rules.of_any_size
     selection = select_layers(graph, rules, kept, vit_plan)
-    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us)
+    chosen = None
+    if costs is not None:
+        chosen = choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us, noisy)
     if chosen is not None:
         selection = select_layers(graph, rules, kept, vit_plan, chosen.in_float)
     selection = with_wide_ends(graph, selection, wide) if bits is None else selection.with_bits(*bits)
