@@ -116,6 +116,7 @@ def tune(
     map: Mapping[str, str] | None = None,
     seed: int = 0,
     out: FilePath = "tuning",
+    front: bool = False,
     store: FilePath | None = None,
     threads: int | None = None,
     workers: int | None = None,
@@ -150,6 +151,7 @@ def tune(
         map: Class name of the model -> name of the same class in `data`.
         seed: Draws the order of the images.
         out: Folder for the file, the ranges and the picture.
+        front: Whether all files of the front are written to `out/front`, and not only the recommended one.
         store: File that trials are kept in, which several runs may share; by default `trials.sqlite` in `out`.
         threads: CPU threads of the engine; by default one per physical core, and one per worker.
         workers: Number of processes on this machine that predict images; by default this process alone.
@@ -189,6 +191,7 @@ def tune(
             executor=executor,
             mlflow=mlflow,
             devices=devices,
+            front=front,
         ).result
 
 

@@ -93,6 +93,9 @@ def tune(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the file, the ranges and the picture.")] = Path(
         "tuning"
     ),
+    front: Annotated[
+        bool, typer.Option("--front", help="Write all files of the front to --out/front, not only the recommended one.")
+    ] = False,
     store: Annotated[
         Path | None,
         typer.Option(
@@ -145,6 +148,8 @@ def tune(
         raise typer.BadParameter("is for a search; omit --sensitivity, or --mlflow", param_hint="--mlflow")
     if sensitivity and device:
         raise typer.BadParameter("--sensitivity times nothing; omit --device")
+    if sensitivity and front:
+        raise typer.BadParameter("--sensitivity writes no files of a model; omit --front")
     budget, devices = Budget.of(*limits), find_timing_devices(device or ())
     seconds = None if time_limit is None else parse_seconds(time_limit)
     require_writable_json(json_file)
@@ -178,6 +183,7 @@ def tune(
                 executor=executor,
                 mlflow=mlflow,
                 devices=devices,
+                front=front,
             )
             print_tuning(tuned.result)
             paths, document = (tuned.ranges, tuned.picture, tuned.artifact.path), to_json(tuned.result)

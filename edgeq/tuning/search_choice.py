@@ -187,8 +187,8 @@ def _amounts(tried: Tried, plain: Tried, budget: Budget) -> list[tuple[Limit, fl
     found = [
         (budget.latency, tried.latency.ratio, tried.latency.p50_ms),
         (budget.size, size / plain.contender.artifact.size_bytes, float(size)),
-        (budget.memory, usage.memory_over(reference), usage.memory_bytes),
-        (budget.energy, usage.j_over_fp32, usage.j_per_image),
+        (budget.memory, *usage.amount("memory", reference)),
+        (budget.energy, *usage.amount("energy", reference)),
     ]
     return [(limit, ratio, value) for limit, ratio, value in found if limit is not None]
 
