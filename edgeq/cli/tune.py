@@ -96,6 +96,10 @@ def tune(
     front: Annotated[
         bool, typer.Option("--front", help="Write all files of the front to --out/front, not only the recommended one.")
     ] = False,
+    rounding: Annotated[
+        Literal["nearest", "reconstruct"],
+        typer.Option(help="reconstruct also learns how the weights of one more file are rounded, which takes minutes."),
+    ] = "nearest",
     store: Annotated[
         Path | None,
         typer.Option(
@@ -148,8 +152,8 @@ def tune(
         raise typer.BadParameter("is for a search; omit --sensitivity, or --mlflow", param_hint="--mlflow")
     if sensitivity and device:
         raise typer.BadParameter("--sensitivity times nothing; omit --device")
-    if sensitivity and front:
-        raise typer.BadParameter("--sensitivity writes no files of a model; omit --front")
+    if sensitivity and (front or rounding != "nearest"):
+        raise typer.BadParameter("--sensitivity writes no files of a model; omit --front and --rounding")
     budget, devices = Budget.of(*limits), find_timing_devices(device or ())
     seconds = None if time_limit is None else parse_seconds(time_limit)
     require_writable_json(json_file)
@@ -184,6 +188,7 @@ def tune(
                 mlflow=mlflow,
                 devices=devices,
                 front=front,
+                rounding=rounding,
             )
             print_tuning(tuned.result)
             paths, document = (tuned.ranges, tuned.picture, tuned.artifact.path), to_json(tuned.result)

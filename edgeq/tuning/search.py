@@ -86,6 +86,23 @@ class Search:
         self._check_size(contenders)
         self._measure_usage(contenders)
         done = halve(scoring, contenders[1:], options.budget.max_drop, options.deadline)
+        known = self._measured(contenders)
+        return [self._tried(each, known.get(each.name)) for each in contenders], done
+
+    def learned(self, plain: Tried, tried: Tried) -> Tried:
+        """Returns a file with learned rounding, scored and measured like others; `plain` is FP32. It takes minutes."""
+        base = tried.contender
+        recipe = dataclasses.replace(base.candidate.recipe, learns_rounding=True)
+        candidate = dataclasses.replace(base.candidate, recipe=recipe)
+        file, trial = self._file(candidate), self.scoring.trial(candidate)
+        found = Contender(f"{base.name} learned", candidate, trial, file, base.noise, base.ratio)
+        tell_trial_started(found, len(self.subject.layers(candidate)))
+        halve(self.scoring, [found], self.options.budget.max_drop, self.options.deadline)
+        return self._tried(found, self._measured([plain.contender, found]).get(found.name))
+
+    def _measured(self, contenders: list[Contender]) -> dict[str, Measured | None]:
+        """Returns name -> what files take, of those that are still wanted; the first is FP32."""
+        scoring, options = self.scoring, self.options
         left = [each for each in contenders if not each.dropped and each.change is not None]
         if options.deadline.is_over and not options.budget.needs_measuring:
             left = []
@@ -94,7 +111,7 @@ class Search:
         known = dict(zip([each.name for each in left], taken, strict=True))
         for each in left:
             tell_trial_timed(each, known.get(each.name))
-        return [self._tried(each, known.get(each.name)) for each in contenders], done
+        return known
 
     def _measure_usage(self, contenders: list[Contender]) -> None:
         """Measures the memory and the energy of all candidates if they are limited: no model estimates them.

@@ -11,24 +11,26 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 import edgeq
 from edgeq.calibration.channel_extremes import channel_statistics
+from edgeq.calibration.reconstruction.reconstruct import images_to_learn_on, reconstruct, require_inputs
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
 from edgeq.devices.config import Device
-from edgeq.errors import EngineError, MissingDependencyError
+from edgeq.errors import EngineError, InputError, MissingDependencyError
 from edgeq.evaluation.evaluate import obtained_by
 from edgeq.events import BudgetMet, SearchFinished, emit
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.options import Rounding
 from edgeq.exporting.passes.rescalings import RESCALINGS
 from edgeq.exporting.planning.keep import VitPlan
-from edgeq.files import require_writable
+from edgeq.files import require_writable, sha256_bytes, sha256_json
 from edgeq.reporting.tuning_plot import save_tuning_plot
 from edgeq.results.environment import parse_environment
 from edgeq.results.tuning import TunedFile, TuningBudget, TuningResult
@@ -43,7 +45,7 @@ from edgeq.tuning.mlflow_log import MlflowExperiment
 from edgeq.tuning.scoring import Scoring, for_executor
 from edgeq.tuning.search import Search
 from edgeq.tuning.search_budget import Budget
-from edgeq.tuning.search_choice import SearchOptions, Tried, is_proved, nearly_proved, recommend
+from edgeq.tuning.search_choice import SearchOptions, Tried, is_proved, nearly_proved, recommend, worth_learning
 from edgeq.tuning.search_costs import LayerCosts, estimated_costs, kept_by_cost, layer_costs
 from edgeq.tuning.search_halving import Deadline
 from edgeq.tuning.search_latency import require_measurable, this_machine
@@ -51,8 +53,9 @@ from edgeq.tuning.search_reasons import explain
 from edgeq.tuning.store import Store
 from edgeq.tuning.timing_devices import Devices, require_reachable, require_target
 from edgeq.tuning.timing_site import TimingSite
-from edgeq.tuning.trials import Calibrated, Subject
+from edgeq.tuning.trials import Calibrated, LearnedRounding, Subject
 from edgeq.verbs.export_costs import PlanBy, default_measuring, default_plan
+from edgeq.verbs.export_weights import calibration_feeds
 from edgeq.verbs.sensitivity import open_trials, screening_inputs, warn_of_scored_images
 
 FRONT = "front"
@@ -95,6 +98,7 @@ def tune_model(
     mlflow: str | None = None,
     devices: Sequence[Device] = (),
     front: bool = False,
+    rounding: Rounding = "nearest",
 ) -> TuningFiles:
     """Returns the best file of a model for a budget, written to a folder with its manifest and a picture of the front.
 
@@ -113,6 +117,7 @@ def tune_model(
         mlflow: Address of the MLflow server or database that trials are logged to; `env` for MLFLOW_TRACKING_URI.
         devices: Devices of one kind that files are timed on; by default this machine.
         front: Whether all files of the front are written to `out/front`, and not only the recommended one.
+        rounding: `reconstruct` learns how the weights of one more file are rounded, which takes minutes.
 
     Raises:
         InputError: the model or target has no ONNX file, the model names no decoder or scores nothing in FP32, an
@@ -120,6 +125,8 @@ def tune_model(
         DeviceError: a device cannot be reached, or all are lost; what was done is in the store.
         EdgeqError: a file cannot be written or run.
     """
+    if rounding not in get_args(Rounding):
+        raise InputError(f"`rounding` {rounding}: wanted one of {', '.join(get_args(Rounding))}")
     for module in ("scipy", "matplotlib"):
         if importlib.util.find_spec(module) is None:
             raise MissingDependencyError(module, "tune", "A search for the best file")
@@ -141,7 +148,8 @@ def tune_model(
     inputs = screening_inputs(model, calibration)
     rescaled = _equalized(model, calibration, out / _EQUALIZE, options.threads)
     vit_plan: VitPlan = "fast" if find_transformer(model.graph).blocks else "balanced"
-    subject = Subject(model, target, ranges, by, vit_plan, rescaled)
+    learned = _learned_rounding(model, calibration, options.threads) if rounding == "reconstruct" else None
+    subject = Subject(model, target, ranges, by, vit_plan, rescaled, learned)
     with contextlib.ExitStack() as stack:
         log = None if experiment is None else stack.enter_context(experiment.following(model.name))
         kept = stack.enter_context(Store(store or out / "trials.sqlite"))
@@ -203,6 +211,9 @@ def tune_subject(
         default = default_candidate(subject, kept_by_cost(subject, costs, by_cost=plan == "cost"))
         search = Search(scoring, options, costs, default, site)
         tried, done = search.run()
+        worth = worth_learning(tried, options)
+        if subject.rounding is not None and worth is not None and not options.deadline.is_over:
+            tried.append(search.learned(tried[0], worth))
         chosen = recommend(tried, options)
         name, proved = chosen.contender.name, is_proved(chosen, options.budget)
         emit(BudgetMet(trial=chosen.contender.trial.plan, name=name, proved=proved))
@@ -258,6 +269,15 @@ def _equalized(
         return {}
     ranges, _ = calibration.ranges(changed, folder, threads)
     return {_EQUALIZE: Calibrated(changed, ranges)}
+
+
+def _learned_rounding(model: FloatModel, calibration: CalibrationSource, threads: int | None) -> LearnedRounding:
+    """Returns what learns the rounding of weights, on images to calibrate on or the inputs kept with ranges."""
+    num = min(calibration.num, images_to_learn_on(model.preprocessing.input_shape))
+    feeds = calibration_feeds(model, calibration, num)
+    require_inputs(len(feeds))
+    digests = [sha256_bytes(array.tobytes()) for feed in feeds for array in feed.values()]
+    return LearnedRounding(partial(reconstruct, feeds=feeds, threads=threads), sha256_json(digests))
 
 
 def default_candidate(subject: Subject, in_float: frozenset[str]) -> Candidate:
