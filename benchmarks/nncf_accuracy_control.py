@@ -200,7 +200,7 @@ class OnnxRuntime:
         return sum(node.input[0] in dequantized for node in layers)
 
 
-BACKENDS = {"openvino": OpenVino, "onnxruntime": OnnxRuntime}
+BACKENDS: Mapping[str, type[OpenVino | OnnxRuntime]] = {"openvino": OpenVino, "onnxruntime": OnnxRuntime}
 
 
 def end_after(cpu_minutes: float) -> None:

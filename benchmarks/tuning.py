@@ -46,6 +46,9 @@ NNCF_MINUTES = 20.0
 """How long NNCF may compute for its file, several times as long as a search takes."""
 
 
+STORE = "trials.sqlite"
+
+
 def measure(name: str, engine: str, data: Path, work: Path, num: int, nncf: str) -> dict[str, Any]:
     """Returns all files of a model in an engine with what is known of them but their times."""
     case, images = open_tuned(name, TARGETS[engine], data, work, num)
@@ -66,10 +69,11 @@ def _searched(case: Case, folder: Path) -> tuple[list[TunedFile], list[str]]:
     Raises:
         InputError: no layer runs in INT8, or no file keeps the budget of a loss.
     """
+    is_resumed = (folder / STORE).is_file()
     loss, tuned, minutes = _tuned(case, folder / "loss", Budget(max_drop=DROP), front=True)
     files = [
         TunedFile("default INT8", _default_file(case, folder / "default")),
-        TunedFile(f"tuned for {DROP} points", tuned, _facts(loss, minutes)),
+        TunedFile(f"tuned for {DROP} points", tuned, _facts(loss, None if is_resumed else minutes)),
     ]
     default = next((each for each in loss.files if each.name == "default"), loss.chosen)
     half = Limit(default.latency.ratio / 2, is_ratio=True, text=f"{default.latency.ratio / 2:.3f}x")
@@ -91,7 +95,7 @@ def _tuned(case: Case, out: Path, budget: Budget, *, front: bool = False) -> tup
     """Returns what a search found, its file, and the CPU's minutes; later ones know the trials of the first."""
     begin = _cpu_seconds()
     options = SearchOptions(threads=THREADS, budget=budget, unproved=True)
-    with Store(out.with_name("trials.sqlite")) as store:
+    with Store(out.with_name(STORE)) as store:
         result, artifact = tune_subject(
             case.subject, case.task, case.inputs(SCREENED), out, options, store, front=front
         )
@@ -121,11 +125,13 @@ def _front(result: TuningResult, folder: Path) -> list[TunedFile]:
     ]
 
 
-def _facts(result: TuningResult, minutes: float) -> dict[str, Any]:
+def _facts(result: TuningResult, minutes: float | None) -> dict[str, Any]:
+    """Returns what a table says of a search; of a resumed one nobody knows the minutes."""
     layers = sum(len(group.layers) for group in result.groups)
     chosen = result.chosen
     narrow = f", {chosen.w4a8_layers} with 4 bits" if chosen.w4a8_layers else ""
-    return {"layers": f"{chosen.int8_layers} of {layers}{narrow}", "trials": str(result.trials), "minutes": minutes}
+    facts = {"layers": f"{chosen.int8_layers} of {layers}{narrow}", "trials": str(result.trials)}
+    return facts if minutes is None else {**facts, "minutes": minutes}
 
 
 def _kept(result: TuningResult) -> list[str]:

@@ -82,13 +82,8 @@ class Section:
         tuned = next((row for row in self.own if row["title"].startswith("tuned")), self.rows[0])
         if peer is None:
             return tuned, "NNCF has no file"
-        same, better = (
-            lambda row: not _certainly_worse(row, peer),
-            lambda row: row["gain"][0] >= 0 and row["peer_ratio"][0] <= 1 and row["size"] <= peer["size"],
-        )
-        files = self.own or [self.rows[0]]
-        for keeps, words in ((better, "dominates"), (same, "dominates within the intervals")):
-            if found := [row for row in files if keeps(row)]:
+        for holds, words in ((_dominates, "dominates"), (_may_dominate, "dominates within the intervals")):
+            if found := [row for row in self.own or self.rows[:1] if holds(row, peer)]:
                 return max(found, key=lambda row: (row["gain"][0], -row["peer_ratio"][0])), words
         return tuned, "does not dominate"
 
@@ -117,10 +112,15 @@ class Section:
         ]
 
 
-def _certainly_worse(row: Mapping[str, Any], peer: Mapping[str, Any]) -> bool:
-    """Returns whether a file is larger than NNCF's, or certainly worse in points or time."""
+def _dominates(row: Mapping[str, Any], peer: Mapping[str, Any]) -> bool:
+    """Returns whether a file is no worse than NNCF's in points, time and size."""
+    return bool(row["gain"][0] >= 0 and row["peer_ratio"][0] <= 1 and row["size"] <= peer["size"])
+
+
+def _may_dominate(row: Mapping[str, Any], peer: Mapping[str, Any]) -> bool:
+    """Returns whether a file is no larger than NNCF's, and not certainly worse in points or time."""
     most = row["gain"][2]
-    return row["size"] > peer["size"] or row["peer_ratio"][1] > 1 or (most is not None and most < 0)
+    return bool(row["size"] <= peer["size"] and row["peer_ratio"][1] <= 1 and (most is None or most >= 0))
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -208,9 +208,10 @@ def provenance() -> str:
         f"{cpu_and_threads(read_machine(), THREADS)}, float layers in FP32; the files of a model take turns, each in a "
         "fresh process. In brackets: 95 % intervals, of points over images (paired bootstrap), of times over rounds. "
         "Trials: files that were scored; of NNCF, images scored over images of the data set. Minutes are those of the "
-        "CPU, all threads together. Later searches know the trials of the first. The loss is judged by its estimate "
-        "(`--unproved`). NNCF without control is the file that its control starts from; its weights are stored in "
-        "float, so its size says nothing. NNCF's INT8 layers are convolutions and matrix products."
+        "CPU, all threads together; none of a search that was interrupted. Later searches know the trials of the "
+        "first. The loss is judged by its estimate (`--unproved`). NNCF without control is the file that its control "
+        "starts from; its weights are stored in float, so its size says nothing. NNCF's INT8 layers are convolutions "
+        "and matrix products."
     )
 
 

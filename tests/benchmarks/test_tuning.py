@@ -22,7 +22,7 @@ def row(title: str, size: int, **facts: Any) -> dict[str, Any]:
     return {"title": title, "path": f"{title}.onnx", "score": SCORE, "size": size, **facts}
 
 
-FOUND = {
+FOUND: dict[str, Any] = {
     "name": "resnet20",
     "engine": "openvino",
     "calibrated": 64,
