@@ -10,6 +10,7 @@ from edgeq.calibration.calibrate import DEFAULT_NUM
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
 from edgeq.errors import InputError
+from edgeq.exporting.options import Rounding
 from edgeq.results.sensitivity import SensitivityResult
 from edgeq.results.tuning import TuningResult
 from edgeq.tuning.groups import By
@@ -116,6 +117,8 @@ def tune(
     map: Mapping[str, str] | None = None,
     seed: int = 0,
     out: FilePath = "tuning",
+    front: bool = False,
+    rounding: Rounding = "nearest",
     store: FilePath | None = None,
     threads: int | None = None,
     workers: int | None = None,
@@ -150,6 +153,9 @@ def tune(
         map: Class name of the model -> name of the same class in `data`.
         seed: Draws the order of the images.
         out: Folder for the file, the ranges and the picture.
+        front: Whether all files of the front are written to `out/front`, and not only the recommended one.
+        rounding: `reconstruct` learns how the weights of one more file are rounded, which takes minutes: of the fastest
+            within the other limits than `max_drop`, or of the one that loses least.
         store: File that trials are kept in, which several runs may share; by default `trials.sqlite` in `out`.
         threads: CPU threads of the engine; by default one per physical core, and one per worker.
         workers: Number of processes on this machine that predict images; by default this process alone.
@@ -189,6 +195,8 @@ def tune(
             executor=executor,
             mlflow=mlflow,
             devices=devices,
+            front=front,
+            rounding=rounding,
         ).result
 
 

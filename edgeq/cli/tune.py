@@ -94,6 +94,13 @@ def tune(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the file, the ranges and the picture.")] = Path(
         "tuning"
     ),
+    front: Annotated[
+        bool, typer.Option("--front", help="Write all files of the front to --out/front, not only the recommended one.")
+    ] = False,
+    rounding: Annotated[
+        Literal["nearest", "reconstruct"],
+        typer.Option(help="reconstruct also learns how the weights of one more file are rounded, which takes minutes."),
+    ] = "nearest",
     store: Annotated[
         Path | None,
         typer.Option(
@@ -146,6 +153,8 @@ def tune(
         raise typer.BadParameter("is for a search; omit --sensitivity, or --mlflow", param_hint="--mlflow")
     if sensitivity and device:
         raise typer.BadParameter("--sensitivity times nothing; omit --device")
+    if sensitivity and (front or rounding != "nearest"):
+        raise typer.BadParameter("--sensitivity writes no files of a model; omit --front and --rounding")
     budget, devices = Budget.of(*limits), find_timing_devices(device or ())
     seconds = None if time_limit is None else parse_seconds(time_limit)
     require_writable_json(json_file)
@@ -179,6 +188,8 @@ def tune(
                 executor=executor,
                 mlflow=mlflow,
                 devices=devices,
+                front=front,
+                rounding=rounding,
             )
             print_tuning(tuned.result)
             paths, document = (tuned.ranges, tuned.picture, tuned.artifact.path), to_json(tuned.result)
