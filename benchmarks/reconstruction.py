@@ -2,24 +2,28 @@
 
 `python -m benchmarks.reconstruction` exports and scores three models; `python -m benchmarks.reconstruction resnet20`
 one. Figures are kept below `--work`: models can be measured one by one, and the table is written of all that there are.
+`--aimet-python PATH` names the Python of an environment with `aimet-onnx`: its AdaRound learns on the same images, and
+its files are scored in ONNX Runtime next to ours, on a page of their own. 10,000 iterations per layer take two hours.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from benchmarks.cases import case, kept_result, read_subjects, subjects_parser, write_result
 from benchmarks.image_sets import unpack_cifar
 from benchmarks.json_results import evaluate_artifacts, merge
+from benchmarks.peers_aimet import AimetJob, adaround
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.options import ExportOptions, Rounding
 from edgeq.reporting.comparison import compare
 from edgeq.results.rows import provenance
+from edgeq.sources.artifact_file import open_artifact
 from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import export_model
 
@@ -74,15 +78,33 @@ def measure(one: Subject, folder: Path, rounding: Rounding) -> dict[str, Any]:
     return {**spent, **score(one, [each.artifact for each in exported.files])}
 
 
-def score(one: Subject, artifacts: list[Artifact]) -> dict[str, Any]:
-    """Returns what files score in the engines, and what their manifests say of learned rounding."""
+def score(one: Subject, artifacts: Sequence[Artifact], engines: Sequence[str] = ENGINES) -> dict[str, Any]:
+    """Returns what files score in engines, and what their manifests say of learned rounding."""
     paths = [artifact.path for artifact in artifacts]
     return {
         "title": one.title,
         "reconstruction": artifacts[-1].quantization.get("reconstruction"),
         "size_bytes": [path.stat().st_size for path in paths],
-        "results": evaluate_artifacts(paths, one.truth, one.images, runtimes=list(ENGINES), threads=1),
+        "results": evaluate_artifacts(paths, one.truth, one.images, runtimes=list(engines), threads=1),
     }
+
+
+def measure_aimet(one: Subject, fp32: Path, folder: Path, python: Path, iterations: int) -> dict[str, Any]:
+    """Returns the figures of AIMET's files of a model as JSON, to nearest and learned, and what AdaRound took.
+
+    Args:
+        one: The model.
+        fp32: Its FP32 file.
+        folder: Where the files go.
+        python: Python of an environment with aimet-onnx.
+        iterations: How many per layer.
+    """
+    artifact = open_artifact(fp32)
+    assert artifact.preprocessing is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = [array for array, _ in one.calibration.inputs(artifact.preprocessing, one.calibration.num)]
+    files, taken = adaround(AimetJob(artifact, iterations, folder), inputs, python)
+    return {"title": one.title, "iterations": iterations, **taken, **score(one, files, ("onnxruntime",))}
 
 
 def joined(nearest: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, Any]:
