@@ -11,8 +11,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,8 +76,8 @@ STUDIES = {
     "resnet44-w4a8": Study("resnet44", "w4a8", EVERY["resnet44"]),
     "centernet-w4a8": Study("centernet", "w4a8"),
     "vit-w4a8": Study("vit", "w4a8", 5),
-    "vit-parts": Study("vit", "int8", by_part=True),
-    "vit-parts-w4a8": Study("vit", "w4a8", by_part=True),
+    "vit-parts": Study("vit", "int8", 5, by_part=True),
+    "vit-parts-w4a8": Study("vit", "w4a8", 5, by_part=True),
 }
 
 SCREENED = 4
@@ -163,7 +163,7 @@ def open_case(
     return Case(Subject(model, target, ranges, "layer"), task, source, work / "trials.sqlite")
 
 
-def run(name: str, title: str, case: Case, out: Path, precision: Precision = "int8") -> list[str]:
+def both_runs(name: str, title: str, case: Case, out: Path, precision: Precision = "int8") -> list[str]:
     """Returns the section of a model; the picture of every layer on every image lies beside the table.
 
     Args:
@@ -306,15 +306,26 @@ def section(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     case = open_case(study.model, arguments.data, work, arguments.images, every=study.every)
     if study.by_part:
         return {"lines": parts_of_a_vit(case, study.precision)}
-    return {"lines": run(name, SUBJECTS[study.model].title, case, arguments.out, study.precision)}
+    return {"lines": both_runs(name, SUBJECTS[study.model].title, case, arguments.out, study.precision)}
 
 
-def page(sections: Mapping[str, Sequence[str]], images: int) -> str:
-    """Returns the text of the page; `images` were calibrated on."""
+def run(sections: Mapping[str, Callable[[], dict[str, Any]]], images: int, work: Path, out: Path) -> Path:
+    """Returns the result file, of all sections that are kept in the folder `work`.
+
+    Args:
+        sections: Name of a section -> what measures it, if it is not kept yet.
+        images: How many images are calibrated on.
+        work: Folder for the sections.
+        out: Folder of the result file.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    files = {name: work / f"{name}.json" for name in dict.fromkeys((*STUDIES, *sections))}
+    for name, measure in sections.items():
+        print("\n".join(kept_result(files[name], measure)["lines"]), flush=True)
+    found = [kept_result(file, dict)["lines"] for file in files.values() if file.is_file()]
     lines = ["# Sensitivity of layers to quantization in the score of the task", ""]
-    for found in sections.values():
-        lines += found
-    return "\n".join([*lines, provenance(images), ""])
+    lines += [line for each in found for line in each]
+    return write_result(out, "sensitivity.md", "\n".join([*lines, provenance(images), ""]))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -323,12 +334,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = read_subjects(make_parser(), STUDIES)
-    files = {name: arguments.work / f"{name}.json" for name in STUDIES}
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    for name in arguments.names:
-        print("\n".join(kept_result(files[name], section, name, arguments)["lines"]), flush=True)
-    known = {name: kept_result(file, dict)["lines"] for name, file in files.items() if file.is_file()}
-    write_result(arguments.out, "sensitivity.md", page(known, arguments.images))
+    sections = {name: partial(section, name, arguments) for name in arguments.names}
+    run(sections, arguments.images, arguments.work, arguments.out)
 
 
 def provenance(images: int) -> str:
