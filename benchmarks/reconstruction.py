@@ -167,7 +167,8 @@ def run_aimet(subjects: Mapping[str, Subject], work: Path, out: Path, python: Pa
         kept_result(files[name], measure_aimet, one, fp32, work / name / "aimet", python, iterations)
     lines = ["| model | file | top-1 or AP | against FP32, points | 95 % interval | CPU min of learning |"]
     lines.append("|---|---|" + "---:|" * 4)
-    tools, used = "", []
+    tools = ""
+    used: list[dict[str, Any]] = []
     for name, path in files.items():
         if not path.is_file():
             continue
