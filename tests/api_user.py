@@ -97,7 +97,7 @@ def run(module: torch.nn.Module) -> bool:
     edgeq.report([*timed, *scored], "report.html", images="images")
     carried: DeployResult = edgeq.deploy(files.paths, "x86", "deploy", results="earlier.json", max_drop=0.5)
     sensitive: SensitivityResult = edgeq.sensitivity(model, "dataset", by="block", matters=0.3, images=200)
-    print(sensitive.ranked[0].int8_alone.change)
+    print(sensitive.ranked[0].quantized_alone.change)
     tuned: TuningResult = edgeq.tune(model, "dataset", max_drop=0.3, latency="0.5x", time_limit="30m")
     print(tuned.chosen.latency.ratio)
     bundle: Bundle = edgeq.export_bundle("llava", "x86-ort", preset="asymmetric", calib="texts.txt", out="parts")

@@ -86,7 +86,7 @@ def root(
         say(f"edgeq {edgeq.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        say(context.get_help())
+        typer.echo(context.get_help())
         raise typer.Exit(2)
 
 

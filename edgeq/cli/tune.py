@@ -36,7 +36,10 @@ def tune(
         Path, typer.Option("--data", metavar="PATH", help="The data set to score on, of any format of `edgeq data`.")
     ],
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Show what each layer costs the score of the task in INT8.")
+        bool,
+        typer.Option(
+            "--sensitivity", help="Show what each layer costs the score of the task in INT8, or as --precision says."
+        ),
     ] = False,
     max_drop: Annotated[
         float | None,
@@ -78,6 +81,10 @@ def tune(
             metavar="POINTS", help="With --sensitivity: loss from which a layer matters, in points of the score."
         ),
     ] = 0.5,
+    precision: Annotated[
+        Literal["int8", "w4a8"],
+        typer.Option(help="With --sensitivity: what layers are tried in; w4a8 is weights of 4 bits, computed in INT8."),
+    ] = "int8",
     calib: Annotated[
         Path | None,
         typer.Option(help="Ranges: a ranges file or images; by default the train split of --data."),
@@ -155,6 +162,10 @@ def tune(
         raise typer.BadParameter("--sensitivity times nothing; omit --device")
     if sensitivity and (front or rounding != "nearest"):
         raise typer.BadParameter("--sensitivity writes no files of a model; omit --front and --rounding")
+    if precision != "int8" and not sensitivity:
+        raise typer.BadParameter(
+            "is for --sensitivity; a search takes 4 bits where --file-size asks for it", param_hint="--precision"
+        )
     budget, devices = Budget.of(*limits), find_timing_devices(device or ())
     seconds = None if time_limit is None else parse_seconds(time_limit)
     require_writable_json(json_file)
@@ -165,7 +176,9 @@ def tune(
     paths: tuple[Path | None, ...]
     with executing(workers, scheduler) as executor:
         if sensitivity:
-            asked = SensitivityOptions(matters=matters, images=images, runtime=runtime, seed=seed, threads=threads)
+            asked = SensitivityOptions(
+                matters=matters, images=images, runtime=runtime, seed=seed, threads=threads, precision=precision
+            )
             found = find_sensitivity(
                 request, target, scored, source, out, by=by, options=asked, store=store, executor=executor
             )
@@ -204,10 +217,11 @@ def _print(result: SensitivityResult) -> None:
     """Prints the groups as a table, the most sensitive first, and below it what they were measured with."""
     from edgeq.cli.console import print_table
 
-    alone, rest_float = "alone in INT8: points lost", "alone in float: gained"
+    precision = result.precision.upper()
+    alone, rest_float = f"alone in {precision}: points lost", "alone in float: gained"
     rows: list[tuple[str, ...]] = [(result.by, alone, "95 %", "images", "dB", "verdict", rest_float, "95 %")]
     for group in result.ranked:
-        own, rest = group.int8_alone, group.float_alone
+        own, rest = group.quantized_alone, group.float_alone
         rows.append(
             (group.name, *_cells(own.change), f"{own.snr_db:.1f}", own.verdict, *_cells(rest.change)[:2]),
         )
@@ -215,8 +229,8 @@ def _print(result: SensitivityResult) -> None:
     loss, score = result.loss, result.score
     share = result.images_scored / result.images_of_all
     say(
-        f"{score} float {result.float_score:.4f}, all in INT8 {result.int8_score:.4f}: {loss.points:+.2f} points lost "
-        f"({loss.low:+.2f} to {loss.high:+.2f}) on {loss.images} images"
+        f"{score} float {result.float_score:.4f}, all in {precision} {result.quantized_score:.4f}: "
+        f"{loss.points:+.2f} points lost ({loss.low:+.2f} to {loss.high:+.2f}) on {loss.images} images"
     )
     say(
         f"images scored: {result.images_scored} of {result.images_of_all} ({share:.0%}); what was not scored was "

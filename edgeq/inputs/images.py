@@ -164,7 +164,7 @@ def _opened(path: Path, encoded: memoryview | None = None) -> Iterator[Any]:
 
     try:
         # A pipe or a device would be waited for, or read without end.
-        if not stat.S_ISREG(path.stat().st_mode):
+        if encoded is None and not stat.S_ISREG(path.stat().st_mode):
             raise InputError(f"{path}: is not a regular file; wanted an image")
         with _WARNINGS_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -210,7 +210,7 @@ class Search:
 
     @cached_property
     def _sizes(self) -> LayerSizes:
-        files = {FLOAT: self.scoring.float_file, INT8: self.scoring.int8_file}
+        files = {FLOAT: self.scoring.float_file, INT8: self.scoring.whole_file}
         if (narrow := self._all_in_four_bits) is not None:
             files[W4A8] = self._file(narrow)
         return layer_sizes(self.subject, files)

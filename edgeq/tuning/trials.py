@@ -112,9 +112,9 @@ class Subject:
             return plan_int8(self.model, self.target, self.ranges, self._kept, self.vit_plan)[1]
 
     @staticmethod
-    def of_groups(in_int8: Collection[LayerGroup], recipe: Recipe = AS_CALIBRATED) -> Candidate:
-        """Returns the candidate in which exactly these groups run in INT8."""
-        return Candidate({group.name: INT8 for group in in_int8}, recipe)
+    def of_groups(groups: Collection[LayerGroup], recipe: Recipe = AS_CALIBRATED, precision: str = INT8) -> Candidate:
+        """Returns the candidate in which exactly these groups are quantized, all to one precision."""
+        return Candidate({group.name: precision for group in groups}, recipe)
 
     def layers(self, candidate: Candidate) -> dict[str, str]:
         """Returns name of a layer -> its precision, for those that are not in float."""

@@ -341,7 +341,7 @@ def _result(
         stopped="done" if done else "time",
         seed=options.seed,
         obtained=obtained_by(scoring.runtime, scoring.session_facts),
-        environment=parse_environment(scoring.session_facts, source=scoring.int8_file.name, error=EngineError),
+        environment=parse_environment(scoring.session_facts, source=scoring.whole_file.name, error=EngineError),
         timed_on=None if timed is None else timed.machine,
         timed_in=None if timed is None else timed.engine,
         devices=tuple(device.name for device in devices),

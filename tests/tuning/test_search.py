@@ -363,7 +363,7 @@ def test_a_layer_whose_points_are_known_is_not_judged_by_its_noise_alone(net, tm
         assert search.problem.groups["sturdy"]["int8"].noise == search.shares["sturdy"]["int8"]
         # As if sensitivity had found that it alone loses what the whole file loses.
         sturdy = next(group for group in scoring.subject.groups if group.name == "sturdy")
-        scoring.journal.add_predictions(scoring.trial(scoring.subject.of_groups((sturdy,))), scoring.int8_predictions)
+        scoring.journal.add_predictions(scoring.trial(scoring.subject.of_groups((sturdy,))), scoring.whole_predictions)
         again = Search(scoring, SearchOptions(), costs, scoring.whole, this_machine(scoring))
         assert 0.5 < again.problem.groups["sturdy"]["int8"].noise <= 1
         assert again.problem.groups["head"] == search.problem.groups["head"]
@@ -409,7 +409,7 @@ def test_times_are_taken_in_turns_with_fp32_and_kept_if_the_machine_was_steady(n
         scoring = scoring_of(net, tmp_path, store)
         files = [
             (scoring.trial(Candidate()), scoring.float_file),
-            (scoring.trial(scoring.whole), scoring.int8_file),
+            (scoring.trial(scoring.whole), scoring.whole_file),
         ]
         site = this_machine(scoring)
         found = [measured(scoring, site, files, budget) for _ in range(2)]
