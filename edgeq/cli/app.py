@@ -10,7 +10,20 @@ import typer
 import typer.core
 
 import edgeq
-from edgeq.cli import board, data_set, deploy, measure, memory_plan, predict, presets, results, runs, score, tune
+from edgeq.cli import (
+    board,
+    data_set,
+    deploy,
+    measure,
+    memory_plan,
+    predict,
+    presets,
+    results,
+    runs,
+    score,
+    study,
+    tune,
+)
 from edgeq.cli.events import INTERRUPTED, with_progress
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
@@ -391,6 +404,7 @@ app.command()(deploy.deploy)
 app.command()(memory_plan.plan)
 app.command()(score.score)
 app.command()(with_progress(tune.tune))
+app.command()(with_progress(study.study))
 app.command()(runs.runs)
 
 
