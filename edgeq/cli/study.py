@@ -120,9 +120,7 @@ def study(
         write_json_file(json_file, {"cost": to_json(cost), "trials": [each.name for each in planned.trials]})
         return
     with executing(workers, scheduler) as executor:
-        found = study_model(
-            request, scored, source, asked, out, options=options, store=store, executor=executor
-        )
+        found = study_model(request, scored, source, asked, out, options=options, store=store, executor=executor)
     _print(found.result)
     for path in found.files:
         typer.echo(str(path))
@@ -166,7 +164,9 @@ def _print(result: StudyResult) -> None:
         for each in result.front[:_SHOWN]
     ]
     print_table([head, *rows])
-    typer.echo(f"{len(result.front)} of {len(result.points):,} trials on the front; {result.score} in FP32 {result.float_score:.4f}")
+    typer.echo(
+        f"{len(result.front)} of {len(result.points):,} trials on the front; {result.score} in FP32 {result.float_score:.4f}"
+    )
     for found in result.importance:
         shares = ", ".join(f"{each.part} {each.consensus:.2f}" for each in found.parts)
         typer.echo(

@@ -106,9 +106,7 @@ def _curves(points: Sequence[StudyPoint]) -> dict[str, list[StudyPoint]]:
     return {where: several[where] for where in worst[:_MOST_CURVES]}
 
 
-def _alone(
-    result: StudyResult, method: str, granularity: str, curves: dict[str, list[StudyPoint]]
-) -> StudyFigure:
+def _alone(result: StudyResult, method: str, granularity: str, curves: dict[str, list[StudyPoint]]) -> StudyFigure:
     def draw(axes: Axes, palette: Palette) -> None:
         for number, (where, points) in enumerate(curves.items()):
             axes.errorbar(
@@ -130,7 +128,10 @@ def _alone(
 
 
 def _importance(found: StudyImportance) -> StudyFigure:
-    measures = {"forest": [each.forest for each in found.parts], "permutation": [each.permutation for each in found.parts]}
+    measures = {
+        "forest": [each.forest for each in found.parts],
+        "permutation": [each.permutation for each in found.parts],
+    }
     by_shap = [each.shap for each in found.parts if each.shap is not None]
     if by_shap:
         measures["SHAP"] = by_shap
@@ -139,7 +140,10 @@ def _importance(found: StudyImportance) -> StudyFigure:
         thickness = 0.8 / (1 + len(measures))
         for number, (name, shares) in enumerate(measures.items()):
             places = [index + number * thickness for index in range(len(shares))]
-            reach = [[max(each.value - each.low, 0) for each in shares], [max(each.high - each.value, 0) for each in shares]]
+            reach = [
+                [max(each.value - each.low, 0) for each in shares],
+                [max(each.high - each.value, 0) for each in shares],
+            ]
             color = palette.series[1 + number]
             axes.barh(
                 places, [each.value for each in shares], thickness, color=color, xerr=reach, ecolor=palette.ink,

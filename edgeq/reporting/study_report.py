@@ -54,7 +54,14 @@ def to_csv(result: StudyResult) -> str:
          "low", "high", "on_front", "plan")
     )  # fmt: skip
     for each in result.points:
-        figures_of = (each.bits_per_weight, each.size_bytes, each.score, each.loss.points, each.loss.low, each.loss.high)
+        figures_of = (
+            each.bits_per_weight,
+            each.size_bytes,
+            each.score,
+            each.loss.points,
+            each.loss.low,
+            each.loss.high,
+        )
         row = (each.name, each.where, each.bits, each.method, each.granularity, *figures_of, each.on_front, each.plan)
         writer.writerow([safe_cell(value) for value in row])
     return stream.getvalue()

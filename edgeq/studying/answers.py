@@ -106,7 +106,9 @@ def interactions(run: StudyRun, outcomes: Sequence[Outcome]) -> tuple[StudyInter
     )
 
 
-def confirm(run: StudyRun, outcomes: Sequence[Outcome], max_drop: float, bits: Mapping[str, float]) -> StudyConfirmation | None:
+def confirm(
+    run: StudyRun, outcomes: Sequence[Outcome], max_drop: float, bits: Mapping[str, float]
+) -> StudyConfirmation | None:
     """Returns the smallest trial that is good enough on one half of the images, on the other half.
 
     Args:

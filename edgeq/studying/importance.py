@@ -53,7 +53,9 @@ def importances(
     found, notes = [], []
     axes = {axis: parts for axis in ("component", "block", "layer") if len(parts := parts_of(axis, trials, layers)) > 1}
     if not axes:
-        return (), ("importance: the study varies no part of the network; give more than one component, block or layer",)
+        return (), (
+            "importance: the study varies no part of the network; give more than one component, block or layer",
+        )
     if importlib.util.find_spec("sklearn") is None:
         return (), ("importance: needs scikit-learn; run: pip install 'edgeq[study]', and the command again",)
     if importlib.util.find_spec("shap") is None:
@@ -86,7 +88,9 @@ def parts_of(axis: str, trials: Sequence[StudyTrial], layers: Sequence[StudyLaye
     order = {"component": COMPONENTS, "layer": KINDS}.get(axis)
     names = dict.fromkeys(getattr(each, attribute) for each in layers if each.name in changed)
     ordered = sorted(names, key=order.index) if order is not None else list(names)
-    return {name: [each for each in layers if getattr(each, attribute) == name and each.name in changed] for name in ordered}
+    return {
+        name: [each for each in layers if getattr(each, attribute) == name and each.name in changed] for name in ordered
+    }
 
 
 def bits_of_parts(
@@ -184,7 +188,9 @@ def _shares(values: Rows, draws: Rows) -> list[Share]:
     found = []
     for number, value in enumerate(normalised):
         low, high = interval(spread[:, number])
-        found.append(Share(value=float(value), low=low if low is not None else 0.0, high=high if high is not None else 1.0))
+        found.append(
+            Share(value=float(value), low=low if low is not None else 0.0, high=high if high is not None else 1.0)
+        )
     return found
 
 
@@ -201,5 +207,3 @@ def _linear_r2(rows: Rows, lost: Rows, seed: int) -> float:
 
     folds = KFold(_FOLDS, shuffle=True, random_state=seed)
     return float(r2_score(lost, cross_val_predict(LinearRegression(), rows, lost, cv=folds)))
-
-

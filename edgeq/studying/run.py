@@ -108,7 +108,8 @@ class StudyRun:
 
     def known(self, trials: Sequence[StudyTrial]) -> int:
         """Returns of how many trials the store has a prediction for every image."""
-        return sum(not self._left(self._kept(self.entry(trial))) for trial in trials)
+        entries = [entry for entry in map(self.entry, trials) if self.journal.has(entry)]
+        return sum(not self._left(self._kept(entry)) for entry in entries)
 
     @cached_property
     def float_predictions(self) -> Predictions:

@@ -17,9 +17,7 @@ _ATTEMPTS = 16
 """A Sobol sequence of so many times the points is searched for points that differ."""
 
 
-def draw(
-    lengths: Sequence[int], sample: Sample, trials: int | None, seed: int, most: int
-) -> list[tuple[int, ...]]:
+def draw(lengths: Sequence[int], sample: Sample, trials: int | None, seed: int, most: int) -> list[tuple[int, ...]]:
     """Returns points of a grid, each as one index per axis.
 
     Args:

@@ -140,7 +140,9 @@ class _Parts:
         known = {"component": COMPONENTS, "block": tuple(has["block"]), "layer": KINDS}
         self.values = {axis: self._values(axis, getattr(space, axis), has[axis], known[axis]) for axis in has}
 
-    def _values(self, axis: str, stated: Sequence[str], has: Sequence[str], known: Sequence[str]) -> list[frozenset[str]]:
+    def _values(
+        self, axis: str, stated: Sequence[str], has: Sequence[str], known: Sequence[str]
+    ) -> list[frozenset[str]]:
         """Returns the sets of parts that an axis names."""
         inside = [each for each in has if each not in ENDS]
         named = {
@@ -172,7 +174,9 @@ class _Parts:
     def inside(self, component: frozenset[str], block: frozenset[str], kind: frozenset[str]) -> tuple[str, ...]:
         """Returns the names of the layers that lie in all of three sets of parts."""
         return tuple(
-            each.name for each in self.layers if each.component in component and each.block in block and each.kind in kind
+            each.name
+            for each in self.layers
+            if each.component in component and each.block in block and each.kind in kind
         )
 
     def title(self, component: frozenset[str], block: frozenset[str], kind: frozenset[str]) -> str:
@@ -265,9 +269,7 @@ def _marks(parts: _Parts) -> list[StudyTrial]:
 
 
 def _subsets(parts: Sequence[str]) -> list[frozenset[str]]:
-    return [
-        frozenset(chosen) for count in range(1, len(parts) + 1) for chosen in itertools.combinations(parts, count)
-    ]
+    return [frozenset(chosen) for count in range(1, len(parts) + 1) for chosen in itertools.combinations(parts, count)]
 
 
 def described(cells: Sequence[Cell]) -> str:

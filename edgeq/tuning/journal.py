@@ -50,6 +50,10 @@ class TrialJournal:
     facts: Mapping[str, str]
     task: Task[Any]
 
+    def has(self, trial: Trial) -> bool:
+        """Returns whether a trial was begun."""
+        return self.store.has(replace(self.key, plan=trial.plan))
+
     def noise(self, trial: Trial) -> Noise | None:
         """Returns the noise of a trial, if it was measured."""
         found = self.store.measures(self._number(trial))

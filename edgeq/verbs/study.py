@@ -248,9 +248,7 @@ def _result(opened: OpenedStudy, options: StudyOptions, source: ExportSource) ->
         images=len(run.float_predictions),
         float_score=run.float_outcome.score,
         seed=options.seed,
-        environment=parse_environment(
-            run.session_facts, source=run.assembler.float_file.name, error=EngineError
-        ),
+        environment=parse_environment(run.session_facts, source=run.assembler.float_file.name, error=EngineError),
         edgeq=edgeq.__version__,
     )
 
