@@ -1,10 +1,10 @@
 """Which depth and which kind of layer of a transformer costs the score at 2 and 3 bits, and what does sharing save?
 
 `python -m benchmarks.study` runs the study `vit-layers` of `edgeq study` on the Fashion-MNIST ViT, of whose 10,000 test
-images `--images` are scored, calibrated on 64 training images. Times are CPU seconds of this process, because other
-work runs on the machine: a few trials with what trials share, and the same trials each on its own, as if `edgeq export`
-and `edgeq eval` were run for it: weights quantized, a whole file written, and images prepared anew. Trials are kept
-below `--work`, so that a second call resumes.
+images `--images` are scored, with the min-max formula of published sweeps: one scale for each weight. Times are CPU
+seconds of this process, because other work runs on the machine: a few trials of GPTQ with what trials share, and one on
+its own, as if `edgeq export` and `edgeq eval` were run for it: weights quantized by 64 training images, a whole file
+written, and images prepared anew. Trials are kept below `--work`, so that a second call resumes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from edgeq.verbs.study import StudyOptions, open_study, study_model
 
 TITLE = "ViT-d128, Fashion-MNIST"
 CALIBRATION_NUM = 64
-BITS = (2, 3)
-_TIMED = 3
+AXES = {"bits": (2, 3), "granularity": ("tensor",), "method": ("rtn",)}
+TIMED_AXES = {"bits": (3,), "granularity": ("row",), "method": ("gptq",)}
+_TIMED = 2
 
 
 @dataclass(frozen=True)
@@ -119,16 +120,17 @@ def _alone_s(run: StudyRun, trials: Sequence[StudyTrial]) -> float:
     return (time.process_time() - started) / len(trials)
 
 
-def run(case: Case, space: Space, options: StudyOptions, out: Path) -> Path:
+def run(case: Case, space: Space, timed: Space, options: StudyOptions, out: Path) -> Path:
     """Returns the page of a study.
 
     Args:
         case: The model with its images.
         space: The choices.
+        timed: Those of the trials that are timed.
         options: How the study is run.
         out: Folder for the page.
     """
-    speeds = measure_speed(case, space, options)
+    speeds = measure_speed(case, timed, options)
     data = open_split(case.labels, "evaluation")
     result = study_model(case.request, data, case.source, space, case.work / "study", options=options).result
     return write_result(out, "study.md", "\n".join(page(result, speeds, case.num)) + "\n")
@@ -141,8 +143,7 @@ def page(result: StudyResult, speeds: Sequence[Speed], calibrated: int) -> list[
         "",
         f"`edgeq study --template vit-layers`: {TITLE}, {len(result.points)} trials on {result.images:,} test images, evenly "
         f"spaced over the classes; {result.score} in FP32 {result.float_score:.4f}. Simulated: {result.environment.engine}, "
-        f"{read_machine().cpu}; methods calibrated on {calibrated} training images. Intervals are 95 %, paired "
-        "bootstraps over the images.",
+        f"{read_machine().cpu}. Intervals are 95 %, paired bootstraps over the images.",
         "",
         "## The front",
         "",
@@ -178,8 +179,8 @@ def page(result: StudyResult, speeds: Sequence[Speed], calibrated: int) -> list[
         "",
         "## What sharing saves",
         "",
-        f"CPU seconds of a trial on {result.images:,} images, without Python's start, the model's export and its FP32 "
-        "score, which both share:",
+        f"CPU seconds of a trial on {result.images:,} images, calibrated on {calibrated}, without Python's start, the "
+        "model's export and its FP32 score, which both share:",
         "",
         "| method | shared | alone | ratio | trials per CPU minute, shared |",
         "|---|---:|---:|---:|---:|",
@@ -207,9 +208,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     arguments = make_parser().parse_args()
-    space = with_axes(read_space(None, "vit-layers"), {"bits": BITS}, None, None)
+    space, timed = (with_axes(read_space(None, "vit-layers"), axes, None, None) for axes in (AXES, TIMED_AXES))
     options = StudyOptions(images=arguments.images, threads=1)
-    print(run(vit_case(DATA, arguments.work.resolve()), space, options, arguments.out))
+    print(run(vit_case(DATA, arguments.work.resolve()), space, timed, options, arguments.out))
 
 
 if __name__ == "__main__":

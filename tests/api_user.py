@@ -40,6 +40,7 @@ from edgeq import (
     SemanticScore,
     SensitivityResult,
     Session,
+    StudyResult,
     Target,
     TextDetectionScore,
     TextRecognitionScore,
@@ -99,6 +100,8 @@ def run(module: torch.nn.Module) -> bool:
     print(sensitive.ranked[0].int8_alone.change)
     tuned: TuningResult = edgeq.tune(model, "dataset", max_drop=0.3, latency="0.5x", time_limit="30m")
     print(tuned.chosen.latency.ratio)
+    studied: StudyResult = edgeq.study(model, "dataset", template="vit-layers", axis={"bits": (2, 4)}, workers=2)
+    print(studied.front[0].bits_per_weight)
     planned: MemoryPlan = edgeq.plan("llava", device="orin-nx", memory="16GB", part=["decoder=w4g128"])
     answered: list[ScoredAnswers] = edgeq.score(["fp16.jsonl", "w4.jsonl"], "vqa", "questions.jsonl")
     if isinstance(

@@ -50,8 +50,8 @@ def to_csv(result: StudyResult) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
-        ("trial", "where", "bits", "method", "granularity", "bits_per_weight", "size_bytes", result.score, "points_lost",
-         "low", "high", "on_front", "plan")
+        ("trial", "where", "bits", "method", "granularity", "bits_per_weight", "size_bytes", result.score,
+         "points_lost", "low", "high", "on_front", "plan")
     )  # fmt: skip
     for each in result.points:
         figures_of = (

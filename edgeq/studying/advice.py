@@ -98,7 +98,7 @@ def advise(
     if pairs:
         count = sum(each.differs for each in pairs)
         text = (
-            f"of {counted(len(pairs), 'pair')} of parts tried alone and together, {count} lose other than the sum of both "
+            f"of {counted(len(pairs), 'pair')} of parts, {count} lose something else together than alone added up "
             f"(95 % intervals; {0.05 * len(pairs):.1f} would by chance)"
         )
         found.append(StudyAdvice(text=text))
@@ -166,7 +166,7 @@ def _methods(run: StudyRun, outcomes: Sequence[Outcome]) -> list[StudyAdvice]:
 
 
 def _parts(run: StudyRun, outcomes: Sequence[Outcome], points: Mapping[str, StudyPoint]) -> list[StudyAdvice]:
-    """Returns what the parts lose alone, the worst and the best, for each way of storing where they differ for certain."""
+    """Returns which part loses most alone, and which least, for each way of storing where that is certain."""
     found: list[tuple[float, StudyAdvice]] = []
     whole = next((each.size_bytes for each in points.values() if not each.where), 0)
     for stored, alone in single_parts(outcomes).items():

@@ -1,4 +1,4 @@
-"""Scores the trials of a study: what the store has is not computed again, and workers give the result of one process."""
+"""Scores the trials of a study: what the store has is not computed again, and workers change no result."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Planned:
     """The trials of a study.
 
     Attributes:
-        trials: The trials, no two alike, the two marks first.
+        trials: The trials, no two alike; the mark of 16 bits first, and that of 8 last if no other trial is it.
         cells: The cells that they are made of, in the order of the network.
         asked: How many were asked for.
         space: How many the whole space has.
@@ -105,8 +105,8 @@ def plan_trials(space: Space, layers: Sequence[StudyLayer], sample: Sample, tria
     grid = _Mixed(space, parts) if space.mixed else _Uniform(space, parts)
     numbers = draw(grid.lengths, sample, trials, seed, _MOST_TRIALS)
     found: dict[tuple[tuple[str, str], ...], StudyTrial] = {}
-    for mark in _marks(parts):
-        found[mark.identity] = mark
+    marks = _marks(parts)
+    found[marks[0].identity] = marks[0]
     empty = 0
     for choice in numbers:
         trial = grid.trial(choice)
@@ -114,13 +114,14 @@ def plan_trials(space: Space, layers: Sequence[StudyLayer], sample: Sample, tria
             empty += 1
         else:
             found.setdefault(trial.identity, trial)
+    if len(found) == 1:
+        raise InputError("no trial of the study names a layer of the model; choose other axes")
+    found.setdefault(marks[1].identity, marks[1])
     notes = list(parts.notes)
     if grid.refused:
         notes.append("groups of the whole tensor are for rtn; trials of other methods with them are left out")
     if empty:
         notes.append(f"{empty:,} of {len(numbers):,} trials name no layer of the model, or cannot be; they are not run")
-    if len(found) <= len(_marks(parts)):
-        raise InputError("no trial of the study names a layer of the model; choose other axes")
     return Planned(tuple(found.values()), grid.cells, len(numbers), math.prod(grid.lengths), tuple(notes))
 
 

@@ -105,8 +105,8 @@ def study_model(
 ) -> StudyFiles:
     """Returns what the trials of a study cost the score of a model, with a report in a folder.
 
-    What the store and the folder of weights have is not computed again: the same call resumes a study that was cut, with
-    the same result.
+    What the store and the folder of weights have is not computed again: the same call resumes a study that was cut,
+    with the same result.
 
     Args:
         request: The model.
@@ -119,8 +119,8 @@ def study_model(
         executor: Who predicts images; by default this process.
 
     Raises:
-        InputError: the model has no ONNX file, names no decoder or scores nothing in FP32, the axes name nothing that it
-            has, or a method needs images that are not there.
+        InputError: the model has no ONNX file, names no decoder or scores nothing in FP32, the axes name nothing that
+            it has, or a method needs images that are not there.
         MissingDependencyError: a package for the report is not installed.
         EngineError: an engine refuses or fails to run a file.
     """
