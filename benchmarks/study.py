@@ -141,9 +141,9 @@ def page(result: StudyResult, speeds: Sequence[Speed], calibrated: int) -> list[
     lines = [
         "# A study of a transformer's layers",
         "",
-        f"`edgeq study --template vit-layers`: {TITLE}, {len(result.points)} trials on {result.images:,} test images, evenly "
-        f"spaced over the classes; {result.score} in FP32 {result.float_score:.4f}. Simulated: {result.environment.engine}, "
-        f"{read_machine().cpu}. Intervals are 95 %, paired bootstraps over the images.",
+        f"`edgeq study --template vit-layers`: {TITLE}, {len(result.points)} trials on {result.images:,} test images, "
+        f"evenly spaced over the classes; {result.score} in FP32 {result.float_score:.4f}. Simulated: "
+        f"{result.environment.engine}, {read_machine().cpu}. Intervals are 95 %, paired bootstraps over the images.",
         "",
         "## The front",
         "",
@@ -193,8 +193,8 @@ def page(result: StudyResult, speeds: Sequence[Speed], calibrated: int) -> list[
     lines += [
         "",
         f"The study quantized {result.weights_quantized} weights of layers, each once; its trials take "
-        f"{result.weights_used:,}. What a trial takes with sharing is the engine's time for the images, so sharing saves "
-        "the more the fewer images there are.",
+        f"{result.weights_used:,}. What a trial takes with sharing is the engine's time for the images, so sharing "
+        "saves the more the fewer images there are.",
     ]
     return lines
 

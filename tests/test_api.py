@@ -23,9 +23,9 @@ PUBLIC = [
     "GateResult", "Histogram", "ImagePrediction", "InstanceScore", "KeypointScore", "LastWordScore", "MemoryPlan",
     "Model", "OrientedScore", "PresenceScore", "Progress", "Ranges", "SaturationResult", "Score", "ScoredAnswers",
     "SemanticScore", "SensitivityResult", "Session", "StudyResult", "Target", "TextDetectionScore",
-    "TextRecognitionScore", "TranscriptionScore", "TuningResult", "VqaScore", "benchmark", "calibrate", "check", "deploy", "evaluate",
-    "export", "gate", "get_target", "load", "open_session", "plan", "predict", "report", "score", "sensitivity",
-    "study", "tune",
+    "TextRecognitionScore", "TranscriptionScore", "TuningResult", "VqaScore", "benchmark", "calibrate", "check",
+    "deploy", "evaluate", "export", "gate", "get_target", "load", "open_session", "plan", "predict", "report", "score",
+    "sensitivity", "study", "tune",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""
 

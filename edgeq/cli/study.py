@@ -164,9 +164,8 @@ def _print(result: StudyResult) -> None:
         for each in result.front[:_SHOWN]
     ]
     print_table([head, *rows])
-    typer.echo(
-        f"{len(result.front)} of {len(result.points):,} trials on the front; {result.score} in FP32 {result.float_score:.4f}"
-    )
+    on_front = f"{len(result.front)} of {len(result.points):,} trials on the front"
+    typer.echo(f"{on_front}; {result.score} in FP32 {result.float_score:.4f}")
     for found in result.importance:
         shares = ", ".join(f"{each.part} {each.consensus:.2f}" for each in found.parts)
         typer.echo(

@@ -1,4 +1,4 @@
-"""The plots of a study: score against bits per weight, parts alone, importance. Each is drawn for a page or for print."""
+"""The plots of a study: score against bits per weight, parts alone, importance. Each is for a page or for print."""
 
 from __future__ import annotations
 

@@ -19,8 +19,12 @@ REPORT, TABLE, PAPER = "report.html", "trials.csv", "paper"
 """Names of the files, and of the folder for papers, in that of a study."""
 
 _TEMPLATE = Path(__file__).parent / "template"
-_SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-            "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}  # fmt: skip
+_SPECIAL = {
+    **{letter: f"\\{letter}" for letter in "&%_#${}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
 
 
 def write_study(result: StudyResult, out: Path) -> list[Path]:

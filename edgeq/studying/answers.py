@@ -106,15 +106,12 @@ def interactions(run: StudyRun, outcomes: Sequence[Outcome]) -> tuple[StudyInter
     )
 
 
-def confirm(
-    run: StudyRun, outcomes: Sequence[Outcome], max_drop: float, bits: Mapping[str, float]
-) -> StudyConfirmation | None:
+def confirm(run: StudyRun, outcomes: Sequence[Outcome], bits: Mapping[str, float]) -> StudyConfirmation | None:
     """Returns the smallest trial that is good enough on one half of the images, on the other half.
 
     Args:
-        run: The study.
+        run: The study, whose `max_drop` says what is good enough.
         outcomes: What its trials score.
-        max_drop: Points that it may lose on the first half.
         bits: Name of a trial -> its bits per weight.
     """
     sign = -100 if run.task.score_type.lower_is_better else 100
@@ -122,19 +119,19 @@ def confirm(
     def lost(outcome: Outcome) -> float:
         return sign * (run.float_outcome.first_half - outcome.first_half)
 
-    good = [each for each in outcomes if each.trial.weights and lost(each) <= max_drop]
+    good = [each for each in outcomes if each.trial.weights and lost(each) <= run.max_drop]
     if not good:
         return None
     chosen = min(good, key=lambda each: (bits[each.trial.name], lost(each)))
     before, behind = run.second_half(None), run.second_half(chosen.trial)
-    change = change_of_draws(before, behind, len(run.halves[1]), run.task.score_type, max_drop)[0]
+    change = change_of_draws(before, behind, len(run.halves[1]), run.task.score_type, run.max_drop)[0]
     return StudyConfirmation(
         trial=chosen.trial.name,
-        max_drop=max_drop,
+        max_drop=run.max_drop,
         chosen_points=lost(chosen),
         chosen_images=len(run.halves[0]),
         confirmed=change,
-        holds="yes" if change.high <= max_drop else "no" if change.low > max_drop else "open",
+        holds="yes" if change.high <= run.max_drop else "no" if change.low > run.max_drop else "open",
     )
 
 

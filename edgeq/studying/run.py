@@ -15,7 +15,7 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.files import sha256_json
 from edgeq.inputs import evenly_spaced
 from edgeq.progress import progress_bar
-from edgeq.results.sensitivity import ScoreChange
+from edgeq.results.sensitivity import ScoreChange, Verdict
 from edgeq.runtimes import open_session
 from edgeq.studying.assembly import Assembler
 from edgeq.studying.trials import StudyTrial
@@ -68,6 +68,7 @@ class StudyRun:
         task: The images, with their truth.
         store: Where predictions are kept.
         numbers: Positions of the images to score on.
+        max_drop: Points from which a loss matters.
         seed: Draws the halves.
         threads: CPU threads of the engine.
         executor: Who predicts images; by default this process.
@@ -77,6 +78,7 @@ class StudyRun:
     task: Task[Any]
     store: Store
     numbers: Sequence[int]
+    max_drop: float = 0.5
     seed: int = 0
     threads: int | None = None
     executor: Executor | None = None
@@ -161,15 +163,14 @@ class StudyRun:
         with progress_bar(len(trials), "scoring trials", unit="trials") as advance:
             for number, predictions in self._predicted(trials):
                 found[number] = self._outcome(trials[number], self.entry(trials[number]), predictions)
-                change = self.change(reference, found[number])
-                tell_trial_scored(found[number].plan, trials[number].name, 0, change, "open")
+                change, verdict = self._judged(reference, found[number])
+                tell_trial_scored(found[number].plan, trials[number].name, 0, change, verdict)
                 advance(1)
         return [found[number] for number in range(len(trials))]
 
     def change(self, before: Outcome, behind: Outcome) -> ScoreChange:
-        """Returns how many points an outcome loses against another one."""
-        images = len(self.float_predictions)
-        return change_of_draws(before.draws, behind.draws, images, self.task.score_type, 0.0)[0]
+        """Returns how many points an outcome loses against another one, on the same images."""
+        return self._judged(before, behind)[0]
 
     def second_half(self, trial: StudyTrial | None) -> NDArray[np.float64]:
         """Returns the score of a trial on the second half of the images, and over each draw of them."""
@@ -212,6 +213,10 @@ class StudyRun:
 
     def _kept(self, entry: Trial) -> dict[int, Any]:
         return self.journal.predictions(entry, self.numbers)
+
+    def _judged(self, before: Outcome, behind: Outcome) -> tuple[ScoreChange, Verdict]:
+        images = len(self.float_predictions)
+        return change_of_draws(before.draws, behind.draws, images, self.task.score_type, self.max_drop)
 
     def _outcome(self, trial: StudyTrial, entry: Trial, predictions: Predictions) -> Outcome:
         score, half = self._score(predictions), self._score(_some(predictions, self.halves[0]))

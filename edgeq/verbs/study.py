@@ -39,6 +39,7 @@ from edgeq.tuning.store import Store
 from edgeq.tuning.workers_dask import DaskCluster
 from edgeq.verbs.export_weights import calibration_feeds
 from edgeq.verbs.sensitivity import open_trials, warn_of_scored_images
+from edgeq.wording import counted
 
 _log = logging.getLogger(__name__)
 
@@ -129,8 +130,9 @@ def study_model(
     options = options or StudyOptions()
     with open_study(request, data, calibration, space, out, options=options, store=store, executor=executor) as opened:
         run, planned = opened.run, opened.planned
-        for note in planned.notes:
-            _log.warning("%s", note)
+        entries = [run.entry(trial) for trial in (None, *planned.trials)]
+        if (count := run.store.count()) and not any(map(run.journal.has, entries)):
+            _log.warning("the store has %s of another model, data or engine; none is used", counted(count, "trial"))
         run.assembler.bank.fill(run.assembler.bank.wanted(planned.trials))
         result = _result(opened, options, _export_source(request, calibration))
     return StudyFiles(result, write_study(result, out))
@@ -208,7 +210,7 @@ def _prepared(
     bank = WeightBank(graph, tuple(each.name for each in layers), feeds, out / "weights", threads)
     assembler = Assembler(model, float_file, bank, layers, out, whole=isinstance(executor, DaskCluster))
     numbers = some_images(len(task.items), options.images)
-    return StudyRun(assembler, task, store, numbers, options.seed, threads, executor), planned
+    return StudyRun(assembler, task, store, numbers, options.max_drop, options.seed, threads, executor), planned
 
 
 def _result(opened: OpenedStudy, options: StudyOptions, source: ExportSource) -> StudyResult:
@@ -218,7 +220,7 @@ def _result(opened: OpenedStudy, options: StudyOptions, source: ExportSource) ->
     rest = run.assembler.float_file.size_bytes - 4 * sum(each.weights for each in layers)
     points = points_of(run, outcomes, layers, max(rest, 0))
     pairs = interactions(run, outcomes)
-    confirmation = confirm(run, outcomes, options.max_drop, {each.name: each.bits_per_weight for each in points})
+    confirmation = confirm(run, outcomes, {each.name: each.bits_per_weight for each in points})
     notes = list(planned.notes)
     lost = [each.loss.points for each in points]
     importance, missing = importances(trials, lost, layers, options.seed)
