@@ -4,7 +4,7 @@
 images `--images` are scored, with the min-max formula of published sweeps: one scale for each weight. Times are CPU
 seconds of this process, because other work runs on the machine: a few trials of GPTQ with what trials share, and one on
 its own, as if `edgeq export` and `edgeq eval` were run for it: weights quantized by 64 training images, a whole file
-written, and images prepared anew. Trials are kept below `--work`, so that a second call resumes.
+written, and images prepared again. Trials are kept below `--work`, so that a second call resumes.
 """
 
 from __future__ import annotations

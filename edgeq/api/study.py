@@ -55,7 +55,7 @@ def study(
         axis: Name of an axis -> its values, instead of those of `space` or `template`: `bits`, `granularity`, `method`,
             `component`, `block`, `layer`.
         blocks: Number of groups of blocks; 3 are `front`, `middle` and `end`.
-        mixed: Whether each component, group of blocks and kind of layer has bits of its own.
+        mixed: Whether each component, group of blocks and kind of layer has its own bits.
         sample: Whether all choices are tried (`grid`), or some: drawn (`random`) or spread evenly (`sobol`).
         trials: How many to try, for `random` and `sobol`.
         max_drop: Points of the score that a recommended trial may lose.

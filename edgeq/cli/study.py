@@ -57,7 +57,7 @@ def study(
         int | None, typer.Option(min=1, help="Number of groups of blocks; 3 are front, middle and end.")
     ] = None,
     mixed: Annotated[
-        bool, typer.Option("--mixed", help="Each component, group of blocks and kind of layer has bits of its own.")
+        bool, typer.Option("--mixed", help="Each component, group of blocks and kind of layer has its own bits.")
     ] = False,
     sample: Annotated[
         Literal["grid", "random", "sobol"], typer.Option(help="Try all choices, or some: drawn, or spread evenly.")
@@ -138,7 +138,7 @@ def _print_cost(planned: Planned, cost: StudyCost) -> None:
     for note in planned.notes:
         typer.echo(note)
     typer.echo(
-        f"about {cost.hours:.2f} hours in one process: {cost.images:,} images a trial, {cost.image_ms:.2f} ms an image "
+        f"about {cost.hours:.2f} hours in one process: {cost.images:,} images per trial, {cost.image_ms:.2f} ms per image "
         f"(measured), and {cost.quantizing_s / 60:.1f} min to quantize"
     )
     typer.echo(

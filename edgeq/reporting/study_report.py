@@ -50,7 +50,7 @@ def write_study(result: StudyResult, out: Path) -> list[Path]:
 
 
 def to_csv(result: StudyResult) -> str:
-    """Returns all trials, one a line."""
+    """Returns all trials, one per line."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(

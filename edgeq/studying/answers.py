@@ -15,8 +15,8 @@ from edgeq.studying.trials import StudyTrial
 from edgeq.tasks.resampling import interval
 from edgeq.tuning.paired import change_of_draws
 
-_MOST_PARTS = 16
-"""More parts than this are not tried for pairs: a grid of subsets has fewer."""
+_MOST_SETS = 4096
+"""Trials of one way of storing weights, beyond which single parts are not looked for: all pairs of sets take minutes."""
 
 
 def stored_bits(trial: StudyTrial, layers: Sequence[StudyLayer]) -> int:
@@ -91,8 +91,9 @@ def single_parts(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     """
     found = {}
     for stored, by_layers in _by_layers(outcomes).items():
-        unions = {a | b for a, b in itertools.combinations(by_layers, 2) if not a & b} if _few(by_layers) else set()
-        found[stored] = [outcome for layers, outcome in by_layers.items() if layers not in unions]
+        if len(by_layers) <= _MOST_SETS:
+            unions = {a | b for a, b in itertools.combinations(by_layers, 2) if not a & b}
+            found[stored] = [outcome for layers, outcome in by_layers.items() if layers not in unions]
     return found
 
 
@@ -142,10 +143,6 @@ def _by_layers(outcomes: Sequence[Outcome]) -> dict[str, dict[frozenset[str], Ou
         if outcome.trial.variant is not None:
             found.setdefault(str(outcome.trial.variant), {})[frozenset(outcome.trial.weights)] = outcome
     return found
-
-
-def _few(by_layers: Mapping[frozenset[str], Outcome]) -> bool:
-    return len(by_layers) < 2**_MOST_PARTS
 
 
 def _pairs(

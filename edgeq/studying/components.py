@@ -2,7 +2,7 @@
 
 Rules, by number:
 
-1. A last layer is a layer with a weight behind which no other stands.
+1. A last layer is a layer with a weight behind which there is no other.
 2. A layer belongs to the heads if it is a last layer, or leads to some of the last layers and not to all of them.
 3. Of the others those behind an operator that enlarges a map (Resize, Upsample, ConvTranspose) are the neck.
 4. The rest is the backbone.

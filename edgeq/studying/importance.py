@@ -4,12 +4,13 @@ What a trial loses is fit by the bits per weight of each part (scales included, 
 random forest ("Random forests", Breiman, 2001). Its parts are weighed by impurity, over bootstraps of the trials; by
 permutation; and by mean absolute SHAP values of its trees ("From local explanations to global understanding",
 Lundberg et al., 2020). Each measure is a share of 1. A fit that predicts trials badly that it has not seen carries
-none of them: R^2 out of bag says how well it does, and that of a linear fit beside it whether the forest is needed.
+none of them: R^2 out of bag says how well it does, and that of a linear fit whether the forest is needed.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -175,7 +176,9 @@ def _shap_shares(forest: Any, rows: Rows, drawn: Sequence[NDArray[np.intp]]) -> 
     """Returns the shares of mean absolute SHAP values; `None` without the package."""
     if importlib.util.find_spec("shap") is None:
         return None
-    import shap
+    with warnings.catch_warnings():  # its plots, which nobody asks for, warn of what matplotlib deprecates
+        warnings.simplefilter("ignore")
+        import shap
 
     values = np.abs(np.asarray(shap.TreeExplainer(forest).shap_values(rows), np.float64))
     return _shares(values.mean(axis=0), np.array([values[each].mean(axis=0) for each in drawn]))

@@ -1,4 +1,4 @@
-"""The layers of a study: the weights that may have few bits, and where in the network each stands.
+"""The layers of a study: the weights that may have few bits, and where in the network each is.
 
 Rules, by number:
 
@@ -7,7 +7,7 @@ Rules, by number:
 2. Its kind is `first` if it reads the image and `last` if it gives the scores; else `depthwise` or `convolution`; in a
    transformer `attention` (queries, keys, values, projection) or `feed-forward`; anything else is `linear`.
 3. Groups of blocks cut the encoder blocks of a transformer into as many parts of equal length, as `keep` does
-   (`vit.front`); what stands before the first block belongs to the first group, what stands behind the last to the last
+   (`vit.front`); what comes before the first block belongs to the first group, what comes behind the last to the last
    one. Without encoder blocks the layers themselves are cut, in the order of the network.
 """
 

@@ -113,7 +113,7 @@ class Space:
         block: Groups of blocks that are quantized.
         layer: Kinds of layers that are quantized.
         blocks: Number of the groups of blocks.
-        mixed: Whether each cell (component, group of blocks, kind) has bits of its own, instead of some cells having
+        mixed: Whether each cell (component, group of blocks, kind) has its own bits, instead of some cells having
             the same bits and the others FP16.
         question: What it asks, in a sentence.
 
@@ -183,7 +183,7 @@ def with_axes(space: Space, axes: Mapping[str, Sequence[str | int]], blocks: int
         space: The space.
         axes: Name of an axis -> its values.
         blocks: Number of the groups of blocks; `None` leaves it.
-        mixed: Whether each cell has bits of its own; `None` leaves it.
+        mixed: Whether each cell has its own bits; `None` leaves it.
 
     Raises:
         InputError: there is no such axis, or no such value.

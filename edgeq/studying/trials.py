@@ -130,7 +130,7 @@ class _Parts:
 
     def __init__(self, space: Space, layers: Sequence[StudyLayer]) -> None:
         if not layers:
-            raise InputError("the model has no layer with a weight of its own that a study could change")
+            raise InputError("the model has no layer with a separate weight that a study could change")
         self.layers = layers
         self.notes: list[str] = []
         has = {
@@ -220,7 +220,7 @@ class _Uniform:
 
 
 class _Mixed:
-    """Trials in which each cell has bits of its own."""
+    """Trials in which each cell has its own bits."""
 
     def __init__(self, space: Space, parts: _Parts) -> None:
         self._space = space

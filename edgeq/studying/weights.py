@@ -4,7 +4,7 @@ A layer is quantized for what it reads in the float model, and not for what it r
 an export does: only so is the result the same in every trial. Methods that read inputs share one walk over the
 calibration images, which gathers the second moments of each tensor once for all choices. A file holds the floats that
 the integers stand for, in the shape of the layer's weight, little-endian. It is named by all that it depends on, so
-that an interrupted study, or another one of the same model, goes on with what there is.
+that an interrupted study, or another one of the same model, continues with what there is.
 """
 
 from __future__ import annotations

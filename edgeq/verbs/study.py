@@ -180,7 +180,7 @@ def open_study(
     threads = 1 if executor is not None and options.threads is None else options.threads
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(Store(store or out / "trials.sqlite"))
-        # Beside the weights, which the files of trials name by paths below their own folder.
+        # Next to the weights, which the files of trials name by paths below their own folder.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="float-", dir=out)))
         run, planned = _prepared(
             (model, target, task), calibration, space, out, folder, kept, executor, options, threads
