@@ -138,8 +138,8 @@ def _print_cost(planned: Planned, cost: StudyCost) -> None:
     for note in planned.notes:
         typer.echo(note)
     typer.echo(
-        f"about {cost.hours:.2f} hours in one process: {cost.images:,} images per trial, {cost.image_ms:.2f} ms per image "
-        f"(measured), and {cost.quantizing_s / 60:.1f} min to quantize"
+        f"about {cost.hours:.2f} hours in one process: {cost.images:,} images per trial, {cost.image_ms:.2f} ms per "
+        f"image (measured), and {cost.quantizing_s / 60:.1f} min to quantize"
     )
     typer.echo(
         f"shared: {cost.weights:,} weights of layers are quantized once, which trials take {cost.used:,} times "

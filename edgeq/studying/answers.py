@@ -16,7 +16,7 @@ from edgeq.tasks.resampling import interval
 from edgeq.tuning.paired import change_of_draws
 
 _MOST_SETS = 4096
-"""Trials of one way of storing weights, beyond which single parts are not looked for: all pairs of sets take minutes."""
+"""Trials of one way of storing weights, beyond which single parts are not looked for: pairs of sets take minutes."""
 
 
 def stored_bits(trial: StudyTrial, layers: Sequence[StudyLayer]) -> int:
