@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.results.study import PartImportance, Share, StudyImportance
+from edgeq.studying.answers import stored_bits
 from edgeq.studying.components import COMPONENTS
 from edgeq.studying.layers import KINDS, StudyLayer
-from edgeq.studying.space import LEFT_ALONE
 from edgeq.studying.trials import StudyTrial
 from edgeq.tasks.resampling import interval
 
@@ -52,7 +52,8 @@ def importances(
         seed: Draws trees and bootstraps.
     """
     found, notes = [], []
-    axes = {axis: parts for axis in ("component", "block", "layer") if len(parts := parts_of(axis, trials, layers)) > 1}
+    rows_of = {axis: _rows(axis, trials, layers) for axis in ("component", "block", "layer")}
+    axes = {axis: rows for axis, rows in rows_of.items() if rows.varies}
     if not axes:
         return (), (
             "importance: the study varies no part of the network; give more than one component, block or layer",
@@ -64,8 +65,8 @@ def importances(
     for method in dict.fromkeys(trial.method for trial in trials if trial.method):
         own = [number for number, trial in enumerate(trials) if trial.method == method or not trial.method]
         lost = np.array([points[number] for number in own])
-        for axis, parts in axes.items():
-            wanted = max(LEAST_TRIALS, TRIALS_PER_PART * len(parts))
+        for axis, rows in axes.items():
+            wanted = max(LEAST_TRIALS, TRIALS_PER_PART * len(rows.parts))
             if len(own) < wanted:
                 notes.append(
                     f"importance by {axis} ({method}): {len(own)} trials, the forest needs {wanted}; try more bits"
@@ -73,42 +74,43 @@ def importances(
             elif not np.ptp(lost):
                 notes.append(f"importance by {axis} ({method}): the score never moves; try fewer bits")
             else:
-                rows = bits_of_parts(parts, [trials[number] for number in own], layers)
-                found.append(fit(axis, method, list(parts), rows, lost, seed))
-                if (worst := found[-1]).forest_r2 < CARRIES:
-                    notes.append(
-                        f"importance by {axis} ({method}) does not carry: R^2 is {worst.forest_r2:.2f} out of bag"
-                    )
+                found.append(fit(axis, method, rows.parts, rows.bits[own], lost, seed))
+                if (quality := found[-1].forest_r2) < CARRIES:
+                    notes.append(f"importance by {axis} ({method}) does not carry: R^2 is {quality:.2f} out of bag")
     return tuple(found), tuple(notes)
 
 
-def parts_of(axis: str, trials: Sequence[StudyTrial], layers: Sequence[StudyLayer]) -> dict[str, list[StudyLayer]]:
-    """Returns part -> its layers, of the parts along an axis that some trial quantizes."""
+class PartBits(NamedTuple):
+    """What a forest is fit to.
+
+    Attributes:
+        parts: Names of the parts along an axis that some trial quantizes, in the order of the network.
+        bits: Bits per weight of each part in each trial, `(trials, parts)`.
+        varies: Whether any trial stores one part otherwise than another.
+    """
+
+    parts: tuple[str, ...]
+    bits: Rows
+    varies: bool
+
+
+def _rows(axis: str, trials: Sequence[StudyTrial], layers: Sequence[StudyLayer]) -> PartBits:
+    """Returns the bits of the parts along an axis."""
     changed = {name for trial in trials for name in trial.weights}
     attribute = "kind" if axis == "layer" else axis
     order = {"component": COMPONENTS, "layer": KINDS}.get(axis)
-    names = dict.fromkeys(getattr(each, attribute) for each in layers if each.name in changed)
-    ordered = sorted(names, key=order.index) if order is not None else list(names)
-    return {
-        name: [each for each in layers if getattr(each, attribute) == name and each.name in changed] for name in ordered
-    }
+    members: dict[str, list[StudyLayer]] = {}
+    for each in layers:
+        if each.name in changed:
+            members.setdefault(getattr(each, attribute), []).append(each)
+    parts = sorted(members, key=order.index) if order is not None else list(members)
+    bits = [[_bits_per_weight(trial, members[part]) for part in parts] for trial in trials]
+    stored = [{frozenset(trial.weights.get(each.name) for each in members[part]) for part in parts} for trial in trials]
+    return PartBits(tuple(parts), np.array(bits, np.float64), any(len(ways) > 1 for ways in stored))
 
 
-def bits_of_parts(
-    parts: Mapping[str, Sequence[StudyLayer]], trials: Sequence[StudyTrial], layers: Sequence[StudyLayer]
-) -> Rows:
-    """Returns the bits per weight of each part in each trial, `(trials, parts)`."""
-
-    def bits(trial: StudyTrial, members: Sequence[StudyLayer]) -> float:
-        stored = sum(
-            trial.weights[each.name].stored_bits(each.outputs, each.inputs)
-            if each.name in trial.weights
-            else LEFT_ALONE * each.weights
-            for each in members
-        )
-        return stored / sum(each.weights for each in members)
-
-    return np.array([[bits(trial, members) for members in parts.values()] for trial in trials])
+def _bits_per_weight(trial: StudyTrial, layers: Sequence[StudyLayer]) -> float:
+    return stored_bits(trial, layers) / sum(each.weights for each in layers)
 
 
 def fit(
