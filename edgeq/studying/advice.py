@@ -7,10 +7,13 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.passes.packed_projection import whole_of
 from edgeq.results.sensitivity import ScoreChange
 from edgeq.results.study import StudyAdvice, StudyConfirmation, StudyInteraction, StudyPoint
+from edgeq.sources.model import ModelRequest
 from edgeq.studying.answers import single_parts, where
 from edgeq.studying.layers import ENDS, StudyLayer
 from edgeq.studying.run import TARGET, Outcome, StudyRun
@@ -39,6 +42,16 @@ class ExportSource:
     model: tuple[str, ...]
     calib: str
 
+    @classmethod
+    def of(cls, request: ModelRequest, calibration: CalibrationSource) -> ExportSource:
+        """Returns what a command names that opens the same model and images; `IMAGES` for what has no path."""
+        model = [request.reference]
+        model += [] if request.weights is None else ["--weights", str(request.weights)]
+        model += [] if request.preset is None else ["--preset", request.preset]
+        model += [] if request.size is None else ["--size", "x".join(map(str, request.size))]
+        source = calibration.source
+        return cls(tuple(model), str(source) if isinstance(source, Path) else "IMAGES")
+
 
 def export_command(trial: StudyTrial, layers: Sequence[StudyLayer], source: ExportSource) -> str | None:
     """Returns the command that writes the file of a trial; `None` if no single export does.
@@ -61,7 +74,8 @@ def export_command(trial: StudyTrial, layers: Sequence[StudyLayer], source: Expo
         return None
     command = ["edgeq", "export", *source.model, "--target", TARGET, "--precision", f"w{variant.bits}"]
     command += ["--weight-method", variant.method, "--group-size", str(variant.granularity), "--calib", source.calib]
-    command += ["--vit-plan", "fast"]
+    if any(each.kind == "attention" for each in layers):
+        command += ["--vit-plan", "fast"]  # what stays in float is named below
     needed = sorted(kept - ends) if variant.bits < _ENDS_FROM else sorted(kept)
     if needed:
         command += ["--keep", "|".join(map(re.escape, needed))]

@@ -145,9 +145,9 @@ class WeightBank:
                 for name, each in quantized.items():
                     if (name, variant) in asked:
                         yield name, variant, as_read(each, scales, request)
-        for layer, variant in wanted:
-            if layer not in requests and variant is not None:
-                yield layer, variant, get_weight_method(ROUND)(self.matrix(layer), variant.scheme, {}).dequantize()
+        for layer, unread in wanted:
+            if layer not in requests and unread is not None:
+                yield layer, unread, get_weight_method(ROUND)(self.matrix(layer), unread.scheme, {}).dequantize()
 
     def _keep(self, layer: str, variant: Variant | None, matrix: np.ndarray) -> None:
         stored = as_stored(self.nodes[layer], matrix)

@@ -134,7 +134,7 @@ def study_model(
         if (count := run.store.count()) and not any(map(run.journal.has, entries)):
             _log.warning("the store has %s of another model, data or engine; none is used", counted(count, "trial"))
         run.assembler.bank.fill(run.assembler.bank.wanted(planned.trials))
-        result = _result(opened, options, _export_source(request, calibration))
+        result = _result(opened, options, ExportSource.of(request, calibration))
     return StudyFiles(result, write_study(result, out))
 
 
@@ -253,13 +253,3 @@ def _result(opened: OpenedStudy, options: StudyOptions, source: ExportSource) ->
         environment=parse_environment(run.session_facts, source=run.assembler.float_file.name, error=EngineError),
         edgeq=edgeq.__version__,
     )
-
-
-def _export_source(request: ModelRequest, calibration: CalibrationSource) -> ExportSource:
-    """Returns what the command of an export names."""
-    model = [request.reference]
-    model += [] if request.weights is None else ["--weights", str(request.weights)]
-    model += [] if request.preset is None else ["--preset", request.preset]
-    model += [] if request.size is None else ["--size", "x".join(map(str, request.size))]
-    source = calibration.source
-    return ExportSource(tuple(model), str(source) if isinstance(source, Path) else "IMAGES")

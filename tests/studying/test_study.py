@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.dom import minidom
@@ -232,7 +233,7 @@ def test_the_command_prints_front_and_advice_and_says_what_is_missing(net, tmp_p
     assert "importance: the study varies no part of the network" in ran.output
     assert (tmp_path / "study.json").is_file()
     # The command of the chosen point writes its file: 4 bits everywhere but in the first and the last layer.
-    (export,) = (line.split() for line in ran.output.splitlines() if line.startswith("  edgeq export"))
+    (export,) = (shlex.split(line) for line in ran.output.splitlines() if line.startswith("  edgeq export"))
     wrote = CliRunner().invoke(app, [*export[1:], "--out", str(tmp_path / "files"), "--no-measure"])
     assert wrote.exit_code == 0, wrote.output
     (file,) = (tmp_path / "files").glob("*.onnx")
