@@ -24,6 +24,7 @@ from edgeq.results.evaluation import EvalResult
 from edgeq.results.measurement import BenchResult
 from edgeq.results.memory_plan import MemoryPlan
 from edgeq.results.sensitivity import SensitivityResult
+from edgeq.results.study import StudyResult
 from edgeq.results.tuning import TuningResult
 from edgeq.tasks import TASKS, get_task
 from edgeq.tasks.evidence import ExampleBox, Finding
@@ -96,6 +97,7 @@ def sections() -> tuple[Section, ...]:
             "`edgeq tune --sensitivity --json`", (*_keys(SensitivityResult), Key("command", "text", "The command."))
         ),
         Section("`edgeq tune --json`", (*_keys(TuningResult), Key("command", "text", "The command."))),
+        Section("`edgeq study --json`", (*_keys(StudyResult), Key("command", "text", "The command."))),
         Section("`edgeq plan --json`", tuple(_keys(MemoryPlan))),
         Section("`edgeq doctor --json`", (Key(*_VERSION), *_keys(Diagnosis))),
         Section("`edgeq report --out report.json`", _report()),

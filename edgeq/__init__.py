@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgeq.api.plan import plan
     from edgeq.api.predict import predict
     from edgeq.api.score import score
+    from edgeq.api.study import study
     from edgeq.api.tune import sensitivity, tune
     from edgeq.bundles.manifest import Bundle
     from edgeq.calibrators import Histogram
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from edgeq.results.measurement import BenchResult
     from edgeq.results.memory_plan import MemoryPlan
     from edgeq.results.sensitivity import SensitivityResult
+    from edgeq.results.study import StudyResult
     from edgeq.results.tuning import TuningResult
     from edgeq.runtimes import Session, open_session
     from edgeq.targets import Target, get_target
@@ -100,6 +102,7 @@ __all__ = [
     "SemanticScore",
     "SensitivityResult",
     "Session",
+    "StudyResult",
     "Target",
     "TextDetectionScore",
     "TextRecognitionScore",
@@ -122,6 +125,7 @@ __all__ = [
     "report",
     "score",
     "sensitivity",
+    "study",
     "tune",
 ]
 
@@ -161,6 +165,7 @@ _HOME = {
     "SemanticScore": "edgeq.tasks.semantic.task",
     "SensitivityResult": "edgeq.results.sensitivity",
     "Session": "edgeq.runtimes",
+    "StudyResult": "edgeq.results.study",
     "Target": "edgeq.targets",
     "TextDetectionScore": "edgeq.tasks.text.detection",
     "TextRecognitionScore": "edgeq.tasks.text.recognition",
@@ -183,6 +188,7 @@ _HOME = {
     "report": "edgeq.api.judge",
     "score": "edgeq.api.score",
     "sensitivity": "edgeq.api.tune",
+    "study": "edgeq.api.study",
     "tune": "edgeq.api.tune",
 }
 

@@ -41,6 +41,7 @@ from edgeq import (
     SemanticScore,
     SensitivityResult,
     Session,
+    StudyResult,
     Target,
     TextDetectionScore,
     TextRecognitionScore,
@@ -102,6 +103,8 @@ def run(module: torch.nn.Module) -> bool:
     print(tuned.chosen.latency.ratio)
     bundle: Bundle = edgeq.export_bundle("llava", "x86-ort", preset="asymmetric", calib="texts.txt", out="parts")
     print(bundle.require_part("decoder").output_error)
+    studied: StudyResult = edgeq.study(model, "dataset", template="vit-layers", axis={"bits": (2, 4)}, workers=2)
+    print(studied.front[0].bits_per_weight)
     planned: MemoryPlan = edgeq.plan("llava", device="orin-nx", memory="16GB", part=["decoder=w4g128"])
     answered: list[ScoredAnswers] = edgeq.score(["fp16.jsonl", "w4.jsonl"], "vqa", "questions.jsonl")
     if isinstance(

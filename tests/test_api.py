@@ -13,7 +13,7 @@ import pytest
 
 import edgeq
 from edgeq.calibration.calibrate import DEFAULT_METHOD
-from edgeq.cli import app, board, deploy, measure, memory_plan, predict, results, score, tune
+from edgeq.cli import app, board, deploy, measure, memory_plan, predict, results, score, study, tune
 from edgeq.devices.config import LOCAL
 from tests.test_order import ROOT
 
@@ -22,10 +22,10 @@ PUBLIC = [
     "DepthScore", "DetectionScore", "EdgeqError", "EmbeddingScore", "EvalResult", "ExportResult", "Finding",
     "GateResult", "Histogram", "ImagePrediction", "InstanceScore", "KeypointScore", "LastWordScore", "MemoryPlan",
     "Model", "OrientedScore", "PresenceScore", "Progress", "Ranges", "SaturationResult", "Score", "ScoredAnswers",
-    "SemanticScore", "SensitivityResult", "Session", "Target", "TextDetectionScore", "TextRecognitionScore",
-    "TranscriptionScore", "TuningResult", "VqaScore", "benchmark", "calibrate", "check", "deploy", "evaluate",
-    "export", "export_bundle", "gate", "get_target", "load", "open_session", "plan", "predict", "report", "score",
-    "sensitivity", "tune",
+    "SemanticScore", "SensitivityResult", "Session", "StudyResult", "Target", "TextDetectionScore",
+    "TextRecognitionScore", "TranscriptionScore", "TuningResult", "VqaScore", "benchmark", "calibrate", "check",
+    "deploy", "evaluate", "export", "export_bundle", "gate", "get_target", "load", "open_session", "plan", "predict",
+    "report", "score", "sensitivity", "study", "tune",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""
 
@@ -65,12 +65,12 @@ COMMANDS = {
     "export": app.export, "calibrate": app.calibrate, "benchmark": measure.bench, "evaluate": measure.evaluate,
     "check": board.check, "gate": results.gate, "predict": predict.predict, "report": results.report,
     "deploy": deploy.deploy, "plan": memory_plan.plan, "score": score.score,
-    "sensitivity": tune.tune, "tune": tune.tune,
+    "sensitivity": tune.tune, "study": study.study, "tune": tune.tune,
 }  # fmt: skip
 
 RENAMED = {
     "formats": "format", "integer_io": "int8_io", "source": "data", "percentile": "options", "json_file": None,
-    "earlier": None, "worst": "save_worst", "class_map": "map", "sensitivity": None,
+    "earlier": None, "worst": "save_worst", "class_map": "map", "sensitivity": None, "dry_run": None,
 }  # fmt: skip
 """Parameter of a command -> that of its function; `None` where a program has another way: a result's own methods."""
 

@@ -77,6 +77,7 @@ LEVELS = (
     Level(frozenset({"measurement"})),
     Level(frozenset({"reporting"})),
     Level(frozenset({"tuning"})),
+    Level(frozenset({"studying"})),
     Level(frozenset({"deploying"})),
     Level(frozenset({"verbs"})),
     # The functions of the public API; the command line may not take shortcuts through them.

@@ -41,7 +41,10 @@ _OPTION = re.compile(r"(?<![\w(-])--[a-z][\w-]*")
 _COMMAND = re.compile(r"`edgeq [^`]*`|^edgeq \S.*|pip install [^;]*")
 _OPTIONS_OF_OTHERS = {"--system-site-packages"}
 """Options of other programs, which messages may tell a user to give."""
-_PASS_OPTIONS = {"edgeq/devices/environment.py", "edgeq/devices/on_device/venv.py", "edgeq/sensors/nvidia_gpu.py"}
+_PASS_OPTIONS = {
+    "edgeq/devices/environment.py", "edgeq/devices/on_device/venv.py", "edgeq/sensors/nvidia_gpu.py",
+    "edgeq/studying/advice.py",
+}  # fmt: skip
 """Modules that give options to other programs."""
 _COMMAND_LINES = ("edgeq/cli/", "edgeq/deploying/", "edgeq/models/train_shapes.py")
 """Modules of command lines, and of scripts and pages that hold some."""

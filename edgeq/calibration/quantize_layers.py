@@ -83,14 +83,14 @@ def quantize_layers(
             if (part := done.get(tuple(layers))) is not None:
                 found, scales = _read(part, members)
             else:
-                moments = _moments(walk.reach([request.tensor])[request.tensor], request)
-                found, scales = _quantize(members, moments, recipe, request)
+                moments = gather_moments(walk.reach([request.tensor])[request.tensor], request)
+                found, scales = quantize_members(members, moments, recipe, request)
                 log.add(_written(layers, found, scales))
             weights |= found
             if scales is not None:
                 inputs.append(ScaledInput(request.tensor, tuple(layers), scales))
             for name, quantized in found.items():
-                walk.replace(constants[name], as_stored(nodes[name], _as_read(quantized, scales, request)))
+                walk.replace(constants[name], as_stored(nodes[name], as_read(quantized, scales, request)))
             advance(1)
     left = [name for name in planned if name not in weights]
     weights |= {name: get_weight_method(ROUND)(*planned[name], {}) for name in left}
@@ -99,7 +99,7 @@ def quantize_layers(
     return QuantizedLayers(weights, tuple(inputs), (note,))
 
 
-def _moments(arrays: Sequence[np.ndarray], request: Request) -> npt.NDArray[np.float64] | None:
+def gather_moments(arrays: Sequence[np.ndarray], request: Request) -> npt.NDArray[np.float64] | None:
     """Returns the second moments of each group of channels, `(groups, K, K)`; `None` if values are not finite."""
     statistic = request.start()
     assert isinstance(statistic, SecondMoments)  # noqa: S101 - what `moment_requests` asks for
@@ -111,7 +111,7 @@ def _moments(arrays: Sequence[np.ndarray], request: Request) -> npt.NDArray[np.f
     return np.stack([drawn_to_mean(each, statistic.rows) for each in statistic.matrices])
 
 
-def _quantize(
+def quantize_members(
     members: Mapping[str, PlannedWeight], moments: npt.NDArray[np.float64] | None, recipe: Recipe, request: Request
 ) -> tuple[dict[str, QuantizedWeight], np.ndarray | None]:
     """Returns the weights of layers that read one tensor, and what its channels are divided by."""
@@ -146,7 +146,7 @@ def _joined(parts: Sequence[QuantizedWeight]) -> QuantizedWeight:
     return QuantizedWeight(integers, scale, zero, parts[0].scheme)
 
 
-def _as_read(quantized: QuantizedWeight, scales: np.ndarray | None, request: Request) -> np.ndarray:
+def as_read(quantized: QuantizedWeight, scales: np.ndarray | None, request: Request) -> np.ndarray:
     """Returns the matrix `(out, in)` that multiplies the tensor as the float graph has it."""
     matrix = quantized.dequantize()
     return matrix if scales is None else scaled(matrix, quantized.scheme, 1 / np.repeat(scales, _taps(request)))

@@ -21,6 +21,7 @@ from edgeq.cli import (
     results,
     runs,
     score,
+    study,
     tune,
 )
 from edgeq.cli.commands import Commands
@@ -414,6 +415,7 @@ app.command()(deploy.deploy)
 app.command()(memory_plan.plan)
 app.command()(score.score)
 app.command()(with_progress(tune.tune))
+app.command()(with_progress(study.study))
 app.command()(runs.runs)
 
 

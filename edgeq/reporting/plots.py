@@ -10,11 +10,12 @@ import io
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.files import sha256_bytes, write_text
+from edgeq.files import sha256_bytes, write_bytes, write_text
 from edgeq.reporting.document import Curve, Entry, LatencySeries
 from edgeq.tasks.evidence import Diagnosis
 
@@ -34,6 +35,33 @@ _VARIABLES = {
     _PAPER: "var(--paper)",
     **{color: f"var(--series-{number})" for number, color in enumerate(SERIES)},
 }
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of a plot.
+
+    Attributes:
+        ink: Of text.
+        muted: Of axes' labels, and of what is less important.
+        grid: Of lines behind.
+        series: Of what is shown.
+    """
+
+    ink: str
+    muted: str
+    grid: str
+    series: tuple[str, ...]
+
+
+PAGE = Palette(INK, MUTED, _GRID, SERIES)
+"""Stands for the colours of a page, light or dark."""
+
+PRINT = Palette(
+    "#1d1d1b", "#62625d", "#dcdcd6", ("#55554f", "#0072b2", "#d55e00", "#009e73", "#b2568c", "#c08a00", "#3a9bd1")
+)
+"""The light colours of the page themselves, for files that are no part of one."""
+
 _PRECISIONS = ("fp32", "int8", "fp16", "dynamic", "int16x8")
 _MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _STYLE: Mapping[str, Any] = {
@@ -214,13 +242,21 @@ def plot_latency(series: Sequence[tuple[Entry, LatencySeries]], title: str) -> s
 
 
 class Plot:
-    """A figure in the report's style, closed with the block that drew it."""
+    """A figure in the report's style, closed with the block that drew it.
 
-    def __init__(self, width_in: float, height_in: float) -> None:
+    Args:
+        width_in: Width in inches.
+        height_in: Height in inches.
+        palette: Its colours.
+    """
+
+    def __init__(self, width_in: float, height_in: float, palette: Palette = PAGE) -> None:
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
-        self._context = mpl.rc_context(dict(_STYLE))
+        of = dict(zip((INK, MUTED, _GRID), (palette.ink, palette.muted, palette.grid), strict=True))
+        style = {key: of.get(value, value) if isinstance(value, str) else value for key, value in _STYLE.items()}
+        self._context = mpl.rc_context(style)
         self._context.__enter__()
         self.figure: Figure = Figure(figsize=(width_in, height_in), layout="constrained")
 
@@ -239,6 +275,12 @@ class Plot:
         stream = io.StringIO()
         self.figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
         return _for_page(stream.getvalue(), words)
+
+    def save_pdf(self, path: Path) -> None:
+        """Writes the figure as a PDF file; equal figures are equal bytes."""
+        stream = io.BytesIO()
+        self.figure.savefig(stream, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        write_bytes(path, stream.getvalue())
 
     def save(self, path: Path, words: str) -> None:
         """Writes the figure as an SVG file in the light colours of the page, described in the same way."""

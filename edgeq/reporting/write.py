@@ -75,7 +75,7 @@ def to_csv(document: Document) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: _safe(value) for key, value in line.items()} for line in lines)
+    writer.writerows({key: safe_cell(value) for key, value in line.items()} for line in lines)
     return stream.getvalue()
 
 
@@ -89,7 +89,8 @@ def _csv_cells(entry: Entry, scores: list[str]) -> dict[str, Any]:
     return {**fields, **drops, **lists, **{name: numbers.get(name) for name in scores}}
 
 
-def _safe(value: Any) -> Any:
+def safe_cell(value: Any) -> Any:
+    """Returns a cell of a table that no spreadsheet takes for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from edgeq.errors import InputError
 from edgeq.evaluation.prediction_codec import decode_prediction, encode_prediction
+from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.files import sha256_json
 from edgeq.inputs import Item
+from edgeq.machine import read_machine
 from edgeq.tasks import Task
 from edgeq.tuning.screening import Noise
 from edgeq.tuning.store import Store, Timing, TrialKey
@@ -46,6 +49,10 @@ class TrialJournal:
     key: TrialKey
     facts: Mapping[str, str]
     task: Task[Any]
+
+    def has(self, trial: Trial) -> bool:
+        """Returns whether a trial was begun."""
+        return self.store.has(replace(self.key, plan=trial.plan))
 
     def noise(self, trial: Trial) -> Noise | None:
         """Returns the noise of a trial, if it was measured."""
@@ -104,6 +111,45 @@ class TrialJournal:
     @cached_property
     def _images(self) -> list[str]:
         return image_digests(self.task.items)
+
+
+def open_journal(
+    store: Store,
+    model: FloatModel,
+    task: Task[Any],
+    runtime: str,
+    session: Mapping[str, Any],
+    target: str,
+    screened: Sequence[str] = (),
+) -> TrialJournal:
+    """Returns the journal of the trials of a model.
+
+    Args:
+        store: Where they are kept.
+        model: The float model.
+        task: The images that they are scored on.
+        runtime: Name of the runtime that runs them.
+        session: What a session of it says about itself.
+        target: Name of the target whose rules they follow.
+        screened: Digests of what they are screened on.
+    """
+    machine = read_machine()
+    engine = {name: session.get(name) for name in ("engine", "threads", "compute_precision")}
+    key = TrialKey(
+        model=sha256_json([model.digest, model.preprocessing.digest, repr(model.postprocessing)]),
+        plan="",
+        data=sha256_json([task.name, image_digests(task.items), list(screened)]),
+        engine=sha256_json([runtime, engine]),
+        machine=sha256_json([machine.architecture, sorted(machine.cpu_features)]),
+    )
+    facts = {
+        "model": model.name,
+        "target": target,
+        "data": task.source.name,
+        "engine": f"{session.get('engine')}, {session.get('threads')} threads",
+        "machine": str(session.get("cpu") or machine.architecture),
+    }
+    return TrialJournal(store, key, facts, task)
 
 
 def image_digests(items: Iterable[Item]) -> list[str]:

@@ -14,8 +14,7 @@ import numpy as np
 
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.files import sha256_bytes, sha256_json
-from edgeq.machine import read_machine
+from edgeq.files import sha256_bytes
 from edgeq.progress import progress_bar
 from edgeq.results.sensitivity import ScoreChange, Verdict
 from edgeq.runtimes import choose_runtimes, open_session
@@ -23,11 +22,11 @@ from edgeq.tasks import Task
 from edgeq.tasks.prediction_records import PredictionRecords
 from edgeq.tuning.candidate import AS_CALIBRATED, INT8, Candidate
 from edgeq.tuning.executors import Executor
-from edgeq.tuning.journal import Trial, TrialJournal, image_digests
+from edgeq.tuning.journal import Trial, TrialJournal, open_journal
 from edgeq.tuning.paired import score_change
 from edgeq.tuning.screening import Noise, Screening
 from edgeq.tuning.staged import StagedImages, compute_precision, draw_stages
-from edgeq.tuning.store import Store, TrialKey
+from edgeq.tuning.store import Store
 from edgeq.tuning.trials import Subject
 
 
@@ -122,25 +121,11 @@ class Scoring:
     @cached_property
     def journal(self) -> TrialJournal:
         """What trials found so far."""
-        subject, session, machine = self.subject, self.session_facts, read_machine()
-        engine = {name: session.get(name) for name in ("engine", "threads", "compute_precision")}
-        post = subject.model.postprocessing
+        subject = self.subject
         screened = [sha256_bytes(array.tobytes()) for array in self.inputs]
-        key = TrialKey(
-            model=sha256_json([subject.model.digest, subject.model.preprocessing.digest, repr(post)]),
-            plan="",
-            data=sha256_json([self.task.name, image_digests(self.task.items), screened]),
-            engine=sha256_json([self.runtime, engine]),
-            machine=sha256_json([machine.architecture, sorted(machine.cpu_features)]),
+        return open_journal(
+            self.store, subject.model, self.task, self.runtime, self.session_facts, subject.target.name, screened
         )
-        facts = {
-            "model": subject.model.name,
-            "target": subject.target.name,
-            "data": self.task.source.name,
-            "engine": f"{session.get('engine')}, {session.get('threads')} threads",
-            "machine": str(session.get("cpu") or machine.architecture),
-        }
-        return TrialJournal(self.store, key, facts, self.task)
 
     def trial(self, candidate: Candidate) -> Trial:
         """Returns a candidate as the store knows it."""

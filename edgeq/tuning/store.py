@@ -145,6 +145,11 @@ class Store(StoreFile):
             connection.execute("INSERT INTO trials VALUES (?, ?, ?, ?, ?, 0, ?)", row)
             return number
 
+    def has(self, key: TrialKey) -> bool:
+        """Returns whether there is a trial, which is not entered if it is new."""
+        with self._said():
+            return self._number(bytes.fromhex(key.digest)) is not None
+
     def predictions(self, trial: int, images: Collection[str]) -> dict[str, bytes]:
         """Returns image -> its prediction, of those of the images that have one.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeq.exporting.onnx.writer import FloatModel
     from edgeq.exporting.options import ExportOptions
 
-_IMAGES = 256
+MOST_IMAGES = 256
 """The most that weights are quantized on: 2,000 made no difference to a ViT."""
 
 
@@ -43,7 +43,7 @@ def quantize_weights(
     method = options.weight_method or ("rtn" if images is None else "gptq")
     feeds = []
     if images is not None and get_recipe(method).reads_inputs:
-        feeds = calibration_feeds(model, images, min(images.num, _IMAGES))
+        feeds = calibration_feeds(model, images, min(images.num, MOST_IMAGES))
     return quantize_layers(graph, planned, method=method, feeds=feeds, threads=threads)
 
 

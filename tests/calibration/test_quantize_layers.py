@@ -64,7 +64,7 @@ def test_an_interrupted_run_is_resumed_with_the_same_result(graph, planned, monk
     whole = quantize_layers(graph, planned, method="awq+gptq", feeds=FEEDS, threads=1)
     assert not list(cache.rglob("*.jsonl")), "a finished job leaves nothing"
     calls: list[int] = []
-    quantize = module._quantize
+    quantize = module.quantize_members
 
     def interrupted(*arguments):
         calls.append(1)
@@ -72,7 +72,7 @@ def test_an_interrupted_run_is_resumed_with_the_same_result(graph, planned, monk
             raise KeyboardInterrupt
         return quantize(*arguments)
 
-    monkeypatch.setattr(module, "_quantize", interrupted)
+    monkeypatch.setattr(module, "quantize_members", interrupted)
     with pytest.raises(KeyboardInterrupt):
         quantize_layers(graph, planned, method="awq+gptq", feeds=FEEDS, threads=1)
     again = quantize_layers(graph, planned, method="awq+gptq", feeds=FEEDS, threads=1)

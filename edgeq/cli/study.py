@@ -1,0 +1,183 @@
+"""`edgeq study`: parses, calls, prints."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from edgeq.cli.printing import say
+from edgeq.cli.data_set import open_for_evaluation
+from edgeq.cli.options import (
+    AllowOutside,
+    ClassMap,
+    JsonFile,
+    Labels,
+    PresetOption,
+    Size,
+    SplitName,
+    Threads,
+    Weights,
+    model_request,
+    require_writable_json,
+    write_json_file,
+)
+
+if TYPE_CHECKING:
+    from edgeq.results.study import StudyResult
+    from edgeq.studying.costs import StudyCost
+    from edgeq.studying.trials import Planned
+
+_SHOWN = 20
+
+
+def study(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.")],
+    data: Annotated[
+        Path, typer.Option("--data", metavar="PATH", help="The data set to score on, of any format of `edgeq data`.")
+    ],
+    space: Annotated[
+        Path | None, typer.Option("--space", metavar="FILE", help="The axes, as TOML; see docs/study.md.")
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option("--template", metavar="NAME", help="A study that ships with edgeq: weights-bits, vit-layers."),
+    ] = None,
+    axis: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--axis",
+            metavar="NAME=VALUES",
+            help="Values of an axis: bits, granularity, method, component, block or layer (bits=2,3,4); repeatable.",
+        ),
+    ] = None,
+    blocks: Annotated[
+        int | None, typer.Option(min=1, help="Number of groups of blocks; 3 are front, middle and end.")
+    ] = None,
+    mixed: Annotated[
+        bool, typer.Option("--mixed", help="Each component, group of blocks and kind of layer has its own bits.")
+    ] = False,
+    sample: Annotated[
+        Literal["grid", "random", "sobol"], typer.Option(help="Try all choices, or some: drawn, or spread evenly.")
+    ] = "grid",
+    trials: Annotated[int | None, typer.Option(min=1, help="How many to try, for random and sobol.")] = None,
+    max_drop: Annotated[
+        float, typer.Option(metavar="POINTS", help="Points of the score that a recommended trial may lose.")
+    ] = 0.5,
+    images: Annotated[int | None, typer.Option(min=1, help="Maximum number of images to score on.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say how many trials there are, and how many hours they take.")
+    ] = False,
+    calib: Annotated[
+        Path | None, typer.Option(help="Images that methods go by; by default the train split of --data.")
+    ] = None,
+    num: Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")] = 256,
+    split: SplitName = None,
+    allow_outside: AllowOutside = False,
+    class_map: ClassMap = None,
+    weights: Weights = None,
+    preset: PresetOption = None,
+    size: Size = None,
+    labels: Labels = None,
+    seed: Annotated[int, typer.Option(help="Draws trials, halves of the images and forests.")] = 0,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the report and the weights.")] = Path("study"),
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Where trials are kept, for `edgeq runs`; by default trials.sqlite in --out."
+        ),
+    ] = None,
+    threads: Threads = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Predict images in N processes here, each with one thread by default."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Predict images on the workers of a Dask cluster, as tcp://host:8786."),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Study what weights of few bits cost, by component, depth, kind of layer and method; rerun to resume."""
+    from edgeq.results.serialization import to_json
+    from edgeq.studying.space import parse_axis, read_space, with_axes
+    from edgeq.tuning.workers import executing
+    from edgeq.verbs.sensitivity import calibration_of
+    from edgeq.verbs.study import StudyOptions, study_cost, study_model
+
+    asked = with_axes(read_space(space, template), dict(map(parse_axis, axis or ())), blocks, mixed or None)
+    options = StudyOptions(sample, trials, images, max_drop, seed, threads)
+    require_writable_json(json_file)
+    scored = open_for_evaluation(data, split, allow_outside, class_map or (), annotations=None, images=None)
+    assert scored is not None  # noqa: S101 - `data` is given
+    request = model_request(model, weights, preset, size, labels, target="x86-ort")
+    source = calibration_of(data, calib, num, allow_outside=allow_outside)
+    if dry_run:
+        planned, cost = study_cost(request, scored, source, asked, out, options=options, store=store)
+        _print_cost(planned, cost)
+        write_json_file(json_file, {"cost": to_json(cost), "trials": [each.name for each in planned.trials]})
+        return
+    with executing(workers, scheduler) as executor:
+        found = study_model(request, scored, source, asked, out, options=options, store=store, executor=executor)
+    _print(found.result)
+    for path in found.files:
+        say(str(path))
+    command = shlex.join(["edgeq", *sys.argv[1:]])
+    write_json_file(json_file, {**to_json(found.result), "command": command})
+
+
+def _print_cost(planned: Planned, cost: StudyCost) -> None:
+    from edgeq.studying.trials import described
+
+    say(
+        f"{cost.trials:,} trials of {planned.space:,} in the space, {cost.known:,} of them in the store: "
+        f"{described(planned.cells)}"
+    )
+    for note in planned.notes:
+        say(note)
+    say(
+        f"about {cost.hours:.2f} hours in one process: {cost.images:,} images per trial, {cost.image_ms:.2f} ms per "
+        f"image (measured), and {cost.quantizing_s / 60:.1f} min to quantize"
+    )
+    say(
+        f"shared: {cost.weights:,} weights of layers are quantized once, which trials take {cost.used:,} times "
+        f"({cost.weight_bytes / 1e6:,.0f} MB on the disk)"
+    )
+
+
+def _print(result: StudyResult) -> None:
+    """Prints the front, what is recommended, and what was left out."""
+    from edgeq.cli.console import print_table
+
+    head = ("trial", "bits per weight", "MB", result.score, "points lost", "95 %")
+    rows = [
+        (
+            each.name,
+            f"{each.bits_per_weight:.2f}",
+            f"{each.size_bytes / 1e6:.3g}",
+            f"{each.score:.4f}",
+            f"{each.loss.points:+.2f}",
+            f"{each.loss.low:+.2f} to {each.loss.high:+.2f}",
+        )
+        for each in result.front[:_SHOWN]
+    ]
+    print_table([head, *rows])
+    on_front = f"{len(result.front)} of {len(result.points):,} trials on the front"
+    say(f"{on_front}; {result.score} in FP32 {result.float_score:.4f}")
+    for found in result.importance:
+        shares = ", ".join(f"{each.part} {each.consensus:.2f}" for each in found.parts)
+        say(
+            f"importance by {found.axis}, {found.method}: {shares} (R² {found.forest_r2:.2f} out of bag, linear "
+            f"{found.linear_r2:.2f})"
+        )
+    for advice in result.advice:
+        say(advice.text)
+        if advice.command:
+            say(f"  {advice.command}")
+    for note in result.notes:
+        say(note)
+    environment = result.environment
+    say(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")

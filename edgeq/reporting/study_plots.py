@@ -1,0 +1,172 @@
+"""The plots of a study: score against bits per weight, parts alone, importance. Each is for a page or for print."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeq.reporting.plots import PAGE, Palette, Plot
+from edgeq.results.study import StudyImportance, StudyPoint, StudyResult
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from matplotlib.axes import Axes
+
+_WIDTH, _HEIGHT = 4.7, 3.2
+_ROW = 0.42
+_MOST_CURVES = 7
+_CROWD = 60
+"""From so many trials on intervals are drawn on the front alone."""
+
+
+@dataclass(frozen=True)
+class StudyFigure:
+    """A plot of a study.
+
+    Attributes:
+        name: Stem of its file.
+        title: Its caption.
+        words: What it shows, for those who do not see it.
+        height_in: Its height in inches.
+        draw: Draws it.
+    """
+
+    name: str
+    title: str
+    words: str
+    height_in: float
+    draw: Callable[[Axes, Palette], None]
+
+    def svg(self) -> str:
+        """Returns the plot as an element of a page."""
+        with Plot(_WIDTH, self.height_in) as plot:
+            self.draw(plot.axes(), PAGE)
+            return plot.svg(f"{self.title}. {self.words}")
+
+    def save_pdf(self, path: Path, palette: Palette) -> None:
+        """Writes the plot as a PDF file."""
+        with Plot(_WIDTH, self.height_in, palette) as plot:
+            self.draw(plot.axes(), palette)
+            plot.save_pdf(path)
+
+
+def figures(result: StudyResult) -> list[StudyFigure]:
+    """Returns the plots of a study."""
+    found = [_front(result)]
+    for method, granularity in dict.fromkeys((each.method, each.granularity) for each in result.points if each.bits):
+        points = [each for each in result.points if (each.method, each.granularity) == (method, granularity)]
+        curves = _curves(points)
+        if curves:
+            found.append(_alone(result, method, granularity, curves))
+    found += [_importance(each) for each in result.importance]
+    return found
+
+
+def _front(result: StudyResult) -> StudyFigure:
+    front, methods = result.front, list(dict.fromkeys(each.method for each in result.points))
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        axes.step(
+            [each.bits_per_weight for each in front], [each.loss.points for each in front], where="post",
+            color=palette.muted, linewidth=1.2, linestyle=(0, (4, 3)), label="Pareto front",
+        )  # fmt: skip
+        for number, method in enumerate(methods):
+            color = palette.series[number % len(palette.series)]
+            points = [each for each in result.points if each.method == method]
+            shown = [each for each in points if each.on_front or len(result.points) < _CROWD]
+            axes.errorbar(
+                [each.bits_per_weight for each in shown], [each.loss.points for each in shown], _reach(shown),
+                fmt="none", ecolor=color, elinewidth=0.8, alpha=0.6,
+            )  # fmt: skip
+            axes.plot(
+                [each.bits_per_weight for each in points], [each.loss.points for each in points], "o", color=color,
+                markersize=4, alpha=0.8, label=method or "16 bits", linestyle="none",
+            )  # fmt: skip
+        if result.confirmation is not None:
+            axes.axhline(result.confirmation.max_drop, color=palette.muted, linewidth=0.8)
+        axes.invert_yaxis()
+        axes.set_xlabel("bits per weight, scales included")
+        axes.set_ylabel(f"points of {result.score} lost")
+        axes.legend(loc="lower right", labelcolor=palette.ink)
+
+    words = "; ".join(f"{each.bits_per_weight:.2f} bits: {each.loss.points:+.2f} points, {each.name}" for each in front)
+    return StudyFigure("front", f"Points of {result.score} lost against bits per weight", words, _HEIGHT, draw)
+
+
+def _curves(points: Sequence[StudyPoint]) -> dict[str, list[StudyPoint]]:
+    """Returns which layers -> the points of several bits, fewest first; the ones that lose most are kept."""
+    found: dict[str, list[StudyPoint]] = {}
+    for point in sorted(points, key=lambda each: each.bits or 0):
+        if point.bits is not None:
+            found.setdefault(point.where, []).append(point)
+    several = {where: each for where, each in found.items() if len(each) > 1}
+    worst = sorted(several, key=lambda where: -max(each.loss.points for each in several[where]))
+    return {where: several[where] for where in worst[:_MOST_CURVES]}
+
+
+def _alone(result: StudyResult, method: str, granularity: str, curves: dict[str, list[StudyPoint]]) -> StudyFigure:
+    def draw(axes: Axes, palette: Palette) -> None:
+        for number, (where, points) in enumerate(curves.items()):
+            axes.errorbar(
+                [each.bits or 0 for each in points], [each.loss.points for each in points], _reach(points), fmt="o-",
+                color=palette.series[number % len(palette.series)], markersize=4, linewidth=1.2, elinewidth=0.8,
+                label=where,
+            )  # fmt: skip
+        axes.invert_yaxis()
+        axes.set_xlabel("bits")
+        axes.set_ylabel(f"points of {result.score} lost")
+        axes.legend(loc="lower right", labelcolor=palette.ink)
+
+    words = "; ".join(
+        f"{where}: {', '.join(f'{each.bits} bits {each.loss.points:+.2f}' for each in points)}"
+        for where, points in curves.items()
+    )
+    title = f"What parts lose by {method} ({granularity}), all else in FP16"
+    return StudyFigure(f"bits_{method.replace('+', '_')}_{granularity}", title, words, _HEIGHT, draw)
+
+
+def _importance(found: StudyImportance) -> StudyFigure:
+    measures = {
+        "forest": [each.forest for each in found.parts],
+        "permutation": [each.permutation for each in found.parts],
+    }
+    by_shap = [each.shap for each in found.parts if each.shap is not None]
+    if by_shap:
+        measures["SHAP"] = by_shap
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        thickness = 0.8 / (1 + len(measures))
+        for number, (name, shares) in enumerate(measures.items()):
+            places = [index + number * thickness for index in range(len(shares))]
+            reach = [
+                [max(each.value - each.low, 0) for each in shares],
+                [max(each.high - each.value, 0) for each in shares],
+            ]
+            color = palette.series[1 + number]
+            axes.barh(
+                places, [each.value for each in shares], thickness, color=color, xerr=reach, ecolor=palette.ink,
+                error_kw={"elinewidth": 0.8}, label=name,
+            )  # fmt: skip
+        places = [index + len(measures) * thickness for index in range(len(found.parts))]
+        axes.barh(
+            places, [each.consensus for each in found.parts], thickness, color=palette.series[0], label="consensus"
+        )
+        axes.set_yticks([index + len(measures) * thickness / 2 for index in range(len(found.parts))])
+        axes.set_yticklabels([each.part for each in found.parts])
+        axes.invert_yaxis()
+        axes.set_xlabel("share of the importance")
+        axes.legend(loc="lower right", labelcolor=palette.ink)
+
+    words = "; ".join(f"{each.part}: consensus {each.consensus:.2f}" for each in found.parts)
+    title = f"Importance by {found.axis}, {found.method} (R² {found.forest_r2:.2f} out of bag)"
+    name = f"importance_{found.axis}_{found.method.replace('+', '_')}"
+    return StudyFigure(name, title, words, max(_HEIGHT, _ROW * 2 * len(found.parts)), draw)
+
+
+def _reach(points: Sequence[StudyPoint]) -> list[list[float]]:
+    return [
+        [max(each.loss.points - each.loss.low, 0.0) for each in points],
+        [max(each.loss.high - each.loss.points, 0.0) for each in points],
+    ]

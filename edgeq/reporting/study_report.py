@@ -1,0 +1,118 @@
+"""What a study leaves for people and papers: a page, a table of all trials, figures and a table for LaTeX."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+from pathlib import Path
+
+from edgeq.files import write_text
+from edgeq.reporting.page import require_packages
+from edgeq.reporting.plots import PRINT
+from edgeq.reporting.study_plots import figures
+from edgeq.reporting.write import safe_cell
+from edgeq.results.study import StudyPoint, StudyResult
+
+REPORT, TABLE, PAPER = "report.html", "trials.csv", "paper"
+"""Names of the files, and of the folder for papers, in that of a study."""
+
+_TEMPLATE = Path(__file__).parent / "template"
+_SPECIAL = {
+    **{letter: f"\\{letter}" for letter in "&%_#${}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
+
+
+def write_study(result: StudyResult, out: Path) -> list[Path]:
+    """Returns the files of a study, written to a folder: the page, the table, and those for papers.
+
+    Args:
+        result: What was found.
+        out: The folder.
+
+    Raises:
+        InputError: a file cannot be written.
+        MissingDependencyError: a package for pages is not installed.
+    """
+    require_packages()
+    drawn = figures(result)
+    write_text(out / REPORT, _page(result, [(each.title, each.svg()) for each in drawn]))
+    write_text(out / TABLE, to_csv(result))
+    paper = out / PAPER
+    for figure in drawn:
+        figure.save_pdf(paper / f"{figure.name}.pdf", PRINT)
+    write_text(paper / "front.tex", to_latex(result))
+    return [out / REPORT, out / TABLE, paper]
+
+
+def to_csv(result: StudyResult) -> str:
+    """Returns all trials, one per line."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(
+        ("trial", "where", "bits", "method", "granularity", "bits_per_weight", "size_bytes", result.score,
+         "points_lost", "low", "high", "on_front", "plan")
+    )  # fmt: skip
+    for each in result.points:
+        figures_of = (
+            each.bits_per_weight,
+            each.size_bytes,
+            each.score,
+            each.loss.points,
+            each.loss.low,
+            each.loss.high,
+        )
+        row = (each.name, each.where, each.bits, each.method, each.granularity, *figures_of, each.on_front, each.plan)
+        writer.writerow([safe_cell(value) for value in row])
+    return stream.getvalue()
+
+
+def to_latex(result: StudyResult) -> str:
+    """Returns the front and the two marks as a table for LaTeX, with the packages booktabs and nothing else."""
+    lines = [
+        f"% {result.model}, {result.images} images, simulated weights; 95 % intervals by the paired bootstrap.",
+        r"\begin{tabular}{lrrr}",
+        r"\toprule",
+        rf"weights & bits per weight & MB & points of {_latex(result.score)} lost \\",
+        r"\midrule",
+        *(_latex_row(each) for each in result.points if each.on_front or each.name.endswith("throughout")),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(point: StudyPoint) -> str:
+    loss = f"{point.loss.points:+.2f} ({point.loss.low:+.2f} to {point.loss.high:+.2f})"
+    return rf"{_latex(point.name)} & {point.bits_per_weight:.2f} & {point.size_bytes / 1e6:.3g} & ${loss}$ \\".replace(
+        " to ", r"\text{ to }"
+    )
+
+
+def _latex(text: str) -> str:
+    return "".join(_SPECIAL.get(letter, letter) for letter in text)
+
+
+def _page(result: StudyResult, plots: list[tuple[str, str]]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = ((_TEMPLATE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    page: str = environment.get_template("study.html").render(
+        result=result,
+        plots=plots,
+        style=style,
+        script=script,
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+    )
+    return page

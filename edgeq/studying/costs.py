@@ -1,0 +1,121 @@
+"""What a study will take, measured on this machine before it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeq.calibration.quantize_layers import quantize_members
+from edgeq.calibration.statistics import Request
+from edgeq.exporting.jobs import PlannedWeight
+from edgeq.quantizers.recipes import get_recipe
+from edgeq.runtimes import open_session
+from edgeq.studying.run import RUNTIME, StudyRun
+from edgeq.studying.space import Variant
+from edgeq.studying.trials import StudyTrial
+from edgeq.studying.weights import Wanted
+
+_RUNS = 8
+_PASSES = 2.0
+"""The walk that gathers moments computes each node once, and keeps what later ones read: about two runs."""
+
+
+@dataclass(frozen=True)
+class StudyCost:
+    """What a study takes.
+
+    Attributes:
+        trials: Trials that are to be scored.
+        known: How many of them the store has.
+        images: Images of each.
+        weights: Weights that are quantized, each once.
+        used: How many times trials take one.
+        weight_bytes: What the files of weights take on the disk.
+        image_ms: Time of an image, measured.
+        quantizing_s: Time of quantizing what is not there yet, measured on one layer of each shape.
+    """
+
+    trials: int
+    known: int
+    images: int
+    weights: int
+    used: int
+    weight_bytes: int
+    image_ms: float
+    quantizing_s: float
+
+    @property
+    def hours(self) -> float:
+        """Expected time in one process."""
+        return ((self.trials - self.known) * self.images * self.image_ms / 1e3 + self.quantizing_s) / 3600
+
+
+def measure_cost(run: StudyRun, trials: Sequence[StudyTrial]) -> StudyCost:
+    """Returns what the trials of a study will take.
+
+    Args:
+        run: The study.
+        trials: Its trials.
+    """
+    bank, layers = run.assembler.bank, run.assembler.layers
+    wanted = bank.wanted(trials)
+    missing = [each for each in wanted if not bank.path(*each).is_file()]
+    sizes = {each.name: each.weights for each in layers}
+    image_s = _image_s(run)
+    reads = any(variant is not None and get_recipe(variant.method).reads_inputs for _, variant in missing)
+    walking = _PASSES * image_s * len(bank.feeds) if reads else 0.0
+    return StudyCost(
+        trials=len(trials),
+        known=run.known(trials),
+        images=len(run.numbers),
+        weights=len(wanted),
+        used=len(trials) * len(layers),
+        weight_bytes=sum(4 * sizes[layer] for layer, _ in wanted),
+        image_ms=1e3 * image_s,
+        quantizing_s=walking + _quantizing_s(run, missing),
+    )
+
+
+def _image_s(run: StudyRun) -> float:
+    """Returns the median time of one run, in seconds."""
+    spec = run.assembler.float_file.inputs[0]
+    shape = [1 if length is None else length for length in spec.shape]
+    feed = {spec.name: np.zeros(shape, spec.dtype)}
+    with open_session(run.assembler.float_file, RUNTIME, run.threads) as session:
+        session.run(feed)
+        times = []
+        for _ in range(_RUNS):
+            started = time.perf_counter()
+            session.run(feed)
+            times.append(time.perf_counter() - started)
+    return float(np.median(times))
+
+
+def _quantizing_s(run: StudyRun, missing: Sequence[Wanted]) -> float:
+    """Returns the time of quantizing weights, by one of each shape and way of storing."""
+    shapes = {each.name: (each.outputs, each.inputs) for each in run.assembler.layers}
+    measured: dict[tuple[tuple[int, int], Variant], float] = {}
+    total = 0.0
+    for layer, variant in missing:
+        if variant is None:
+            continue
+        key = shapes[layer], variant
+        if key not in measured:
+            measured[key] = _one_s(layer, run, variant)
+        total += measured[key]
+    return total
+
+
+def _one_s(layer: str, run: StudyRun, variant: Variant) -> float:
+    bank, recipe = run.assembler.bank, get_recipe(variant.method)
+    members = {layer: PlannedWeight(bank.matrix(layer), variant.scheme)}
+    moments = np.eye(members[layer].matrix.shape[1])[None]
+    started = time.perf_counter()
+    if recipe.reads_inputs:
+        quantize_members(members, moments, recipe, Request.of(layer, "second_moments"))
+    else:
+        bank.rounded(layer, variant)
+    return time.perf_counter() - started

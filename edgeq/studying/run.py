@@ -1,0 +1,290 @@
+"""Scores the trials of a study: what the store has is not computed again, and workers change no result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeq.errors import InputError
+from edgeq.exporting.artifact import Artifact
+from edgeq.files import sha256_json
+from edgeq.inputs import evenly_spaced
+from edgeq.progress import progress_bar
+from edgeq.results.sensitivity import ScoreChange, Verdict
+from edgeq.runtimes import open_session
+from edgeq.studying.assembly import Assembler
+from edgeq.studying.trials import StudyTrial
+from edgeq.tasks import Task
+from edgeq.tasks.prediction_records import PredictionRecords
+from edgeq.tuning.executors import Executor
+from edgeq.tuning.journal import Trial, TrialJournal, open_journal
+from edgeq.tuning.paired import change_of_draws
+from edgeq.tuning.staged import StagedImages
+from edgeq.tuning.store import Store
+from edgeq.tuning.trial_events import tell_trial_scored
+
+RUNTIME = "onnxruntime"
+"""The engine of all trials, which maps the weights of a file where they lie."""
+
+TARGET = "x86-ort"
+"""The target whose float file trials change, and which an export of a point names."""
+
+_AT_ONCE = 2048
+"""Images after which predictions are kept: what a kill may lose."""
+
+Predictions = Mapping[int, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial scores.
+
+    Attributes:
+        trial: The trial.
+        plan: Digest of its plan.
+        score: On all images.
+        draws: Score over all images, and then over each draw of the bootstrap.
+        first_half: Score on the first half of the images.
+    """
+
+    trial: StudyTrial
+    plan: str
+    score: float
+    draws: NDArray[np.float64]
+    first_half: float
+
+
+@dataclass(frozen=True, eq=False)
+class StudyRun:
+    """The trials of one study on the images of a task.
+
+    Attributes:
+        assembler: Writes their files.
+        task: The images, with their truth.
+        store: Where predictions are kept.
+        numbers: Positions of the images to score on.
+        max_drop: Points from which a loss matters.
+        seed: Draws the halves.
+        threads: CPU threads of the engine.
+        executor: Who predicts images; by default this process.
+    """
+
+    assembler: Assembler
+    task: Task[Any]
+    store: Store
+    numbers: Sequence[int]
+    max_drop: float = 0.5
+    seed: int = 0
+    threads: int | None = None
+    executor: Executor | None = None
+
+    @cached_property
+    def session_facts(self) -> dict[str, Any]:
+        """What a session says about itself."""
+        with open_session(self.assembler.float_file, RUNTIME, self.threads) as session:
+            return session.environment()
+
+    @cached_property
+    def images(self) -> StagedImages:
+        """The images, in pieces."""
+        pieces = [self.numbers[begin : begin + _AT_ONCE] for begin in range(0, len(self.numbers), _AT_ONCE)]
+        return StagedImages(self.task, pieces, RUNTIME, self.threads, self.executor)
+
+    @cached_property
+    def journal(self) -> TrialJournal:
+        """What trials have predicted so far."""
+        return open_journal(
+            self.store, self.assembler.model, self.task, RUNTIME, self.session_facts, self.assembler.float_file.target
+        )
+
+    def entry(self, trial: StudyTrial | None) -> Trial:
+        """Returns a trial as the store knows it; `None` is FP32."""
+        if trial is None:
+            return Trial(sha256_json(["study", "float"]), "float")
+        return Trial(sha256_json(["study", self.assembler.bank.digest, trial.identity]), trial.name)
+
+    def known(self, trials: Sequence[StudyTrial]) -> int:
+        """Returns of how many trials the store has a prediction for every image."""
+        entries = [entry for entry in map(self.entry, trials) if self.journal.has(entry)]
+        return sum(not self._left(self._kept(entry)) for entry in entries)
+
+    @cached_property
+    def float_predictions(self) -> Predictions:
+        """What the float file says about all images that can be read.
+
+        Raises:
+            InputError: too few can be read, or they hold nothing to score.
+        """
+        entry = self.entry(None)
+        found = self._kept(entry)
+        left = [(self.assembler.float_file, piece) for piece in self._left(found)]
+        for _, predicted in self.images.predict_many(left):
+            self.journal.add_predictions(entry, predicted)
+            found |= predicted
+        self.images.require_readable(found)
+        return dict(sorted(found.items()))
+
+    @cached_property
+    def float_outcome(self) -> Outcome:
+        """What the float model scores.
+
+        Raises:
+            InputError: its figures say nothing.
+        """
+        predictions = self.float_predictions
+        found = self._outcome(StudyTrial("FP32"), self.entry(None), predictions)
+        score = self.task.score(self.assembler.float_file, predictions, predictions)
+        for suspicion in self.task.suspicions(self.assembler.float_file, predictions, score):
+            if suspicion.meaningless:
+                raise InputError(f"{self.assembler.model.name}: {suspicion.text}")
+        return found
+
+    @cached_property
+    def halves(self) -> tuple[frozenset[int], frozenset[int]]:
+        """Positions of the images of both halves, which the seed draws."""
+        known = sorted(self.float_predictions)
+        drawn = np.random.default_rng(self.seed).permutation(known).tolist()
+        return frozenset(drawn[::2]), frozenset(drawn[1::2])
+
+    def outcomes(self, trials: Sequence[StudyTrial]) -> list[Outcome]:
+        """Returns what trials score, in their order.
+
+        Raises:
+            InputError: see `float_predictions`, or a file cannot be written.
+            EngineError: a file cannot be run.
+        """
+        reference = self.float_outcome
+        found: dict[int, Outcome] = {}
+        with progress_bar(len(trials), "scoring trials", unit="trials") as advance:
+            for number, predictions in self._predicted(trials):
+                found[number] = self._outcome(trials[number], self.entry(trials[number]), predictions)
+                change, verdict = self._judged(reference, found[number])
+                tell_trial_scored(found[number].plan, trials[number].name, 0, change, verdict)
+                advance(1)
+        return [found[number] for number in range(len(trials))]
+
+    def change(self, before: Outcome, behind: Outcome) -> ScoreChange:
+        """Returns how many points an outcome loses against another one, on the same images."""
+        return self._judged(before, behind)[0]
+
+    def second_half(self, trial: StudyTrial | None) -> NDArray[np.float64]:
+        """Returns the score of a trial on the second half of the images, and over each draw of them."""
+        kept = self.float_predictions if trial is None else self._kept(self.entry(trial))
+        records = self._records({number: kept[number] for number in sorted(self.halves[1])})
+        return records.resampled(self.task.score_type.main)
+
+    def _predicted(self, trials: Sequence[StudyTrial]) -> Iterator[tuple[int, Predictions]]:
+        """Yields (number of a trial, what it says about all images), first those that the store knows."""
+        readable = self.float_predictions.keys()
+        found: dict[int, dict[int, Any]] = {}
+        left: dict[int, set[int]] = {}
+        for number, trial in enumerate(trials):
+            kept = _some(self._kept(self.entry(trial)), readable)
+            pieces = self._left(kept)
+            if pieces:
+                found[number], left[number] = kept, set(pieces)
+            else:
+                yield number, kept
+        work = [(number, piece) for number, pieces in left.items() for piece in sorted(pieces)]
+        files = _Files(work, lambda number: self.assembler.write(trials[number], number))
+        try:
+            for index, predicted in self.images.predict_many(files):
+                number, piece = work[index]
+                self.journal.add_predictions(self.entry(trials[number]), predicted)
+                found[number] |= predicted
+                left[number].discard(piece)
+                if not left[number]:
+                    files.remove(number)
+                    yield number, dict(sorted(found.pop(number).items()))
+        finally:
+            files.close()
+
+    def _left(self, kept: Predictions) -> list[int]:
+        """Returns the pieces of the images that not all predictions are kept of."""
+        missing = set(self.numbers) - kept.keys()
+        if "float_predictions" in self.__dict__:
+            missing &= self.float_predictions.keys()
+        return [piece for piece, numbers in enumerate(self.images.stages) if missing & set(numbers)]
+
+    def _kept(self, entry: Trial) -> dict[int, Any]:
+        return self.journal.predictions(entry, self.numbers)
+
+    def _judged(self, before: Outcome, behind: Outcome) -> tuple[ScoreChange, Verdict]:
+        images = len(self.float_predictions)
+        return change_of_draws(before.draws, behind.draws, images, self.task.score_type, self.max_drop)
+
+    def _outcome(self, trial: StudyTrial, entry: Trial, predictions: Predictions) -> Outcome:
+        score, half = self._score(predictions), self._score(_some(predictions, self.halves[0]))
+        draws = self._records(predictions).resampled(self.task.score_type.main)
+        return Outcome(trial, entry.plan, score, draws, half)
+
+    def _score(self, predictions: Predictions) -> float:
+        score = self.task.score(self.assembler.float_file, predictions, self._reference(predictions))
+        if score.main_value is None:
+            raise InputError(f"{self.task.source}: the images hold nothing to score {score.main} on; give more images")
+        return score.main_value
+
+    def _records(self, predictions: Predictions) -> PredictionRecords:
+        return self.task.per_image(self.assembler.float_file, predictions, self._reference(predictions))
+
+    def _reference(self, predictions: Predictions) -> Predictions:
+        return _some(self.float_predictions, predictions.keys()) if self.task.needs_reference else {}
+
+
+def some_images(available: int, most: int | None) -> list[int]:
+    """Returns the positions of the images to score on, evenly spaced.
+
+    Args:
+        available: Images of the data set.
+        most: The most to take; by default all.
+    """
+    return evenly_spaced(range(available), most or available)
+
+
+def _some(predictions: Predictions, numbers: Any) -> dict[int, Any]:
+    return {number: each for number, each in predictions.items() if number in numbers}
+
+
+class _Files(Sequence[tuple[Artifact, int]]):
+    """Files and pieces of images; a file is written when it is first asked for.
+
+    Args:
+        work: Number of a trial, and a piece.
+        write: Writes the file of a trial.
+    """
+
+    def __init__(self, work: Sequence[tuple[int, int]], write: Callable[[int], Artifact]) -> None:
+        self._work = work
+        self._write = write
+        self._written: dict[int, Artifact] = {}
+
+    def __len__(self) -> int:
+        return len(self._work)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Artifact, int]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[tuple[Artifact, int]]: ...
+
+    def __getitem__(self, index: int | slice) -> tuple[Artifact, int] | Sequence[tuple[Artifact, int]]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        number, piece = self._work[index]
+        if number not in self._written:
+            self._written[number] = self._write(number)
+        return self._written[number], piece
+
+    def remove(self, number: int) -> None:
+        """Removes the file of a trial that is scored."""
+        self._written.pop(number).path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Removes all files."""
+        for number in list(self._written):
+            self.remove(number)

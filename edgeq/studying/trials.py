@@ -1,0 +1,279 @@
+"""The trials of a study: which layers have which weights, from a space and the layers that a model has."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from edgeq.errors import InputError
+from edgeq.studying.components import COMPONENTS
+from edgeq.studying.layers import ENDS, KINDS, StudyLayer, block_names
+from edgeq.studying.sampling import draw
+from edgeq.studying.space import ALL, EACH, LEFT_ALONE, SUBSETS, Sample, Space, Variant, granularity_name
+from edgeq.wording import counted
+
+_MOST_TRIALS = 100_000
+_MOST_SUBSETS = 6
+"""More parts than this have too many subsets to try."""
+
+FP16, UNIFORM_8 = "16 bits throughout", "8 bits throughout"
+"""Names of the two marks that every study has."""
+
+_NAMED = 3
+"""A sentence names so many cells at most."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Layers that are quantized together: those of some components, groups of blocks and kinds.
+
+    Attributes:
+        name: What it is called: `backbone, front, attention`, without what the study does not vary.
+        layers: Names of its layers.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StudyTrial:
+    """A choice of weights for all layers.
+
+    Attributes:
+        name: What it is called.
+        cells: Name of a cell -> how its weights are stored; other layers have FP16 weights.
+        weights: Name of a layer -> how its weight is stored.
+        method: The method of all, empty if nothing is quantized.
+        granularity: What shares a scale, empty if nothing is quantized.
+    """
+
+    name: str
+    cells: Mapping[str, Variant] = field(default_factory=dict)
+    weights: Mapping[str, Variant] = field(default_factory=dict)
+    method: str = ""
+    granularity: str = ""
+
+    @property
+    def variant(self) -> Variant | None:
+        """How all quantized weights are stored; `None` if nothing is quantized, or not all in one way."""
+        variants = set(self.weights.values())
+        return next(iter(variants)) if len(variants) == 1 else None
+
+    @cached_property
+    def identity(self) -> tuple[tuple[str, str], ...]:
+        """What makes it another trial than others."""
+        return tuple(sorted((name, str(variant)) for name, variant in self.weights.items()))
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The trials of a study.
+
+    Attributes:
+        trials: The trials, no two alike; the mark of 16 bits first, and that of 8 last if no other trial is it.
+        cells: The cells that they are made of, in the order of the network.
+        asked: How many were asked for.
+        space: How many the whole space has.
+        notes: What was left out, and why.
+    """
+
+    trials: tuple[StudyTrial, ...]
+    cells: tuple[Cell, ...]
+    asked: int
+    space: int
+    notes: tuple[str, ...]
+
+
+def plan_trials(space: Space, layers: Sequence[StudyLayer], sample: Sample, trials: int | None, seed: int) -> Planned:
+    """Returns the trials of a space for the layers of a model.
+
+    Args:
+        space: What is asked for.
+        layers: What the model has.
+        sample: How trials are chosen.
+        trials: How many, for `random` and `sobol`.
+        seed: Draws them.
+
+    Raises:
+        InputError: the axes name nothing that the model has, the grid is too large, or options do not go together.
+    """
+    parts = _Parts(space, layers)
+    grid = _Mixed(space, parts) if space.mixed else _Uniform(space, parts)
+    numbers = draw(grid.lengths, sample, trials, seed, _MOST_TRIALS)
+    found: dict[tuple[tuple[str, str], ...], StudyTrial] = {}
+    marks = _marks(parts)
+    found[marks[0].identity] = marks[0]
+    empty = 0
+    for choice in numbers:
+        trial = grid.trial(choice)
+        if trial is None:
+            empty += 1
+        else:
+            found.setdefault(trial.identity, trial)
+    if len(found) == 1:
+        raise InputError("no trial of the study names a layer of the model; choose other axes")
+    found.setdefault(marks[1].identity, marks[1])
+    notes = list(parts.notes)
+    if grid.refused:
+        notes.append("groups of the whole tensor are for rtn; trials of other methods with them are left out")
+    if empty:
+        notes.append(f"{empty:,} of {len(numbers):,} trials name no layer of the model, or cannot be; they are not run")
+    return Planned(tuple(found.values()), grid.cells, len(numbers), math.prod(grid.lengths), tuple(notes))
+
+
+class _Parts:
+    """The parts of a model that a space names."""
+
+    def __init__(self, space: Space, layers: Sequence[StudyLayer]) -> None:
+        if not layers:
+            raise InputError("the model has no layer with a separate weight that a study could change")
+        self.layers = layers
+        self.notes: list[str] = []
+        has = {
+            "component": [each for each in COMPONENTS if any(layer.component == each for layer in layers)],
+            "block": list(block_names(space.blocks)),
+            "layer": [each for each in KINDS if any(layer.kind == each for layer in layers)],
+        }
+        known = {"component": COMPONENTS, "block": tuple(has["block"]), "layer": KINDS}
+        self.values = {axis: self._values(axis, getattr(space, axis), has[axis], known[axis]) for axis in has}
+
+    def _values(
+        self, axis: str, stated: Sequence[str], has: Sequence[str], known: Sequence[str]
+    ) -> list[frozenset[str]]:
+        """Returns the sets of parts that an axis names."""
+        inside = [each for each in has if each not in ENDS]
+        named = {
+            ALL: [frozenset(inside)],
+            EACH: [frozenset({each}) for each in inside],
+            SUBSETS: _subsets(inside) if len(inside) <= _MOST_SUBSETS else None,
+        }
+        found: list[frozenset[str]] = []
+        for value in stated:
+            if value in named:
+                sets = named[value]
+                if sets is None:
+                    raise InputError(f"the axis {axis}: {len(inside)} parts have too many subsets; name some")
+                found += sets
+                continue
+            parts = [each.strip() for each in value.split("+")]
+            for part in parts:
+                if part not in known:
+                    raise InputError(f"the axis {axis} has {part!r}: wanted {', '.join((*has, ALL, EACH, SUBSETS))}")
+            if missing := [part for part in parts if part not in has]:
+                self.notes.append(f"{axis} {value}: the model has no {' or '.join(missing)}; not run")
+            else:
+                found.append(frozenset(parts))
+        unique = list(dict.fromkeys(each for each in found if each))
+        if not unique:
+            raise InputError(f"the axis {axis} names nothing that the model has; it has {', '.join(has)}")
+        return unique
+
+    def inside(self, component: frozenset[str], block: frozenset[str], kind: frozenset[str]) -> tuple[str, ...]:
+        """Returns the names of the layers that lie in all of three sets of parts."""
+        return tuple(
+            each.name
+            for each in self.layers
+            if each.component in component and each.block in block and each.kind in kind
+        )
+
+    def title(self, component: frozenset[str], block: frozenset[str], kind: frozenset[str]) -> str:
+        """Returns the name of a cell, without the axes that do not vary."""
+        chosen = {"component": component, "block": block, "layer": kind}
+        varied = [axis for axis in chosen if len(self.values[axis]) > 1]
+        return ", ".join(self._joined(axis, chosen[axis]) for axis in varied) or "all layers"
+
+    def _joined(self, axis: str, parts: frozenset[str]) -> str:
+        order = list(dict.fromkeys(getattr(layer, "kind" if axis == "layer" else axis) for layer in self.layers))
+        return "+".join(sorted(parts, key=lambda part: order.index(part) if part in order else len(order)))
+
+    def products(self) -> Iterator[tuple[frozenset[str], frozenset[str], frozenset[str]]]:
+        """Yields every choice of sets of parts."""
+        yield from itertools.product(self.values["component"], self.values["block"], self.values["layer"])
+
+
+class _Uniform:
+    """Trials in which all quantized layers have weights of one kind."""
+
+    def __init__(self, space: Space, parts: _Parts) -> None:
+        self._space, self._parts = space, parts
+        self._products = list(parts.products())
+        self.lengths = (len(space.bits), len(space.granularity), len(space.method), len(self._products))
+        self.refused = _has_refused(space)
+        named = {parts.title(*each): parts.inside(*each) for each in self._products}
+        self.cells = tuple(Cell(name, layers) for name, layers in named.items() if layers)
+
+    def trial(self, choice: Sequence[int]) -> StudyTrial | None:
+        space, where = self._space, self._products[choice[3]]
+        variant = Variant(space.bits[choice[0]], space.granularity[choice[1]], space.method[choice[2]])
+        layers = self._parts.inside(*where)
+        if not layers or not _is_possible(variant) or variant.bits == LEFT_ALONE:
+            return None
+        cell = self._parts.title(*where)
+        name = f"{variant}: {cell}"
+        return StudyTrial(
+            name, {cell: variant}, dict.fromkeys(layers, variant), variant.method, granularity_name(variant.granularity)
+        )
+
+
+class _Mixed:
+    """Trials in which each cell has its own bits."""
+
+    def __init__(self, space: Space, parts: _Parts) -> None:
+        self._space = space
+        named = {parts.title(*each): parts.inside(*each) for each in parts.products()}
+        self.cells = tuple(Cell(name, layers) for name, layers in named.items() if layers)
+        taken = [layer for cell in self.cells for layer in cell.layers]
+        if len(set(taken)) != len(taken):
+            raise InputError("in a mixed study each layer is of one cell; name parts once, as with `each`")
+        self.lengths = (len(space.granularity), len(space.method), *[len(space.bits)] * len(self.cells))
+        self.refused = _has_refused(space)
+
+    def trial(self, choice: Sequence[int]) -> StudyTrial | None:
+        space = self._space
+        granularity, method = space.granularity[choice[0]], space.method[choice[1]]
+        bits = [space.bits[each] for each in choice[2:]]
+        cells = {
+            cell.name: Variant(count, granularity, method)
+            for cell, count in zip(self.cells, bits, strict=True)
+            if count != LEFT_ALONE
+        }
+        if not cells or not all(map(_is_possible, cells.values())):
+            return None
+        layers = {layer: cells[cell.name] for cell in self.cells if cell.name in cells for layer in cell.layers}
+        name = f"{'-'.join(map(str, bits))} {method} {granularity_name(granularity)}"
+        return StudyTrial(name, cells, layers, method, granularity_name(granularity))
+
+
+def _is_possible(variant: Variant) -> bool:
+    """Returns whether a method makes such weights: the min-max formula is one of rounding."""
+    return variant.granularity != "tensor" or variant.method == "rtn"
+
+
+def _has_refused(space: Space) -> bool:
+    return "tensor" in space.granularity and any(method != "rtn" for method in space.method)
+
+
+def _marks(parts: _Parts) -> list[StudyTrial]:
+    """Returns the trials that every study has: nothing quantized, and everything rounded to 8 bits."""
+    layers = tuple(each.name for each in parts.layers if each.kind not in ENDS) or tuple(
+        each.name for each in parts.layers
+    )
+    eight = Variant(8, "row", "rtn")
+    return [
+        StudyTrial(FP16),
+        StudyTrial(UNIFORM_8, {"all layers": eight}, dict.fromkeys(layers, eight), eight.method, "row"),
+    ]
+
+
+def _subsets(parts: Sequence[str]) -> list[frozenset[str]]:
+    return [frozenset(chosen) for count in range(1, len(parts) + 1) for chosen in itertools.combinations(parts, count)]
+
+
+def described(cells: Sequence[Cell]) -> str:
+    """Returns what a study is made of, in words."""
+    named = ", ".join(f"{cell.name} ({counted(len(cell.layers), 'layer')})" for cell in cells[:_NAMED])
+    return named if len(cells) <= _NAMED else f"{named} and {len(cells) - _NAMED} more"

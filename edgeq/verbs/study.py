@@ -1,0 +1,255 @@
+"""`edgeq study`: from a model, a data set and a space of choices to what each part of the model costs the score."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import edgeq
+from edgeq.calibration.source import CalibrationSource
+from edgeq.datasets import Split
+from edgeq.errors import EngineError, InputError
+from edgeq.exporting.graphs.graph import read_onnx
+from edgeq.exporting.onnx.writer import FloatModel, write_fp32
+from edgeq.files import require_writable
+from edgeq.reporting.page import require_packages
+from edgeq.reporting.study_report import REPORT, write_study
+from edgeq.results.environment import parse_environment
+from edgeq.results.study import StudyResult
+from edgeq.sources.model import ModelRequest
+from edgeq.studying.advice import ExportSource, advise
+from edgeq.studying.answers import confirm, interactions, points_of
+from edgeq.studying.assembly import Assembler
+from edgeq.studying.costs import StudyCost, measure_cost
+from edgeq.studying.importance import importances
+from edgeq.studying.layers import find_layers
+from edgeq.studying.run import TARGET, StudyRun, some_images
+from edgeq.studying.space import Sample, Space
+from edgeq.studying.trials import Planned, plan_trials
+from edgeq.studying.weights import WeightBank
+from edgeq.targets import Target
+from edgeq.tasks import Task
+from edgeq.tuning.executors import Executor
+from edgeq.tuning.store import Store
+from edgeq.tuning.workers_dask import DaskCluster
+from edgeq.verbs.export_weights import calibration_feeds
+from edgeq.verbs.sensitivity import open_trials, warn_of_scored_images
+from edgeq.wording import counted
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """How a study is run.
+
+    Attributes:
+        sample: How trials are chosen from the space.
+        trials: How many, for `random` and `sobol`.
+        images: The most images to score on; by default all.
+        max_drop: Points that a recommended trial may lose.
+        seed: Draws trials, halves and forests.
+        threads: CPU threads of the engine.
+    """
+
+    sample: Sample = "grid"
+    trials: int | None = None
+    images: int | None = None
+    max_drop: float = 0.5
+    seed: int = 0
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """What the command made.
+
+    Attributes:
+        result: What was found.
+        files: The page, the table of trials and the folder for papers.
+    """
+
+    result: StudyResult
+    files: list[Path]
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedStudy:
+    """A study that is ready to run.
+
+    Attributes:
+        run: Scores its trials.
+        planned: Its trials.
+        space: What was asked for.
+    """
+
+    run: StudyRun
+    planned: Planned
+    space: Space
+
+
+def study_model(
+    request: ModelRequest,
+    data: Split,
+    calibration: CalibrationSource,
+    space: Space,
+    out: Path,
+    *,
+    options: StudyOptions | None = None,
+    store: Path | None = None,
+    executor: Executor | None = None,
+) -> StudyFiles:
+    """Returns what the trials of a study cost the score of a model, with a report in a folder.
+
+    What the store and the folder of weights have is not computed again: the same call resumes a study that was cut,
+    with the same result.
+
+    Args:
+        request: The model.
+        data: The images to score on.
+        calibration: The images that methods go by.
+        space: The choices.
+        out: Folder for the report and the weights.
+        options: How it is run.
+        store: File that trials are kept in; by default `trials.sqlite` in `out`.
+        executor: Who predicts images; by default this process.
+
+    Raises:
+        InputError: the model has no ONNX file, names no decoder or scores nothing in FP32, the axes name nothing that
+            it has, or a method needs images that are not there.
+        MissingDependencyError: a package for the report is not installed.
+        EngineError: an engine refuses or fails to run a file.
+    """
+    require_packages()
+    require_writable(out / REPORT)
+    options = options or StudyOptions()
+    with open_study(request, data, calibration, space, out, options=options, store=store, executor=executor) as opened:
+        run, planned = opened.run, opened.planned
+        entries = [run.entry(trial) for trial in (None, *planned.trials)]
+        if (count := run.store.count()) and not any(map(run.journal.has, entries)):
+            _log.warning("the store has %s of another model, data or engine; none is used", counted(count, "trial"))
+        run.assembler.bank.fill(run.assembler.bank.wanted(planned.trials))
+        result = _result(opened, options, ExportSource.of(request, calibration))
+    return StudyFiles(result, write_study(result, out))
+
+
+def study_cost(
+    request: ModelRequest,
+    data: Split,
+    calibration: CalibrationSource,
+    space: Space,
+    out: Path,
+    *,
+    options: StudyOptions,
+    store: Path | None = None,
+) -> tuple[Planned, StudyCost]:
+    """Returns the trials of a study and what they will take, measured here; arguments as of `study_model`.
+
+    Raises:
+        EdgeqError: see `study_model`.
+    """
+    with open_study(request, data, calibration, space, out, options=options, store=store) as opened:
+        return opened.planned, measure_cost(opened.run, opened.planned.trials)
+
+
+@contextlib.contextmanager
+def open_study(
+    request: ModelRequest,
+    data: Split,
+    calibration: CalibrationSource,
+    space: Space,
+    out: Path,
+    *,
+    options: StudyOptions,
+    store: Path | None = None,
+    executor: Executor | None = None,
+) -> Iterator[OpenedStudy]:
+    """Yields a study that is ready to run; arguments as of `study_model`.
+
+    Raises:
+        EdgeqError: see `study_model`.
+    """
+    model, target, task = open_trials(request, TARGET, data, "layer")
+    warn_of_scored_images(calibration, data)
+    out.mkdir(parents=True, exist_ok=True)
+    threads = 1 if executor is not None and options.threads is None else options.threads
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(Store(store or out / "trials.sqlite"))
+        # Next to the weights, which the files of trials name by paths below their own folder.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="float-", dir=out)))
+        run, planned = _prepared(
+            (model, target, task), calibration, space, out, folder, kept, executor, options, threads
+        )
+        yield OpenedStudy(run, planned, space)
+
+
+def _prepared(
+    opened: tuple[FloatModel, Target, Task[Any]],
+    calibration: CalibrationSource,
+    space: Space,
+    out: Path,
+    folder: Path,
+    store: Store,
+    executor: Executor | None,
+    options: StudyOptions,
+    threads: int | None,
+) -> tuple[StudyRun, Planned]:
+    model, target, task = opened
+    float_file = write_fp32(model, target, folder)
+    if float_file.weights_path is not None:
+        raise InputError(f"{model.name}: is too large for one file; studies take models whose ONNX file is below 2 GB")
+    graph = read_onnx(float_file.path)
+    layers = find_layers(graph, space.blocks)
+    planned = plan_trials(space, layers, options.sample, options.trials, options.seed)
+    feeds = calibration_feeds(model, calibration, calibration.num) if calibration.has_images else []
+    bank = WeightBank(graph, tuple(each.name for each in layers), feeds, out / "weights", threads)
+    assembler = Assembler(model, float_file, bank, layers, out, whole=isinstance(executor, DaskCluster))
+    numbers = some_images(len(task.items), options.images)
+    return StudyRun(assembler, task, store, numbers, options.max_drop, options.seed, threads, executor), planned
+
+
+def _result(opened: OpenedStudy, options: StudyOptions, source: ExportSource) -> StudyResult:
+    run, planned, space = opened.run, opened.planned, opened.space
+    layers, trials = run.assembler.layers, planned.trials
+    outcomes = run.outcomes(trials)
+    rest = run.assembler.float_file.size_bytes - 4 * sum(each.weights for each in layers)
+    points = points_of(run, outcomes, layers, max(rest, 0))
+    pairs = interactions(run, outcomes)
+    confirmation = confirm(run, outcomes, {each.name: each.bits_per_weight for each in points})
+    notes = list(planned.notes)
+    lost = [each.loss.points for each in points]
+    importance, missing = importances(trials, lost, layers, options.seed)
+    if not any(lost):
+        notes.append(f"no trial moves {run.task.score_type.main}; try fewer bits")
+    if confirmation is None:
+        notes.append(f"no trial loses at most {options.max_drop:g} points on the first half of the images")
+    return StudyResult(
+        model=run.assembler.model.name,
+        source_digest=run.assembler.model.digest,
+        question=space.question,
+        task=run.task.name,
+        score=run.task.score_type.main,
+        space=space.to_json(),
+        sample=options.sample,
+        trials_asked=planned.asked,
+        trials_in_space=planned.space,
+        cells={each.name: each.layers for each in planned.cells},
+        points=points,
+        interactions=pairs,
+        importance=importance,
+        advice=advise(run, outcomes, points, pairs, confirmation, layers, source),
+        confirmation=confirmation,
+        notes=(*notes, *missing),
+        weights_quantized=len(run.assembler.bank.wanted(trials)),
+        weights_used=len(trials) * len(layers),
+        images=len(run.float_predictions),
+        float_score=run.float_outcome.score,
+        seed=options.seed,
+        environment=parse_environment(run.session_facts, source=run.assembler.float_file.name, error=EngineError),
+        edgeq=edgeq.__version__,
+    )

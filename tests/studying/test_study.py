@@ -1,0 +1,245 @@
+"""`edgeq study` on a classifier of four layers, from the axes to the report; one study serves most tests."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.dom import minidom
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edgeq.calibration.source import CalibrationSource
+from edgeq.cli.app import app
+from edgeq.datasets import open_split
+from edgeq.errors import InputError
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.graphs.graph import read_onnx, weight_of
+from edgeq.results.serialization import to_json
+from edgeq.results.study import StudyResult
+from edgeq.sources.model import ModelRequest
+from edgeq.studying.run import StudyRun
+from edgeq.studying.space import Space
+from edgeq.tuning.staged import StagedImages
+from edgeq.tuning.workers import executing
+from edgeq.verbs.study import StudyOptions, open_study, study_cost, study_model
+from tests.tuning.nets import save_classifier
+
+IMAGES = 60
+SPACE = Space(bits=(2, 3, 8), granularity=("row",), method=("rtn", "gptq"), block=("subsets",), blocks=2)
+"""`fragile` in the first half and `spare` in the second: 3 bits x 2 methods x 3 subsets."""
+
+
+class Net(NamedTuple):
+    """The classifier, its preset, its labelled images and its images to calibrate on."""
+
+    file: Path
+    preset: Path
+    labels: Path
+    calib: Path
+
+    @property
+    def request(self) -> ModelRequest:
+        return ModelRequest(str(self.file), preset=str(self.preset))
+
+
+class Found(NamedTuple):
+    """A study, its folder, and how often images went through a file."""
+
+    result: StudyResult
+    out: Path
+    calls: int
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory) -> Net:
+    return Net(*save_classifier(tmp_path_factory.mktemp("net"), images=IMAGES, outlier=1.0, spare=True))
+
+
+def study(net: Net, out: Path, space: Space = SPACE, **further: Any) -> StudyResult:
+    options = further.pop("options", StudyOptions(threads=1))
+    source = CalibrationSource(net.calib, num=8)
+    data = open_split(net.labels, "evaluation")
+    return study_model(net.request, data, source, space, out, options=options, **further).result
+
+
+@pytest.fixture(scope="module")
+def found(net, tmp_path_factory) -> Found:
+    out, calls = tmp_path_factory.mktemp("study"), []
+    original = StagedImages.predict
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StagedImages, "predict", lambda self, *rest: calls.append(rest) or original(self, *rest))
+        return Found(study(net, out), out, len(calls))
+
+
+def test_each_weight_is_quantized_once_and_each_trial_is_scored_once(found):
+    result = found.result
+    # 16 bits throughout, and the grid; 8 bits throughout are one of its trials.
+    assert len(result.points) == 1 + 3 * 2 * 3
+    assert found.calls == 1 + len(result.points)
+    # 4 layers in FP16, and 2 of them in 6 ways each.
+    assert result.weights_quantized == len(list((found.out / "weights").iterdir())) == 4 + 2 * 6
+    assert result.weights_used == 4 * len(result.points)
+
+
+def test_bits_per_weight_count_scales_and_zero_points(found):
+    of_name = {point.name: point for point in found.result.points}
+    sizes = {"sturdy": 64 * 3, "fragile": 64 * 64, "spare": 64 * 64, "head": 5 * 64}
+    everything = sum(sizes.values())
+    # Of each of 64 rows a scale in FP32 and a zero point of 2 bits.
+    stored = 16 * (everything - sizes["fragile"]) + 2 * sizes["fragile"] + 64 * (32 + 2)
+    point = of_name["w2 rtn row: 1of2"]
+    assert point.bits_per_weight == pytest.approx(stored / everything)
+    assert of_name["16 bits throughout"].bits_per_weight == 16
+    assert of_name["16 bits throughout"].size_bytes - point.size_bytes == (16 * everything - stored) // 8
+
+
+def test_fewer_bits_lose_more_and_the_front_holds_what_nothing_betters(found):
+    points = {point.name: point for point in found.result.points}
+    assert found.result.float_score == 1.0
+    assert points["16 bits throughout"].loss.points == 0
+    assert points["w2 rtn row: 1of2+2of2"].loss.points > points["w8 rtn row: 1of2+2of2"].loss.points
+    for point in found.result.points:
+        bettered = any(
+            each.bits_per_weight <= point.bits_per_weight and each.loss.points < point.loss.points
+            for each in points.values()
+        )
+        assert not (point.on_front and bettered)
+
+
+def test_pairs_are_tested_against_the_sum_of_both(found):
+    points = {point.name: point for point in found.result.points}
+    assert len(found.result.interactions) == 3 * 2
+    pair = next(each for each in found.result.interactions if each.stored == "w2 rtn row")
+    alone = [points[f"w2 rtn row: {part}"].loss.points for part in ("1of2", "2of2")]
+    assert pair.added == pytest.approx(sum(alone))
+    assert pair.together == pytest.approx(points["w2 rtn row: 1of2+2of2"].loss.points)
+    assert pair.low <= pair.difference <= pair.high
+
+
+def test_a_choice_on_one_half_of_the_images_is_confirmed_on_the_other(found):
+    confirmation = found.result.confirmation
+    assert confirmation is not None
+    assert confirmation.chosen_images + confirmation.confirmed.images == IMAGES
+    assert confirmation.chosen_points <= confirmation.max_drop
+    smaller = [
+        each for each in found.result.points
+        if each.bits_per_weight < next(p.bits_per_weight for p in found.result.points if p.name == confirmation.trial)
+    ]  # fmt: skip
+    assert all(each.loss.points > 0 for each in smaller)
+    # 30 images resolve no half point.
+    assert confirmation.holds == "open"
+
+
+def test_a_report_opens_without_a_network_and_papers_get_figures_and_tables(found):
+    page = (found.out / "report.html").read_text(encoding="utf-8")
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
+    assert all(point.name in page for point in found.result.points)
+    for svg in page.split("<svg")[1:]:
+        minidom.parseString(f"<svg xmlns:xlink='x'{svg.partition('</svg>')[0]}</svg>")  # noqa: S318 - ours
+    with (found.out / "trials.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["trial"] for row in rows] == [point.name for point in found.result.points]
+    assert [float(row["points_lost"]) for row in rows] == [point.loss.points for point in found.result.points]
+    paper = {path.name for path in (found.out / "paper").iterdir()}
+    assert paper == {"front.pdf", "bits_rtn_row.pdf", "bits_gptq_row.pdf", "front.tex"}
+    assert (found.out / "paper" / "front.pdf").read_bytes().startswith(b"%PDF")
+    latex = (found.out / "paper" / "front.tex").read_text()
+    assert latex.count("&") == 3 * (1 + len({p.name for p in found.result.points if p.on_front or "thr" in p.name}))
+
+
+def test_a_study_that_is_cut_resumes_with_the_same_result_in_other_processes_too(net, found, tmp_path, monkeypatch):
+    original, left = StudyRun._outcome, iter(range(6))
+
+    def cut(self, *rest):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    monkeypatch.setattr(StudyRun, "_outcome", cut)
+    with pytest.raises(KeyboardInterrupt):
+        study(net, tmp_path)
+    assert not (tmp_path / "report.html").exists()
+    monkeypatch.setattr(StudyRun, "_outcome", original)
+    with executing(2) as executor:
+        again = study(net, tmp_path, executor=executor)
+    assert to_json(again) == to_json(found.result)
+    assert (tmp_path / "report.html").read_bytes() == (found.out / "report.html").read_bytes()
+    # The files of trials are gone, and so is the float one.
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+def test_a_dry_run_tells_what_is_left_and_enters_nothing(net, found, tmp_path):
+    data, source = open_split(net.labels, "evaluation"), CalibrationSource(net.calib, num=8)
+    options = StudyOptions(threads=1)
+    for out, known, seconds in ((tmp_path, 0, True), (found.out, len(found.result.points), False)):
+        planned, cost = study_cost(net.request, data, source, SPACE, out, options=options)
+        assert (cost.trials, cost.known, cost.images) == (len(planned.trials), known, IMAGES)
+        assert (cost.weights, cost.used) == (found.result.weights_quantized, found.result.weights_used)
+        assert (cost.hours > 0) == seconds
+    assert not (tmp_path / "weights").exists()
+
+
+def test_a_trial_computes_what_its_weights_say(net, found):
+    """The file of a trial holds, by name, FP16 weights where nothing is quantized and rounded ones elsewhere."""
+    source, options = CalibrationSource(net.calib, num=8), StudyOptions(threads=1)
+    data = open_split(net.labels, "evaluation")
+    with open_study(net.request, data, source, SPACE, found.out, options=options) as opened:
+        trial = next(each for each in opened.planned.trials if each.name == "w2 rtn row: 1of2")
+        assembler = dataclasses.replace(opened.run.assembler, whole=True)
+        path = assembler.write(trial, 999).path
+        held = {str(node.name): weight_of(node) for node in read_onnx(path).graph}
+        path.unlink()
+    weights = {str(node.name): weight_of(node) for node in read_onnx(net.file).graph}
+    for name in ("sturdy", "spare", "head"):
+        assert np.array_equal(held[name], weights[name].astype(np.float16).astype(np.float32))
+    rows, floats = held["fragile"].reshape(64, 64), weights["fragile"].reshape(64, 64)
+    assert max(len(np.unique(row)) for row in rows) == 4
+    # Rounded to nearest on a grid that reaches from the least to the largest weight: no further than half a step.
+    steps = (np.maximum(floats.max(axis=1), 0) - np.minimum(floats.min(axis=1), 0)) / 3
+    assert (np.abs(rows - floats) <= 1.01 * steps[:, None]).all()
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "said"),
+    [
+        (Space(layer=("attention",)), {}, "the axis layer names nothing that the model has"),
+        (Space(component=("neck",)), {}, "the axis component names nothing that the model has"),
+        (Space(block=("rear",)), {}, "the axis block has 'rear': wanted front"),
+        (Space(), {"trials": 5}, "a grid has all"),
+        (Space(), {"sample": "random"}, "wanted the number of `trials`"),
+    ],
+)
+def test_what_names_nothing_is_refused_in_one_line(net, tmp_path, space, options, said):
+    with pytest.raises(InputError, match=r"\A[^\n]*\Z") as error:
+        study(net, tmp_path, space, options=StudyOptions(threads=1, **options))
+    assert said in str(error.value)
+
+
+def test_the_command_prints_front_and_advice_and_says_what_is_missing(net, tmp_path):
+    command = [
+        *("study", str(net.file), "--preset", str(net.preset), "--data", str(net.labels), "--calib", str(net.calib)),
+        *("--out", str(tmp_path / "out"), "--threads", "1", "--max-drop", "5"),
+        *("--axis", "bits=4,8", "--axis", "layer=all,attention", "--json", str(tmp_path / "study.json")),
+    ]
+    ran = CliRunner().invoke(app, command)
+    assert ran.exit_code == 0, ran.output
+    assert "trials on the front" in ran.output
+    assert "layer attention: the model has no attention; not run" in ran.output
+    assert "importance: the study varies no part of the network" in ran.output
+    assert (tmp_path / "study.json").is_file()
+    # The command of the chosen point writes its file: 4 bits everywhere but in the first and the last layer.
+    (export,) = (shlex.split(line) for line in ran.output.splitlines() if line.startswith("  edgeq export"))
+    wrote = CliRunner().invoke(app, [*export[1:], "--out", str(tmp_path / "files"), "--no-measure"])
+    assert wrote.exit_code == 0, wrote.output
+    (file,) = (tmp_path / "files").glob("*.onnx")
+    facts = Artifact.load(file).quantization
+    assert (facts["low_bit"]["bits"], facts["low_bit"]["nodes"], set(facts["float_nodes"])) == (
+        4,
+        2,
+        {"sturdy", "head"},
+    )
