@@ -31,7 +31,7 @@ with atomic_path(Path(sys.argv[1])) as temporary:
 @contextlib.contextmanager
 def _writing(target: Path) -> Iterator[subprocess.Popen[str]]:
     """Yields a process that is about to write a file; it is killed at the end."""
-    command = [sys.executable, "-c", _WRITE, target]
+    command = [sys.executable, "-c", _WRITE, str(target)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from edgeq.cli.printing import say
 from edgeq.cli.data_set import open_for_evaluation
 from edgeq.cli.options import (
     AllowOutside,
@@ -25,6 +24,7 @@ from edgeq.cli.options import (
     require_writable_json,
     write_json_file,
 )
+from edgeq.cli.printing import say
 
 if TYPE_CHECKING:
     from edgeq.results.study import StudyResult
