@@ -91,10 +91,9 @@ def export_bundle(request: BundleRequest, out: Path) -> Bundle:
     samples = [] if request.samples is None else list(request.samples(folder))
     split = split_model(load_model(folder), folder)
     names = [str(part.name) for part in split.parts]
-    precisions = {
-        name: precision.resolved(has_samples=bool(samples))
-        for name, precision in precisions_of(names, request.preset, request.parts).items()
-    }
+    precisions = precisions_of(names, request.preset, request.parts)
+    for precision in precisions.values():
+        precision.resolved(has_samples=bool(samples))  # tells of a method that has nothing to read
     with whole_folder(out) as temporary:
         written = _write_parts(request, target, split, precisions, samples, temporary)
         tokenizer, processor, configuration = (
@@ -173,8 +172,10 @@ def _write_parts(
     chain, written = Chain(split, samples), _Written()
     with progress_bar(len(split.parts), "exporting parts", unit="parts") as advance:
         for part in split.parts:
-            precision = precisions[part.name]
-            head = precisions.get(HEAD, precision) if part.name == "decoder" else precision
+            feeds = tuple(chain.feeds(part))
+            # Texts alone are nothing to a vision part.
+            precision = precisions[part.name].resolved(has_samples=bool(feeds))
+            head = precisions[HEAD].resolved(has_samples=bool(feeds)) if part.name == "decoder" else precision
             job = PartJob(
                 part,
                 export_part(part, OPSET),
@@ -183,7 +184,7 @@ def _write_parts(
                 target,
                 folder,
                 request.keep,
-                tuple(chain.feeds(part)),
+                feeds,
                 request.threads,
             )
             described, matched = write_part(job)
