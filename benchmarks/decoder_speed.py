@@ -94,7 +94,7 @@ def row(found: BenchResult, first: BenchResult) -> str:
     prompt = speed.prompt_tokens / speed.prefill_ms * 1e3
     cells = [
         found.artifact.rpartition("-")[2], found.runtime, f"{(found.size_bytes or 0) / 1e6:.0f}",
-        f"{(found.peak_rss_bytes or 0) / 1e6:.0f}", f"{speed.prefill_ms:.0f}", f"{prompt:.0f}",
+        f"{(found.peak_rss_bytes or 0) / 1e6:.0f}", f"{speed.prefill_ms:.1f}", f"{prompt:.0f}",
         f"{whole.prefill_ms / speed.prefill_ms:.2f}", f"{found.latency_ms.p50:.1f}", f"{speed.tokens_per_s:.1f}",
         f"{1 / (found.ratio_to_first or 1):.2f}",
     ]  # fmt: skip

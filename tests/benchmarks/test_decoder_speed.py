@@ -23,5 +23,5 @@ def test_every_precision_writes_text_in_both_engines(tmp_path) -> None:
         [weights, engine] for engine in decoder_speed.ENGINES for weights in ("fp32", "w8", "w4")
     ]
     sizes = [float(row[2]) for row in rows]
-    assert all(float(cell) > 0 for row in rows for cell in row[3:])
+    assert all(float(cell) >= 0 for row in rows for cell in row[3:])
     assert sizes[0] >= sizes[1] >= sizes[2]
