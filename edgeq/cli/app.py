@@ -159,8 +159,8 @@ def export(
     weight_method: Annotated[
         str | None,
         typer.Option(
-            help="x86, w2 to w8: rtn (round to nearest), hqq, gptq, gptq-act-order, awq or awq+gptq; by default gptq "
-            "with images in --calib, and rtn without."
+            help="w2 to w8: rtn (round to nearest), hqq, gptq, gptq-act-order, awq or awq+gptq; by default gptq-act-order "
+            "with --calib, and rtn without."
         ),
     ] = None,
     group_size: Annotated[
