@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeq.api.calibrate import calibrate
+    from edgeq.api.checkpoint import export_checkpoint
     from edgeq.api.deploy import deploy
     from edgeq.api.export import export
     from edgeq.api.judge import check, gate, report
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from edgeq.verbs.check_saturation import SaturationResult
     from edgeq.verbs.deploy import DeployResult
     from edgeq.verbs.export import ExportResult
+    from edgeq.verbs.export_checkpoint import CheckpointResult
     from edgeq.verbs.gate import GateResult
     from edgeq.verbs.score import ScoredAnswers
 
@@ -70,6 +72,7 @@ __all__ = [
     "Box",
     "CaptioningScore",
     "CheckResult",
+    "CheckpointResult",
     "ClassificationScore",
     "DeployResult",
     "DepthScore",
@@ -109,6 +112,7 @@ __all__ = [
     "deploy",
     "evaluate",
     "export",
+    "export_checkpoint",
     "gate",
     "get_target",
     "load",
@@ -129,6 +133,7 @@ _HOME = {
     "Box": "edgeq.tasks.evidence",
     "CaptioningScore": "edgeq.tasks.language.captioning",
     "CheckResult": "edgeq.verbs.check",
+    "CheckpointResult": "edgeq.verbs.export_checkpoint",
     "ClassificationScore": "edgeq.tasks.classification.records",
     "DeployResult": "edgeq.verbs.deploy",
     "DepthScore": "edgeq.tasks.depth",
@@ -168,6 +173,7 @@ _HOME = {
     "deploy": "edgeq.api.deploy",
     "evaluate": "edgeq.api.measure",
     "export": "edgeq.api.export",
+    "export_checkpoint": "edgeq.api.checkpoint",
     "gate": "edgeq.api.judge",
     "get_target": "edgeq.targets",
     "load": "edgeq.api.model",

@@ -1,7 +1,7 @@
 """Quantizes a decoder layer by layer in torch: each linear layer for what it reads behind quantized ones.
 
-One layer of the model is in memory at a time: its weights are read when it is reached and dropped when the inputs of the
-next one are known. The rest of the decoder is built without values; its table of words is read row by row.
+One layer of the model is in memory at a time: its weights are read when it is reached and dropped when the inputs of
+the next one are known. The rest of the decoder is built without values; its table of words is read row by row.
 """
 
 from __future__ import annotations
@@ -84,9 +84,7 @@ def _quantize_block(
     layer: torch.nn.Module, path: str, number: int, calls: _Calls, plan: CheckpointPlan, recipe: Recipe
 ) -> FinishedLayers:
     """Returns the weights of a block, which then has them."""
-    planned = {
-        name: module for name, module in layer.named_modules() if f"{path}.{name}" in plan.layers.quantized
-    }
+    planned = {name: module for name, module in layer.named_modules() if f"{path}.{name}" in plan.layers.quantized}
     weights: dict[str, QuantizedWeight] = {}
     others: dict[str, np.ndarray] = {}
     quantize = get_weight_method(recipe.method)
@@ -133,9 +131,7 @@ def _readers(
     return [names for _, names in read]
 
 
-def _moments(
-    layer: torch.nn.Module, module: torch.nn.Module, calls: _Calls, number: int
-) -> npt.NDArray[np.float64]:
+def _moments(layer: torch.nn.Module, module: torch.nn.Module, calls: _Calls, number: int) -> npt.NDArray[np.float64]:
     """Returns the second moments of what a linear layer reads, `(K, K)`, positive definite."""
     total: torch.Tensor | None = None
     rows = 0

@@ -43,9 +43,7 @@ def clip(weight: np.ndarray, scheme: Scheme, statistics: Mapping[str, np.ndarray
     return QuantizedWeight(round_to(weight, scale, zero, scheme), scale, zero, scheme)
 
 
-def cut_grids(
-    weight: np.ndarray, scheme: Scheme, cuts: Sequence[float]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def cut_grids(weight: np.ndarray, scheme: Scheme, cuts: Sequence[float]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields scales and zero points of ranges that end at shares of the largest magnitudes.
 
     Args:

@@ -1,4 +1,4 @@
-"""`edgeq export FOLDER --format gptq`: a Hugging Face folder with weights of few bits, for servers of language models."""
+"""`edgeq export FOLDER --format gptq`: a Hugging Face folder with weights of few bits, for servers."""
 
 from __future__ import annotations
 
@@ -185,7 +185,9 @@ def _read_text(calib: Path, folder: Path) -> np.ndarray:
 
     file = folder / "tokenizer.json"
     if not file.is_file():
-        raise InputError(f"{folder}: has no {file.name} to read `calib` {calib} with; give a .npy file of token numbers")
+        raise InputError(
+            f"{folder}: has no {file.name} to read `calib` {calib} with; give a .npy file of token numbers"
+        )
     numbers = Tokenizer.from_file(str(file)).encode(calib.read_text(encoding="utf-8")).ids
     length = min(LENGTH, len(numbers))
     if not length:

@@ -22,8 +22,8 @@ _PARTS: Mapping[str, frozenset[str]] = {
 DECODER = "decoder"
 
 DEFAULT_SKIP = ("vision", "connector", "lm_head")
-"""Left in float unless told otherwise: low bits in the vision part make a model blind while it stays fluent, and the head
-decides about every token. Tables of words are always left: no layout has them."""
+"""Left in float unless told otherwise: low bits in the vision part make a model blind while it stays fluent, and the
+head decides about every token. Tables of words are always left: no layout has them."""
 
 _WEIGHT = ".weight"
 _RANKS = {1: "Norm", 2: "Linear", 3: "Conv", 4: "Conv", 5: "Conv"}
@@ -62,9 +62,7 @@ def select_layers(tensors: Mapping[str, StoredTensor], skip: Sequence[str] | Non
     """
     modules = {name.removesuffix(_WEIGHT): tensor for name, tensor in tensors.items() if name.endswith(_WEIGHT)}
     types = {name: _type_of(name, tensor) for name, tensor in modules.items()}
-    linear = [
-        name for name, tensor in modules.items() if types[name] == "Linear" and tensor.kind in FLOATS
-    ]
+    linear = [name for name, tensor in modules.items() if types[name] == "Linear" and tensor.kind in FLOATS]
     skipped = {name for name in linear if skip is None and part_of(name) in DEFAULT_SKIP}
     for entry in skip or ():
         named = _named(entry, types)

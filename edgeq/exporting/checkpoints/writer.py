@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -103,8 +102,8 @@ def plan_checkpoint(
             )
         if outputs * bits % _WORD or inputs * bits % _WORD:
             raise InputError(
-                f"`skip`: {module} is {outputs} x {inputs}, and {bits}-bit numbers are stored {_WORD // bits} to a word; "
-                "leave the layer in float with `skip`"
+                f"`skip`: {module} is {outputs} x {inputs}, and {bits}-bit numbers are stored {_WORD // bits} to a "
+                "word; leave the layer in float with `skip`"
             )
     return plan
 
@@ -123,7 +122,7 @@ def write_checkpoint(plan: CheckpointPlan, out: Path, finished: Iterable[Finishe
     """
     with _whole_folder(out) as folder:
         shards = Shards(folder, _contents(plan))
-        left = {name for name in plan.tensors} - {f"{module}.weight" for module in plan.layers.quantized}
+        left = set(plan.tensors) - {f"{module}.weight" for module in plan.layers.quantized}
         for part in finished:
             for module, weight in part.weights.items():
                 for suffix, array in plan.layout.pack(weight).items():
@@ -192,7 +191,7 @@ def _whole_folder(out: Path) -> Iterator[Path]:
         try:
             yield temporary
             temporary.chmod(0o777 & ~umask())
-            os.replace(temporary, out)
+            temporary.replace(out)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
