@@ -1,8 +1,8 @@
 """What do weights of 8, 4, 3 and 2 bits cost, by each method and in groups of each size?
 
-`python -m benchmarks.low_bit_weights` scores the Fashion-MNIST ViT and two CIFAR ResNets with their published weights on
-all 10,000 test images; calibrated on 256 training images, activations in float. Figures are kept below `--work`, so that a second call continues where one was interrupted. Half an hour of an
-idle core; `--models vit` measures one model.
+`python -m benchmarks.low_bit_weights` scores the Fashion-MNIST ViT and two CIFAR ResNets with their published weights
+on all 10,000 test images; calibrated on 256 training images, activations in float. Figures are kept below `--work`, so
+that a second call continues where one was interrupted. An hour of an idle core; `--models vit` measures one model.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from edgeq import (
     BenchResult,
     Box,
     CaptioningScore,
+    CheckpointResult,
     CheckResult,
     ClassificationScore,
     DeployResult,

@@ -20,12 +20,12 @@ from tests.test_order import ROOT
 PUBLIC = [
     "Artifact", "BenchResult", "Box", "CaptioningScore", "CheckResult", "CheckpointResult", "ClassificationScore",
     "DeployResult", "DepthScore", "DetectionScore", "EdgeqError", "EmbeddingScore", "EvalResult", "ExportResult",
-    "Finding", "GateResult", "Histogram", "ImagePrediction", "InstanceScore", "KeypointScore", "LastWordScore", "MemoryPlan",
-    "Model", "OrientedScore", "PresenceScore", "Progress", "Ranges", "SaturationResult", "Score", "ScoredAnswers",
-    "SemanticScore", "SensitivityResult", "Session", "Target", "TextDetectionScore", "TextRecognitionScore",
-    "TranscriptionScore", "TuningResult", "VqaScore", "benchmark", "calibrate", "check", "deploy", "evaluate",
-    "export", "export_checkpoint", "gate", "get_target", "load", "open_session", "plan", "predict", "report", "score",
-    "sensitivity", "tune",
+    "Finding", "GateResult", "Histogram", "ImagePrediction", "InstanceScore", "KeypointScore", "LastWordScore",
+    "MemoryPlan", "Model", "OrientedScore", "PresenceScore", "Progress", "Ranges", "SaturationResult", "Score",
+    "ScoredAnswers", "SemanticScore", "SensitivityResult", "Session", "Target", "TextDetectionScore",
+    "TextRecognitionScore", "TranscriptionScore", "TuningResult", "VqaScore", "benchmark", "calibrate", "check",
+    "deploy", "evaluate", "export", "export_checkpoint", "gate", "get_target", "load", "open_session", "plan",
+    "predict", "report", "score", "sensitivity", "tune",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""
 

@@ -125,8 +125,8 @@ def export(
         list[str] | None,
         typer.Option(
             "--format",
-            help="onnx or tflite, by default every format of the target; repeatable. Of a Hugging Face folder gptq, awq "
-            "or compressed-tensors: a checkpoint with weights of few bits.",
+            help="onnx or tflite, by default every format of the target; repeatable. Of a Hugging Face folder gptq, "
+            "awq or compressed-tensors: a checkpoint with weights of few bits.",
         ),
     ] = None,
     weights: Weights = None,

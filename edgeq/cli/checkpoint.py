@@ -42,8 +42,7 @@ def export_checkpoint_command(context: typer.Context) -> None:
     from edgeq.verbs.export_checkpoint import export_checkpoint
 
     values: Mapping[str, Any] = context.params
-    source = typer.core.click.core.ParameterSource.DEFAULT
-    given = [name for name in values if context.get_parameter_source(name) is not source and name not in _TAKEN]
+    given = [name for name in values if name not in _TAKEN and _is_given(context, name)]
     formats = values["formats"]
     if len(formats) > 1:
         raise InputError(
@@ -67,6 +66,11 @@ def export_checkpoint_command(context: typer.Context) -> None:
     for line in describe_checkpoint(result):
         typer.echo(line)
     write_json_file(values["json_file"], result.to_json())
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def describe_checkpoint(result: CheckpointResult) -> list[str]:

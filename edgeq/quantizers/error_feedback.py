@@ -59,7 +59,8 @@ def drawn_to_mean(moments: np.ndarray, rows: int) -> npt.NDArray[np.float64]:
     mean = np.trace(moments) / (rows * width)
     # Of inputs that were always zero all are alike.
     added = _SHRINKAGE * width / rows * mean if mean > 0 else 1.0
-    found: npt.NDArray[np.float64] = moments / rows + added * np.eye(width)
+    found: npt.NDArray[np.float64] = moments / rows
+    found[np.diag_indices(width)] += added  # in place: the matrix of a large layer is half a gigabyte
     return found
 
 

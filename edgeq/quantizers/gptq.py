@@ -98,4 +98,5 @@ def _damped(statistics: Mapping[str, np.ndarray]) -> np.ndarray:
         raise InputError("gptq rounds by what layers read, and there are no second moments; give `calib` with images")
     moments = statistics["second_moments"].astype(np.float64)
     mean = moments.diagonal().mean()
-    return np.asarray(moments + (_DAMPING * mean if mean > 0 else 1.0) * np.eye(len(moments)))
+    moments[np.diag_indices(len(moments))] += _DAMPING * mean if mean > 0 else 1.0
+    return np.asarray(moments)

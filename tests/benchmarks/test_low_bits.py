@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import low_bit_kernels, low_bit_weights
+from benchmarks import checkpoint_memory, low_bit_kernels, low_bit_weights
 from benchmarks.low_bit_weights import Subject, Variant, even
 from edgeq.schemes import NF4
 from edgeq.sources.model import ModelRequest, open_model
@@ -42,3 +42,10 @@ def test_products_are_timed_against_fp32(tmp_path) -> None:
     assert [row[0] for row in rows] == ["ONNX Runtime, 4 bits", "OpenVINO, 4 bits"]
     for row in rows:
         assert all(float(cell) > 0 for cell in row[1:]) and float(row[-1]) < 0.2  # rounding to 4 bits, and no more
+
+
+def test_the_memory_of_a_checkpoint_is_measured_in_its_own_process(tmp_path) -> None:
+    size = checkpoint_memory.Size(2, 32, 64, 4, 2, 64, tokens=(2, 8), group_size=32)
+    text = checkpoint_memory.run(tmp_path, size, ["rtn"], 1).read_text()
+    (row,) = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| rtn"))
+    assert row[1] == "2 of 2" and float(row[4].replace(",", "")) > 10  # an interpreter alone has more
