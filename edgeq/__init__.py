@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeq.api.bundle import export_bundle
     from edgeq.api.calibrate import calibrate
+    from edgeq.api.checkpoint import export_checkpoint
     from edgeq.api.deploy import deploy
     from edgeq.api.export import export
     from edgeq.api.judge import check, gate, report
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from edgeq.verbs.check_saturation import SaturationResult
     from edgeq.verbs.deploy import DeployResult
     from edgeq.verbs.export import ExportResult
+    from edgeq.verbs.export_checkpoint import CheckpointResult
     from edgeq.verbs.gate import GateResult
     from edgeq.verbs.score import ScoredAnswers
 
@@ -75,6 +77,7 @@ __all__ = [
     "Bundle",
     "CaptioningScore",
     "CheckResult",
+    "CheckpointResult",
     "ClassificationScore",
     "DeployResult",
     "DepthScore",
@@ -116,6 +119,7 @@ __all__ = [
     "evaluate",
     "export",
     "export_bundle",
+    "export_checkpoint",
     "gate",
     "get_target",
     "load",
@@ -138,6 +142,7 @@ _HOME = {
     "Bundle": "edgeq.bundles.manifest",
     "CaptioningScore": "edgeq.tasks.language.captioning",
     "CheckResult": "edgeq.verbs.check",
+    "CheckpointResult": "edgeq.verbs.export_checkpoint",
     "ClassificationScore": "edgeq.tasks.classification.records",
     "DeployResult": "edgeq.verbs.deploy",
     "DepthScore": "edgeq.tasks.depth",
@@ -179,6 +184,7 @@ _HOME = {
     "evaluate": "edgeq.api.measure",
     "export": "edgeq.api.export",
     "export_bundle": "edgeq.api.bundle",
+    "export_checkpoint": "edgeq.api.checkpoint",
     "gate": "edgeq.api.judge",
     "get_target": "edgeq.targets",
     "load": "edgeq.api.model",

@@ -13,6 +13,7 @@ from edgeq import (
     Box,
     Bundle,
     CaptioningScore,
+    CheckpointResult,
     CheckResult,
     ClassificationScore,
     DeployResult,
@@ -91,6 +92,8 @@ def run(module: torch.nn.Module) -> bool:
         same_finding: Finding = finding
         if isinstance(same_finding, Box):
             print(same_finding.left)
+    packed: CheckpointResult = edgeq.export_checkpoint("llama", "gptq", out="llama-w4", skip="lm_head", calib="a.txt")
+    print(packed.layers)
     edgeq.export(model, keep=5)  # type: ignore[arg-type]
     checked: CheckResult = edgeq.check(files.paths[0])
     saturated: SaturationResult = edgeq.check(files.paths[0], isa="avx2", images="images")

@@ -18,14 +18,14 @@ from edgeq.devices.config import LOCAL
 from tests.test_order import ROOT
 
 PUBLIC = [
-    "Artifact", "BenchResult", "Box", "Bundle", "CaptioningScore", "CheckResult", "ClassificationScore", "DeployResult",
-    "DepthScore", "DetectionScore", "EdgeqError", "EmbeddingScore", "EvalResult", "ExportResult", "Finding",
-    "GateResult", "Histogram", "ImagePrediction", "InstanceScore", "KeypointScore", "LastWordScore", "MemoryPlan",
-    "Model", "OrientedScore", "PresenceScore", "Progress", "Ranges", "SaturationResult", "Score", "ScoredAnswers",
-    "SemanticScore", "SensitivityResult", "Session", "StudyResult", "Target", "TextDetectionScore",
-    "TextRecognitionScore", "TranscriptionScore", "TuningResult", "VqaScore", "benchmark", "calibrate", "check",
-    "deploy", "evaluate", "export", "export_bundle", "gate", "get_target", "load", "open_session", "plan", "predict",
-    "report", "score", "sensitivity", "study", "tune",
+    "Artifact", "BenchResult", "Box", "Bundle", "CaptioningScore", "CheckResult", "CheckpointResult",
+    "ClassificationScore", "DeployResult", "DepthScore", "DetectionScore", "EdgeqError", "EmbeddingScore", "EvalResult",
+    "ExportResult", "Finding", "GateResult", "Histogram", "ImagePrediction", "InstanceScore", "KeypointScore",
+    "LastWordScore", "MemoryPlan", "Model", "OrientedScore", "PresenceScore", "Progress", "Ranges", "SaturationResult",
+    "Score", "ScoredAnswers", "SemanticScore", "SensitivityResult", "Session", "StudyResult", "Target",
+    "TextDetectionScore", "TextRecognitionScore", "TranscriptionScore", "TuningResult", "VqaScore", "benchmark",
+    "calibrate", "check", "deploy", "evaluate", "export", "export_bundle", "export_checkpoint", "gate", "get_target",
+    "load", "open_session", "plan", "predict", "report", "score", "sensitivity", "study", "tune",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""
 
@@ -75,6 +75,7 @@ RENAMED = {
 """Parameter of a command -> that of its function; `None` where a program has another way: a result's own methods."""
 
 OF_ANOTHER = {
+    "export": {"context", "skip"},
     "sensitivity": {
         *("max_drop", "latency", "file_size", "memory", "energy", "device", "unproved", "time_limit", "mlflow"),
     },

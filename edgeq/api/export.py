@@ -111,7 +111,7 @@ def export(
         finetune: Train `int8` and `w4a8` ONNX files for a few minutes on so many images of `calib`, at least 16,
             without labels, to give what the float model gives.
         weight_method: x86, `w2` to `w8`: `rtn` (round to nearest), `hqq`, `gptq`, `gptq-act-order`, `awq` or
-            `awq+gptq`; by default `gptq` with images in `calib`, and `rtn` without.
+            `awq+gptq`; by default `gptq-act-order` with images in `calib`, and `rtn` without.
         group_size: x86, `w2` to `w8`: inputs of a layer that share a scale, 8 to 256; by default 32.
         threads: CPU threads for calibration and timing; by default one per physical core.
         verify: Jetson: `compile` compiles the files with TensorRT for RTX too: `result.compiled`.

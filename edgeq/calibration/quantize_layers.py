@@ -31,6 +31,7 @@ from edgeq.quantizers import ROUND, QuantizedWeight, get_weight_method
 from edgeq.quantizers.channel_scales import scaled, search_channel_scales
 from edgeq.quantizers.error_feedback import drawn_to_mean
 from edgeq.quantizers.recipes import Recipe, get_recipe
+from edgeq.quantizers.weight import joined
 from edgeq.resume import JobLog
 
 if TYPE_CHECKING:
@@ -132,18 +133,8 @@ def quantize_members(
             quantize(rows, members[name].scheme, {"second_moments": each})
             for rows, each in zip(np.split(matrix, len(moments)), moments, strict=True)
         ]
-        found[name] = _joined(parts)
+        found[name] = joined(parts)
     return found, scales if scales is not None and (scales != 1).any() else None
-
-
-def _joined(parts: Sequence[QuantizedWeight]) -> QuantizedWeight:
-    """Returns the weight whose rows are those of several, one behind the other."""
-    if len(parts) == 1:
-        return parts[0]
-    integers, scale, zero = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("integers", "scale", "zero_point")
-    )
-    return QuantizedWeight(integers, scale, zero, parts[0].scheme)
 
 
 def as_read(quantized: QuantizedWeight, scales: np.ndarray | None, request: Request) -> np.ndarray:

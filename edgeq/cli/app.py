@@ -11,6 +11,7 @@ import typer
 import edgeq
 from edgeq.cli import (
     board,
+    checkpoint,
     data_set,
     deploy,
     measure,
@@ -92,6 +93,7 @@ def root(
 
 
 def export(
+    context: typer.Context,
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("artifacts"),
     target: Annotated[
@@ -113,14 +115,18 @@ def export(
     ] = "fp32",
     formats: Annotated[
         list[str] | None,
-        typer.Option("--format", help="onnx or tflite; by default every format of the target; repeatable."),
+        typer.Option(
+            "--format",
+            help="onnx or tflite, by default every format of the target; repeatable. Of a Hugging Face folder gptq, "
+            "awq or compressed-tensors: a checkpoint with weights of few bits.",
+        ),
     ] = None,
     weights: Weights = None,
     calib: Annotated[
         Path | None,
         typer.Option(
             help="Ranges for int8: a ranges file, images (folder, list of paths, COCO .json with --images), or a "
-            "calibration cache of TensorRT."
+            "calibration cache of TensorRT. For a checkpoint: a text, or a .npy file of token numbers."
         ),
     ] = None,
     images: ImagesDir = None,
@@ -163,13 +169,22 @@ def export(
     weight_method: Annotated[
         str | None,
         typer.Option(
-            help="x86, w2 to w8: rtn (round to nearest), hqq, gptq, gptq-act-order, awq or awq+gptq; by default gptq "
-            "with images in --calib, and rtn without."
+            help="w2 to w8: rtn (round to nearest), hqq, gptq, gptq-act-order, awq or awq+gptq; by default "
+            "gptq-act-order with --calib, and rtn without."
         ),
     ] = None,
     group_size: Annotated[
         int | None,
-        typer.Option(help="x86, w2 to w8: inputs of a layer that share a scale, 8 to 256; by default 32."),
+        typer.Option(
+            help="w2 to w8: inputs of a layer that share a scale, 8 to 256; by default 32, and 128 in a checkpoint."
+        ),
+    ] = None,
+    skip: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Checkpoints: leave in FP16 a part (vision, connector, lm_head, decoder), a name or its beginning, a "
+            "type, or a regular expression; repeatable. By default vision, connector and lm_head."
+        ),
     ] = None,
     int8_deconv: Annotated[
         bool, typer.Option("--int8-deconv", help="jetson-orin, rtx: ConvTranspose in INT8 too, instead of FP16.")
@@ -246,14 +261,21 @@ def export(
     from edgeq.calibration.source import CalibrationSource
     from edgeq.cli.check_console import describe_compilations
     from edgeq.cli.console import describe_export
+    from edgeq.errors import InputError
     from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
     from edgeq.exporting.options import ExportOptions
     from edgeq.targets import for_runtime
     from edgeq.verbs.export import export_model
+    from edgeq.verbs.export_checkpoint import is_checkpoint_format
     from edgeq.verbs.export_costs import default_measuring, default_plan
     from edgeq.verbs.export_options import check_calibration_options
 
     require_writable_json(json_file)
+    if is_checkpoint_format(formats or ()):
+        checkpoint.export_checkpoint_command(context)
+        return
+    if skip:
+        raise InputError("`skip`: is for checkpoints (`format` gptq, awq or compressed-tensors); `keep` is for files")
     target = for_runtime(target, runtime)
     if is_model_folder(Path(model)):
         model_parts.export(

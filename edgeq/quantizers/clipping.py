@@ -1,61 +1,69 @@
-"""Scales that cut off the largest weights, where the others gain more by it than those lose.
+"""Ranges that cut off the largest weights, where the others gain more by it than those lose.
 
-A group has the scale of a few, from the one that reaches just as far as its weights, by which its part of the layer's
-output loses least ("AWQ", Lin et al., 2023, section 3). In whole rows and tensors the error of a weight counts as much
-as its input is large.
+Whatever has a scale of its own takes the range of a few, from the one that reaches just as far as its weights, by which
+its part of the layer's output loses least ("AWQ", Lin et al., 2023, section 3). Magnitudes are cut off, so that of a
+lopsided group only the longer side is, and its zero point moves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeq.quantizers.round_nearest import grid_parameters
-from edgeq.quantizers.weight import QuantizedWeight, input_axis, reduced, round_to
-from edgeq.schemes import PerGroup, Scheme
+from edgeq.quantizers.weight import QuantizedWeight, input_axis, reduced, round_to, spread_over
+from edgeq.schemes import PerAxis, PerGroup, Scheme
 
-SHRINK = np.linspace(1.0, 0.6, 9, dtype=np.float32)
-"""Of a group's range, before its largest weights are cut off."""
-
-_CLIP = np.linspace(1.0, 0.5, 11, dtype=np.float32)
+_CUTS = tuple(1 - step / 20 for step in range(11))
+"""Of the largest magnitude."""
 
 
 def clip(weight: np.ndarray, scheme: Scheme, statistics: Mapping[str, np.ndarray]) -> QuantizedWeight:
-    """Returns the weight rounded to nearest on the scales by which each group's part of the output loses least.
+    """Returns the weight rounded to nearest on the ranges by which each group's part of the output loses least.
 
     Args:
         weight: Float weight, a matrix.
         scheme: Integers or indices of a codebook.
         statistics: `second_moments` of the inputs, `(K, K)`; without them all inputs count the same.
     """
-    inputs = input_axis(scheme)
-    moments = statistics.get("second_moments", np.eye(weight.shape[inputs]))
-    widest, zero = grid_parameters(weight, scheme)
-    plain = QuantizedWeight(round_to(weight, widest, zero, scheme), widest, zero, scheme)
-    if scheme.double_quantized:
-        return plain  # the scales depend on each other
-    granularity, counted = scheme.granularity, np.expand_dims(moments.diagonal(), 1 - inputs)
-    best, least = widest, np.full(widest.shape, np.inf)
-    for factor in _CLIP:
-        scale = (widest * factor).astype(np.float32)
-        difference = plain.rescaled(weight, scale).dequantize().astype(np.float64) - weight
-        if isinstance(granularity, PerGroup):
-            errors = _output_errors(difference, moments, granularity)
-        else:
-            errors = reduced(np.add, counted * np.square(difference), scheme)
-        best, least = np.where(errors < least, scale, best), np.minimum(errors, least)
-    return plain.rescaled(weight, best)
+    moments = statistics.get("second_moments", np.eye(weight.shape[input_axis(scheme)]))
+    scale, zero = grid_parameters(weight, scheme)
+    if not scheme.double_quantized:  # there the scales depend on each other
+        least = np.full(scale.shape, np.inf)
+        for tried_scale, tried_zero in cut_grids(weight, scheme, _CUTS):
+            tried = QuantizedWeight(
+                round_to(weight, tried_scale, tried_zero, scheme), tried_scale, tried_zero, scheme
+            ).dequantize()
+            errors = _output_errors(tried - weight, moments, scheme)
+            better = errors < least
+            scale, zero = np.where(better, tried_scale, scale), np.where(better, tried_zero, zero)
+            least = np.minimum(errors, least)
+    return QuantizedWeight(round_to(weight, scale, zero, scheme), scale, zero, scheme)
 
 
-def _output_errors(
-    difference: npt.NDArray[np.float64], moments: np.ndarray, granularity: PerGroup
-) -> npt.NDArray[np.float64]:
-    """Returns the squared error of each group's part of the output, of the scales' shape."""
-    first = np.moveaxis(difference, granularity.axis, 0)
-    found = []
-    for start in range(0, len(first), granularity.size):
-        part = slice(start, start + granularity.size)
-        found.append(((moments[part, part] @ first[part]) * first[part]).sum(axis=0))
-    return np.moveaxis(np.stack(found), 0, granularity.axis)
+def cut_grids(weight: np.ndarray, scheme: Scheme, cuts: Sequence[float]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields scales and zero points of ranges that end at shares of the largest magnitudes.
+
+    Args:
+        weight: Float weight of any shape.
+        scheme: Integers or indices of a codebook.
+        cuts: The shares, 0..1.
+    """
+    largest = reduced(np.maximum, np.abs(weight), scheme)
+    for cut in cuts:
+        limit = spread_over(largest * np.float32(cut), weight.shape, scheme)
+        yield grid_parameters(np.clip(weight, -limit, limit), scheme)
+
+
+def _output_errors(difference: np.ndarray, moments: np.ndarray, scheme: Scheme) -> npt.NDArray[np.float64]:
+    """Returns the squared error of the part of the output that each scale answers for, of the scales' shape."""
+    granularity, inputs = scheme.granularity, input_axis(scheme)
+    first = np.moveaxis(difference.astype(np.float64), inputs, 0)
+    size = granularity.size if isinstance(granularity, PerGroup) else len(first)
+    parts = [slice(start, start + size) for start in range(0, len(first), size)]
+    errors = np.stack([((moments[part, part] @ first[part]) * first[part]).sum(axis=0) for part in parts])
+    if isinstance(granularity, PerGroup):
+        return np.moveaxis(errors, 0, inputs)
+    return np.asarray(errors[0] if isinstance(granularity, PerAxis) else errors.sum())

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.quantizers.clipping import SHRINK
 from edgeq.quantizers.codebooks import codebook, nearest_index
 from edgeq.quantizers.round_nearest import grid_parameters
-from edgeq.quantizers.weight import QuantizedWeight, input_axis, spread_over
+from edgeq.quantizers.weight import QuantizedWeight
 from edgeq.schemes import PerAxis, PerGroup, Scheme
 
 Array = npt.NDArray[np.float32]
@@ -25,8 +24,11 @@ Array = npt.NDArray[np.float32]
 _SHRINKAGE = 0.2
 """How many rows the mean second moment counts as, for each input of a layer: 0.1 to 0.3 gave the best ViTs."""
 
-_BLOCK = 128
-"""Inputs whose errors reach those behind them in one product; larger groups have scales that are set beforehand."""
+_SHRINK = np.linspace(1.0, 0.6, 9, dtype=np.float32)
+"""Of a group's range, before its largest weights are cut off."""
+
+_BLOCK = 64
+"""Inputs whose errors reach those behind them in one product, where scales are set beforehand."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def drawn_to_mean(moments: np.ndarray, rows: int) -> npt.NDArray[np.float64]:
     mean = np.trace(moments) / (rows * width)
     # Of inputs that were always zero all are alike.
     added = _SHRINKAGE * width / rows * mean if mean > 0 else 1.0
-    found: npt.NDArray[np.float64] = moments / rows + added * np.eye(width)
+    found: npt.NDArray[np.float64] = moments / rows
+    found[np.diag_indices(width)] += added  # in place: the matrix of a large layer is half a gigabyte
     return found
 
 
@@ -88,7 +91,7 @@ def feed_errors_forward(
         grid: The numbers.
     """
     granularity = scheme.granularity
-    assert isinstance(granularity, PerGroup)  # noqa: S101 - `feed_integers_forward` sees to it
+    assert isinstance(granularity, PerGroup)  # noqa: S101 - callers see to it
     factors = _factors(moments)
     left = np.moveaxis(weight, granularity.axis, 0).astype(np.float32)
     numbers = np.empty_like(left)
@@ -107,58 +110,86 @@ def feed_errors_forward(
     return FedForward(*(np.moveaxis(each, 0, back) for each in parts))
 
 
-def feed_on_set_scales(
-    weight: np.ndarray,
-    moments: npt.NDArray[np.float64],
-    scales: np.ndarray,
-    zeros: np.ndarray,
-    nearest: Callable[[np.ndarray], np.ndarray],
-    *,
-    act_order: bool,
-) -> Array:
-    """Returns the numbers `(K, N)` of a weight whose scales were set beforehand.
-
-    Args:
-        weight: Float weight, inputs first, `(K, N)`.
-        moments: Second moments of the inputs, positive definite, `(K, K)`.
-        scales: Of every weight, `(K, N)`.
-        zeros: Of every weight, `(K, N)`.
-        nearest: Weights in steps of their scale, counted from zero -> the nearest numbers.
-        act_order: Whether the inputs of largest moments are rounded first, while all others can take over their errors;
-            groups stay as they are.
-    """
-    order = np.argsort(-moments.diagonal(), kind="stable") if act_order else np.arange(len(moments))
-    factors = _factors(moments[np.ix_(order, order)])
-    left, scales, zeros = (each[order].astype(np.float32) for each in (weight, scales, zeros))
-    numbers = np.empty_like(left)
-    for start in range(0, len(left), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        found, errors = _round_block(left[part], scales[None, part], zeros[None, part], factors[part, part], nearest)
-        left[part.stop :] -= factors[part, part.stop :].T @ errors[0]
-        numbers[order[part]] = found[0]
-    return numbers
-
-
 def feed_integers_forward(
     weight: np.ndarray,
     scheme: Scheme,
     moments: npt.NDArray[np.float64],
     storable: Callable[[np.ndarray], np.ndarray],
-    *,
-    act_order: bool = False,
 ) -> QuantizedWeight:
     """Returns the weight in integers with little lost of the layer's output.
 
-    Scales of groups of up to 128 inputs are chosen when all inputs before them are rounded; those of larger ones, of
-    whole rows or tensors, and with `act_order`, are set beforehand and reach as far as the weights.
+    Scales are chosen group by group, when all inputs before are rounded.
 
     Args:
         weight: Float weight, a matrix.
-        scheme: Integers or indices of a codebook.
+        scheme: Integers or indices of a codebook, in groups along the inputs.
         moments: Second moments of the inputs, positive definite, `(K, K)`.
         storable: Scales -> the next ones that a file can hold.
-        act_order: Whether inputs of large moments are rounded first.
     """
+
+    def parameters(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scale, zero = grid_parameters(block, scheme.along(PerAxis(1)))
+        tried = storable(np.multiply.outer(_SHRINK, scale).astype(np.float32))
+        return tried, np.broadcast_to(zero.astype(np.float32), tried.shape)
+
+    fed = feed_errors_forward(weight, moments, scheme, BlockGrid(parameters, nearest_numbers(scheme)))
+    return as_integers(fed.numbers, fed.scales, fed.zeros, scheme)
+
+
+@dataclass(frozen=True)
+class RoundingOrder:
+    """In which order inputs are rounded, and what an error of each asks of those behind it.
+
+    Attributes:
+        inputs: Their numbers, `(K,)`.
+        factors: `(K, K)`, in this order.
+    """
+
+    inputs: npt.NDArray[np.intp]
+    factors: Array
+
+    @classmethod
+    def of(cls, moments: npt.NDArray[np.float64], *, act_order: bool) -> RoundingOrder:
+        """Returns the order of a layer's inputs.
+
+        Args:
+            moments: Second moments of the inputs, positive definite, `(K, K)`.
+            act_order: Whether the inputs of largest moments come first, while all others can take over their errors.
+        """
+        order = np.argsort(-moments.diagonal(), kind="stable") if act_order else np.arange(len(moments))
+        return cls(order, _factors(moments[np.ix_(order, order)]))
+
+
+def feed_on_set_scales(
+    weight: np.ndarray,
+    order: RoundingOrder,
+    scales: np.ndarray,
+    zeros: np.ndarray,
+    nearest: Callable[[np.ndarray], np.ndarray],
+) -> tuple[Array, Array]:
+    """Returns the numbers `(K, N)` of a weight whose scales were set beforehand, and what each output loses `(N,)`.
+
+    Args:
+        weight: Float weight, inputs first, `(K, N)`.
+        order: Of its inputs.
+        scales: Of every weight, `(K, N)`.
+        zeros: Of every weight, `(K, N)`.
+        nearest: Weights in steps of their scale, counted from zero -> the nearest numbers.
+    """
+    left, scales, zeros = (each[order.inputs].astype(np.float32) for each in (weight, scales, zeros))
+    numbers, lost = np.empty_like(left), np.zeros(left.shape[1], np.float32)
+    for start in range(0, len(left), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        within, beyond = order.factors[part, part], order.factors[part, part.stop :]
+        found, errors = _round_block(left[part], scales[None, part], zeros[None, part], within, nearest)
+        left[part.stop :] -= beyond.T @ errors[0]
+        numbers[order.inputs[part]] = found[0]
+        lost += np.square(errors[0]).sum(axis=0)
+    return numbers, lost
+
+
+def nearest_numbers(scheme: Scheme) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the function from weights, in steps of their scale and counted from zero, to the nearest numbers."""
 
     def nearest(steps: np.ndarray) -> np.ndarray:
         if scheme.codebook is not None:
@@ -166,25 +197,11 @@ def feed_integers_forward(
         numbers: np.ndarray = np.clip(np.rint(steps), scheme.qmin, scheme.qmax)
         return numbers
 
-    def parameters(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scale, zero = grid_parameters(block, scheme.along(PerAxis(1)))
-        tried = storable(np.multiply.outer(SHRINK, scale).astype(np.float32))
-        return tried, np.broadcast_to(zero.astype(np.float32), tried.shape)
+    return nearest
 
-    granularity = scheme.granularity
-    in_order = not act_order and not scheme.double_quantized
-    if in_order and isinstance(granularity, PerGroup) and granularity.size <= _BLOCK:
-        fed = feed_errors_forward(weight, moments, scheme, BlockGrid(parameters, nearest))
-        numbers, scale, zero = fed.numbers, fed.scales, fed.zeros
-    else:
-        inputs = input_axis(scheme)
-        # Nothing is cut off: at 2 bits in whole rows that lost a quarter more of a ViT's output than it gained.
-        scale, zero = grid_parameters(weight, scheme)
-        scale = storable(scale)
-        scales, zeros = (np.moveaxis(spread_over(each, weight.shape, scheme), inputs, 0) for each in (scale, zero))
-        first = np.moveaxis(weight, inputs, 0)
-        fed_numbers = feed_on_set_scales(first, moments, scales, zeros, nearest, act_order=act_order)
-        numbers = np.moveaxis(fed_numbers, 0, inputs)
+
+def as_integers(numbers: np.ndarray, scale: np.ndarray, zero: np.ndarray, scheme: Scheme) -> QuantizedWeight:
+    """Returns the weight whose numbers, in steps of its scales, are given."""
     integers = nearest_index(numbers, scheme.codebook) if scheme.codebook is not None else numbers
     zero_type = np.float32 if scheme.real_zero else scheme.dtype
     return QuantizedWeight(integers.astype(scheme.dtype), scale, zero.astype(zero_type), scheme)

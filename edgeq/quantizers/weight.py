@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,6 +66,16 @@ class QuantizedWeight:
         changed = spread(scale != self.scale, self)
         rounded = round_to(weight, scale, self.zero_point, self.scheme)
         return replace(anew, integers=np.where(changed, rounded, self.integers))
+
+
+def joined(parts: Sequence[QuantizedWeight]) -> QuantizedWeight:
+    """Returns the matrix whose rows are those of several, one behind the other, each row with scales of its own."""
+    if len(parts) == 1:
+        return parts[0]
+    integers, scale, zero = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("integers", "scale", "zero_point")
+    )
+    return QuantizedWeight(integers, scale, zero, parts[0].scheme)
 
 
 def round_to(weight: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, scheme: Scheme) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.calibration.quantize_layers import quantize_layers
 from edgeq.exporting.jobs import PlannedWeight, QuantizedLayers
-from edgeq.quantizers.recipes import get_recipe
+from edgeq.quantizers.recipes import BY_INPUTS, WITHOUT_INPUTS, get_recipe
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ def quantize_weights(
         planned: Layer -> its weight.
     """
     images = calibration if calibration is not None and calibration.has_images else None
-    method = options.weight_method or ("rtn" if images is None else "gptq")
+    method = options.weight_method or (WITHOUT_INPUTS if images is None else BY_INPUTS)
     feeds = []
     if images is not None and get_recipe(method).reads_inputs:
         feeds = calibration_feeds(model, images, min(images.num, MOST_IMAGES))

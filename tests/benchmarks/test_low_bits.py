@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import low_bit_kernels, low_bit_weights
+from benchmarks import checkpoint_memory, gptq_against_llm_compressor, low_bit_kernels, low_bit_weights
 from benchmarks.low_bit_weights import Subject, Variant, even
 from edgeq.schemes import NF4
 from edgeq.sources.model import ModelRequest, open_model
@@ -42,3 +42,22 @@ def test_products_are_timed_against_fp32(tmp_path) -> None:
     assert [row[0] for row in rows] == ["ONNX Runtime, 4 bits", "OpenVINO, 4 bits"]
     for row in rows:
         assert all(float(cell) > 0 for cell in row[1:]) and float(row[-1]) < 0.2  # rounding to 4 bits, and no more
+
+
+def test_the_memory_of_a_checkpoint_is_measured_in_its_own_process(tmp_path) -> None:
+    size = checkpoint_memory.Size(2, 32, 64, 4, 2, 64, tokens=(2, 8), group_size=32)
+    text = checkpoint_memory.run(tmp_path, size, ["rtn"], 1).read_text()
+    (row,) = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| rtn"))
+    assert row[1] == "2 of 2" and float(row[4].replace(",", "")) > 10  # an interpreter alone has more
+
+
+def test_methods_are_compared_by_what_layers_lose(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(2, 200, 32)) @ rng.normal(size=(32, 32))
+    seen, others = (each.T @ each / len(each) for each in rows)
+    layers = [gptq_against_llm_compressor.Layer(rng.normal(size=(16, 32)).astype(np.float32), seen, others)]
+    methods = {name: gptq_against_llm_compressor.our_method(name) for name in gptq_against_llm_compressor.OURS}
+    grids = {"3 bits": gptq_against_llm_compressor.grid(3, 16)}
+    text = gptq_against_llm_compressor.run(tmp_path, layers, grids, methods, "none").read_text()
+    (row,) = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| 3 bits"))
+    assert row[1] == "1.000" and all(float(cell) < 1 for cell in row[2:])
