@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
 import threading
 import warnings
@@ -85,7 +86,9 @@ def existing_images(source: Path, folder: Path, names: list[str]) -> list[Path]:
     return paths
 
 
-def read_image(path: Path, stated_px: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read_image(
+    path: Path, stated_px: tuple[int, int] | None = None, encoded: memoryview | None = None
+) -> NDArray[np.uint8]:
     """Returns the image's pixels as `(H, W, 3)` uint8, RGB, as training frameworks read them.
 
     Grayscale, palette and CMYK images are converted, 16-bit channels keep their high byte, alpha is dropped, and of an
@@ -96,11 +99,12 @@ def read_image(path: Path, stated_px: tuple[int, int] | None = None) -> NDArray[
     Args:
         path: The file.
         stated_px: Width and height that annotations state.
+        encoded: The file's content, if it lies within another file; `path` is then what errors call it.
 
     Raises:
         InputError: the file is missing, truncated, corrupt, not an image or larger than Pillow's limit.
     """
-    with _opened(path) as image:
+    with _opened(path, encoded) as image:
         # A phone's MPO holds one photo twice.
         if image.format != "MPO" and getattr(image, "is_animated", False):
             _warn_of_frames(path)
@@ -139,7 +143,7 @@ def small_image(path: Path, side_px: int) -> NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, encoded: memoryview | None = None) -> Iterator[Any]:
     """Yields Pillow's image; what its parsers raise, then or later, becomes one line."""
     from PIL import Image, UnidentifiedImageError
 
@@ -147,7 +151,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with _WARNINGS_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(path if encoded is None else io.BytesIO(encoded))
         with image:
             yield image
     except FileNotFoundError:

@@ -156,7 +156,7 @@ def write_fp16(model: FloatModel, target: Target, folder: Path, ranges: Ranges |
             to_fp16(graph, islands.get("fp16_islands", ()))
         where = "in the graph" if target.rules.fp16 == "graph" else "by the engine"
         return write_artifact(model, graph, target, "fp16", folder, {"fp16": where, **islands})
-    kept = _halve_weights(graph)
+    kept = halve_weights(graph)
     return write_artifact(model, graph, target, "fp16", folder, {"weights_kept_in_fp32": kept})
 
 
@@ -351,13 +351,20 @@ def _ends(graph: ir.Model, layout: Layout) -> Ends:
 
 
 @keeps_names
-def _halve_weights(model: ir.Model) -> list[str]:
-    """Stores matrices and kernels as FP16 behind a Cast, and returns the names of those that do not fit."""
+def halve_weights(model: ir.Model, names: Collection[str] | None = None) -> list[str]:
+    """Stores matrices and kernels as FP16 behind a Cast, and returns the names of those that do not fit.
+
+    Args:
+        model: A float graph, changed in place.
+        names: The constants that are meant; by default all.
+    """
     import onnx_ir as ir
 
     kept = []
     for name, value in list(model.graph.initializers.items()):
         array = value.const_value.numpy() if value.const_value is not None else None
+        if names is not None and name not in names:
+            continue
         if array is None or array.dtype != np.float32 or array.ndim < 2 or value.is_graph_output():
             continue
         if np.abs(array).max(initial=0) > FP16_MAX:
