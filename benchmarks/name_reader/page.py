@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from benchmarks.cases import code_state
 from benchmarks.name_reader.parts import PARTS, Precision
-from benchmarks.name_reader.study import ALL, CHOICES, FP16, FP32, METHODS, SKIPPING, SWEEP, Figure, Readings
+from benchmarks.name_reader.study import (
+    ALL,
+    CHOICES,
+    FP16,
+    FP32,
+    METHODS,
+    SKIPPING,
+    SWEEP,
+    Figure,
+    Readings,
+    distances_of,
+)
 from edgeq.machine import read_machine
 
 _TITLES = {
@@ -30,8 +44,13 @@ bootstrap over images.
 """
 
 
-def page(subjects: Sequence[Readings]) -> str:
-    """Returns the page of what some subjects read."""
+def page(subjects: Sequence[Readings], files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Returns the page of what some subjects read.
+
+    Args:
+        subjects: What they read with each precision.
+        files: Title of a subject -> what `measure_files` found, of those that were written.
+    """
     import torch
     import transformers
 
@@ -39,6 +58,8 @@ def page(subjects: Sequence[Readings]) -> str:
     lines += [line for readings in subjects for line in _answers(readings)]
     for readings in subjects:
         lines += ["", f"## {readings.subject.title}", "", *_whole(readings), "", *_by_part(readings)]
+        if (found := files.get(readings.subject.title)) is not None:
+            lines += ["", *_as_files(readings, found)]
     versions = f"PyTorch {torch.__version__.partition('+')[0]}, transformers {transformers.__version__}"
     lines += ["", f"{versions}, {read_machine().cpu}; {code_state()}. Repeat it: `python -m benchmarks.name_reader`."]
     return "\n".join(lines) + "\n"
@@ -114,6 +135,30 @@ def _by_part(readings: Readings) -> list[str]:
             lines.append(f"| {bits} bits, groups of {group}, {_TITLES[method]} | {' | '.join(cells)} |")
     weights = _share_of_weights(readings)
     return ["Exact match / Levenshtein with one part in few bits and the others in FP16:", "", *lines, "", weights]
+
+
+def _as_files(readings: Readings, found: Mapping[str, Any]) -> list[str]:
+    """Returns the table of the files that ONNX Runtime runs."""
+    lines = ["| files | size, MB | exact match | tokens/s | speed-up | prefill, ms | peak memory, MB |"]
+    lines.append("|---|---:|---:|---:|---:|---:|---:|")
+    for row in found["rows"]:
+        exact = np.mean(distances_of(row["texts"], readings.subject.test[1]) == 0)
+        lines.append(
+            f"| {row['title']} | {_megabytes(row['bytes'])} | {exact:.3f} | {row['tokens_per_s']:.0f} | "
+            f"{1 / row['ratio']:.2f}x | {row['prefill_ms']:.2f} | {row['peak_bytes'] / 1e6:.0f} |"
+        )
+    shaky = sum(not row["stable"] for row in found["rows"])
+    noise = f" Of {shaky} rows the times were not steady: other work shared the machine." if shaky else ""
+    return [
+        "As bundles, *measured* in ONNX Runtime, one image at a time: what is read, tokens per second after the first, "
+        "the speed-up over FP32, the time to the first token, and the memory of the whole process. Its kernels of few "
+        "bits multiply by inputs of 8 bits.",
+        "",
+        *lines,
+        "",
+        f"{found['cpu']}, {found['threads']} thread(s); {found['state']}.{noise} What so small a model costs is its "
+        "calls, not the reading of weights; the [table of kernels](low_bit_kernels.md) has sizes that gain.",
+    ]
 
 
 def _share_of_weights(readings: Readings) -> str:

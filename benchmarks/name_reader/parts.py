@@ -79,10 +79,10 @@ def stored_bytes(model: Any, precision: Precision | None, float_bits: int = _HAL
         precision: Of the parts that are quantized, if any.
         float_bits: Of all other weights.
     """
-    total = sum(each.numel() for each in model.parameters())
+    total: int = sum(each.numel() for each in model.parameters())
     if precision is None:
         return total * float_bits / 8
-    small = sum(layer.weight.numel() for layer in linear_layers(model, precision.parts).values())
+    small: int = sum(layer.weight.numel() for layer in linear_layers(model, precision.parts).values())
     per_weight = stored_bits(precision.scheme, precision.group, _HALF_BITS)
     return ((total - small) * float_bits + small * per_weight) / 8
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Readings:
         """Returns how many points of exact match a precision has less than another."""
         return Figure.of(100 * mean_over_draws(self.exact[against] - self.exact[precision]))
 
-    def further(self, precision: Precision) -> Figure:
+    def further(self, precision: Precision | str) -> Figure:
         """Returns by how much the mean edit distance exceeds that of FP32."""
         return Figure.of(mean_over_draws(self.distances[precision] - self.distances[FP32]))
 
@@ -109,20 +109,31 @@ class Figure:
         return f"{self.value:.{digits}f} ({self.low:.{digits}f} .. {self.high:.{digits}f})"
 
 
-def read_all(subject: Subject, work: Path) -> Readings:
-    """Returns what a subject reads with every precision; what is kept in the folder `work` is not read anew."""
+def kept_in(subject: Subject, work: Path) -> Path:
+    """Returns the folder of all that is kept of a subject with its images."""
     identity = {
         "weights": sha256_file(subject.folder / "model.safetensors"),
         "texts": [subject.calibration[1], subject.test[1]],
     }
     folder = work / sha256_json(identity)[:16]
     folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def distances_of(texts: Sequence[str], truth: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Returns the edit distance of each text, stripped and in upper case, to what is written."""
+    pairs = zip(texts, truth, strict=True)
+    return np.array([edit_distance(text.strip().upper(), true) for text, true in pairs], np.float64)
+
+
+def read_all(subject: Subject, work: Path) -> Readings:
+    """Returns what a subject reads with every precision; what is kept below the folder `work` is not read anew."""
+    folder = kept_in(subject, work)
     readings = Readings(subject, {}, {}, {})
     wanted: list[Precision | str] = [FP32, FP16, *precisions()]
     with progress_bar(len(wanted), subject.title, unit="precisions") as advance:
         for precision, found in zip(wanted, _kept(subject, wanted, folder), strict=True):
-            pairs = list(zip(found["texts"], subject.test[1], strict=True))
-            distances = np.array([edit_distance(text.strip().upper(), truth) for text, truth in pairs], np.float64)
+            distances = distances_of(found["texts"], subject.test[1])
             readings.distances[precision] = distances
             readings.exact[precision] = (distances == 0).astype(np.float64)
             readings.sizes[precision] = found["bytes"]
@@ -130,7 +141,7 @@ def read_all(subject: Subject, work: Path) -> Readings:
     return readings
 
 
-def _kept(subject: Subject, wanted: list[Precision | str], folder: Path) -> Iterator[Mapping[str, Any]]:
+def _kept(subject: Subject, wanted: Sequence[Precision | str], folder: Path) -> Iterator[Mapping[str, Any]]:
     load = functools.cache(subject.load)
     for precision in wanted:
         name = precision if isinstance(precision, str) else _file_name(precision)

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.name_reader import __main__ as name_reader
 from benchmarks.name_reader import page, parts, reader, study, subjects, train
+from benchmarks.name_reader.files import FILES
 from benchmarks.name_reader.pictures import COLUMN, COLUMNS, HEIGHT, LETTERS, PATCH, SIDE, draw_pictures, fold
 from benchmarks.name_reader.reader import NAMES, build_reader, read_texts
 from benchmarks.name_reader.study import ALL, FP16, FP32, SKIPPING
@@ -65,7 +66,7 @@ def test_texts_become_tokens_and_return():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("reader")
+    folder: Path = tmp_path_factory.mktemp("reader")
     train.train(TINY, folder)
     return folder
 
@@ -132,15 +133,19 @@ def test_sizes_count_scales_and_what_stays_in_fp16(subject):
     assert parts.stored_bytes(model, SKIPPING) == 2 * (weights - linear) + linear * (8 + (16 + 8) / 32) / 8
 
 
-def test_the_study_tells_parts_and_methods_apart_and_resumes(subject, tmp_path, monkeypatch):
+def test_the_study_writes_its_page_and_resumes(subject, tmp_path, monkeypatch):
     sweep = ((4, 32, ("rtn", "gptq")), (2, 16, ("rtn", "gptq")))
     for module in (study, page):
         monkeypatch.setattr(module, "SWEEP", sweep)
         monkeypatch.setattr(module, "METHODS", ("rtn", "gptq"))
-    text = name_reader.run([subject], tmp_path / "work", tmp_path).read_text("utf-8")
+    timed = name_reader.Timed((FILES[0], FILES[4]), threads=1, seconds=0.01)
+    text = name_reader.run([subject], tmp_path / "work", tmp_path, timed).read_text("utf-8")
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert {FP32, FP16, "8 bits, groups of 32, all parts", "2 bits, groups of 16, GPTQ"} <= set(rows)
     assert all(question in text for question in ("Which part breaks?", "What does reconstruction buy back?"))
+    fp32, asymmetric = [line.strip("| ").split(" | ") for line in text.splitlines() if line.count("|") == 8][2:]
+    assert float(asymmetric[1]) < 0.6 * float(fp32[1])
+    assert all(float(cell.rstrip("x")) >= 0 for cell in [*fp32[1:], *asymmetric[1:]])
     monkeypatch.setattr(study, "read_texts", None)
     assert name_reader.run([subject], tmp_path / "work", tmp_path).read_text("utf-8") == text
 
