@@ -1,9 +1,9 @@
 """Which part of a vision-language model do low bits break, and what does reconstruction buy back?
 
 `python -m benchmarks.name_reader` quantizes the parts of two small LLaVAs to 8, 4, 3 and 2 bits and scores what they
-still read: the reader of surnames, whose weights are in this folder, and the reader of hex digits if `--data` has it.
-Figures are kept below `--work`, so that a second call continues where one was interrupted. Fifteen minutes of a core.
-`--speed` writes the reader's files for ONNX Runtime too, and measures their tokens per second; three minutes more.
+still read: the reader of surnames (`surnames`), and the reader of hex digits (`digits`) if `--data` has it. Figures are
+kept below `--work`, so that a second call continues where one was interrupted. Ten minutes of a core. `--speed` also
+writes the files of the first one for ONNX Runtime, and measures their tokens per second: three minutes more.
 """
 
 from __future__ import annotations
@@ -61,15 +61,21 @@ class Timed(NamedTuple):
 def main() -> None:
     """Runs the study on the command line."""
     parser = result_parser(__doc__)
+    parser.add_argument("names", nargs="*", help="of surnames, digits; by default all whose data are here")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
     parser.add_argument("--work", type=Path, default=Path("name_reader"), help="folder for the figures")
     parser.add_argument("--images", type=int, default=1000, help="images to score on")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the reader of surnames")
     parser.add_argument("--speed", action="store_true", help="write its files for ONNX Runtime, and time them anew")
     given = parser.parse_args()
-    subjects = [name_reader(given.images, given.weights)]
-    if (given.data / "vlm").is_dir():
-        subjects.append(hex_reader(given.images, given.data))
+    opened = {
+        "surnames": lambda: name_reader(given.images, given.weights),
+        "digits": lambda: hex_reader(given.images, given.data),
+    }
+    if unknown := [name for name in given.names if name not in opened]:
+        parser.error(f"{', '.join(unknown)}: known are {', '.join(opened)}")
+    chosen = given.names or ["surnames", *(["digits"] if (given.data / "vlm").is_dir() else [])]
+    subjects = [opened[name]() for name in chosen]
     with reporting_to(terminal_progress):
         run(subjects, given.work, given.out, Timed() if given.speed else None)
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from benchmarks.name_reader.pictures import draw_pictures, fold
 from benchmarks.name_reader.reader import NAMES, Script
+from edgeq.errors import InputError
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The reader of surnames as `python -m benchmarks.name_reader.train` wrote it, in FP16."""
@@ -68,7 +69,13 @@ class Subject:
 
 
 def name_reader(images: int, folder: Path = WEIGHTS) -> Subject:
-    """Returns the reader of surnames with that many pictures to score on."""
+    """Returns the reader of surnames with that many pictures to score on.
+
+    Raises:
+        InputError: the folder holds no reader.
+    """
+    if not (folder / "model.safetensors").is_file():
+        raise InputError(f"{folder}: holds no reader; make it with: python -m benchmarks.name_reader.train {folder}")
     drawn = [draw_pictures(_CALIBRATION_SEED, CALIBRATION_NUM), draw_pictures(_TEST_SEED, images)]
     calibration, test = ((fold(each.strips), each.names) for each in drawn)
     return Subject("Reader of surnames", folder, NAMES, calibration, test)

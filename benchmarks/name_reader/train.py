@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -50,9 +51,9 @@ class Plan:
 
     seed: int = 7
     threads: int = 1
-    tower_steps: int = 800
+    tower_steps: int = 2400
     tower_batch: int = 64
-    joint_steps: int = 800
+    joint_steps: int = 2400
     joint_batch: int = 32
     rate: float = 2e-3
 
@@ -198,7 +199,10 @@ def train(plan: Plan, folder: Path, report: Callable[[str], None] = print) -> fl
                 training.save(state)
                 report(f"step {training.step}: loss {np.mean(losses):.3f}, {training.cpu_s:.0f} s of CPU time")
                 losses.clear()
-    training.model.eval().half().save_pretrained(folder)
+    with tempfile.TemporaryDirectory(dir=folder) as whole:
+        training.model.eval().half().save_pretrained(whole)
+        for file in sorted(Path(whole).iterdir()):
+            file.replace(folder / file.name)
     state.unlink(missing_ok=True)
     return training.cpu_s
 

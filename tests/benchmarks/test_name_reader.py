@@ -159,8 +159,9 @@ def test_intervals_are_of_paired_differences(subject):
     assert not readings.lost("half", "same").is_resolved
 
 
+@pytest.mark.skipif(not (WEIGHTS / "model.safetensors").is_file(), reason="the reader of surnames was not trained yet")
 def test_the_shipped_reader_reads():
-    one = subjects.name_reader(64)
+    one = subjects.name_reader(128)
     pixels, names = one.test
     texts = read_texts(one.load(), one.script, pixels)
     assert np.mean([text == name for text, name in zip(texts, names, strict=True)]) > 0.85
