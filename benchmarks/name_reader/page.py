@@ -31,7 +31,7 @@ _BITS, _GROUP = 2, 16
 
 _INTRODUCTION = """# Which part of a vision-language model do low bits break?
 
-Two models of Hugging Face's format (LLaVA: CLIP tower, two-layer connector, Llama decoder) read text in noisy images.
+Small LLaVAs in Hugging Face's format (CLIP tower, connector of two layers, Llama decoder) read text in noisy images.
 Exact match, and the mean edit distance to the true text (Levenshtein). Brackets hold the middle 95 % of a paired
 bootstrap over images.
 

@@ -106,7 +106,9 @@ class Figure:
 
     def show(self, digits: int = 1) -> str:
         """Returns number and interval in words."""
-        return f"{self.value:.{digits}f} ({self.low:.{digits}f} .. {self.high:.{digits}f})"
+        # Adding 0 makes a zero of -0.
+        value, low, high = (round(each, digits) + 0.0 for each in (self.value, self.low, self.high))
+        return f"{value:.{digits}f} ({low:.{digits}f} .. {high:.{digits}f})"
 
 
 def kept_in(subject: Subject, work: Path) -> Path:
