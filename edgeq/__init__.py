@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgeq.api.bundle import export_bundle
     from edgeq.api.calibrate import calibrate
     from edgeq.api.deploy import deploy
     from edgeq.api.export import export
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from edgeq.api.predict import predict
     from edgeq.api.score import score
     from edgeq.api.tune import sensitivity, tune
+    from edgeq.bundles.manifest import Bundle
     from edgeq.calibrators import Histogram
     from edgeq.calibrators.ranges import Ranges
     from edgeq.errors import EdgeqError
@@ -68,6 +70,7 @@ __all__ = [
     "Artifact",
     "BenchResult",
     "Box",
+    "Bundle",
     "CaptioningScore",
     "CheckResult",
     "ClassificationScore",
@@ -109,6 +112,7 @@ __all__ = [
     "deploy",
     "evaluate",
     "export",
+    "export_bundle",
     "gate",
     "get_target",
     "load",
@@ -127,6 +131,7 @@ _HOME = {
     "Artifact": "edgeq.exporting.artifact",
     "BenchResult": "edgeq.results.measurement",
     "Box": "edgeq.tasks.evidence",
+    "Bundle": "edgeq.bundles.manifest",
     "CaptioningScore": "edgeq.tasks.language.captioning",
     "CheckResult": "edgeq.verbs.check",
     "ClassificationScore": "edgeq.tasks.classification.records",
@@ -168,6 +173,7 @@ _HOME = {
     "deploy": "edgeq.api.deploy",
     "evaluate": "edgeq.api.measure",
     "export": "edgeq.api.export",
+    "export_bundle": "edgeq.api.bundle",
     "gate": "edgeq.api.judge",
     "get_target": "edgeq.targets",
     "load": "edgeq.api.model",

@@ -11,6 +11,7 @@ from edgeq import (
     Artifact,
     BenchResult,
     Box,
+    Bundle,
     CaptioningScore,
     CheckResult,
     ClassificationScore,
@@ -99,6 +100,8 @@ def run(module: torch.nn.Module) -> bool:
     print(sensitive.ranked[0].int8_alone.change)
     tuned: TuningResult = edgeq.tune(model, "dataset", max_drop=0.3, latency="0.5x", time_limit="30m")
     print(tuned.chosen.latency.ratio)
+    bundle: Bundle = edgeq.export_bundle("llava", "x86-ort", preset="asymmetric", calib="texts.txt", out="parts")
+    print(bundle.require_part("decoder").output_error)
     planned: MemoryPlan = edgeq.plan("llava", device="orin-nx", memory="16GB", part=["decoder=w4g128"])
     answered: list[ScoredAnswers] = edgeq.score(["fp16.jsonl", "w4.jsonl"], "vqa", "questions.jsonl")
     if isinstance(

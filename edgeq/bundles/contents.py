@@ -77,6 +77,7 @@ class BundlePart:
         precision: `fp32`, `fp16`, or bits and groups of the weights as `edgeq plan` writes them (`w4g128`, `w4g32a`).
         method: How the weights were quantized (`rtn`, `gptq`, ...); empty for floats.
         simulated: Whether the file holds rounded floats, because no engine has a kernel for the precision.
+        head: Precision of a decoder's last layer, which scores the tokens, where it is another.
         kept: Layers that stay in float, with the reason, by name.
         inputs: Its inputs, in the file's order.
         outputs: Its outputs, in the file's order.
@@ -91,6 +92,7 @@ class BundlePart:
     precision: str = "fp32"
     method: str = ""
     simulated: bool = False
+    head: str = ""
     kept: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[PartTensor, ...]
     outputs: tuple[PartTensor, ...]

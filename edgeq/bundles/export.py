@@ -20,6 +20,7 @@ from edgeq.bundles.manifest import Bundle, is_bundle
 from edgeq.bundles.precision import HEAD, Precision, precisions_of
 from edgeq.bundles.session import PartSession
 from edgeq.bundles.source import ModelFolder, load_model, open_folder
+from edgeq.bundles.torch_part import export_part
 from edgeq.bundles.write_part import OPSET, PartJob, write_part
 from edgeq.errors import InputError
 from edgeq.files import require_writable, umask
@@ -79,7 +80,7 @@ def export_bundle(request: BundleRequest, out: Path) -> Bundle:
         MissingDependencyError: transformers is not installed.
     """
     target = get_target(request.target)
-    if not set(target.runtimes) & set(_ENGINES):
+    if target.runtimes[0] not in _ENGINES:
         raise InputError(
             f"target {target.name}: models in parts are exported for x86, x86-ort or x86-openvino; name one of them"
         )
@@ -174,7 +175,15 @@ def _write_parts(
             precision = precisions[part.name]
             head = precisions.get(HEAD, precision) if part.name == "decoder" else precision
             job = PartJob(
-                part, precision, head, target, folder, request.keep, tuple(chain.feeds(part)), request.threads
+                part,
+                export_part(part, OPSET),
+                precision,
+                head,
+                target,
+                folder,
+                request.keep,
+                tuple(chain.feeds(part)),
+                request.threads,
             )
             described, matched = write_part(job)
             written.parts.append(described)

@@ -12,7 +12,9 @@ from edgeq.exporting.artifact import Preprocessing, Resize
 
 _RESAMPLE: Mapping[int, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
-_PATCHES = ("patch_size", "temporal_patch_size", "merge_size")
+_LEAST_PIXELS, _MOST_PIXELS = 56 * 56, 28 * 28 * 1280
+"""Of an image of Qwen2-VL, if its folder says nothing."""
+_OF_PATCHES = ("qwen2_vl", "qwen2_5_vl")
 _KIND = "an image processor of transformers"
 
 
@@ -23,10 +25,8 @@ def image_input(folder: ModelFolder) -> ImageInput:
         InputError: what it says is not how transformers says it.
     """
     said = folder.processor
-    if not said:
-        return ImageInput()
     resample = _RESAMPLE.get(said.get("resample", 3), "bicubic")
-    if all(name in said for name in _PATCHES):
+    if folder.config.model_type in _OF_PATCHES:
         return ImageInput(resample=resample, patches=_patches(folder, said))
     found = _resize(said)
     if found is None:
@@ -59,13 +59,13 @@ def _resize(said: Mapping[str, Any]) -> tuple[Resize, tuple[int, int], float] | 
 
 
 def _patches(folder: ModelFolder, said: Mapping[str, Any]) -> PatchLayout:
-    size = said.get("size") or {}
-    unit = said["patch_size"] * said["merge_size"]
+    """Returns the patches of Qwen2-VL's vision part, which its description states too."""
+    size, vision = said.get("size") or {}, folder.config.nested("vision_config")
     stated = {
-        "patch_px": said["patch_size"],
-        "frames": said["temporal_patch_size"],
-        "merge": said["merge_size"],
-        "min_pixels": said.get("min_pixels") or size.get("shortest_edge") or unit**2,
-        "max_pixels": said.get("max_pixels") or size.get("longest_edge") or 1 << 24,
+        "patch_px": vision.get("patch_size", 14),
+        "frames": vision.get("temporal_patch_size", 2),
+        "merge": vision.get("spatial_merge_size", 2),
+        "min_pixels": said.get("min_pixels") or size.get("shortest_edge") or _LEAST_PIXELS,
+        "max_pixels": said.get("max_pixels") or size.get("longest_edge") or _MOST_PIXELS,
     }
     return convert(stated, PatchLayout, source=folder.path, kind=_KIND)

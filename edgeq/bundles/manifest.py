@@ -116,23 +116,28 @@ class Bundle:
         """Returns where the model file of a part lies; raises as `require_part` does."""
         return self.folder / self.require_part(name).model.file
 
-    def save(self) -> None:
-        """Writes the manifest into `folder`."""
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of its manifest."""
         document = dataclasses.asdict(self) | {"manifest_version": MANIFEST_VERSION}
         del document["folder"]
-        write_json(self.folder / MANIFEST_NAME, document)
+        return document
+
+    def save(self) -> None:
+        """Writes the manifest into `folder`."""
+        write_json(self.folder / MANIFEST_NAME, self.to_json())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Bundle:
         """Returns the bundle of a folder, or of its manifest; every file is there and has the bytes described.
 
         Raises:
-            InputError: there is no manifest, it is not one of ours, or a file is missing.
-            MismatchError: a file is not the one that the manifest describes.
+            InputError: there is no manifest, or it is not one of ours.
+            MismatchError: a file is missing, or is not the one that the manifest describes.
         """
         bundle = read_manifest(Path(path))
         for file in bundle.files:
-            _require_file(bundle, file)
+            if (problem := file_problem(bundle, file)) is not None:
+                raise MismatchError(problem)
         return bundle
 
 
@@ -192,12 +197,14 @@ def _require_cache(cache: KeyValueCache, decoder: BundlePart | None) -> None:
             raise ValueError(f"the decoder has no {missing[0]!r}, which the cache of {cache.layers} layers wants")
 
 
-def _require_file(bundle: Bundle, file: BundleFile) -> None:
+def file_problem(bundle: Bundle, file: BundleFile) -> str | None:
+    """Returns what is wrong with a file of a bundle, `None` if it has the bytes that the manifest describes."""
     path = bundle.folder / file.file
     if not path.is_file():
-        raise InputError(f"{path}: is missing; the bundle's manifest lists it, {_EXPORT_AGAIN}")
-    if path.stat().st_size != file.size_bytes or sha256_file(path) != file.sha256:
-        raise MismatchError(
-            f"{path}: is not the file that {MANIFEST_NAME} describes; it was changed, or exchanged with a part of "
-            f"another bundle, {_EXPORT_AGAIN}"
-        )
+        return f"{path}: is missing; the bundle's manifest lists it, {_EXPORT_AGAIN}"
+    if path.stat().st_size == file.size_bytes and sha256_file(path) == file.sha256:
+        return None
+    return (
+        f"{path}: is not the file that {MANIFEST_NAME} describes; it was changed, or exchanged with a part of another "
+        f"bundle, {_EXPORT_AGAIN}"
+    )

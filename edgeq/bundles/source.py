@@ -144,7 +144,7 @@ def load_model(folder: ModelFolder) -> PreTrainedModel:
             f"{folder.path}: its weights have no {missing[0]!r}{_others(missing)}, which {kind.__name__} wants; take a "
             "complete copy of the model"
         )
-    return model.eval()  # type: ignore[no-any-return]
+    return model.eval()
 
 
 def _weights(path: Path) -> tuple[Path, ...]:

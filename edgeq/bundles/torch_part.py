@@ -12,6 +12,7 @@ from edgeq.bundles.contents import PartName, PartTensor
 from edgeq.errors import ModelError
 from edgeq.exporting.graphs.graph import specs, weight_of
 from edgeq.exporting.passes.cleaning import clean
+from edgeq.exporting.passes.opset import raise_opset
 from edgeq.sources.torch_export import last_cause, quiet_export
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ FreeAxes = Mapping[int, str]
 """Axis -> name of the free length."""
 
 _COMPARED = 24
+_TRACED_OPSET = 20
+"""The one that the exporter writes without converting."""
 
 TOLERANCE = 1e-3
 """Largest difference from PyTorch's outputs over the largest output, for graphs in FP32."""
@@ -61,7 +64,11 @@ class TorchPart:
 
 
 def export_part(part: TorchPart, opset: int) -> ir.Model:
-    """Returns the ONNX graph of a part, its ends named and its free axes too.
+    """Returns the ONNX graph of a part, its ends, free axes and layers with weights named.
+
+    Args:
+        part: The part.
+        opset: ONNX's opset, 20 or higher.
 
     Raises:
         ModelError: the part cannot be traced.
@@ -81,8 +88,8 @@ def export_part(part: TorchPart, opset: int) -> ir.Model:
     try:
         with quiet_export(), torch.no_grad():
             program = torch.onnx.export(
-                Traced().eval(), tuple(part.inputs.values()), dynamo=True, dynamic_shapes=(shapes,),
-                input_names=list(part.inputs), output_names=list(part.outputs), opset_version=opset, verbose=False,
+                Traced().eval(), tuple(part.inputs.values()), dynamo=True, dynamic_shapes=(shapes,), verbose=False,
+                input_names=list(part.inputs), output_names=list(part.outputs), opset_version=_TRACED_OPSET,
             )  # fmt: skip
             assert program is not None  # noqa: S101 - only with `f=` given does it return nothing
             model: ir.Model = program.model
@@ -91,13 +98,14 @@ def export_part(part: TorchPart, opset: int) -> ir.Model:
         raise ModelError(f"the {part.name} part cannot be exported to ONNX: {last_cause(error)}") from error
     _name_axes(model, part)
     clean(model)
+    raise_opset(model, opset)
     _name_layers(model, part.module)
     return model
 
 
-def ends_of(model: ir.Model, part: TorchPart) -> tuple[tuple[PartTensor, ...], tuple[PartTensor, ...]]:
+def ends_of(model: ir.Model) -> tuple[tuple[PartTensor, ...], tuple[PartTensor, ...]]:
     """Returns the inputs and outputs of a graph as a manifest states them."""
-    return _tensors(model.graph.inputs), _tensors(model.graph.outputs)
+    return tensors_of(model.graph.inputs), tensors_of(model.graph.outputs)
 
 
 def compare_with_torch(part: TorchPart, run: Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]) -> float:
@@ -143,8 +151,8 @@ def _name_layers(model: ir.Model, module: torch.nn.Module) -> None:
         known[_fingerprint(array.T if array.ndim == 2 else array)] = known[_fingerprint(array)] = _module_of(name)
     for node in model.graph:
         weight = weight_of(node)
-        if weight is not None and (name := known.get(_fingerprint(weight))):
-            node.name = name
+        if weight is not None and (module_name := known.get(_fingerprint(weight))):
+            node.name = module_name
     NameFixPass()(model)
 
 
@@ -165,9 +173,9 @@ def _name_axes(model: ir.Model, part: TorchPart) -> None:
 
     renamed = {}
     for value in model.graph.inputs:
-        for axis, name in part.axes.get(str(value.name), {}).items():
+        for axis, axis_name in part.axes.get(str(value.name), {}).items():
             assert value.shape is not None  # noqa: S101 - inputs have the shapes of the examples
-            renamed[str(value.shape[axis])] = name
+            renamed[str(value.shape[axis])] = axis_name
     for value in _values(model):
         if value.shape is not None:
             value.shape = ir.Shape([renamed.get(str(each), each) for each in value.shape])
@@ -180,7 +188,8 @@ def _values(model: ir.Model) -> list[ir.Value]:
     return [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
 
 
-def _tensors(values: Sequence[ir.Value]) -> tuple[PartTensor, ...]:
+def tensors_of(values: Sequence[ir.Value]) -> tuple[PartTensor, ...]:
+    """Returns inputs or outputs of a graph as a manifest states them."""
     found = []
     for value, spec in zip(values, specs(values), strict=True):
         shape = [] if value.shape is None else list(value.shape)

@@ -13,7 +13,7 @@ import edgeq
 from edgeq.bundles.contents import BundleFile, BundlePart
 from edgeq.bundles.precision import Precision
 from edgeq.bundles.session import PartSession
-from edgeq.bundles.torch_part import TorchPart, compare_with_torch, ends_of, export_part
+from edgeq.bundles.torch_part import TorchPart, compare_with_torch, ends_of
 from edgeq.calibration.quantize_layers import quantize_layers
 from edgeq.exporting.graphs.graph import copy_graph, save_onnx, weight_of
 from edgeq.exporting.graphs.onnx_file import data_path
@@ -22,7 +22,6 @@ from edgeq.exporting.onnx.low_bit import WHOLE_GROUPS, form_of
 from edgeq.exporting.onnx.low_bit_nodes import Form, insert_low_bit_weights
 from edgeq.exporting.onnx.writer import halve_weights
 from edgeq.exporting.passes.divide_channels import divide_channels
-from edgeq.exporting.passes.opset import raise_opset
 from edgeq.exporting.planning.keep import Kept, resolve_keep
 from edgeq.exporting.planning.low_bit import make_low_bit_plan
 from edgeq.schemes import LayerScheme
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 OPSET = INT4_OPSET
 """Of all files: the first with weights of 4 bits."""
 
-_TRACED_OPSET = 20
 _HEAD_OUTPUT = "logits"
 _COMPARED = 8
 """Inputs that a file of few bits is compared on."""
@@ -51,6 +49,7 @@ class PartJob:
 
     Attributes:
         part: The part of the torch model.
+        graph: Its ONNX graph in FP32, of opset `OPSET`.
         precision: Of its weights.
         head: Of a decoder's last layer.
         target: Whose rules and engine to follow.
@@ -62,6 +61,7 @@ class PartJob:
     """
 
     part: TorchPart
+    graph: ir.Model
     precision: Precision
     head: Precision
     target: Target
@@ -75,28 +75,28 @@ def write_part(job: PartJob) -> tuple[BundlePart, frozenset[str]]:
     """Returns what the manifest says of the file that was written, and the entries of `keep` that meant a layer of it.
 
     Raises:
-        ModelError: the part cannot be exported, computes something else than PyTorch, or no layer takes the precision.
+        ModelError: the part computes something else than PyTorch, or no layer takes the precision.
     """
-    graph = export_part(job.part, _TRACED_OPSET)
-    raise_opset(graph, OPSET)
     path = job.folder / f"{job.part.name}.onnx"
-    difference = compare_with_torch(job.part, _opened(graph, path, job.threads).run)
+    difference = compare_with_torch(job.part, (session := _opened(job.graph, path, job.threads)).run)
     is_plain = job.precision.name == job.head.name == "fp32"
-    method, kept, matched, simulated, error = "", {}, frozenset[str](), False, 0.0
+    kept: dict[str, str] = {}
+    method, matched, simulated, error = "", frozenset[str](), False, 0.0
     if not is_plain:
         feeds = job.feeds or [_arrays(inputs) for inputs in job.part.checks]
-        wanted = [PartSession(path, job.threads).run(feed)[0] for feed in feeds[:_COMPARED]]
-        precise = copy_graph(graph)
+        wanted = [session.run(feed)[0] for feed in feeds[:_COMPARED]]
+        precise = copy_graph(job.graph)
         kept, matched, simulated = _store(precise, job)
         session = _opened(precise, path, job.threads)
         error = _relative_error([session.run(feed)[0] for feed in feeds[:_COMPARED]], wanted)
         method = job.precision.method
-    inputs, outputs = ends_of(graph, job.part)
+    inputs, outputs = ends_of(job.graph)
     beside = data_path(path)
     return (
         BundlePart(
             name=job.part.name, model=BundleFile.of(path), weights=BundleFile.of(beside) if beside.is_file() else None,
-            precision=job.precision.name, method=method, simulated=simulated, kept=kept, inputs=inputs, outputs=outputs,
+            precision=job.precision.name, method=method, simulated=simulated, kept=kept,
+            head=job.head.name if job.head.name != job.precision.name else "", inputs=inputs, outputs=outputs,
             max_difference=difference, output_error=error,
         ),
         matched,
@@ -105,6 +105,7 @@ def write_part(job: PartJob) -> tuple[BundlePart, frozenset[str]]:
 
 def _opened(graph: ir.Model, path: Path, threads: int | None) -> PartSession:
     """Writes a graph, and returns it as an engine sees it."""
+    data_path(path).unlink(missing_ok=True)  # of FP32, for which one file may not be enough
     graph.producer_name, graph.producer_version = "edgeq", edgeq.__version__
     save_onnx(graph, path)
     return PartSession(path, threads)

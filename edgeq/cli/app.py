@@ -10,7 +10,20 @@ import typer
 import typer.core
 
 import edgeq
-from edgeq.cli import board, data_set, deploy, measure, memory_plan, predict, presets, results, runs, score, tune
+from edgeq.cli import (
+    board,
+    data_set,
+    deploy,
+    measure,
+    memory_plan,
+    model_parts,
+    predict,
+    presets,
+    results,
+    runs,
+    score,
+    tune,
+)
 from edgeq.cli.events import INTERRUPTED, with_progress
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
@@ -228,10 +241,16 @@ def export(
     ] = None,
     opset: Annotated[int | None, typer.Option(min=17, max=23, help="ONNX opset; by default the target's.")] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
+    part: model_parts.PartOption = None,
+    tokenizer: model_parts.TokenizerOption = None,
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Export a model for a target; check each file against the model and write its manifest."""
+    """Export a model for a target; check each file against the model and write its manifest.
+
+    A local Hugging Face folder of a language or vision-language model becomes a bundle: one file per part.
+    """
+    from edgeq.bundles.source import is_model_folder
     from edgeq.calibration.calibrate import DEFAULT_NUM
     from edgeq.calibration.source import CalibrationSource
     from edgeq.cli.check_console import describe_compilations
@@ -245,6 +264,20 @@ def export(
 
     require_writable_json(json_file)
     target = for_runtime(target, runtime)
+    if is_model_folder(Path(model)):
+        model_parts.export(
+            model, out, target=target, preset=preset, part=part, keep=keep, calib=calib, tokenizer=tokenizer,
+            threads=threads, json_file=json_file,
+            others={
+                "precision": precision != "fp32", "format": formats, "weights": weights, "images": images,
+                "data": data, "method": method, "num": num, "rescale": rescale, "rounding": rounding != "nearest",
+                "weight_method": weight_method, "group_size": group_size, "finetune": finetune, "size": size,
+                "labels": labels, "verify": verify, "compat": compat, "int8_io": integer_io, "opset": opset,
+                "take_scales": take_scales, "isa": isa, "int8_deconv": int8_deconv, "dynamic_batch": dynamic_batch,
+            },
+        )  # fmt: skip
+        return
+    model_parts.refuse(part, tokenizer)
     request = model_request(
         model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch,
         take_scales=take_scales,

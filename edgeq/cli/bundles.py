@@ -64,9 +64,7 @@ AnswersDir = Annotated[
 PromptTokens = Annotated[
     int, typer.Option("--prompt-tokens", min=1, help="Tokens of the prompt.", rich_help_panel=_PANEL)
 ]
-NewTokens = Annotated[
-    int, typer.Option("--new-tokens", min=2, help="Tokens that follow it.", rich_help_panel=_PANEL)
-]
+NewTokens = Annotated[int, typer.Option("--new-tokens", min=2, help="Tokens that follow it.", rich_help_panel=_PANEL)]
 
 
 def any_bundle(paths: Sequence[Path]) -> bool:
@@ -125,9 +123,11 @@ def print_speed(results: Sequence[BenchResult]) -> None:
 
     parts = list(dict.fromkeys(name for each in results if each.generation for name in each.generation.part_bytes))
     rows = [
-        ("bundle", "runtime", "prefill ms", "image ms", "ms / token", "tokens / s", "time / FP32", "size MB", "memory MB",
-         *(f"{part} MB" for part in parts))
-    ]  # fmt: skip
+        (
+            *("bundle", "runtime", "prefill ms", "image ms", "ms / token", "tokens / s", "time / FP32"),
+            *("size MB", "memory MB", *(f"{part} MB" for part in parts)),
+        )
+    ]
     for each in results:
         speed = each.generation
         if speed is None:
@@ -149,6 +149,6 @@ def print_speed(results: Sequence[BenchResult]) -> None:
     print_table(rows)
     first = next(each.generation for each in results if each.generation)
     typer.echo(
-        f"{first.new_tokens} tokens after a prompt of {first.prompt_tokens}; memory: the process, and its growth as each "
-        "part was opened"
+        f"{first.new_tokens} tokens after a prompt of {first.prompt_tokens}; memory: the process, and its growth as "
+        "each part was opened"
     )

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 def deploy(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files that `edgeq export` wrote for the target, or one bundle.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Files that `edgeq export` wrote for the target, or one bundle."),
     ],
     target: Annotated[
         str,
-        typer.Option(help="Device: jetson-orin, jetson-orin-trt11, x86 (or x86-openvino, x86-ort), or arm; for a bundle "
-            "onnxruntime-genai or openvino-genai."),
+        typer.Option(
+            help="Device: jetson-orin, jetson-orin-trt11, x86 (or x86-openvino, x86-ort), or arm; for a bundle "
+            "onnxruntime-genai or openvino-genai."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier deployment in it is replaced.")] = Path(
         "deploy"

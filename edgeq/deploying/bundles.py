@@ -27,7 +27,7 @@ class BundleDeployment:
     use: str
 
 
-_ONNXRUNTIME = '''import numpy as np
+_ONNXRUNTIME = """import numpy as np
 import onnxruntime_genai as og
 
 model = og.Model(".")
@@ -37,21 +37,21 @@ generator = og.Generator(model, options)
 generator.append_tokens(np.array([[TOKENS]], np.int32))
 while not generator.is_done():
     generator.generate_next_token()
-print(generator.get_sequence(0))'''
+print(generator.get_sequence(0))"""
 
-_ONNXRUNTIME_IMAGE = '''# With an image: instead of append_tokens, everything by name.
+_ONNXRUNTIME_IMAGE = """# With an image: instead of append_tokens, everything by name.
 inputs = og.NamedTensors()
 inputs["input_ids"] = np.array([[TOKENS_WITH_IMAGE]], np.int32)
 inputs["pixel_values"] = PIXELS  # (images, 3, height, width), float32
 inputs["num_image_tokens"] = np.array([IMAGE_TOKENS], np.int64)
-generator.set_inputs(inputs)'''
+generator.set_inputs(inputs)"""
 
-_OPENVINO = '''import openvino_genai
+_OPENVINO = """import openvino_genai
 
 # Its defaults round activations and the cache; these compute as the manifest says.
 exact = {"ATTENTION_BACKEND": "SDPA", "INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 pipeline = openvino_genai.LLMPipeline(".", "CPU", **exact)
-print(pipeline.generate("a prompt", max_new_tokens=32))'''
+print(pipeline.generate("a prompt", max_new_tokens=32))"""
 
 BUNDLE_DEPLOYMENTS = {
     "onnxruntime-genai": BundleDeployment(

@@ -36,7 +36,9 @@ def contents(bundle: Bundle, scratch: Path) -> dict[str, Content]:
     """
     decoder, cache = bundle.part("decoder"), bundle.cache
     if decoder is None or cache is None:
-        raise InputError(f"{bundle.folder}: has no decoder with keys and values; onnxruntime-genai runs no other models")
+        raise InputError(
+            f"{bundle.folder}: has no decoder with keys and values; onnxruntime-genai runs no other models"
+        )
     if bundle.positions == "multimodal":
         raise InputError(f"{bundle.folder}: onnxruntime-genai gives {bundle.family} no positions; use target x86")
     sees = bundle.part("vision") is not None
@@ -95,7 +97,9 @@ def _config(bundle: Bundle, sees: bool) -> dict[str, Any]:
     assert cache is not None  # noqa: S101 - models without are refused before
     text = text_config(bundle)
     vocabulary = decoder.outputs[0].shape[-1]
-    names = {each.name: each.name for each in decoder.inputs if each.name in (_EMBEDS, "attention_mask", "position_ids")}
+    names = {
+        each.name: each.name for each in decoder.inputs if each.name in (_EMBEDS, "attention_mask", "position_ids")
+    }
     if not sees:
         names = {_IDS: _IDS, **{name: name for name in names if name != _EMBEDS}}
     past, present = (

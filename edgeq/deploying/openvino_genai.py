@@ -64,8 +64,8 @@ def keep_cache(engine: Any, model: Any, past_to_present: dict[str, str]) -> None
         past_to_present: Input of the model -> the output that replaces it in the next run.
     """
     import numpy as np
-    from openvino._offline_transformations import apply_make_stateful_transformation
     from openvino import opset13
+    from openvino._offline_transformations import apply_make_stateful_transformation
 
     beams = opset13.parameter([-1], np.int32, name=_BEAMS)
     beams.output(0).get_tensor().set_names({_BEAMS})

@@ -22,9 +22,6 @@ class Decoder:
 
     Args:
         parts: The open parts.
-
-    Attributes:
-        length: Tokens that it has read of each row, filling included.
     """
 
     def __init__(self, parts: OpenParts) -> None:
@@ -38,25 +35,21 @@ class Decoder:
         self._cache: KeyValueCache = cache
         self._past: list[np.ndarray] = []
         self._mask: Integers = np.zeros((0, 0), np.int64)
-        self._next: Integers = np.zeros((0, 0), np.int64)
+        self._next: Integers = np.zeros(0, np.int64)
 
-    @property
-    def length(self) -> int:
-        return self._mask.shape[1]
-
-    def read(self, embeds: Floats, mask: Integers, positions: Integers) -> Floats:
-        """Returns the logits after every token of prompts, `(batch, seq, vocabulary)`; what was read before is forgotten.
+    def read(self, embeds: Floats, mask: Integers) -> Floats:
+        """Returns the logits after every token of prompts, `(batch, seq, vocabulary)`; earlier ones are forgotten.
 
         Args:
             embeds: Embedded prompts `(batch, seq, width)`, filled up on the left.
             mask: 1 for tokens and 0 for filling, `(batch, seq)`.
-            positions: Position of each token `(batch, seq)`, or `(3, batch, seq)` for time, row and column.
         """
         cache = self._cache
         empty = np.zeros((len(embeds), cache.kv_heads, 0, cache.head_dim), cache.dtype)
         self._past = [empty] * len(cache.past_names)
         self._mask = np.ascontiguousarray(mask, np.int64)
-        self._next = positions.max(axis=tuple(axis for axis in range(positions.ndim) if axis != positions.ndim - 2)) + 1
+        positions = np.maximum(self._mask.cumsum(axis=1) - 1, 0)
+        self._next = positions[:, -1] + 1
         return self._run(embeds, positions)
 
     def step(self, embeds: Floats) -> Floats:
@@ -67,10 +60,7 @@ class Decoder:
         """
         ones = np.ones((len(embeds), 1), np.int64)
         self._mask = np.concatenate([self._mask, ones], axis=1)
-        positions = self._next[:, None]
-        if self._parts.bundle.positions == "multimodal":
-            positions = np.repeat(positions[None], _TIME_ROW_COLUMN, axis=0)
-        self._next = self._next + 1
+        positions, self._next = self._next[:, None], self._next + 1
         return self._run(embeds, positions)[:, -1]
 
     def keep(self, rows: Sequence[int] | Integers) -> None:
@@ -79,7 +69,14 @@ class Decoder:
         self._mask, self._next = self._mask[rows], self._next[rows]
 
     def _run(self, embeds: Floats, positions: Integers) -> Floats:
-        inputs = {"inputs_embeds": embeds, "attention_mask": self._mask, "position_ids": positions}
+        if self._parts.bundle.positions == "multimodal":
+            # The three are equal for texts; images, whose are not, are refused before.
+            positions = np.repeat(positions[None], _TIME_ROW_COLUMN, axis=0)
+        inputs: dict[str, np.ndarray] = {
+            "inputs_embeds": embeds,
+            "attention_mask": self._mask,
+            "position_ids": positions,
+        }
         inputs |= dict(zip(self._cache.past_names, self._past, strict=True))
         outputs = self._parts.run("decoder", inputs)
         self._past = [outputs[name] for name in self._cache.present_names]

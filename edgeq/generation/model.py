@@ -14,7 +14,6 @@ from edgeq.bundles.manifest import Bundle
 from edgeq.errors import InputError, MismatchError
 from edgeq.generation.decoder import Decoder, Floats, Integers
 from edgeq.generation.parts import OpenParts
-from edgeq.generation.positions import positions_of
 from edgeq.generation.search import Beam, Limits, StepTimes, Tokens, beam_search, greedy
 
 
@@ -100,12 +99,13 @@ class GeneratingModel:
         return [(token, *rest.get(token, ())) if token in going else () for token in firsts]
 
     def log_probabilities(self, prompt: Prompt) -> Floats:
-        """Returns the log-probability of each token of a prompt but the first, given those before it `(tokens - 1,)`."""
+        """Returns the log-probability of each token but the first, given those before it, `(tokens - 1,)`."""
         logits = self._prefill([prompt], Limits((), 0))[0, :-1].astype(np.float64)
         highest = logits.max(axis=-1)
         total = highest + np.log(np.exp(logits - highest[:, None]).sum(axis=-1))
         chosen = logits[np.arange(len(logits)), list(prompt.ids[1:])]
-        return np.minimum(chosen - total, 0).astype(np.float32)
+        found: Floats = np.minimum(chosen - total, 0).astype(np.float32)
+        return found
 
     def step(self, tokens: Sequence[int]) -> Floats:
         """Returns the logits after one further token of each row; see `edgeq.generation.search.Stepper`."""
@@ -128,8 +128,7 @@ class GeneratingModel:
             ids[row, longest - len(prompt.ids) :] = prompt.ids
             mask[row, longest - len(prompt.ids) :] = 1
         self._require_image_tokens(prompts, ids, features)
-        positions = positions_of(self.bundle, ids, mask, [prompt.images for prompt in prompts])
-        logits = self._decoder.read(self._embedded(ids, features), mask, positions)
+        logits = self._decoder.read(self._embedded(ids, features), mask)
         self.times.prefill_ns.append(time.perf_counter_ns() - started)
         return logits
 

@@ -48,7 +48,9 @@ class OpenParts:
             EngineError: the engine refuses a file.
             MissingDependencyError: it is not installed.
         """
-        artifacts = {part.name: artifact_of(bundle, part) for part in bundle.parts if not only or part.name in only}
+        artifacts = {
+            str(part.name): artifact_of(bundle, part) for part in bundle.parts if not only or part.name in only
+        }
         chosen = runtime or default_runtime(next(iter(artifacts.values())))
         engine = get_runtime(chosen)
         if "onnx" not in engine.formats:

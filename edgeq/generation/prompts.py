@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from edgeq.bundles.manifest import Bundle
 from edgeq.errors import InputError
 from edgeq.generation.model import Prompt
-from edgeq.generation.positions import GRID
 from edgeq.generation.resizing import resized
 from edgeq.generation.tokenizer import NumberTokens, Tokenizer
-from edgeq.inputs.items import Item, model_input
+from edgeq.inputs.items import Item, Pixels, model_input
 from edgeq.tasks.language.questions import Question
 
 IMAGE = "<image>"
@@ -57,7 +56,7 @@ class PromptMaker:
         text = (self.template or f"{IMAGE if images else ''}{QUESTION}").replace(QUESTION, question.prompt)
         if images and IMAGE not in text:
             text = IMAGE + text
-        text = text.replace(IMAGE, self.tokenizer.written(self._stand_ins(images)) if images else "")
+        text = text.replace(IMAGE, self.tokenizer.written(self._stand_ins()) if images else "")
         ids = self.tokenizer.encode(text)
         bos = self.bundle.tokens.bos
         if isinstance(self.tokenizer, NumberTokens) and bos is not None and ids[:1] != [bos]:
@@ -86,20 +85,18 @@ class PromptMaker:
             )
         content = item.read()
         if content.dtype == np.uint8:
-            content, spec = resized(content, spec, images.resample), dataclasses.replace(spec, resize="stretch")
+            content = resized(cast(Pixels, content), spec, images.resample)
+            spec = dataclasses.replace(spec, resize="stretch")
         array, _ = model_input(content, spec, item.name)
         first = vision.inputs[0]
         return {first.name: array.astype(first.dtype, copy=False)}
 
-    def _stand_ins(self, images: Mapping[str, np.ndarray]) -> list[int]:
+    def _stand_ins(self) -> list[int]:
         """Returns the tokens that stand for an image."""
-        tokens, layout = self.bundle.tokens, None if self.bundle.images is None else self.bundle.images.patches
-        count = tokens.per_image
-        if GRID in images and layout is not None:
-            count = int(np.prod(images[GRID][0])) // layout.merge**2
-        if tokens.image is None or count is None:
+        tokens = self.bundle.tokens
+        if tokens.image is None or tokens.per_image is None:
             raise InputError(
                 f"{self.bundle.folder}: its manifest does not say which tokens stand for an image, and how many; "
                 "export the model again"
             )
-        return [*tokens.before_image, *[tokens.image] * count, *tokens.after_image]
+        return [*tokens.before_image, *[tokens.image] * tokens.per_image, *tokens.after_image]

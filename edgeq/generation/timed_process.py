@@ -1,7 +1,7 @@
 """The process that `edgeq bench` watches while a bundle generates: one bundle, opened part by part, then timed.
 
 Memory is counted by process and never falls, so each turn of each bundle has one to itself:
-`python -m edgeq.generation.timed_process` with a `TimedJob` as JSON answers with a `Timed` as the last line of its output.
+`python -m edgeq.generation.timed_process` with a `TimedJob` as JSON answers with a `Timed` in its last line.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from edgeq.generation.model import GeneratingModel, Prompt, Times
 from edgeq.generation.parts import OpenParts
 from edgeq.generation.search import Limits
 from edgeq.machine import peak_rss_bytes
+from edgeq.runtimes import get_runtime
+from edgeq.runtimes.base import Session
 
 _SEED = 0
 
@@ -75,7 +77,11 @@ class Timed:
 def timed(job: TimedJob) -> Timed:
     """Returns times and memory of a bundle in this process, on a drawn prompt and a grey image."""
     bundle = read_manifest(Path(job.folder))
-    baseline, part_bytes, sessions = _resident_bytes(), {}, {}
+    # What the engine's libraries take is not the first part's.
+    get_runtime(job.runtime).import_engine()
+    baseline = _resident_bytes()
+    part_bytes: dict[str, int] = {}
+    sessions: dict[str, Session] = {}
     for part in bundle.parts:
         before = _resident_bytes()
         sessions |= OpenParts.open(bundle, job.runtime, job.threads, only=[part.name]).sessions

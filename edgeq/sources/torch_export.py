@@ -103,6 +103,7 @@ def _program(
 
 
 def last_cause(error: BaseException) -> str:
+    """Returns in one line what the exporter, or torch.export below it, failed at."""
     while error.__cause__ is not None:
         error = error.__cause__
     if type(error).__name__ == "GuardOnDataDependentSymNode":

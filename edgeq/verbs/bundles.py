@@ -34,7 +34,9 @@ def open_bundles(paths: Sequence[Path]) -> list[Bundle]:
         MismatchError: a file of one is not the one that its manifest describes.
     """
     if others := [path for path in paths if not is_bundle(path)]:
-        raise InputError(f"{others[0]}: is no bundle; wanted folders with {MANIFEST_NAME}, and no other files with them")
+        raise InputError(
+            f"{others[0]}: is no bundle; wanted folders with {MANIFEST_NAME}, and no other files with them"
+        )
     bundles = [Bundle.load(path) for path in paths]
     names = [_name(bundle) for bundle in bundles]
     if twice := [name for name in names if names.count(name) > 1]:

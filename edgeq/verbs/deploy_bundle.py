@@ -44,7 +44,8 @@ def deploy_bundle(path: Path, target: str, out: Path) -> DeployResult:
 
 def _readme(bundle: Bundle, deployment: BundleDeployment) -> Content:
     rows = [
-        f"| {part.name} | {part.precision} | {part.method or '-'} | {part.size_bytes / 1e6:.2f} |" for part in bundle.parts
+        f"| {part.name} | {part.precision} | {part.method or '-'} | {part.size_bytes / 1e6:.2f} |"
+        for part in bundle.parts
     ]
     lines = [
         f"# {one_line(bundle.name)} for {deployment.title}", "",

@@ -91,7 +91,7 @@ def test_an_exchanged_part_is_refused_by_its_digest(bundle, tmp_path):
 
 def test_a_missing_file_is_named(bundle, tmp_path):
     (tmp_path / "embedding.onnx").unlink()
-    with pytest.raises(InputError, match=r"embedding\.onnx: is missing"):
+    with pytest.raises(MismatchError, match=r"embedding\.onnx: is missing"):
         Bundle.load(tmp_path)
 
 

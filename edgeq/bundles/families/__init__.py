@@ -14,12 +14,21 @@ if TYPE_CHECKING:
     from edgeq.bundles.source import ModelFolder
 
 SPLITS: dict[str, str] = {
+    "bert": "edgeq.bundles.families.towers:split_bert",
+    "blip-2": "edgeq.bundles.families.blip2:split_blip2",
+    "clip": "edgeq.bundles.families.towers:split_clip",
     "gemma": "edgeq.bundles.families.decoders:split_decoder",
+    "idefics3": "edgeq.bundles.families.idefics3:split_idefics3",
     "llama": "edgeq.bundles.families.decoders:split_decoder",
     "llava": "edgeq.bundles.families.llava:split_llava",
     "mistral": "edgeq.bundles.families.decoders:split_decoder",
     "opt": "edgeq.bundles.families.decoders:split_opt",
+    "paligemma": "edgeq.bundles.families.paligemma:split_paligemma",
     "qwen2": "edgeq.bundles.families.decoders:split_decoder",
+    "qwen2_5_vl": "edgeq.bundles.families.qwen_vl:split_qwen_vl",
+    "qwen2_vl": "edgeq.bundles.families.qwen_vl:split_qwen_vl",
+    "siglip": "edgeq.bundles.families.towers:split_siglip",
+    "smolvlm": "edgeq.bundles.families.idefics3:split_idefics3",
 }
 """`model_type` -> function from a model of transformers and its folder to a `Split`."""
 

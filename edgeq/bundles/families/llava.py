@@ -44,7 +44,9 @@ def split_llava(model: Any, folder: ModelFolder) -> Split:
     hidden, cache = int(text.hidden_size), cache_of(text)
     (example,) = vision.run(vision.inputs)
     connector = connector_part(
-        body.multi_modal_projector, lambda module, found: module(found).reshape(-1, hidden), tuple(example.shape[1:])
+        body.multi_modal_projector,
+        lambda module, found: module(found).reshape(-1, hidden),
+        (int(example.shape[1]), int(example.shape[2])),
     )
     table = body.get_input_embeddings()
     return Split(

@@ -109,7 +109,8 @@ def embedding_part(table: torch.nn.Module, hidden: int, image_token: int | None)
 
     def merged(module: torch.nn.Module, ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         is_image = ids == image_token
-        vectors = module(ids)
+        # The token may be beyond the table.
+        vectors = module(torch.where(is_image, 0, ids))
         # A row of zeros in the end, so that there is one to take where there is no image.
         padded = torch.cat([rows, rows.new_zeros(1, hidden)])
         number = (is_image.reshape(-1).cumsum(0) - 1).clamp(min=0)
@@ -131,7 +132,14 @@ def embedding_part(table: torch.nn.Module, hidden: int, image_token: int | None)
 
 
 def decoder_part(
-    body: torch.nn.Module, head: torch.nn.Module, cache: KeyValueCache, hidden: int, positions: Positions
+    body: torch.nn.Module,
+    head: torch.nn.Module,
+    cache: KeyValueCache,
+    hidden: int,
+    positions: Positions,
+    *,
+    both_directions: bool = False,
+    first_position: int = 0,
 ) -> TorchPart:
     """Returns the decoder with its head: a prompt and a further token run through the same graph.
 
@@ -141,6 +149,8 @@ def decoder_part(
         cache: Its keys and values.
         hidden: Channels of its tokens.
         positions: What position it is told.
+        both_directions: Whether the tokens of a run see those behind them, too.
+        first_position: What it calls the position of the first token, which is 0 outside of it.
     """
     import torch
     from transformers import DynamicCache
@@ -153,7 +163,9 @@ def decoder_part(
         module: torch.nn.Module, embeds: torch.Tensor, mask: torch.Tensor, *others: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         past = others[1:] if positions != "none" else others
-        told = {"position_ids": others[0]} if positions != "none" else {}
+        told = {"position_ids": others[0] + first_position} if positions != "none" else {}
+        if both_directions:
+            mask = (mask != 0)[:, None, None, :].expand(-1, 1, embeds.shape[1], -1)
         earlier = DynamicCache(list(zip(past[::2], past[1::2], strict=True)))
         options: dict[str, Any] = {**told, cache_name: earlier, "use_cache": True}
         found = module["body"](inputs_embeds=embeds, attention_mask=mask, **options)  # type: ignore[index]

@@ -28,7 +28,9 @@ def put_before(model: ir.Model, first: ir.Model, fed: Mapping[str, str]) -> None
     taken = {value.name: value for value in model.graph.inputs}
     for output, name in fed.items():
         if output not in given or name not in taken:
-            raise MismatchError(f"cannot feed {output!r} to {name!r}: only {sorted(map(str, given))} go to {sorted(map(str, taken))}")
+            raise MismatchError(
+                f"cannot feed {output!r} to {name!r}: only {sorted(map(str, given))} go to {sorted(map(str, taken))}"
+            )
     for domain, version in first.graph.opset_imports.items():
         if model.graph.opset_imports.setdefault(domain, version) != version:
             raise MismatchError(

@@ -58,17 +58,21 @@ def read_arrow_folder(folder: Path) -> Iterator[tuple[QuestionLine, memoryview |
 def _files(folder: Path) -> list[Path]:
     if (folder / _SPLITS).is_file():
         splits = read_json(folder / _SPLITS, _Splits, kind="a list of splits").splits
-        raise InputError(f"{folder}: holds the splits {', '.join(splits)}; name one, as {folder / (splits or ['test'])[0]}")
+        raise InputError(
+            f"{folder}: holds the splits {', '.join(splits)}; name one, as {folder / (splits or ['test'])[0]}"
+        )
     if (folder / _STATE).is_file():
         names = [each.filename for each in read_json(folder / _STATE, _State, kind="the state of a data set").files]
         if odd := [name for name in names if Path(name).name != name]:
-            raise InputError(f"{folder / _STATE}: names {odd[0]!r}, which is not in its folder; save the data set again")
+            raise InputError(
+                f"{folder / _STATE}: names {odd[0]!r}, which is not in its folder; save the data set again"
+            )
         return [folder / name for name in names]
     if found := sorted(folder.glob("*.parquet")):
         return found
     raise InputError(
-        f"{folder}: is no data set; wanted a folder that `save_to_disk` wrote (with {_STATE}), one with .parquet files, "
-        "or a file of JSON lines"
+        f"{folder}: is no data set; wanted a folder that `save_to_disk` wrote (with {_STATE}), one with .parquet "
+        "files, or a file of JSON lines"
     )
 
 

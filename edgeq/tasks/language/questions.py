@@ -54,16 +54,19 @@ class QuestionLine(msgspec.Struct):
 
     @property
     def name(self) -> str | int | None:
+        """Its id."""
         return self.question_id if self.id is None else self.id
 
     @property
     def texts(self) -> tuple[str, ...]:
+        """What people answered."""
         single = self.label if self.answer is None else self.answer
         several = tuple(each if isinstance(each, str) else each.answer for each in self.answers)
         return several or (() if single is None else (single,))
 
     @property
     def asked(self) -> str:
+        """What is asked."""
         return self.prompt or self.question or self.text
 
 
