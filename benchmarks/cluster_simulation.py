@@ -1,8 +1,8 @@
 """How fast a search would be on more workers than there are here: a simulation of events from measured costs.
 
 It follows `edgeq.tuning`: the main process writes files and takes answers, one thing at a time; trials are scored in
-groups of two per worker, stage by stage; a stage is split if workers would wait; a worker is sent what it lacks,
-opens the file and predicts its images.
+groups of two per worker, stage by stage; a stage is split if workers would wait; a worker takes what it has the file
+of, or else what nobody has; it is sent what it lacks, opens the file and predicts its images.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeq.tuning.work_units import split_evenly
+
+KEPT_FILES = 4
+"""Model files that a worker keeps."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class Simulation:
         self._stages = stages
         self._workers = workers
         self._has_images: list[set[tuple[int, int]]] = [set() for _ in range(workers)]
+        self._has_files: list[deque[int]] = [deque(maxlen=KEPT_FILES) for _ in range(workers)]
+        self._owners: dict[int, int] = {}
         self._outcome = Outcome()
         self._network_s = 0.0
 
@@ -81,16 +86,16 @@ class Simulation:
         for begin in range(0, self._trials, group):
             together = min(group, self._trials - begin)
             for stage, images in enumerate(self._stages):
-                now = self._run_stage(now, together, stage, images)
+                now = self._run_stage(now, range(begin, begin + together), stage, images)
         self._outcome.seconds = now
         return self._outcome
 
-    def _run_stage(self, begin_s: float, together: int, stage: int, images: int) -> float:
+    def _run_stage(self, begin_s: float, trials: Sequence[int], stage: int, images: int) -> float:
         """Returns when a stage of some trials is decided."""
         costs, outcome = self._costs, self._outcome
-        parts = [part for part in split_evenly(range(images), together, self._workers) if part]
-        left = [len(parts)] * together
-        units = deque((trial, part) for trial in range(together) for part in range(len(parts)))
+        parts = [part for part in split_evenly(range(images), len(trials), self._workers) if part]
+        left = dict.fromkeys(trials, len(parts))
+        units = deque((trial, part) for trial in trials for part in range(len(parts)))
         waiting: deque[tuple[float, int, int]] = deque()
         free = [(begin_s, worker) for worker in range(self._workers)]
         heapq.heapify(free)
@@ -99,9 +104,9 @@ class Simulation:
         now = begin_s
         while units or waiting or done:
             while waiting and free and free[0][0] <= now:  # workers take what waits
-                ready_s, trial, part = waiting.popleft()
                 free_s, worker = heapq.heappop(free)
-                end_s = self._work(worker, max(ready_s, free_s), stage, part, len(parts[part]))
+                ready_s, trial, part = self._taken(waiting, worker)
+                end_s = self._work(worker, max(ready_s, free_s), trial, stage, part, len(parts[part]))
                 heapq.heappush(free, (end_s, worker))
                 heapq.heappush(done, (end_s, trial))
             if units and len(waiting) < self._workers:  # the main process makes more work first
@@ -123,10 +128,24 @@ class Simulation:
                 now = max(now, min(coming))
         return now
 
-    def _work(self, worker: int, begin_s: float, stage: int, part: int, images: int) -> float:
+    def _taken(self, waiting: deque[tuple[float, int, int]], worker: int) -> tuple[float, int, int]:
+        """Returns what a worker takes of the units that wait, as `edgeq.tuning.executors` has it."""
+        owners = [self._owners.get(trial) for _, trial, _ in waiting]
+        best = min(range(len(owners)), key=lambda index: (owners[index] != worker, owners[index] is not None))
+        found = waiting[best]
+        del waiting[best]
+        self._owners[found[1]] = worker
+        return found
+
+    def _work(self, worker: int, begin_s: float, trial: int, stage: int, part: int, images: int) -> float:
         """Returns when a worker has done a unit."""
         costs, outcome = self._costs, self._outcome
-        size = costs.file_bytes
+        files, size = self._has_files[worker], 0
+        if trial in files:
+            files.remove(trial)
+        else:
+            size += costs.file_bytes
+        files.append(trial)
         if (stage, part) not in self._has_images[worker]:
             self._has_images[worker].add((stage, part))
             size += images * costs.image_bytes

@@ -28,7 +28,13 @@ CALIBRATION_NUM = 512
 
 
 def measure(one: Subject, images: int, folder: Path) -> dict[str, Any]:
-    """Returns the figures of a model's files as JSON: FP32, then each precision as it is and trained."""
+    """Returns the figures of a model's files as JSON: FP32, then each precision as it is and trained.
+
+    Args:
+        one: The model.
+        images: How many images to train on, or all to calibrate on if those are fewer.
+        folder: Where the files go.
+    """
     exported = export_model(
         one.request, "x86-ort", ("fp32", *PRECISIONS), folder / "plain", calibration=one.calibration, threads=1
     )
@@ -36,7 +42,7 @@ def measure(one: Subject, images: int, folder: Path) -> dict[str, Any]:
     started, cpu = time.monotonic(), time.process_time()
     again = export_model(
         one.request, "x86-ort", PRECISIONS, folder / "trained", calibration=one.calibration, threads=1,
-        options=ExportOptions(finetune=images),
+        options=ExportOptions(finetune=min(images, one.calibration.num)),
     )  # fmt: skip
     spent = {"wall_s": time.monotonic() - started, "cpu_s": time.process_time() - cpu}
     trained = [each.artifact for each in again.files]

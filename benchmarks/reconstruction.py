@@ -2,24 +2,28 @@
 
 `python -m benchmarks.reconstruction` exports and scores three models; `python -m benchmarks.reconstruction resnet20`
 one. Figures are kept below `--work`: models can be measured one by one, and the table is written of all that there are.
+`--aimet-python PATH` names the Python of an environment with `aimet-onnx`: its AdaRound learns on the same images, and
+its files are scored in ONNX Runtime next to ours, on a page of their own. 10,000 iterations per layer take two hours.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from benchmarks.cases import case, kept_result, read_subjects, subjects_parser, write_result
 from benchmarks.image_sets import unpack_cifar
 from benchmarks.json_results import evaluate_artifacts, merge
+from benchmarks.peers_aimet import AimetJob, adaround
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.options import ExportOptions, Rounding
 from edgeq.reporting.comparison import compare
 from edgeq.results.rows import provenance
+from edgeq.sources.artifact_file import open_artifact
 from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import export_model
 
@@ -74,15 +78,33 @@ def measure(one: Subject, folder: Path, rounding: Rounding) -> dict[str, Any]:
     return {**spent, **score(one, [each.artifact for each in exported.files])}
 
 
-def score(one: Subject, artifacts: list[Artifact]) -> dict[str, Any]:
-    """Returns what files score in the engines, and what their manifests say of learned rounding."""
+def score(one: Subject, artifacts: Sequence[Artifact], engines: Sequence[str] = ENGINES) -> dict[str, Any]:
+    """Returns what files score in engines, and what their manifests say of learned rounding."""
     paths = [artifact.path for artifact in artifacts]
     return {
         "title": one.title,
         "reconstruction": artifacts[-1].quantization.get("reconstruction"),
         "size_bytes": [path.stat().st_size for path in paths],
-        "results": evaluate_artifacts(paths, one.truth, one.images, runtimes=list(ENGINES), threads=1),
+        "results": evaluate_artifacts(paths, one.truth, one.images, runtimes=list(engines), threads=1),
     }
+
+
+def measure_aimet(one: Subject, fp32: Path, folder: Path, python: Path, iterations: int) -> dict[str, Any]:
+    """Returns the figures of AIMET's files of a model as JSON, to nearest and learned, and what AdaRound took.
+
+    Args:
+        one: The model.
+        fp32: Its FP32 file.
+        folder: Where the files go.
+        python: Python of an environment with aimet-onnx.
+        iterations: How many per layer.
+    """
+    artifact = open_artifact(fp32)
+    assert artifact.preprocessing is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs = [array for array, _ in one.calibration.inputs(artifact.preprocessing, one.calibration.num)]
+    files, taken = adaround(AimetJob(artifact, iterations, folder), inputs, python)
+    return {"title": one.title, "iterations": iterations, **taken, **score(one, files, ("onnxruntime",))}
 
 
 def joined(nearest: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,14 +119,19 @@ def rows_of(found: Mapping[str, Any]) -> list[str]:
     count = len(ENGINES)
     for position, (title, size) in enumerate(zip(TITLES, found["size_bytes"], strict=True)):
         for engine in range(count):
-            pair = [found["results"][engine], found["results"][position * count + engine]]
-            drop = next((each.main for each in compare(merge(pair)) if not each.row.is_float), None)
-            score = pair[1].get("top1", pair[1].get("AP"))
-            change = "" if drop is None or drop.low is None else f"{0 - drop.points:+.2f}"
-            interval = "" if drop is None or drop.low is None else f"{-(drop.high or 0):+.2f} .. {-drop.low:+.2f}"
-            row = (found["title"], title, pair[1]["runtime"], f"{score:.4f}", change, interval, f"{size / 1e6:.2f}")
+            fp32, result = found["results"][engine], found["results"][position * count + engine]
+            row = (found["title"], title, result["runtime"], *scored(fp32, result), f"{size / 1e6:.2f}")
             lines.append(f"| {' | '.join(row)} |")
     return lines
+
+
+def scored(fp32: dict[str, Any], result: dict[str, Any]) -> tuple[str, str, str]:
+    """Returns the score of a file, and its points against FP32 with their interval; empty for FP32 itself."""
+    drop = next((each.main for each in compare(merge([fp32, result])) if not each.row.is_float), None)
+    score = f"{result.get('top1', result.get('AP')):.4f}"
+    if drop is None or drop.low is None:
+        return score, "", ""
+    return score, f"{0 - drop.points:+.2f}", f"{-(drop.high or 0):+.2f} .. {-drop.low:+.2f}"
 
 
 def run(subjects: Mapping[str, Subject], work: Path, out: Path) -> Path:
@@ -122,6 +149,56 @@ def run(subjects: Mapping[str, Subject], work: Path, out: Path) -> Path:
     done = [[work / f"{name}.{rounding}.json" for rounding in get_args(Rounding)] for name in names]
     found = [[kept_result(path, dict) for path in pair] for pair in done if all(path.is_file() for path in pair)]
     return write([joined(*pair) for pair in found], out)
+
+
+def run_aimet(subjects: Mapping[str, Subject], work: Path, out: Path, python: Path, iterations: int) -> Path:
+    """Returns the file of the table of AIMET's files next to edgeq's, of what `run` has measured in `work`.
+
+    Args:
+        subjects: Name -> model.
+        work: Folder for the files and figures.
+        out: Folder for the table.
+        python: Python of an environment with aimet-onnx.
+        iterations: How many AdaRound gets per layer, if it is not measured yet.
+    """
+    files = {name: work / f"{name}.aimet.json" for name in dict.fromkeys((*SUBJECTS, *subjects))}
+    for name, one in subjects.items():
+        (fp32,) = (work / name / "nearest").glob("*.fp32.onnx")
+        kept_result(files[name], measure_aimet, one, fp32, work / name / "aimet", python, iterations)
+    lines = ["| model | file | top-1 or AP | against FP32, points | 95 % interval | CPU min of learning |"]
+    lines.append("|---|---|" + "---:|" * 4)
+    tools = ""
+    used: list[dict[str, Any]] = []
+    for name, path in files.items():
+        if not path.is_file():
+            continue
+        aimet = kept_result(path, dict)
+        ours = [kept_result(work / f"{name}.{rounding}.json", dict) for rounding in get_args(Rounding)]
+        fp32_result, _, nearest, learned = joined(*ours)["results"][ENGINES.index("onnxruntime") :: len(ENGINES)]
+        took = f"{aimet['cpu_s'] / 60:.1f} ({aimet['iterations']:,} iterations per layer)"
+        rows = (
+            ("FP32", fp32_result, ""),
+            ("edgeq, to nearest", nearest, ""),
+            ("AIMET, to nearest", aimet["results"][0], ""),
+            ("edgeq, learned", learned, f"{ours[-1]['cpu_s'] / 60:.1f}, the whole export"),
+            ("AIMET, AdaRound", aimet["results"][1], took),
+        )
+        lines += [
+            f"| {' | '.join((aimet['title'], title, *scored(fp32_result, each), cpu))} |" for title, each, cpu in rows
+        ]
+        tools, used = f"aimet-onnx {aimet['aimet']}", [*used, *aimet["results"]]
+    text = [
+        "# W4A8: learned rounding next to AIMET's AdaRound",
+        "",
+        *lines,
+        "",
+        "Both learn on the same images, and their files with QuantizeLinear and DequantizeLinear are scored in ONNX "
+        f"Runtime on the same images (AIMET: `to_onnx_qdq` of {tools}). Both give weights symmetric grids per channel, "
+        "the first and the last layer 8 bits, and activations 8 bits; AIMET chooses its grids by "
+        "`post_training_tf_enhanced`. Intervals: paired bootstrap over images. CPU time on one thread.",
+        *dict.fromkeys(provenance(merge(used)) if used else ()),
+    ]
+    return write_result(out, "reconstruction_aimet.md", "\n".join(text) + "\n")
 
 
 def write(results: list[dict[str, Any]], out: Path) -> Path:
@@ -159,14 +236,20 @@ def write(results: list[dict[str, Any]], out: Path) -> Path:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    return subjects_parser(__doc__, SUBJECTS, SUBJECTS, 512, Path("reconstruction_work"))
+    parser = subjects_parser(__doc__, SUBJECTS, SUBJECTS, 512, Path("reconstruction_work"))
+    parser.add_argument("--aimet-python", type=Path, help="Python of an environment with aimet-onnx")
+    parser.add_argument("--aimet-iterations", type=int, default=10_000, help="iterations of its AdaRound per layer")
+    return parser
 
 
 def main() -> None:
     arguments = read_subjects(make_parser(), SUBJECTS)
     arguments.work.mkdir(parents=True, exist_ok=True)
     known = (arguments.data, arguments.work, arguments.images)
-    run({name: subject(name, *known) for name in arguments.names}, arguments.work, arguments.out)
+    subjects = {name: subject(name, *known) for name in arguments.names}
+    run(subjects, arguments.work, arguments.out)
+    if arguments.aimet_python is not None:
+        run_aimet(subjects, arguments.work, arguments.out, arguments.aimet_python, arguments.aimet_iterations)
 
 
 if __name__ == "__main__":

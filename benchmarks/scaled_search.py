@@ -26,6 +26,8 @@ from edgeq.tuning.workers import executing
 
 SIDES: dict[str, By] = {"resnet20": "layer", "vit": "block"}
 RUNTIME = "openvino"
+ONE, LOCAL, DASK = "one process", "local processes", "Dask workers"
+"""Who predicts."""
 
 
 class Ran(NamedTuple):
@@ -124,9 +126,9 @@ def prepare(name: str, data: Path, work: Path, calibration: int, images: int) ->
 @contextlib.contextmanager
 def workers_of(kind: str, count: int) -> Iterator[tuple[Executor | None, Callable[[], list[int]]]]:
     """Yields an executor and a function that returns the process ids of its workers."""
-    if kind == "one process":
+    if kind == ONE:
         yield None, list
-    elif kind == "local processes":
+    elif kind == LOCAL:
         with executing(workers=count) as executor:
             yield executor, lambda: children("edgeq.tuning.workers_server")
     else:

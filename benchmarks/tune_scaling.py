@@ -1,23 +1,16 @@
 """How does `edgeq tune` scale over workers, and does it lose anything if they, or it, are killed?
 
 `python -m benchmarks.tune_scaling` scores every layer of ResNet-20 (CIFAR-10) and every block of the trained ViT
-(Fashion-MNIST) on every image: in one process, by local processes, and by a Dask cluster. It then kills 30 workers and
-5 times the main process, and simulates larger clusters from what the steps cost here. 30 minutes of two cores.
+(Fashion-MNIST) on every image: in one process, by local processes, and by a Dask cluster, and simulates larger clusters
+from what the steps cost here. `python -m benchmarks.tune_scaling kills` only kills workers, the main process and Dask's
+scheduler. What was measured is kept in `--work`. 10 minutes of two cores, if nothing else runs on them.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import os
-import random
-import shutil
-import signal
-import sqlite3
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,19 +18,18 @@ from typing import Any
 
 from benchmarks.cases import cpu_and_threads, kept_result, read_subjects, subjects_parser, write_result
 from benchmarks.cluster_simulation import Costs, Simulation
+from benchmarks.killed_search import KILLED, kills
 from benchmarks.scaled_search import (
+    DASK,
+    LOCAL,
+    ONE,
     RUNTIME,
-    Ran,
     Scaled,
     capacity,
-    children,
     cpu_seconds,
-    is_alive,
     prepare,
-    rows_of,
     workers_of,
 )
-from edgeq.boundary import Plain, read_json
 from edgeq.evaluation.prediction_codec import encode_prediction
 from edgeq.files import write_json
 from edgeq.machine import read_machine
@@ -50,9 +42,8 @@ from edgeq.tuning.workers import executing
 
 TITLES = {"resnet20": "ResNet-20, each layer", "vit": "ViT, each block"}
 IMAGES = 32
-ONE, LOCAL, DASK = "one process", "local processes", "Dask workers"
 RUNS = {
-    "resnet20": ((ONE, 1), (LOCAL, 2), (DASK, 2), (LOCAL, 1), (LOCAL, 4), (DASK, 1)),
+    "resnet20": ((ONE, 1), (LOCAL, 2), (DASK, 2), (LOCAL, 1), (LOCAL, 4), (DASK, 1), (DASK, 4)),
     "vit": ((ONE, 1), (LOCAL, 2)),
 }
 """Who predicts, of each model, the most important first."""
@@ -61,10 +52,8 @@ SIMULATED = (1, 2, 8, 64, 512)
 MANY = ((2000, 2000),)
 """Trials, and images of each, of a large search."""
 
-KILLS = ((LOCAL, 2, 15), (LOCAL, 4, 9), (LOCAL, 3, 6))
-"""Kinds of workers, how many there are, and how many of them are killed."""
-
-MAIN_KILLS = 5
+KILLS = "kills"
+PARTS = (*TITLES, KILLS)
 GIGABIT = 117e6
 """Bytes that a network of 1 Gbit/s carries in a second."""
 
@@ -117,91 +106,6 @@ def timed(name: str, scaled: Scaled, kind: str, count: int, work: Path) -> dict[
         return {"seconds": ran.seconds, "available": available, "cpu_s": used, "load": load, "digest": ran.digest}
 
     return kept_result(work / f"{name} {scaled.images} {count} {kind}.json", measure)
-
-
-def kill_workers(scaled: Scaled, kind: str, workers: int, wanted: int, alone: Ran, store: Path) -> dict[str, Any]:
-    """Returns what became of runs whose workers are killed, one whenever another unit of work is done."""
-    killed: set[int] = set()
-    runs, same, draw = 0, 0, random.Random(1)  # noqa: S311 - no secret
-    seconds, given = 0.0, 0
-    with workers_of(kind, workers) as (executor, pids):
-        while len(killed) < wanted:
-            ended = threading.Event()
-            store.unlink(missing_ok=True)
-
-            def kill(ended: threading.Event = ended) -> None:
-                before = 0
-                while not ended.wait(draw.uniform(0.1, 0.5)) and len(killed) < wanted:
-                    with contextlib.suppress(OSError, IndexError, sqlite3.Error):
-                        rows = len(rows_of(store))
-                        alive = [pid for pid in pids() if pid not in killed]
-                        if rows > before and len(alive) == workers:
-                            chosen = draw.choice(alive)
-                            os.kill(chosen, signal.SIGKILL)
-                            killed.add(chosen)
-                            before = rows
-
-            killer = threading.Thread(target=kill)
-            killer.start()
-            try:
-                ran = scaled.run(store, executor)
-            finally:
-                ended.set()
-                killer.join()
-            runs += 1
-            seconds += ran.seconds
-            given += ran.given
-            same += ran.digest == alone.digest
-    return {
-        "killed": f"{len(killed)} of {workers} {kind}",
-        "runs": runs,
-        "seconds": seconds / runs,
-        "same": f"{same} of {runs}",
-        "rows": f"{given:,} given, {runs * len(alone.rows):,} wanted",
-    }
-
-
-def kill_main(arguments: argparse.Namespace, scaled: Scaled, alone: Ran, store: Path) -> dict[str, Any]:
-    """Returns what became of a run whose main process is killed again and again and then started again."""
-    result = store.with_suffix(".json")
-    result.unlink(missing_ok=True)
-    shutil.copyfile(scaled.screened, store)
-    command = [
-        sys.executable, "-m", "benchmarks.tune_scaling", "resnet20", "--data", str(arguments.data), "--work",
-        str(arguments.work), "--images", str(arguments.images), "--scored", str(arguments.scored), "--resume",
-        str(store),
-    ]  # fmt: skip
-    kills = left_behind = lost = 0
-    step, draw, begun = len(alone.rows) // (MAIN_KILLS + 2), random.Random(2), time.perf_counter()  # noqa: S311
-    before: list[Any] = []
-    process = subprocess.Popen(command)
-    while process.poll() is None:
-        time.sleep(0.1)
-        if kills == MAIN_KILLS or len(rows_of(store)) < len(before) + step:
-            continue
-        time.sleep(draw.uniform(0, 1))
-        workers = children("edgeq.tuning.workers_server", process.pid)
-        process.kill()
-        process.wait()
-        kills += 1
-        until = time.monotonic() + 20
-        while any(map(is_alive, workers)) and time.monotonic() < until:
-            time.sleep(0.1)
-        left_behind += sum(map(is_alive, workers))
-        after = rows_of(store)
-        lost += len(set(before) - set(after))
-        before = after
-        process = subprocess.Popen(command)
-    found: dict[str, Any] = read_json(result, Plain, kind="a result of this benchmark")
-    resumed = Ran(time.perf_counter() - begun, found, rows_of(store), 0)
-    return {
-        "killed": f"{kills} of the main process, with 2 local processes",
-        "runs": kills + 1,
-        "seconds": resumed.seconds / (kills + 1),
-        "same": f"{int(resumed.digest == alone.digest)} of 1",
-        "rows": f"{len(resumed.rows):,} kept, {len(alone.rows):,} wanted; {lost} lost by a kill; {left_behind} "
-        "processes left behind",
-    }
 
 
 def costs_of(scaled: Scaled, work: Path) -> dict[str, Any]:
@@ -272,51 +176,38 @@ def simulated(name: str, costs: Costs, scaled: Scaled, alone: Mapping[str, Any])
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = subjects_parser(__doc__, TITLES, TITLES, 64, Path("tune_scaling"))
+    parser = subjects_parser(__doc__, PARTS, PARTS, 64, Path("tune_scaling"))
     parser.add_argument("--scored", type=int, default=IMAGES, help="images that each trial is scored on")
     parser.add_argument("--resume", type=Path, help="only score the first model into this store, with two processes")
+    parser.add_argument("--scheduler", help="with --resume: by the workers of this Dask cluster instead")
     return parser
 
 
 def main() -> None:
-    parser = make_parser()
-    arguments = read_subjects(parser, TITLES)
+    arguments = read_subjects(make_parser(), PARTS)
     work: Path = arguments.work
-    cases = {name: prepare(name, arguments.data, work, arguments.images, arguments.scored) for name in arguments.names}
+    work.mkdir(parents=True, exist_ok=True)
+
+    def prepared(name: str) -> Scaled:
+        return prepare(name, arguments.data, work, arguments.images, arguments.scored)
+
     if arguments.resume is not None:
-        with executing(workers=2) as executor:
-            ran = next(iter(cases.values())).run(arguments.resume, executor, resume=True)
+        workers = 2 if arguments.scheduler is None else None
+        with executing(workers, arguments.scheduler) as executor:
+            ran = prepared(KILLED).run(arguments.resume, executor, resume=True)
         write_json(arguments.resume.with_suffix(".json"), ran.found)
         return
-    lines = ["# `edgeq tune` on several workers", ""]
-    for name, scaled in cases.items():
-        lines += run(name, scaled, work, RUNS[name])
-    lines += kills(arguments, next(iter(cases.values())), work)
-    lines.append(provenance())
+    sections = {name: work / f"{name} section.json" for name in PARTS}
+    for name in arguments.names:
+        if name == KILLS:
+            options = ["--data", arguments.data, "--images", arguments.images, "--scored", arguments.scored]
+            lines = kills(prepared(KILLED), work, [KILLED, *map(str, options), "--work", str(work)])
+        else:
+            lines = run(name, prepared(name), work, RUNS[name])
+        write_json(sections[name], {"lines": lines})
+    found = [kept_result(path, dict)["lines"] for path in sections.values() if path.is_file()]
+    lines = ["# `edgeq tune` on several workers", "", *(line for each in found for line in each), provenance()]
     write_result(arguments.out, "tune_scaling.md", "\n".join(lines) + "\n")
-
-
-def kills(arguments: argparse.Namespace, scaled: Scaled, work: Path) -> list[str]:
-    """Returns the table of the runs in which processes are killed; each line is measured once per folder."""
-    alone = scaled.run(work / "alone.sqlite", None)
-    lines = [
-        "## Killed while it runs (SIGKILL): ResNet-20",
-        "",
-        "| killed | runs | seconds per run | same result, same store | predictions |",
-        "|---|---:|---:|---:|---|",
-    ]
-    rows = [
-        kept_result(
-            work / f"kills {workers} {kind}.json", kill_workers, scaled, kind, workers, count, alone,
-            work / f"kills {workers} {kind}.sqlite",
-        )
-        for kind, workers, count in KILLS
-    ]  # fmt: skip
-    rows.append(kept_result(work / "kills main.json", kill_main, arguments, scaled, alone, work / "kills.sqlite"))
-    lines += [
-        f"| {row['killed']} | {row['runs']} | {row['seconds']:.0f} | {row['same']} | {row['rows']} |" for row in rows
-    ]
-    return [*lines, ""]
 
 
 def provenance() -> str:

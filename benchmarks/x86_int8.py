@@ -68,11 +68,12 @@ def run(subject: Case, out: Path, *, peers: Mapping[str, Peer] = PEERS, sampling
 
 def make_entries(subject: Case, folder: Path, peers: Mapping[str, Peer]) -> dict[str, list[Entry]]:
     """Returns runtime -> the files that it runs, all made from the same images."""
-    exported = export_model(subject.request, "x86", ("fp32", "int8"), folder, calibration=subject.source)
+    exported = export_model(subject.request, "x86", ("fp32", "int8"), folder, calibration=subject.source, plan="cost")
     fp32, int8 = (file.artifact for file in exported.files)
     assert exported.ranges_path is not None
     ranges = CalibrationSource(exported.ranges_path)
-    ort_int8 = export_model(subject.request, "x86-ort", ("int8",), folder, calibration=ranges).files[0].artifact
+    other = export_model(subject.request, "x86-ort", ("int8",), folder, calibration=ranges, plan="cost")
+    ort_int8 = other.files[0].artifact
     everything = list_images(subject.calibration, subject.calibration_images)
     images = write_listing(folder / "calibration.txt", everything, subject.calibration_num)
     made = {title: quantize(peer.tool, fp32, images, folder / peer.file) for title, peer in peers.items()}

@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgeq.api.bundle import export_bundle
     from edgeq.api.calibrate import calibrate
     from edgeq.api.deploy import deploy
     from edgeq.api.export import export
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from edgeq.api.score import score
     from edgeq.api.study import study
     from edgeq.api.tune import sensitivity, tune
+    from edgeq.bundles.manifest import Bundle
     from edgeq.calibrators import Histogram
     from edgeq.calibrators.ranges import Ranges
     from edgeq.errors import EdgeqError
@@ -70,6 +72,7 @@ __all__ = [
     "Artifact",
     "BenchResult",
     "Box",
+    "Bundle",
     "CaptioningScore",
     "CheckResult",
     "ClassificationScore",
@@ -112,6 +115,7 @@ __all__ = [
     "deploy",
     "evaluate",
     "export",
+    "export_bundle",
     "gate",
     "get_target",
     "load",
@@ -131,6 +135,7 @@ _HOME = {
     "Artifact": "edgeq.exporting.artifact",
     "BenchResult": "edgeq.results.measurement",
     "Box": "edgeq.tasks.evidence",
+    "Bundle": "edgeq.bundles.manifest",
     "CaptioningScore": "edgeq.tasks.language.captioning",
     "CheckResult": "edgeq.verbs.check",
     "ClassificationScore": "edgeq.tasks.classification.records",
@@ -173,6 +178,7 @@ _HOME = {
     "deploy": "edgeq.api.deploy",
     "evaluate": "edgeq.api.measure",
     "export": "edgeq.api.export",
+    "export_bundle": "edgeq.api.bundle",
     "gate": "edgeq.api.judge",
     "get_target": "edgeq.targets",
     "load": "edgeq.api.model",

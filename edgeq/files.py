@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from edgeq.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where what a killed process leaves stays
+    fcntl = None  # type: ignore[assignment]
+
+_TEMPORARY = ".edgeq-tmp"
+_ORPHAN_S = 60
 
 
 @contextlib.contextmanager
@@ -26,11 +36,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=f".tmp{target.suffix}")
-        os.close(descriptor)
+        _remove_orphans(target.parent.resolve())
+        suffix = f"{_TEMPORARY}{target.suffix}"
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}.", suffix=suffix)
     except OSError as error:
         raise _cannot_write(target, error) from error
-    temporary = Path(name)
+    temporary, held = Path(name), os.fdopen(descriptor, "rb")
+    if not _lock(descriptor):
+        held.close()  # Windows does not rename a file that is open
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -41,7 +54,38 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise _cannot_write(target, error) from error
     finally:
+        held.close()
         temporary.unlink(missing_ok=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _remove_orphans(folder: Path) -> None:
+    """Removes the temporary files of processes that were killed; a folder is searched once a process.
+
+    A living owner holds a lock on its file, however long it writes. Where locks cannot be had, nothing is removed.
+    """
+    for path in folder.glob(f".*{_TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            # A file so young may be between its making and its lock.
+            if time.time() - path.stat().st_mtime < _ORPHAN_S:
+                continue
+            descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if _lock(descriptor):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Locks an open file to the end of the process, or until it is closed; returns whether nobody else holds it."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def cache_folder() -> Path:

@@ -32,6 +32,8 @@ def load_object(kind: str, reference: str) -> Any:
         raise InputError(
             f"{kind} {reference!r}: cannot import {module_name} ({error}); is its folder on PYTHONPATH?"
         ) from error
+    except SystemExit as error:
+        raise InputError(f"{kind} {reference!r}: importing {module_name} ends the process") from error
     try:
         return getattr(module, attribute)
     except AttributeError:

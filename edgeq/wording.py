@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+_CONTROLS = frozenset({"Cc", "Cf", "Zl", "Zp"})
+"""Unicode's categories of what moves a cursor, colours, hides or turns text around."""
+
 
 def counted(count: int, one: str, many: str | None = None) -> str:
     """Returns a number of things in words: "0 images", "1 image", "2,000 images".
@@ -12,3 +17,19 @@ def counted(count: int, one: str, many: str | None = None) -> str:
         many: The word for any other number, where it is not `one` with an s.
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Returns a text in which characters that control a terminal are spelt out, each by its number.
+
+    Names from files and answers of devices may hold colours, titles of windows, and text that runs backwards.
+
+    Args:
+        text: What is to be printed.
+        keep: Characters that stay nevertheless, such as line ends.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        each if each in keep or unicodedata.category(each) not in _CONTROLS else ascii(each)[1:-1] for each in text
+    )

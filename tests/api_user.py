@@ -11,6 +11,7 @@ from edgeq import (
     Artifact,
     BenchResult,
     Box,
+    Bundle,
     CaptioningScore,
     CheckResult,
     ClassificationScore,
@@ -97,9 +98,11 @@ def run(module: torch.nn.Module) -> bool:
     edgeq.report([*timed, *scored], "report.html", images="images")
     carried: DeployResult = edgeq.deploy(files.paths, "x86", "deploy", results="earlier.json", max_drop=0.5)
     sensitive: SensitivityResult = edgeq.sensitivity(model, "dataset", by="block", matters=0.3, images=200)
-    print(sensitive.ranked[0].int8_alone.change)
+    print(sensitive.ranked[0].quantized_alone.change)
     tuned: TuningResult = edgeq.tune(model, "dataset", max_drop=0.3, latency="0.5x", time_limit="30m")
     print(tuned.chosen.latency.ratio)
+    bundle: Bundle = edgeq.export_bundle("llava", "x86-ort", preset="asymmetric", calib="texts.txt", out="parts")
+    print(bundle.require_part("decoder").output_error)
     studied: StudyResult = edgeq.study(model, "dataset", template="vit-layers", axis={"bits": (2, 4)}, workers=2)
     print(studied.front[0].bits_per_weight)
     planned: MemoryPlan = edgeq.plan("llava", device="orin-nx", memory="16GB", part=["decoder=w4g128"])

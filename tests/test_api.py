@@ -18,14 +18,14 @@ from edgeq.devices.config import LOCAL
 from tests.test_order import ROOT
 
 PUBLIC = [
-    "Artifact", "BenchResult", "Box", "CaptioningScore", "CheckResult", "ClassificationScore", "DeployResult",
+    "Artifact", "BenchResult", "Box", "Bundle", "CaptioningScore", "CheckResult", "ClassificationScore", "DeployResult",
     "DepthScore", "DetectionScore", "EdgeqError", "EmbeddingScore", "EvalResult", "ExportResult", "Finding",
     "GateResult", "Histogram", "ImagePrediction", "InstanceScore", "KeypointScore", "LastWordScore", "MemoryPlan",
     "Model", "OrientedScore", "PresenceScore", "Progress", "Ranges", "SaturationResult", "Score", "ScoredAnswers",
     "SemanticScore", "SensitivityResult", "Session", "StudyResult", "Target", "TextDetectionScore",
     "TextRecognitionScore", "TranscriptionScore", "TuningResult", "VqaScore", "benchmark", "calibrate", "check",
-    "deploy", "evaluate", "export", "gate", "get_target", "load", "open_session", "plan", "predict", "report", "score",
-    "sensitivity", "study", "tune",
+    "deploy", "evaluate", "export", "export_bundle", "gate", "get_target", "load", "open_session", "plan", "predict",
+    "report", "score", "sensitivity", "study", "tune",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""
 
@@ -79,6 +79,7 @@ OF_ANOTHER = {
         *("max_drop", "latency", "file_size", "memory", "energy", "device", "unproved", "time_limit", "mlflow"),
     },
     "tune": {"matters"},
+    "export": {"part", "tokenizer"},
 }  # fmt: skip
 """Function -> options that its command has for another function."""
 

@@ -69,6 +69,10 @@ LEVELS = (
     Level(frozenset({"sources"})),
     Level(frozenset({"devices"})),
     Level(frozenset({"calibration"})),
+    # One model as several files.
+    Level(frozenset({"bundles"})),
+    # Text from such a model, to score and to time it.
+    Level(frozenset({"generation"})),
     Level(frozenset({"evaluation"})),
     Level(frozenset({"measurement"})),
     Level(frozenset({"reporting"})),

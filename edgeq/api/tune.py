@@ -10,7 +10,8 @@ from edgeq.calibration.calibrate import DEFAULT_NUM
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
 from edgeq.errors import InputError
-from edgeq.results.sensitivity import SensitivityResult
+from edgeq.exporting.options import Rounding
+from edgeq.results.sensitivity import Precision, SensitivityResult
 from edgeq.results.tuning import TuningResult
 from edgeq.tuning.groups import By
 from edgeq.tuning.search_budget import Budget, parse_seconds
@@ -31,6 +32,7 @@ def sensitivity(
     runtime: str | None = None,
     images: int | None = None,
     matters: float = SensitivityOptions.matters,
+    precision: Precision = SensitivityOptions.precision,
     calib: FilePath | None = None,
     num: int = DEFAULT_NUM,
     split: str | None = None,
@@ -44,7 +46,7 @@ def sensitivity(
     scheduler: str | None = None,
     progress: Listener = None,
 ) -> SensitivityResult:
-    """Returns what each layer of a model costs the score of its task in INT8, alone and when it alone stays in float.
+    """Returns what each layer of a model costs the score of its task quantized, alone and when it alone stays in float.
 
     What the store holds is not computed again, so the same call resumes a run that was cut. The picture is written to
     `out` as `sensitivity.svg`.
@@ -59,6 +61,7 @@ def sensitivity(
         images: Maximum number of images to score on, evenly spaced; by default all.
         matters: Points of the score from which a loss matters: layers are scored on more images until the interval of
             their loss lies above or below.
+        precision: What layers are tried in: `int8`, or `w4a8` for weights of 4 bits that are computed in INT8.
         calib: Ranges: a ranges file or images; by default the images of `data` that are for calibration.
         num: Maximum number of calibration images.
         split: Split of `data` to score on; by default `val`, or else `test`.
@@ -88,7 +91,9 @@ def sensitivity(
             source,
             path(out, "out"),
             by=by,
-            options=SensitivityOptions(matters=matters, images=images, runtime=runtime, seed=seed, threads=threads),
+            options=SensitivityOptions(
+                matters=matters, images=images, runtime=runtime, seed=seed, threads=threads, precision=precision
+            ),
             store=optional_path(store, "store"),
             executor=executor,
         ).result
@@ -116,6 +121,8 @@ def tune(
     map: Mapping[str, str] | None = None,
     seed: int = 0,
     out: FilePath = "tuning",
+    front: bool = False,
+    rounding: Rounding = "nearest",
     store: FilePath | None = None,
     threads: int | None = None,
     workers: int | None = None,
@@ -150,6 +157,9 @@ def tune(
         map: Class name of the model -> name of the same class in `data`.
         seed: Draws the order of the images.
         out: Folder for the file, the ranges and the picture.
+        front: Whether all files of the front are written to `out/front`, and not only the recommended one.
+        rounding: `reconstruct` learns how the weights of one more file are rounded, which takes minutes: of the fastest
+            within the other limits than `max_drop`, or of the one that loses least.
         store: File that trials are kept in, which several runs may share; by default `trials.sqlite` in `out`.
         threads: CPU threads of the engine; by default one per physical core, and one per worker.
         workers: Number of processes on this machine that predict images; by default this process alone.
@@ -189,6 +199,8 @@ def tune(
             executor=executor,
             mlflow=mlflow,
             devices=devices,
+            front=front,
+            rounding=rounding,
         ).result
 
 

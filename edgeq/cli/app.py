@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
-import typer.core
 
 import edgeq
 from edgeq.cli import (
@@ -16,6 +15,7 @@ from edgeq.cli import (
     deploy,
     measure,
     memory_plan,
+    model_parts,
     predict,
     presets,
     results,
@@ -24,7 +24,8 @@ from edgeq.cli import (
     study,
     tune,
 )
-from edgeq.cli.events import INTERRUPTED, with_progress
+from edgeq.cli.commands import Commands
+from edgeq.cli.events import with_progress
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
     AllowOutside,
@@ -41,6 +42,7 @@ from edgeq.cli.options import (
     require_writable_json,
     write_json_file,
 )
+from edgeq.cli.printing import say
 from edgeq.cli.progress import terminal_progress
 from edgeq.cli.words import said_of
 from edgeq.progress import reporting_to
@@ -52,19 +54,8 @@ if TYPE_CHECKING:
     from edgeq.inputs.coverage import Pick
 
 
-class _Commands(typer.core.TyperGroup):
-    """Says in one line that a command was interrupted."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            typer.echo("error: interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     name="edgeq",
     help="Calibrate a vision model once, export it to every engine, measure what it costs.",
     no_args_is_help=True,
@@ -93,7 +84,7 @@ def root(
 ) -> None:
     """Calibrate a vision model once, export it to every engine, measure what it costs."""
     if version:
-        typer.echo(f"edgeq {edgeq.__version__}")
+        say(f"edgeq {edgeq.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
@@ -241,10 +232,16 @@ def export(
     ] = None,
     opset: Annotated[int | None, typer.Option(min=17, max=23, help="ONNX opset; by default the target's.")] = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
+    part: model_parts.PartOption = None,
+    tokenizer: model_parts.TokenizerOption = None,
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Export a model for a target; check each file against the model and write its manifest."""
+    """Export a model for a target; check each file against the model and write its manifest.
+
+    A local Hugging Face folder of a language or vision-language model becomes a bundle: one file per part.
+    """
+    from edgeq.bundles.source import is_model_folder
     from edgeq.calibration.calibrate import DEFAULT_NUM
     from edgeq.calibration.source import CalibrationSource
     from edgeq.cli.check_console import describe_compilations
@@ -258,6 +255,20 @@ def export(
 
     require_writable_json(json_file)
     target = for_runtime(target, runtime)
+    if is_model_folder(Path(model)):
+        model_parts.export(
+            model, out, target=target, preset=preset, part=part, keep=keep, calib=calib, tokenizer=tokenizer,
+            threads=threads, json_file=json_file,
+            others={
+                "precision": precision != "fp32", "format": formats, "weights": weights, "images": images,
+                "data": data, "method": method, "num": num, "rescale": rescale, "rounding": rounding != "nearest",
+                "weight_method": weight_method, "group_size": group_size, "finetune": finetune, "size": size,
+                "labels": labels, "verify": verify, "compat": compat, "int8_io": integer_io, "opset": opset,
+                "take_scales": take_scales, "isa": isa, "int8_deconv": int8_deconv, "dynamic_batch": dynamic_batch,
+            },
+        )  # fmt: skip
+        return
+    model_parts.refuse(part, tokenizer)
     request = model_request(
         model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch,
         take_scales=take_scales,
@@ -295,7 +306,7 @@ def export(
         verify=verify,
     )
     for line in (*describe_export(result), *describe_compilations(result.compiled.items())):
-        typer.echo(line)
+        say(line)
     write_json_file(json_file, result.to_json())
     if any(compiled.is_wrong for compiled in result.compiled.values()):
         raise typer.Exit(1)
@@ -358,7 +369,7 @@ def calibrate(
         changed = ranges.with_method(method or ranges.method, **options)
         changed.save(out)
         tensors = counted(len(changed.tensors), "tensor")
-        typer.echo(f"{out}: {tensors} by {changed.method}, from {earlier}; no image was read")
+        say(f"{out}: {tensors} by {changed.method}, from {earlier}; no image was read")
         return
     if model is None or (source is None and data is None):
         raise typer.BadParameter("give MODEL and --data or IMAGES, or --from FILE")
@@ -382,7 +393,7 @@ def calibrate(
     resumed = f" ({result.resumed} of them in an interrupted run)" if result.resumed else ""
     skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""
     kept = f"; inputs kept: {len(result.ranges.samples)}" if result.ranges.samples else ""
-    typer.echo(
+    say(
         f"{out}: {counted(len(result.ranges.tensors), 'tensor')} by {result.ranges.method}; "
         f"images counted: {result.images}{resumed}{skipped}{kept}"
     )
@@ -450,7 +461,7 @@ def demo(
     from edgeq.verbs.demo import run_demo
 
     print_report(run_demo(out, images=images, seconds=seconds, threads=threads, say=typer.echo))
-    typer.echo(f"wrote {out / 'report.md'}")
+    say(f"wrote {out / 'report.md'}")
 
 
 def main() -> None:
@@ -462,5 +473,5 @@ def main() -> None:
     except Exception as error:
         if is_debugging():
             raise
-        typer.echo(f"error: {said_of(error)}", err=True)
+        say(f"error: {said_of(error)}", err=True)
         sys.exit(1)

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from edgeq.cli import model_parts
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
+from edgeq.cli.printing import say
 
 CudaOption = Annotated[
     str | None, typer.Option(help="CUDA binding: pycuda, cudart or torch; by default the first that works.")
@@ -16,7 +18,7 @@ CudaOption = Annotated[
 
 
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file of any tool.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file of any tool, or the folder of a bundle.")],
     target: Annotated[
         str | None,
         typer.Option(help="Target whose rules apply: jetson-orin (default), or jetson-orin-trt11 for strong typing."),
@@ -54,7 +56,11 @@ def check(
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Check a Q/DQ file: exit 1 if TensorRT would reject it or compute it differently, or if an x86 CPU saturates."""
+    """Check a Q/DQ file: exit 1 if TensorRT would reject it or compute it differently, or if an x86 CPU saturates.
+
+    Of a bundle, whose parts are files of their own: exit 1 if a file is missing, was exchanged, or does not open.
+    """
+    from edgeq.bundles.manifest import is_bundle
     from edgeq.cli.check_console import print_check, print_saturation
     from edgeq.runtimes.tensorrt.compile import Compiler
     from edgeq.verbs.check import check_file
@@ -62,6 +68,9 @@ def check(
     from edgeq.verbs.check_saturation import check_question, check_saturation
 
     require_writable_json(json_file)
+    if is_bundle(file):
+        model_parts.check(file, json_file)
+        return
     check_question(isa, target, tensorrt, images, preset, compile, sm)
     if isa is not None:
         found = check_saturation(file, isa, images, preset=preset)
@@ -148,18 +157,28 @@ def build(
     )
     for built in build_engines(files, request):
         for line in describe_engine(built):
-            typer.echo(line)
+            say(line)
 
 
 def inspect(
-    engine: Annotated[Path, typer.Argument(metavar="ENGINE", help="An engine that `edgeq build` wrote here.")],
+    engine: Annotated[
+        Path,
+        typer.Argument(metavar="ENGINE", help="An engine that `edgeq build` wrote here, or the folder of a bundle."),
+    ],
     json_file: JsonFile = None,
 ) -> None:
-    """Show what an engine consists of: layers by precision, Reformat layers, and their shares of the profiled time."""
+    """Show what an engine consists of: layers by precision, Reformat layers, and their shares of the profiled time.
+
+    Of a bundle: its parts, what feeds what, and the precision and size of each.
+    """
+    from edgeq.bundles.manifest import is_bundle
     from edgeq.cli.console import print_inspection
     from edgeq.verbs.inspect import inspect_engine
 
     require_writable_json(json_file)
+    if is_bundle(engine):
+        model_parts.inspect(engine, json_file)
+        return
     report = inspect_engine(engine)
     print_inspection(report)
     write_json_file(json_file, report.to_json())

@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -19,7 +19,7 @@ from edgeq.exporting.signal.ratio import EQUAL_DB
 from edgeq.results.evaluation import Score
 from edgeq.results.rows import LOCAL, Row, provenance
 from edgeq.results.table import Column, filled, header, report_columns, table
-from edgeq.wording import counted
+from edgeq.wording import counted, printable
 
 if TYPE_CHECKING:
     from edgeq.exporting.artifact import Artifact
@@ -237,9 +237,9 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
 
 
 def _with_figures(reason: str) -> tuple[str, str]:
-    """Returns a reason without a layer's own times, and these as they stand behind the layer's name."""
+    """Returns a reason without a layer's own figures, and these as they stand behind the layer's name."""
     why, _, figures = reason.partition(": ")
-    return (why, f" ({figures})") if " us against " in figures else (reason, "")
+    return (why, f" ({figures})") if " us against " in figures or " % of the time" in figures else (reason, "")
 
 
 def _describe_costs(costs: KernelCostFacts | None) -> list[str]:
@@ -391,4 +391,11 @@ def print_diagnosis(diagnosis: Diagnosis) -> None:
 
 def open_console() -> Console:
     """Returns the console that tables are printed on, as wide as the terminal; a pipe has no width."""
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+    return _PlainConsole(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+
+
+class _PlainConsole(Console):
+    """Spells out the control characters of what it prints: names come from files, answers from devices."""
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        super().print(*(printable(each, keep="\n") if isinstance(each, str) else each for each in objects), **how)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeq.cli.options import AllowOutside, JsonFile, require_writable_json, write_json_file
+from edgeq.cli.printing import say
 from edgeq.cli.words import as_options
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ def data(
     summary = examine_data(path, split, allow_outside=allow_outside, out=out)
     for each in summary.splits:
         for line in _lines(each):
-            typer.echo(as_options(line))
+            say(as_options(line))
     for name, error in summary.broken.items():
-        typer.echo(as_options(f"split {name} cannot be read: {error}"))
+        say(as_options(f"split {name} cannot be read: {error}"))
     write_json_file(json_file, summary.to_json())
 
 
@@ -77,7 +78,7 @@ def open_for_calibration(
     if calib is not None or images is not None:
         raise typer.BadParameter("takes the place of the other images; omit them", param_hint="--data")
     found = open_split(path, "calibration", split, allow_outside=allow_outside)
-    typer.echo(f"data: {found.describe()}")
+    say(f"data: {found.describe()}")
     return found
 
 
@@ -137,7 +138,7 @@ def _opened(path: Path, split: str | None, allow_outside: bool, class_map: Seque
     from edgeq.datasets.class_names import parse_class_map
 
     found = open_split(path, "evaluation", split, allow_outside=allow_outside)
-    typer.echo(f"data: {found.describe()}")
+    say(f"data: {found.describe()}")
     return dataclasses.replace(found, class_map=parse_class_map(class_map))
 
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeq.cli.bundles import any_bundle
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
+from edgeq.cli.printing import say
+
+if TYPE_CHECKING:
+    from edgeq.verbs.deploy import DeployResult
 
 
 def deploy(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Files that `edgeq export` wrote for the target.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Files that `edgeq export` wrote for the target, or one bundle."),
     ],
     target: Annotated[
         str,
-        typer.Option(help="Device: jetson-orin, jetson-orin-trt11, x86 (or x86-openvino, x86-ort), or arm."),
+        typer.Option(
+            help="Device: jetson-orin, jetson-orin-trt11, x86 (or x86-openvino, x86-ort), or arm; for a bundle "
+            "onnxruntime-genai or openvino-genai."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier deployment in it is replaced.")] = Path(
         "deploy"
@@ -42,10 +51,22 @@ def deploy(
     from edgeq.verbs.deploy import deploy_files
 
     require_writable_json(json_file)
-    limits = GateLimits(max_drop, latency_ratio)
-    found = deploy_files(files, target, out, results=results or (), limits=limits)
+    if any_bundle(files):
+        found = _bundle(files, target, out)
+    else:
+        limits = GateLimits(max_drop, latency_ratio)
+        found = deploy_files(files, target, out, results=results or (), limits=limits)
     for path in found.models:
-        typer.echo(f"{found.folder / path}")
+        say(f"{found.folder / path}")
     state = "wrote" if found.changed else "unchanged:"
-    typer.echo(f"{state} {found.folder}: {len(found.files)} files, results stated: {found.expected}; see README.md")
+    say(f"{state} {found.folder}: {len(found.files)} files, results stated: {found.expected}; see README.md")
     write_json_file(json_file, found.to_json())
+
+
+def _bundle(files: list[Path], target: str, out: Path) -> DeployResult:
+    from edgeq.errors import InputError
+    from edgeq.verbs.deploy_bundle import deploy_bundle
+
+    if len(files) != 1:
+        raise InputError(f"{len(files)} paths: a bundle is deployed alone; name one folder")
+    return deploy_bundle(files[0], target, out)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import typer
-
+from edgeq.cli.printing import say
 from edgeq.exporting.costs.kernel import Kernel
 from edgeq.exporting.costs.table import KernelCost, KernelTable
 
@@ -16,9 +15,9 @@ _LEFT = 2
 def print_kernels(tables: Sequence[KernelTable]) -> None:
     """Prints what kernels cost, a table per engine, with how the figures were obtained."""
     for table in tables:
-        typer.echo(f"{table.engine}: {table.source}; us, batch 1; converted: INT8 between float neighbours")
+        say(f"{table.engine}: {table.source}; us, batch 1; converted: INT8 between float neighbours")
         if table.how:
-            typer.echo(f"  {table.how}")
+            say(f"  {table.how}")
         rows = [_TITLES, *(_cells(kernel, table.rows[kernel]) for kernel in table.kernels)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
@@ -26,10 +25,10 @@ def print_kernels(tables: Sequence[KernelTable]) -> None:
                 cell.ljust(width) if index < _LEFT else cell.rjust(width)
                 for index, (cell, width) in enumerate(zip(row, widths, strict=True))
             ]
-            typer.echo(f"  {'  '.join(cells).rstrip()}")
+            say(f"  {'  '.join(cells).rstrip()}")
     measured = {table.engine for table in tables if table.is_measured}
     if shipped := [table.engine for table in tables if table.engine not in measured]:
-        typer.echo(
+        say(
             f"{', '.join(shipped)}: nothing was measured here yet; `edgeq export --precision int8` times the kernels "
             "of its model"
         )

@@ -7,13 +7,14 @@ import os
 import sys
 
 from edgeq.cli.words import as_options
+from edgeq.wording import printable
 
 
 class _StderrHandler(logging.Handler):
     """Writes to what stderr is at the moment: while a progress bar is drawn, it prints above itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(as_options(self.format(record)), file=sys.stderr)
+        print(as_options(printable(self.format(record), keep="\n")), file=sys.stderr)
 
 
 def configure_logging() -> None:

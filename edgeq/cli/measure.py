@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import edgeq
+from edgeq.cli import bundles
 from edgeq.cli.data_set import open_for_evaluation
 from edgeq.cli.options import (
     AllowOutside,
@@ -24,6 +25,7 @@ from edgeq.cli.options import (
     require_writable_json,
     write_json_file,
 )
+from edgeq.cli.printing import say
 
 if TYPE_CHECKING:
     from edgeq.results.reading import Result
@@ -35,7 +37,7 @@ Artifacts = Annotated[
     list[Path],
     typer.Argument(
         metavar="ARTIFACT...",
-        help="Files of `edgeq export`, engines of `edgeq build`, or .onnx and .tflite files of other tools.",
+        help="Files or bundles of `edgeq export`, engines of `edgeq build`, or .onnx and .tflite files of other tools.",
     ),
 ]
 RuntimeOption = Annotated[
@@ -70,6 +72,8 @@ def bench(
         typer.Option(help="openvino: tune for one request at a time, or for several at the same time."),
     ] = "latency",
     device: DeviceOption = None,
+    prompt_tokens: bundles.PromptTokens = 128,
+    new_tokens: bundles.NewTokens = 32,
     json_file: JsonFile = None,
 ) -> None:
     """Measure latency, throughput, memory and cold start, artifacts interleaved so that their ratios hold.
@@ -84,6 +88,15 @@ def bench(
     from edgeq.verbs.on_devices import bench_on_devices
 
     require_writable_json(json_file)
+    if bundles.any_bundle(artifacts):
+        from edgeq.generation.benchmark import GenerationSampling
+        from edgeq.verbs.bundles import time_bundles
+
+        wanted = GenerationSampling(prompt_tokens, new_tokens, seconds=seconds)
+        timed = time_bundles(artifacts, runtime or (), threads=threads, sampling=wanted)
+        bundles.print_speed(timed)
+        _write(timed, json_file)
+        return
     outcomes = bench_on_devices(
         find_devices(device or ["local"]),
         artifacts,
@@ -150,9 +163,22 @@ def evaluate(
         ),
     ] = None,
     worst_dir: Annotated[Path, typer.Option(help="Folder for the pictures of --save-worst.")] = Path("worst"),
+    task: bundles.TaskOption = None,
+    prompt: bundles.PromptOption = "",
+    max_tokens: bundles.MaxTokens = 32,
+    beams: bundles.Beams = 1,
+    batch: bundles.Batch = 8,
+    stride: bundles.Stride = None,
+    answers: bundles.AnswersDir = Path("answers"),
     json_file: JsonFile = None,
 ) -> None:
     """Score models on images: detectors (COCO's twelve numbers), classifiers (top-1, top-5) and other tasks."""
+    if bundles.any_bundle(artifacts):
+        bundles.evaluate_bundles(
+            artifacts, task=task, data=data, images=images, runtimes=runtime or (), threads=threads, template=prompt,
+            max_tokens=max_tokens, beams=beams, batch=batch, stride=stride, answers=answers, json_file=json_file,
+        )  # fmt: skip
+        return
     from edgeq.cli.console import print_classes, print_worst
     from edgeq.devices.config import find_devices
     from edgeq.results.evaluation import EvalResult
@@ -192,7 +218,7 @@ def evaluate(
         _write(diagnosed(results), json_file)
     doubtful = [result.artifact for result in found if any(each.meaningless for each in result.suspicions)]
     if doubtful:
-        typer.echo(f"error: the figures of {', '.join(dict.fromkeys(doubtful))} say nothing: see above", err=True)
+        say(f"error: the figures of {', '.join(dict.fromkeys(doubtful))} say nothing: see above", err=True)
         raise typer.Exit(1)
 
 
@@ -217,7 +243,7 @@ def _show(
         rows = merge(results)
         print_report(rows, columns(rows))
     for line in lines:
-        typer.echo(line)
+        say(line)
     errors = {outcome.device: str(outcome.error) for outcome in outcomes if outcome.error}
     if errors:
         print_failures(errors)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
+from edgeq.cli.printing import say
 from edgeq.cli.words import as_options
 
 if TYPE_CHECKING:
@@ -85,18 +86,18 @@ def print_memory_plan(plan: MemoryPlan) -> None:
     """Prints a plan: its parts, what is in memory, a bar of it, what was tried, and what is assumed."""
     from edgeq.cli.console import print_table
 
-    typer.echo(_head(plan))
+    say(_head(plan))
     print_table(_parts(plan))
-    typer.echo()
+    say()
     print_table(_use(plan))
-    typer.echo(memory_bar(plan))
-    typer.echo()
+    say(memory_bar(plan))
+    say()
     print_table(_tried(plan))
-    typer.echo(_verdict(plan))
+    say(_verdict(plan))
     for each in plan.advice:
-        typer.echo(f"  {each.change}: {each.precision} takes {each.total_bytes / 1e9:.2f} GB ({_options(each)})")
+        say(f"  {each.change}: {each.precision} takes {each.total_bytes / 1e9:.2f} GB ({_options(each)})")
     for line in (*plan.assumptions, *_measured(plan.measured)):
-        typer.echo(as_options(line))
+        say(as_options(line))
 
 
 def memory_bar(plan: MemoryPlan) -> str:

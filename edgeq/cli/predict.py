@@ -10,6 +10,7 @@ import typer
 
 from edgeq.cli.data_set import open_for_prediction
 from edgeq.cli.options import AllowOutside, ClassMap, Data, Labels, SplitName, Threads
+from edgeq.cli.printing import say
 from edgeq.wording import counted
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def predict(
     if json_file is not None:
         write_text(json_file, "".join(f"{lines[number]}\n" for number in sorted(lines)))
     resumed = f" ({result.resumed} of them by an interrupted run)" if result.resumed else ""
-    typer.echo(
+    say(
         f"{out}: {counted(result.images, 'picture')}{resumed}, "
         f"{counted(result.shown, 'finding')} shown from a score of {result.threshold:g}"
     )

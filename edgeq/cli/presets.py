@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import typer
+from edgeq.cli.printing import say
 
 
 def presets() -> None:
@@ -14,6 +14,6 @@ def presets() -> None:
     task = None
     for each in listed:
         if each.task != task:
-            typer.echo(f"{each.task}:")
+            say(f"{each.task}:")
             task = each.task
-        typer.echo(f"  {each.name:{width}}  {each.family} ({each.images})")
+        say(f"  {each.name:{width}}  {each.family} ({each.images})")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeq.cli.options import require_writable_json, write_json_file
+from edgeq.cli.printing import say
 
 Runs = Annotated[
     list[Path],
@@ -46,10 +47,10 @@ def report(
     if found.rows:
         print_report(found.rows)
     for line in describe_compilations((each.name, each.compiled) for each in found.compiled):
-        typer.echo(line)
+        say(line)
     if out is not None:
         write_report(found, out, images_dirs=images or (), examples=examples)
-        typer.echo(f"wrote {out}")
+        say(f"wrote {out}")
 
 
 def gate(

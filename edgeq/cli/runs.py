@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeq.cli.printing import say
+
 if TYPE_CHECKING:
     from edgeq.tuning.store import Selection, Store, TrialRow
 
@@ -61,7 +63,7 @@ def runs(
             _compare(opened, *compare)
         for path, write in exports:
             write(opened, selection, path)
-            typer.echo(str(path))
+            say(str(path))
 
 
 def _salvage(damaged: Path, out: Path) -> None:
@@ -70,7 +72,7 @@ def _salvage(damaged: Path, out: Path) -> None:
     from edgeq.wording import counted
 
     found = salvage(damaged, out)
-    typer.echo(
+    say(
         f"{out}: {counted(found.trials, 'trial')}, {counted(found.predictions, 'prediction')}, "
         f"{counted(found.measures, 'measure')}"
     )
@@ -96,7 +98,7 @@ def _list(store: Store, selection: Selection) -> None:
     ]
     print_table([("trial", "plan", "model", "images", "measured"), *cells])
     if len(rows) < (total := store.count()):
-        typer.echo(f"{len(rows)} of {total:,} trials; see --model, --plan, --sort and --limit")
+        say(f"{len(rows)} of {total:,} trials; see --model, --plan, --sort and --limit")
 
 
 def _compare(store: Store, one: int, other: int) -> None:
@@ -116,7 +118,7 @@ def _compare(store: Store, one: int, other: int) -> None:
     cells = [(name, f"{first:.5g}", f"{second:.5g}", f"{second - first:+.4g}") for name, first, second in pairs]
     print_table([("measure", *(rows[number].facts.get("plan", "") for number in (one, other)), "change"), *cells])
     both, same = store.agreement(one, other)
-    typer.echo(f"predictions of both: {both} images, the same on {same}")
+    say(f"predictions of both: {both} images, the same on {same}")
 
 
 def _figures(row: TrialRow) -> str:

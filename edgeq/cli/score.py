@@ -12,6 +12,7 @@ import typer
 
 import edgeq
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
+from edgeq.cli.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,7 @@ def print_scored(scored: Sequence[ScoredAnswers]) -> None:
         )
     print_table(rows)
     result = scored[0].result
-    typer.echo(
+    say(
         f"{result.score.figures} over {result.images:,} questions of {result.annotations}; intervals by a paired "
         "bootstrap over the questions"
     )

@@ -24,6 +24,7 @@ from edgeq.cli.options import (
     require_writable_json,
     write_json_file,
 )
+from edgeq.cli.printing import say
 
 if TYPE_CHECKING:
     from edgeq.results.study import StudyResult
@@ -123,7 +124,7 @@ def study(
         found = study_model(request, scored, source, asked, out, options=options, store=store, executor=executor)
     _print(found.result)
     for path in found.files:
-        typer.echo(str(path))
+        say(str(path))
     command = shlex.join(["edgeq", *sys.argv[1:]])
     write_json_file(json_file, {**to_json(found.result), "command": command})
 
@@ -131,17 +132,17 @@ def study(
 def _print_cost(planned: Planned, cost: StudyCost) -> None:
     from edgeq.studying.trials import described
 
-    typer.echo(
+    say(
         f"{cost.trials:,} trials of {planned.space:,} in the space, {cost.known:,} of them in the store: "
         f"{described(planned.cells)}"
     )
     for note in planned.notes:
-        typer.echo(note)
-    typer.echo(
+        say(note)
+    say(
         f"about {cost.hours:.2f} hours in one process: {cost.images:,} images per trial, {cost.image_ms:.2f} ms per "
         f"image (measured), and {cost.quantizing_s / 60:.1f} min to quantize"
     )
-    typer.echo(
+    say(
         f"shared: {cost.weights:,} weights of layers are quantized once, which trials take {cost.used:,} times "
         f"({cost.weight_bytes / 1e6:,.0f} MB on the disk)"
     )
@@ -165,18 +166,18 @@ def _print(result: StudyResult) -> None:
     ]
     print_table([head, *rows])
     on_front = f"{len(result.front)} of {len(result.points):,} trials on the front"
-    typer.echo(f"{on_front}; {result.score} in FP32 {result.float_score:.4f}")
+    say(f"{on_front}; {result.score} in FP32 {result.float_score:.4f}")
     for found in result.importance:
         shares = ", ".join(f"{each.part} {each.consensus:.2f}" for each in found.parts)
-        typer.echo(
+        say(
             f"importance by {found.axis}, {found.method}: {shares} (R² {found.forest_r2:.2f} out of bag, linear "
             f"{found.linear_r2:.2f})"
         )
     for advice in result.advice:
-        typer.echo(advice.text)
+        say(advice.text)
         if advice.command:
-            typer.echo(f"  {advice.command}")
+            say(f"  {advice.command}")
     for note in result.notes:
-        typer.echo(note)
+        say(note)
     environment = result.environment
-    typer.echo(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+    say(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")

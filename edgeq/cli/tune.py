@@ -24,6 +24,7 @@ from edgeq.cli.options import (
     require_writable_json,
     write_json_file,
 )
+from edgeq.cli.printing import say
 
 if TYPE_CHECKING:
     from edgeq.results.sensitivity import ScoreChange, SensitivityResult
@@ -35,7 +36,10 @@ def tune(
         Path, typer.Option("--data", metavar="PATH", help="The data set to score on, of any format of `edgeq data`.")
     ],
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Show what each layer costs the score of the task in INT8.")
+        bool,
+        typer.Option(
+            "--sensitivity", help="Show what each layer costs the score of the task in INT8, or as --precision says."
+        ),
     ] = False,
     max_drop: Annotated[
         float | None,
@@ -77,6 +81,10 @@ def tune(
             metavar="POINTS", help="With --sensitivity: loss from which a layer matters, in points of the score."
         ),
     ] = 0.5,
+    precision: Annotated[
+        Literal["int8", "w4a8"],
+        typer.Option(help="With --sensitivity: what layers are tried in; w4a8 is weights of 4 bits, computed in INT8."),
+    ] = "int8",
     calib: Annotated[
         Path | None,
         typer.Option(help="Ranges: a ranges file or images; by default the train split of --data."),
@@ -93,6 +101,13 @@ def tune(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the file, the ranges and the picture.")] = Path(
         "tuning"
     ),
+    front: Annotated[
+        bool, typer.Option("--front", help="Write all files of the front to --out/front, not only the recommended one.")
+    ] = False,
+    rounding: Annotated[
+        Literal["nearest", "reconstruct"],
+        typer.Option(help="reconstruct also learns how the weights of one more file are rounded, which takes minutes."),
+    ] = "nearest",
     store: Annotated[
         Path | None,
         typer.Option(
@@ -145,6 +160,12 @@ def tune(
         raise typer.BadParameter("is for a search; omit --sensitivity, or --mlflow", param_hint="--mlflow")
     if sensitivity and device:
         raise typer.BadParameter("--sensitivity times nothing; omit --device")
+    if sensitivity and (front or rounding != "nearest"):
+        raise typer.BadParameter("--sensitivity writes no files of a model; omit --front and --rounding")
+    if precision != "int8" and not sensitivity:
+        raise typer.BadParameter(
+            "is for --sensitivity; a search takes 4 bits where --file-size asks for it", param_hint="--precision"
+        )
     budget, devices = Budget.of(*limits), find_timing_devices(device or ())
     seconds = None if time_limit is None else parse_seconds(time_limit)
     require_writable_json(json_file)
@@ -155,7 +176,9 @@ def tune(
     paths: tuple[Path | None, ...]
     with executing(workers, scheduler) as executor:
         if sensitivity:
-            asked = SensitivityOptions(matters=matters, images=images, runtime=runtime, seed=seed, threads=threads)
+            asked = SensitivityOptions(
+                matters=matters, images=images, runtime=runtime, seed=seed, threads=threads, precision=precision
+            )
             found = find_sensitivity(
                 request, target, scored, source, out, by=by, options=asked, store=store, executor=executor
             )
@@ -178,12 +201,14 @@ def tune(
                 executor=executor,
                 mlflow=mlflow,
                 devices=devices,
+                front=front,
+                rounding=rounding,
             )
             print_tuning(tuned.result)
             paths, document = (tuned.ranges, tuned.picture, tuned.artifact.path), to_json(tuned.result)
     for path in paths:
         if path is not None:
-            typer.echo(str(path))
+            say(str(path))
     command = shlex.join(["edgeq", *sys.argv[1:]])
     write_json_file(json_file, {**document, "command": command})
 
@@ -192,26 +217,27 @@ def _print(result: SensitivityResult) -> None:
     """Prints the groups as a table, the most sensitive first, and below it what they were measured with."""
     from edgeq.cli.console import print_table
 
-    alone, rest_float = "alone in INT8: points lost", "alone in float: gained"
+    precision = result.precision.upper()
+    alone, rest_float = f"alone in {precision}: points lost", "alone in float: gained"
     rows: list[tuple[str, ...]] = [(result.by, alone, "95 %", "images", "dB", "verdict", rest_float, "95 %")]
     for group in result.ranked:
-        own, rest = group.int8_alone, group.float_alone
+        own, rest = group.quantized_alone, group.float_alone
         rows.append(
             (group.name, *_cells(own.change), f"{own.snr_db:.1f}", own.verdict, *_cells(rest.change)[:2]),
         )
     print_table(rows)
     loss, score = result.loss, result.score
     share = result.images_scored / result.images_of_all
-    typer.echo(
-        f"{score} float {result.float_score:.4f}, all in INT8 {result.int8_score:.4f}: {loss.points:+.2f} points lost "
-        f"({loss.low:+.2f} to {loss.high:+.2f}) on {loss.images} images"
+    say(
+        f"{score} float {result.float_score:.4f}, all in {precision} {result.quantized_score:.4f}: "
+        f"{loss.points:+.2f} points lost ({loss.low:+.2f} to {loss.high:+.2f}) on {loss.images} images"
     )
-    typer.echo(
+    say(
         f"images scored: {result.images_scored} of {result.images_of_all} ({share:.0%}); what was not scored was "
         f"screened in exact arithmetic on {result.screened_images} images"
     )
     environment = result.environment
-    typer.echo(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+    say(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
 
 
 def _cells(change: ScoreChange | None) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import typer
+from edgeq.cli.printing import say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,9 +26,9 @@ def print_tuning(result: TuningResult) -> None:
     chosen = result.chosen
     proof = "" if result.proved else ", which so few images do not prove"
     named = f"{chosen.name} ({chosen.recipe})" if chosen.recipe else chosen.name
-    typer.echo(f"recommended: {named}, {_lost(chosen)}{proof}, {chosen.latency.ratio:.2f}x of FP32's time")
+    say(f"recommended: {named}, {_lost(chosen)}{proof}, {chosen.latency.ratio:.2f}x of FP32's time")
     if result.images_to_prove is not None:
-        typer.echo(
+        say(
             f"{result.unproved} is faster, and within the budget by its estimate alone; about {result.images_to_prove} "
             "images would prove that, or give --unproved"
         )
@@ -38,19 +38,19 @@ def print_tuning(result: TuningResult) -> None:
     _print_groups(sorted(narrow, key=lambda group: -group.size_bytes), f"{result.by}s with weights of 4 bits")
     share = result.images_scored / max(result.images_of_all, 1)
     ended = "; the time limit ended the search" if result.stopped == "time" else ""
-    typer.echo(f"{result.trials} files, {result.images_scored} images scored ({share:.0%} of all for all files){ended}")
-    typer.echo(f"times of layers: {result.time_source}; those of files without an interval are estimated from them")
+    say(f"{result.trials} files, {result.images_scored} images scored ({share:.0%} of all for all files){ended}")
+    say(f"times of layers: {result.time_source}; those of files without an interval are estimated from them")
     if result.devices:
-        typer.echo(f"files timed on {', '.join(result.devices)}: {result.timed_in}, {result.timed_on}")
+        say(f"files timed on {', '.join(result.devices)}: {result.timed_in}, {result.timed_on}")
     environment = result.environment
-    typer.echo(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+    say(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
 
 
 def _print_groups(groups: Sequence[TunedGroup], what: str) -> None:
     for group in groups[:_SHOWN_GROUPS]:
-        typer.echo(f"  {group.name}: {group.reason}")
+        say(f"  {group.name}: {group.reason}")
     if len(groups) > _SHOWN_GROUPS:
-        typer.echo(f"  and {len(groups) - _SHOWN_GROUPS} more {what}; --json says why")
+        say(f"  and {len(groups) - _SHOWN_GROUPS} more {what}; --json says why")
 
 
 def _memory(file: TunedFile) -> str:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 
 from edgeq.errors import EdgeqError
+from edgeq.wording import printable
+
+_MAX_MESSAGE = 2000
+_MAX_NAME = 200
 
 _WORD = re.compile(r"`([a-z]\w*)`")
 
@@ -20,11 +25,17 @@ def as_options(text: str) -> str:
 
 
 def said_of(error: Exception) -> str:
-    """Returns what the command line says of an error, in one line."""
-    said = " ".join(str(error).split())
+    """Returns what the command line says of an error, in one line of at most some screens."""
+    said = printable(" ".join(str(error).split()))
     if isinstance(error, EdgeqError):
-        return as_options(said)
-    return f"unexpected {type(error).__name__}: {said} (EDGEQ_DEBUG=1 shows where)"
+        return _cut(as_options(said))
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{_cut(printable(os.fsdecode(error.filename)), _MAX_NAME)}: {error.strerror}"
+    return f"unexpected {type(error).__name__}: {_cut(said)} (EDGEQ_DEBUG=1 shows where)"
+
+
+def _cut(text: str, length: int = _MAX_MESSAGE) -> str:
+    return text if len(text) <= length else f"{text[:length]}..."
 
 
 @functools.cache

@@ -125,6 +125,7 @@ class FileJob:
         companions: Writers of the files that a static INT8 file comes with.
         costs: What kernels cost where the file is to run; `None` leaves the choice of layers to the target's rules.
         least_gain_us: What every layer in INT8 has to save by these costs, on average over layers that hang together.
+        noisy: Name of a layer -> why it stays in float, whatever it saves by these costs.
         layer_moments: Measures what layers read whose weights alone are quantized; those that it does not know are
             rounded to nearest.
         quantize_layers: Quantizes weights that alone are quantized, by what their layers read; `None` rounds them to
@@ -145,6 +146,7 @@ class FileJob:
     companions: tuple[Companion, ...] = ()
     costs: KernelTable | None = None
     least_gain_us: float = 0.0
+    noisy: Mapping[str, str] = field(default_factory=dict)
     layer_moments: LayerMoments | None = None
     quantize_layers: QuantizeLayers | None = None
     mean_errors: MeanErrors | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -21,11 +23,16 @@ from edgeq.errors import InputError
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Pillow's names of the formats that are read. Never the others: PostScript named .jpg would start Ghostscript."""
+
 ARRAY_SUFFIX = ".npy"
 """Files of arrays that are ready for a model, in numpy's format."""
 
 _EXIF_ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
+# What a JPEG can have: a longer row of pixels is no photo, and 100 KB of PNG can hold one of 89 million.
+_MAX_SIDE_PX = 65_535
 
 # warnings.catch_warnings changes the whole process, so two threads must not be inside it at once.
 _WARNINGS_LOCK = threading.Lock()
@@ -60,7 +67,7 @@ def list_images(source: Path, images_dir: Path | None = None) -> list[Path]:
     return _list_text(source, images_dir)
 
 
-def existing_images(source: Path, folder: Path, names: list[str]) -> list[Path]:
+def existing_images(source: Path, folder: Path, names: list[str], *, inside: bool = True) -> list[Path]:
     """Returns the paths of images that a file names.
 
     Individual missing files are counted later; a wrong folder fails immediately.
@@ -69,12 +76,15 @@ def existing_images(source: Path, folder: Path, names: list[str]) -> list[Path]:
         source: The file, for errors.
         folder: Where its paths start from.
         names: The paths that it holds.
+        inside: Whether they all have to lie in the folder, as those of annotations; a list of paths is the user's own.
 
     Raises:
-        InputError: there are no names, or none of them is a file.
+        InputError: there are no names, none of them is a file, or one leads out of the folder.
     """
     if not names:
         raise InputError(f"{source}: names no images")
+    if outer := next((name for name in names if inside and _leads_out(name)), None):
+        raise InputError(f"{source}: its image {outer[:80]!r} lies outside {folder}; wanted names of files in it")
     paths = [folder / name for name in names]
     try:
         found = any(path.is_file() for path in paths)
@@ -85,7 +95,15 @@ def existing_images(source: Path, folder: Path, names: list[str]) -> list[Path]:
     return paths
 
 
-def read_image(path: Path, stated_px: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def _leads_out(name: str) -> bool:
+    """Returns whether a path leaves the folder that it starts from."""
+    path = Path(name)
+    return bool(path.anchor) or ".." in path.parts
+
+
+def read_image(
+    path: Path, stated_px: tuple[int, int] | None = None, encoded: memoryview | None = None
+) -> NDArray[np.uint8]:
     """Returns the image's pixels as `(H, W, 3)` uint8, RGB, as training frameworks read them.
 
     Grayscale, palette and CMYK images are converted, 16-bit channels keep their high byte, alpha is dropped, and of an
@@ -96,11 +114,12 @@ def read_image(path: Path, stated_px: tuple[int, int] | None = None) -> NDArray[
     Args:
         path: The file.
         stated_px: Width and height that annotations state.
+        encoded: The file's content, if it lies within another file; `path` is then what errors call it.
 
     Raises:
         InputError: the file is missing, truncated, corrupt, not an image or larger than Pillow's limit.
     """
-    with _opened(path) as image:
+    with _opened(path, encoded) as image:
         # A phone's MPO holds one photo twice.
         if image.format != "MPO" and getattr(image, "is_animated", False):
             _warn_of_frames(path)
@@ -139,17 +158,24 @@ def small_image(path: Path, side_px: int) -> NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, encoded: memoryview | None = None) -> Iterator[Any]:
     """Yields Pillow's image; what its parsers raise, then or later, becomes one line."""
     from PIL import Image, UnidentifiedImageError
 
     try:
+        # A pipe or a device would be waited for, or read without end.
+        if encoded is None and not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path}: is not a regular file; wanted an image")
         with _WARNINGS_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(path if encoded is None else io.BytesIO(encoded), formats=IMAGE_FORMATS)
         with image:
+            if max(image.size) > _MAX_SIDE_PX:
+                raise InputError(f"{path}: is {max(image.size):,} pixels long; wanted at most {_MAX_SIDE_PX:,}")
             yield image
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such image") from None
     except UnidentifiedImageError:
@@ -217,7 +243,8 @@ def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
 
 def _list_folder(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    # Hidden ones are no photos: macOS leaves `._0001.jpg` beside each, and a killed process half a file.
+    files = sorted(path for path in folder.rglob("*") if not path.name.startswith(".") and path.is_file())
     found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     found = found or [path for path in files if path.suffix.lower() == ARRAY_SUFFIX]
     if not found:
@@ -227,7 +254,8 @@ def _list_folder(folder: Path) -> list[Path]:
 
 def _list_text(source: Path, images_dir: Path | None) -> list[Path]:
     lines = read_text(source, kind="a folder, a text file with one path per line, or a COCO file").splitlines()
-    return existing_images(source, images_dir or source.parent, [line.strip() for line in lines if line.strip()])
+    names = [line.strip() for line in lines if line.strip()]
+    return existing_images(source, images_dir or source.parent, names, inside=False)
 
 
 class _CocoImage(msgspec.Struct):

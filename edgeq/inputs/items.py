@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Preprocessing
-from edgeq.files import sha256_file
+from edgeq.files import sha256_bytes, sha256_file
 from edgeq.inputs.images import ARRAY_SUFFIX, image_size, read_array, read_image
 from edgeq.inputs.preprocessing import FloatArray, Placement, preprocess
 
@@ -110,6 +110,27 @@ class MemoryItem:
     def read(self) -> Pixels | FloatArray:
         """Returns the array."""
         return self.content
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """An image file that lies within another file, as data sets keep them.
+
+    Attributes:
+        name: How messages call it.
+        encoded: Its content.
+    """
+
+    name: str
+    encoded: memoryview
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of the content."""
+        return sha256_bytes(bytes(self.encoded))
+
+    def read(self) -> Pixels | FloatArray:
+        """Returns the image; see `edgeq.inputs.images.read_image`."""
+        return read_image(Path(self.name), encoded=self.encoded)
 
 
 @dataclass(frozen=True)

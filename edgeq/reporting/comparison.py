@@ -21,6 +21,9 @@ from edgeq.tasks import get_task
 from edgeq.tasks.prediction_records import PredictionRecords, unpack_predictions
 from edgeq.tasks.resampling import interval
 
+_OTHER_IMAGES = "FP32 was scored on other images"
+_NAMED = 3
+
 FEW = 10
 """Fewest boxes (or images, for a classifier) from which the score of a class says anything."""
 
@@ -85,8 +88,38 @@ class Comparison:
         """Why there is no interval; `None` where there is one."""
         if self.predictions is None or self.reference_predictions is None:
             return "the results hold no predictions; run edgeq eval again"
-        if not self.predictions.has_truth_of(self.reference_predictions):
-            return "FP32 was scored on other images"
+        return self.unlike
+
+    @functools.cached_property
+    def unlike(self) -> str | None:
+        """Why no score of the file can be compared with FP32's; `None` where they are of the same data."""
+        scores, before = self.row.scores, None if self.reference is None else self.reference.scores
+        if scores is None or before is None or scores.score.perfect is not None:
+            return None
+        if scores.images != before.images:
+            return f"{_OTHER_IMAGES}: {before.images} instead of {scores.images}"
+        if scores.skipped_images != before.skipped_images:
+            return f"{_OTHER_IMAGES}: it skipped others"
+        now, then = self.predictions, self.reference_predictions
+        return None if now is None or then is None or now.has_truth_of(then) else _OTHER_IMAGES
+
+    @functools.cached_property
+    def unlike_classes(self) -> str | None:
+        """Why the scores of single classes cannot be compared with FP32's; `None` where all of them can be."""
+        if self.unlike is not None or self.reference is None or self.reference.score is None:
+            return self.unlike
+        now, before = _class_figures(self.row), _class_figures(self.reference)
+        names, old_names = [each.name for each in now], [each.name for each in before]
+        if names != old_names:
+            differing = sorted({*names} ^ {*old_names})
+            return (
+                f"FP32 was scored on other classes: {', '.join(differing[:_NAMED]) or 'in another order, or repeated'}"
+            )
+        for each, old in zip(now, before, strict=True):
+            if None not in (each.support, old.support) and each.support != old.support:
+                return f"FP32 was scored on other labels: {old.support} of {each.name} instead of {each.support}"
+            if each.values[0] is None and old.values[0] is not None:
+                return f"{each.name} has no score, {old.values[0]:.4f} with FP32"
         return None
 
     @functools.cached_property
@@ -105,12 +138,14 @@ class Comparison:
     @functools.cached_property
     def classes(self) -> tuple[Drop, ...]:
         """The drop of each class's score, the most lost first; classes that the images do not hold left out."""
-        before = {each.name: each.values[0] for each in _class_figures(self.reference)}
-        now = _class_figures(self.row)
-        intervals = self._class_intervals() if before and now else []
+        if self.unlike_classes is not None or self.reference is None or self.reference.score is None:
+            return ()
+        # By their order, since two classes may have one name.
+        before, now = _class_figures(self.reference), _class_figures(self.row)
+        intervals = self._class_intervals() if now else []
         drops = []
-        for number, each in enumerate(now):
-            reference, value = before.get(each.name), each.values[0]
+        for number, (each, old) in enumerate(zip(now, before, strict=True)):
+            reference, value = old.values[0], each.values[0]
             if reference is None or value is None:
                 continue
             low, high = intervals[number] if number < len(intervals) else (None, None)

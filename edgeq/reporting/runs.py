@@ -116,7 +116,7 @@ def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path
         return
-    for file in sorted(path.rglob("*.json")):
+    for file in sorted(each for each in path.rglob("*.json") if not each.name.startswith(".")):
         head = _head(file)
         is_result = '"artifact"' in head and '"runtime"' in head and '"precision"' in head
         if is_result or f'"{RANGES_FORMAT}"' in head or (may_hold_compiled(head) and _was_compiled(file)):

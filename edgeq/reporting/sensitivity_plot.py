@@ -1,4 +1,4 @@
-"""The picture of a model's sensitivity: what each layer costs in INT8, ranked and along the network.
+"""The picture of a model's sensitivity: what each layer costs when quantized, ranked and along the network.
 
 A pale bar is a layer's part of what the whole file loses at most, by its part of the noise. A mark with its 95 %
 interval is what was scored.
@@ -20,7 +20,7 @@ _RANKED = 25
 _NAMED = 45
 """More names than this cannot be read along the network."""
 
-_SIDES = (("int8_alone", "alone in INT8", SERIES[1], -0.2), ("float_alone", "alone in float", SERIES[2], 0.2))
+_SIDES = (("quantized_alone", "alone in {}", SERIES[1], -0.2), ("float_alone", "alone in float", SERIES[2], 0.2))
 
 
 def save_sensitivity_plot(result: SensitivityResult, path: Path) -> None:
@@ -36,7 +36,7 @@ def save_sensitivity_plot(result: SensitivityResult, path: Path) -> None:
         _draw(grid[0], ranked, result, upright=False)
         grid[0].set_yticks(range(len(ranked)), [group.name for group in ranked])
         grid[0].invert_yaxis()
-        grid[0].set_xlabel(f"points of {result.score} that INT8 loses by a {result.by}")
+        grid[0].set_xlabel(f"points of {result.score} that {result.precision.upper()} loses by a {result.by}")
         grid[0].set_title(f"the most sensitive {result.by}s", loc="left", fontsize=10, color=INK)
         grid[0].legend(loc="lower right", labelcolor=INK)
         _draw(grid[1], result.groups, result, upright=True)
@@ -49,7 +49,8 @@ def save_sensitivity_plot(result: SensitivityResult, path: Path) -> None:
 
 def _draw(axes: Axes, groups: Sequence[GroupSensitivity], result: SensitivityResult, *, upright: bool) -> None:
     bars, line = (axes.bar, axes.axhline) if upright else (axes.barh, axes.axvline)
-    for name, label, color, offset in _SIDES:
+    for name, side, color, offset in _SIDES:
+        label = side.format(result.precision.upper())
         choices: list[Choice] = [getattr(group, name) for group in groups]
         places = [place + offset for place in range(len(groups))]
         at_most = [choice.noise_share * max(result.loss.high, 0.0) for choice in choices]
@@ -72,7 +73,8 @@ def _draw(axes: Axes, groups: Sequence[GroupSensitivity], result: SensitivityRes
 def _words(result: SensitivityResult) -> str:
     parts = []
     for group in result.ranked[:_RANKED]:
-        change = group.int8_alone.change
+        change = group.quantized_alone.change
         found = f"{change.points:.2f} points ({change.low:.2f} to {change.high:.2f})" if change else "not scored"
-        parts.append(f"{group.name}: {found}, {group.int8_alone.snr_db:.1f} dB")
-    return f"Sensitivity of {result.model} to INT8, {result.by}s alone in INT8. {'; '.join(parts)}"
+        parts.append(f"{group.name}: {found}, {group.quantized_alone.snr_db:.1f} dB")
+    precision = result.precision.upper()
+    return f"Sensitivity of {result.model} to {precision}, {result.by}s alone in {precision}. {'; '.join(parts)}"

@@ -140,6 +140,27 @@ class LoadAverage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GenerationSpeed:
+    """How fast a bundle writes text; `latency_ms` is then that of a token after the first.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt, those of an image included.
+        new_tokens: Tokens that followed it.
+        prefill_ms: Median time from the prompt to the first token, the image included.
+        images_ms: Median time of the image alone; `None` without one.
+        tokens_per_s: Tokens per second after the first.
+        part_bytes: Part -> how much the process grew when the part was opened, in bytes.
+    """
+
+    prompt_tokens: Count
+    new_tokens: Count
+    prefill_ms: float
+    images_ms: float | None = None
+    tokens_per_s: float
+    part_bytes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchResult:
     """One file, in one engine, on one device, timed in turns with the others of its run.
 
@@ -170,6 +191,7 @@ class BenchResult:
         gpu_ms: The GPU's own time for the network in ms, without copies; only for engines on a GPU.
         enqueue_ms: The CPU's time to hand a run over in ms; only for engines on a GPU.
         launch_bound: Whether the CPU sets the pace; only for engines on a GPU.
+        generation: How fast it writes text; only for bundles.
         environment: Engine, settings and machine.
         sensors: Readings of the machine's sensors; `None` if it has none.
         load_average: The system's load averages.
@@ -206,6 +228,7 @@ class BenchResult:
     gpu_ms: LatencyStatistics | None = field(default=None, metadata=OMIT_EMPTY)
     enqueue_ms: LatencyStatistics | None = field(default=None, metadata=OMIT_EMPTY)
     launch_bound: bool | None = field(default=None, metadata=OMIT_EMPTY)
+    generation: GenerationSpeed | None = field(default=None, metadata=OMIT_EMPTY)
     environment: Environment = field(default_factory=Environment)
     sensors: SensorReadings | None = None
     load_average: LoadAverage = field(default_factory=LoadAverage)

@@ -1,4 +1,4 @@
-"""`SensitivityResult`: what each layer of a model costs the score of its task in INT8, with intervals."""
+"""`SensitivityResult`: what each layer of a model costs the score of its task when it is quantized, with intervals."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Literal
 from edgeq.boundary import Count, Positive
 from edgeq.results.environment import Environment
 from edgeq.results.serialization import OMIT_EMPTY, RESULTS_VERSION
+
+Precision = Literal["int8", "w4a8"]
+"""What layers are tried in: INT8, or weights of 4 bits that are computed in INT8."""
 
 Verdict = Literal["matters", "harmless", "open"]
 """Whether a choice changes the score by more than what matters: certainly, certainly not, or not to be told."""
@@ -36,8 +39,8 @@ class Choice:
 
     Attributes:
         snr_db: Signal-to-noise ratio of the outputs in exact arithmetic, of the output that loses most.
-        noise_share: Share of the noise of the whole INT8 file that these layers make, in 0..1 and beyond.
-        change: Points of the score that INT8 loses by these layers; `None` if the screening alone decided.
+        noise_share: Share of the noise of the file with all layers quantized that these make, in 0..1 and beyond.
+        change: Points of the score that are lost by quantizing these layers; `None` if the screening alone decided.
         verdict: `matters` if these layers lose more than `matters` points, `harmless` if they do not, `open` if so few
             images cannot tell.
     """
@@ -55,27 +58,27 @@ class GroupSensitivity:
     Attributes:
         name: What it is called.
         layers: The nodes that belong to it, in the order of the network.
-        int8_alone: These layers in INT8, all others in float, compared with float.
-        float_alone: These layers in float, all others in INT8, compared with INT8: what INT8 gains by that.
+        quantized_alone: These layers quantized, all others in float, compared with float.
+        float_alone: These layers in float, all others quantized, compared with all quantized: what is gained by that.
     """
 
     name: str
     layers: tuple[str, ...]
-    int8_alone: Choice
+    quantized_alone: Choice
     float_alone: Choice
 
     @property
     def rank(self) -> tuple[float, ...]:
         """What groups are ranked by, the most sensitive first: verdict, change of the score, and then the noise."""
         verdicts: tuple[Verdict, ...] = ("matters", "open", "harmless")
-        change = self.int8_alone.change
-        points = -change.points if change is not None and self.int8_alone.verdict != "harmless" else 0.0
-        return verdicts.index(self.int8_alone.verdict), points, self.int8_alone.snr_db
+        change = self.quantized_alone.change
+        points = -change.points if change is not None and self.quantized_alone.verdict != "harmless" else 0.0
+        return verdicts.index(self.quantized_alone.verdict), points, self.quantized_alone.snr_db
 
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityResult:
-    """How sensitive the layers of a model are to INT8.
+    """How sensitive the layers of a model are to quantization.
 
     Attributes:
         model: Name of the model.
@@ -86,9 +89,10 @@ class SensitivityResult:
         task: Name of the task.
         score: Name of the score.
         by: What a group is: a `layer` or a `block`.
+        precision: What layers are tried in. In `w4a8` those whose weights cannot have 4 bits are tried in INT8.
         matters: Points of the score that matter, as asked for.
         float_score: Score of the float file on all images.
-        int8_score: Score of the file with all these layers in INT8.
+        quantized_score: Score of the file with all these layers quantized.
         loss: Points that it loses.
         groups: The groups, in the order of the network.
         images: Images of the data set that could be read.
@@ -110,9 +114,10 @@ class SensitivityResult:
     task: str
     score: str
     by: Literal["layer", "block"]
+    precision: Precision
     matters: float
     float_score: float
-    int8_score: float
+    quantized_score: float
     loss: ScoreChange
     groups: tuple[GroupSensitivity, ...]
     images: Count

@@ -49,6 +49,7 @@ class TunedFile:
         on_front: Whether none of the files is better in one of points and time and no worse in the other; size takes
             the place of time if it alone is limited.
         dropped: Why it was not scored on all images; empty if it was.
+        file: The file, below the output folder; absent if it was not written.
     """
 
     name: str
@@ -64,6 +65,7 @@ class TunedFile:
     j_per_image: float | None = field(default=None, metadata=OMIT_EMPTY)
     on_front: bool = False
     dropped: str = ""
+    file: str = field(default="", metadata=OMIT_EMPTY)
 
     @property
     def points(self) -> float | None:

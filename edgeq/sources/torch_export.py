@@ -57,7 +57,7 @@ def export_torch(
 
     # The exporter specialises on a batch of one, so a free batch has to be traced with two.
     traced = example.repeat(2, 1, 1, 1) if dynamic_batch else example
-    with _quiet():
+    with quiet_export():
         try:
             with torch.no_grad():
                 outputs = module(traced)
@@ -68,7 +68,7 @@ def export_torch(
         except Exception as error:
             raise ModelError(
                 f"{type(module).__name__} cannot be exported to ONNX for an input of shape {tuple(example.shape)}: "
-                f"{_last_cause(error)}"
+                f"{last_cause(error)}"
             ) from error
     clean(model)
     if dynamic_batch and specs(model.graph.inputs)[0].shape[0] is not None:
@@ -102,7 +102,8 @@ def _program(
     return program.model_proto
 
 
-def _last_cause(error: BaseException) -> str:
+def last_cause(error: BaseException) -> str:
+    """Returns in one line what the exporter, or torch.export below it, failed at."""
     while error.__cause__ is not None:
         error = error.__cause__
     if type(error).__name__ == "GuardOnDataDependentSymNode":
@@ -124,7 +125,7 @@ def _place(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_export() -> Iterator[None]:
     """Keeps the exporter's progress prints, deprecation notes and version chatter off the user's terminal."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

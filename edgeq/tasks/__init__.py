@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import logging
 from typing import Any
 
-from edgeq.errors import InputError
+from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Postprocessing
 from edgeq.registry import load_entry, registered
 from edgeq.results.evaluation import EvalResult, Score
-from edgeq.tasks.base import Decoder, Task
+from edgeq.tasks.base import Decode, Decoder, Task
 
 __all__ = ["TASKS", "Decoder", "Task", "all_tasks", "find_decoder", "get_task", "score_types"]
 
@@ -78,6 +79,19 @@ def score_types() -> dict[str, type[Score]]:
     return {name: task.score_type for name, task in all_tasks().items()}
 
 
+def _staying(name: str, decode: Decode) -> Decode:
+    """Returns a user's decoder that cannot end the process: `sys.exit(0)` in it would look like success."""
+
+    @functools.wraps(decode)
+    def staying(*arguments: Any, **options: Any) -> Any:
+        try:
+            return decode(*arguments, **options)
+        except SystemExit as error:
+            raise ModelError(f"decoder {name} ends the process ({error!r}); let it return or raise") from error
+
+    return staying
+
+
 def find_decoder(post: Postprocessing) -> Decoder:
     """Returns the decoder that a manifest or preset names, with the task that it belongs to.
 
@@ -88,7 +102,7 @@ def find_decoder(post: Postprocessing) -> Decoder:
     for task in tasks.values():
         decode = task.find_decoder(post.decoder)
         if decode is not None:
-            return Decoder(task, decode)
+            return Decoder(task, _staying(post.decoder, decode) if ":" in post.decoder else decode)
     names = sorted(name for task in tasks.values() for name in task.decoder_names())
     similar = difflib.get_close_matches(post.decoder, names)
     hint = f"did you mean {' or '.join(similar)}? " if similar else ""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.errors import InputError
+from edgeq.inputs.images import IMAGE_FORMATS
 from edgeq.inputs.preprocessing import Placement
 
 
@@ -90,7 +91,7 @@ def opened_map(path: Path, kind: str) -> Iterator[Any]:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             yield image
     except FileNotFoundError:
         raise InputError(f"{path}: no such {kind}") from None

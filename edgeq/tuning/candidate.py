@@ -19,14 +19,17 @@ class Recipe:
         method: The method that ranges are computed by from their histograms; `None` takes them as they were calibrated.
         rescale: How channels are rescaled first, exactly in float: one of `Subject.rescaled`, or `None`.
         corrects_biases: Whether biases take back what rounding adds to the mean of each channel.
+        learns_rounding: Whether it is learned which weights are rounded up and which down, by `Subject.rounding`.
     """
 
     method: str | None = None
     rescale: str | None = None
     corrects_biases: bool = False
+    learns_rounding: bool = False
 
     def __str__(self) -> str:
         parts = [self.method or "ranges as calibrated", *([self.rescale] if self.rescale else [])]
+        parts += ["learned rounding"] if self.learns_rounding else []
         return ", ".join([*parts, *(["corrected biases"] if self.corrects_biases else [])])
 
 

@@ -1,7 +1,8 @@
 """Work on many workers: each takes the next unit when it is free, and what a worker loses goes to another one.
 
 Each worker has a thread here that waits for it. Workers are local processes (`edgeq.tuning.workers`) or those of a Dask
-cluster (`edgeq.tuning.workers_dask`). An answer depends only on its unit, so that it does not matter who gives it, in
+cluster (`edgeq.tuning.workers_dask`). A worker takes units of files that it has before others, so that a file travels
+to as few workers as possible. An answer depends only on its unit, so that it does not matter who gives it, in
 which order, or how often: the first one counts.
 """
 
@@ -82,6 +83,11 @@ class _Task:
     begun_s: float = 0.0
     is_done: bool = False
 
+    @property
+    def digest(self) -> str:
+        """Of its file."""
+        return self.unit.artifact.digest
+
 
 @dataclass
 class _Pace:
@@ -97,15 +103,27 @@ class _Pace:
 
 @dataclass
 class _State:
-    """What the threads share, under the lock of `changed`."""
+    """What the threads share, under the lock of `changed`.
+
+    `owners` are the workers that were last given a file, by its digest.
+    """
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     waiting: collections.deque[_Task] = field(default_factory=collections.deque)
     running: list[_Task] = field(default_factory=list)
     pace: _Pace = field(default_factory=_Pace)
     workers: dict[int, Worker | None] = field(default_factory=dict)
+    owners: dict[str, int] = field(default_factory=dict)
     last_words: str = "there was none"
     closed: bool = False
+
+    def take_waiting(self, number: int) -> _Task:
+        """Returns the unit that a worker does next: of a file that it has, or else of one that no worker has."""
+        owners = [self.owners.get(task.digest) for task in self.waiting]
+        best = min(range(len(owners)), key=lambda index: (owners[index] != number, owners[index] in self.workers))
+        task = self.waiting[best]
+        del self.waiting[best]
+        return task
 
 
 class Executor:
@@ -236,7 +254,7 @@ class Executor:
                     with contextlib.closing(open_worker()) as worker:
                         self._note(number, worker)
                         failures = 0
-                        self._work(name, worker)
+                        self._work(number, name, worker)
                 except WorkerLostError as error:
                     failures += 1
                     state.last_words = str(error)
@@ -258,7 +276,7 @@ class Executor:
                 raise WorkerLostError("all work has ended")
             self._state.workers[number] = worker
 
-    def _work(self, name: str, worker: Worker) -> None:
+    def _work(self, number: int, name: str, worker: Worker) -> None:
         """Has a worker do one unit after the other.
 
         Raises:
@@ -266,7 +284,7 @@ class Executor:
             EdgeqError: it is refused.
         """
         known: set[str] = set()
-        while (task := self._next(name, worker)) is not None:
+        while (task := self._next(number, name, worker)) is not None:
             runtime, begun = task.unit.runtime, time.monotonic()
             outcome: Found | BaseException
             try:
@@ -303,7 +321,7 @@ class Executor:
                     f"{wanted} as here; install the same there"
                 )
 
-    def _next(self, name: str, worker: Worker) -> _Task | None:
+    def _next(self, number: int, name: str, worker: Worker) -> _Task | None:
         """Returns a unit to do, which may be one that another worker is late with; `None` at the end.
 
         Raises:
@@ -316,10 +334,11 @@ class Executor:
                     raise WorkerLostError(f"{name}: is gone")
                 late = (each for each in state.running if each.copies == 1 and not each.is_done)
                 late = (each for each in late if state.pace.is_late(each))
-                task = state.waiting.popleft() if state.waiting else next(late, None)
+                task = state.take_waiting(number) if state.waiting else next(late, None)
                 if task is not None:
                     task.begun_s = time.monotonic() if task.copies == 0 else task.begun_s
                     task.copies += 1
+                    state.owners[task.digest] = number
                     state.running.append(task)
                     return task
                 state.changed.wait(_TICK_S)

@@ -20,7 +20,7 @@ from edgeq.results.sensitivity import ScoreChange, Verdict
 from edgeq.runtimes import choose_runtimes, open_session
 from edgeq.tasks import Task
 from edgeq.tasks.prediction_records import PredictionRecords
-from edgeq.tuning.candidate import Candidate
+from edgeq.tuning.candidate import AS_CALIBRATED, INT8, Candidate
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.journal import Trial, TrialJournal, open_journal
 from edgeq.tuning.paired import score_change
@@ -67,6 +67,7 @@ class Scoring:
         store: Where they are kept.
         folder: Where their files are written.
         executor: Who predicts images; by default this process. The result is the same.
+        precision: The precision of the file that has all groups quantized.
     """
 
     subject: Subject
@@ -76,6 +77,7 @@ class Scoring:
     store: Store
     folder: Path
     executor: Executor | None = None
+    precision: str = INT8
 
     @cached_property
     def float_file(self) -> Artifact:
@@ -84,25 +86,25 @@ class Scoring:
 
     @cached_property
     def whole(self) -> Candidate:
-        """All groups in INT8."""
-        return self.subject.of_groups(self.subject.groups)
+        """All groups quantized."""
+        return self.subject.of_groups(self.subject.groups, AS_CALIBRATED, self.precision)
 
     @cached_property
-    def int8_file(self) -> Artifact:
-        """The file with all groups in INT8."""
-        return self.subject.write(self.whole, self.folder / "int8")
+    def whole_file(self) -> Artifact:
+        """The file with all groups quantized."""
+        return self.subject.write(self.whole, self.folder / "whole")
 
     @cached_property
     def runtime(self) -> str:
         """Name of the runtime that trials are scored in."""
         wished = () if self.options.runtime is None else (self.options.runtime,)
-        return choose_runtimes(self.int8_file, wished)[0]
+        return choose_runtimes(self.whole_file, wished)[0]
 
     @cached_property
     def session_facts(self) -> dict[str, Any]:
         """What a session of it says about itself."""
         compute = compute_precision(self.runtime)
-        with open_session(self.int8_file, self.runtime, self.options.threads, compute) as session:
+        with open_session(self.whole_file, self.runtime, self.options.threads, compute) as session:
             return session.environment()
 
     @cached_property
@@ -139,9 +141,9 @@ class Scoring:
         return found
 
     @cached_property
-    def int8_predictions(self) -> dict[int, Any]:
-        """What the file with all groups in INT8 says about all images."""
-        return self.predict_all(self.whole, self.int8_file)
+    def whole_predictions(self) -> dict[int, Any]:
+        """What the file with all groups quantized says about all images."""
+        return self.predict_all(self.whole, self.whole_file)
 
     def predict_all(self, candidate: Candidate, artifact: Artifact) -> dict[int, Any]:
         """Returns what a file says about all images."""

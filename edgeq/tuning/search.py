@@ -30,7 +30,7 @@ from edgeq.tuning.search_choice import SearchOptions, Tried
 from edgeq.tuning.search_costs import LayerCosts, additive_problem
 from edgeq.tuning.search_events import tell_search_started, tell_trial_finished, tell_trial_started, tell_trial_timed
 from edgeq.tuning.search_halving import Contender, halve
-from edgeq.tuning.search_latency import Measured, measured
+from edgeq.tuning.search_latency import UNKNOWN, Measured, measured
 from edgeq.tuning.search_sizes import LayerSizes, layer_sizes
 from edgeq.tuning.timing_site import TimingSite
 from edgeq.tuning.trials import Subject
@@ -84,7 +84,25 @@ class Search:
         tell_search_started(scoring, options, float_score)
         contenders = self._contenders()
         self._check_size(contenders)
+        self._measure_usage(contenders)
         done = halve(scoring, contenders[1:], options.budget.max_drop, options.deadline)
+        known = self._measured(contenders)
+        return [self._tried(each, known.get(each.name)) for each in contenders], done
+
+    def learned(self, plain: Tried, tried: Tried) -> Tried:
+        """Returns a file with learned rounding, scored and measured like others; `plain` is FP32. It takes minutes."""
+        base = tried.contender
+        recipe = dataclasses.replace(base.candidate.recipe, learns_rounding=True)
+        candidate = dataclasses.replace(base.candidate, recipe=recipe)
+        file, trial = self._file(candidate), self.scoring.trial(candidate)
+        found = Contender(f"{base.name} learned", candidate, trial, file, base.noise, base.ratio)
+        tell_trial_started(found, len(self.subject.layers(candidate)))
+        halve(self.scoring, [found], self.options.budget.max_drop, self.options.deadline)
+        return self._tried(found, self._measured([plain.contender, found]).get(found.name))
+
+    def _measured(self, contenders: list[Contender]) -> dict[str, Measured | None]:
+        """Returns name -> what files take, of those that are still wanted; the first is FP32."""
+        scoring, options = self.scoring, self.options
         left = [each for each in contenders if not each.dropped and each.change is not None]
         if options.deadline.is_over and not options.budget.needs_measuring:
             left = []
@@ -93,7 +111,32 @@ class Search:
         known = dict(zip([each.name for each in left], taken, strict=True))
         for each in left:
             tell_trial_timed(each, known.get(each.name))
-        return [self._tried(each, known.get(each.name)) for each in contenders], done
+        return known
+
+    def _measure_usage(self, contenders: list[Contender]) -> None:
+        """Measures the memory and the energy of all candidates if they are limited: no model estimates them.
+
+        So candidates are not dropped for others that take more. One that takes too much is not scored, if another one
+        does not.
+        """
+        budget = self.options.budget
+        limits = {name: limit for name, limit in (("memory", budget.memory), ("energy", budget.energy)) if limit}
+        if not limits:
+            return
+        files = [(each.trial, each.artifact) for each in contenders]
+        for each, found in zip(contenders, measured(self.scoring, self.site, files, budget), strict=True):
+            each.usage = UNKNOWN if found is None else found.usage
+        plain = contenders[0].usage
+        over = {
+            each.name: name
+            for each in contenders
+            for name, limit in limits.items()
+            if not limit.keeps(*each.usage.amount(name, plain))
+        }
+        if any(not each.pinned and each.name not in over for each in contenders):
+            for each in contenders:
+                if each.name in over and not each.pinned:
+                    each.dropped = f"takes more than the {over[each.name]} that is allowed"
 
     def _score_float(self) -> float:
         """Returns the score of the float file; raises `InputError` if INT8 has nothing to lose."""
@@ -167,7 +210,7 @@ class Search:
 
     @cached_property
     def _sizes(self) -> LayerSizes:
-        files = {FLOAT: self.scoring.float_file, INT8: self.scoring.int8_file}
+        files = {FLOAT: self.scoring.float_file, INT8: self.scoring.whole_file}
         if (narrow := self._all_in_four_bits) is not None:
             files[W4A8] = self._file(narrow)
         return layer_sizes(self.subject, files)

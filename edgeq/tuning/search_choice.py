@@ -102,6 +102,23 @@ def recommend(tried: list[Tried], options: SearchOptions) -> Tried:
     return min(within, key=lambda each: (max(each.points, 0.0), each.contender.noise, each.latency.ratio))
 
 
+def worth_learning(tried: Sequence[Tried], options: SearchOptions) -> Tried | None:
+    """Returns the file whose rounding is learned; `None` if none is within the limits, the loss not counted.
+
+    With a limit on the loss it is the fastest of them, whatever it loses without learning; otherwise the one that loses
+    least.
+    """
+    plain, budget = tried[0], options.budget
+    within = [
+        each for each in tried[1:]
+        if each.score is not None
+        and all(limit.keeps(ratio, value) for limit, ratio, value in _amounts(each, plain, budget))
+    ]  # fmt: skip
+    if not within:
+        return None
+    return min(within, key=lambda each: each.points) if budget.max_drop is None else _fastest(within, options)
+
+
 @dataclass(frozen=True)
 class _Speed:
     """A file's time over FP32's, as files are compared by it.
@@ -187,8 +204,8 @@ def _amounts(tried: Tried, plain: Tried, budget: Budget) -> list[tuple[Limit, fl
     found = [
         (budget.latency, tried.latency.ratio, tried.latency.p50_ms),
         (budget.size, size / plain.contender.artifact.size_bytes, float(size)),
-        (budget.memory, usage.memory_over(reference), usage.memory_bytes),
-        (budget.energy, usage.j_over_fp32, usage.j_per_image),
+        (budget.memory, *usage.amount("memory", reference)),
+        (budget.energy, *usage.amount("energy", reference)),
     ]
     return [(limit, ratio, value) for limit, ratio, value in found if limit is not None]
 

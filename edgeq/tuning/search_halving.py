@@ -3,11 +3,12 @@
 After each stage a candidate is dropped if
 
 1. it certainly (99 %) loses more than the budget allows;
-2. another one that is neither slower nor larger certainly loses less;
-3. it is among the worse half of those that another one, neither slower nor larger, betters by more than a standard
-   error (Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", 2016).
+2. another one that costs no more certainly loses less;
+3. it is among the worse half of those that another one, which costs no more, betters by more than a standard error
+   (Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", 2016).
 
-What is pinned stays.
+What costs no more is neither slower nor larger, and takes no more memory or energy if the budget limits them. What is
+pinned stays.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from edgeq.tuning.candidate import Candidate
 from edgeq.tuning.journal import Trial
 from edgeq.tuning.paired import change_of_draws
 from edgeq.tuning.scoring import Scoring
+from edgeq.tuning.search_latency import UNKNOWN, Usage
 from edgeq.tuning.trial_events import tell_trial_scored
 
 
@@ -49,6 +51,7 @@ class Contender:
         change: What it loses against FP32 on them; `None` before the first stage.
         verdict: What that says about the budget.
         dropped: Why it was dropped; empty as long as it was not.
+        usage: The memory and the energy that it takes, if a budget limits them.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Contender:
     change: ScoreChange | None = None
     verdict: Verdict = "open"
     dropped: str = ""
+    usage: Usage = UNKNOWN
 
     @property
     def points(self) -> float:
@@ -75,8 +79,15 @@ class Contender:
         return 0.0 if self.change is None else (self.change.high - self.change.low) / 4
 
     def costs_no_more(self, other: Contender) -> bool:
-        """Returns whether it is neither slower nor larger than another one, as far as that is known."""
-        return self.ratio <= other.ratio and self.artifact.size_bytes <= other.artifact.size_bytes
+        """Returns whether it takes no more of anything than another one, as far as that is known."""
+        usage, others = self.usage, other.usage
+        pairs = [
+            (self.ratio, other.ratio),
+            (self.artifact.size_bytes, other.artifact.size_bytes),
+            (usage.memory_bytes, others.memory_bytes),
+            (usage.j_over_fp32, others.j_over_fp32),
+        ]
+        return all(own <= wanted for own, wanted in pairs if own is not None and wanted is not None)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,12 @@ class Usage:
         known = self.memory_bytes is not None and reference.memory_bytes
         return self.memory_bytes / reference.memory_bytes if known else None  # type: ignore[operator]
 
+    def amount(self, name: str, reference: Usage) -> tuple[float | None, float | None]:
+        """Returns `memory` or `energy` over that of another file, and in its unit; `None` is not measured."""
+        if name == "memory":
+            return self.memory_over(reference), self.memory_bytes
+        return self.j_over_fp32, self.j_per_image
+
 
 UNKNOWN = Usage()
 

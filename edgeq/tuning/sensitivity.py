@@ -1,8 +1,8 @@
-"""How sensitive each layer is to INT8, in the score of the task itself.
+"""How sensitive each layer is to quantization, in the score of the task itself.
 
-Each group of layers is tried alone in INT8, all others in float, and alone in float, all others in INT8:
+Each group of layers is tried alone in INT8 (or W4A8), all others in float, and alone in float, all others so:
 
-1. The float file and the file with all layers in INT8 are scored on all images: that bounds what there is to lose.
+1. The float file and the file with all layers quantized are scored on all images: that bounds what there is to lose.
 2. Every trial is screened: the noise that it leaves in the outputs for a few images, in exact arithmetic.
 3. A trial is scored only if it could matter: a group that alone keeps `SAFE_DB` needs no scoring, and neither does one
    whose share of the whole file's noise, `MARGIN` times over, is a share of the whole loss that does not matter.
@@ -27,10 +27,10 @@ from edgeq.evaluation.evaluate import obtained_by
 from edgeq.exporting.artifact import Artifact
 from edgeq.progress import progress_bar
 from edgeq.results.environment import parse_environment
-from edgeq.results.sensitivity import Choice, GroupSensitivity, ScoreChange, SensitivityResult, Verdict
+from edgeq.results.sensitivity import Choice, GroupSensitivity, Precision, ScoreChange, SensitivityResult, Verdict
 from edgeq.tasks import Task
 from edgeq.tasks.prediction_records import PredictionRecords
-from edgeq.tuning.candidate import Candidate
+from edgeq.tuning.candidate import AS_CALIBRATED, Candidate
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.groups import LayerGroup
 from edgeq.tuning.journal import Trial
@@ -42,7 +42,7 @@ from edgeq.tuning.trial_events import tell_trial_scored
 from edgeq.tuning.trials import Subject
 
 SAFE_DB = 50.0
-"""A group that alone in INT8 keeps this much of the outputs is not scored."""
+"""A group that alone quantized keeps this much of the outputs is not scored."""
 
 MARGIN = 2.0
 """How far a group's part of the loss may be from its part of the noise."""
@@ -57,10 +57,12 @@ class SensitivityOptions(ScoringOptions):
     Attributes:
         matters: Points of the score that matter.
         thorough: Whether every trial is scored on every image, whatever it is worth.
+        precision: What groups are tried in; in `w4a8`, layers whose weights cannot have 4 bits are in INT8.
     """
 
     matters: float = 0.5
     thorough: bool = False
+    precision: Precision = "int8"
 
 
 def measure_sensitivity(
@@ -82,12 +84,12 @@ def measure_sensitivity(
         executor: Who predicts images; by default this process. The result is the same.
 
     Raises:
-        InputError: the target runs no layer in INT8, there is nothing to score, the figures of the float model say
+        InputError: the target runs no layer so, there is nothing to score, the figures of the float model say
             nothing, or more images than the task allows cannot be read.
         EdgeqError: a file cannot be written or run.
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
-        scoring = Scoring(subject, task, inputs, options, store, Path(folder), executor)
+        scoring = Scoring(subject, task, inputs, options, store, Path(folder), executor, options.precision)
         return _Run(scoring, options).result()
 
 
@@ -96,12 +98,12 @@ class _Choosing:
     """A file that computes one group otherwise than all others.
 
     Attributes:
-        in_int8: The groups that it has in INT8.
+        quantized: The groups that it has quantized.
         is_alone: Whether that is the one group, to be compared with the float file; or else all others, to be compared
-            with the file that has all in INT8.
+            with the file that has all quantized.
     """
 
-    in_int8: Collection[LayerGroup]
+    quantized: Collection[LayerGroup]
     is_alone: bool
 
 
@@ -114,7 +116,7 @@ class _Scored:
         is_alone: See `_Choosing`.
         file: Writes its file, or returns it.
         found: Position of an image -> what it says about it.
-        change: What INT8 loses on these images.
+        change: What is lost on these images.
         verdict: What that means.
     """
 
@@ -157,8 +159,8 @@ class _Run:
         loss, scores = self._whole()
         choices = self._choices(loss)
         groups = tuple(
-            GroupSensitivity(name=group.name, layers=group.layers, int8_alone=int8, float_alone=in_float)
-            for group, int8, in_float in zip(self.subject.groups, *choices, strict=True)
+            GroupSensitivity(name=group.name, layers=group.layers, quantized_alone=alone, float_alone=in_float)
+            for group, alone, in_float in zip(self.subject.groups, *choices, strict=True)
         )
         images = len(scoring.float_predictions)
         scored = [each.change.images for side in choices for each in side if each.change is not None]
@@ -171,9 +173,10 @@ class _Run:
             task=scoring.task.name,
             score=scoring.task.score_type.main,
             by=self.subject.by,
+            precision=self.options.precision,
             matters=self.options.matters,
             float_score=scores[0],
-            int8_score=scores[1],
+            quantized_score=scores[1],
             loss=loss,
             groups=groups,
             images=images,
@@ -182,22 +185,22 @@ class _Run:
             screened_images=len(scoring.inputs),
             seed=self.options.seed,
             obtained=obtained_by(scoring.runtime, scoring.session_facts),
-            environment=parse_environment(scoring.session_facts, source=scoring.int8_file.name, error=EngineError),
+            environment=parse_environment(scoring.session_facts, source=scoring.whole_file.name, error=EngineError),
             edgeq=edgeq.__version__,
         )
 
     # Steps ----------------------------------------------------------------------------------------------------------
 
     def _whole(self) -> tuple[ScoreChange, tuple[float, float]]:
-        """Returns what the file loses with all layers in INT8, and the scores of the float file and of it (step 1)."""
+        """Returns what the whole file loses, and the scores of the float file and of it (step 1)."""
         scoring = self.scoring
         before = scoring.score(scoring.trial(Candidate()), scoring.float_predictions, is_reference=True)
-        behind = scoring.score(scoring.trial(scoring.whole), scoring.int8_predictions)
-        change, _ = scoring.change(scoring.float_predictions, scoring.int8_predictions, self.options.matters)
+        behind = scoring.score(scoring.trial(scoring.whole), scoring.whole_predictions)
+        change, _ = scoring.change(scoring.float_predictions, scoring.whole_predictions, self.options.matters)
         return change, (before, behind)
 
     def _choices(self, loss: ScoreChange) -> tuple[list[Choice], list[Choice]]:
-        """Returns of each group what it is alone in INT8, and alone in float (steps 2 to 4)."""
+        """Returns of each group what it is alone quantized, and alone in float (steps 2 to 4)."""
         groups = self.subject.groups
         with progress_bar(2 * len(groups) + 1, "screening", unit="trials") as advance:
             whole = self._noise(groups, advance)
@@ -223,13 +226,16 @@ class _Run:
     def _others(self, group: LayerGroup) -> tuple[LayerGroup, ...]:
         return tuple(other for other in self.subject.groups if other is not group)
 
-    def _noise(self, in_int8: Collection[LayerGroup], advance: Any) -> Noise:
-        found = self.scoring.noise(self.subject.of_groups(in_int8))
+    def _candidate(self, quantized: Collection[LayerGroup]) -> Candidate:
+        return self.subject.of_groups(quantized, AS_CALIBRATED, self.options.precision)
+
+    def _noise(self, quantized: Collection[LayerGroup], advance: Any) -> Noise:
+        found = self.scoring.noise(self._candidate(quantized))
         advance(1)
         return found
 
     def _scored(self, choosings: Sequence[_Choosing]) -> list[tuple[ScoreChange, Verdict]]:
-        """Returns of each trial what INT8 loses by the layers that it computes otherwise than all others (step 4)."""
+        """Returns of each trial what is lost by the layers that it computes otherwise than all others (step 4)."""
         found: list[tuple[ScoreChange, Verdict]] = []
         with progress_bar(len(choosings), "scoring", unit="trials") as advance:
             while len(found) < len(choosings):
@@ -247,7 +253,7 @@ class _Run:
         return [(each.change, each.verdict) for each in trials if each.change is not None]
 
     def _tried(self, choosing: _Choosing, folder: Path) -> _Scored:
-        candidate = self.subject.of_groups(choosing.in_int8)
+        candidate = self._candidate(choosing.quantized)
         file = functools.cache(functools.partial(self.subject.write, candidate, folder))
         return _Scored(self.scoring.trial(candidate), choosing.is_alone, file)
 
@@ -279,7 +285,7 @@ class _Run:
     def _compared(self, numbers: frozenset[int], *, is_alone: bool) -> PredictionRecords:
         """Returns the records of what a trial is compared with; their draws are the same for all trials."""
         if (numbers, is_alone) not in self._known_records:
-            compared = self.scoring.float_predictions if is_alone else self.scoring.int8_predictions
+            compared = self.scoring.float_predictions if is_alone else self.scoring.whole_predictions
             some = {number: compared[number] for number in numbers}
             self._known_records[numbers, is_alone] = self.scoring.records(some)
         return self._known_records[numbers, is_alone]

@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from edgeq.calibration.mean_errors import mean_errors
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.jobs import MeanErrors, without_notes
+from edgeq.exporting.jobs import MeanErrors, Reconstruct, without_notes
 from edgeq.exporting.onnx.writer import (
     FloatModel,
     engine_graph,
@@ -43,6 +44,19 @@ class Calibrated:
 
 
 @dataclass(frozen=True)
+class LearnedRounding:
+    """What learns the rounding of weights.
+
+    Attributes:
+        learn: Does so for a plan.
+        digest: Of the inputs that it learns on.
+    """
+
+    learn: Reconstruct
+    digest: str
+
+
+@dataclass(frozen=True)
 class Subject:
     """What trials are made from.
 
@@ -53,6 +67,7 @@ class Subject:
         by: Whether layers or blocks are tried.
         vit_plan: What of a transformer may run in INT8.
         rescaled: Way of rescaling -> the model with rescaled channels, and its ranges, for recipes that want it.
+        rounding: Learns rounding, for recipes that want it.
     """
 
     model: FloatModel
@@ -61,6 +76,7 @@ class Subject:
     by: By
     vit_plan: VitPlan = "balanced"
     rescaled: Mapping[str, Calibrated] = field(default_factory=dict)
+    rounding: LearnedRounding | None = None
 
     @cached_property
     def groups(self) -> tuple[LayerGroup, ...]:
@@ -96,9 +112,9 @@ class Subject:
             return plan_int8(self.model, self.target, self.ranges, self._kept, self.vit_plan)[1]
 
     @staticmethod
-    def of_groups(in_int8: Collection[LayerGroup], recipe: Recipe = AS_CALIBRATED) -> Candidate:
-        """Returns the candidate in which exactly these groups run in INT8."""
-        return Candidate({group.name: INT8 for group in in_int8}, recipe)
+    def of_groups(groups: Collection[LayerGroup], recipe: Recipe = AS_CALIBRATED, precision: str = INT8) -> Candidate:
+        """Returns the candidate in which exactly these groups are quantized, all to one precision."""
+        return Candidate({group.name: precision for group in groups}, recipe)
 
     def layers(self, candidate: Candidate) -> dict[str, str]:
         """Returns name of a layer -> its precision, for those that are not in float."""
@@ -118,7 +134,9 @@ class Subject:
         precisions = self.layers(candidate)
         layers = sorted(name if precision == INT8 else f"{name}:{precision}" for name, precision in precisions.items())
         recipe = candidate.recipe if layers else AS_CALIBRATED
-        repairs = {"rescale": recipe.rescale, "corrects_biases": recipe.corrects_biases}
+        repairs: dict[str, Any] = {"rescale": recipe.rescale, "corrects_biases": recipe.corrects_biases}
+        if recipe.learns_rounding:
+            repairs["rounding"] = self._rounding.digest
         further = [] if recipe == Recipe(recipe.method) else [repairs]
         source = self._source(recipe)
         return sha256_json([source.ranges.digest, self.target.name, self.target.rules.isa, layers, *further])
@@ -166,7 +184,13 @@ class Subject:
                 source.model, self.target, folder, source.ranges, kept, self.vit_plan, mean_errors=errors,
                 precision="w4a8" if W4A8 in layers.values() else "int8",
                 wide=[layer for layer, precision in layers.items() if precision == INT8],
+                reconstruct=self._rounding.learn if candidate.recipe.learns_rounding else None,
             )  # fmt: skip
+
+    @property
+    def _rounding(self) -> LearnedRounding:
+        assert self.rounding is not None  # noqa: S101 - no recipe wants it otherwise
+        return self.rounding
 
     def _source(self, recipe: Recipe) -> Calibrated:
         """Returns the model and the ranges that a recipe starts from."""

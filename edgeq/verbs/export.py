@@ -55,6 +55,7 @@ from edgeq.targets.isa import with_isa
 from edgeq.tasks import find_decoder
 from edgeq.verbs.check_compile import compile_artifacts, require_compiler
 from edgeq.verbs.export_costs import PlanBy, kernel_costs
+from edgeq.verbs.export_noise import with_less_noise
 from edgeq.verbs.export_options import check_options, takes_ranges, with_int8_deconv
 from edgeq.verbs.export_speed import Exported, Rewriting, with_speed
 from edgeq.verbs.export_weights import calibration_feeds, quantize_weights
@@ -208,8 +209,10 @@ class _Export:
         jobs = {each.name: self._job(model, kept, ranges, own.get(each.name), inputs) for each in formats}
         check = self._check(inputs, reference, output_groups(model.graph), model, example)
         files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
+        rewriting = self._rewriting(jobs.get(FloatModel.format), check)
+        if rewriting is not None:
+            files, rewriting = with_less_noise(files, rewriting, check.images, self.threads)
         if self.measure_speed and self.target.timed:
-            rewriting = self._rewriting(jobs.get(FloatModel.format), check)
             files = with_speed(files, model, self.target, self.threads, rewriting)
         unfolded = dict(opened.folded.left)
         return ExportResult(self.target, model, len(opened.folded.done), unfolded, tuple(files), path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ PASSED, NOT_PROVED, FAILED, NOT_MEASURED = "passed", "not proved", "failed", "no
 
 # The number that the limit `small` is about.
 _SMALL = "AP_small"
+_LIMITS = ("max_drop", "per_class", "small", "latency_ratio")
 _SEED = 21
 # Fewer rounds than this say nothing about how the ratio varies.
 _MIN_ROUNDS = 5
@@ -47,6 +49,12 @@ class Limits:
     few: int = FEW
     strict: bool = False
 
+    def __post_init__(self) -> None:
+        for name in _LIMITS:
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise InputError(f"`{name}` {value}: wanted a finite number")
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -63,7 +71,7 @@ class Verdict:
         low: Lower end of the 95 % interval of the figure; `None` without one.
         high: Its upper end.
         verdict: `passed`, `not proved` (within the limit, the interval reaches past it or there is none), `failed`, or
-            `not measured`.
+            `not measured`: not at all, or on other data than FP32.
         note: What else there is to say: the worst class, what the interval is over, why there is none.
         not_judged: Classes that are too rare to be judged, with how often they occur.
     """
@@ -121,8 +129,7 @@ def check_limits(rows: Sequence[Row], limits: Limits) -> GateResult:
     Raises:
         InputError: no limit is given, there is nothing but FP32, or predictions are damaged.
     """
-    wanted = {name: getattr(limits, name) for name in ("max_drop", "per_class", "small", "latency_ratio")}
-    if all(value is None for value in wanted.values()):
+    if all(getattr(limits, name) is None for name in _LIMITS):
         raise InputError("no limit to check; give at least one of `max_drop`, `per_class`, `small` and `latency_ratio`")
     compared = [each for each in compare(rows) if not each.row.is_float]
     if not compared:
@@ -148,6 +155,8 @@ def _verdicts(comparison: Comparison, limits: Limits) -> Iterator[Verdict]:
 
 
 def _judge_drop(comparison: Comparison, limit: str, allowed: float, drop: Drop | None, missing: str) -> Verdict:
+    if comparison.unlike is not None:
+        return _verdict(comparison, limit, allowed, None, None, None, comparison.unlike)
     if drop is None:
         return _verdict(comparison, limit, allowed, None, None, None, f"{missing} in {_where(comparison.row)}")
     counted = f"{drop.name} {drop.value:.4f}, FP32 {drop.reference:.4f}, {drop.support} images"
@@ -156,6 +165,8 @@ def _judge_drop(comparison: Comparison, limit: str, allowed: float, drop: Drop |
 
 
 def _judge_classes(comparison: Comparison, allowed: float, few: int) -> Verdict:
+    if comparison.unlike_classes is not None:
+        return _verdict(comparison, "per-class", allowed, None, None, None, comparison.unlike_classes)
     drops = comparison.classes
     judged = [drop for drop in drops if drop.support is None or drop.support >= few]
     score = comparison.row.score

@@ -1,4 +1,4 @@
-"""`edgeq tune --sensitivity`: from a model and a data set to what each of its layers costs in INT8."""
+"""`edgeq tune --sensitivity`: from a model and a data set to what each of its layers costs when it is quantized."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeq.files import require_writable
 from edgeq.inputs import Item
 from edgeq.machine import read_machine
 from edgeq.reporting.sensitivity_plot import save_sensitivity_plot
-from edgeq.results.sensitivity import SensitivityResult
+from edgeq.results.sensitivity import Precision, SensitivityResult
 from edgeq.sources.formats import source_format
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
@@ -72,7 +72,7 @@ def find_sensitivity(
 
     Args:
         request: The model.
-        target_name: Target whose rules say which layers run in INT8.
+        target_name: Target whose rules say which layers are quantized.
         data: The images to score on.
         calibration: Where the ranges come from; the screening takes some of its images.
         out: Folder for the ranges and the picture.
@@ -92,6 +92,7 @@ def find_sensitivity(
     picture = out / "sensitivity.svg"
     require_writable(picture)
     model, target, task = open_trials(request, target_name, data, by)
+    _require_precision(options.precision, target)
     warn_of_scored_images(calibration, data)
     ranges, path = calibration.ranges(model, out, options.threads, [target])
     subject, inputs = Subject(model, target, ranges, by), screening_inputs(model, calibration)
@@ -99,6 +100,21 @@ def find_sensitivity(
         result = measure_sensitivity(subject, task, inputs, options, kept, executor)
     save_sensitivity_plot(result, picture)
     return SensitivityFiles(result, path, picture)
+
+
+def _require_precision(precision: str, target: Target) -> None:
+    """Checks that a target's engines take files of a precision.
+
+    Raises:
+        InputError: they do not, or there is no such precision.
+    """
+    if precision not in get_args(Precision):
+        raise InputError(f"`precision` {precision}: layers are tried in {' or '.join(get_args(Precision))}")
+    if precision == "w4a8" and not target.rules.takes_w4a8:
+        raise InputError(
+            f"`precision` w4a8: edgeq writes no such files for the engines of {target.name}; choose int8, or `target` "
+            "x86"
+        )
 
 
 def open_trials(request: ModelRequest, target_name: str, data: Split, by: str) -> tuple[FloatModel, Target, Task[Any]]:

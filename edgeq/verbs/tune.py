@@ -7,28 +7,30 @@ import dataclasses
 import importlib.util
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 import edgeq
 from edgeq.calibration.channel_extremes import channel_statistics
+from edgeq.calibration.reconstruction.reconstruct import images_to_learn_on, reconstruct, require_inputs
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
 from edgeq.devices.config import Device
-from edgeq.errors import EngineError, MissingDependencyError
+from edgeq.errors import EngineError, InputError, MissingDependencyError
 from edgeq.evaluation.evaluate import obtained_by
 from edgeq.events import BudgetMet, SearchFinished, emit
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.options import Rounding
 from edgeq.exporting.passes.rescalings import RESCALINGS
 from edgeq.exporting.planning.keep import VitPlan
-from edgeq.files import require_writable
+from edgeq.files import require_writable, sha256_bytes, sha256_json
 from edgeq.reporting.tuning_plot import save_tuning_plot
 from edgeq.results.environment import parse_environment
 from edgeq.results.tuning import TunedFile, TuningBudget, TuningResult
@@ -42,7 +44,8 @@ from edgeq.tuning.groups import By
 from edgeq.tuning.mlflow_log import MlflowExperiment
 from edgeq.tuning.scoring import Scoring, for_executor
 from edgeq.tuning.search import Search
-from edgeq.tuning.search_choice import SearchOptions, Tried, is_proved, nearly_proved, recommend
+from edgeq.tuning.search_budget import Budget
+from edgeq.tuning.search_choice import SearchOptions, Tried, is_proved, nearly_proved, recommend, worth_learning
 from edgeq.tuning.search_costs import LayerCosts, estimated_costs, kept_by_cost, layer_costs
 from edgeq.tuning.search_halving import Deadline
 from edgeq.tuning.search_latency import require_measurable, this_machine
@@ -50,9 +53,13 @@ from edgeq.tuning.search_reasons import explain
 from edgeq.tuning.store import Store
 from edgeq.tuning.timing_devices import Devices, require_reachable, require_target
 from edgeq.tuning.timing_site import TimingSite
-from edgeq.tuning.trials import Calibrated, Subject
+from edgeq.tuning.trials import Calibrated, LearnedRounding, Subject
 from edgeq.verbs.export_costs import PlanBy, default_measuring, default_plan
+from edgeq.verbs.export_weights import calibration_feeds
 from edgeq.verbs.sensitivity import open_trials, screening_inputs, warn_of_scored_images
+
+FRONT = "front"
+"""Folder of the files of the front, below that of the recommended file."""
 
 _EQUALIZE = "equalize"
 _CHANNEL_IMAGES = 128
@@ -90,6 +97,8 @@ def tune_model(
     executor: Executor | None = None,
     mlflow: str | None = None,
     devices: Sequence[Device] = (),
+    front: bool = False,
+    rounding: Rounding = "nearest",
 ) -> TuningFiles:
     """Returns the best file of a model for a budget, written to a folder with its manifest and a picture of the front.
 
@@ -107,6 +116,8 @@ def tune_model(
         executor: Who predicts images, by default this process; an engine elsewhere has one thread by default.
         mlflow: Address of the MLflow server or database that trials are logged to; `env` for MLFLOW_TRACKING_URI.
         devices: Devices of one kind that files are timed on; by default this machine.
+        front: Whether all files of the front are written to `out/front`, and not only the recommended one.
+        rounding: `reconstruct` learns how the weights of one more file are rounded, which takes minutes.
 
     Raises:
         InputError: the model or target has no ONNX file, the model names no decoder or scores nothing in FP32, an
@@ -114,6 +125,8 @@ def tune_model(
         DeviceError: a device cannot be reached, or all are lost; what was done is in the store.
         EdgeqError: a file cannot be written or run.
     """
+    if rounding not in get_args(Rounding):
+        raise InputError(f"`rounding` {rounding}: wanted one of {', '.join(get_args(Rounding))}")
     for module in ("scipy", "matplotlib"):
         if importlib.util.find_spec(module) is None:
             raise MissingDependencyError(module, "tune", "A search for the best file")
@@ -135,12 +148,15 @@ def tune_model(
     inputs = screening_inputs(model, calibration)
     rescaled = _equalized(model, calibration, out / _EQUALIZE, options.threads)
     vit_plan: VitPlan = "fast" if find_transformer(model.graph).blocks else "balanced"
-    subject = Subject(model, target, ranges, by, vit_plan, rescaled)
+    learned = _learned_rounding(model, calibration, options.threads) if rounding == "reconstruct" else None
+    subject = Subject(model, target, ranges, by, vit_plan, rescaled, learned)
     with contextlib.ExitStack() as stack:
         log = None if experiment is None else stack.enter_context(experiment.following(model.name))
         kept = stack.enter_context(Store(store or out / "trials.sqlite"))
         timing = partial(Devices, devices, target, threads=device_threads) if devices else None
-        result, artifact = tune_subject(subject, task, inputs, out, options, kept, default_plan(plan), executor, timing)
+        result, artifact = tune_subject(
+            subject, task, inputs, out, options, kept, default_plan(plan), executor, timing, front=front
+        )
         save_tuning_plot(result, picture)
         if log is not None:
             log.add_result(result, picture)
@@ -167,6 +183,8 @@ def tune_subject(
     plan: PlanBy = "cost",
     executor: Executor | None = None,
     devices: Callable[[str], Devices] | None = None,
+    *,
+    front: bool = False,
 ) -> tuple[TuningResult, Artifact]:
     """Returns what a search found, and the recommended file, which is written to a folder.
 
@@ -180,6 +198,7 @@ def tune_subject(
         plan: How `edgeq export` chooses its layers.
         executor: Who predicts images; by default this process.
         devices: Runtime that trials are scored in -> the devices that files are timed on; by default this machine.
+        front: Whether all files of the front are written to `out/front`.
 
     Raises:
         EdgeqError: see `tune_model`.
@@ -192,11 +211,38 @@ def tune_subject(
         default = default_candidate(subject, kept_by_cost(subject, costs, by_cost=plan == "cost"))
         search = Search(scoring, options, costs, default, site)
         tried, done = search.run()
+        worth = worth_learning(tried, options)
+        if subject.rounding is not None and worth is not None and not options.deadline.is_over:
+            tried.append(search.learned(tried[0], worth))
         chosen = recommend(tried, options)
         name, proved = chosen.contender.name, is_proved(chosen, options.budget)
         emit(BudgetMet(trial=chosen.contender.trial.plan, name=name, proved=proved))
         artifact = _write(search, chosen, out)
-        return _result(search, tried, chosen, artifact, done=done), artifact
+        written = {chosen.contender.name: artifact.path}
+        for each in _front(search, tried) if front else ():
+            name = each.contender.name
+            written[name] = _write(search, each, out / FRONT / name.replace(" ", "-")).path
+        files = {name: path.relative_to(out).as_posix() for name, path in written.items()}
+        return _result(search, tried, chosen, artifact, files, done=done), artifact
+
+
+def _front(search: Search, tried: Sequence[Tried]) -> list[Tried]:
+    """Returns the files that no other one betters in points without being worse in time, or in size if it decides."""
+    whole = [each for each in tried if each.score is not None and not each.contender.dropped]
+    by_size = _asked(search.options.budget).by_size
+    costs = [each.contender.artifact.size_bytes if by_size else each.latency.ratio for each in whole]
+    return [whole[index] for index in pareto([(each.points, cost) for each, cost in zip(whole, costs, strict=True)])]
+
+
+def _asked(budget: Budget) -> TuningBudget:
+    """Returns a budget as it was written."""
+    return TuningBudget(
+        max_drop=budget.max_drop,
+        latency=None if budget.latency is None else budget.latency.text,
+        size=None if budget.size is None else budget.size.text,
+        memory=None if budget.memory is None else budget.memory.text,
+        energy=None if budget.energy is None else budget.energy.text,
+    )
 
 
 def _costs(scoring: Scoring, site: TimingSite, threads: int | None) -> LayerCosts:
@@ -225,8 +271,17 @@ def _equalized(
     return {_EQUALIZE: Calibrated(changed, ranges)}
 
 
+def _learned_rounding(model: FloatModel, calibration: CalibrationSource, threads: int | None) -> LearnedRounding:
+    """Returns what learns the rounding of weights, on images to calibrate on or the inputs kept with ranges."""
+    num = min(calibration.num, images_to_learn_on(model.preprocessing.input_shape))
+    feeds = calibration_feeds(model, calibration, num)
+    require_inputs(len(feeds))
+    digests = [sha256_bytes(array.tobytes()) for feed in feeds for array in feed.values()]
+    return LearnedRounding(partial(reconstruct, feeds=feeds, threads=threads), sha256_json(digests))
+
+
 def default_candidate(subject: Subject, in_float: frozenset[str]) -> Candidate:
-    """Returns what `edgeq export` writes, before it times the file."""
+    """Returns what `edgeq export` writes, before it looks for layers with much noise and times the file."""
     precisions = {group.name: INT8 for group in subject.groups}
     return Candidate(precisions, Recipe(corrects_biases=bool(subject.ranges.samples)), in_float)
 
@@ -245,25 +300,20 @@ def _write(search: Search, chosen: Tried, out: Path) -> Artifact:
     return dataclasses.replace(artifact, quantization={**artifact.quantization, "tuning": facts}).save()
 
 
-def _result(search: Search, tried: list[Tried], chosen: Tried, artifact: Artifact, *, done: bool) -> TuningResult:
+def _result(
+    search: Search, tried: list[Tried], chosen: Tried, artifact: Artifact, written: Mapping[str, str], *, done: bool
+) -> TuningResult:
     scoring, options, subject = search.scoring, search.options, search.subject
     devices = search.site.devices if isinstance(search.site, Devices) else ()
     timed = search.site.survey(scoring.float_file) if devices else None
     budget, images = options.budget, len(scoring.float_predictions)
     scored = [each for each in tried if each.score is not None]
-    whole = [each for each in scored if not each.contender.dropped]
     nearly = nearly_proved(tried, chosen, options)
-    asked = TuningBudget(
-        max_drop=budget.max_drop,
-        latency=None if budget.latency is None else budget.latency.text,
-        size=None if budget.size is None else budget.size.text,
-        memory=None if budget.memory is None else budget.memory.text,
-        energy=None if budget.energy is None else budget.energy.text,
+    on_front = {each.contender.name for each in _front(search, tried)}
+    files = tuple(
+        _file(search, each, on_front, written.get(each.contender.name, ""))
+        for each in sorted(tried, key=lambda each: each.latency.ratio)
     )
-    costs = [each.contender.artifact.size_bytes if asked.by_size else each.latency.ratio for each in whole]
-    front = set(pareto([(each.points, cost) for each, cost in zip(whole, costs, strict=True)]))
-    on_front = {each.contender.name for index, each in enumerate(whole) if index in front}
-    files = tuple(_file(search, each, on_front) for each in sorted(tried, key=lambda each: each.latency.ratio))
     count = sum(0 if each.contender.change is None else each.contender.change.images for each in tried)
     return TuningResult(
         model=subject.model.name,
@@ -274,7 +324,7 @@ def _result(search: Search, tried: list[Tried], chosen: Tried, artifact: Artifac
         task=scoring.task.name,
         score=scoring.task.score_type.main,
         by=subject.by,
-        budget=asked,
+        budget=_asked(budget),
         recommended=chosen.contender.name,
         proved=is_proved(chosen, budget),
         unproved="" if nearly is None else nearly[0].contender.name,
@@ -291,7 +341,7 @@ def _result(search: Search, tried: list[Tried], chosen: Tried, artifact: Artifac
         stopped="done" if done else "time",
         seed=options.seed,
         obtained=obtained_by(scoring.runtime, scoring.session_facts),
-        environment=parse_environment(scoring.session_facts, source=scoring.int8_file.name, error=EngineError),
+        environment=parse_environment(scoring.session_facts, source=scoring.whole_file.name, error=EngineError),
         timed_on=None if timed is None else timed.machine,
         timed_in=None if timed is None else timed.engine,
         devices=tuple(device.name for device in devices),
@@ -299,7 +349,7 @@ def _result(search: Search, tried: list[Tried], chosen: Tried, artifact: Artifac
     )
 
 
-def _file(search: Search, tried: Tried, on_front: set[str]) -> TunedFile:
+def _file(search: Search, tried: Tried, on_front: set[str], written: str) -> TunedFile:
     contender = tried.contender
     layers = search.subject.layers(contender.candidate)
     return TunedFile(
@@ -316,4 +366,5 @@ def _file(search: Search, tried: Tried, on_front: set[str]) -> TunedFile:
         j_per_image=tried.usage.j_per_image,
         on_front=contender.name in on_front,
         dropped=contender.dropped,
+        file=written,
     )

@@ -25,7 +25,7 @@ TEXTS = sorted(
     for path in ROOT.glob(pattern)
 )
 # Run in processes of their own by the other benchmarks.
-PROCESSES = ("nncf_accuracy_control", "peers")
+PROCESSES = ("aimet_process", "nncf_accuracy_control", "peers")
 
 
 def calls(tree: ast.AST) -> Iterator[str]:

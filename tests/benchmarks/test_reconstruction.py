@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
 
 from benchmarks import reconstruction
 from edgeq.calibration.source import CalibrationSource
 from edgeq.sources.model import ModelRequest
 from tests.tuning.nets import save_classifier
+
+AIMET = """
+import json, shutil, sys
+
+import numpy
+
+job = json.load(open(sys.argv[2]))
+assert numpy.load(job["inputs"]).shape[0] == 12
+for kind in ("nearest", "learned"):
+    shutil.copyfile(job["model"], job[kind])
+print(json.dumps({"aimet": "0", "wall_s": 100.0, "cpu_s": 90.0}))
+"""
+"""What the test runs instead of AIMET: its files are FP32."""
 
 
 def test_the_table_has_every_file_in_both_engines_and_is_kept(tmp_path, monkeypatch) -> None:
@@ -24,3 +38,13 @@ def test_the_table_has_every_file_in_both_engines_and_is_kept(tmp_path, monkeypa
     kept = json.loads((tmp_path / "work" / "net.reconstruct.json").read_text())
     assert kept["reconstruction"]["images"] == 12
     assert reconstruction.run({"net": one}, tmp_path / "work", tmp_path).read_text() == text
+    python = tmp_path / "python"
+    python.write_text(f"#!{sys.executable}\n{AIMET}")
+    python.chmod(0o755)
+    page = reconstruction.run_aimet({"net": one}, tmp_path / "work", tmp_path, python, 7).read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| net | ")]
+    assert [row[1] for row in rows] == [
+        "FP32", "edgeq, to nearest", "AIMET, to nearest", "edgeq, learned", "AIMET, AdaRound"
+    ]  # fmt: skip
+    assert rows[2][2] == rows[0][2], "the test gives FP32 for AIMET's file"
+    assert rows[4][5] == "1.5 (7 iterations per layer) |"

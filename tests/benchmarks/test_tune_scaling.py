@@ -44,7 +44,7 @@ def test_workers_are_measured_and_larger_clusters_simulated(tmp_path, monkeypatc
     small = open_case(tmp_path, "x86")
     source = CalibrationSource(small.subject.ranges)
     case = sensitivity.Case(small.subject, small.task, source, tmp_path / "trials.sqlite")
-    runs = ((tune_scaling.ONE, 1), (tune_scaling.LOCAL, 1))
+    runs = ((scaled_search.ONE, 1), (scaled_search.LOCAL, 1))
     lines = tune_scaling.run("resnet20", screened(case, tmp_path, 32), tmp_path, runs)
     measured = [line for line in lines if line.endswith("| yes |")]
     assert [line.split(" | ")[0] for line in measured] == ["| one process", "| 1 local processes"]

@@ -1,48 +1,129 @@
-"""The page of tuned files: what is measured is in its table, and what is not has its reason."""
+"""The page of tuned files: what is measured is in its tables, what is not has its reason, and who dominates whom."""
 
 from __future__ import annotations
 
 import json
+import resource
+import signal
+from typing import Any
+
+import pytest
 
 from benchmarks import tuning
+from benchmarks.nncf_accuracy_control import TimeOverError, end_after
+from benchmarks.tuned_files import NNCF
+from benchmarks.tuning_page import HEAD, Section, page
 
 SCORE = {"name": "top-1", "value": 0.9, "images": 500}
-MEASURED = {"ms": 2.0, "size": 4_000_000, "load": 0.3, "stable": True}
+SIZE = 4_000_000
 
 
-FOUND = {
+def row(title: str, size: int, **facts: Any) -> dict[str, Any]:
+    return {"title": title, "path": f"{title}.onnx", "score": SCORE, "size": size, **facts}
+
+
+FOUND: dict[str, Any] = {
     "name": "resnet20",
     "engine": "openvino",
     "calibrated": 64,
     "rows": [
-        {"title": "FP32", "score": SCORE, "ratio": [1.0, 1.0, 1.0], **MEASURED},
-        {
-            "title": "tuned for 0.3 points", "score": {**SCORE, "value": 0.899, "drop": [0.1, -0.2, 0.4]},
-            "ratio": [0.4, 0.38, 0.42], "layers": "18 of 20", "trials": 21, "minutes": 3.2, **MEASURED,
-        },
+        row("FP32", 4 * SIZE),
+        row(
+            "tuned for 0.3 points", SIZE, drop=[0.1, -0.2, 0.4], gain=[0.2, -0.1, 0.6], layers="18 of 20", trials="21",
+            minutes=3.2,
+        ),
         {"title": "tuned for half of default's time", "why": "no file keeps the budget"},
+        row(NNCF, SIZE, drop=[0.3, 0.1, 0.6], trials="4.0 passes"),
     ],
     "kept": ["conv1: float: INT8 costs about 0.4 points for 2.0% of the time"],
 }  # fmt: skip
 
 
+def times(own: list[float]) -> dict[str, Any]:
+    """Returns times of the files; `own` is that of edgeq's file over NNCF's, with its interval."""
+    files = {
+        "FP32.onnx": {"ms": 5.0, "ratio": [1.0, 1.0, 1.0], "peer_ratio": [2.5, 2.4, 2.6]},
+        "tuned for 0.3 points.onnx": {"ms": 2.0, "ratio": [0.4, 0.38, 0.42], "peer_ratio": own},
+        f"{NNCF}.onnx": {"ms": 2.0, "ratio": [0.4, 0.38, 0.42], "peer_ratio": [1.0, 1.0, 1.0]},
+    }
+    return {"files": files, "load": 0.3, "stable": True}
+
+
 def test_a_section_has_a_row_for_each_file_and_says_why_one_is_missing():
-    lines = tuning.section(FOUND)
+    lines = Section.of(FOUND, times([1.0, 0.99, 1.01])).lines()
     assert lines[0] == "## ResNet-20 in openvino: top-1 of 500 images"
     assert "Calibrated on 64 images." in lines
     rows = [line for line in lines if line.startswith("| ")]
-    assert {row.count("|") for row in rows} == {len(tuning.HEAD) + 1}
-    assert "+0.10 (-0.20 to +0.40) | 0.40 (0.38 to 0.42) | 4.00 | 18 of 20 | 21 | 3.2" in rows[2]
+    assert {each.count("|") for each in rows} == {len(HEAD) + 1}
+    assert (
+        "| +0.10 (-0.20 to +0.40) | +0.20 (-0.10 to +0.60) | 0.40 (0.38 to 0.42) | 1.00 (0.99 to 1.01) | 4.00 "
+        "| 18 of 20 | 21 | 3.2 |"
+    ) in rows[2]
     assert "none: no file keeps the budget" in rows[3]
     assert "- conv1: float: INT8 costs about 0.4 points for 2.0% of the time" in lines
 
 
-def test_the_page_names_what_was_not_run(tmp_path):
-    kept = tmp_path / "work" / "resnet20" / "openvino.json"
-    kept.parent.mkdir(parents=True)
-    kept.write_text(json.dumps(FOUND))
-    page = tuning.run(["resnet20"], ["openvino"], tmp_path, 64, "python", tmp_path / "work", tmp_path).read_text()
-    assert tuning.section(FOUND)[0] in page
-    line = next(line for line in page.splitlines() if line.startswith("Not run"))
-    assert all(name in line for name in ("FastestDet", "CenterNet-R18", "ViT", "onnxruntime", "YuNet", "UltraFace"))
-    assert "ResNet-20" not in line
+@pytest.mark.parametrize(
+    ("own", "gain", "size", "words"),
+    [
+        ([0.9, 0.8, 0.95], [0.2, -0.1, 0.6], SIZE, "dominates"),
+        ([1.01, 0.99, 1.02], [0.2, -0.1, 0.6], SIZE, "dominates within the intervals"),
+        ([0.9, 0.8, 0.95], [-0.2, -0.6, 0.1], SIZE, "dominates within the intervals"),
+        ([1.05, 1.02, 1.06], [0.2, -0.1, 0.6], SIZE, "does not dominate"),
+        ([0.9, 0.8, 0.95], [-0.2, -0.6, -0.1], SIZE, "does not dominate"),
+        ([0.9, 0.8, 0.95], [0.2, -0.1, 0.6], SIZE + 1, "does not dominate"),
+    ],
+)
+def test_a_file_dominates_if_it_is_no_worse_in_points_time_and_size(own, gain, size, words):
+    rows = [
+        {**each, "gain": gain, "size": size} if "tuned for 0.3" in each["title"] else each for each in FOUND["rows"]
+    ]
+    section = Section.of({**FOUND, "rows": rows}, times(own))
+    assert section.nearest == (section.rows[1], words)
+    assert f"| {words} (tuned for 0.3 points) |" in page([section], [])
+
+
+def test_without_a_file_of_nncf_the_summary_says_why():
+    none = {"title": NNCF, "why": "not done in 20 minutes of the CPU"}
+    section = Section.of({**FOUND, "rows": [*FOUND["rows"][:3], none]}, times([1.0, 0.99, 1.01]))
+    assert "| not done in 20 minutes of the CPU |  |  | +0.10" in page([section], [])
+
+
+def test_the_page_names_what_was_not_run_and_draws_what_was(tmp_path):
+    work = tmp_path / "work" / "resnet20" / "openvino"
+    work.mkdir(parents=True)
+    (work / "files.json").write_text(json.dumps(FOUND))
+    (work / "times.json").write_text(json.dumps(times([1.0, 0.99, 1.01])))
+    text = tuning.run(["resnet20"], ["openvino"], tmp_path, 64, "python", tmp_path / "work", tmp_path).read_text()
+    assert Section.of(FOUND, times([1.0, 0.99, 1.01])).lines()[0] in text
+    line = next(line for line in text.splitlines() if line.startswith("Not run"))
+    assert all(name in line for name in ("FastestDet", "CenterNet-R18", "ViT", "ResNet-20 in onnxruntime", "YuNet"))
+    assert "ResNet-20 in openvino" not in line
+    picture = (tmp_path / "tuning.svg").read_text()
+    assert "ResNet-20 in openvino: 0.40 and +0.10 points, NNCF 0.40 and +0.30." in picture
+
+
+def test_times_alone_are_taken_anew_of_what_was_found(tmp_path, monkeypatch):
+    work = tmp_path / "work" / "resnet20" / "openvino"
+    work.mkdir(parents=True)
+    (work / "files.json").write_text(json.dumps(FOUND))
+    (work / "times.json").write_text(json.dumps(times([1.0, 0.99, 1.01])))
+    monkeypatch.setattr(tuning, "timed", lambda rows, engine, folder: times([0.5, 0.49, 0.51]))
+    text = tuning.run(
+        ["resnet20", "vit"], ["openvino"], tmp_path, 64, "python", tmp_path / "work", tmp_path, times_only=True
+    ).read_text()
+    assert "0.50 (0.49 to 0.51)" in text
+    assert "ViT-d128 in openvino" in text.partition("Not run")[2]
+
+
+def test_a_control_ends_after_its_minutes_of_the_cpu(monkeypatch):
+    limits = {}
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limit: limits.update({kind: limit}))
+    previous = signal.getsignal(signal.SIGXCPU)
+    try:
+        end_after(1.5)
+        with pytest.raises(TimeOverError):
+            signal.raise_signal(signal.SIGXCPU)
+    finally:
+        signal.signal(signal.SIGXCPU, previous)
+    assert limits == {resource.RLIMIT_CPU: (90, 180)}

@@ -115,6 +115,8 @@ def test_without_a_command_it_shows_its_help(edgeq):
         ["calibrate", "m.onnx", "images", "--percentile", "99"],
         ["bench"],
         ["bench", "a.onnx", "--seconds", "-1"],
+        ["bench", "a.onnx", "--seconds", "inf"],
+        ["gate", "a.json", "--max-drop", "nan"],
         ["eval", "a.onnx"],
         ["eval", "a.onnx", "--annotations", "a.json"],
         ["eval", "--images", "images"],

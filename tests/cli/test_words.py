@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from edgeq.cli.words import as_options
 from edgeq.errors import InputError
 from edgeq.exporting.quantization_facts import QuantizationFacts
 from edgeq.machine import parse_cpus
+from tests.reporting.made import make_detections, make_ground_truth, make_score
 
 OPTIONS = [
     (command, option)
@@ -87,3 +90,35 @@ def test_a_key_that_a_file_lacks_is_no_option(edgeq, tmp_path):
     (tmp_path / "coco.json").write_text("{}")
     error = edgeq("calibrate", "net.onnx", tmp_path / "coco.json", "--images", tmp_path).error
     assert "coco.json: has no 'images'; expected a COCO annotation file" in error
+
+
+def test_an_error_cannot_control_the_terminal(edgeq, tmp_path):
+    error = edgeq("inspect", "a\x1b]0;title\x07\x1b[31m\u202ered.onnx").error
+    assert error.startswith(r"a\x1b]0;title\x07\x1b[31m\u202ered.onnx: no such file")
+
+
+def test_a_name_too_long_for_a_file_is_a_short_line(edgeq):
+    names = ",".join(f"class {number}" for number in range(500))
+    for arguments in (["inspect", names], ["export", names], ["calibrate", "net.onnx", names], ["report", names]):
+        outcome = edgeq(*arguments)
+        assert outcome.code == 1
+        assert "unexpected" not in outcome.error
+        assert len(outcome.error) < 2100
+
+
+def test_what_files_say_does_not_control_the_terminal(edgeq, tmp_path):
+    truth = make_ground_truth(4, seed=5)
+    results = [make_score(truth, make_detections(truth, 1, 1.0), precision) for precision in ("fp32", "int8")]
+    for each in results:
+        each["artifact"] = f"\x1b]0;title\x07\x1b[31mnet.x86.{each['precision']}.onnx"
+    (tmp_path / "eval.json").write_text(json.dumps(results))
+    for outcome in (edgeq("gate", tmp_path / "eval.json", "--max-drop", 1), edgeq("report", tmp_path / "eval.json")):
+        assert "\x1b" not in outcome.out + outcome.err
+        assert r"\x1b]0;title\x07\x1b[31mnet.x86.int8.onnx" in outcome.out
+
+
+def test_everything_is_printed_in_one_place():
+    """Help alone is typer's own."""
+    files = Path(app.__file__).parent.glob("*.py")
+    printing = {each.name: each.read_text().count("typer.echo(") for each in files}
+    assert {name: count for name, count in printing.items() if count} == {"app.py": 1, "printing.py": 1}

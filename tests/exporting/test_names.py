@@ -12,7 +12,7 @@ import pytest
 from edgeq.exporting.graphs.names import keeps_names
 from edgeq.exporting.onnx.dynamic import insert_dynamic
 from edgeq.exporting.onnx.qdq import insert_qdq
-from edgeq.exporting.onnx.writer import _halve_weights
+from edgeq.exporting.onnx.writer import halve_weights
 from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.passes.order import for_engine, for_integers, run_passes
 from edgeq.exporting.planning.plan import make_dynamic_plan, make_plan
@@ -75,7 +75,7 @@ def _dynamic(model: ir.Model) -> None:
 
 CHANGES: dict[str, Change] = {
     "fp16 in the graph": to_fp16,
-    "fp16 weights": _halve_weights,
+    "fp16 weights": halve_weights,
     "dynamic": _dynamic,
     **{name: _int8(name) for name in ("x86", "x86-ort", "jetson-orin", "jetson-orin-trt11")},
 }

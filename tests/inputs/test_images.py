@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import warnings
 import zlib
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from edgeq.errors import InputError
-from edgeq.inputs.images import image_size, list_images, read_image
+from edgeq.inputs.images import existing_images, image_size, list_images, read_image
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_foreign_file_is_an_error_that_names_it(tmp_path: Path, content: bytes, 
 def test_missing_image_and_folder_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such image"):
         read_image(tmp_path / "gone.jpg")
-    with pytest.raises(InputError, match="cannot be decoded"):
+    with pytest.raises(InputError, match="is not a regular file"):
         read_image(tmp_path)
 
 
@@ -284,3 +285,31 @@ def test_an_enormous_image_is_refused_before_it_is_decoded(tmp_path: Path) -> No
     for read in (read_image, image_size):
         with pytest.raises(InputError, match=r"huge\.png: is too large .* cut it into tiles"):
             read(path)
+
+
+def test_a_row_longer_than_any_photo_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "row.png"
+    Image.new("1", (70_000, 1)).save(path)
+    for read in (read_image, image_size):
+        with pytest.raises(InputError, match=r"row\.png: is 70,000 pixels long; wanted at most 65,535"):
+            read(path)
+
+
+def test_what_is_no_image_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", Path("/dev/zero")):
+        with pytest.raises(InputError, match="is not a regular file"):
+            read_image(path)
+
+
+def test_postscript_does_not_reach_ghostscript_under_another_name(tmp_path: Path) -> None:
+    path = tmp_path / "drawing.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(InputError, match="is not an image that Pillow can read"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../other/0.png", "a/../../0.png"])
+def test_annotations_name_nothing_outside_the_folder(folder: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="lies outside"):
+        existing_images(tmp_path / "coco.json", folder, [name])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import queue
 import signal
 import threading
 import time
@@ -209,6 +210,14 @@ def test_a_worker_with_another_version_is_left_out_with_one_line(case, fact, cap
         pytest.raises(EngineError, match=r"no worker is left.*0\.0\.1"),
     ):
         list(executor.map(units(case.file, 1)))
+
+
+def test_a_worker_takes_the_files_that_it_has_and_then_those_that_nobody_has(case):
+    state = executors._State(workers={0: None, 1: None}, owners={"own": 0, "other's": 1, "lost": 7})
+    for number, digest in enumerate(["other's", "own", "new", "lost", "own"]):
+        file = dataclasses.replace(case.file, digest=digest)
+        state.waiting.append(executors._Task(number, WorkUnit(file, RUNTIME, 1, None, []), queue.SimpleQueue()))
+    assert [state.take_waiting(0).number for _ in range(5)] == [1, 4, 2, 3, 0]
 
 
 def test_files_are_taken_shortly_before_they_are_needed(case):

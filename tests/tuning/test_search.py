@@ -202,6 +202,30 @@ def test_within_a_size_the_file_that_loses_least_is_taken(net, folder, tmp_path)
     assert "fragile" not in in_float(result)
 
 
+def test_files_that_take_too_much_memory_are_not_scored(net, folder, tmp_path, monkeypatch):
+    found(net, folder)  # the noise of all candidates is known
+
+    def bench(jobs: Sequence[Job], **_: Any) -> list[BenchResult]:
+        return [
+            BenchResult(
+                artifact=job.artifact.name, runtime=job.runtime, precision=job.artifact.precision,
+                samples_ns=(100,) * 8, round_runs=(1,) * 8, latency_ms=LatencyStatistics(p50=1e-4),
+                peak_rss_bytes=100 * job.artifact.size_bytes,
+            )
+            for job in jobs
+        ]  # fmt: skip
+
+    monkeypatch.setattr("edgeq.tuning.timing_site.bench_jobs", bench)
+    monkeypatch.setattr("edgeq.tuning.timing_site.runs_here", lambda *_: True)
+    sizes = sorted(each.size_bytes for each in found(net, folder).files)
+    budget = Budget.of(None, None, None, f"{100 * sizes[0]}B")
+    result = found(net, tmp_path, budget=budget, store=folder / "trials.sqlite")
+    assert result.chosen.size_bytes == sizes[0]
+    over = [each for each in result.files if each.size_bytes > sizes[0] and each.name not in {"fp32", "default"}]
+    assert over
+    assert {(each.score, each.dropped) for each in over} == {(None, "takes more than the memory that is allowed")}
+
+
 def test_a_model_that_is_broken_in_float_is_refused(net, tmp_path):
     with net.labels.open(newline="") as stream:
         rows = [(name, (int(label) + 1) % 5) for name, label in csv.reader(stream)]
@@ -279,7 +303,7 @@ def test_the_command_prints_the_files_and_writes_what_the_function_returns(net, 
     done = edgeq(
         "tune", net.file, "--data", net.labels, "--preset", net.preset, "--calib", net.calib, "--max-drop", DROP,
         "--target", TARGET, "--runtime", EXACT, "--threads", 1, "--out", tmp_path, "--store", store,
-        "--json", json_file,
+        "--json", json_file, "--front",
     )  # fmt: skip
     assert done.code == 0, done
     assert "fragile: float: INT8 costs" in done.out
@@ -287,9 +311,14 @@ def test_the_command_prints_the_files_and_writes_what_the_function_returns(net, 
     assert document.pop("command").startswith("edgeq tune")
     result = package.tune(
         package.load(net.file, preset=net.preset), net.labels, max_drop=DROP, calib=net.calib, target=TARGET,
-        runtime=EXACT, threads=1, out=tmp_path / "api", store=store,
+        runtime=EXACT, threads=1, out=tmp_path / "api", store=store, front=True,
     )  # fmt: skip
     assert document == to_json(result)
+    front = [each for each in result.files if each.on_front]
+    assert {each.name for each in result.files if each.file} == {each.name for each in front} | {result.recommended}
+    written = {each.name: open_artifact(tmp_path / "api" / each.file) for each in front}
+    assert {name: file.size_bytes for name, file in written.items()} == {each.name: each.size_bytes for each in front}
+    assert open_artifact(tmp_path / result.chosen.file).digest == result.digest
     refused = edgeq("tune", net.file, "--data", net.labels, "--preset", net.preset, "--latency", "12 parsecs")
     assert "wanted a number with a unit" in refused.error
     both = edgeq("tune", net.file, "--data", net.labels, "--sensitivity", "--max-drop", 1)
@@ -298,6 +327,8 @@ def test_the_command_prints_the_files_and_writes_what_the_function_returns(net, 
     untimed = edgeq("tune", net.file, "--data", net.labels, "--sensitivity", "--device", "local")
     assert untimed.code == 2
     assert "times nothing" in untimed.err
+    without = edgeq("tune", net.file, "--data", net.labels, "--sensitivity", "--front")
+    assert "writes no files" in without.err
 
 
 def test_times_are_those_of_a_target_only_on_a_machine_of_its_kind():
@@ -332,7 +363,7 @@ def test_a_layer_whose_points_are_known_is_not_judged_by_its_noise_alone(net, tm
         assert search.problem.groups["sturdy"]["int8"].noise == search.shares["sturdy"]["int8"]
         # As if sensitivity had found that it alone loses what the whole file loses.
         sturdy = next(group for group in scoring.subject.groups if group.name == "sturdy")
-        scoring.journal.add_predictions(scoring.trial(scoring.subject.of_groups((sturdy,))), scoring.int8_predictions)
+        scoring.journal.add_predictions(scoring.trial(scoring.subject.of_groups((sturdy,))), scoring.whole_predictions)
         again = Search(scoring, SearchOptions(), costs, scoring.whole, this_machine(scoring))
         assert 0.5 < again.problem.groups["sturdy"]["int8"].noise <= 1
         assert again.problem.groups["head"] == search.problem.groups["head"]
@@ -378,7 +409,7 @@ def test_times_are_taken_in_turns_with_fp32_and_kept_if_the_machine_was_steady(n
         scoring = scoring_of(net, tmp_path, store)
         files = [
             (scoring.trial(Candidate()), scoring.float_file),
-            (scoring.trial(scoring.whole), scoring.int8_file),
+            (scoring.trial(scoring.whole), scoring.whole_file),
         ]
         site = this_machine(scoring)
         found = [measured(scoring, site, files, budget) for _ in range(2)]

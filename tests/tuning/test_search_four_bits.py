@@ -69,10 +69,10 @@ def uniform(subject: Subject, folder: Path) -> dict[str, Artifact]:
     return {each: written(subject, folder, **dict.fromkeys(names, each)) for each in PRECISIONS}
 
 
-def tune(net: Net, out: Path, budget: Budget, store: Path) -> TuningFiles:
+def tune(net: Net, out: Path, budget: Budget, store: Path, **more: Any) -> TuningFiles:
     options = SearchOptions(runtime=EXACT, threads=1, budget=budget)
     source, data = calibration_of(net.labels, net.calib, 512), open_split(net.labels, "evaluation")
-    return tune_model(net.request, TARGET, data, source, out, options=options, store=store)
+    return tune_model(net.request, TARGET, data, source, out, options=options, store=store, **more)
 
 
 def precisions_of(result: TuningResult) -> dict[str, str]:
@@ -141,6 +141,29 @@ def test_a_size_below_all_layers_in_4_bits_is_refused_with_the_smallest(net, sub
     told = re.search(r"takes ([0-9.]+) MB", str(refused.value))
     assert told is not None
     assert float(told[1]) * 1e6 < size * 1.01
+
+
+def test_a_file_with_learned_rounding_is_scored_like_others_and_taken_if_it_loses_less(net, subject, tmp_path):
+    size, store = uniform(subject, tmp_path / "files")[W4A8].size_bytes, tmp_path / "trials.sqlite"
+    budget = Budget.of(None, None, f"{size}B")
+    found = tune(net, tmp_path / "out", budget, store, rounding="reconstruct")
+    files = {each.name: each for each in found.result.files}
+    learned = next(each for name, each in files.items() if name.endswith(" learned"))
+    nearest = files[learned.name.removesuffix(" learned")]
+    assert (learned.size_bytes, learned.w4a8_layers) == (nearest.size_bytes, nearest.w4a8_layers)
+    assert "learned rounding" in learned.recipe
+    assert learned.points is not None
+    assert nearest.points is not None
+    assert learned.points < nearest.points - 5
+    assert found.result.recommended == learned.name
+    assert open_artifact(found.artifact.path).quantization["reconstruction"]
+    again = tune(net, tmp_path / "again", budget, store, rounding="reconstruct")
+    assert to_json(again.result) == to_json(found.result)
+    with pytest.raises(InputError, match="learns on images, and there are 3"):
+        few = CalibrationSource(net.calib.parent, num=3)
+        tune_model(
+            net.request, TARGET, open_split(net.labels, "evaluation"), few, tmp_path / "few", rounding="reconstruct"
+        )
 
 
 def test_a_target_without_kernels_has_no_such_choice(net, tmp_path):

@@ -83,6 +83,16 @@ def test_who_is_slower_and_certainly_worse_is_dropped_but_not_who_is_faster_or_s
     assert not any(each.dropped for each in (best, fast, small))
 
 
+@pytest.mark.parametrize("less", [Usage(memory_bytes=80), Usage(memory_bytes=90, j_per_image=9.0, j_over_fp32=0.3)])
+def test_who_takes_less_memory_or_energy_is_not_dropped_for_one_that_loses_less(less):
+    best, other, more = contender("best", 0.5), contender("other", 0.6), contender("more", 0.6)
+    best.usage = Usage(memory_bytes=90, j_per_image=1.0, j_over_fp32=0.5)
+    other.usage, more.usage = less, Usage(memory_bytes=95, j_per_image=1.0, j_over_fp32=0.6)
+    run({"best": 1.0, "other": 0.6, "more": 0.6}, [best, other, more], None)
+    assert not other.dropped
+    assert "certainly loses less" in more.dropped
+
+
 def test_files_that_do_not_differ_yet_all_go_on():
     alike = [contender(name, 0.5 + number / 10) for number, name in enumerate("abcd")]
     run(dict.fromkeys("abcd", 1.0), alike, 5.0)

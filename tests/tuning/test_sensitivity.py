@@ -83,21 +83,21 @@ def test_the_layer_that_int8_destroys_is_found_and_the_others_are_not_scored(net
     result = find(net, tmp_path)
     worst, *others = result.ranked
     assert worst.name == "fragile"
-    assert worst.int8_alone.verdict == worst.float_alone.verdict == "matters"
+    assert worst.quantized_alone.verdict == worst.float_alone.verdict == "matters"
     assert result.float_score == 1.0
     # It alone is what the whole file loses, and all of it comes back with it alone in float.
     assert result.loss.points > 20
-    alone, gained = worst.int8_alone.change, worst.float_alone.change
+    alone, gained = worst.quantized_alone.change, worst.float_alone.change
     assert alone is not None
     assert gained is not None
     assert alone.low < result.loss.points < alone.high
     assert gained.low < result.loss.points < gained.high
-    assert worst.int8_alone.noise_share == pytest.approx(1, abs=0.4)
+    assert worst.quantized_alone.noise_share == pytest.approx(1, abs=0.4)
     assert [group.name for group in others] == ["sturdy", "head"] or [group.name for group in others] == [
         "head", "sturdy"
     ]  # fmt: skip
-    assert all(side.verdict == "harmless" for group in others for side in (group.int8_alone, group.float_alone))
-    assert all(side.change is None for group in others for side in (group.int8_alone, group.float_alone))
+    assert all(side.verdict == "harmless" for group in others for side in (group.quantized_alone, group.float_alone))
+    assert all(side.change is None for group in others for side in (group.quantized_alone, group.float_alone))
     # Two files on all images, two trials on the first stage alone: that decides.
     assert alone.images == gained.images == 32
     assert result.images_scored == 2 * IMAGES + 2 * 32
@@ -156,8 +156,36 @@ def test_thorough_scores_every_choice_on_every_image(net, tmp_path):
     assert result.images == 40
     assert result.images_scored == result.images_of_all == 2 * (3 + 1) * 40
     sturdy = next(group for group in result.groups if group.name == "sturdy")
-    assert sturdy.int8_alone.change is not None
-    assert abs(sturdy.int8_alone.change.points) <= 5
+    assert sturdy.quantized_alone.change is not None
+    assert abs(sturdy.quantized_alone.change.points) <= 5
+
+
+def test_layers_are_tried_with_weights_of_4_bits_and_share_the_float_trial_with_int8(net, tmp_path, predicted):
+    store = tmp_path / "trials.sqlite"
+    wide = find(net, tmp_path / "int8", store=store)
+    del predicted[:]
+    narrow = find(net, tmp_path / "w4a8", store=store, precision="w4a8")
+    assert (wide.precision, narrow.precision) == ("int8", "w4a8")
+    assert {precision for precision, _ in predicted} == {"w4a8"}, "the float file is known"
+    assert narrow.float_score == wide.float_score
+    assert narrow.ranked[0].name == "fragile"
+    in_int8 = {group.name: group.quantized_alone.snr_db for group in wide.groups}
+    in_w4a8 = {group.name: group.quantized_alone.snr_db for group in narrow.groups}
+    assert in_w4a8["sturdy"] < in_int8["sturdy"] - 10, "8 bits less 4 are 24 dB"
+    assert "alone in W4A8" in (tmp_path / "w4a8" / "sensitivity.svg").read_text()
+
+
+def test_a_precision_that_the_target_or_the_command_does_not_have_is_refused(net, tmp_path, edgeq):
+    options = SensitivityOptions(precision="w4a8")
+    data, source = open_split(net.labels, "evaluation"), calibration_of(net.labels, net.calib, 512)
+    with pytest.raises(InputError, match="no such files for the engines of jetson-orin"):
+        find_sensitivity(net.request, "jetson-orin", data, source, tmp_path / "out", options=options)
+    with pytest.raises(InputError, match="tried in int8 or w4a8"):
+        find(net, tmp_path / "out", precision="w2")
+    assert not (tmp_path / "out").exists()
+    done = edgeq("tune", net.file, "--data", net.labels, "--precision", "w4a8")
+    assert done.code == 2
+    assert "--file-size" in done.err
 
 
 def test_a_trial_is_the_file_that_export_writes_with_the_others_kept(net, tmp_path):
@@ -199,11 +227,11 @@ def test_the_command_prints_the_ranking_and_writes_what_the_function_returns(net
     assert float(trials["float"][f"top1 of {IMAGES} images"]) == result.float_score == 1.0
     assert int(trials["fragile in INT8"]["images"]) == 32
     assert float(trials["sturdy in INT8"]["snr_db"]) == pytest.approx(
-        next(group for group in result.groups if group.name == "sturdy").int8_alone.snr_db, abs=0.01
+        next(group for group in result.groups if group.name == "sturdy").quantized_alone.snr_db, abs=0.01
     )
     compared = edgeq("runs", tmp_path / "cli" / "trials.sqlite", "--compare", trials["float"]["number"],
                      trials["all in INT8"]["number"])  # fmt: skip
-    same = round(IMAGES * result.int8_score)
+    same = round(IMAGES * result.quantized_score)
     assert f"predictions of both: {IMAGES} images" in compared.out
     assert int(compared.out.split()[-1]) <= same
     assert (tmp_path / "cli" / "sensitivity.svg").read_text() == (tmp_path / "api" / "sensitivity.svg").read_text()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -218,12 +220,55 @@ def test_results_without_predictions_have_a_figure_but_prove_nothing():
     assert "run edgeq eval again" in verdict.note
 
 
-def test_other_images_give_no_interval():
+def test_other_images_are_not_compared():
     fewer = {image: found for image, found in GOOD.items() if image != min(GOOD)}
     results = [make_score(TRUTH, GOOD, "fp32"), make_score(TRUTH, fewer, "int8")]
-    (verdict,) = judge(results, max_drop=100).verdicts
-    assert verdict.high is None
-    assert "FP32 was scored on other images" in verdict.note
+    for verdict in judge(results, max_drop=100, per_class=100, small=100).verdicts:
+        assert (verdict.verdict, verdict.figure) == (NOT_MEASURED, None)
+        assert "FP32 was scored on other images" in verdict.note
+
+
+def _damage(changes: Callable[[dict[str, Any], dict[str, Any]], object]) -> list[dict[str, Any]]:
+    """Returns results without predictions, after an accident."""
+    results = copy.deepcopy(pair(GOOD))
+    for each in results:
+        del each["predictions"]
+    changes(*results)
+    return results
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        (lambda fp32, int8: fp32.update(images=3), "other images: 3 instead of 40"),
+        (lambda fp32, int8: int8.update(skipped_images=["a.png"]), "other images: it skipped others"),
+        (lambda fp32, int8: int8["per_class"].pop(0), "other classes: "),
+        (lambda fp32, int8: fp32["per_class"].pop(0), "other classes: "),
+        (lambda fp32, int8: int8["per_class"].append(int8["per_class"][0]), "in another order, or repeated"),
+        (lambda fp32, int8: int8["per_class"][0].update(ap=None), "has no score, "),
+        (lambda fp32, int8: int8["per_class"][0].update(boxes=1), "other labels: "),
+    ],
+)
+def test_scores_of_other_data_do_not_pass(changes, note):
+    gate = judge(_damage(changes), per_class=100, few=1)
+    assert [each.verdict for each in gate.verdicts] == [NOT_MEASURED]
+    assert note in gate.verdicts[0].note
+
+
+def test_two_classes_of_one_name_are_compared_each_with_itself():
+    def rename(fp32: dict[str, Any], int8: dict[str, Any]) -> None:
+        for each in (fp32, int8):
+            each["per_class"][1]["name"] = each["per_class"][0]["name"]
+
+    (verdict,) = judge(_damage(rename), per_class=0).verdicts
+    assert (verdict.figure, verdict.verdict) == (0, NOT_PROVED)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("limit", ["max_drop", "per_class", "small", "latency_ratio"])
+def test_a_limit_is_a_finite_number(limit, value):
+    with pytest.raises(InputError, match=f"`{limit}` {value}: wanted a finite number"):
+        Limits(**{limit: value})
 
 
 def test_a_limit_and_something_to_judge_are_wanted():

@@ -60,6 +60,15 @@ def images_to_learn_on(shape: Sequence[int]) -> int:
     return max(SENSIBLE, min(_MOST, _PIXELS // max(int(np.prod(shape[1:])), 1)))
 
 
+def require_inputs(count: int) -> None:
+    """Raises `InputError` if rounding cannot be learned on so few inputs."""
+    if count < FEWEST:
+        raise InputError(
+            f"`rounding` reconstruct: learns on images, and there are {count}; give `calib` with at least {FEWEST}, "
+            f"better {SENSIBLE} or more"
+        )
+
+
 def reconstruct(
     planned: PlannedModel,
     feeds: Sequence[Mapping[str, np.ndarray]],
@@ -81,11 +90,7 @@ def reconstruct(
         EngineError: the engine cannot run the graph.
     """
     settings = settings or Settings()
-    if len(feeds) < FEWEST:
-        raise InputError(
-            f"`rounding` reconstruct: learns on images, and there are {len(feeds)}; give `calib` with at least "
-            f"{FEWEST}, better {SENSIBLE} or more"
-        )
+    require_inputs(len(feeds))
     if len(feeds) < SENSIBLE:
         _log.warning("rounding is learned on %d images only; %d or more are better", len(feeds), SENSIBLE)
     graph, plan = planned.graph, planned.plan

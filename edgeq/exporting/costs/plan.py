@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from edgeq.exporting.costs.cheapest import Conversion, LayerCost, cheapest, total_us
@@ -48,6 +49,14 @@ class CostProblem:
     def without_choice(self) -> frozenset[str]:
         """Names of the layers that run in INT8 by the rules alone: the table has nothing like them."""
         return frozenset(name for name, cost in self.layers.items() if math.isinf(cost.float_us))
+
+    def without(self, names: Collection[str]) -> CostProblem:
+        """Returns the same problem with some layers in float; one that has no cost in float takes no time there."""
+        layers = {
+            name: LayerCost(0.0 if math.isinf(cost.float_us) else cost.float_us) if name in names else cost
+            for name, cost in self.layers.items()
+        }
+        return CostProblem(layers, self.conversions, self.candidates.difference(names))
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,12 @@ def kernels_of(model: ir.Model, quantized: Set[str]) -> dict[str, Kernel]:
 
 
 def choose_by_cost(
-    model: ir.Model, quantized: Set[str], table: KernelTable, rules: Rules, least_gain_us: float = 0.0
+    model: ir.Model,
+    quantized: Set[str],
+    table: KernelTable,
+    rules: Rules,
+    least_gain_us: float = 0.0,
+    noisy: Mapping[str, str] = MappingProxyType({}),
 ) -> CostPlan:
     """Returns the choice of INT8 layers that takes the least time by a table.
 
@@ -102,10 +116,12 @@ def choose_by_cost(
         table: What kernels cost.
         rules: The target's rules, which say what moves values in float whatever is around it.
         least_gain_us: What every layer in INT8 has to save; layers that hang together save it on average.
+        noisy: Name of a layer -> why it stays in float, whatever it saves.
     """
-    problem = cost_problem(model, quantized, table, rules)
+    problem = cost_problem(model, quantized, table, rules).without(noisy)
     int8 = _cheapest(problem, least_gain_us)
-    reasons = {name: _reason(name, int8, problem, least_gain_us) for name in sorted(problem.candidates - int8)}
+    reasons = {name: noisy[name] for name in sorted(quantized & noisy.keys())}
+    reasons |= {name: _reason(name, int8, problem, least_gain_us) for name in sorted(problem.candidates - int8)}
     return CostPlan(
         int8 & problem.candidates,
         reasons,

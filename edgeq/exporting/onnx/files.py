@@ -55,6 +55,6 @@ def write(job: FileJob) -> Artifact:
         return write_fp8(model, job.target, job.folder, ranges, job.kept, vit_plan)
     return write_int8(
         model, job.target, job.folder, ranges, job.kept, vit_plan, job.companions, mean_errors=job.mean_errors,
-        costs=job.costs, least_gain_us=job.least_gain_us, reconstruct=job.reconstruct,
+        costs=job.costs, least_gain_us=job.least_gain_us, noisy=job.noisy, reconstruct=job.reconstruct,
         finetune=job.finetune, precision="w4a8" if job.precision == W4A8 else "int8",
     )  # fmt: skip

@@ -35,11 +35,12 @@ GROUP_SIZE = 32
 
 _KERNEL_GROUPS = (16, 32, 64, 128, 256)
 _KERNEL_BITS: dict[Form, tuple[int, ...]] = {"matmul_nbits": (2, 4, 8), "dequantize_linear": (4, 8), "float": ()}
-_WHOLE_GROUPS: dict[Form, frozenset[str]] = {
+WHOLE_GROUPS: dict[Form, frozenset[str]] = {
     "matmul_nbits": frozenset({"Conv"}),  # its kernels pad
     "dequantize_linear": frozenset({"Conv", *LINEAR}),
     "float": frozenset(),
 }
+"""Form -> operators whose inputs the groups have to divide."""
 _FLOAT_BITS = 32
 
 
@@ -112,7 +113,7 @@ def write_weights(
     if form != "float" and opset_of(graph) < INT4_OPSET:
         raise_opset(graph, INT4_OPSET)
     kept = resolve_keep(graph, vit_plan=vit_plan) if kept is None else kept
-    plan = make_low_bit_plan(graph, target.rules, kept, LayerScheme(weight), quantize, _WHOLE_GROUPS[form])
+    plan = make_low_bit_plan(graph, target.rules, kept, LayerScheme(weight), quantize, WHOLE_GROUPS[form])
     weights, scaled = divide_channels(graph, plan.layers.inputs, plan.layers.weights)
     operators = {decision.name: decision.op_type for decision in plan.decisions}
     insert_low_bit_weights(graph, weights, form)

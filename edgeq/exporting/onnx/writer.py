@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -156,7 +157,7 @@ def write_fp16(model: FloatModel, target: Target, folder: Path, ranges: Ranges |
             to_fp16(graph, islands.get("fp16_islands", ()))
         where = "in the graph" if target.rules.fp16 == "graph" else "by the engine"
         return write_artifact(model, graph, target, "fp16", folder, {"fp16": where, **islands})
-    kept = _halve_weights(graph)
+    kept = halve_weights(graph)
     return write_artifact(model, graph, target, "fp16", folder, {"weights_kept_in_fp32": kept})
 
 
@@ -171,6 +172,7 @@ def write_int8(
     mean_errors: MeanErrors | None = None,
     costs: KernelTable | None = None,
     least_gain_us: float = 0.0,
+    noisy: Mapping[str, str] = MappingProxyType({}),
     reconstruct: Reconstruct | None = None,
     finetune: Finetune | None = None,
     precision: Literal["int8", "w4a8"] = "int8",
@@ -190,6 +192,7 @@ def write_int8(
         costs: What kernels cost where the file is to run; layers that INT8 makes no faster stay in float. By default
             the target's rules alone decide.
         least_gain_us: What every layer in INT8 has to save by these costs.
+        noisy: Name of a layer -> why it stays in float, whatever it saves by these costs.
         reconstruct: Learns how weights are rounded; by default each is rounded to nearest.
         finetune: Trains what the plan has quantized; by default it stays as calibration has it.
         precision: `w4a8` stores weights in 4 bits.
@@ -202,7 +205,7 @@ def write_int8(
     if is_w4a8:
         target = dataclasses.replace(target, rules=target.rules.in_w4a8)
     graph, plan, facts = plan_int8(
-        model, target, ranges, kept, vit_plan, costs=costs, least_gain_us=least_gain_us,
+        model, target, ranges, kept, vit_plan, costs=costs, least_gain_us=least_gain_us, noisy=noisy,
         weight_method=LEAST_SQUARE if is_w4a8 else ROUND, wide=wide,
     )  # fmt: skip
     if reconstruct is not None:
@@ -255,6 +258,7 @@ def plan_int8(
     bits: tuple[int, int] | None = None,
     costs: KernelTable | None = None,
     least_gain_us: float = 0.0,
+    noisy: Mapping[str, str] = MappingProxyType({}),
     weight_method: str = ROUND,
     wide: Collection[str] | None = None,
 ) -> tuple[ir.Model, QuantPlan, dict[str, Any]]:
@@ -269,7 +273,9 @@ def plan_int8(
         kept = keep_without_ranges(graph, target.rules, ranges, kept, vit_plan)
     rules = target.rules if costs is None else target.rules.of_any_size
     selection = select_layers(graph, rules, kept, vit_plan)
-    chosen = None if costs is None else choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us)
+    chosen = None
+    if costs is not None:
+        chosen = choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us, noisy)
     if chosen is not None:
         selection = select_layers(graph, rules, kept, vit_plan, chosen.in_float)
     selection = with_wide_ends(graph, selection, wide) if bits is None else selection.with_bits(*bits)
@@ -351,13 +357,20 @@ def _ends(graph: ir.Model, layout: Layout) -> Ends:
 
 
 @keeps_names
-def _halve_weights(model: ir.Model) -> list[str]:
-    """Stores matrices and kernels as FP16 behind a Cast, and returns the names of those that do not fit."""
+def halve_weights(model: ir.Model, names: Collection[str] | None = None) -> list[str]:
+    """Stores matrices and kernels as FP16 behind a Cast, and returns the names of those that do not fit.
+
+    Args:
+        model: A float graph, changed in place.
+        names: The constants that are meant; by default all.
+    """
     import onnx_ir as ir
 
     kept = []
     for name, value in list(model.graph.initializers.items()):
         array = value.const_value.numpy() if value.const_value is not None else None
+        if names is not None and name not in names:
+            continue
         if array is None or array.dtype != np.float32 or array.ndim < 2 or value.is_graph_output():
             continue
         if np.abs(array).max(initial=0) > FP16_MAX:

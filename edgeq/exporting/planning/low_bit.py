@@ -52,6 +52,8 @@ def make_low_bit_plan(
     scheme: LayerScheme,
     quantize: QuantizeLayers | None = None,
     whole_groups: Collection[str] = (),
+    *,
+    wide_ends: bool = True,
 ) -> LowBitPlan:
     """Returns the plan of a graph whose linear layers and convolutions have weights of few bits.
 
@@ -62,13 +64,15 @@ def make_low_bit_plan(
         scheme: How weights are stored.
         quantize: Quantizes the weights; by default they are rounded to nearest.
         whole_groups: Operators whose inputs the groups have to divide; those of others end in a shorter group.
+        wide_ends: Whether below 4 bits the first and the last layers stay in float; a part in the middle of a model
+            has neither.
 
     Raises:
         ModelError: the graph has no layer for it.
     """
     along = _along_inputs(scheme.weight)
     size = along.granularity.size if isinstance(along.granularity, PerGroup) else 1
-    ends = first_layers(model) | last_layers(model) if scheme.weight.bits < _ENDS_FROM else set[str]()
+    ends = first_layers(model) | last_layers(model) if wide_ends and scheme.weight.bits < _ENDS_FROM else set[str]()
     decisions: list[LayerDecision] = []
     planned: dict[str, PlannedWeight] = {}
     for node in model.graph:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.inputs.items import image_files
+from edgeq.inputs.items import EncodedImage, image_files
 from edgeq.tasks.base import Task
 from edgeq.tasks.language.questions import Question, load_questions
 
@@ -47,7 +47,11 @@ class QuestionsTask(Task[Prediction], Generic[Prediction]):
     def __init__(self, source: Path, questions: Sequence[Question], images_dir: Path) -> None:
         # A question without an image is known by its file, which is never opened as an image.
         paths = [images_dir / each.image if each.image else source for each in questions]
-        super().__init__(source, image_files(paths), [each.name for each in questions])
+        items = [
+            item if each.encoded is None else EncodedImage(f"{source}: image of {each.name!r}", each.encoded)
+            for item, each in zip(image_files(paths), questions, strict=True)
+        ]
+        super().__init__(source, items, [each.name for each in questions])
         self.questions = questions
 
     @classmethod

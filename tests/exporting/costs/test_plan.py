@@ -183,3 +183,31 @@ def test_smaller_choices_keep_what_saves_most_for_each_layer(model):
 def test_what_gains_nothing_has_no_smaller_choices(model):
     costs = dict.fromkeys(("node_c1", "node_c2", "node_c3", "node_c4"), KernelCost(10.0, 20.0))
     assert least_gains(model, quantized(model), table(model, costs), FREE, 4) == ()
+
+
+@pytest.mark.parametrize("noisy", [("node_c2",), ("node_c1", "node_c3"), ("node_c1", "node_c2", "node_c3", "node_c4")])
+def test_a_noisy_layer_stays_in_float_and_the_others_are_the_cheapest_without_it(model, noisy):
+    costs = {
+        "node_c1": KernelCost(20.0, 12.0, quantize_output_us=3.0),
+        "node_c2": KernelCost(31.0, 12.0, quantize_us=6.0, dequantize_us=7.0, quantize_output_us=8.0),
+        "node_pool": KernelCost(5.0, 9.0, dequantize_us=8.0, quantize_output_us=9.0),
+        "node_c3": KernelCost(40.0, 22.0, dequantize_us=5.0),
+        "node_c4": KernelCost(10.0, 5.0, dequantize_us=3.0),
+    }
+    every, given = quantized(model), table(model, costs)
+    whole = choose_by_cost(model, every, given, FREE)
+    chosen = choose_by_cost(model, every, given, FREE, noisy=dict.fromkeys(noisy, "too loud"))
+    assert chosen.int8.isdisjoint(noisy)
+    assert [name for name, why in chosen.in_float.items() if why == "too loud"] == sorted(noisy)
+    assert chosen.int8 | chosen.in_float.keys() == every
+    assert chosen.float_us == whole.float_us, "times of files with other layers in float can be compared"
+    problem = cost_problem(model, every, given, FREE)
+    others = sorted(problem.candidates.difference(noisy))
+    choices = [set(some) for size in range(5) for some in itertools.combinations(others, size)]
+    assert chosen.predicted_us == min(predicted_us(problem, choice) for choice in choices) >= whole.predicted_us
+
+
+def test_a_noisy_layer_that_the_rules_alone_put_into_int8_stays_in_float(model):
+    given = table(model, {"node_c2": KernelCost(10.0, 20.0), "node_c4": KernelCost(10.0, 20.0)})
+    chosen = choose_by_cost(model, quantized(model), given, FREE, noisy={"node_c1": "too loud"})
+    assert select_layers(model, RULES, slow=chosen.in_float).quantized == {"node_c3"}

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeq.errors import InputError
+from edgeq.errors import InputError, ModelError
+from edgeq.exporting.artifact import Postprocessing
+from edgeq.tasks import find_decoder
 from edgeq.tasks.detection import DECODERS, get_decoder
 
 
@@ -26,3 +28,15 @@ def test_a_function_of_ones_own_is_found_by_its_reference(tmp_path: Path, monkey
 def test_an_unknown_decoder_names_the_known_ones() -> None:
     with pytest.raises(InputError, match="unknown decoder 'yolo99'; known: blazeface, centernet, "):
         get_decoder("yolo99")
+
+
+@pytest.mark.parametrize(("content", "message"), [("raise SystemExit(0)", "importing"), ("import sys", "returns")])
+def test_a_decoder_that_ends_the_process_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, message: str
+) -> None:
+    name = f"leaving_{message}"
+    (tmp_path / f"{name}.py").write_text(f"{content}\ndef decode(outputs, post, placement):\n    sys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    post = Postprocessing(f"{name}:decode")
+    with pytest.raises((InputError, ModelError), match="ends the process"):
+        find_decoder(post).decode({}, post, None)  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Bundles: one model as several files, with a manifest that says how outputs of one part feed the next."""

@@ -1,0 +1,46 @@
+"""What all commands have in common: how they end when they are interrupted, and which numbers they take."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import typer
+import typer.core
+
+from edgeq.cli.events import INTERRUPTED
+from edgeq.cli.printing import say
+
+
+class Commands(typer.core.TyperGroup):
+    """Says in one line that a command was interrupted; takes no number that is not finite."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Returns a command, which refuses numbers that are not finite."""
+        command = super().get_command(ctx, cmd_name)
+        if command is not None and command.callback is not None:
+            command.callback = _finite(command.callback)
+        return command
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs a command; an interruption is one line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("error: interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def _finite(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a command that refuses `nan` and `inf`: no limit stops the one, and nothing ever reaches the other."""
+
+    @functools.wraps(run)
+    def checked(**options: Any) -> Any:
+        for name, value in options.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise typer.BadParameter(f"--{name.replace('_', '-')} {value}: wanted a finite number")
+        return run(**options)
+
+    return checked

@@ -1,0 +1,277 @@
+"""Bundles of tiny models that generate: the tokens of transformers, here and in the programs they are deployed for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from edgeq.bundles.export import BundleRequest, export_bundle
+from edgeq.bundles.manifest import MANIFEST_NAME, Bundle
+from edgeq.cli.app import app
+from edgeq.errors import InputError, MismatchError
+from edgeq.generation.answers import AnswerOptions, answered
+from edgeq.generation.model import GeneratingModel, Prompt
+from edgeq.generation.parts import OpenParts
+from edgeq.generation.prompts import PromptMaker
+from edgeq.generation.search import Limits
+from edgeq.generation.tokenizer import tokenizer_of
+from edgeq.inputs.items import MemoryItem
+from edgeq.tasks import get_task
+from edgeq.tasks.language.questions import Question
+from edgeq.verbs.deploy_bundle import deploy_bundle
+from tests.generation.models import IMAGE_TOKEN, PER_IMAGE, SIDE, save_llama, save_llava
+from tests.tasks.language.written import write_lines
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+_TEXTS = ([1, 5, 17, 42, 8, 11], [1, 9, 33], [1, 20, 3, 4])
+_NEW = 32
+
+
+@dataclasses.dataclass
+class Pair:
+    """A torch model and its bundle."""
+
+    torch: Any
+    bundle: Bundle
+
+    def generated(self, ids, images=None, **options):
+        ids = torch.tensor([ids])
+        given = {} if images is None else {"pixel_values": torch.tensor(images)}
+        found = self.torch.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=_NEW, **given, **options
+        )
+        return found[0, ids.shape[1] :].tolist()
+
+
+@pytest.fixture(scope="module", params=["llama", "llava"])
+def pair(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "hf").mkdir()
+    model = (save_llama if request.param == "llama" else save_llava)(folder / "hf")
+    return Pair(model, export_bundle(BundleRequest(folder / "hf", threads=1), folder / "bundle"))
+
+
+def _sees(pair):
+    return pair.bundle.part("vision") is not None
+
+
+def _prompts(pair):
+    if not _sees(pair):
+        return [Prompt(str(ids), tuple(ids)) for ids in _TEXTS]
+    rng = np.random.default_rng(0)
+    block = [1, *[IMAGE_TOKEN] * PER_IMAGE]
+    shape = (1, 3, SIDE, SIDE)
+    return [
+        Prompt(str(ids), (*block, *ids[1:]), {"pixel_values": rng.standard_normal(shape).astype(np.float32)})
+        for ids in _TEXTS
+    ]
+
+
+def _until_end(tokens):
+    return tuple(tokens[: tokens.index(2)] if 2 in tokens else tokens)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_batch_of_prompts_gives_the_32_tokens_of_transformers(pair, runtime):
+    prompts = _prompts(pair)
+    with OpenParts.open(pair.bundle, runtime, 1) as parts:
+        found = GeneratingModel(parts).generate(prompts, Limits(pair.bundle.tokens.eos, _NEW))
+    wanted = [pair.generated(prompt.ids, prompt.images.get("pixel_values")) for prompt in prompts]
+    assert found == [_until_end(each) for each in wanted]
+    assert len({*found}) == len(found)
+
+
+def test_beams_starts_and_probabilities_are_those_of_the_model(pair):
+    first = _prompts(pair)[0]
+    with OpenParts.open(pair.bundle, "onnxruntime", 1) as parts:
+        model = GeneratingModel(parts)
+        best = model.beams(first, Limits(pair.bundle.tokens.eos, _NEW), 3)[0].tokens
+        starts = model.starts(first, Limits(pair.bundle.tokens.eos, 4), 3)
+        logprobs = model.log_probabilities(first)
+    assert best == _until_end(pair.generated(first.ids, first.images.get("pixel_values"), num_beams=3))
+    ids = torch.tensor([first.ids])
+    given = {"pixel_values": torch.tensor(first.images["pixel_values"])} if first.images else {}
+    with torch.no_grad():
+        logits = pair.torch(input_ids=ids, **given).logits[0]
+    assert [start[0] for start in starts] == logits[-1].topk(3).indices.tolist()
+    assert starts[0] == _until_end(pair.generated(first.ids, first.images.get("pixel_values")))[:4]
+    wanted = logits[:-1].log_softmax(-1).gather(1, ids[0, 1:, None])[:, 0]
+    np.testing.assert_allclose(logprobs, wanted.numpy(), atol=1e-4)
+
+
+def test_a_prompt_beyond_the_context_is_refused_before_anything_runs(pair):
+    with OpenParts.open(pair.bundle, "onnxruntime", 1) as parts:
+        model = GeneratingModel(parts)
+        with pytest.raises(InputError, match=r"q1: 6 tokens and `max_tokens` 60 are more than the 64 .* shorten"):
+            model.generate([Prompt("q1", (1, 5, 6, 7, 8, 9))], Limits((2,), 60))
+        with pytest.raises(InputError, match="q2: its prompt has no tokens"):
+            model.generate([Prompt("q2", ())], Limits((2,), 4))
+        if _sees(pair):
+            pixels = np.zeros((1, 3, SIDE, SIDE), np.float32)
+            with pytest.raises(MismatchError, match="q3: 1 tokens stand for images, whose features have 4 rows"):
+                model.generate([Prompt("q3", (1, IMAGE_TOKEN, 5), {"pixel_values": pixels})], Limits((2,), 4))
+
+
+def test_a_question_becomes_a_prompt_with_as_many_image_tokens_as_the_model_wants(pair):
+    maker = PromptMaker(pair.bundle, tokenizer_of(pair.bundle), "w4 <image> {question} w6")
+    pixels = MemoryItem("grey", np.full((40, 30, 3), 255, np.uint8))
+    question = Question("q", "", ("w9",), "w5 w8")
+    if not _sees(pair):
+        assert maker.make(question, None).ids == (1, 4, 5, 8, 6)
+        with pytest.raises(InputError, match="takes no images"):
+            maker.make(question, pixels)
+        return
+    prompt = maker.make(question, pixels)
+    assert prompt.ids == (1, 4, *[IMAGE_TOKEN] * PER_IMAGE, 5, 8, 6)
+    np.testing.assert_allclose(prompt.images["pixel_values"], np.ones((1, 3, SIDE, SIDE)), atol=1e-6)
+    with pytest.raises(InputError, match=r"holds neither \{question\} nor <image>"):
+        PromptMaker(pair.bundle, tokenizer_of(pair.bundle), "what?")
+
+
+def test_eval_and_bench_take_the_folder(pair, tmp_path):
+    rng = np.random.default_rng(1)
+    tokenizer = tokenizer_of(pair.bundle)
+    lines = []
+    for number in range(3):
+        asked: dict[str, Any] = {"id": number, "prompt": f"w{number + 4} w9"}
+        item = None
+        if _sees(pair):
+            pixels = rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+            asked["image"], item = f"{number}.png", MemoryItem("image", pixels)
+        prompt = PromptMaker(pair.bundle, tokenizer).make(Question("q", "", (), asked["prompt"]), item)
+        tokens = _until_end(pair.generated(prompt.ids, prompt.images.get("pixel_values"))[:5])
+        # The last answer is wrong.
+        lines.append(asked | {"answer": tokenizer.decode(tokens) if number < 2 else "w0"})
+    questions = write_lines(tmp_path / "questions.jsonl", lines)
+    folder, results = str(pair.bundle.folder), tmp_path / "results.json"
+    answers = str(tmp_path / "answers")
+    arguments = ["--data", str(questions), "--max-tokens", "5", "--answers", answers, "--threads", "1"]
+    printed = CliRunner().invoke(app, ["eval", folder, "--task", "transcription", *arguments, "--json", str(results)])
+    assert printed.exit_code == 0, printed.output
+    result = json.loads(results.read_text())
+    assert result["exact_match"] == pytest.approx(2 / 3)
+    assert (result["artifact"], result["precision"], result["source_digest"]) == (
+        "bundle", "fp32", pair.bundle.source_digest,
+    )  # fmt: skip
+    head, *said = map(json.loads, (tmp_path / "answers" / "bundle.jsonl").read_text().splitlines())
+    assert head == {"model": pair.bundle.name, "precision": "fp32", "runtime": "onnxruntime"}
+    assert [line["answer"] for line in said[:2]] == [line["answer"] for line in lines[:2]]
+
+    timed = tmp_path / "timed.json"
+    printed = CliRunner().invoke(
+        app,
+        ["bench", folder, "--seconds", "0", "--threads", "1", "--prompt-tokens", "100", "--new-tokens", "8",
+         "--json", str(timed)],
+    )  # fmt: skip
+    assert printed.exit_code == 0, printed.output
+    measured = json.loads(timed.read_text())
+    # 64 tokens of context leave 56 for the prompt; 7 steps follow the first token, in each of 3 turns.
+    assert (measured["generation"]["prompt_tokens"], measured["runs"]) == (56, 21)
+    assert measured["digest"] == result["digest"]
+    assert measured["generation"]["part_bytes"].keys() == {part.name for part in pair.bundle.parts}
+    assert ("images_ms" in measured["generation"]) and (measured["generation"]["images_ms"] is not None) == _sees(pair)
+    reported = CliRunner().invoke(app, ["report", str(results), str(timed), "--out", str(tmp_path / "report.html")])
+    assert reported.exit_code == 0, reported.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["eval", "{bundle}"], "a bundle answers questions; give --task, and --data"),
+        (["eval", "{bundle}", "--task", "depth", "--data", "q.jsonl"], "'depth' is not about questions"),
+        (["eval", "{bundle}", "x.onnx", "--task", "vqa", "--data", "{data}"], "x.onnx: is no bundle"),
+        (["bench", "{bundle}", "--new-tokens", "64"], "`new_tokens` 64: wanted 2 to 63"),
+        (["deploy", "{bundle}", "--target", "arm"], "`target` arm: has no folder for bundles"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(pair, tmp_path, arguments, message):
+    data = write_lines(tmp_path / "q.jsonl", [{"id": 1, "answers": ["w5"]}])
+    filled = [each.format(bundle=pair.bundle.folder, data=data) for each in arguments]
+    printed = CliRunner().invoke(app, filled)
+    assert printed.exit_code == 1
+    assert message in str(printed.exception)
+    assert "\n" not in str(printed.exception)
+
+
+def test_texts_are_foreseen_in_windows_and_last_words_offered(pair, tmp_path):
+    if _sees(pair):
+        pytest.skip("of a model of texts")
+    text = " ".join(f"w{4 + 7 * number % 80}" for number in range(100))
+    questions = write_lines(tmp_path / "q.jsonl", [{"id": "t", "answer": text, "prompt": "w5 w8"}])
+    with OpenParts.open(pair.bundle, "onnxruntime", 1) as parts:
+        model, maker = GeneratingModel(parts), PromptMaker(pair.bundle, tokenizer_of(pair.bundle))
+        perplexity: Any = get_task("perplexity").from_files(questions, tmp_path, "")
+        lines = list(answered(perplexity, model, maker, AnswerOptions(stride=20)))
+        last_word: Any = get_task("last-word").from_files(questions, tmp_path, "")
+        (offered,) = answered(last_word, model, maker, AnswerOptions())
+    # 101 tokens with the one that begins them, 64 of context.
+    assert [(line["start"], len(line["logprobs"])) for line in lines] == [(1, 63), (21, 63), (41, 60)]
+    ids = torch.tensor([tokenizer_of(pair.bundle).encode(text)[:64]])
+    with torch.no_grad():
+        logits = pair.torch(input_ids=ids).logits[0, :-1].log_softmax(-1)
+    np.testing.assert_allclose(lines[0]["logprobs"], logits.gather(1, ids[0, 1:, None])[:, 0].numpy(), atol=1e-4)
+    assert 1 <= len(offered["answers"]) <= 5
+    assert all(" " not in word for word in offered["answers"])
+
+
+def test_onnxruntime_genai_writes_the_same_tokens(pair, tmp_path):
+    genai = pytest.importorskip("onnxruntime_genai")
+    found = deploy_bundle(pair.bundle.folder, "onnxruntime-genai", tmp_path / "folder")
+    assert found.changed and not deploy_bundle(pair.bundle.folder, "onnxruntime-genai", tmp_path / "folder").changed
+    model = genai.Model(str(tmp_path / "folder"))
+    for prompt in _prompts(pair):
+        options = genai.GeneratorParams(model)
+        options.set_search_options(max_length=len(prompt.ids) + _NEW, do_sample=False)
+        generator = genai.Generator(model, options)
+        ids = np.array([prompt.ids], np.int32)
+        if prompt.images:
+            given = genai.NamedTensors()
+            given["input_ids"], given["pixel_values"] = ids, prompt.images["pixel_values"]
+            given["num_image_tokens"] = np.array([PER_IMAGE], np.int64)
+            generator.set_inputs(given)
+        else:
+            generator.append_tokens(ids)
+        tokens = []
+        while not generator.is_done():
+            generator.generate_next_token()
+            tokens.append(int(generator.get_next_tokens()[0]))
+        assert _until_end(tokens) == _until_end(pair.generated(prompt.ids, prompt.images.get("pixel_values")))
+
+
+def test_openvino_genai_writes_the_same_text(pair, tmp_path):
+    genai = pytest.importorskip("openvino_genai")
+    if _sees(pair):
+        with pytest.raises(InputError, match="reads images, for which edgeq writes no folder of OpenVINO GenAI"):
+            deploy_bundle(pair.bundle.folder, "openvino-genai", tmp_path / "folder")
+        assert not (tmp_path / "folder").exists()
+        return
+    deploy_bundle(pair.bundle.folder, "openvino-genai", tmp_path / "folder")
+    exact = {"ATTENTION_BACKEND": "SDPA", "INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+    pipeline = genai.LLMPipeline(str(tmp_path / "folder"), "CPU", **exact)
+    wanted = _until_end(pair.generated([1, 5, 17, 42]))
+    said = pipeline.generate("w5 w17 w42", max_new_tokens=_NEW, do_sample=False, apply_chat_template=False)
+    assert said.split() == tokenizer_of(pair.bundle).decode(wanted).split()
+
+
+def test_a_bundle_of_another_model_in_parts_is_refused_by_the_programs(pair, tmp_path):
+    bundle = dataclasses.replace(pair.bundle, tokenizer=(), positions="multimodal")
+    manifest = pair.bundle.folder / MANIFEST_NAME
+    before = manifest.read_bytes()
+    try:
+        bundle.save()
+        with pytest.raises(InputError, match=r"gives lla(ma|va) no positions"):
+            deploy_bundle(pair.bundle.folder, "onnxruntime-genai", tmp_path / "folder")
+        if not _sees(pair):
+            with pytest.raises(InputError, match=r"has no tokenizer\.json, without which OpenVINO GenAI opens"):
+                deploy_bundle(pair.bundle.folder, "openvino-genai", tmp_path / "folder")
+    finally:
+        manifest.write_bytes(before)
