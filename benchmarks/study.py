@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +30,12 @@ from edgeq.studying.trials import StudyTrial
 from edgeq.tuning.store import Store
 from edgeq.verbs.study import StudyOptions, open_study, study_model
 
+Axes = Mapping[str, Sequence[str | int]]
+
 TITLE = "ViT-d128, Fashion-MNIST"
 CALIBRATION_NUM = 64
-AXES = {"bits": (2, 3), "granularity": ("tensor",), "method": ("rtn",)}
-TIMED_AXES = {"bits": (3,), "granularity": ("row",), "method": ("gptq",)}
+AXES: Axes = {"bits": (2, 3), "granularity": ("tensor",), "method": ("rtn",)}
+TIMED_AXES: Axes = {"bits": (3,), "granularity": ("row",), "method": ("gptq",)}
 _TIMED = 2
 
 
