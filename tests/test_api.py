@@ -75,12 +75,12 @@ RENAMED = {
 """Parameter of a command -> that of its function; `None` where a program has another way: a result's own methods."""
 
 OF_ANOTHER = {
-    "export": {"context", "skip"},
+    "export": {"context", "skip", "part", "tokenizer"},
     "sensitivity": {
         *("max_drop", "latency", "file_size", "memory", "energy", "device", "unproved", "time_limit", "mlflow"),
+        *("front", "rounding"),
     },
-    "tune": {"matters"},
-    "export": {"part", "tokenizer"},
+    "tune": {"matters", "precision"},
 }  # fmt: skip
 """Function -> options that its command has for another function."""
 
