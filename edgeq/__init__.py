@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeq.api.bundle import export_bundle
+    from edgeq.api.bundle import benchmark_bundles, evaluate_bundles, export_bundle
     from edgeq.api.calibrate import calibrate
     from edgeq.api.checkpoint import export_checkpoint
     from edgeq.api.deploy import deploy
@@ -113,10 +113,12 @@ __all__ = [
     "TuningResult",
     "VqaScore",
     "benchmark",
+    "benchmark_bundles",
     "calibrate",
     "check",
     "deploy",
     "evaluate",
+    "evaluate_bundles",
     "export",
     "export_bundle",
     "export_checkpoint",
@@ -184,6 +186,8 @@ _HOME = {
     "evaluate": "edgeq.api.measure",
     "export": "edgeq.api.export",
     "export_bundle": "edgeq.api.bundle",
+    "benchmark_bundles": "edgeq.api.bundle",
+    "evaluate_bundles": "edgeq.api.bundle",
     "export_checkpoint": "edgeq.api.checkpoint",
     "gate": "edgeq.api.judge",
     "get_target": "edgeq.targets",

@@ -66,6 +66,13 @@ def images() -> list[np.ndarray]:
     return [np.zeros((32, 32, 3), np.uint8)]
 
 
+def in_parts() -> None:
+    bundle: Bundle = edgeq.export_bundle("llava", "x86-ort", preset="asymmetric", calib="texts.txt", out="parts")
+    print(bundle.require_part("decoder").output_error)
+    spoken: list[ScoredAnswers] = edgeq.evaluate_bundles("parts", "vqa", "questions.jsonl", beams=2)
+    print(spoken[0].result.score, edgeq.benchmark_bundles(["parts"], runtime="openvino")[0].generation)
+
+
 def run(module: torch.nn.Module) -> bool:
     model: Model = edgeq.load(module, torch.zeros(1, 3, 32, 32), preset="imagenet", labels=["a", "b"])
     same: Model = edgeq.load("net.onnx", preset="yolox", size=(320, 320))
@@ -104,8 +111,6 @@ def run(module: torch.nn.Module) -> bool:
     print(sensitive.ranked[0].quantized_alone.change)
     tuned: TuningResult = edgeq.tune(model, "dataset", max_drop=0.3, latency="0.5x", time_limit="30m")
     print(tuned.chosen.latency.ratio)
-    bundle: Bundle = edgeq.export_bundle("llava", "x86-ort", preset="asymmetric", calib="texts.txt", out="parts")
-    print(bundle.require_part("decoder").output_error)
     studied: StudyResult = edgeq.study(model, "dataset", template="vit-layers", axis={"bits": (2, 4)}, workers=2)
     print(studied.front[0].bits_per_weight)
     planned: MemoryPlan = edgeq.plan("llava", device="orin-nx", memory="16GB", part=["decoder=w4g128"])

@@ -19,13 +19,14 @@ from tests.test_order import ROOT
 
 PUBLIC = [
     "Artifact", "BenchResult", "Box", "Bundle", "CaptioningScore", "CheckResult", "CheckpointResult",
-    "ClassificationScore", "DeployResult", "DepthScore", "DetectionScore", "EdgeqError", "EmbeddingScore", "EvalResult",
-    "ExportResult", "Finding", "GateResult", "Histogram", "ImagePrediction", "InstanceScore", "KeypointScore",
-    "LastWordScore", "MemoryPlan", "Model", "OrientedScore", "PresenceScore", "Progress", "Ranges", "SaturationResult",
-    "Score", "ScoredAnswers", "SemanticScore", "SensitivityResult", "Session", "StudyResult", "Target",
-    "TextDetectionScore", "TextRecognitionScore", "TranscriptionScore", "TuningResult", "VqaScore", "benchmark",
-    "calibrate", "check", "deploy", "evaluate", "export", "export_bundle", "export_checkpoint", "gate", "get_target",
-    "load", "open_session", "plan", "predict", "report", "score", "sensitivity", "study", "tune",
+    "ClassificationScore", "DeployResult", "DepthScore", "DetectionScore", "EdgeqError", "EmbeddingScore",
+    "EvalResult", "ExportResult", "Finding", "GateResult", "Histogram", "ImagePrediction", "InstanceScore",
+    "KeypointScore", "LastWordScore", "MemoryPlan", "Model", "OrientedScore", "PresenceScore", "Progress", "Ranges",
+    "SaturationResult", "Score", "ScoredAnswers", "SemanticScore", "SensitivityResult", "Session", "StudyResult",
+    "Target", "TextDetectionScore", "TextRecognitionScore", "TranscriptionScore", "TuningResult", "VqaScore",
+    "benchmark", "benchmark_bundles", "calibrate", "check", "deploy", "evaluate", "evaluate_bundles", "export",
+    "export_bundle", "export_checkpoint", "gate", "get_target", "load", "open_session", "plan", "predict", "report",
+    "score", "sensitivity", "study", "tune",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""
 
@@ -74,7 +75,14 @@ RENAMED = {
 }  # fmt: skip
 """Parameter of a command -> that of its function; `None` where a program has another way: a result's own methods."""
 
+OF_BUNDLES = {
+    "benchmark": {"prompt_tokens", "new_tokens"},
+    "evaluate": {"task", "prompt", "max_tokens", "beams", "batch", "stride", "answers"},
+}
+"""Function -> options that its command has for models in parts, which have functions of their own."""
+
 OF_ANOTHER = {
+    **OF_BUNDLES,
     "export": {"context", "skip", "part", "tokenizer"},
     "sensitivity": {
         *("max_drop", "latency", "file_size", "memory", "energy", "device", "unproved", "time_limit", "mlflow"),
@@ -114,6 +122,14 @@ def test_a_function_has_the_options_of_its_command_with_their_defaults(name):
             differing[parameter] = (wanted, function[parameter])
     assert differing == {}
     assert _options(edgeq.load).keys() > OF_THE_MODEL
+
+
+@pytest.mark.parametrize("name", OF_BUNDLES)
+def test_a_function_of_bundles_has_the_options_of_its_command_with_their_defaults(name):
+    function, command = _options(getattr(edgeq, f"{name}_bundles")), _options(COMMANDS[name])
+    assert OF_BUNDLES[name] <= function.keys()
+    for option in function.keys() & command.keys() - {"task", "data"}:
+        assert _plain(function[option]) == _plain(command[option])
 
 
 def _plain(default: Any) -> Any:

@@ -1,16 +1,22 @@
-"""`edgeq.export_bundle`: a Hugging Face folder as a model in parts."""
+"""`edgeq.export_bundle`, `evaluate_bundles`, `benchmark_bundles`: language and vision-language models in parts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 
-from edgeq.api.arguments import FilePath, optional_path, path, require_positive
+from edgeq.api.arguments import FilePath, names, optional_path, path, paths, require_positive
 from edgeq.bundles.export import BundleRequest
 from edgeq.bundles.export import export_bundle as write_bundle
 from edgeq.bundles.manifest import Bundle
 from edgeq.bundles.samples import read_samples
+from edgeq.generation.answers import AnswerOptions
+from edgeq.generation.benchmark import GenerationSampling
+from edgeq.results.measurement import BenchResult
 from edgeq.targets import for_runtime
+from edgeq.verbs.bundles import evaluate_bundles as answer_and_score
+from edgeq.verbs.bundles import time_bundles
+from edgeq.verbs.score import ScoredAnswers
 
 
 def export_bundle(
@@ -60,3 +66,81 @@ def export_bundle(
         threads,
     )
     return write_bundle(request, path(out, "out"))
+
+
+def evaluate_bundles(
+    bundles: FilePath | Sequence[FilePath],
+    task: str,
+    data: FilePath,
+    *,
+    images: FilePath | None = None,
+    runtime: str | None = None,
+    threads: int | None = None,
+    prompt: str = "",
+    max_tokens: int = 32,
+    beams: int = 1,
+    batch: int = 8,
+    stride: int | None = None,
+    answers: FilePath = "answers",
+) -> list[ScoredAnswers]:
+    """Returns the score of what each bundle answers, with intervals; the first is what the others are compared with.
+
+    Args:
+        bundles: Folders of `edgeq.export_bundle`.
+        task: `transcription`, `vqa`, `captioning`, `object-presence`, `last-word` or `perplexity`.
+        data: The questions: JSON lines of `id`, `image` and `answers`, COCO captions, or a data set of Hugging Face's
+            form on disk.
+        images: Folder of the images that the questions are about; by default that of `data`.
+        runtime: `onnxruntime` or `openvino`; by default that of the bundle's target.
+        threads: CPU threads; by default all.
+        prompt: Prompt with `{question}` and `<image>` in their places; by default the image, then the question.
+        max_tokens: Maximum tokens of an answer.
+        beams: Texts that beam search follows; 1 for greedy search.
+        batch: Questions per greedy run of the model.
+        stride: How far windows of long texts move on, for perplexity; by default half of the model's context.
+        answers: Folder for the answers of each bundle, `NAME.jsonl`.
+
+    Raises:
+        InputError: a folder is no bundle, a file or an argument cannot be used, or a prompt is too long.
+        EngineError: an engine cannot run a part.
+    """
+    require_positive(threads, "threads")
+    return answer_and_score(
+        paths(bundles, "bundles"),
+        task,
+        path(data, "data"),
+        images=optional_path(images, "images"),
+        answers=path(answers, "answers"),
+        runtime=runtime,
+        threads=threads,
+        template=prompt,
+        options=AnswerOptions(max_tokens, beams, batch, stride),
+    )
+
+
+def benchmark_bundles(
+    bundles: FilePath | Sequence[FilePath],
+    *,
+    runtime: str | Sequence[str] | None = None,
+    threads: int | None = None,
+    seconds: float = 3.0,
+    prompt_tokens: int = 128,
+    new_tokens: int = 32,
+) -> list[BenchResult]:
+    """Returns time of the prompt in ms, ms per token and memory of each bundle in each engine, measured in turns.
+
+    Args:
+        bundles: Folders of `edgeq.export_bundle`; ratios are taken to the first.
+        runtime: `onnxruntime`, `openvino` or both; by default that of the bundle's target.
+        threads: CPU threads; by default all.
+        seconds: Minimum measuring time per bundle, in seconds.
+        prompt_tokens: Tokens of the prompt, those of an image included.
+        new_tokens: Tokens that follow it, at least 2.
+
+    Raises:
+        InputError: a folder is no bundle, or an argument cannot be used.
+        EngineError: an engine cannot run a part.
+    """
+    require_positive(threads, "threads")
+    sampling = GenerationSampling(prompt_tokens, new_tokens, seconds=seconds)
+    return time_bundles(paths(bundles, "bundles"), names(runtime), threads=threads, sampling=sampling)
