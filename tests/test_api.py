@@ -77,6 +77,7 @@ RENAMED = {
 OF_ANOTHER = {
     "sensitivity": {
         *("max_drop", "latency", "file_size", "memory", "energy", "device", "unproved", "time_limit", "mlflow"),
+        *("front", "rounding"),
     },
     "tune": {"matters"},
 }  # fmt: skip
