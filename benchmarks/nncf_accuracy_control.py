@@ -144,7 +144,7 @@ class OpenVino:
 
         def infer(array: np.ndarray) -> Mapping[str, np.ndarray]:
             found = compiled(array)
-            return {port.get_any_name(): np.asarray(found[port]) for port in compiled.outputs}
+            return {name: np.asarray(found[port]) for port in compiled.outputs for name in port.get_names()}
 
         return infer
 

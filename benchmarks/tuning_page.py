@@ -82,9 +82,12 @@ class Section:
         tuned = next((row for row in self.own if row["title"].startswith("tuned")), self.rows[0])
         if peer is None:
             return tuned, "NNCF has no file"
-        for holds, words in ((_dominates, "dominates"), (_may_dominate, "dominates within the intervals")):
-            if found := [row for row in self.own or self.rows[:1] if holds(row, peer)]:
-                return max(found, key=lambda row: (row["gain"][0], -row["peer_ratio"][0])), words
+        for is_better, how in ((_is_no_worse, ""), (_may_be_no_worse, " within the intervals")):
+            found = [row for row in self.own or self.rows[:1] if is_better(row)]
+            smaller = [row for row in found if row["size"] <= peer["size"]]
+            if found:
+                best = max(smaller or found, key=lambda row: (row["gain"][0], -row["peer_ratio"][0]))
+                return best, f"dominates{'' if smaller else ' in points and time'}{how}"
         return tuned, "does not dominate"
 
     def lines(self) -> list[str]:
@@ -112,15 +115,15 @@ class Section:
         ]
 
 
-def _dominates(row: Mapping[str, Any], peer: Mapping[str, Any]) -> bool:
-    """Returns whether a file is no worse than NNCF's in points, time and size."""
-    return bool(row["gain"][0] >= 0 and row["peer_ratio"][0] <= 1 and row["size"] <= peer["size"])
+def _is_no_worse(row: Mapping[str, Any]) -> bool:
+    """Returns whether a file is no worse than NNCF's in points and time."""
+    return bool(row["gain"][0] >= 0 and row["peer_ratio"][0] <= 1)
 
 
-def _may_dominate(row: Mapping[str, Any], peer: Mapping[str, Any]) -> bool:
-    """Returns whether a file is no larger than NNCF's, and not certainly worse in points or time."""
+def _may_be_no_worse(row: Mapping[str, Any]) -> bool:
+    """Returns whether a file is not certainly worse than NNCF's in points or time."""
     most = row["gain"][2]
-    return bool(row["size"] <= peer["size"] and row["peer_ratio"][1] <= 1 and (most is None or most >= 0))
+    return bool(row["peer_ratio"][1] <= 1 and (most is None or most >= 0))
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -163,8 +166,8 @@ def page(sections: Sequence[Section], missing: Sequence[str]) -> str:
         "# Files tuned for a budget, and NNCF's accuracy control",
         "",
         "NNCF's file next to that file of edgeq which is nearest to bettering it in points, time and size at once. "
-        "It dominates if it is no worse in any of them, and within the intervals if it is no larger and not certainly "
-        "worse in points or time. Times are shares of FP32's.",
+        "It dominates if it is no worse in any of them; in points and time, if it is larger; and within the intervals, "
+        "if it is not certainly worse in points or time. Times are shares of FP32's.",
         "",
         f"| {' | '.join(SUMMARY)} |",
         f"|---|---{'|---:' * (len(SUMMARY) - 3)}|---|",

@@ -71,7 +71,8 @@ def test_a_section_has_a_row_for_each_file_and_says_why_one_is_missing():
         ([0.9, 0.8, 0.95], [-0.2, -0.6, 0.1], SIZE, "dominates within the intervals"),
         ([1.05, 1.02, 1.06], [0.2, -0.1, 0.6], SIZE, "does not dominate"),
         ([0.9, 0.8, 0.95], [-0.2, -0.6, -0.1], SIZE, "does not dominate"),
-        ([0.9, 0.8, 0.95], [0.2, -0.1, 0.6], SIZE + 1, "does not dominate"),
+        ([0.9, 0.8, 0.95], [0.2, -0.1, 0.6], SIZE + 1, "dominates in points and time"),
+        ([1.01, 0.99, 1.02], [0.2, -0.1, 0.6], SIZE + 1, "dominates in points and time within the intervals"),
     ],
 )
 def test_a_file_dominates_if_it_is_no_worse_in_points_time_and_size(own, gain, size, words):
