@@ -22,8 +22,9 @@ def score_change(
 ) -> tuple[ScoreChange, Verdict]:
     """Returns how many points a file loses against another on the same images, and whether that matters.
 
-    If nothing changes in any draw, a bootstrap has no width and would be certain after a handful of images; the rule of
-    three takes its place.
+    A bootstrap knows only what it has seen: if a few images gain and none loses, it would be certain after a handful of
+    images that nothing is lost, and the reverse. Where the draws end at no change at all, the rule of three widens the
+    interval.
 
     Args:
         before: Predictions of the file that is compared with.
@@ -52,16 +53,17 @@ def change_of_draws(
     lost: NDArray[np.float64] = sign * (before - behind)
     draws = lost[1:][~np.isnan(lost[1:])]
     points = 0.0 if np.isnan(lost[0]) else float(lost[0])
-    if not draws.size or not np.ptp(draws):
-        bound = 100 * _RULE_OF_THREE / images
-        change = ScoreChange(points=points, low=points - bound, high=points + bound, images=images)
+    unseen = 100 * _RULE_OF_THREE / images
+    if not draws.size:
+        change = ScoreChange(points=points, low=points - unseen, high=points + unseen, images=images)
         return change, _verdict(change.low, change.high, matters)
+    below, above = unseen if draws.min() == 0 else 0.0, unseen if draws.max() == 0 else 0.0
     low, high = interval(lost[1:])
     assert low is not None and high is not None  # noqa: S101 - some draws are numbers
     tail = (100 - _CERTAIN) / 2
     least, most = np.percentile(draws, [tail, 100 - tail])
-    change = ScoreChange(points=points, low=low, high=high, images=images)
-    return change, _verdict(float(least), float(most), matters)
+    change = ScoreChange(points=points, low=low - below, high=high + above, images=images)
+    return change, _verdict(float(least) - below, float(most) + above, matters)
 
 
 def _verdict(low: float, high: float, matters: float) -> Verdict:

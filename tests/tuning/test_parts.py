@@ -154,6 +154,18 @@ def test_without_any_change_the_rule_of_three_says_how_many_images_it_takes(imag
     assert found == verdict
 
 
+def test_what_no_draw_has_shown_is_not_taken_for_impossible():
+    """Two of 32 images gain and none loses: one in eleven may lose."""
+    before, behind = np.zeros(32), np.zeros(32)
+    behind[:2] = 1
+    gained, verdict = score_change(records(before), records(behind), RightScore, 0.5)
+    assert gained.high == pytest.approx(300 / 32)
+    assert gained.low < gained.points == pytest.approx(-6.25)
+    assert verdict == "open"
+    lost, _ = score_change(records(behind), records(before), RightScore, 0.5)
+    assert (lost.low, lost.high) == pytest.approx((-gained.high, -gained.low))
+
+
 def test_a_decision_is_more_certain_than_the_interval_that_is_shown():
     # 95 % of the draws lose less than the limit, and not 99 %.
     before, behind = np.ones(200), np.ones(200)
