@@ -171,7 +171,7 @@ class GeneratingModel:
         if wanted != given:
             names = prompts[0].name + (f" and {len(prompts) - 1} more" if len(prompts) > 1 else "")
             raise MismatchError(
-                f"{names}: {wanted:,} tokens stand for images, whose features have {given:,} rows; put "
+                f"{names}: its prompt has {wanted:,} image tokens, and the images give {given:,} rows; put "
                 "`<image>` into the prompt once per image"
             )
 

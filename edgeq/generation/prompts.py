@@ -96,7 +96,7 @@ class PromptMaker:
         tokens = self.bundle.tokens
         if tokens.image is None or tokens.per_image is None:
             raise InputError(
-                f"{self.bundle.folder}: its manifest does not say which tokens stand for an image, and how many; "
+                f"{self.bundle.folder}: its manifest does not say which tokens an image takes, and how many; "
                 "export the model again"
             )
         return [*tokens.before_image, *[tokens.image] * tokens.per_image, *tokens.after_image]

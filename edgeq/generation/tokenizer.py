@@ -42,7 +42,7 @@ def tokenizer_of(bundle: Bundle) -> Tokenizer:
     try:
         return TokenizerFile(tokenizers.Tokenizer.from_file(str(path)), bundle)
     except Exception as error:  # tokenizers raises Exception itself
-        raise InputError(f"{path}: is no tokenizer ({error}); export the model again") from error
+        raise InputError(f"{path}: is not a tokenizer ({error}); export the model again") from error
 
 
 class TokenizerFile:
@@ -80,7 +80,7 @@ class TokenizerFile:
         for each, word in zip(ids, words, strict=True):
             if word is None or self._tokenizer.token_to_id(word) != each:
                 raise MismatchError(
-                    f"{self._bundle.folder / _FILE}: knows no token {each}, which stands for images in this model; "
+                    f"{self._bundle.folder / _FILE}: knows no token {each}, which is one of images in this model; "
                     "the tokenizer is of another model, export the model again"
                 )
         return "".join(words)

@@ -35,7 +35,7 @@ def open_bundles(paths: Sequence[Path]) -> list[Bundle]:
     """
     if others := [path for path in paths if not is_bundle(path)]:
         raise InputError(
-            f"{others[0]}: is no bundle; wanted folders with {MANIFEST_NAME}, and no other files with them"
+            f"{others[0]}: is not a bundle; wanted folders with {MANIFEST_NAME}, and no other files with them"
         )
     bundles = [Bundle.load(path) for path in paths]
     names = [_name(bundle) for bundle in bundles]

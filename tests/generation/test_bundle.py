@@ -116,7 +116,7 @@ def test_a_prompt_beyond_the_context_is_refused_before_anything_runs(pair):
             model.generate([Prompt("q2", ())], Limits((2,), 4))
         if _sees(pair):
             pixels = np.zeros((1, 3, SIDE, SIDE), np.float32)
-            with pytest.raises(MismatchError, match="q3: 1 tokens stand for images, whose features have 4 rows"):
+            with pytest.raises(MismatchError, match="q3: its prompt has 1 image tokens, and the images give 4 rows"):
                 model.generate([Prompt("q3", (1, IMAGE_TOKEN, 5), {"pixel_values": pixels})], Limits((2,), 4))
 
 
@@ -188,7 +188,7 @@ def test_eval_and_bench_take_the_folder(pair, tmp_path):
     [
         (["eval", "{bundle}"], "a bundle answers questions; give --task, and --data"),
         (["eval", "{bundle}", "--task", "depth", "--data", "q.jsonl"], "'depth' is not about questions"),
-        (["eval", "{bundle}", "x.onnx", "--task", "vqa", "--data", "{data}"], "x.onnx: is no bundle"),
+        (["eval", "{bundle}", "x.onnx", "--task", "vqa", "--data", "{data}"], "x.onnx: is not a bundle"),
         (["bench", "{bundle}", "--new-tokens", "64"], "`new_tokens` 64: wanted 2 to 63"),
         (["deploy", "{bundle}", "--target", "arm"], "`target` arm: has no folder for bundles"),
     ],

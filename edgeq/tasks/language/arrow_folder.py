@@ -71,7 +71,7 @@ def _files(folder: Path) -> list[Path]:
     if found := sorted(folder.glob("*.parquet")):
         return found
     raise InputError(
-        f"{folder}: is no data set; wanted a folder that `save_to_disk` wrote (with {_STATE}), one with .parquet "
+        f"{folder}: is not a data set; wanted a folder that `save_to_disk` wrote (with {_STATE}), one with .parquet "
         "files, or a file of JSON lines"
     )
 

@@ -67,7 +67,7 @@ def test_a_folder_of_parquet_files_is_read(tmp_path):
 
 
 def test_what_is_no_single_data_set_is_one_line(split, tmp_path):
-    with pytest.raises(InputError, match=r"is no data set; wanted a folder that `save_to_disk` wrote"):
+    with pytest.raises(InputError, match=r"is not a data set; wanted a folder that `save_to_disk` wrote"):
         load_questions(tmp_path)
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
     with pytest.raises(InputError, match=r"holds the splits train, test; name one, as .*train"):
