@@ -1,4 +1,4 @@
-"""`edgeq export FOLDER --format gptq` on the command line: what is printed, its JSON, and options that are for files."""
+"""`edgeq export FOLDER --format gptq` on the command line: what is printed, its JSON, and options of files."""
 
 from __future__ import annotations
 
