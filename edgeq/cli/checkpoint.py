@@ -59,7 +59,7 @@ def export_checkpoint_command(context: typer.Context) -> None:
         precision=values["precision"],
         group_size=values["group_size"],
         weight_method=values["weight_method"],
-        skip=values["skip"],
+        skip=values["skip"] or None,  # typer has an empty list for what was not given
         calib=values["calib"],
         num=values["num"],
         threads=values["threads"],

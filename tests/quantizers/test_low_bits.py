@@ -14,13 +14,13 @@ from edgeq.quantizers import get_weight_method
 from edgeq.quantizers.channel_scales import scaled, search_channel_scales
 from edgeq.quantizers.clipping import clip
 from edgeq.quantizers.codebooks import CODEBOOKS, codebook, double_quantized
-from edgeq.quantizers.error_feedback import drawn_to_mean
+from edgeq.quantizers.error_feedback import RoundingOrder, drawn_to_mean, feed_on_set_scales, nearest_numbers
 from edgeq.quantizers.gptq import gptq, gptq_act_order
 from edgeq.quantizers.hqq import hqq
 from edgeq.quantizers.recipes import get_recipe
-from edgeq.quantizers.round_nearest import round_nearest
-from edgeq.quantizers.weight import stored_bits
-from edgeq.schemes import NF4, PerAxis, PerGroup, PerTensor, Scheme, minmax
+from edgeq.quantizers.round_nearest import grid_parameters, round_nearest
+from edgeq.quantizers.weight import QuantizedWeight, spread_over, stored_bits
+from edgeq.schemes import NF4, Granularity, PerAxis, PerGroup, PerTensor, Scheme, minmax
 from tests.exporting import nets
 from tests.quantizers.test_error_feedback import inputs
 
@@ -97,6 +97,45 @@ def test_no_method_loses_more_than_its_objective_allows(bits: int, size: int, ro
         assert found.integers.min() >= scheme.qmin and found.integers.max() <= scheme.qmax and (found.scale > 0).all()
 
 
+def test_cuts_count_what_inputs_do_together_and_move_the_zero_point_of_a_lopsided_row() -> None:
+    weight, x = nets.normal(0, 48, 64), inputs(1, 400, 64)
+    weight[:, 7] = np.abs(weight).max(axis=1) * 4  # on one side, a weight that is far larger than the others
+    moments = drawn_to_mean(x.T @ x, len(x))
+    moments[7] = moments[:, 7] = 0
+    moments[7, 7] = 1e-3 * moments.trace() / 64  # of an input that hardly counts
+    scheme = Scheme(bits=3, signed=False, symmetric=False, granularity=PerAxis(0))
+    found, nearest = clip(weight, scheme, {"second_moments": moments}), round_nearest(weight, scheme, {})
+
+    def error(quantized: QuantizedWeight) -> np.ndarray:
+        difference = quantized.dequantize().astype(np.float64) - weight
+        return ((difference @ moments) * difference).sum(axis=1)
+
+    assert (error(found) <= error(nearest) * (1 + 1e-9)).all() and error(found).sum() < 0.5 * error(nearest).sum()
+    assert (found.zero_point != nearest.zero_point).mean() > 0.5
+
+
+@pytest.mark.parametrize("granularity", [PerAxis(0), PerGroup(16, 1), PerTensor()])
+def test_no_output_loses_more_by_the_choice_of_ranges(granularity: Granularity) -> None:
+    weight, x = nets.normal(0, 24, 64) ** 3, inputs(1, 500, 64)
+    moments = drawn_to_mean(x.T @ x, len(x))
+    scheme = Scheme(bits=2, signed=False, symmetric=False, granularity=granularity)
+    damped = moments + 0.01 * moments.diagonal().mean() * np.eye(64)
+
+    def error(quantized: QuantizedWeight) -> np.ndarray:
+        difference = quantized.dequantize().astype(np.float64) - weight
+        return ((difference @ damped) * difference).sum(axis=1)
+
+    found = gptq_act_order(weight, scheme, {"second_moments": moments})
+    order = RoundingOrder.of(damped, act_order=True)
+    scale, zero = (spread_over(each, weight.shape, scheme).T for each in grid_parameters(weight, scheme))
+    numbers, lost_by_each = feed_on_set_scales(weight.T, order, scale, zero, nearest_numbers(scheme))
+    uncut = ((numbers - zero) * scale).T - weight
+    np.testing.assert_allclose(((uncut @ damped) * uncut).sum(axis=1), lost_by_each, rtol=1e-3)
+    chosen = error(found)
+    assert (chosen <= lost_by_each * 1.001).all() if granularity != PerTensor() else chosen.sum() < lost_by_each.sum()
+    assert chosen.sum() < 0.9 * lost_by_each.sum()
+
+
 def test_hqq_moves_zero_points_or_scales_and_needs_some() -> None:
     weight = nets.normal(3, 16, 64) ** 3  # a few are far larger than the others
     for real in (False, True):
@@ -165,7 +204,7 @@ def test_awqs_scales_change_nothing_but_the_rounding() -> None:
 
 
 def test_recipes_name_their_methods() -> None:
-    assert get_recipe("awq+gptq").scales_channels and get_weight_method(get_recipe("awq+gptq").method) is gptq
+    assert get_recipe("awq+gptq").scales_channels and get_weight_method(get_recipe("awq+gptq").method) is gptq_act_order
     assert not get_recipe("hqq").reads_inputs
     with pytest.raises(InputError, match="`weight_method` adaround: wanted one of rtn, hqq, gptq"):
         get_recipe("adaround")

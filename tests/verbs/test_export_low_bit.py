@@ -35,7 +35,7 @@ def test_images_decide_the_method_and_the_console_says_what_was_written(net, tmp
     facts = kernel.artifact.quantization_facts.low_bit
     assert facts is not None and facts.form == "matmul_nbits" and facts.bits_per_weight == 4 + (32 + 4) / 16
     (note,) = kernel.artifact.quantization["notes"]
-    assert note.endswith(f"of {facts.nodes} weights are rounded by what their layers read (gptq)")
+    assert note.endswith(f"of {facts.nodes} weights are rounded by what their layers read (gptq-act-order)")
     text = "\n".join(describe_export(done))
     assert f"with weights of 4 bits in groups of 16, {facts.bits_per_weight:.2f} bits per weight with scales" in text
     assert "simulated: the engine has no kernel for such weights" in text

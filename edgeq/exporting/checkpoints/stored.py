@@ -60,9 +60,11 @@ class StoredTensor:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Its type for numpy."""
+        if self.kind != "BF16":
+            return np.dtype(_TYPES[self.kind])
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16 if self.kind == "BF16" else _TYPES[self.kind])
+        return np.dtype(ml_dtypes.bfloat16)
 
     def read(self) -> np.ndarray:
         """Returns its values."""
