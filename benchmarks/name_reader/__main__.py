@@ -8,6 +8,7 @@ writes the files of the first one for ONNX Runtime, and measures their tokens pe
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,8 +59,8 @@ class Timed(NamedTuple):
     seconds: float = 10.0
 
 
-def main() -> None:
-    """Runs the study on the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = result_parser(__doc__)
     parser.add_argument("names", nargs="*", help="of surnames, digits; by default all whose data are here")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
@@ -67,6 +68,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="images to score on")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the reader of surnames")
     parser.add_argument("--speed", action="store_true", help="write its files for ONNX Runtime, and time them anew")
+    return parser
+
+
+def main() -> None:
+    """Runs the study on the command line."""
+    parser = make_parser()
     given = parser.parse_args()
     opened = {
         "surnames": lambda: name_reader(given.images, given.weights),

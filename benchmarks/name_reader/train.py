@@ -207,13 +207,18 @@ def train(plan: Plan, folder: Path, report: Callable[[str], None] = print) -> fl
     return training.cpu_s
 
 
-def main() -> None:
-    """Trains on the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="OUT", help="folder for the model")
     parser.add_argument("--seed", type=int, default=Plan.seed, help="of the first weights and of the pictures")
     parser.add_argument("--threads", type=int, default=Plan.threads, help="of torch")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Trains on the command line."""
+    given = make_parser().parse_args()
     with reporting_to(terminal_progress):
         seconds = train(Plan(seed=given.seed, threads=given.threads), given.folder)
     print(f"{given.folder}: trained in {seconds:.0f} s of CPU time")
