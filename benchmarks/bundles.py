@@ -2,9 +2,7 @@
 
 `python -m benchmarks.bundles` makes a model of a few thousand random weights per family, exports it, and runs prompts
 with images through its parts: log-probabilities of the prompt's tokens next to PyTorch's, and 32 tokens of greedy
-search next to those of `generate`. Towers and encoders are compared by their outputs. With `--reader` the trained
-reader of hex digits of the shared data is exported in several precisions, and reads 1,000 images. Three minutes of an
-idle CPU each.
+search next to those of `generate`. Towers and encoders are compared by their outputs. Three minutes of an idle CPU.
 """
 
 from __future__ import annotations
@@ -12,18 +10,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.cases import DATA, result_parser, write_result
+from benchmarks.cases import result_parser, write_result
 from benchmarks.tiny_language_models import TINY_MODELS, TinyModel
 from edgeq.bundles.export import BundleRequest, export_bundle
 from edgeq.bundles.manifest import Bundle
-from edgeq.bundles.samples import read_samples
 from edgeq.bundles.session import PartSession
 from edgeq.generation.model import GeneratingModel, Prompt
 from edgeq.generation.parts import OpenParts
@@ -31,15 +27,6 @@ from edgeq.generation.search import Limits
 from edgeq.machine import read_machine
 
 TOKENS = 32
-READERS: tuple[tuple[str, str | None, tuple[str, ...]], ...] = (
-    ("FP32", None, ()),
-    ("`--preset asymmetric --part decoder=w4g32-gptq`", "asymmetric", ("decoder=w4g32-gptq",)),
-    ("`--part vision=w2g16a-gptq`", None, ("vision=w2g16a-gptq",)),
-    ("`--part decoder=w2g16a-gptq`", None, ("decoder=w2g16a-gptq",)),
-)
-"""Precisions of the reader of hex digits: what the table calls them, preset and parts."""
-_DIGITS, _BEGIN, _END, _IMAGE = "0123456789ABCDEF", 17, 18, 19
-_MOST_DIGITS, _ROWS, _BATCH = 4, 16, 100
 _RENAMED = {"image_grid_thw": "grid_thw"}
 
 
@@ -122,76 +109,6 @@ def measured(name: str, folder: Path) -> tuple[Bundle, Compared]:
     return bundle, compare(tiny, model, bundle)
 
 
-def read_digits(bundle: Bundle, images: np.ndarray) -> list[str]:
-    """Returns what a bundle of the reader says of images `(N, 32, 32)`, uint8."""
-    tokens = bundle.tokens
-    assert tokens.bos is not None
-    assert tokens.image is not None
-    ids = (tokens.bos, *[tokens.image] * (tokens.per_image or 0))
-    texts: list[str] = []
-    with OpenParts.open(bundle, "onnxruntime", threads=1) as parts:
-        model = GeneratingModel(parts)
-        for start in range(0, len(images), _BATCH):
-            prompts = [
-                Prompt("digits", ids, {"pixel_values": pixels[None]}) for pixels in _pixels(images[start:][:_BATCH])
-            ]
-            found = model.generate(prompts, Limits(tokens.eos, _MOST_DIGITS))
-            texts += ["".join(_DIGITS[each] if each < len(_DIGITS) else "?" for each in row) for row in found]
-    return texts
-
-
-def _pixels(images: np.ndarray) -> np.ndarray:
-    """Returns what the reader's vision part takes: three equal channels from -1 to 1."""
-    values = images.astype(np.float32) / 127.5 - 1
-    return np.ascontiguousarray(np.broadcast_to(values[:, None], (len(images), 3, *images.shape[1:])))
-
-
-def _calibration(source: Path, target: Path) -> Path:
-    """Writes images and what they say as the reader's inputs, each text filled up with the end token."""
-    with np.load(source) as stored:
-        images, texts = stored["image"], [str(each) for each in stored["text"]]
-    answers = [[*map(_DIGITS.index, text), *[_END] * (_MOST_DIGITS - len(text))] for text in texts]
-    ids = np.array([[_BEGIN, *[_IMAGE] * _ROWS, *answer] for answer in answers])
-    np.savez(target, input_ids=ids, pixel_values=_pixels(images))
-    return target
-
-
-def run_reader(out: Path, data: Path) -> Path:
-    """Returns the page that was written: a row per precision of the reader of hex digits."""
-    folder = data / "vlm"
-    with np.load(folder / "hex_1000.npz") as stored:
-        images, truth = stored["image"], [str(each) for each in stored["text"]]
-    rows = []
-    with tempfile.TemporaryDirectory() as work:
-        calib = _calibration(folder / "hex_calib_256.npz", Path(work) / "calib.npz")
-        for title, preset, parts in READERS:
-            request = BundleRequest(
-                folder / "tiny_llava_hex", preset=preset, parts=parts, tokenizer="none", threads=1,
-                samples=partial(read_samples, calib),
-            )  # fmt: skip
-            bundle = export_bundle(request, Path(work) / "bundle")
-            exact = np.mean([a == b for a, b in zip(read_digits(bundle, images), truth, strict=True)])
-            sizes = ", ".join(f"{part.name} {part.size_bytes / 1e3:.0f}" for part in bundle.parts)
-            error = bundle.require_part("decoder").output_error
-            rows.append(f"| {title} | {sizes} | {100 * error:.2f} % | {exact:.3f} |")
-    text = "\n".join(
-        [
-            "# A vision-language model in parts, with few bits in one of them",
-            "",
-            f"`python -m benchmarks.bundles --reader`; {read_machine().cpu}. "
-            "A trained LLaVA of 0.8 M parameters reads 1",
-            "to 3 hex digits from an image; 1,000 images, calibration on 128 others. Measured with the files in ONNX",
-            "Runtime; the standard error of an exact match is 0.011. Decoder's error: of its logits on calibration",
-            "inputs, in the norm.",
-            "",
-            "| precision | parts, kB | decoder's error | exact match |",
-            "|---|---|--:|--:|",
-            *rows,
-        ]
-    )  # fmt: skip
-    return write_result(out, "bundles_reader.md", f"{text}\n")
-
-
 def row(name: str) -> str:
     """Returns a family's line of the table."""
     with tempfile.TemporaryDirectory() as folder:
@@ -230,18 +147,13 @@ def run(names: Sequence[str], out: Path) -> Path:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = result_parser(__doc__)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
-    parser.add_argument("--reader", action="store_true", help="instead: the trained reader of the shared data")
     parser.add_argument("families", nargs="*", default=list(TINY_MODELS), help="by default all")
     return parser
 
 
 def main() -> None:
     given = make_parser().parse_args()
-    if given.reader:
-        run_reader(given.out, given.data)
-    else:
-        run(given.families, given.out)
+    run(given.families, given.out)
 
 
 if __name__ == "__main__":

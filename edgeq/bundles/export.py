@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import edgeq
 from edgeq.bundles.chain import Chain, Sample
-from edgeq.bundles.contents import BundleFile, BundleMemory, BundlePart, SpecialTokens
+from edgeq.bundles.contents import BundleFile, BundleMemory, BundlePart, PartName, SpecialTokens
 from edgeq.bundles.families import splitter
 from edgeq.bundles.images import image_input
 from edgeq.bundles.manifest import Bundle, is_bundle
@@ -84,16 +84,16 @@ def export_bundle(request: BundleRequest, out: Path) -> Bundle:
         raise InputError(
             f"target {target.name}: models in parts are exported for x86, x86-ort or x86-openvino; name one of them"
         )
+    precisions_of(get_args(PartName), request.preset, request.parts)  # tells of a typing error before the long work
     folder = open_folder(request.model, request.tokenizer)
     split_model, architecture = splitter(folder), read_architecture(folder.config)
     _require_ours(out)
     samples = [] if request.samples is None else list(request.samples(folder))
     split = split_model(load_model(folder), folder)
     names = [str(part.name) for part in split.parts]
-    precisions = {
-        name: precision.resolved(has_samples=bool(samples))
-        for name, precision in precisions_of(names, request.preset, request.parts).items()
-    }
+    precisions = precisions_of(names, request.preset, request.parts)
+    for precision in precisions.values():
+        precision.resolved(has_samples=bool(samples))  # tells of a method that has nothing to read
     with whole_folder(out) as temporary:
         written = _write_parts(request, target, split, precisions, samples, temporary)
         tokenizer, processor, configuration = (
@@ -172,8 +172,10 @@ def _write_parts(
     chain, written = Chain(split, samples), _Written()
     with progress_bar(len(split.parts), "exporting parts", unit="parts") as advance:
         for part in split.parts:
-            precision = precisions[part.name]
-            head = precisions.get(HEAD, precision) if part.name == "decoder" else precision
+            feeds = tuple(chain.feeds(part))
+            # Texts alone are nothing to a vision part.
+            precision = precisions[part.name].resolved(has_samples=bool(feeds))
+            head = precisions[HEAD].resolved(has_samples=bool(feeds)) if part.name == "decoder" else precision
             job = PartJob(
                 part,
                 export_part(part, OPSET),
@@ -182,7 +184,7 @@ def _write_parts(
                 target,
                 folder,
                 request.keep,
-                tuple(chain.feeds(part)),
+                feeds,
                 request.threads,
             )
             described, matched = write_part(job)

@@ -81,8 +81,8 @@ class Precision:
         method = self.method or default
         if get_recipe(method).reads_inputs and not has_samples:
             raise InputError(
-                f"precision {self.name}-{method}: {method} reads what layers are given; add `calib`, or write "
-                f"{self.name}-rtn or {self.name}-hqq"
+                f"precision {self.name}-{method}: {method} reads what layers are given; add `calib` with inputs of "
+                f"this part, or write {self.name}-rtn or {self.name}-hqq"
             )
         if self.scheme.codebook is not None and method != _CODEBOOK_METHOD:
             raise InputError(f"precision {self.name}-{method}: {self.name} is rounded to nearest; write {self.name}")

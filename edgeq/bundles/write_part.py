@@ -126,7 +126,7 @@ def _store(graph: ir.Model, job: PartJob) -> tuple[dict[str, str], frozenset[str
     groups[job.precision] = groups.get(job.precision, set()) | (layers - head)
     halved = {name for each, names in groups.items() if each.name == "fp16" for name in _constants(graph, names)}
     if job.precision.name == "fp16":
-        halved |= {str(name) for name in graph.graph.initializers} - _constants(graph, head)
+        halved |= _tables(graph)
     for precision, names in groups.items():
         if not precision.is_float and names:
             kept = Kept({**asked.nodes, "another precision": tuple(layers - names)})
@@ -166,6 +166,16 @@ def _head(graph: ir.Model) -> set[str]:
     while node is not None and weight_of(node) is None:
         node = None if node.inputs[0] is None else node.inputs[0].producer()
     return set() if node is None else {str(node.name)}
+
+
+def _tables(graph: ir.Model) -> set[str]:
+    """Returns the names of tables that are looked up.
+
+    Other constants stay as they are: frequencies of rotary positions in halves are off by radians after some thousand
+    tokens.
+    """
+    looked_up = (node.inputs[0] for node in graph.graph if node.op_type == "Gather")
+    return {str(value.name) for value in looked_up if value is not None and value.is_initializer()}
 
 
 def _constants(graph: ir.Model, layers: Collection[str]) -> set[str]:

@@ -6,6 +6,7 @@ import importlib.util
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -152,6 +153,11 @@ def test_gptq_loses_less_than_rounding_and_names_of_layers_are_kept(llama, tmp_p
     assert set(gptq.kept) == {f"layers.0.mlp.{name}_proj" for name in ("gate", "up", "down")}
     assert matched == {r"layers\.0\.mlp\..*"}
     assert (gptq.precision, gptq.method, gptq.head) == ("w3g32a", "gptq", "fp16")
+    # In halves are the weights of seven layers and the head, and no frequencies of rotary positions.
+    halves, _ = written("", "fp16")
+    held = onnx.load(tmp_path / "decoder.onnx").graph.initializer
+    assert sum(each.data_type == onnx.TensorProto.FLOAT16 for each in held) == 8
+    assert halves.output_error < 1e-3
     # Four bits have kernels in both engines; ONNX Runtime reads the form that OpenVINO wants, too.
     for target in ("x86-ort", "x86"):
         four, _ = written("rtn", "w4g32", target)

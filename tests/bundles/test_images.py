@@ -19,8 +19,8 @@ _CLIP = {
 
 
 def _read(processor, **config):
-    config = ConfigFile(Path("config.json"), {"model_type": "llava", **config}, {})
-    return image_input(ModelFolder(Path(), config, (), (), {}, processor))
+    described = ConfigFile(Path("config.json"), {"model_type": "llava", **config}, {})
+    return image_input(ModelFolder(Path(), described, (), (), {}, processor))
 
 
 def test_clip_crops_the_centre_of_its_short_side():

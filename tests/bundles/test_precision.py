@@ -55,7 +55,7 @@ def test_the_method_depends_on_whether_there_is_something_to_calibrate_on():
     assert Precision("w4g32").resolved(has_samples=True).method == "gptq"
     assert Precision("w4g32").resolved(has_samples=False).method == "rtn"
     assert Precision("nf4").resolved(has_samples=True).method == "rtn"
-    with pytest.raises(InputError, match="add `calib`, or write w4g32-rtn"):
+    with pytest.raises(InputError, match="add `calib` with inputs of this part, or write w4g32-rtn"):
         Precision("w4g32", "gptq").resolved(has_samples=False)
 
 

@@ -21,7 +21,8 @@ def test_arrays_become_samples_in_the_types_that_parts_take(tmp_path):
     samples = read_samples(tmp_path / "calib.npz", _FOLDER)
     assert [sample["input_ids"].tolist() for sample in samples] == [[row] for row in ids.tolist()]
     assert samples[0]["input_ids"].dtype == np.int64
-    assert (samples[0]["pixel_values"].dtype, samples[0]["pixel_values"].shape) == (np.float32, (1, 3, 2, 2))
+    assert samples[0]["pixel_values"].dtype == np.float32
+    assert samples[0]["pixel_values"].shape == (1, 3, 2, 2)
 
 
 def test_many_samples_are_taken_evenly_spaced(tmp_path):

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from edgeq.bundles.families import splitter
+from edgeq.bundles.families import SPLITS, splitter
 from edgeq.bundles.source import is_model_folder, open_folder
 from edgeq.errors import InputError, ModelError
+from edgeq.memory.families import FAMILIES
 
 _CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 
@@ -81,6 +82,10 @@ def test_what_is_missing_is_named(tmp_path, files, message):
 def test_code_and_quantized_weights_are_refused(tmp_path, config, message):
     with pytest.raises(ModelError, match=message):
         open_folder(_folder(tmp_path, config, model__safetensors=b"", tokenizer__json="{}"))
+
+
+def test_every_family_in_parts_is_one_whose_memory_is_planned():
+    assert set(SPLITS) <= set(FAMILIES)
 
 
 def test_an_unknown_family_is_named_with_those_that_are_known(tmp_path):
