@@ -137,7 +137,7 @@ def test_a_failure_leaves_nothing_and_an_existing_folder_is_kept(folder, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     with pytest.raises(InputError, match="exists already"):
         write_checkpoint(plan, folder, [])
-    save(folder, {"model.layers.0.up.weight": nets.normal(0, 16, 32), "model.norm.weight": np.float32([1e9])})
+    save(folder, {"model.layers.0.up.weight": nets.normal(0, 16, 32), "model.norm.weight": np.array([1e9], np.float32)})
     with pytest.raises(ModelError, match=r"model\.norm\.weight: holds values that FP16 cannot"):
         plan = plan_checkpoint(folder, "gptq", 4, 16)
         name = "model.layers.0.up"
