@@ -81,7 +81,7 @@ def peer_method(actorder: str | None) -> Method:
             torch.from_numpy(weight.copy())[None], torch.from_numpy(moments.astype(np.float32))[None], scale[None],
             zero[None], None, arguments,
         )  # fmt: skip
-        return found[0].numpy()
+        return np.asarray(found[0].numpy())
 
     return quantize
 
@@ -105,8 +105,8 @@ def vit_layers(data: Path) -> list[Layer]:
     for half in range(2):
         hooks = [each.register_forward_pre_hook(_adding(name, sums[half], rows[half])) for name, each in linear.items()]
         with torch.no_grad():
-            for part in inputs[half::2].split(_BATCH):
-                model(part)
+            for start in range(half, len(inputs), 2 * _BATCH):
+                model(inputs[start : start + 2 * _BATCH : 2])
         for hook in hooks:
             hook.remove()
     return [

@@ -191,7 +191,7 @@ def _folded(
     name, module = norm
     factors = torch.from_numpy(scales)
     before = {key: parameter.detach().clone() for key, parameter in module.named_parameters()}
-    matrices = [member.weight.detach().clone() for member in members]
+    matrices = [member.get_parameter("weight").detach().clone() for member in members]
     changed = {f"{name}.{key}": (value / factors).numpy() for key, value in before.items()}
     for key, value in before.items():
         _set(module, key, (value / factors).numpy())
@@ -221,7 +221,7 @@ def _built(plan: CheckpointPlan) -> Any:
     import torch
 
     file = read_config(plan.folder)
-    kind = getattr(transformers, file.architecture, None)
+    kind: Any = getattr(transformers, file.architecture, None)
     try:
         config = transformers.AutoConfig.for_model(**file.document)
         with torch.device("meta"):

@@ -46,9 +46,7 @@ def export_checkpoint_command(context: typer.Context) -> None:
     given = [name for name in values if name not in _TAKEN and _is_given(context, name)]
     formats = values["formats"]
     if len(formats) > 1:
-        raise InputError(
-            f"`format` {', '.join(formats)}: a checkpoint has one layout; export each to a folder of its own"
-        )
+        raise InputError(f"`format` {', '.join(formats)}: a checkpoint has one layout; export each to its own folder")
     if given:
         name = "int8_io" if given[0] == "integer_io" else given[0]
         raise InputError(f"`{name}`: is for files that engines run, and {formats[0]} is a checkpoint; omit it")

@@ -78,12 +78,13 @@ def _on_best_ranges(weight: np.ndarray, scheme: Scheme, order: RoundingOrder) ->
         numbers, lost = feed_on_set_scales(first, order, scales, zeros, nearest)
         if together:
             lost = np.full_like(lost, lost.sum())
-        tried = (lost, np.moveaxis(numbers, 0, inputs), scale, zero)
+        tried: tuple[np.ndarray, ...] = (lost, np.moveaxis(numbers, 0, inputs), scale, zero)
         if best:
             better = lost < best[0]
             tried = tuple(_chosen(better, new, old, inputs) for new, old in zip(tried, best, strict=True))
         best = tried
-    return as_integers(*best[1:], scheme)
+    _, numbers, scale, zero = best
+    return as_integers(numbers, scale, zero, scheme)
 
 
 def _chosen(better: np.ndarray, new: np.ndarray, old: np.ndarray, inputs: int) -> np.ndarray:

@@ -52,7 +52,7 @@ def packed(integers: np.ndarray, bits: int, order: Sequence[int] | None = None) 
     count = _WORD // bits
     words = integers.reshape(*integers.shape[:-1], -1, count)[..., list(order or range(count))].astype(np.uint32)
     shifts = np.arange(count, dtype=np.uint32) * np.uint32(bits)
-    return np.bitwise_or.reduce(words << shifts, axis=-1).view(np.int32)
+    return np.asarray(np.bitwise_or.reduce(words << shifts, axis=-1)).view(np.int32)
 
 
 def get_layout(name: str) -> Layout:

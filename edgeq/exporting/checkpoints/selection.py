@@ -96,7 +96,7 @@ def _named(entry: str, types: Mapping[str, str]) -> set[str]:
     try:
         return {name for name in types if re.fullmatch(entry, name)}
     except re.error as error:
-        raise InputError(f"`skip` {entry!r}: is no regular expression ({error})") from error
+        raise InputError(f"`skip` {entry!r}: is not a regular expression ({error})") from error
 
 
 def _shortest(names: Collection[str]) -> tuple[str, ...]:

@@ -109,7 +109,7 @@ def _weight_files(folder: Path) -> list[Path]:
     pickled = [file.name for pattern in _PICKLED for file in sorted(folder.glob(pattern))]
     if pickled:
         raise InputError(
-            f"{folder}: its weights are pickled ({pickled[0]}), and edgeq never unpickles; save them anew with "
+            f"{folder}: its weights are pickled ({pickled[0]}), and edgeq never unpickles; save them again with "
             "`model.save_pretrained` of transformers, which writes .safetensors"
         )
     raise InputError(f"{folder}: holds no weights; wanted {WEIGHTS}, or {INDEX} with its files")
@@ -120,7 +120,7 @@ def _read_header(file: Path) -> list[StoredTensor]:
     with file.open("rb") as stream:
         length = int.from_bytes(stream.read(_LENGTH), "little")
         if size < _LENGTH or length > min(_MAX_HEADER, size - _LENGTH):
-            raise ModelError(f"{file}: is no whole .safetensors file; copy it again")
+            raise ModelError(f"{file}: is not a whole .safetensors file; copy it again")
         content = stream.read(length)
     kind = "the header of a .safetensors file"
     document = parse_json(content, dict[str, Any], source=file, kind=kind, error=ModelError)
