@@ -31,13 +31,13 @@ from edgeq.tuning.screening import Screening
 from edgeq.verbs.export_speed import Exported, Rewriting
 
 LOUD_DB = 20.0
-"""Files above are left alone: an error below a tenth of the signal (root mean square) has cost no model a point."""
+"""Files above are left alone: their error is below a tenth of the signal (root mean square)."""
 
 TIME_PER_NOISE = 3.0
 """Shares of the time in FP32 that the same share of noise in the signal's power is worth.
 
 Published families of detectors buy 1 % of AP with 6 to 7 % of time (YOLOX-s to -m: 40.5 to 47.2 AP for 26.8 to 73.8
-GFLOPs). Noise of 1 % costs .05 % of the AP (YOLOX-nano) to .6 % (FastestDet), so between .3 and 4 % of the time.
+GFLOPs). Noise of 1 % costs about .1 % of the AP (YOLOX-nano) to .8 % (FastestDet): between .7 and 5 % of the time.
 """
 
 _ROUNDS = 2
