@@ -108,7 +108,7 @@ def test_cuts_count_what_inputs_do_together_and_move_the_zero_point_of_a_lopside
 
     def error(quantized: QuantizedWeight) -> np.ndarray:
         difference = quantized.dequantize().astype(np.float64) - weight
-        return ((difference @ moments) * difference).sum(axis=1)
+        return np.asarray(((difference @ moments) * difference).sum(axis=1))
 
     assert (error(found) <= error(nearest) * (1 + 1e-9)).all() and error(found).sum() < 0.5 * error(nearest).sum()
     assert (found.zero_point != nearest.zero_point).mean() > 0.5
@@ -123,7 +123,7 @@ def test_no_output_loses_more_by_the_choice_of_ranges(granularity: Granularity) 
 
     def error(quantized: QuantizedWeight) -> np.ndarray:
         difference = quantized.dequantize().astype(np.float64) - weight
-        return ((difference @ damped) * difference).sum(axis=1)
+        return np.asarray(((difference @ damped) * difference).sum(axis=1))
 
     found = gptq_act_order(weight, scheme, {"second_moments": moments})
     order = RoundingOrder.of(damped, act_order=True)
