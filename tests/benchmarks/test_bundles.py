@@ -10,7 +10,7 @@ from tests.benchmarks.conftest import table
 
 def test_a_family_is_a_row(tmp_path):
     pytest.importorskip("transformers", reason="transformers, of the extra language, is not installed")
-    ((key, cells),) = table(bundles.run(["opt"], tmp_path)).items()
+    _, (key, cells) = table(bundles.run(["opt"], tmp_path)).items()
     assert key[0] == "OPT"
     assert "decoder" in key[1]
     assert float(cells[0]) < 1e-4

@@ -64,7 +64,8 @@ class StoredTensor:
             return np.dtype(_TYPES[self.kind])
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
 
     def read(self) -> np.ndarray:
         """Returns its values."""
