@@ -19,7 +19,9 @@ from benchmarks.peers import AnyFormat, quantize, size_bytes, write_listing
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.images import list_images
+from edgeq.machine import read_machine
 from edgeq.measurement.benchmark import Job, Sampling
+from edgeq.measurement.speed_check import has_bf16
 from edgeq.results.rows import provenance
 from edgeq.verbs.export import export_model
 
@@ -62,6 +64,8 @@ def run(subject: Case, out: Path, *, peers: Mapping[str, Peer] = PEERS, sampling
             lines += rows
             results += found
     facts = provenance(merge(results))
+    if has_bf16("openvino", read_machine()):
+        facts.insert(0, "OpenVINO computes float layers of INT8 files in BF16 here, unless a row says FP32.")
     text = [f"# {subject.title}", "", *lines, "", "Ratios are medians over interleaved rounds.", *facts]
     return write_result(out, f"x86_int8_{subject.name}.md", "\n".join(text) + "\n")
 
@@ -85,7 +89,16 @@ def make_entries(subject: Case, folder: Path, peers: Mapping[str, Peer]) -> dict
     for runtime, entries in table.items():
         entries += [(title, made[title], None) for title, peer in peers.items() if runtime in peer.runtimes]
         entries += [("edgeq x86", int8, None), ("edgeq x86-ort", ort_int8, None)]
+    table["openvino"] += _in_fp32(table)
     return table
+
+
+def _in_fp32(table: Mapping[str, list[Entry]]) -> list[Entry]:
+    """Returns INT8 files once more, their float layers in FP32, where OpenVINO would compute these in BF16."""
+    if not has_bf16("openvino", read_machine()):
+        return []
+    files = [(title, artifact) for title, artifact, compute in table["openvino"] if compute is None]
+    return [(f"{title}, rest FP32", artifact, "f32") for title, artifact in files if title in (NNCF, "edgeq x86")]
 
 
 def measure(
