@@ -153,7 +153,12 @@ def _run_python(block: Block, patch: pytest.MonkeyPatch, names: dict[str, object
 
 def _read_toml(block: Block, patch: pytest.MonkeyPatch) -> None:
     from edgeq.devices.config import find_devices
+    from edgeq.studying.space import read_space
 
+    if "[axes]" in block.text:
+        Path("space.toml").write_text(block.text)
+        assert read_space(Path("space.toml"), None).question
+        return
     Path("devices.toml").write_text(block.text)
     names = [line.strip("[]") for line in block.text.splitlines() if line.startswith("[")]
     assert [device.name for device in find_devices(names)] == names

@@ -25,7 +25,8 @@ def test_methods_are_scored_and_kept(tmp_path, monkeypatch) -> None:
     text = low_bit_weights.run(opened, tmp_path / "work", tmp_path).read_text()
     cells = [line.split(" | ") for line in text.splitlines() if line.startswith(("| 4", "| 2", "| NF4"))]
     assert [[bool(cell.strip(" |")) for cell in row[3:]] for row in cells] == [
-        [True, False, True, False, False], [False, False, False, True, False], [True, False, False, False, False],
+        [True, False, True, False, False, False], [False, False, False, False, True, False],
+        [True, False, False, False, False, False],
     ]  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "work" / "net").glob("*.json") if path.name[0] in "24N") == [
         "2.row.awq.json", "4.8.gptq.json", "4.8.rtn.json", "NF4.64.rtn.json",

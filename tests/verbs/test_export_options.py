@@ -74,6 +74,8 @@ ELSEWHERE = {
     "rounding": "learns for seconds, in tests/exporting/test_int4_weights",
     "finetune": "trains on more images, in test_export_finetune",
     "weight_method": "of w2 to w8 alone, in test_export_low_bit", "group_size": "of w2 to w8 alone, in test_low_bit",
+    "part": "of models in parts, refused for others in tests/bundles", "tokenizer": "of models in parts, as part is",
+    "skip": "of checkpoints, in test_export_checkpoint",
     "plan": "of x86 alone, in test_export_costs", "isa": "of x86 alone, in test_check_saturation",
 }  # fmt: skip
 """Options that this walk does not turn, with the reason."""
