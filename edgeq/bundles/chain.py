@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeq.bundles.contents import TABLE
 from edgeq.bundles.families.parts import EMBEDS, FEATURES, PIXELS
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Chain:
             array = known.get(sources.get(name, ("", name)))
             if array is not None:
                 feed[name] = array
-            elif name == FEATURES and part.name == "embedding":
+            elif name == FEATURES and part.name == TABLE:
                 feed[name] = np.zeros((0, part.inputs[name].shape[1]), np.float32)
             elif name == PIXELS or name in sources:
                 return None

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from edgeq.boundary import Count, Integer, NotNegative, Positive
 from edgeq.exporting.artifact import Preprocessing
 from edgeq.files import sha256_file
+
+TABLE: Final = "embedding"
+"""The part that turns tokens into vectors."""
 
 PartName = Literal["vision", "connector", "embedding", "decoder", "text", "encoder"]
 """Parts of a bundle: those of a model that generates text come in this order; `text` is the second tower of CLIP and

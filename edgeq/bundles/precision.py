@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from edgeq.bundles.contents import TABLE
 from edgeq.errors import InputError
 from edgeq.memory.storage import scheme_of
 from edgeq.quantizers.recipes import get_recipe
@@ -130,7 +131,7 @@ def precisions_of(parts: Sequence[str], preset: str | None, stated: Collection[s
         if name in given:
             raise InputError(f"`part` {entry!r}: states {name} a second time")
         given[name] = parse_precision(text)
-        if name == "embedding" and not given[name].is_float:
+        if name == TABLE and not given[name].is_float:
             raise InputError(f"`part` {entry!r}: a table of words is looked up, for which engines have floats only")
     default = {} if preset is None else PRESETS[preset]
     found = {name: Precision(default.get(name, "fp32" if preset is None else "fp16")) for name in names} | given

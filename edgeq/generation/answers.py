@@ -11,10 +11,7 @@ from edgeq.errors import InputError
 from edgeq.generation.model import GeneratingModel
 from edgeq.generation.prompts import PromptMaker
 from edgeq.generation.search import Limits
-from edgeq.tasks.language.last_word import LastWordTask
-from edgeq.tasks.language.perplexity import PerplexityTask
 from edgeq.tasks.language.questions_task import QuestionsTask
-from edgeq.tasks.language.retrieval import RetrievalTask
 
 Line = dict[str, Any]
 
@@ -61,11 +58,11 @@ def answered(
         InputError: the task is not about texts, a prompt is too long, or an image cannot be read.
         EngineError: the engine failed.
     """
-    if isinstance(task, RetrievalTask):
+    if task.asks_for == "vectors":
         raise InputError(f"{task.name}: compares vectors, which {model.bundle.name} does not give; use another task")
-    if isinstance(task, PerplexityTask):
+    if task.asks_for == "likelihood":
         lines = _foreseen(task, model, maker, options)
-    elif isinstance(task, LastWordTask):
+    elif task.asks_for == "next words":
         lines = _last_words(task, model, maker)
     else:
         lines = _texts(task, model, maker, options)
@@ -91,7 +88,7 @@ def _texts(
             yield {"id": task.names[number], "answer": maker.tokenizer.decode(tokens)}
 
 
-def _last_words(task: LastWordTask, model: GeneratingModel, maker: PromptMaker) -> Iterator[Line]:
+def _last_words(task: QuestionsTask[Any], model: GeneratingModel, maker: PromptMaker) -> Iterator[Line]:
     """Yields the words that begin with the likeliest tokens, each continued greedily to its end."""
     for number, question in enumerate(task.questions):
         prompt = maker.make(question, _item(task, number))
@@ -101,7 +98,7 @@ def _last_words(task: LastWordTask, model: GeneratingModel, maker: PromptMaker) 
 
 
 def _foreseen(
-    task: PerplexityTask, model: GeneratingModel, maker: PromptMaker, options: AnswerOptions
+    task: QuestionsTask[Any], model: GeneratingModel, maker: PromptMaker, options: AnswerOptions
 ) -> Iterator[Line]:
     """Yields a line per window of each text."""
     plain = dataclasses.replace(maker, template="")

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from edgeq.errors import InputError
 from edgeq.exporting.checkpoints.stored import FLOATS, StoredTensor
 
+_TABLE = "embedding"
+"""The part that turns tokens into vectors."""
+
 _PARTS: Mapping[str, frozenset[str]] = {
     "connector": frozenset(
         {"multi_modal_projector", "connector", "merger", "qformer", "language_projection", "mm_projector"}
     ),
     "vision": frozenset({"vision_tower", "vision_model", "visual", "image_encoder"}),
-    "embedding": frozenset({"embed_tokens", "embed_positions", "wte", "wpe", "word_embeddings", "shared"}),
+    _TABLE: frozenset({"embed_tokens", "embed_positions", "wte", "wpe", "word_embeddings", "shared"}),
     "lm_head": frozenset({"lm_head", "embed_out"}),
 }
 """Part -> the modules that families call so; whatever is in none of them is the decoder's."""
@@ -79,7 +82,7 @@ def select_layers(tensors: Mapping[str, StoredTensor], skip: Sequence[str] | Non
 
 
 def _type_of(module: str, tensor: StoredTensor) -> str:
-    if part_of(module) == "embedding" or "embedding" in module.rpartition(".")[2]:
+    if part_of(module) == _TABLE or _TABLE in module.rpartition(".")[2]:
         return "Embedding"
     return _RANKS.get(len(tensor.shape), "other")
 

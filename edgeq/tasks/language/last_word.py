@@ -46,6 +46,7 @@ class LastWordTask(AnswersTask):
     name = NAME
     score_type = LastWordScore
     records_type = LastWordRecords
+    asks_for = "next words"
 
     def values(self, predictions: Mapping[int, str]) -> NDArray[np.float64]:
         """Returns 1 where the first word is right, and 0 elsewhere."""

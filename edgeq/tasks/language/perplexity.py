@@ -82,6 +82,7 @@ class PerplexityTask(QuestionsTask[LogProbabilities]):
     name = NAME
     score_type = PerplexityScore
     records_type = PerplexityRecords
+    asks_for = "likelihood"
 
     def read(self, path: Path) -> Given[LogProbabilities]:
         """Returns the log-probabilities of a file.

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
@@ -42,7 +42,11 @@ class QuestionsTask(Task[Prediction], Generic[Prediction]):
 
     Attributes:
         questions: The questions, in the order of their file.
+        asks_for: What a model that writes text is asked for: a text, its likeliest next words, how likely it finds a
+            given text, or vectors, which it does not give.
     """
+
+    asks_for: ClassVar[Literal["text", "next words", "likelihood", "vectors"]] = "text"
 
     def __init__(self, source: Path, questions: Sequence[Question], images_dir: Path) -> None:
         # A question without an image is known by its file, which is never opened as an image.

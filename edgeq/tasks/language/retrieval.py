@@ -102,6 +102,7 @@ class RetrievalTask(QuestionsTask[Vectors]):
     name = NAME
     score_type = RetrievalScore
     records_type = RetrievalRecords
+    asks_for = "vectors"
     needs_reference = True
 
     def read(self, path: Path) -> Given[Vectors]:
