@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 _CONTROLS = frozenset({"Cc", "Cf", "Zl", "Zp"})
 """Unicode's categories of what moves a cursor, colours, hides or turns text around."""
@@ -17,6 +18,11 @@ def counted(count: int, one: str, many: str | None = None) -> str:
         many: The word for any other number, where it is not `one` with an s.
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def and_others(names: Sequence[str]) -> str:
+    """Returns what follows the first of several names in a message: " and 3 more", nothing after a single one."""
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def printable(text: str, keep: str = "") -> str:

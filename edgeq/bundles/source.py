@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from edgeq.boundary import read_json
 from edgeq.errors import InputError, MissingDependencyError, ModelError
+from edgeq.exporting.checkpoints.stored import weight_files
 from edgeq.files import sha256_file, sha256_json
 from edgeq.memory.config_file import ConfigFile, read_config
+from edgeq.wording import and_others
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 NO_TOKENIZER = "none"
 """What `tokenizer` says for a model of bare numbers."""
 
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 """Each of them alone is a vocabulary; the first is what fast tokenizers are stored in."""
 _WITH_TOKENIZER = (
@@ -31,10 +29,6 @@ _WITH_TOKENIZER = (
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 _GENERATION = "generation_config.json"
 _MAX_BYTES = 1 << 26
-
-
-class _Index(msgspec.Struct):
-    weight_map: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ def open_folder(path: Path, tokenizer: str | None = None) -> ModelFolder:
     return ModelFolder(
         path,
         config,
-        _weights(path),
+        tuple(weight_files(path)),
         _tokenizer(path, tokenizer),
         _object(generation) if generation.is_file() else {},
         _image_processor(_object(processor[0])) if processor else {},
@@ -141,32 +135,10 @@ def load_model(folder: ModelFolder) -> PreTrainedModel:
         transformers.logging.enable_progress_bar()
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
-            f"{folder.path}: its weights have no {missing[0]!r}{_others(missing)}, which {kind.__name__} wants; take a "
-            "complete copy of the model"
+            f"{folder.path}: its weights have no {missing[0]!r}{and_others(missing)}, which {kind.__name__} wants; "
+            "take a complete copy of the model"
         )
     return model.eval()
-
-
-def _weights(path: Path) -> tuple[Path, ...]:
-    index = path / _INDEX
-    if index.is_file():
-        stated = read_json(index, _Index, kind="the index of a model's weights", max_bytes=_MAX_BYTES)
-        names = sorted({Path(name).name for name in stated.weight_map.values()})
-        if missing := [name for name in names if not (path / name).is_file()]:
-            raise InputError(
-                f"{path}: has no {missing[0]}{_others(missing)}, which {_INDEX} lists; copy the model's files again"
-            )
-        return tuple(path / name for name in names)
-    if (path / _WEIGHTS).is_file():
-        return (path / _WEIGHTS,)
-    pickled = [file.name for pattern in _PICKLED for file in sorted(path.glob(pattern))]
-    if not pickled:
-        raise InputError(f"{path}: holds no weights; wanted {_WEIGHTS}, or {_INDEX} with its files")
-    raise InputError(
-        f"{path}: its weights are pickled ({pickled[0]}), and edgeq never unpickles; convert them in that folder with: "
-        'python -c "import torch; from safetensors.torch import save_file; save_file({name: tensor.clone() for name, '
-        f"tensor in torch.load('{pickled[0]}', weights_only=True).items()}}, '{_WEIGHTS}', {{'format': 'pt'}})\""
-    )
 
 
 def _tokenizer(path: Path, stated: str | None) -> tuple[Path, ...]:
@@ -193,7 +165,3 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _present(folder: Path, names: tuple[str, ...]) -> tuple[Path, ...]:
     return tuple(folder / name for name in names if (folder / name).is_file())
-
-
-def _others(names: list[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""

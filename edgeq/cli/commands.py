@@ -17,12 +17,11 @@ from edgeq.cli.printing import say
 class Commands(typer.core.TyperGroup):
     """Says in one line that a command was interrupted; takes no number that is not finite."""
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Returns a command, which refuses numbers that are not finite."""
-        command = super().get_command(ctx, cmd_name)
-        if command is not None and command.callback is not None:
-            command.callback = _finite(command.callback)
-        return command
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for command in self.commands.values():
+            if command.callback is not None:
+                command.callback = _finite(command.callback)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a command; an interruption is one line."""

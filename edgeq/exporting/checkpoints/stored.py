@@ -16,11 +16,12 @@ import numpy as np
 
 from edgeq.boundary import convert, parse_json, read_json
 from edgeq.errors import InputError, ModelError
+from edgeq.wording import and_others
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_MAX_HEADER, _LENGTH = 1 << 27, 8
+_MAX_HEADER, _MAX_INDEX, _LENGTH = 1 << 27, 1 << 26, 8
 _TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
@@ -92,28 +93,36 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
         ModelError: a file is damaged.
     """
     found: dict[str, StoredTensor] = {}
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         found |= {tensor.name: tensor for tensor in _read_header(file)}
     return found
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """Returns the `.safetensors` files of a Hugging Face folder, those of several in the order of their names.
+
+    Raises:
+        InputError: the folder holds no weights, a file that its index lists is missing, or the weights are pickled.
+    """
     index = folder / INDEX
     if index.is_file():
-        stated = read_json(index, _Index, kind="the index of a model's weights", max_bytes=_MAX_HEADER)
+        stated = read_json(index, _Index, kind="the index of a model's weights", max_bytes=_MAX_INDEX)
         files = [folder / name for name in sorted({Path(name).name for name in stated.weight_map.values()})]
         if missing := [file.name for file in files if not file.is_file()]:
-            raise InputError(f"{folder}: has no {missing[0]}, which {INDEX} lists; copy the model's files again")
+            raise InputError(
+                f"{folder}: has no {missing[0]}{and_others(missing)}, which {INDEX} lists; copy the model's files again"
+            )
         return files
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     pickled = [file.name for pattern in _PICKLED for file in sorted(folder.glob(pattern))]
-    if pickled:
-        raise InputError(
-            f"{folder}: its weights are pickled ({pickled[0]}), and edgeq never unpickles; save them again with "
-            "`model.save_pretrained` of transformers, which writes .safetensors"
-        )
-    raise InputError(f"{folder}: holds no weights; wanted {WEIGHTS}, or {INDEX} with its files")
+    if not pickled:
+        raise InputError(f"{folder}: holds no weights; wanted {WEIGHTS}, or {INDEX} with its files")
+    raise InputError(
+        f"{folder}: its weights are pickled ({pickled[0]}), and edgeq never unpickles; convert them in that folder "
+        'with: python -c "import torch; from safetensors.torch import save_file; save_file({name: tensor.clone() for name, '
+        f"tensor in torch.load('{pickled[0]}', weights_only=True).items()}}, '{WEIGHTS}', {{'format': 'pt'}})\""
+    )
 
 
 def _read_header(file: Path) -> list[StoredTensor]:
