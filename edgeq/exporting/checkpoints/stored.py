@@ -120,8 +120,8 @@ def weight_files(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: holds no weights; wanted {WEIGHTS}, or {INDEX} with its files")
     raise InputError(
         f"{folder}: its weights are pickled ({pickled[0]}), and edgeq never unpickles; convert them in that folder "
-        'with: python -c "import torch; from safetensors.torch import save_file; save_file({name: tensor.clone() for name, '
-        f"tensor in torch.load('{pickled[0]}', weights_only=True).items()}}, '{WEIGHTS}', {{'format': 'pt'}})\""
+        'with: python -c "import torch; from safetensors.torch import save_file; save_file({name: tensor.clone() for '
+        f"name, tensor in torch.load('{pickled[0]}', weights_only=True).items()}}, '{WEIGHTS}', {{'format': 'pt'}})\""
     )
 
 
