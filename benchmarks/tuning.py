@@ -21,7 +21,7 @@ from benchmarks.scored_models import MODELS
 from benchmarks.sensitivity import SCREENED, Case
 from benchmarks.tuned_files import THREADS, TunedFile, described, nncf_files, timed
 from benchmarks.tuning_cases import FACES, open_tuned
-from benchmarks.tuning_page import Section, page, save_fronts
+from benchmarks.tuning_page import HALF, Section, page, save_fronts
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.onnx.writer import write_fp32
@@ -80,7 +80,7 @@ def _searched(case: Case, folder: Path) -> tuple[list[TunedFile], list[str]]:
     bytes_allowed = int(SIZE_SHARE * default.size_bytes)
     smaller = Limit(bytes_allowed, is_ratio=False, text=f"{bytes_allowed}B")
     for title, part, budget in (
-        ("tuned for half of default's time", "half", Budget(latency=half)),
+        (HALF, "half", Budget(latency=half)),
         (f"tuned for {SIZE_SHARE:g} of default's size", "smaller", Budget(size=smaller)),
     ):
         try:
