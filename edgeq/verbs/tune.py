@@ -41,6 +41,7 @@ from edgeq.tuning.device_costs import costs_on_devices
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.front import pareto
 from edgeq.tuning.groups import By
+from edgeq.tuning.machine_lock import machine_alone
 from edgeq.tuning.mlflow_log import MlflowExperiment
 from edgeq.tuning.scoring import Scoring, for_executor
 from edgeq.tuning.search import Search
@@ -249,7 +250,8 @@ def _costs(scoring: Scoring, site: TimingSite, threads: int | None) -> LayerCost
     """Returns what layers cost where files are timed."""
     subject, measure = scoring.subject, default_measuring(None)
     if not isinstance(site, Devices):
-        return layer_costs(subject, threads, measure=measure)
+        with machine_alone() if measure else contextlib.nullcontext():
+            return layer_costs(subject, threads, measure=measure)
     by_rules = default_candidate(subject, kept_by_cost(subject, estimated_costs(subject), by_cost=False))
     return costs_on_devices(scoring, site, by_rules, measure=measure)
 
