@@ -24,6 +24,7 @@ HEAD = (
     "CPU minutes",
 )  # fmt: skip
 SUMMARY = ("model", "engine", "NNCF: points lost", "time", "MB", "edgeq: points lost", "time", "MB", "edgeq's front")
+LITERT = "litert"
 HALF = "tuned for half of default's time"
 _COLUMNS = 2
 
@@ -64,6 +65,11 @@ class Section:
         return MODELS[self.name].subject.title
 
     @property
+    def place(self) -> str:
+        """What tables call the engine."""
+        return f"{self.engine} on x86, not on ARM" if self.engine == LITERT else self.engine
+
+    @property
     def peer(self) -> Mapping[str, Any] | None:
         """NNCF's file; `None` if it found none."""
         return next((row for row in self.rows if row["title"] == NNCF and "score" in row), None)
@@ -97,7 +103,7 @@ class Section:
         truth = " (truth: what FP32 finds)" if self.name in FACES else ""
         notes = [row["why"] for row in self.rows if "score" not in row]
         lines = [
-            f"## {self.title} in {self.engine}: {score['name']} of {score['images']} images{truth}",
+            f"## {self.title} in {self.place}: {score['name']} of {score['images']} images{truth}",
             "",
             f"Calibrated on {self.calibrated} images.",
             "",
@@ -213,7 +219,8 @@ def page(sections: Sequence[Section], missing: Sequence[str]) -> str:
 
 
 def _why_no_peer(section: Section) -> str:
-    why = next((each["why"] for each in section.rows if each["title"] == NNCF), "not run")
+    none = "NNCF writes no TFLite files" if section.engine == LITERT else "not run"
+    why = next((each["why"] for each in section.rows if each["title"] == NNCF), none)
     return f"{section.title} in {section.engine}: {why}"
 
 
@@ -225,16 +232,19 @@ def _summary(section: Section, notes: list[str]) -> str:
             cells += [f"none [{notes.index(_why_no_peer(section)) + 1}]", "", ""]
         else:
             cells += [_points(row.get("drop")), f"{row['ratio'][0]:.2f}", f"{row['size'] / 1e6:.2f}"]
-    return _joined(section.title, section.engine, *cells, f"{words} ({own['title']})")
+    return _joined(section.title, section.place, *cells, f"{words} ({own['title']})")
 
 
 def provenance() -> str:
     """Returns what the figures were measured with."""
+    from importlib.metadata import version
+
     import onnxruntime
     import openvino
 
     return (
-        f"Measured in OpenVINO {openvino.__version__} and ONNX Runtime {onnxruntime.__version__} on "
+        f"Measured in OpenVINO {openvino.__version__}, ONNX Runtime {onnxruntime.__version__} and LiteRT "
+        f"{version('ai-edge-litert')} on "
         f"{cpu_and_threads(read_machine(), THREADS)}, float layers in FP32; the files of a model take turns, each in a "
         "fresh process. In brackets: 95 % intervals, of points over images (paired bootstrap), of times over rounds. "
         "Trials: files that were scored; of NNCF, images scored over images of the data set. Minutes are those of the "

@@ -94,6 +94,21 @@ def test_without_a_file_of_nncf_the_summary_says_why():
     assert "[1] ResNet-20 in openvino: not done in 20 minutes of the CPU." in text.splitlines()
 
 
+def test_files_without_those_of_nncf_are_kept_and_shown_until_it_was_run(tmp_path, monkeypatch):
+    own = {"litert": FOUND["rows"][:3], "onnxruntime": [*FOUND["rows"][:3], {"title": NNCF, "why": "not run"}]}
+    monkeypatch.setattr(tuning, "measure", lambda name, engine, *_: {**FOUND, "engine": engine, "rows": own[engine]})
+    monkeypatch.setattr(tuning, "timed", lambda rows, engine, folder: times([1.0, 0.99, 1.01]))
+    asked = (["resnet20"], ["onnxruntime", "litert"], tmp_path, 64)
+    text = tuning.run(*asked, "none", tmp_path / "work", tmp_path).read_text()
+    assert "## ResNet-20 in litert on x86, not on ARM: top-1" in text
+    assert "[1] ResNet-20 in onnxruntime: not run." in text
+    assert "[2] ResNet-20 in litert: NNCF writes no TFLite files." in text
+    again = tuning.run(*asked, "none", tmp_path / "work", tmp_path, times_only=True).read_text()
+    assert again == text
+    monkeypatch.setattr(tuning, "measure", lambda name, engine, *_: {**FOUND, "engine": engine})
+    assert "NNCF accuracy control | 0.9000" in tuning.run(*asked, "python", tmp_path / "work", tmp_path).read_text()
+
+
 def test_the_page_names_what_was_not_run_and_draws_what_was(tmp_path):
     work = tmp_path / "work" / "resnet20" / "openvino"
     work.mkdir(parents=True)
