@@ -72,7 +72,11 @@ def tune(
     target: Annotated[str, typer.Option(help="Device whose INT8 layers are tried: x86, arm, jetson-orin, ...")] = "x86",
     runtime: Annotated[
         str | None,
-        typer.Option("--runtime", help="Engine to score in; by default the target's first installed one."),
+        typer.Option(
+            "--runtime",
+            help="Engine to score in; by default the target's first installed one for ONNX files. For arm litert tries "
+            "TFLite files.",
+        ),
     ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Maximum number of images to score on.")] = None,
     matters: Annotated[

@@ -83,8 +83,8 @@ class StagedImages:
             return found
         numbers = self.stages[stage]
         job = make_job(artifact, self._runtime, compute_precision(self._runtime))
-        with reporting_to(Silent), shared_machine():
-            predict([job], SomeImages(self._task, numbers, 1.0), self._threads, self._caches[stage])
+        with reporting_to(Silent):
+            predict([job], SomeImages(self._task, numbers, 1.0), self._threads, self._caches[stage], shared_machine)
         return {numbers[position]: each for position, each in sorted(job.predictions.items())}
 
     def predict_many(self, work: Sequence[tuple[Artifact, int]]) -> Iterator[tuple[int, dict[int, Any]]]:

@@ -174,7 +174,8 @@ def open_study(
     Raises:
         EdgeqError: see `study_model`.
     """
-    model, target, task = open_trials(request, TARGET, data, "layer")
+    opened, target, task = open_trials(request, TARGET, data, "layer")
+    model = opened.model
     warn_of_scored_images(calibration, data)
     out.mkdir(parents=True, exist_ok=True)
     threads = 1 if executor is not None and options.threads is None else options.threads
