@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _CONTROLS = frozenset({"Cc", "Cf", "Zl", "Zp"})
 """Unicode's categories of what moves a cursor, colours, hides or turns text around."""
@@ -23,6 +24,23 @@ def counted(count: int, one: str, many: str | None = None) -> str:
 def and_others(names: Sequence[str]) -> str:
     """Returns what follows the first of several names in a message: " and 3 more", nothing after a single one."""
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns "did you mean jetson-orin? " for a name that is close to known ones, at most three; else nothing.
+
+    Capitals make no difference, and the beginning of a name is close to it.
+
+    Args:
+        name: What was asked for.
+        known: What there is.
+    """
+    if not (asked := name.strip().lower()):
+        return ""
+    by_lower = {each.lower(): each for each in known}
+    longer = sorted((each for each in by_lower if each.startswith(asked)), key=len)
+    near = [asked] if asked in by_lower else [*dict.fromkeys([*longer, *difflib.get_close_matches(asked, by_lower)])]
+    return f"did you mean {' or '.join(by_lower[each] for each in near[:3])}? " if near else ""
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -17,6 +17,7 @@ from edgeq.cli import (
     measure,
     memory_plan,
     model_parts,
+    names,
     predict,
     presets,
     results,
@@ -61,18 +62,21 @@ app = typer.Typer(
     help="Calibrate a vision model once, export it to every engine, measure what it costs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.", **names.MODEL
+    ),
 ]
 ImagesDir = Annotated[Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")]
 Method = Annotated[
     str | None,
     typer.Option(
         help="minmax, percentile, entropy, mse, lp (the default), or best: per tensor, the method with the least "
-        "layer error on held-out images."
+        "layer error on held-out images.",
+        **names.METHOD,
     ),
 ]
 Number = Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")]
@@ -99,18 +103,22 @@ def export(
     target: Annotated[
         str,
         typer.Option(
-            help="Device to export for: x86 (or x86-openvino, x86-ort), arm, jetson-orin, jetson-orin-trt11 or rtx."
+            help="Device to export for: x86 (or x86-openvino, x86-ort), arm, jetson-orin, jetson-orin-trt11 or rtx.",
+            **names.TARGET,
         ),
     ] = "x86",
     runtime: Annotated[
         str | None,
-        typer.Option(help="x86: engine that the files are planned for, openvino (the default) or onnxruntime."),
+        typer.Option(
+            help="x86: engine that the files are planned for, openvino (the default) or onnxruntime.", **names.RUNTIME
+        ),
     ] = None,
     precision: Annotated[
         str,
         typer.Option(
             help="fp32, fp16, int8, dynamic; for x86 w4a8 (weights of 4 bits, computed in int8) and w2 to w8 (weights "
-            "alone); for TFLite int16x8; for rtx fp8, w4 and fp4. Separate several with commas."
+            "alone); for TFLite int16x8; for rtx fp8, w4 and fp4. Separate several with commas.",
+            **names.PRECISION,
         ),
     ] = "fp32",
     formats: Annotated[
@@ -337,7 +345,9 @@ def export(
 def calibrate(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file."),
+        typer.Argument(
+            metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.", **names.MODEL
+        ),
     ] = None,
     source: Annotated[
         Path | None,

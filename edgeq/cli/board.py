@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from edgeq.cli import model_parts
+from edgeq.cli.names import TARGET, with_patterns
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
 from edgeq.cli.printing import say
 
@@ -21,7 +22,9 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file of any tool, or the folder of a bundle.")],
     target: Annotated[
         str | None,
-        typer.Option(help="Target whose rules apply: jetson-orin (default), or jetson-orin-trt11 for strong typing."),
+        typer.Option(
+            help="Target whose rules apply: jetson-orin (default), or jetson-orin-trt11 for strong typing.", **TARGET
+        ),
     ] = None,
     tensorrt: Annotated[
         str | None,
@@ -90,7 +93,11 @@ def check(
 def build(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help=".onnx files that `edgeq export` wrote for a Jetson or an RTX GPU."),
+        typer.Argument(
+            metavar="FILE...",
+            help=".onnx files that `edgeq export` wrote for a Jetson or an RTX GPU.",
+            callback=with_patterns,
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the engines; by default that of each file.")] = None,
     route: Annotated[

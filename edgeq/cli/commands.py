@@ -11,6 +11,7 @@ import typer
 import typer.core
 
 from edgeq.cli.events import INTERRUPTED
+from edgeq.cli.names import COMMANDS, QUANTIZE_DEFAULTS
 from edgeq.cli.printing import say
 
 
@@ -22,6 +23,14 @@ class Commands(typer.core.TyperGroup):
         for command in self.commands.values():
             if command.callback is not None:
                 command.callback = _finite(command.callback)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Returns name, command and the rest of its words; what other tools call a command is that command."""
+        typed = args[0]
+        name, command, rest = super().resolve_command(ctx, [COMMANDS.get(typed, typed), *args[1:]])
+        if typed == "quantize":
+            ctx.default_map = {**(ctx.default_map or {}), name: QUANTIZE_DEFAULTS}
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a command; an interruption is one line."""

@@ -14,6 +14,7 @@ import typer
 import edgeq
 from edgeq.cli import bundles
 from edgeq.cli.data_set import open_for_evaluation
+from edgeq.cli.names import PRESET, RUNTIME, TARGET, with_patterns
 from edgeq.cli.options import (
     AllowOutside,
     ClassMap,
@@ -38,11 +39,12 @@ Artifacts = Annotated[
     typer.Argument(
         metavar="ARTIFACT...",
         help="Files or bundles of `edgeq export`, engines of `edgeq build`, or .onnx and .tflite files of other tools.",
+        callback=with_patterns,
     ),
 ]
 RuntimeOption = Annotated[
     list[str] | None,
-    typer.Option("--runtime", help="onnxruntime, openvino, litert, tensorrt or tensorrt-rtx; repeatable."),
+    typer.Option("--runtime", help="onnxruntime, openvino, litert, tensorrt or tensorrt-rtx; repeatable.", **RUNTIME),
 ]
 Compute = Annotated[
     list[str] | None,
@@ -130,14 +132,17 @@ def evaluate(
         str | None,
         typer.Option(
             help="For files without a manifest: how images are prepared and outputs are read (a name or .toml file); "
-            "by default it is recognised, and proven on the annotations."
+            "by default it is recognised, and proven on the annotations.",
+            **PRESET,
         ),
     ] = None,
     labels: Labels = None,
     runtime: RuntimeOption = None,
     simulate: Annotated[
         str | None,
-        typer.Option(metavar="TARGET", help="Simulate the engine of this target on the CPU: jetson-orin or rtx."),
+        typer.Option(
+            metavar="TARGET", help="Simulate the engine of this target on the CPU: jetson-orin or rtx.", **TARGET
+        ),
     ] = None,
     threads: Threads = None,
     compute: Compute = None,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeq.cli.names import PRESET
+
 if TYPE_CHECKING:
     from edgeq.sources.model import ModelRequest
 
@@ -46,7 +48,8 @@ PresetOption = Annotated[
     str | None,
     typer.Option(
         help="How images are prepared and outputs are read: a preset (see `edgeq presets`) or a .toml file, "
-        "with single settings behind commas (yolov8,channel_order=bgr). By default it is recognised, and stated."
+        "with single settings behind commas (yolov8,channel_order=bgr). By default it is recognised, and stated.",
+        **PRESET,
     ),
 ]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, if the model does not fix it.")]

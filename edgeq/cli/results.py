@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli.names import with_patterns
 from edgeq.cli.options import require_writable_json, write_json_file
 from edgeq.cli.printing import say
 
@@ -16,6 +17,7 @@ Runs = Annotated[
         metavar="RUNS...",
         help="JSON files of `edgeq bench` and `edgeq eval`, for a report also of `edgeq check --compile`, and ranges; "
         "or folders that hold them.",
+        callback=with_patterns,
     ),
 ]
 

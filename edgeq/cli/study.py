@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgeq.cli.data_set import open_for_evaluation
+from edgeq.cli.names import MODEL
 from edgeq.cli.options import (
     AllowOutside,
     ClassMap,
@@ -35,7 +36,10 @@ _SHOWN = 20
 
 
 def study(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.", **MODEL),
+    ],
     data: Annotated[
         Path, typer.Option("--data", metavar="PATH", help="The data set to score on, of any format of `edgeq data`.")
     ],

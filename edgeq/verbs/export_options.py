@@ -22,6 +22,7 @@ from edgeq.schemes import LOW_BITS
 from edgeq.sources.formats import FORMATS, get_format, source_format
 from edgeq.sources.model import ModelRequest, require_onnx_for_scales
 from edgeq.targets import Target, get_target
+from edgeq.wording import did_you_mean
 
 _FOR_GRAPHS = frozenset({"vit_plan", "rescale", "rounding", "int8_deconv", "finetune", "size", "dynamic_batch"})
 """Parameters that a file of a format with a form of its own is too late for."""
@@ -142,8 +143,9 @@ def _check_precisions(
     known = list(dict.fromkeys(precision for name in formats for precision in get_format(name).precisions))
     unknown = [precision for precision in precisions if precision not in known]
     if unknown or not precisions:
+        near = did_you_mean(unknown[0], known) if unknown else ""
         raise InputError(
-            f"`precision` {','.join(unknown) or '(none)'}: known are {', '.join(known)} ({' and '.join(formats)})"
+            f"`precision` {','.join(unknown) or '(none)'}: {near}known are {', '.join(known)} ({' and '.join(formats)})"
         )
     if "dynamic" in precisions and not target.rules.takes_dynamic:
         raise InputError(f"`precision` dynamic: the engines of {target.name} take no dynamic INT8 files; choose int8")
