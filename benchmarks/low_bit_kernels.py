@@ -1,7 +1,8 @@
 """How fast are products with weights of 2, 4 and 8 bits in ONNX Runtime and OpenVINO on this CPU, compared with FP32?
 
 `python -m benchmarks.low_bit_kernels` times linear layers for one row, as when a decoder writes a token, and for many,
-as when it reads a text or a transformer an image. Both products take turns in one process. Two minutes of an idle CPU.
+as when it reads a text or a transformer an image. Both products take turns in one process. Five minutes of an idle CPU.
+What it finds of edgeq's own files is the table by which `edgeq export` says what is slower than FP32 (`--table`).
 """
 
 from __future__ import annotations
@@ -9,23 +10,25 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.cases import result_parser, write_result
+from edgeq.exporting.costs.low_bit_products import TABLE, LowBitProduct, write_products
 from edgeq.exporting.onnx.low_bit_nodes import Form, insert_low_bit_weights
+from edgeq.files import write_text
 from edgeq.machine import read_machine
 from edgeq.quantizers.round_nearest import round_nearest
 from edgeq.schemes import PerGroup, Scheme
 from edgeq.wording import counted
 
-SHAPES = ((768, 3072), (2048, 8192))
+SHAPES = ((128, 512), (768, 3072), (2048, 8192))
 ROWS = (1, 128)
 ROUNDS = 11
-GROUP = 32
+GROUPS = (16, 32, 128)
 THREADS = 1
 
 Run = Callable[[np.ndarray], Any]
@@ -39,6 +42,7 @@ class Kernel(NamedTuple):
         engine: `onnxruntime` or `openvino`.
         bits: Of a weight.
         form: How it is stored.
+        group: Inputs that share a scale.
         level: Accuracy level of MatMulNBits; `None` for that of edgeq's files.
     """
 
@@ -46,13 +50,25 @@ class Kernel(NamedTuple):
     engine: str
     bits: int
     form: Form
+    group: int = 32
     level: int | None = None
 
 
 KERNELS = (
-    *(Kernel(f"ONNX Runtime, {bits} bits", "onnxruntime", bits, "matmul_nbits") for bits in (8, 4, 2)),
-    *(Kernel(f"ONNX Runtime, {bits} bits, level 0", "onnxruntime", bits, "matmul_nbits", 0) for bits in (8, 4, 2)),
-    *(Kernel(f"OpenVINO, {bits} bits", "openvino", bits, "dequantize_linear") for bits in (8, 4)),
+    *(
+        Kernel(f"ONNX Runtime, {bits} bits, groups of {group}", "onnxruntime", bits, "matmul_nbits", group)
+        for bits in (8, 4, 2)
+        for group in GROUPS
+    ),
+    *(
+        Kernel(f"ONNX Runtime, {bits} bits, level 0", "onnxruntime", bits, "matmul_nbits", level=0)
+        for bits in (8, 4, 2)
+    ),
+    *(
+        Kernel(f"OpenVINO, {bits} bits, groups of {group}", "openvino", bits, "dequantize_linear", group)
+        for bits in (8, 4)
+        for group in GROUPS
+    ),
 )
 
 
@@ -72,7 +88,7 @@ def product(weight: np.ndarray, kernel: Kernel | None) -> bytes:
         onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 21)])
     )
     if kernel is not None:
-        scheme = Scheme(bits=kernel.bits, signed=False, symmetric=False, granularity=PerGroup(GROUP, 1))
+        scheme = Scheme(bits=kernel.bits, signed=False, symmetric=False, granularity=PerGroup(kernel.group, 1))
         matrix = np.ascontiguousarray(weight.T)
         insert_low_bit_weights(model, {"product": round_nearest(matrix, scheme, {})}, kernel.form)
         if kernel.level is not None:
@@ -111,30 +127,47 @@ def ratio(first: Run, other: Run, rows: np.ndarray, rounds: int) -> float:
     return statistics.median(taken(first) / taken(other) for _ in range(rounds))
 
 
-def rows_of(kernels: Sequence[Kernel], shapes: Sequence[tuple[int, int]], rounds: int) -> Iterator[list[str]]:
-    """Yields the cells of a row for each kernel."""
+class Timed(NamedTuple):
+    """What was found of a kernel.
+
+    Attributes:
+        kernel: The kernel.
+        products: Its products, each over FP32's time.
+        size: Of the last shape's file over FP32's.
+        error: Relative error of the last shape's output.
+    """
+
+    kernel: Kernel
+    products: list[LowBitProduct]
+    size: float
+    error: float
+
+
+def timed(kernel: Kernel, shapes: Sequence[tuple[int, int]], rounds: int) -> Timed:
+    """Returns a kernel's time for each shape and number of rows."""
     rng = np.random.default_rng(0)
-    for kernel in kernels:
-        cells, error, size = [], 0.0, 0.0
-        for inputs, outputs in shapes:
-            weight = rng.standard_normal((inputs, outputs)).astype(np.float32)
-            whole, narrow = product(weight, None), product(weight, kernel)
-            floats, run = opened(whole, kernel.engine), opened(narrow, kernel.engine)
-            for count in ROWS:
-                rows = rng.standard_normal((count, inputs)).astype(np.float32)
-                cells.append(f"{ratio(run, floats, rows, rounds):.2f}")
-                wanted = floats(rows)
-                error = float(np.linalg.norm(run(rows) - wanted) / np.linalg.norm(wanted))
-            size = len(narrow) / len(whole)
-        yield [kernel.title, *cells, f"{size:.3f}", f"{error:.3f}"]
+    products, error, size = [], 0.0, 0.0
+    for inputs, outputs in shapes:
+        weight = rng.standard_normal((inputs, outputs)).astype(np.float32)
+        whole, narrow = product(weight, None), product(weight, kernel)
+        floats, run = opened(whole, kernel.engine), opened(narrow, kernel.engine)
+        for count in ROWS:
+            rows = rng.standard_normal((count, inputs)).astype(np.float32)
+            found = ratio(run, floats, rows, rounds)
+            products.append(LowBitProduct(kernel.engine, kernel.bits, kernel.group, inputs, outputs, count, found))
+            wanted = floats(rows)
+            error = float(np.linalg.norm(run(rows) - wanted) / np.linalg.norm(wanted))
+        size = len(narrow) / len(whole)
+    return Timed(kernel, products, size, error)
 
 
-def run(out: Path, kernels: Sequence[Kernel] = KERNELS, shapes: Sequence[tuple[int, int]] = SHAPES,
+def run(out: Path, table: Path, kernels: Sequence[Kernel] = KERNELS, shapes: Sequence[tuple[int, int]] = SHAPES,
         rounds: int = ROUNDS) -> Path:  # fmt: skip
-    """Returns the file of the table.
+    """Returns the file of the page.
 
     Args:
         out: Its folder.
+        table: File for what edgeq reads: the products in the form that its files have.
         kernels: The rows.
         shapes: Inputs and outputs of the layers.
         rounds: How often both products of a pair are timed.
@@ -145,29 +178,38 @@ def run(out: Path, kernels: Sequence[Kernel] = KERNELS, shapes: Sequence[tuple[i
 
     titles = [f"{inputs} x {outputs}, {counted(count, 'row')}" for inputs, outputs in shapes for count in ROWS]
     lines = [f"| weights | {' | '.join(titles)} | size | output error |", "|---|" + "---:|" * (len(titles) + 2)]
-    for cells in rows_of(kernels, shapes, rounds):
-        lines.append(f"| {' | '.join(cells)} |")
+    shipped: list[LowBitProduct] = []
+    for kernel in kernels:
+        found = timed(kernel, shapes, rounds)
+        ratios = " | ".join(f"{each.ratio:.2f}" for each in found.products)
+        lines.append(f"| {kernel.title} | {ratios} | {found.size:.3f} | {found.error:.3f} |")
         print(lines[-1], flush=True)
-    versions = f"onnxruntime {onnxruntime.__version__}, openvino {OpenVinoSession.import_engine().__version__}"
+        shipped += found.products if kernel.level is None else []
+    openvino = OpenVinoSession.import_engine().__version__.partition("-")[0]
+    versions = f"onnxruntime {onnxruntime.__version__}, openvino {openvino}"
+    where = f"{read_machine().cpu}, {counted(THREADS, 'thread')}, {versions}"
+    write_text(table, write_products(where, shipped))
     text = [
         "# Products with weights of few bits: time over FP32's in the same engine",
         "",
         *lines,
         "",
-        f"Measured in turns, median of {rounds} rounds, {THREADS} thread, {read_machine().cpu}; {versions}. Groups of "
-        f"{GROUP} with zero points, rounded to nearest; FP32 where the engine computes in floats. Size over FP32's and "
-        "the relative error of the output for normal weights are those of the last shape. `level 0` is MatMulNBits's "
-        "default; edgeq writes 4.",
+        f"Measured in turns, median of {rounds} rounds, {where}. Zero points, rounded to nearest; FP32 where the "
+        "engine computes in floats. Size over FP32's and the relative error of the output for normal weights are "
+        "those of the last shape. `level 0` is MatMulNBits's default, in groups of 32; edgeq writes 4.",
     ]
     return write_result(out, "low_bit_kernels.md", "\n".join(text) + "\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
-    return result_parser(__doc__)
+    parser = result_parser(__doc__)
+    parser.add_argument("--table", type=Path, default=TABLE, help="file for the table that edgeq reads")
+    return parser
 
 
 def main() -> None:
-    run(make_parser().parse_args().out)
+    arguments = make_parser().parse_args()
+    run(arguments.out, arguments.table)
 
 
 if __name__ == "__main__":

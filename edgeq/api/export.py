@@ -90,7 +90,8 @@ def export(
         method: Calibration method; by default that of the ranges, or `lp`.
         num: Maximum number of calibration images; by default 512.
         out: Folder for the files.
-        format: `onnx` or `tflite`: one, or several; by default every format of the target.
+        format: `onnx` or `tflite`: one, or several; by default every format of the target. For `w4`, `w8` and `nf4` of
+            `x86-openvino` there is also `openvino`, its own format.
         keep: What stays in float: a node's name, a regular expression, an operator type, or `vit.[BLOCKS.]PART` of a
             transformer; or several of them.
         vit_plan: Transformers: `fast`, `balanced` or `safe`.

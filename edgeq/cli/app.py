@@ -117,7 +117,7 @@ def export(
         str,
         typer.Option(
             help="fp32, fp16, int8, dynamic; for x86 w4a8 (weights of 4 bits, computed in int8) and w2 to w8 (weights "
-            "alone); for TFLite int16x8; for rtx fp8, w4 and fp4. Separate several with commas.",
+            "alone; nf4 by --format openvino); for TFLite int16x8; for rtx fp8, w4 and fp4. Separate them with commas.",
             **names.PRECISION,
         ),
     ] = "fp32",
@@ -125,8 +125,8 @@ def export(
         list[str] | None,
         typer.Option(
             "--format",
-            help="onnx or tflite, by default every format of the target; repeatable. Of a Hugging Face folder gptq, "
-            "awq or compressed-tensors: a checkpoint with weights of few bits.",
+            help="onnx or tflite, by default all of the target; openvino (for w4, w8, nf4) on request; repeatable. "
+            "Of a Hugging Face folder gptq, awq or compressed-tensors: a checkpoint with weights of few bits.",
         ),
     ] = None,
     weights: Weights = None,

@@ -142,6 +142,21 @@ def print_bundle(bundle: Bundle) -> None:
                 f"{part.name}: {part.precision} is simulated, because the engine of {bundle.target} has no kernel for "
                 "it: the file can be scored, and is neither smaller nor faster"
             )
+        else:
+            for line in _slower(part, bundle):
+                say(f"{part.name}: {line}")
+
+
+def _slower(part: BundlePart, bundle: Bundle) -> list[str]:
+    """Returns what of a part the engine of its target computes more slowly than FP32."""
+    from edgeq.bundles.precision import parse_precision
+    from edgeq.cli.low_bit import describe_slower
+    from edgeq.targets import get_target
+
+    precision = parse_precision(part.precision)
+    if precision.is_float:
+        return []
+    return describe_slower(get_target(bundle.target).runtimes[0], precision.scheme.bits, precision.group_size)
 
 
 def _row(part: BundlePart) -> tuple[str, ...]:

@@ -237,8 +237,8 @@ class Artifact:
 
     Attributes:
         path: The model file. The manifest lies beside it as `<path>.json` and stores only the file's name.
-        format: `onnx` or `tflite`, later `engine`.
-        precision: `fp32`, `fp16`, `int8`, `int16x8`, `dynamic`, `fp8`, `w4`, `fp4`.
+        format: `onnx`, `tflite` or `openvino`, later `engine`.
+        precision: `fp32`, `fp16`, `int8`, `int16x8`, `dynamic`, `fp8`, `w4`, `fp4`, `nf4`.
         target: Name of the target whose rules it was written by.
         inputs: The model's inputs.
         outputs: The model's outputs.
@@ -286,7 +286,7 @@ class Artifact:
 
     @property
     def weights_path(self) -> Path | None:
-        """Where the weights of a file lie that is too large for its format."""
+        """Where the weights of a file lie that does not hold them itself."""
         stated = self.quantization_facts.weights_file
         return None if stated is None else self.path.with_name(stated.file)
 

@@ -183,7 +183,8 @@ class LowBitFacts:
     Attributes:
         nodes: How many layers have such weights.
         bits: Of a weight.
-        form: How linear layers hold them: `matmul_nbits`, `dequantize_linear`, or `float` in a simulated file.
+        form: How linear layers hold them: `matmul_nbits`, `dequantize_linear`, `decompression` (OpenVINO's format), or
+            `float` in a simulated file.
         group_size: Inputs with a scale of their own; `None` for whole rows or tensors.
         bits_per_weight: What is stored for a weight, its share of scales and zero points included.
         convolutions: How many of the layers are convolutions, which are computed in FP32.
@@ -223,7 +224,7 @@ class QuantizationFacts:
         fp16_scales: Whether a file of another tool has Q/DQ pairs with scales in FP16.
         calibration_cache: The calibration cache that was written with it.
         simulated_bits: Bits of weights and activations, if no engine has kernels for them.
-        weights_file: The file with the weights of one that is too large for its format.
+        weights_file: The file with the weights, of one that is too large for its format or keeps them apart.
         speed: How its time compares with the float model's, where that was measured.
         kernel_costs: What decided by time which layers stay in float, if it was not the target's rules alone.
         saturation: What CPUs without VNNI asked for; `None` for files of other targets and tools.

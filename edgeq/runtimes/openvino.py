@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from edgeq.errors import InputError
+from edgeq.exporting.openvino.package import EXTRA, PACKAGE, import_openvino
 from edgeq.runtimes.base import LATENCY, THROUGHPUT, Arrays, Session
 
 _PRECISIONS = ("f32", "bf16", "f16")
 
 
 class OpenVinoSession(Session):
-    """An ONNX file in OpenVINO's CPU plugin, tuned for the latency of one request at a time.
+    """An ONNX file, or one of OpenVINO's own format, in its CPU plugin, tuned for the latency of one request at a time.
 
     Tuned for throughput, as many requests run at the same time as OpenVINO recommends, each on the same inputs: a run
     takes until the last of them is done.
@@ -25,22 +25,15 @@ class OpenVinoSession(Session):
     """
 
     runtime = "openvino"
-    package = "openvino"
-    extra = "openvino"
+    package = PACKAGE
+    extra = EXTRA
+    formats = ("onnx", "openvino")
     hints = (LATENCY, THROUGHPUT)
 
     @classmethod
     def import_engine(cls) -> Any:
         """Returns the package `openvino`, with its telemetry switched off."""
-        if "openvino" not in sys.modules:
-            # Importing openvino sends an event over the network unless its telemetry package cannot be imported; then
-            # it falls back to a stub. There is no option for it. Other packages may import it afterwards.
-            sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-        try:
-            return super().import_engine()
-        finally:
-            if sys.modules.get("openvino_telemetry", cls) is None:
-                del sys.modules["openvino_telemetry"]
+        return import_openvino(f"The runtime {cls.runtime}")
 
     def _open(self, compute_precision: str | None) -> None:
         self._engine = self.import_engine()

@@ -109,6 +109,30 @@ def read_onnx_specs(path: Path) -> tuple[Specs, Specs]:
     return inputs, outputs
 
 
+def read_openvino_specs(path: Path) -> tuple[Specs, Specs]:
+    """Returns the inputs and outputs of a file in OpenVINO's own format, as OpenVINO tells of them."""
+    engine = get_runtime("openvino").import_engine()
+    try:
+        model = engine.Core().read_model(str(path))
+    except RuntimeError as error:
+        raise EngineError(
+            f"{path}: openvino cannot load it ({first_line(error)}); its .bin file has to lie next to it"
+        ) from error
+    layout = _layout([_openvino_shape(port) for port in model.inputs], "NCHW")
+    inputs, outputs = (
+        tuple(
+            TensorSpec(port.get_any_name(), str(port.get_element_type().to_dtype()), _openvino_shape(port), layout)
+            for port in ports
+        )
+        for ports in (model.inputs, model.outputs)
+    )
+    return inputs, outputs
+
+
+def _openvino_shape(port: Any) -> tuple[int | None, ...]:
+    return tuple(None if axis.is_dynamic else int(axis.get_length()) for axis in port.get_partial_shape())
+
+
 def _with_grids(path: Path, inputs: Specs, outputs: Specs) -> tuple[Specs, Specs]:
     """Returns the specs with what integers stand for, where the file says it; it was checked by the engine."""
     import onnx_ir as ir

@@ -105,6 +105,24 @@ TFLITE = FileFormat(
     observe="edgeq.runtimes.litert_observer:observe_file",
 )
 
+_COMPRESSED = ("w4", "w8", "nf4")
+
+OPENVINO = FileFormat(
+    name="openvino",
+    suffix=".xml",
+    precisions=_COMPRESSED,
+    runtime="openvino",
+    read="edgeq.sources.engine_specs:read_openvino_specs",
+    write="edgeq.exporting.openvino.writer:write_file",
+    effects={
+        "keep": frozenset(_COMPRESSED),
+        "vit_plan": frozenset(_COMPRESSED),
+        "rescale": frozenset(_COMPRESSED),
+        "weight_method": frozenset(_COMPRESSED),
+        "group_size": frozenset(_COMPRESSED),
+    },
+)
+
 TENSORRT_CACHE = FileFormat(
     name="tensorrt-cache",
     suffix=".cache",
@@ -117,6 +135,7 @@ TENSORRT_CACHE = FileFormat(
 
 FORMATS: dict[str, str] = {
     "onnx": "edgeq.sources.formats:ONNX",
+    "openvino": "edgeq.sources.formats:OPENVINO",
     "tensorrt-cache": "edgeq.sources.formats:TENSORRT_CACHE",
     "tflite": "edgeq.sources.formats:TFLITE",
 }

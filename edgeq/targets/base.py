@@ -203,6 +203,7 @@ class Target:
         name: As users write it.
         runtimes: Names of the runtimes that run its files, the preferred one first.
         formats: File formats that are written for it.
+        optional_formats: Those that are written where they are asked for by name.
         rules: Its quantization rules for ONNX files.
         timed: Whether INT8 files are timed against the float model when they are exported on a machine that runs them.
         engines: Runtime -> name of the target whose files are planned for it, of a target that stands for several.
@@ -216,3 +217,4 @@ class Target:
     timed: bool = False
     engines: Mapping[str, str] = field(default_factory=dict)
     tflite: Mapping[str, tuple[LayerScheme, ...]] = field(default_factory=lambda: LITERT)
+    optional_formats: tuple[str, ...] = ()

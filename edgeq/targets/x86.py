@@ -84,6 +84,7 @@ X86_OPENVINO = Target(
     name="x86-openvino",
     runtimes=("openvino", "onnxruntime"),
     formats=("onnx",),
+    optional_formats=("openvino",),
     rules=dataclasses.replace(
         QDQ,
         # A layer that float layers alone read writes float at no cost; with a pair it writes u8, and a Subgraph

@@ -117,11 +117,12 @@ def _check_low_bits(
 
 
 def _check_formats(request: ModelRequest, target: Target, formats: Sequence[str], options: ExportOptions) -> None:
+    taken = (*target.formats, *target.optional_formats)
     for name in formats:
-        if name not in target.formats and (name in FORMATS or name not in registered("format", FORMATS)):
+        if name not in taken and (name in FORMATS or name not in registered("format", FORMATS)):
             raise InputError(
-                f"`format` {name}: the target {target.name} takes {' and '.join(target.formats)}; TFLite files are "
-                "written for `target` arm, and run on x86 too"
+                f"`format` {name}: the target {target.name} takes {' and '.join(taken)}; TFLite files are written for "
+                "`target` arm, and run on x86 too"
             )
     source = source_format(request.reference)
     if source.has_own_form and tuple(formats) != (source.name,):

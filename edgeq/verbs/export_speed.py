@@ -22,7 +22,7 @@ from edgeq.schemes import LOW_BITS
 from edgeq.targets import Target
 from edgeq.verbs.export_selection import smallest_that_gains
 
-_TIMED = (INT8, *LOW_BITS)
+_TIMED = (INT8, *LOW_BITS, "nf4")
 
 _log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import checkpoint_memory, gptq_against_llm_compressor, low_bit_kernels, low_bit_weights
 from benchmarks.low_bit_weights import Subject, Variant, even
+from edgeq.exporting.costs.low_bit_products import read_products
 from edgeq.schemes import NF4
 from edgeq.sources.model import ModelRequest, open_model
 from tests.tuning.nets import save_classifier
@@ -37,10 +38,14 @@ def test_methods_are_scored_and_kept(tmp_path, monkeypatch) -> None:
 
 def test_products_are_timed_against_fp32(tmp_path) -> None:
     pytest.importorskip("openvino")
-    kernels = (low_bit_kernels.KERNELS[1], low_bit_kernels.KERNELS[-1])
-    text = low_bit_kernels.run(tmp_path, kernels, ((64, 96),), 3).read_text()
+    kernels = (low_bit_kernels.KERNELS[4], low_bit_kernels.KERNELS[-2])
+    table = tmp_path / "products.csv"
+    text = low_bit_kernels.run(tmp_path, table, kernels, ((64, 96),), 3).read_text()
+    assert [(each.engine, each.bits, each.inputs, each.rows) for each in read_products(table).products] == [
+        ("onnxruntime", 4, 64, 1), ("onnxruntime", 4, 64, 128), ("openvino", 4, 64, 1), ("openvino", 4, 64, 128),
+    ]  # fmt: skip
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if ", 4 bits" in line]
-    assert [row[0] for row in rows] == ["ONNX Runtime, 4 bits", "OpenVINO, 4 bits"]
+    assert [row[0] for row in rows] == ["ONNX Runtime, 4 bits, groups of 32", "OpenVINO, 4 bits, groups of 32"]
     for row in rows:
         assert all(float(cell) > 0 for cell in row[1:]) and float(row[-1]) < 0.2  # rounding to 4 bits, and no more
 

@@ -23,11 +23,15 @@ from edgeq.quantizers.weight import stored_bits
 from edgeq.schemes import LayerScheme, PerGroup, Scheme
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
     from pathlib import Path
+
+    import onnx_ir as ir
 
     from edgeq.exporting.artifact import Artifact
     from edgeq.exporting.jobs import QuantizeLayers
     from edgeq.exporting.planning.keep import Kept, VitPlan
+    from edgeq.quantizers import QuantizedWeight
     from edgeq.targets import Target
 
 GROUP_SIZE = 32
@@ -87,6 +91,71 @@ def write_low_bit(
     return write_weights(model, target, folder, form_of(target, bits, size), weight, kept, vit_plan, quantize)
 
 
+@dataclasses.dataclass(frozen=True)
+class LowBitGraph:
+    """A float graph, and what its layers are to hold instead of their weights.
+
+    Attributes:
+        graph: The graph, with AWQ's scales in it.
+        weights: Layer -> its weight `(out, in)`.
+        facts: What a manifest says of them.
+    """
+
+    graph: ir.Model
+    weights: Mapping[str, QuantizedWeight]
+    facts: dict[str, Any]
+
+
+def quantized_graph(
+    model: FloatModel,
+    target: Target,
+    form: str,
+    weight: Scheme,
+    kept: Kept | None = None,
+    vit_plan: VitPlan = "balanced",
+    quantize: QuantizeLayers | None = None,
+    whole_groups: Collection[str] = (),
+    opset: int = 0,
+) -> LowBitGraph:
+    """Returns a copy of the float graph, and the weights of its layers by a scheme.
+
+    Args:
+        model: The float model.
+        target: Whose rules to follow.
+        form: How linear layers are to hold their weights, as the manifest has it.
+        weight: How weights are stored.
+        kept: Nodes that stay in float.
+        vit_plan: What of a transformer stays in float.
+        quantize: Quantizes the weights.
+        whole_groups: Operators whose inputs the groups have to divide.
+        opset: The least that the graph is brought to.
+    """
+    graph = engine_graph(model, target)
+    if opset_of(graph) < opset:
+        raise_opset(graph, opset)
+    kept = resolve_keep(graph, vit_plan=vit_plan) if kept is None else kept
+    plan = make_low_bit_plan(graph, target.rules, kept, LayerScheme(weight), quantize, whole_groups)
+    weights, scaled = divide_channels(graph, plan.layers.inputs, plan.layers.weights)
+    operators = {decision.name: decision.op_type for decision in plan.decisions}
+    size = weight.granularity.size if isinstance(weight.granularity, PerGroup) else None
+    low_bit = LowBitFacts(
+        nodes=len(weights),
+        bits=weight.bits,
+        form=form,
+        group_size=size,
+        bits_per_weight=None if size is None else stored_bits(weight, size),
+        convolutions=sum(operators[each] not in LINEAR for each in weights),
+        folded=len(scaled.done),
+        multiplied=len(scaled.left),
+    )
+    facts: dict[str, Any] = {
+        "low_bit": dataclasses.asdict(low_bit),
+        "float_nodes": {each.name: each.reason for each in plan.decisions if each.is_float},
+        "notes": list(plan.layers.notes),
+    }
+    return LowBitGraph(graph, weights, facts)
+
+
 def write_weights(
     model: FloatModel,
     target: Target,
@@ -109,32 +178,11 @@ def write_weights(
         vit_plan: What of a transformer stays in float.
         quantize: Quantizes the weights.
     """
-    graph = engine_graph(model, target)
-    if form != "float" and opset_of(graph) < INT4_OPSET:
-        raise_opset(graph, INT4_OPSET)
-    kept = resolve_keep(graph, vit_plan=vit_plan) if kept is None else kept
-    plan = make_low_bit_plan(graph, target.rules, kept, LayerScheme(weight), quantize, WHOLE_GROUPS[form])
-    weights, scaled = divide_channels(graph, plan.layers.inputs, plan.layers.weights)
-    operators = {decision.name: decision.op_type for decision in plan.decisions}
-    insert_low_bit_weights(graph, weights, form)
-    called = f"w{weight.bits}"
-    size = weight.granularity.size if isinstance(weight.granularity, PerGroup) else None
-    low_bit = LowBitFacts(
-        nodes=len(weights),
-        bits=weight.bits,
-        form=form,
-        group_size=size,
-        bits_per_weight=None if size is None else stored_bits(weight, size),
-        convolutions=sum(operators[each] not in LINEAR for each in weights),
-        folded=len(scaled.done),
-        multiplied=len(scaled.left),
-    )
-    facts: dict[str, Any] = {
-        "low_bit": dataclasses.asdict(low_bit),
-        "float_nodes": {each.name: each.reason for each in plan.decisions if each.is_float},
-        "notes": list(plan.layers.notes),
-    }
+    opset = INT4_OPSET if form != "float" else 0
+    found = quantized_graph(model, target, form, weight, kept, vit_plan, quantize, WHOLE_GROUPS[form], opset)
+    insert_low_bit_weights(found.graph, found.weights, form)
+    called, facts = f"w{weight.bits}", found.facts
     if form == "float":
-        facts["simulated_bits"] = {"weights": weight.bits, "activations": _FLOAT_BITS}
+        facts = {**facts, "simulated_bits": {"weights": weight.bits, "activations": _FLOAT_BITS}}
         called = f"simulated-{called}"
-    return write_artifact(model, graph, target, called, folder, facts)
+    return write_artifact(model, found.graph, target, called, folder, facts)

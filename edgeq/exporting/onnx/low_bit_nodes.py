@@ -68,14 +68,14 @@ def _into_matmul_nbits(model: ir.Model, node: ir.Node, quantized: QuantizedWeigh
     blocks = quantized.scale.shape[1]
     integers = np.pad(quantized.integers, ((0, 0), (0, blocks * size - inputs)))
     name = f"{node.name}_w{bits}"
-    packed = (
-        _packed(integers.reshape(outputs, blocks, size), bits),
+    arrays = (
+        packed(integers.reshape(outputs, blocks, size), bits),
         quantized.scale.astype(np.float32).reshape(-1),
-        _packed(quantized.zero_point, bits).reshape(-1),
+        packed(quantized.zero_point, bits).reshape(-1),
     )
     parts = [
         new_initializer(model, f"{name}{suffix}", array)
-        for suffix, array in zip(("", "_scale", "_zero"), packed, strict=True)
+        for suffix, array in zip(("", "_scale", "_zero"), arrays, strict=True)
     ]
     attributes = {"K": inputs, "N": outputs, "bits": bits, "block_size": size, "accuracy_level": ACCURACY_LEVEL}
     product = ir.node("MatMulNBits", [node.inputs[0], *parts], attributes, domain=_DOMAIN, name=name)
@@ -157,7 +157,7 @@ def _drop(model: ir.Model, value: ir.Value | None) -> None:
         model.graph.initializers.pop(str(value.name), None)
 
 
-def _packed(integers: np.ndarray, bits: int) -> np.ndarray:
+def packed(integers: np.ndarray, bits: int) -> np.ndarray:
     """Returns integers along the last axis in bytes, the first in the lowest bits; a last byte is filled with 0."""
     count = 8 // bits
     padded = np.pad(integers, [(0, 0)] * (integers.ndim - 1) + [(0, -integers.shape[-1] % count)]).astype(np.uint8)
