@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeq.api.plan import plan
     from edgeq.api.predict import predict
     from edgeq.api.score import score
-    from edgeq.api.study import study
+    from edgeq.api.study import study, study_bundle
     from edgeq.api.tune import sensitivity, tune
     from edgeq.bundles.manifest import Bundle
     from edgeq.calibrators import Histogram
@@ -132,6 +132,7 @@ __all__ = [
     "score",
     "sensitivity",
     "study",
+    "study_bundle",
     "tune",
 ]
 
@@ -199,6 +200,7 @@ _HOME = {
     "score": "edgeq.api.score",
     "sensitivity": "edgeq.api.tune",
     "study": "edgeq.api.study",
+    "study_bundle": "edgeq.api.study",
     "tune": "edgeq.api.tune",
 }
 

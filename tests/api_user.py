@@ -113,6 +113,8 @@ def run(module: torch.nn.Module) -> bool:
     print(tuned.chosen.latency.ratio)
     studied: StudyResult = edgeq.study(model, "dataset", template="vit-layers", axis={"bits": (2, 4)}, workers=2)
     print(studied.front[0].bits_per_weight)
+    parts: StudyResult = edgeq.study_bundle("bundle", "transcription", "test.jsonl", calib="train.jsonl", num=128)
+    print(parts.importance[0].parts)
     planned: MemoryPlan = edgeq.plan("llava", device="orin-nx", memory="16GB", part=["decoder=w4g128"])
     answered: list[ScoredAnswers] = edgeq.score(["fp16.jsonl", "w4.jsonl"], "vqa", "questions.jsonl")
     if isinstance(

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.files import sha256_bytes, write_bytes
 from edgeq.studying.layers import StudyLayer
 from edgeq.studying.trials import StudyTrial
@@ -28,7 +27,6 @@ class Assembler:
     """Writes the files of trials.
 
     Attributes:
-        model: The float model.
         float_file: The file of the float graph, in FP32.
         bank: The weights; their folder lies in that of the files.
         layers: The layers of the study.
@@ -36,7 +34,6 @@ class Assembler:
         whole: Whether files hold their weights themselves.
     """
 
-    model: FloatModel
     float_file: Artifact
     bank: WeightBank
     layers: tuple[StudyLayer, ...]

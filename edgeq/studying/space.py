@@ -50,6 +50,14 @@ class _Axes(msgspec.Struct, forbid_unknown_fields=True):
     layer: list[str] | None = None
 
 
+class _Choices(msgspec.Struct, forbid_unknown_fields=True):
+    """An entry `[[further]]` of a file."""
+
+    axes: _Axes = msgspec.field(default_factory=_Axes)
+    blocks: Positive | None = None
+    mixed: bool = False
+
+
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     """A file that declares a space."""
 
@@ -57,6 +65,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     axes: _Axes = msgspec.field(default_factory=_Axes)
     blocks: Positive | None = None
     mixed: bool = False
+    further: list[_Choices] = msgspec.field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,7 @@ class Space:
         mixed: Whether each cell (component, group of blocks, kind) has its own bits, instead of some cells having
             the same bits and the others FP16.
         question: What it asks, in a sentence.
+        further: More choices, whose trials are added; they have none of their own.
 
     Raises:
         InputError: an axis has no values, one twice, or one that there is not.
@@ -130,6 +140,7 @@ class Space:
     blocks: int = 3
     mixed: bool = False
     question: str = ""
+    further: tuple[Space, ...] = ()
 
     def __post_init__(self) -> None:
         for axis in AXES:
@@ -180,7 +191,7 @@ def with_axes(space: Space, axes: Mapping[str, Sequence[str | int]], blocks: int
     """Returns a space with other values of some axes.
 
     Args:
-        space: The space.
+        space: The space; `further` choices are changed alike.
         axes: Name of an axis -> its values.
         blocks: Number of the groups of blocks; `None` leaves it.
         mixed: Whether each cell has its own bits; `None` leaves it.
@@ -188,6 +199,7 @@ def with_axes(space: Space, axes: Mapping[str, Sequence[str | int]], blocks: int
     Raises:
         InputError: there is no such axis, or no such value.
     """
+    further = tuple(with_axes(each, axes, blocks, mixed) for each in space.further)
     changed: dict[str, object] = {}
     for axis, values in axes.items():
         if axis not in AXES:
@@ -195,7 +207,7 @@ def with_axes(space: Space, axes: Mapping[str, Sequence[str | int]], blocks: int
         changed[axis] = tuple(_number(axis, value) for value in values)
     changed |= {} if blocks is None else {"blocks": blocks}
     changed |= {} if mixed is None else {"mixed": mixed}
-    return dataclasses.replace(space, **changed)  # type: ignore[arg-type]
+    return dataclasses.replace(space, further=further, **changed)  # type: ignore[arg-type]
 
 
 def parse_axis(text: str) -> tuple[str, tuple[str, ...]]:
@@ -218,8 +230,14 @@ def _number(axis: str, value: str | int) -> str | int:
 
 def _space(path: Path) -> Space:
     stated = read_toml(path, _File, kind="a study's space", advice="see docs/study.md")
-    axes = {axis: values for axis in AXES if (values := getattr(stated.axes, axis)) is not None}
-    return with_axes(Space(question=stated.question, mixed=stated.mixed), axes, stated.blocks, None)
+    further = tuple(map(_stated, stated.further))
+    return dataclasses.replace(_stated(stated), question=stated.question, further=further)
+
+
+def _stated(choices: _File | _Choices) -> Space:
+    """Returns the axes of a file, or of one entry of it."""
+    axes = {axis: values for axis in AXES if (values := getattr(choices.axes, axis)) is not None}
+    return with_axes(Space(), axes, choices.blocks, choices.mixed)
 
 
 def granularity_name(granularity: Granularity) -> str:

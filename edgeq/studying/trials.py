@@ -101,36 +101,39 @@ def plan_trials(space: Space, layers: Sequence[StudyLayer], sample: Sample, tria
     Raises:
         InputError: the axes name nothing that the model has, the grid is too large, or options do not go together.
     """
-    parts = _Parts(space, layers)
-    grid = _Mixed(space, parts) if space.mixed else _Uniform(space, parts)
-    numbers = draw(grid.lengths, sample, trials, seed, _MOST_TRIALS)
-    found: dict[tuple[tuple[str, str], ...], StudyTrial] = {}
-    marks = _marks(parts)
-    found[marks[0].identity] = marks[0]
-    empty = 0
-    for choice in numbers:
-        trial = grid.trial(choice)
-        if trial is None:
-            empty += 1
-        else:
+    if not layers:
+        raise InputError("the model has no layer with a separate weight that a study could change")
+    if space.further and sample != "grid":
+        raise InputError(f"`sample` {sample}: the space has several grids; try all of them, or give a space of one")
+    fp16, eight = _marks(layers)
+    found = {fp16.identity: fp16}
+    cells: dict[str, Cell] = {}
+    notes: dict[str, None] = {}
+    asked = total = empty = 0
+    for choices in (space, *space.further):
+        parts = _Parts(choices, layers)
+        grid = _Mixed(choices, parts) if choices.mixed else _Uniform(choices, parts)
+        numbers = draw(grid.lengths, sample, trials, seed, _MOST_TRIALS)
+        made = [trial for trial in map(grid.trial, numbers) if trial is not None]
+        for trial in made:
             found.setdefault(trial.identity, trial)
+        cells |= {cell.name: cell for cell in grid.cells}
+        notes |= dict.fromkeys(parts.notes)
+        if grid.refused:
+            notes["groups of the whole tensor are for rtn; trials of other methods with them are left out"] = None
+        asked, total, empty = asked + len(numbers), total + math.prod(grid.lengths), empty + len(numbers) - len(made)
     if len(found) == 1:
         raise InputError("no trial of the study names a layer of the model; choose other axes")
-    found.setdefault(marks[1].identity, marks[1])
-    notes = list(parts.notes)
-    if grid.refused:
-        notes.append("groups of the whole tensor are for rtn; trials of other methods with them are left out")
+    found.setdefault(eight.identity, eight)
     if empty:
-        notes.append(f"{empty:,} of {len(numbers):,} trials name no layer of the model, or cannot be; they are not run")
-    return Planned(tuple(found.values()), grid.cells, len(numbers), math.prod(grid.lengths), tuple(notes))
+        notes[f"{empty:,} of {asked:,} trials name no layer of the model, or cannot be; they are not run"] = None
+    return Planned(tuple(found.values()), tuple(cells.values()), asked, total, tuple(notes))
 
 
 class _Parts:
     """The parts of a model that a space names."""
 
     def __init__(self, space: Space, layers: Sequence[StudyLayer]) -> None:
-        if not layers:
-            raise InputError("the model has no layer with a separate weight that a study could change")
         self.layers = layers
         self.notes: list[str] = []
         has = {
@@ -257,15 +260,13 @@ def _has_refused(space: Space) -> bool:
     return "tensor" in space.granularity and any(method != "rtn" for method in space.method)
 
 
-def _marks(parts: _Parts) -> list[StudyTrial]:
+def _marks(layers: Sequence[StudyLayer]) -> list[StudyTrial]:
     """Returns the trials that every study has: nothing quantized, and everything rounded to 8 bits."""
-    layers = tuple(each.name for each in parts.layers if each.kind not in ENDS) or tuple(
-        each.name for each in parts.layers
-    )
+    names = [each.name for each in layers if each.kind not in ENDS] or [each.name for each in layers]
     eight = Variant(8, "row", "rtn")
     return [
         StudyTrial(FP16),
-        StudyTrial(UNIFORM_8, {"all layers": eight}, dict.fromkeys(layers, eight), eight.method, "row"),
+        StudyTrial(UNIFORM_8, {"all layers": eight}, dict.fromkeys(names, eight), eight.method, "row"),
     ]
 
 

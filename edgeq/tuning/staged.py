@@ -109,13 +109,25 @@ class StagedImages:
         Raises:
             InputError: more than the task allows.
         """
-        total = sum(map(len, self.stages))
-        unreadable = total - len(predictions)
-        if unreadable > self._task.max_unreadable * total:
-            raise InputError(
-                f"{self._task.source}: {unreadable} of {total} images cannot be read, more than "
-                f"{self._task.max_unreadable:.0%}"
-            )
+        require_readable(self._task, sum(map(len, self.stages)), predictions)
+
+
+def require_readable(task: Task[Any], total: int, predictions: Mapping[int, Any]) -> None:
+    """Checks that not too many images were skipped.
+
+    Args:
+        task: The task.
+        total: How many images were to be predicted.
+        predictions: Those that were.
+
+    Raises:
+        InputError: more were skipped than the task allows.
+    """
+    unreadable = total - len(predictions)
+    if unreadable > task.max_unreadable * total:
+        raise InputError(
+            f"{task.source}: {unreadable} of {total} images cannot be read, more than {task.max_unreadable:.0%}"
+        )
 
 
 def compute_precision(runtime: str) -> str | None:

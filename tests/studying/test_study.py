@@ -22,6 +22,7 @@ from edgeq.exporting.graphs.graph import read_onnx, weight_of
 from edgeq.results.serialization import to_json
 from edgeq.results.study import StudyResult
 from edgeq.sources.model import ModelRequest
+from edgeq.studying.model import FileModel
 from edgeq.studying.run import StudyRun
 from edgeq.studying.space import Space
 from edgeq.tuning.staged import StagedImages
@@ -200,7 +201,8 @@ def test_a_trial_computes_what_its_weights_say(net, found):
     data = open_split(net.labels, "evaluation")
     with open_study(net.request, data, source, SPACE, found.out, options=options) as opened:
         trial = next(each for each in opened.planned.trials if each.name == "w2 rtn row: 1of2")
-        assembler = dataclasses.replace(opened.run.assembler, whole=True)
+        assert isinstance(opened.run.model, FileModel)
+        assembler = dataclasses.replace(opened.run.model.assembler, whole=True)
         path = assembler.write(trial, 999).path
         held = weights_of(path)
         path.unlink()
