@@ -219,7 +219,10 @@ def _number(axis: str, value: str | int) -> str | int:
 def _space(path: Path) -> Space:
     stated = read_toml(path, _File, kind="a study's space", advice="see docs/study.md")
     axes = {axis: values for axis in AXES if (values := getattr(stated.axes, axis)) is not None}
-    return with_axes(Space(question=stated.question, mixed=stated.mixed), axes, stated.blocks, None)
+    try:
+        return with_axes(Space(question=stated.question, mixed=stated.mixed), axes, stated.blocks, None)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def granularity_name(granularity: Granularity) -> str:
