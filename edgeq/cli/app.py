@@ -39,6 +39,7 @@ from edgeq.cli.options import (
     Size,
     SplitName,
     Threads,
+    TrustedDecoders,
     Weights,
     model_request,
     require_writable_json,
@@ -86,8 +87,13 @@ Number = Annotated[int, typer.Option(min=1, help="Maximum number of calibration 
 def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    decoder: TrustedDecoders = None,
 ) -> None:
     """Calibrate a vision model once, export it to every engine, measure what it costs."""
+    if decoder:
+        from edgeq.tasks.detection.decoders import trust_decoders
+
+        trust_decoders(decoder)
     if version:
         say(f"edgeq {edgeq.__version__}")
         raise typer.Exit

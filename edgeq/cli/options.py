@@ -52,6 +52,14 @@ PresetOption = Annotated[
         **PRESET,
     ),
 ]
+TrustedDecoders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--decoder",
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="A function that presets and manifests may name as decoder; repeatable. Files name no other code.",
+    ),
+]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, if the model does not fix it.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")]
 

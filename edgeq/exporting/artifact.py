@@ -216,7 +216,8 @@ class Postprocessing:
     """How a model's outputs become detections, class scores or an embedding.
 
     Attributes:
-        decoder: A name of a task's decoders (docs/tasks.md), or `package.module:function` for a detector.
+        decoder: A name of a task's decoders (docs/tasks.md), or `package.module:function` for a detector;
+            such a function runs only if the user names it as well.
         outputs: Role in the decoder -> output tensor's name, for example `{"heatmap": "hm"}`.
         options: What the decoder takes: numbers, names, lists (`stride`, `top_k`, `anchors`, ...).
         published_ap: AP on COCO val2017, 0..1, of the smallest and the largest model that the family's authors

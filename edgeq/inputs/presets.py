@@ -28,7 +28,7 @@ differs from the defaults need be there:
     takes = "images"                # or arrays: .npy files and arrays that are ready, of any shape; no [preprocessing]
 
     [postprocessing]                # left out for a model that is not to be scored
-    decoder = "yolox"               # a name of DECODERS, classification, embedding or a.module:function
+    decoder = "yolox"               # a name of DECODERS, classification, embedding or a trusted a.module:function
 
     published_ap = [0.258, 0.511]   # on COCO val2017, of the family's smallest and largest model
 

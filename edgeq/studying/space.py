@@ -230,8 +230,11 @@ def _number(axis: str, value: str | int) -> str | int:
 
 def _space(path: Path) -> Space:
     stated = read_toml(path, _File, kind="a study's space", advice="see docs/study.md")
-    further = tuple(map(_stated, stated.further))
-    return dataclasses.replace(_stated(stated), question=stated.question, further=further)
+    try:
+        further = tuple(map(_stated, stated.further))
+        return dataclasses.replace(_stated(stated), question=stated.question, further=further)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _stated(choices: _File | _Choices) -> Space:
