@@ -99,10 +99,10 @@ def _method_names() -> Iterable[str]:
 
 
 def _model_names() -> Iterable[str]:
-    from edgeq.sources.unknown_model import zoo_names
+    from edgeq.sources.unknown_model import known_names
 
     files = (path.as_posix() for pattern in ("*.onnx", "*.tflite") for path in Path().glob(pattern))
-    return [*sorted(files), *zoo_names()]
+    return [*sorted(files), *known_names()]
 
 
 def _completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:

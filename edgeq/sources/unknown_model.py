@@ -12,6 +12,11 @@ from edgeq.wording import did_you_mean
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
+def known_names() -> list[str]:
+    """Returns the names of the zoo, which MODEL may be instead of a file."""
+    return zoo_names()
+
+
 def require_known(reference: str) -> None:
     """Returns if a model that is no file of ours is a name of the zoo or `package.module:factory`.
 

@@ -21,11 +21,17 @@ from edgeq.wording import did_you_mean
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["export", "x.onnx", "--target", "jetson"], "--target jetson: taken as jetson-orin\nerror: x.onnx: no such file"),
+        (
+            ["export", "x.onnx", "--target", "jetson"],
+            "--target jetson: taken as jetson-orin\nerror: x.onnx: no such file",
+        ),
         (["export", "x.onnx", "--target", "RPi5"], "--target RPi5: taken as arm\n"),
         (["export", "x.onnx", "--target", "X86-ORT"], "error: x.onnx: no such file"),
         (["export", "x.onnx", "--target", "jetson-nano"], "did you mean jetson-orin"),
-        (["export", "x.onnx", "--precision", "FP32,Half"], "--precision Half: taken as fp16\nerror: x.onnx: no such file"),
+        (
+            ["export", "x.onnx", "--precision", "FP32,Half"],
+            "--precision Half: taken as fp16\nerror: x.onnx: no such file",
+        ),
         (["export", "x.onnx", "--precision", "fp23"], "did you mean fp32"),
         (["bench", "x.onnx", "--runtime", "ort"], "--runtime ort: taken as onnxruntime\n"),
         (["quantize", "x.onnx"], "int8 needs ranges"),
