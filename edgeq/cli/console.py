@@ -209,7 +209,8 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
         "with weights of 4 bits": facts.w4_nodes,
         "with weights in fp4": facts.fp4_nodes,
     }
-    ranges = f", ranges by {facts.method}" if facts.method is not None else ""
+    reason = f" ({facts.method_reason})" if facts.method_reason is not None else ""
+    ranges = f", ranges by {facts.method}{reason}" if facts.method is not None else ""
     lines = [f"{counted(count, 'layer')} {how}{ranges}" for how, count in forms.items() if count is not None]
     lines += [] if facts.low_bit is None else describe_low_bit(facts.low_bit)
     if not lines:

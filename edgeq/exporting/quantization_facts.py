@@ -210,6 +210,7 @@ class QuantizationFacts:
 
     Attributes:
         method: How the ranges were found, a name of `edgeq.calibrators.METHODS`.
+        method_reason: Why it is that method, if an export has chosen it.
         ranges_digest: Digest of the ranges that the file was made from.
         int8_nodes: How many layers compute in INT8.
         fp8_nodes: How many layers compute in FP8.
@@ -232,6 +233,7 @@ class QuantizationFacts:
     """
 
     method: str | None = None
+    method_reason: str | None = None
     ranges_digest: str | None = None
     int8_nodes: Count | None = None
     fp8_nodes: Count | None = None

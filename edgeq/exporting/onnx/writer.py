@@ -37,6 +37,7 @@ from edgeq.exporting.planning.bias_correction import correct_biases
 from edgeq.exporting.planning.fp16_audit import audit_fp16
 from edgeq.exporting.planning.keep import Kept, VitPlan
 from edgeq.exporting.planning.known_ranges import keep_without_ranges
+from edgeq.exporting.planning.mixed_ranges import readers_of_mixed_ranges
 from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_plan
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.planning.wide_ends import with_wide_ends
@@ -275,7 +276,8 @@ def plan_int8(
     selection = select_layers(graph, rules, kept, vit_plan)
     chosen = None
     if costs is not None:
-        chosen = choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us, noisy)
+        in_float = {**readers_of_mixed_ranges(graph, selection, ranges), **noisy}
+        chosen = choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us, in_float)
     if chosen is not None:
         selection = select_layers(graph, rules, kept, vit_plan, chosen.in_float)
     selection = with_wide_ends(graph, selection, wide) if bits is None else selection.with_bits(*bits)
