@@ -175,7 +175,7 @@ def _footnotes(notes: Sequence[str]) -> list[str]:
 def _points(change: Sequence[float | None] | None) -> str:
     if change is None:
         return ""
-    points, low, high = change
+    points, low, high = (None if each is None else round(each, 2) + 0.0 for each in change)  # no -0.00
     return f"{points:+.2f}" if low is None or high is None else f"{points:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
@@ -244,15 +244,15 @@ def provenance() -> str:
 
     return (
         f"Measured in OpenVINO {openvino.__version__}, ONNX Runtime {onnxruntime.__version__} and LiteRT "
-        f"{version('ai-edge-litert')} on "
+        f"{version('ai-edge-litert')}, whose times are not those of ARM, on "
         f"{cpu_and_threads(read_machine(), THREADS)}, float layers in FP32; the files of a model take turns, each in a "
         "fresh process. In brackets: 95 % intervals, of points over images (paired bootstrap), of times over rounds. "
         "Trials: files that were scored; of NNCF, images scored over images of the data set. Minutes are those of the "
         "CPU, all threads together; none of a search that was interrupted. Later searches know the trials of the "
         "first. Where no file takes half of the default file's time, the row shows the fastest of the table, and the "
-        "note the nearest that the search tried. The loss is judged by its estimate (`--unproved`). NNCF without control is the file that its control "
-        "starts from; its weights are stored in float, so its size says nothing. NNCF's INT8 layers are convolutions "
-        "and matrix products."
+        "note the nearest that the search tried. The loss is judged by its estimate (`--unproved`). NNCF without "
+        "control is the file that its control starts from; its weights are stored in float, so its size says nothing. "
+        "NNCF's INT8 layers are convolutions and matrix products."
     )
 
 
