@@ -88,7 +88,7 @@ class Section:
         peer = self.peer
         tuned = next((row for row in self.own if row["title"].startswith("tuned")), self.rows[0])
         if peer is None:
-            return tuned, "NNCF has no file"
+            return tuned, "nothing to compare with"
         for is_better, how in ((_is_no_worse, ""), (_may_be_no_worse, " within the intervals")):
             found = [row for row in self.own or self.rows[:1] if is_better(row)]
             smaller = [row for row in found if row["size"] <= peer["size"]]
@@ -132,7 +132,7 @@ class Section:
         if row["title"] != HALF or not timed:
             return _joined(row["title"], none, *[""] * (len(HEAD) - 2))
         nearest = min(timed, key=lambda each: each["ratio"][0])
-        title = f"{row['title']}: {none}; nearest: {nearest['title']}"
+        title = f"{row['title']}: {none}; the fastest here: {nearest['title']}"
         return _joined(title, *_cells(nearest), nearest.get("layers", ""), "", "")
 
 
@@ -175,7 +175,7 @@ def _footnotes(notes: Sequence[str]) -> list[str]:
 def _points(change: Sequence[float | None] | None) -> str:
     if change is None:
         return ""
-    points, low, high = change
+    points, low, high = (None if each is None else round(each, 2) + 0.0 for each in change)  # no -0.00
     return f"{points:+.2f}" if low is None or high is None else f"{points:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
@@ -244,15 +244,15 @@ def provenance() -> str:
 
     return (
         f"Measured in OpenVINO {openvino.__version__}, ONNX Runtime {onnxruntime.__version__} and LiteRT "
-        f"{version('ai-edge-litert')} on "
+        f"{version('ai-edge-litert')}, whose times are not those of ARM, on "
         f"{cpu_and_threads(read_machine(), THREADS)}, float layers in FP32; the files of a model take turns, each in a "
         "fresh process. In brackets: 95 % intervals, of points over images (paired bootstrap), of times over rounds. "
         "Trials: files that were scored; of NNCF, images scored over images of the data set. Minutes are those of the "
         "CPU, all threads together; none of a search that was interrupted. Later searches know the trials of the "
-        "first. Where no file takes half of the default file's time, the row shows the fastest one as the nearest. "
-        "The loss is judged by its estimate (`--unproved`). NNCF without control is the file that its control "
-        "starts from; its weights are stored in float, so its size says nothing. NNCF's INT8 layers are convolutions "
-        "and matrix products."
+        "first. Where no file takes half of the default file's time, the row shows the fastest of the table, and the "
+        "note the nearest that the search tried. The loss is judged by its estimate (`--unproved`). NNCF without "
+        "control is the file that its control starts from; its weights are stored in float, so its size says nothing. "
+        "NNCF's INT8 layers are convolutions and matrix products."
     )
 
 

@@ -59,7 +59,7 @@ def test_a_section_has_a_row_for_each_file_and_says_why_one_is_missing():
         "| +0.10 (-0.20 to +0.40) | +0.20 (-0.10 to +0.60) | 0.40 (0.38 to 0.42) | 1.00 (0.99 to 1.01) | 4.00 "
         "| 18 of 20 | 21 | 3.2 |"
     ) in rows[2]
-    nearest = "| tuned for half of default's time: none [1]; nearest: tuned for 0.3 points | 0.9000 | +0.10 (-0.20 to"
+    nearest = "| tuned for half of default's time: none [1]; the fastest here: tuned for 0.3 points | 0.9000 | +0.10"
     assert rows[3].startswith(nearest), "the fastest file that exists, and its loss"
     assert "[1] no file keeps the budget." in lines
     assert "- conv1: float: INT8 costs about 0.4 points for 2.0% of the time" in lines
