@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from edgeq.api.score import score
     from edgeq.api.study import study, study_bundle
     from edgeq.api.tune import sensitivity, tune
+    from edgeq.api.weights import quantize_weights
     from edgeq.bundles.manifest import Bundle
+    from edgeq.calibration.quantize_module import QuantizedModule
     from edgeq.calibrators import Histogram
     from edgeq.calibrators.ranges import Ranges
     from edgeq.errors import EdgeqError
@@ -98,6 +100,7 @@ __all__ = [
     "OrientedScore",
     "PresenceScore",
     "Progress",
+    "QuantizedModule",
     "Ranges",
     "SaturationResult",
     "Score",
@@ -128,6 +131,7 @@ __all__ = [
     "open_session",
     "plan",
     "predict",
+    "quantize_weights",
     "report",
     "score",
     "sensitivity",
@@ -166,6 +170,7 @@ _HOME = {
     "OrientedScore": "edgeq.tasks.oriented.task",
     "PresenceScore": "edgeq.tasks.language.presence",
     "Progress": "edgeq.progress",
+    "QuantizedModule": "edgeq.calibration.quantize_module",
     "Ranges": "edgeq.calibrators.ranges",
     "SaturationResult": "edgeq.verbs.check_saturation",
     "Score": "edgeq.results.evaluation",
@@ -196,6 +201,7 @@ _HOME = {
     "open_session": "edgeq.runtimes",
     "plan": "edgeq.api.plan",
     "predict": "edgeq.api.predict",
+    "quantize_weights": "edgeq.api.weights",
     "report": "edgeq.api.judge",
     "score": "edgeq.api.score",
     "sensitivity": "edgeq.api.tune",

@@ -35,6 +35,7 @@ from edgeq import (
     OrientedScore,
     PresenceScore,
     Progress,
+    QuantizedModule,
     Ranges,
     SaturationResult,
     Score,
@@ -99,6 +100,8 @@ def run(module: torch.nn.Module) -> bool:
         same_finding: Finding = finding
         if isinstance(same_finding, Box):
             print(same_finding.left)
+    narrow: QuantizedModule = edgeq.quantize_weights(torch.nn.Linear(8, 8), [torch.zeros(1, 8)], 3, keep="Conv2d")
+    print(narrow.left)
     packed: CheckpointResult = edgeq.export_checkpoint("llama", "gptq", out="llama-w4", skip="lm_head", calib="a.txt")
     print(packed.layers)
     edgeq.export(model, keep=5)  # type: ignore[arg-type]

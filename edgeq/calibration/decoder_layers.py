@@ -154,10 +154,9 @@ def _moments(layer: torch.nn.Module, module: torch.nn.Module, calls: _Calls, num
     finally:
         hook.remove()
     assert total is not None  # noqa: S101 - `_readers` has seen the layer run
-    found = total.numpy().astype(np.float64)
-    if not np.isfinite(found).all():
+    if not total.isfinite().all():
         raise ModelError("a layer of the model reads values that are not finite; check its weights")
-    return drawn_to_mean(found, rows)
+    return drawn_to_mean(total.numpy(), rows)
 
 
 def _folded(

@@ -20,7 +20,7 @@ import edgeq
 from edgeq.boundary import convert
 from edgeq.calibration.layer_inputs import moment_requests
 from edgeq.calibration.reconstruction.walk import Walk
-from edgeq.calibration.statistics import NonFiniteError, Request
+from edgeq.calibration.statistics import NonFiniteError, Request, Statistic
 from edgeq.calibration.statistics.second_moments import SecondMoments
 from edgeq.exporting.graphs.digest import graph_digest
 from edgeq.exporting.jobs import PlannedWeight, QuantizedLayers, ScaledInput
@@ -103,12 +103,17 @@ def quantize_layers(
 def gather_moments(arrays: Sequence[np.ndarray], request: Request) -> npt.NDArray[np.float64] | None:
     """Returns the second moments of each group of channels, `(groups, K, K)`; `None` if values are not finite."""
     statistic = request.start()
-    assert isinstance(statistic, SecondMoments)  # noqa: S101 - what `moment_requests` asks for
     try:
         for array in arrays:
             statistic.update(array)
     except NonFiniteError:
         return None
+    return moments_of(statistic)
+
+
+def moments_of(statistic: Statistic) -> npt.NDArray[np.float64]:
+    """Returns gathered second moments, `(groups, K, K)`, with what makes few rows usable."""
+    assert isinstance(statistic, SecondMoments)  # noqa: S101 - what layers with weights of few bits are measured by
     return np.stack([drawn_to_mean(each, statistic.rows) for each in statistic.matrices])
 
 

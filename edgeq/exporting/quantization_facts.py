@@ -183,8 +183,8 @@ class LowBitFacts:
     Attributes:
         nodes: How many layers have such weights.
         bits: Of a weight.
-        form: How linear layers hold them: `matmul_nbits`, `dequantize_linear`, `decompression` (OpenVINO's format), or
-            `float` in a simulated file.
+        form: How linear layers hold them: `matmul_nbits`, `dequantize_linear`, `decompression` (OpenVINO's format),
+            `blockwise` (LiteRT), or `float` in a simulated file.
         group_size: Inputs with a scale of their own; `None` for whole rows or tensors.
         bits_per_weight: What is stored for a weight, its share of scales and zero points included.
         convolutions: How many of the layers are convolutions, which are computed in FP32.

@@ -30,6 +30,9 @@ _SHRINK = np.linspace(1.0, 0.6, 9, dtype=np.float32)
 _BLOCK = 64
 """Inputs whose errors reach those behind them in one product, where scales are set beforehand."""
 
+_COLUMNS = 256
+"""Columns of a matrix that are factored together."""
+
 
 @dataclass(frozen=True)
 class BlockGrid:
@@ -56,10 +59,10 @@ def drawn_to_mean(moments: np.ndarray, rows: int) -> npt.NDArray[np.float64]:
         rows: Rows of X, above 0.
     """
     width = len(moments)
-    mean = np.trace(moments) / (rows * width)
+    mean = np.trace(moments, dtype=np.float64) / (rows * width)
     # Of inputs that were always zero all are alike.
     added = _SHRINKAGE * width / rows * mean if mean > 0 else 1.0
-    found: npt.NDArray[np.float64] = moments / rows
+    found: npt.NDArray[np.float64] = np.divide(moments, rows, dtype=np.float64)
     found[np.diag_indices(width)] += added  # in place: the matrix of a large layer is half a gigabyte
     return found
 
@@ -80,19 +83,20 @@ class FedForward:
 
 
 def feed_errors_forward(
-    weight: np.ndarray, moments: npt.NDArray[np.float64], scheme: Scheme, grid: BlockGrid
+    weight: np.ndarray, moments: npt.NDArray[np.float64], scheme: Scheme, grid: BlockGrid, damping: float = 0.0
 ) -> FedForward:
     """Returns the numbers, scales and zeros whose product loses little of the layer's output.
 
     Args:
         weight: Float weight, a matrix.
-        moments: Second moments of the inputs, positive definite, `(K, K)`.
+        moments: Second moments of the inputs, positive definite with the damping, `(K, K)`.
         scheme: In groups along the axis of the inputs.
         grid: The numbers.
+        damping: What is added to each second moment.
     """
     granularity = scheme.granularity
     assert isinstance(granularity, PerGroup)  # noqa: S101 - callers see to it
-    factors = _factors(moments)
+    factors = _factors(moments, np.arange(len(moments)), damping)
     left = np.moveaxis(weight, granularity.axis, 0).astype(np.float32)
     numbers = np.empty_like(left)
     chosen_scales, chosen_zeros = list[np.ndarray](), list[np.ndarray]()
@@ -115,6 +119,7 @@ def feed_integers_forward(
     scheme: Scheme,
     moments: npt.NDArray[np.float64],
     storable: Callable[[np.ndarray], np.ndarray],
+    damping: float = 0.0,
 ) -> QuantizedWeight:
     """Returns the weight in integers with little lost of the layer's output.
 
@@ -123,8 +128,9 @@ def feed_integers_forward(
     Args:
         weight: Float weight, a matrix.
         scheme: Integers or indices of a codebook, in groups along the inputs.
-        moments: Second moments of the inputs, positive definite, `(K, K)`.
+        moments: Second moments of the inputs, positive definite with the damping, `(K, K)`.
         storable: Scales -> the next ones that a file can hold.
+        damping: What is added to each second moment.
     """
 
     def parameters(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +138,7 @@ def feed_integers_forward(
         tried = storable(np.multiply.outer(_SHRINK, scale).astype(np.float32))
         return tried, np.broadcast_to(zero.astype(np.float32), tried.shape)
 
-    fed = feed_errors_forward(weight, moments, scheme, BlockGrid(parameters, nearest_numbers(scheme)))
+    fed = feed_errors_forward(weight, moments, scheme, BlockGrid(parameters, nearest_numbers(scheme)), damping)
     return as_integers(fed.numbers, fed.scales, fed.zeros, scheme)
 
 
@@ -149,15 +155,16 @@ class RoundingOrder:
     factors: Array
 
     @classmethod
-    def of(cls, moments: npt.NDArray[np.float64], *, act_order: bool) -> RoundingOrder:
+    def of(cls, moments: npt.NDArray[np.float64], *, act_order: bool, damping: float = 0.0) -> RoundingOrder:
         """Returns the order of a layer's inputs.
 
         Args:
-            moments: Second moments of the inputs, positive definite, `(K, K)`.
+            moments: Second moments of the inputs, positive definite with the damping, `(K, K)`.
+            damping: What is added to each second moment.
             act_order: Whether the inputs of largest moments come first, while all others can take over their errors.
         """
         order = np.argsort(-moments.diagonal(), kind="stable") if act_order else np.arange(len(moments))
-        return cls(order, _factors(moments[np.ix_(order, order)]))
+        return cls(order, _factors(moments, order, damping))
 
 
 def feed_on_set_scales(
@@ -207,9 +214,41 @@ def as_integers(numbers: np.ndarray, scale: np.ndarray, zero: np.ndarray, scheme
     return QuantizedWeight(integers.astype(scheme.dtype), scale, zero.astype(zero_type), scheme)
 
 
-def _factors(moments: npt.NDArray[np.float64]) -> Array:
-    """Returns `(K, K)`: row i holds what an error of input i asks of those behind it, with those before it fixed."""
-    return np.linalg.cholesky(np.linalg.inv(moments)).T.astype(np.float32)
+def _factors(moments: npt.NDArray[np.float64], order: npt.NDArray[np.intp], damping: float) -> Array:
+    """Returns `(K, K)`: row i holds what an error of input i asks of those behind it, with those before it fixed.
+
+    That is the upper Cholesky factor of the inverse. With L the lower one of the moments, inputs reversed, it is the
+    inverse of L, reversed again: the moments are copied once, and the copy becomes the result. The matrix of a large
+    layer is half a gigabyte.
+    """
+    reverse = order[::-1]
+    matrix = moments[np.ix_(reverse, reverse)].astype(np.float64, copy=False)
+    matrix[np.diag_indices(len(matrix))] += damping
+    _cholesky(matrix)
+    _invert_lower(matrix)
+    return np.ascontiguousarray(matrix[::-1, ::-1], np.float32)
+
+
+def _cholesky(matrix: npt.NDArray[np.float64]) -> None:
+    """Replaces a positive definite matrix by its lower Cholesky factor, some columns at a time.
+
+    Raises:
+        numpy.linalg.LinAlgError: it is not positive definite.
+    """
+    for start in range(0, len(matrix), _COLUMNS):
+        part, below = slice(start, start + _COLUMNS), slice(start + _COLUMNS, None)
+        matrix[start:, part] -= matrix[start:, :start] @ matrix[part, :start].T
+        matrix[part, part] = np.linalg.cholesky(matrix[part, part])
+        matrix[below, part] = matrix[below, part] @ np.linalg.inv(matrix[part, part]).T
+        matrix[part, below] = 0
+
+
+def _invert_lower(matrix: npt.NDArray[np.float64]) -> None:
+    """Replaces a lower triangular matrix by its inverse, some columns at a time from the last ones on."""
+    for start in reversed(range(0, len(matrix), _COLUMNS)):
+        part, below = slice(start, start + _COLUMNS), slice(start + _COLUMNS, None)
+        matrix[part, part] = np.tril(np.linalg.inv(matrix[part, part]))
+        matrix[below, part] = -matrix[below, below] @ (matrix[below, part] @ matrix[part, part])
 
 
 def _round_block(

@@ -49,10 +49,10 @@ def gptq(weight: np.ndarray, scheme: Scheme, statistics: Mapping[str, np.ndarray
     Raises:
         InputError: there are no second moments.
     """
-    moments, granularity = _damped(statistics), scheme.granularity
+    (moments, damping), granularity = _moments(statistics), scheme.granularity
     if isinstance(granularity, PerGroup) and granularity.size <= _LARGEST_GROUP and not scheme.double_quantized:
-        return feed_integers_forward(weight, scheme, moments, np.asarray)
-    return _on_best_ranges(weight, scheme, RoundingOrder.of(moments, act_order=False))
+        return feed_integers_forward(weight, scheme, moments, np.asarray, damping)
+    return _on_best_ranges(weight, scheme, RoundingOrder.of(moments, act_order=False, damping=damping))
 
 
 def gptq_act_order(weight: np.ndarray, scheme: Scheme, statistics: Mapping[str, np.ndarray]) -> QuantizedWeight:
@@ -60,7 +60,8 @@ def gptq_act_order(weight: np.ndarray, scheme: Scheme, statistics: Mapping[str, 
 
     Groups hold the same inputs as without (static groups), so that kernels need no permutation.
     """
-    return _on_best_ranges(weight, scheme, RoundingOrder.of(_damped(statistics), act_order=True))
+    moments, damping = _moments(statistics)
+    return _on_best_ranges(weight, scheme, RoundingOrder.of(moments, act_order=True, damping=damping))
 
 
 def _on_best_ranges(weight: np.ndarray, scheme: Scheme, order: RoundingOrder) -> QuantizedWeight:
@@ -94,10 +95,10 @@ def _chosen(better: np.ndarray, new: np.ndarray, old: np.ndarray, inputs: int) -
     return np.where(np.expand_dims(better, inputs) if new.ndim > 1 else better, new, old)
 
 
-def _damped(statistics: Mapping[str, np.ndarray]) -> np.ndarray:
+def _moments(statistics: Mapping[str, np.ndarray]) -> tuple[np.ndarray, float]:
+    """Returns second moments, and what is to be added to each."""
     if "second_moments" not in statistics:
         raise InputError("gptq rounds by what layers read, and there are no second moments; give `calib` with images")
-    moments = statistics["second_moments"].astype(np.float64)
-    mean = moments.diagonal().mean()
-    moments[np.diag_indices(len(moments))] += _DAMPING * mean if mean > 0 else 1.0
-    return np.asarray(moments)
+    moments = statistics["second_moments"]
+    mean = float(moments.diagonal().mean())
+    return moments, _DAMPING * mean if mean > 0 else 1.0

@@ -159,9 +159,10 @@ def _check_precisions(
             f"`precision` w4a8: edgeq writes no such files for the engines of {target.name}; choose int8, or `target` "
             "x86"
         )
+    in_tflite = get_format("tflite").precisions if tuple(formats) == ("tflite",) else ()
     for name in ("fp4", *LOW_BITS):
-        if name in precisions and name not in known_weights(target):
-            others = "`target` rtx" if name == "fp4" else "`target` x86, or rtx for w4"
+        if name in precisions and name not in (*known_weights(target), *in_tflite):
+            others = "`target` rtx" if name == "fp4" else "`target` x86 (for w4 rtx too, and arm with `format` tflite)"
             raise InputError(
                 f"`precision` {name}: edgeq writes no such weights for the engines of {target.name}; choose int8, or "
                 f"{others}"

@@ -66,8 +66,7 @@ def by_hand(precision: str) -> np.ndarray:
     a = np.maximum(np.einsum("nchwij,ocij->nohw", windows, weights["w0"]) + weights["b0"][:, None, None], 0)
     b = np.einsum("nchw,oc->nohw", a, weights["w1"][:, :, 0, 0]) + weights["b1"][:, None, None]
     s = np.maximum(b.reshape(2, -1) @ weights["wc"].T + weights["bc"], 0)
-    result: np.ndarray = s @ weights["wt"] @ weights["wy"] + weights["by"]
-    return result
+    return np.asarray(s @ weights["wt"] @ weights["wy"] + weights["by"])
 
 
 def test_the_engine_computes_what_the_integers_stand_for(written):

@@ -26,6 +26,7 @@ _CONFIG = "config.json"
 _BESIDE = frozenset({".json", ".txt", ".model", ".jinja"})
 """Files that are copied: tokenizer, image processor, how the model generates. Code and other weights are not."""
 _WORD = 32
+_CONVERTED = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -173,11 +174,17 @@ def _write_config(plan: CheckpointPlan, folder: Path) -> None:
 
 
 def _as_half(name: str, array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        half = array.astype(np.float32).astype(np.float16)
-    if not np.isfinite(half).all():
-        raise ModelError(f"{name}: holds values that FP16 cannot, and these checkpoints are computed in FP16")
-    return half
+    """Returns values in FP16; what is not is converted some at a time, because a table of words is half a gigabyte."""
+    values = array.reshape(-1)
+    half = values if array.dtype == np.float16 else np.empty(values.shape, np.float16)
+    for start in range(0, len(values), _CONVERTED):
+        part = slice(start, start + _CONVERTED)
+        if half is not values:
+            with np.errstate(over="ignore"):
+                half[part] = values[part].astype(np.float32)
+        if not np.isfinite(half[part]).all():
+            raise ModelError(f"{name}: holds values that FP16 cannot, and these checkpoints are computed in FP16")
+    return half.reshape(array.shape)
 
 
 @contextlib.contextmanager

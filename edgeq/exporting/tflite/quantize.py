@@ -56,7 +56,7 @@ def quantize(
     before = read_graph(content, name)
     if not integer_io and not plan.quantized:
         return content  # the quantizer refuses to have nothing to do
-    worker = _open(content)
+    worker = open_quantizer(content)
     from ai_edge_quantizer import qtyping
 
     granularities = qtyping.QuantGranularity
@@ -67,8 +67,8 @@ def quantize(
         for side in ("INPUT", "OUTPUT"):
             _add_rule(worker, ".*", side, _static_scheme(plan.decisions), granularities.CHANNELWISE)
     statistics = None if ranges is None else _statistics(before, ranges)
-    quantized = store_layers(_run(worker, statistics, name), before, (plan.weights, plan.biases), name)
-    quantized = rename_tensors(quantized, _end_names(before, read_graph(quantized, name)), name)
+    quantized = store_layers(run_quantizer(worker, statistics, name), before, (plan.weights, plan.biases), name)
+    quantized = rename_tensors(quantized, end_names(before, read_graph(quantized, name)), name)
     check(before, read_graph(quantized, name), _numbered(before, plan), name, ranges=ranges, per_tensor=per_tensor)
     return quantized
 
@@ -80,7 +80,7 @@ def cast_to_float16(content: bytes, name: str) -> bytes:
         ModelError: the quantizer refuses the graph.
         MissingDependencyError: the extra `tflite` is not installed.
     """
-    worker = _open(content)
+    worker = open_quantizer(content)
     from ai_edge_quantizer import algorithm_manager, qtyping
 
     weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
@@ -94,7 +94,7 @@ def cast_to_float16(content: bytes, name: str) -> bytes:
         ),
         algorithm_manager.AlgorithmName.FLOAT_CASTING,
     )
-    return _run(worker, None, name)
+    return run_quantizer(worker, None, name)
 
 
 def intervals(
@@ -224,7 +224,7 @@ def check(
             )
 
 
-def _open(content: bytes) -> Any:
+def open_quantizer(content: bytes) -> Any:
     """Returns ai-edge-quantizer's `Quantizer` of a file."""
     try:
         from ai_edge_quantizer import quantizer
@@ -233,7 +233,7 @@ def _open(content: bytes) -> Any:
     return quantizer.Quantizer(bytearray(content))
 
 
-def _run(worker: Any, statistics: Mapping[str, Mapping[str, np.ndarray]] | None, name: str) -> bytes:
+def run_quantizer(worker: Any, statistics: Mapping[str, Mapping[str, np.ndarray]] | None, name: str) -> bytes:
     """Returns what a `Quantizer` makes of its file by the rules that it was given."""
     try:
         with _quiet():
@@ -304,7 +304,7 @@ def _statistics(graph: Graph, ranges: Mapping[str, tuple[float, float]]) -> dict
     }
 
 
-def _end_names(before: Graph, after: Graph) -> dict[int, str]:
+def end_names(before: Graph, after: Graph) -> dict[int, str]:
     """Returns the names that give the ends of a quantized graph those of the float one."""
     names = {}
     taken = {tensor.name: tensor.index for tensor in after.tensors}

@@ -21,6 +21,7 @@ from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.tflite.graph import Graph, Tensor, read_graph
 from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.layers import quantized_layers
+from edgeq.exporting.tflite.low_bit import W4, in_four_bits
 from edgeq.exporting.tflite.plan import (
     LAYERS,
     Schemes,
@@ -37,7 +38,7 @@ from edgeq.targets.tflite import INT16X8, LITERT
 if TYPE_CHECKING:
     from edgeq.exporting.jobs import FileJob
 
-PRECISIONS = ("fp32", "fp16", "int8", "int16x8", "dynamic")
+PRECISIONS = ("fp32", "fp16", "int8", "int16x8", "dynamic", W4)
 
 STATIC_PRECISIONS = ("int8", "int16x8")
 """Precisions that need ranges."""
@@ -116,12 +117,14 @@ class TfliteOptions:
         integer_io: Whether inputs and outputs of static files are integers.
         compat: An engine of `COMPATIBLE` that has to run the files right, or `None`.
         target_schemes: How the target's engines run each kind of operator (`Target.tflite`).
+        group_size: Inputs that share a scale, of weights of 4 bits.
     """
 
     kept: Mapping[str, str] = field(default_factory=dict)
     integer_io: bool = False
     compat: str | None = None
     target_schemes: Schemes = field(default_factory=lambda: LITERT)
+    group_size: int | None = None
 
     @property
     def schemes(self) -> Schemes:
@@ -194,6 +197,8 @@ def write(
         content = model.content
     elif precision == "fp16":
         content = cast_to_float16(model.content, model.name)
+    elif precision == W4:
+        content, facts = in_four_bits(model.content, model.name, options.kept, options.group_size)
     else:
         content, facts = _quantized(model, precision, options, known)
     path = folder / f"{model.name}.{target}.{precision}.tflite"
@@ -223,7 +228,8 @@ def write_file(job: FileJob) -> Artifact:
     """Returns the artifact of a job; its model is a float TFLite file. The errors are those of `write`."""
     assert isinstance(job.model, TfliteModel)  # noqa: S101 - files of this format are made from it
     assert isinstance(job.ranges, RangeSources | None)  # noqa: S101 - those of its tensors
-    options = TfliteOptions(job.kept_operators, job.options.integer_io, job.options.compat, job.target.tflite)
+    given = job.options
+    options = TfliteOptions(job.kept_operators, given.integer_io, given.compat, job.target.tflite, given.group_size)
     return write(job.model, job.target.name, job.precision, job.folder, options, job.ranges)
 
 
