@@ -31,6 +31,9 @@ LEFT_ALONE = 16
 Sample = Literal["grid", "random", "sobol"]
 """How trials are chosen from a space: all of them, drawn, or spread evenly by a Sobol sequence."""
 
+DETECTOR_EDGE = "detector-edge"
+"""The study that compares files of a model in engines, and has no space."""
+
 AXES = ("bits", "granularity", "method", "component", "block", "layer")
 """The axes of a space."""
 
@@ -180,8 +183,14 @@ def read_space(source: Path | None, template: str | None) -> Space:
     if source is not None and template is not None:
         raise InputError(f"`space` {source} and `template` {template} are given; omit one of them")
     if template is not None:
+        if template == DETECTOR_EDGE:
+            raise InputError(
+                f"`template` {template}: compares files in engines and has no axes; run `edgeq study`, or export, "
+                "evaluate and benchmark the files"
+            )
         if template not in template_names():
-            raise InputError(f"`template` {template}: no such study; wanted one of {', '.join(template_names())}")
+            known = ", ".join((*template_names(), DETECTOR_EDGE))
+            raise InputError(f"`template` {template}: no such study; wanted one of {known}")
         with resources.as_file(resources.files("edgeq") / "data" / "studies" / f"{template}.toml") as path:
             return _space(path)
     return Space() if source is None else _space(source)
