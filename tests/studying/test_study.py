@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,6 +152,12 @@ def test_a_report_opens_without_a_network_and_papers_get_figures_and_tables(foun
         rows = list(csv.DictReader(stream))
     assert [row["trial"] for row in rows] == [point.name for point in found.result.points]
     assert [float(row["points_lost"]) for row in rows] == [point.loss.points for point in found.result.points]
+    if importlib.util.find_spec("pyarrow") is not None:
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(found.out / "trials.parquet")
+        assert table.column_names == list(rows[0])
+        assert table["points_lost"].to_pylist() == [point.loss.points for point in found.result.points]
     paper = {path.name for path in (found.out / "paper").iterdir()}
     assert paper == {"front.pdf", "bits_rtn_row.pdf", "bits_gptq_row.pdf", "front.tex"}
     assert (found.out / "paper" / "front.pdf").read_bytes().startswith(b"%PDF")
