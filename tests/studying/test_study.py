@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import importlib.util
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.dom import minidom
@@ -142,6 +143,15 @@ def test_a_choice_on_one_half_of_the_images_is_confirmed_on_the_other(found):
     assert confirmation.holds == "open"
 
 
+def test_advice_says_what_is_worth_leaving_in_fp16(found):
+    points = {point.name: point for point in found.result.points}
+    (text,) = (each.text for each in found.result.advice if each.text.startswith("with w2 rtn row, quantizing"))
+    # `fragile` is in the first half, which is therefore spared.
+    assert "quantizing 2of2 instead of 1of2+2of2 gains" in text
+    spared = points["w2 rtn row: 2of2"].size_bytes - points["w2 rtn row: 1of2+2of2"].size_bytes
+    assert f"points for {spared / 1e3:.4g} kB more" in text
+
+
 def test_a_report_opens_without_a_network_and_papers_get_figures_and_tables(found):
     page = (found.out / "report.html").read_text(encoding="utf-8")
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
@@ -237,6 +247,18 @@ def test_what_names_nothing_is_refused_in_one_line(net, tmp_path, space, options
     with pytest.raises(InputError, match=r"\A[^\n]*\Z") as error:
         study(net, tmp_path, space, options=StudyOptions(threads=1, **options))
     assert said in str(error.value)
+
+
+def test_a_store_of_another_study_and_a_score_that_never_moves_are_said_in_one_line(net, found, tmp_path, caplog):
+    store = Path(shutil.copy(found.out / "trials.sqlite", tmp_path))
+    fewer = net._replace(labels=net.labels.with_name("fewer.csv"))
+    fewer.labels.write_text("".join(net.labels.read_text().splitlines(keepends=True)[:21]))
+    space = Space(bits=(8,), granularity=("row",), layer=("all",))
+    result = study(fewer, tmp_path / "out", space, store=store)
+    (warned,) = (record.message for record in caplog.records if "the store has" in record.message)
+    assert warned.endswith("trials of another model, data or engine; none is used") and "\n" not in warned
+    assert "no trial moves top1; try fewer bits" in result.notes
+    assert result.confirmation is not None
 
 
 def test_the_command_prints_front_and_advice_and_says_what_is_missing(net, tmp_path):
