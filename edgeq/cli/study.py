@@ -71,7 +71,8 @@ def study(
         typer.Option(
             "--axis",
             metavar="NAME=VALUES",
-            help="Values of an axis: bits, granularity, method, component, block or layer (bits=2,3,4); repeatable.",
+            help="Values of an axis: bits, granularity, method, activation, component, block or layer (bits=2,3,4); "
+            "repeatable.",
         ),
     ] = None,
     blocks: Annotated[

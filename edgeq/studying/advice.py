@@ -9,6 +9,7 @@ from edgeq.results.sensitivity import ScoreChange
 from edgeq.results.study import StudyAdvice, StudyConfirmation, StudyInteraction, StudyPoint
 from edgeq.studying.answers import by_stored, single_parts, where
 from edgeq.studying.run import Outcome, StudyRun
+from edgeq.studying.space import activation_name
 from edgeq.studying.trials import StudyTrial
 from edgeq.wording import counted
 
@@ -92,20 +93,21 @@ def _best_export(
 
 def _methods(run: StudyRun, outcomes: Sequence[Outcome]) -> list[StudyAdvice]:
     """Returns which method loses less than another on the same layers, bits and groups, where that is certain."""
-    groups: dict[tuple[int, str, frozenset[str]], list[Outcome]] = {}
+    groups: dict[tuple[int, str, int, frozenset[str]], list[Outcome]] = {}
     for outcome in outcomes:
         if (variant := outcome.trial.variant) is not None:
-            key = variant.bits, outcome.trial.granularity, frozenset(outcome.trial.weights)
+            trial = outcome.trial
+            key = variant.bits, trial.granularity, trial.activation, frozenset(trial.weights)
             groups.setdefault(key, []).append(outcome)
     found: list[tuple[float, StudyAdvice]] = []
-    for (bits, granularity, _), members in groups.items():
+    for (bits, granularity, activation, _), members in groups.items():
         for first, second in itertools.combinations(members, 2):
             better, worse = (first, second) if run.change(first, second).points >= 0 else (second, first)
             change = run.change(better, worse)
             if change.low > 0:
                 text = (
                     f"{worse.trial.method} loses {_interval(change)} points more than {better.trial.method} at {bits} "
-                    f"bits ({granularity}; {where(worse.trial)})"
+                    f"bits ({granularity}{activation_name(activation)}; {where(worse.trial)})"
                 )
                 found.append((change.points, StudyAdvice(text=text, trial=worse.trial.name)))
     return [each for _, each in sorted(found, key=lambda each: -each[0])[:_MOST_SENTENCES]]

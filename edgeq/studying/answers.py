@@ -55,6 +55,7 @@ def points_of(
                 bits=None if trial.variant is None else trial.variant.bits,
                 method=trial.method,
                 granularity=trial.granularity,
+                activation=trial.activation,
                 cells={name: str(variant) for name, variant in trial.cells.items()},
                 bits_per_weight=count / weights,
                 size_bytes=rest_bytes + -(-count // 8),
@@ -141,7 +142,7 @@ def by_stored(outcomes: Sequence[Outcome]) -> dict[str, dict[frozenset[str], Out
     found: dict[str, dict[frozenset[str], Outcome]] = {}
     for outcome in outcomes:
         if outcome.trial.variant is not None:
-            found.setdefault(str(outcome.trial.variant), {})[frozenset(outcome.trial.weights)] = outcome
+            found.setdefault(outcome.trial.stored, {})[frozenset(outcome.trial.weights)] = outcome
     return found
 
 

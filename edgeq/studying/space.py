@@ -26,7 +26,7 @@ ALL, EACH, SUBSETS = "all", "each", "subsets"
 """All parts together; each alone; every choice of one or more."""
 
 LEFT_ALONE = 16
-"""Bits of a weight that a trial leaves alone: FP16."""
+"""Bits of a weight that a trial leaves alone: FP16; and of an activation that stays in float."""
 
 Sample = Literal["grid", "random", "sobol"]
 """How trials are chosen from a space: all of them, drawn, or spread evenly by a Sobol sequence."""
@@ -34,7 +34,7 @@ Sample = Literal["grid", "random", "sobol"]
 DETECTOR_EDGE = "detector-edge"
 """The study that compares files of a model in engines, and has no space."""
 
-AXES = ("bits", "granularity", "method", "component", "block", "layer")
+AXES = ("bits", "granularity", "method", "activation", "component", "block", "layer")
 """The axes of a space."""
 
 _BITS = (*range(2, 9), LEFT_ALONE)
@@ -48,6 +48,7 @@ class _Axes(msgspec.Struct, forbid_unknown_fields=True):
     bits: list[int] | None = None
     granularity: list[int | str] | None = None
     method: list[str] | None = None
+    activation: list[int] | None = None
     component: list[str] | None = None
     block: list[str] | None = None
     layer: list[str] | None = None
@@ -121,6 +122,7 @@ class Space:
         bits: Bits of weights; 16 leaves a layer alone.
         granularity: What shares a scale.
         method: Names of weight methods.
+        activation: Bits of what quantized layers read: 8, with a range of each run, or 16 for floats.
         component: Components that are quantized.
         block: Groups of blocks that are quantized.
         layer: Kinds of layers that are quantized.
@@ -137,6 +139,7 @@ class Space:
     bits: tuple[int, ...] = (2, 3, 4, 8)
     granularity: tuple[Granularity, ...] = (32,)
     method: tuple[str, ...] = ("rtn",)
+    activation: tuple[int, ...] = (LEFT_ALONE,)
     component: Parts = (ALL,)
     block: Parts = (ALL,)
     layer: Parts = (ALL,)
@@ -151,6 +154,7 @@ class Space:
             if not values or len(set(values)) != len(values):
                 raise InputError(f"the axis {axis} has {list(values)}: wanted one or more values, each once")
         _require("bits", self.bits, _BITS, "2 to 8, or 16 for FP16")
+        _require("activation", self.activation, (8, LEFT_ALONE), "8, or 16 for floats")
         _require("method", self.method, tuple(RECIPES), ", ".join(RECIPES))
         wanted = "row, tensor, or the inputs that share a scale, 2 to 1024"
         _require("granularity", self.granularity, ("row", "tensor", *_GROUPS), wanted)
@@ -233,7 +237,7 @@ def parse_axis(text: str) -> tuple[str, tuple[str, ...]]:
 
 def _number(axis: str, value: str | int) -> str | int:
     """Returns a value of a command line as the axis has it."""
-    is_number = axis in ("bits", "granularity") and isinstance(value, str) and value.isdecimal()
+    is_number = axis in ("bits", "granularity", "activation") and isinstance(value, str) and value.isdecimal()
     return int(value) if is_number else value
 
 
@@ -252,3 +256,8 @@ def _stated(choices: _File | _Choices) -> Space:
 def granularity_name(granularity: Granularity) -> str:
     """Returns what tables call what shares a scale: `g32`, `row`, `tensor`."""
     return f"g{granularity}" if isinstance(granularity, int) else granularity
+
+
+def activation_name(bits: int) -> str:
+    """Returns what follows how weights are stored: nothing if activations are floats, or else ` a8`."""
+    return "" if bits == LEFT_ALONE else f" a{bits}"

@@ -233,6 +233,28 @@ def test_a_trial_computes_what_its_weights_say(net, found):
     assert (np.abs(rows - floats) <= 1.01 * steps[:, None]).all()
 
 
+def test_activations_of_8_bits_round_what_quantized_layers_read(net, tmp_path):
+    source, options = CalibrationSource(net.calib, num=8), StudyOptions(threads=1)
+    space = Space(bits=(8,), granularity=("row",), activation=(16, 8))
+    with open_study(
+        net.request, open_split(net.labels, "evaluation"), source, space, tmp_path, options=options
+    ) as opened:
+        assert isinstance(opened.run.model, FileModel)
+        _, plain, rounded = opened.planned.trials
+        assert (plain.name, rounded.name) == ("w8 rtn row: all layers", "w8 rtn row a8: all layers")
+        # Weights are shared, and the trials are told apart.
+        bank = opened.run.model.bank
+        assert bank.wanted([plain]) == bank.wanted([rounded]) and plain.identity != rounded.identity
+        bank.fill(bank.wanted([rounded]))
+        assembler = dataclasses.replace(opened.run.model.assembler, whole=True)
+        graph = read_onnx(assembler.write(rounded, 0).path)
+    quantized = set(rounded.weights)
+    readers = {str(node.name): node.inputs[0] for node in graph.graph if weight_of(node) is not None}
+    behind = {name for name, value in readers.items() if value is not None and value.producer() is not None
+              and value.producer().op_type == "DequantizeLinear"}  # type: ignore[union-attr]  # fmt: skip
+    assert behind == quantized and quantized < readers.keys()
+
+
 @pytest.mark.parametrize(
     ("space", "options", "said"),
     [
