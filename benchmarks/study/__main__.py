@@ -30,7 +30,7 @@ IMAGES: Mapping[str, int] = {"vit-layers": 10_000, "weights-bits": 10_000, "vlm-
 """Name of a study -> images that are scored by default."""
 
 _TIMED_IMAGES = 100
-_KILLED_AXES = ("--axis", "bits=2,4", "--axis", "method=rtn", "--axis", "granularity=16", "--axis", "block=subsets")
+_KILLED_AXES = ("--axis", "bits=2,4", "--axis", "granularity=16", "--axis", "component=subsets")
 _KILLED_AFTER = (3, 8)
 """Trials after which a study is killed."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeq.reporting.plots import PAGE, Palette, Plot
-from edgeq.results.study import StudyImportance, StudyPoint, StudyResult
+from edgeq.results.study import FP16, UNIFORM_8, StudyImportance, StudyPoint, StudyResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,9 @@ _WIDTH, _HEIGHT = 4.7, 3.2
 _ROW = 0.42
 _MOST_CURVES = 7
 _FLOAT = 16
+_MARKS = {FP16: "s", UNIFORM_8: "D"}
+"""Name of a trial that every study has -> its marker."""
+
 _CROWD = 60
 """From so many trials on intervals are drawn on the front alone."""
 
@@ -94,6 +97,12 @@ def _front(result: StudyResult) -> StudyFigure:
                 [each.bits_per_weight for each in points], [each.loss.points for each in points], "o", color=color,
                 markersize=4, alpha=0.8, label=method or "16 bits", linestyle="none",
             )  # fmt: skip
+        for point in result.points:
+            if point.name in _MARKS:
+                axes.plot(
+                    [point.bits_per_weight], [point.loss.points], _MARKS[point.name], color=palette.ink, markersize=8,
+                    markerfacecolor="none", label=point.name, linestyle="none",
+                )  # fmt: skip
         if result.confirmation is not None:
             axes.axhline(result.confirmation.max_drop, color=palette.muted, linewidth=0.8)
         axes.invert_yaxis()

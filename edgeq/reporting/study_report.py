@@ -7,9 +7,11 @@ import csv
 import hashlib
 import importlib.util
 import io
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from edgeq.files import write_bytes, write_text
 from edgeq.reporting.page import require_packages
@@ -116,6 +118,18 @@ def _latex(text: str) -> str:
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
+def _plan(result: StudyResult, point: StudyPoint) -> str:
+    """Returns what a trial stores how, as an address that holds a JSON file."""
+    plan = {
+        "trial": point.name,
+        "plan": point.plan,
+        "activation": point.activation,
+        "cells": dict(point.cells),
+        "model": result.source_digest,
+    }
+    return f"data:application/json,{quote(json.dumps(plan, indent=1))}"
+
+
 def _page(result: StudyResult, plots: list[tuple[str, str]]) -> str:
     import jinja2
 
@@ -130,6 +144,7 @@ def _page(result: StudyResult, plots: list[tuple[str, str]]) -> str:
     page: str = environment.get_template("study.html").render(
         result=result,
         plots=plots,
+        plans={each.name: _plan(result, each) for each in result.points},
         style=style,
         script=script,
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),

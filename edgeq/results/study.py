@@ -11,6 +11,9 @@ from edgeq.results.environment import Environment
 from edgeq.results.sensitivity import ScoreChange
 from edgeq.results.serialization import OMIT_EMPTY, RESULTS_VERSION
 
+FP16, UNIFORM_8 = "16 bits throughout", "8 bits throughout"
+"""Names of the two trials that every study has, as marks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPoint:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from edgeq.errors import InputError
+from edgeq.results.study import FP16, UNIFORM_8
 from edgeq.studying.components import COMPONENTS
 from edgeq.studying.layers import ENDS, KINDS, StudyLayer, block_names
 from edgeq.studying.sampling import draw
@@ -28,9 +29,6 @@ from edgeq.wording import counted
 _MOST_TRIALS = 100_000
 _MOST_SUBSETS = 6
 """More parts than this have too many subsets to try."""
-
-FP16, UNIFORM_8 = "16 bits throughout", "8 bits throughout"
-"""Names of the two marks that every study has."""
 
 _NAMED = 3
 """A sentence names so many cells at most."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import importlib.util
+import json
+import re
 import shlex
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 from xml.dom import minidom
 
 import numpy as np
@@ -156,6 +159,8 @@ def test_a_report_opens_without_a_network_and_papers_get_figures_and_tables(foun
     page = (found.out / "report.html").read_text(encoding="utf-8")
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert all(point.name in page for point in found.result.points)
+    plans = [json.loads(unquote(each)) for each in re.findall(r'href="data:application/json,([^"]*)"', page)]
+    assert [(plan["trial"], plan["cells"]) for plan in plans] == [(p.name, p.cells) for p in found.result.points]
     for svg in page.split("<svg")[1:]:
         minidom.parseString(f"<svg xmlns:xlink='x'{svg.partition('</svg>')[0]}</svg>")  # noqa: S318 - ours
     with (found.out / "trials.csv").open() as stream:
