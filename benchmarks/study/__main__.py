@@ -1,8 +1,9 @@
 """What do the studies that ship with edgeq find on real models, and how long do they take?
 
-`python -m benchmarks.study vit-layers weights-bits` runs them on the Fashion-MNIST ViT, and `vlm-components` on the
-reader of surnames, each with one thread. `--images` says how many are scored. Times are CPU seconds of this process,
-because other work runs on the machine. Trials are kept below `--work`, so that a second call resumes.
+`python -m benchmarks.study vit-layers weights-bits` runs them on the Fashion-MNIST ViT, `vlm-components` on the reader
+of surnames and `detector-edge` on CenterNet-R18 and YOLOX-nano, each with one thread. `--images` says how many are
+scored. Times of trials are CPU seconds of this process, because other work runs on the machine. Trials are kept below
+`--work`, so that a second call resumes.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks.cases import DATA, result_parser, write_result
+from benchmarks.cases import DATA, case, result_parser, write_result
 from benchmarks.name_reader.subjects import name_reader
 from benchmarks.study import page
 from benchmarks.study.cases import Case, reader_case, vit_case
+from benchmarks.study.detectors import DETECTORS, run_detectors
 from benchmarks.study.sharing import reader_speeds, resumed, vit_speeds
 from edgeq.cli.progress import terminal_progress
 from edgeq.datasets import open_split
@@ -23,14 +25,14 @@ from edgeq.studying.space import Space, read_space, with_axes
 from edgeq.verbs.study import StudyOptions, study_model
 from edgeq.verbs.study_bundle import BundleSubject, study_bundle
 
-STUDIES = ("vit-layers", "weights-bits", "vlm-components")
-IMAGES: Mapping[str, int] = {"vit-layers": 10_000, "weights-bits": 10_000, "vlm-components": 1000}
+STUDIES = ("vit-layers", "weights-bits", "vlm-components", "detector-edge")
+IMAGES: Mapping[str, int] = {"vit-layers": 10_000, "weights-bits": 10_000, "vlm-components": 1000, "detector-edge": 88}
 """Name of a study -> images that are scored by default."""
 
 _TIMED_IMAGES = 100
-_KILLED_AXES = ("--axis", "bits=2,4", "--axis", "method=rtn", "--axis", "granularity=16", "--axis", "block=subsets")
-_KILLS = (3, 8)
-"""Trials at which a study is killed."""
+_KILLED_AXES = ("--axis", "bits=2,4", "--axis", "granularity=16", "--axis", "component=subsets")
+_KILLED_AFTER = (3, 8)
+"""Trials after which a study is killed."""
 
 
 def run_vit(name: str, case: Case, space: Space, timed: Space, options: StudyOptions, work: Path, out: Path) -> Path:
@@ -68,7 +70,7 @@ def run_reader(
         *(str(subject.folder), "--task", subject.task, "--data", str(subject.questions), "--images", str(few)),
         *("--max-tokens", str(subject.max_tokens), "--threads", "1", *_KILLED_AXES),
     ]
-    again = resumed(killed, work, _KILLS)
+    again = resumed(killed, work, [count * few for count in _KILLED_AFTER])
     text = page.page(
         "`edgeq study --template vlm-components`: a reader of surnames",
         f"python -m benchmarks.study vlm-components --images {result.images}",
@@ -99,8 +101,12 @@ def run(names: Sequence[str], images: int | None, data: Path, work: Path, out: P
         timed = Space(bits=(2, 3, 4), method=("rtn", "gptq", "awq"), component=("each",), mixed=True)
         return run_reader(subject, read_space(None, name), timed, _options(name, images), work / "vlm", out)
 
+    def detectors(name: str) -> Path:
+        cases = [case(each) for each in DETECTORS]
+        return run_detectors(cases, images or IMAGES[name], work / "detectors", out)
+
     makers: Mapping[str, Callable[[str], Path]] = {
-        "vit-layers": vit, "weights-bits": vit, "vlm-components": reader
+        "vit-layers": vit, "weights-bits": vit, "vlm-components": reader, "detector-edge": detectors
     }  # fmt: skip
     return [makers[name](name) for name in names]
 

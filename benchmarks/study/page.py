@@ -33,11 +33,12 @@ def page(title: str, command: str, result: StudyResult, further: Sequence[str]) 
         result: What was found.
         further: Sections of this study alone.
     """
+    question = f"*{result.question}* " if result.question else ""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
     lines = [
         f"# {title}",
         "",
-        f"*{result.question}* {len(result.points):,} trials of {result.trials_asked:,} choices, on "
+        f"{question}{len(result.points):,} trials of {result.trials_asked:,} choices, on "
         f"{result.images:,} images, evenly spaced; {result.score} of {result.model} in FP32 {result.float_score:.4f}. "
         "Weights are simulated in FP32. Intervals are 95 %, paired bootstraps over the images.",
         "",

@@ -140,7 +140,7 @@ def resumed(arguments: Sequence[str], work: Path, kills: Sequence[int]) -> Resum
     Args:
         arguments: Of `edgeq study`, without `--out`.
         work: Folder of both.
-        kills: Numbers of trials in the store, at which it is killed.
+        kills: Numbers of predictions in the store, at which it is killed.
     """
     uncut, cut = work / "uncut", work / "cut"
     command = [sys.executable, "-m", "edgeq", "study", *arguments, "--out"]
@@ -159,7 +159,7 @@ def resumed(arguments: Sequence[str], work: Path, kills: Sequence[int]) -> Resum
 
 
 def _wait_for(store: Path, count: int, process: subprocess.Popen[bytes]) -> bool:
-    """Returns whether a process still runs when its store has so many trials."""
+    """Returns whether a process still runs when its store has so many predictions."""
     import sqlite3
 
     deadline = time.monotonic() + _PATIENCE_S
@@ -167,7 +167,7 @@ def _wait_for(store: Path, count: int, process: subprocess.Popen[bytes]) -> bool
         if store.is_file():
             try:
                 with sqlite3.connect(f"file:{store}?mode=ro", uri=True) as opened:
-                    ((known,),) = opened.execute("select count(*) from trials")
+                    ((known,),) = opened.execute("select count(*) from predictions")
             except sqlite3.OperationalError:  # it is being made
                 known = 0
             if known >= count:

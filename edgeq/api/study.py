@@ -55,7 +55,7 @@ def study(
         space: A TOML file with the axes.
         template: Instead of it, a study that ships with edgeq: `weights-bits` or `vit-layers`.
         axis: Name of an axis -> its values, instead of those of `space` or `template`: `bits`, `granularity`, `method`,
-            `component`, `block`, `layer`.
+            `activation`, `component`, `block`, `layer`.
         blocks: Number of groups of blocks; 3 are `front`, `middle` and `end`.
         mixed: Whether each component, group of blocks and kind of layer has its own bits.
         sample: Whether all choices are tried (`grid`), or some: drawn (`random`) or spread evenly (`sobol`).

@@ -33,8 +33,11 @@ from edgeq.errors import InputError
 if TYPE_CHECKING:
     from edgeq.results.study import StudyResult
     from edgeq.studying.costs import StudyCost
+    from edgeq.studying.space import Space
     from edgeq.studying.trials import Planned
-    from edgeq.verbs.study import StudyFiles
+    from edgeq.verbs.study import StudyFiles, StudyOptions
+    from edgeq.verbs.study_bundle import BundleSubject
+    from edgeq.verbs.study_engines import EngineStudy
 
 _SHOWN = 20
 
@@ -62,7 +65,8 @@ def study(
         typer.Option(
             "--template",
             metavar="NAME",
-            help="A study that ships with edgeq: weights-bits, vit-layers, or vlm-components for a bundle.",
+            help="A study that ships with edgeq: weights-bits, vit-layers, vlm-components for a bundle, or "
+            "detector-edge, which scores and times a model's precisions in each engine.",
         ),
     ] = None,
     axis: Annotated[
@@ -70,7 +74,8 @@ def study(
         typer.Option(
             "--axis",
             metavar="NAME=VALUES",
-            help="Values of an axis: bits, granularity, method, component, block or layer (bits=2,3,4); repeatable.",
+            help="Values of an axis: bits, granularity, method, activation, component, block or layer (bits=2,3,4); "
+            "repeatable.",
         ),
     ] = None,
     blocks: Annotated[
@@ -127,31 +132,36 @@ def study(
     json_file: JsonFile = None,
 ) -> None:
     """Study what weights of few bits cost, by component, depth, kind of layer and method; rerun to resume."""
-    from edgeq.studying.space import parse_axis, read_space, with_axes
+    from edgeq.studying.space import DETECTOR_EDGE, parse_axis, read_space, with_axes
     from edgeq.tuning.workers import executing
     from edgeq.verbs.sensitivity import calibration_of
     from edgeq.verbs.study import StudyOptions, study_cost, study_model
+    from edgeq.verbs.study_bundle import BundleSubject
+    from edgeq.verbs.study_engines import study_engines
 
-    asked = with_axes(read_space(space, template), dict(map(parse_axis, axis or ())), blocks, mixed or None)
-    options = StudyOptions(sample, trials, images, max_drop, seed, threads)
     require_writable_json(json_file)
+    axes = {"space": space, "axis": axis, "blocks": blocks, "mixed": mixed, "trials": trials, "store": store}
+    elsewhere = {"workers": workers, "scheduler": scheduler}
+    opening = {"split": split, "map": class_map, "weights": weights, "preset": preset, "size": size, "labels": labels}
+    if template != DETECTOR_EDGE or bundles.any_bundle([Path(model)]):
+        asked = with_axes(read_space(space, template), dict(map(parse_axis, axis or ())), blocks, mixed or None)
+    options = StudyOptions(sample, trials, images, max_drop, seed, threads)
     if bundles.any_bundle([Path(model)]):
-        from edgeq.verbs.study_bundle import BundleSubject, bundle_study_cost, study_bundle
-
-        _refuse({"split": split, "allow_outside": allow_outside, "map": class_map, "weights": weights, "preset": preset,
-                 "size": size, "labels": labels, "workers": workers, "scheduler": scheduler})  # fmt: skip
+        _refuse(opening | elsewhere, "for a bundle, whose questions are answered in this process")
         if task is None:
             raise InputError("a bundle answers questions; give `task`, and `data` with the questions")
         subject = BundleSubject(Path(model), task, data, calib, num, prompt, max_tokens)
-        if dry_run:
-            _show_cost(*bundle_study_cost(subject, asked, out, options=options, store=store), json_file)
-        else:
-            _show(study_bundle(subject, asked, out, options=options, store=store), json_file)
+        _study_parts(subject, asked, out, options, store, json_file, dry_run=dry_run)
         return
+    _refuse({"task": task, "prompt": prompt}, "for a model in one file, whose preset says what it is for")
     scored = open_for_evaluation(data, split, allow_outside, class_map or (), annotations=None, images=None)
     assert scored is not None  # noqa: S101 - `data` is given
     request = model_request(model, weights, preset, size, labels, target="x86-ort")
     source = calibration_of(data, calib, num, allow_outside=allow_outside)
+    if template == DETECTOR_EDGE:
+        _refuse(axes | elsewhere | {"dry_run": dry_run}, f"for {DETECTOR_EDGE}, which compares files in engines")
+        _show_engines(study_engines(request, scored, source, out, images=images, threads=threads), json_file)
+        return
     if dry_run:
         _show_cost(*study_cost(request, scored, source, asked, out, options=options, store=store), json_file)
         return
@@ -160,11 +170,40 @@ def study(
     _show(found, json_file)
 
 
-def _refuse(others: Mapping[str, object]) -> None:
-    """Raises `InputError` if an option was given that a bundle does not take."""
+def _study_parts(
+    subject: BundleSubject,
+    space: Space,
+    out: Path,
+    options: StudyOptions,
+    store: Path | None,
+    json_file: Path | None,
+    *,
+    dry_run: bool,
+) -> None:
+    from edgeq.verbs.study_bundle import bundle_study_cost, study_bundle
+
+    if dry_run:
+        _show_cost(*bundle_study_cost(subject, space, out, options=options, store=store), json_file)
+    else:
+        _show(study_bundle(subject, space, out, options=options, store=store), json_file)
+
+
+def _refuse(others: Mapping[str, object], what: str) -> None:
+    """Raises `InputError` if an option was given that is not for `what`."""
     for name, given in others.items():
         if given:
-            raise InputError(f"`{name}`: is not for a bundle, whose questions are answered in this process")
+            raise InputError(f"`{name}`: is not {what}; omit it")
+
+
+def _show_engines(found: EngineStudy, json_file: Path | None) -> None:
+    from edgeq.cli.console import print_table
+    from edgeq.results.serialization import to_json
+
+    print_table(found.cells())
+    for line in (*found.notes, *map(str, found.files)):
+        say(line)
+    command = shlex.join(["edgeq", *sys.argv[1:]])
+    write_json_file(json_file, {"entries": to_json(found.entries), "notes": list(found.notes), "command": command})
 
 
 def _show(found: StudyFiles, json_file: Path | None) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from edgeq.results.sensitivity import ScoreChange
 from edgeq.results.study import StudyAdvice, StudyConfirmation, StudyInteraction, StudyPoint
-from edgeq.studying.answers import single_parts, where
+from edgeq.studying.answers import by_stored, single_parts, where
 from edgeq.studying.run import Outcome, StudyRun
+from edgeq.studying.space import activation_name
 from edgeq.studying.trials import StudyTrial
 from edgeq.wording import counted
 
@@ -43,6 +44,7 @@ def advise(
         found.append(best)
     found += _methods(run, outcomes)
     found += _parts(run, outcomes, of_name)
+    found += _spared(run, outcomes, of_name)
     if pairs:
         count = sum(each.differs for each in pairs)
         text = (
@@ -91,20 +93,21 @@ def _best_export(
 
 def _methods(run: StudyRun, outcomes: Sequence[Outcome]) -> list[StudyAdvice]:
     """Returns which method loses less than another on the same layers, bits and groups, where that is certain."""
-    groups: dict[tuple[int, str, frozenset[str]], list[Outcome]] = {}
+    groups: dict[tuple[int, str, int, frozenset[str]], list[Outcome]] = {}
     for outcome in outcomes:
         if (variant := outcome.trial.variant) is not None:
-            key = variant.bits, outcome.trial.granularity, frozenset(outcome.trial.weights)
+            trial = outcome.trial
+            key = variant.bits, trial.granularity, trial.activation, frozenset(trial.weights)
             groups.setdefault(key, []).append(outcome)
     found: list[tuple[float, StudyAdvice]] = []
-    for (bits, granularity, _), members in groups.items():
+    for (bits, granularity, activation, _), members in groups.items():
         for first, second in itertools.combinations(members, 2):
             better, worse = (first, second) if run.change(first, second).points >= 0 else (second, first)
             change = run.change(better, worse)
             if change.low > 0:
                 text = (
                     f"{worse.trial.method} loses {_interval(change)} points more than {better.trial.method} at {bits} "
-                    f"bits ({granularity}; {where(worse.trial)})"
+                    f"bits ({granularity}{activation_name(activation)}; {where(worse.trial)})"
                 )
                 found.append((change.points, StudyAdvice(text=text, trial=worse.trial.name)))
     return [each for _, each in sorted(found, key=lambda each: -each[0])[:_MOST_SENTENCES]]
@@ -128,6 +131,27 @@ def _parts(run: StudyRun, outcomes: Sequence[Outcome], points: Mapping[str, Stud
                 f"{_interval(change)} more than {where(best.trial)}, which loses least"
             )
             found.append((change.points, StudyAdvice(text=text, trial=worst.trial.name)))
+    return [each for _, each in sorted(found, key=lambda each: -each[0])[:_MOST_SENTENCES]]
+
+
+def _spared(run: StudyRun, outcomes: Sequence[Outcome], points: Mapping[str, StudyPoint]) -> list[StudyAdvice]:
+    """Returns what is worth leaving in FP16: most points per byte, for each way of storing where that is certain."""
+    found: list[tuple[float, StudyAdvice]] = []
+    for stored, by_layers in by_stored(outcomes).items():
+        largest = max(by_layers, key=len)
+        whole, ranked = by_layers[largest], []
+        for layers, outcome in by_layers.items():
+            change = run.change(outcome, whole)
+            spared = points[outcome.trial.name].size_bytes - points[whole.trial.name].size_bytes
+            if layers < largest and change.low > 0:
+                ranked.append((change.points / max(spared, 1), change, spared, outcome))
+        if ranked:
+            _, change, spared, outcome = max(ranked, key=lambda each: each[0])
+            text = (
+                f"with {stored}, quantizing {where(outcome.trial)} instead of {where(whole.trial)} gains "
+                f"{_interval(change)} points for {spared / 1e3:.4g} kB more: the most per byte of what was tried"
+            )
+            found.append((change.points, StudyAdvice(text=text, trial=outcome.trial.name)))
     return [each for _, each in sorted(found, key=lambda each: -each[0])[:_MOST_SENTENCES]]
 
 

@@ -13,6 +13,7 @@ from edgeq.exporting.passes.packed_projection import whole_of
 from edgeq.sources.model import ModelRequest
 from edgeq.studying.layers import ENDS, StudyLayer
 from edgeq.studying.model import TARGET
+from edgeq.studying.space import LEFT_ALONE
 from edgeq.studying.trials import StudyTrial
 
 _GROUPS = (8, 16, 32, 64, 128, 256)
@@ -48,8 +49,8 @@ class ExportSource:
 def export_command(trial: StudyTrial, layers: Sequence[StudyLayer], source: ExportSource) -> str | None:
     """Returns the command that writes the file of a trial; `None` if no single export does.
 
-    An export has weights of one kind in groups, leaves what `keep` names in float, and below 4 bits the first and last
-    layers.
+    An export has weights of one kind in groups and floats between layers, leaves what `keep` names in float, and below
+    4 bits the first and last layers.
 
     Args:
         trial: The trial.
@@ -57,7 +58,7 @@ def export_command(trial: StudyTrial, layers: Sequence[StudyLayer], source: Expo
         source: What the command names.
     """
     variant = trial.variant
-    if variant is None or variant.granularity not in _GROUPS:
+    if variant is None or variant.granularity not in _GROUPS or trial.activation != LEFT_ALONE:
         return None
     quantized = {whole_of(name) for name in trial.weights}
     kept = {whole_of(each.name) for each in layers if each.name not in trial.weights}

@@ -22,6 +22,7 @@ from edgeq.results.study import PartImportance, Share, StudyImportance
 from edgeq.studying.answers import stored_bits
 from edgeq.studying.components import COMPONENTS
 from edgeq.studying.layers import KINDS, StudyLayer
+from edgeq.studying.space import activation_name
 from edgeq.studying.trials import StudyTrial
 from edgeq.tasks.resampling import interval
 
@@ -65,8 +66,11 @@ def importances(
         return (), ("importance: needs scikit-learn; run: pip install 'edgeq[study]', and the command again",)
     if importlib.util.find_spec("shap") is None:
         notes.append("importance by SHAP is missing: needs shap; run: pip install shap, and the command again")
-    for method in dict.fromkeys(trial.method for trial in trials if trial.method):
-        own = [number for number, trial in enumerate(trials) if trial.method == method or not trial.method]
+    for key in dict.fromkeys((trial.method, trial.activation) for trial in trials if trial.method):
+        method = f"{key[0]}{activation_name(key[1])}"
+        own = [
+            number for number, trial in enumerate(trials) if (trial.method, trial.activation) == key or not trial.method
+        ]
         lost = np.array([points[number] for number in own])
         for axis in _AXES:
             rows = _rows(axis, [trials[number] for number in own], layers)

@@ -26,12 +26,15 @@ ALL, EACH, SUBSETS = "all", "each", "subsets"
 """All parts together; each alone; every choice of one or more."""
 
 LEFT_ALONE = 16
-"""Bits of a weight that a trial leaves alone: FP16."""
+"""Bits of a weight that a trial leaves alone: FP16; and of an activation that stays in float."""
 
 Sample = Literal["grid", "random", "sobol"]
 """How trials are chosen from a space: all of them, drawn, or spread evenly by a Sobol sequence."""
 
-AXES = ("bits", "granularity", "method", "component", "block", "layer")
+DETECTOR_EDGE = "detector-edge"
+"""The study that compares files of a model in engines, and has no space."""
+
+AXES = ("bits", "granularity", "method", "activation", "component", "block", "layer")
 """The axes of a space."""
 
 _BITS = (*range(2, 9), LEFT_ALONE)
@@ -45,6 +48,7 @@ class _Axes(msgspec.Struct, forbid_unknown_fields=True):
     bits: list[int] | None = None
     granularity: list[int | str] | None = None
     method: list[str] | None = None
+    activation: list[int] | None = None
     component: list[str] | None = None
     block: list[str] | None = None
     layer: list[str] | None = None
@@ -118,6 +122,7 @@ class Space:
         bits: Bits of weights; 16 leaves a layer alone.
         granularity: What shares a scale.
         method: Names of weight methods.
+        activation: Bits of what quantized layers read: 8, with a range of each run, or 16 for floats.
         component: Components that are quantized.
         block: Groups of blocks that are quantized.
         layer: Kinds of layers that are quantized.
@@ -134,6 +139,7 @@ class Space:
     bits: tuple[int, ...] = (2, 3, 4, 8)
     granularity: tuple[Granularity, ...] = (32,)
     method: tuple[str, ...] = ("rtn",)
+    activation: tuple[int, ...] = (LEFT_ALONE,)
     component: Parts = (ALL,)
     block: Parts = (ALL,)
     layer: Parts = (ALL,)
@@ -148,6 +154,7 @@ class Space:
             if not values or len(set(values)) != len(values):
                 raise InputError(f"the axis {axis} has {list(values)}: wanted one or more values, each once")
         _require("bits", self.bits, _BITS, "2 to 8, or 16 for FP16")
+        _require("activation", self.activation, (8, LEFT_ALONE), "8, or 16 for floats")
         _require("method", self.method, tuple(RECIPES), ", ".join(RECIPES))
         wanted = "row, tensor, or the inputs that share a scale, 2 to 1024"
         _require("granularity", self.granularity, ("row", "tensor", *_GROUPS), wanted)
@@ -180,8 +187,14 @@ def read_space(source: Path | None, template: str | None) -> Space:
     if source is not None and template is not None:
         raise InputError(f"`space` {source} and `template` {template} are given; omit one of them")
     if template is not None:
+        if template == DETECTOR_EDGE:
+            raise InputError(
+                f"`template` {template}: compares files in engines and has no axes; run `edgeq study`, or export, "
+                "evaluate and benchmark the files"
+            )
         if template not in template_names():
-            raise InputError(f"`template` {template}: no such study; wanted one of {', '.join(template_names())}")
+            known = ", ".join((*template_names(), DETECTOR_EDGE))
+            raise InputError(f"`template` {template}: no such study; wanted one of {known}")
         with resources.as_file(resources.files("edgeq") / "data" / "studies" / f"{template}.toml") as path:
             return _space(path)
     return Space() if source is None else _space(source)
@@ -224,7 +237,7 @@ def parse_axis(text: str) -> tuple[str, tuple[str, ...]]:
 
 def _number(axis: str, value: str | int) -> str | int:
     """Returns a value of a command line as the axis has it."""
-    is_number = axis in ("bits", "granularity") and isinstance(value, str) and value.isdecimal()
+    is_number = axis in ("bits", "granularity", "activation") and isinstance(value, str) and value.isdecimal()
     return int(value) if is_number else value
 
 
@@ -246,3 +259,8 @@ def _stated(choices: _File | _Choices) -> Space:
 def granularity_name(granularity: Granularity) -> str:
     """Returns what tables call what shares a scale: `g32`, `row`, `tensor`."""
     return f"g{granularity}" if isinstance(granularity, int) else granularity
+
+
+def activation_name(bits: int) -> str:
+    """Returns what follows how weights are stored: nothing if activations are floats, or else ` a8`."""
+    return "" if bits == LEFT_ALONE else f" a{bits}"

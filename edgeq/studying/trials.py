@@ -9,18 +9,26 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from edgeq.errors import InputError
+from edgeq.results.study import FP16, UNIFORM_8
 from edgeq.studying.components import COMPONENTS
 from edgeq.studying.layers import ENDS, KINDS, StudyLayer, block_names
 from edgeq.studying.sampling import draw
-from edgeq.studying.space import ALL, EACH, LEFT_ALONE, SUBSETS, Sample, Space, Variant, granularity_name
+from edgeq.studying.space import (
+    ALL,
+    EACH,
+    LEFT_ALONE,
+    SUBSETS,
+    Sample,
+    Space,
+    Variant,
+    activation_name,
+    granularity_name,
+)
 from edgeq.wording import counted
 
 _MOST_TRIALS = 100_000
 _MOST_SUBSETS = 6
 """More parts than this have too many subsets to try."""
-
-FP16, UNIFORM_8 = "16 bits throughout", "8 bits throughout"
-"""Names of the two marks that every study has."""
 
 _NAMED = 3
 """A sentence names so many cells at most."""
@@ -49,6 +57,7 @@ class StudyTrial:
         weights: Name of a layer -> how its weight is stored.
         method: The method of all, empty if nothing is quantized.
         granularity: What shares a scale, empty if nothing is quantized.
+        activation: Bits of what quantized layers read.
     """
 
     name: str
@@ -56,6 +65,12 @@ class StudyTrial:
     weights: Mapping[str, Variant] = field(default_factory=dict)
     method: str = ""
     granularity: str = ""
+    activation: int = LEFT_ALONE
+
+    @property
+    def stored(self) -> str:
+        """How all quantized weights are stored and multiplied, in words; empty if not all are in one way."""
+        return "" if self.variant is None else f"{self.variant}{activation_name(self.activation)}"
 
     @property
     def variant(self) -> Variant | None:
@@ -66,7 +81,8 @@ class StudyTrial:
     @cached_property
     def identity(self) -> tuple[tuple[str, str], ...]:
         """What makes it another trial than others."""
-        return tuple(sorted((name, str(variant)) for name, variant in self.weights.items()))
+        multiplied = () if self.activation == LEFT_ALONE else (("", activation_name(self.activation)),)
+        return (*multiplied, *sorted((name, str(variant)) for name, variant in self.weights.items()))
 
 
 @dataclass(frozen=True)
@@ -204,22 +220,24 @@ class _Uniform:
     def __init__(self, space: Space, parts: _Parts) -> None:
         self._space, self._parts = space, parts
         self._products = list(parts.products())
-        self.lengths = (len(space.bits), len(space.granularity), len(space.method), len(self._products))
+        choices = (space.bits, space.granularity, space.method, space.activation, self._products)
+        self.lengths = tuple(map(len, choices))
         self.refused = _has_refused(space)
         named = {parts.title(*each): parts.inside(*each) for each in self._products}
         self.cells = tuple(Cell(name, layers) for name, layers in named.items() if layers)
 
     def trial(self, choice: Sequence[int]) -> StudyTrial | None:
-        space, where = self._space, self._products[choice[3]]
+        space, where, activation = self._space, self._products[choice[4]], self._space.activation[choice[3]]
         variant = Variant(space.bits[choice[0]], space.granularity[choice[1]], space.method[choice[2]])
         layers = self._parts.inside(*where)
         if not layers or not _is_possible(variant) or variant.bits == LEFT_ALONE:
             return None
         cell = self._parts.title(*where)
-        name = f"{variant}: {cell}"
+        stored = granularity_name(variant.granularity)
         return StudyTrial(
-            name, {cell: variant}, dict.fromkeys(layers, variant), variant.method, granularity_name(variant.granularity)
-        )
+            f"{variant}{activation_name(activation)}: {cell}", {cell: variant}, dict.fromkeys(layers, variant),
+            variant.method, stored, activation,
+        )  # fmt: skip
 
 
 class _Mixed:
@@ -232,13 +250,14 @@ class _Mixed:
         taken = [layer for cell in self.cells for layer in cell.layers]
         if len(set(taken)) != len(taken):
             raise InputError("in a mixed study each layer is of one cell; name parts once, as with `each`")
-        self.lengths = (len(space.granularity), len(space.method), *[len(space.bits)] * len(self.cells))
+        common = (space.granularity, space.method, space.activation)
+        self.lengths = (*map(len, common), *[len(space.bits)] * len(self.cells))
         self.refused = _has_refused(space)
 
     def trial(self, choice: Sequence[int]) -> StudyTrial | None:
         space = self._space
         granularity, method = space.granularity[choice[0]], space.method[choice[1]]
-        bits = [space.bits[each] for each in choice[2:]]
+        activation, bits = space.activation[choice[2]], [space.bits[each] for each in choice[3:]]
         cells = {
             cell.name: Variant(count, granularity, method)
             for cell, count in zip(self.cells, bits, strict=True)
@@ -247,8 +266,8 @@ class _Mixed:
         if not cells or not all(map(_is_possible, cells.values())):
             return None
         layers = {layer: cells[cell.name] for cell in self.cells if cell.name in cells for layer in cell.layers}
-        name = f"{'-'.join(map(str, bits))} {method} {granularity_name(granularity)}"
-        return StudyTrial(name, cells, layers, method, granularity_name(granularity))
+        name = f"{'-'.join(map(str, bits))} {method} {granularity_name(granularity)}{activation_name(activation)}"
+        return StudyTrial(name, cells, layers, method, granularity_name(granularity), activation)
 
 
 def _is_possible(variant: Variant) -> bool:

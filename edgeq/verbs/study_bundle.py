@@ -28,7 +28,7 @@ from edgeq.studying.commands import bundle_command
 from edgeq.studying.costs import StudyCost, measure_cost
 from edgeq.studying.model import in_pieces
 from edgeq.studying.run import StudyRun
-from edgeq.studying.space import Space
+from edgeq.studying.space import LEFT_ALONE, Space
 from edgeq.studying.trials import Planned, plan_trials
 from edgeq.studying.weights import WeightBank
 from edgeq.tasks import get_task
@@ -124,6 +124,8 @@ def open_bundle_study(
     graphs = {str(part.name): read_onnx(bundle.path(part.name)) for part in bundle.parts}
     layers = find_bundle_layers(graphs, space.blocks)
     planned = plan_trials(space, layers, options.sample, options.trials, options.seed)
+    if any(each.activation != LEFT_ALONE for each in planned.trials):
+        raise InputError("the axis activation: a bundle answers in batches, which would share a range; omit it")
     changed = dict.fromkeys(each.component for each in layers)
     with opened_folder(out, store) as (kept, _):
         feeds = _feeds(subject, bundle, maker, planned, options.threads)

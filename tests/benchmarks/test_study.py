@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
+from benchmarks import cases
 from benchmarks.study import __main__ as study
-from benchmarks.study import page
+from benchmarks.study import detectors, page
 from benchmarks.study.cases import Case
+from edgeq.reporting.document import Entry
 from edgeq.results.study import PartImportance, Share, StudyImportance, StudyResult
 from edgeq.sources.model import ModelRequest
 from edgeq.studying.space import Space
 from edgeq.verbs.study import StudyOptions
+from edgeq.verbs.study_engines import EngineStudy
 from tests.tuning.nets import save_classifier
 
 
@@ -24,6 +30,27 @@ def test_the_page_has_the_front_and_what_sharing_saves(tmp_path):
     shared, alone = (float(cell) for cell in row.split("|")[3:5])
     assert alone >= shared >= 0
     assert "importance by block (rtn): " in text
+
+
+def test_engines_are_told_by_what_int8_takes(tmp_path, monkeypatch):
+    nothing: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(Entry))
+    ratios = {"fp32": 1.0, "int8": 0.5, "dynamic": 2.0}
+    known = nothing | {
+        "runtime": "onnxruntime",
+        "engine": "onnxruntime 1",
+        "scores": {"AP": 0.5, "AR_1": 0.1, "x": 1.0},
+    }
+    entries = tuple(
+        Entry(**known | {"precision": precision, "ratio_to_fp32": ratio}) for precision, ratio in ratios.items()
+    )
+    found = EngineStudy(entries, ("litert is left out: it is not installed",), ())
+    monkeypatch.setattr(detectors, "study_engines", lambda *_rest, **_further: found)
+    monkeypatch.setattr(detectors, "open_split", lambda *_rest: None)
+    one = cases.Case("c", "C on i", ModelRequest("c"), tmp_path, tmp_path, 1, tmp_path, tmp_path)
+    text = detectors.run_detectors([one], 5, tmp_path, tmp_path).read_text()
+    assert "- onnxruntime: static INT8 takes 0.50 of FP32's time, dynamic INT8 takes 2.00 of FP32's time." in text
+    assert "| engine | precision | AP | AR_1 | points lost, 95 % | MB | ms | time / FP32 |" in text
+    assert "- litert is left out" in text
 
 
 def test_importance_is_shown_beside_the_published_tables():

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.errors import InputError
+from edgeq.results.study import FP16, UNIFORM_8
 from edgeq.studying import importance
 from edgeq.studying.answers import pareto_front
 from edgeq.studying.bundle_layers import places_of
@@ -20,7 +21,7 @@ from edgeq.studying.components import find_components
 from edgeq.studying.layers import StudyLayer, find_layers
 from edgeq.studying.sampling import draw
 from edgeq.studying.space import Space, Variant, parse_axis, read_space, template_names, with_axes
-from edgeq.studying.trials import FP16, UNIFORM_8, StudyTrial, plan_trials
+from edgeq.studying.trials import StudyTrial, plan_trials
 
 DETECTOR = """
 <ir_version: 10, opset_import: ["": 18]>
