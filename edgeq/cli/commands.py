@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -39,6 +40,14 @@ class Commands(typer.core.TyperGroup):
         except KeyboardInterrupt:
             say("error: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
+
+
+def interrupt_on_signals() -> None:
+    """Lets SIGTERM and SIGHUP end a command as Ctrl-C does: what is done is kept, and its processes end with it."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores it
+            signal.signal(number, signal.default_int_handler)
 
 
 def _finite(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from edgeq.datasets.findings import Findings
 from edgeq.datasets.folder import DataFolder, OutsideError, listed_names
 from edgeq.datasets.map_folders import find_segmentation_sets
 from edgeq.datasets.split import SPLIT_NAMES, WHOLE, AnnotatedImage, Annotation, Box, DatasetFiles, Split
-from edgeq.datasets.xml_file import Element, number_in, read_xml
+from edgeq.datasets.xml_file import Element, number_in, read_xml, size_in
 from edgeq.errors import InputError
 from edgeq.inputs.images import IMAGE_SUFFIXES
 from edgeq.inputs.items import ImageFile
@@ -146,8 +146,7 @@ def _is_original(document: Element | None) -> bool:
 def _size(document: Element | None) -> tuple[int, int] | None:
     if document is None:
         return None
-    width, height = (number_in(document.findtext(f"size/{name}")) for name in ("width", "height"))
-    return (int(width), int(height)) if width > 0 and height > 0 else None
+    return size_in(document.findtext("size/width"), document.findtext("size/height"))
 
 
 def _text(element: Element | None, name: str) -> str:

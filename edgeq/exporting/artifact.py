@@ -19,6 +19,8 @@ from edgeq.exporting.quantization_facts import QuantizationFacts, require_file_n
 from edgeq.files import sha256_file, sha256_json, write_json
 
 MANIFEST_VERSION = 1
+UNFINISHED = 0
+"""The version of a manifest whose model file is being written, or whose export was cut there."""
 
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=1 << 15)]
 """Height or width of an image."""
@@ -361,6 +363,8 @@ def parse_manifest(manifest: Path, document: Any) -> Artifact:
         InputError: it is not one of ours.
     """
     stated = convert(document, _Versioned, source=manifest, kind=_KIND, advice=_EXPORT_AGAIN)
+    if stated.manifest_version == UNFINISHED:
+        raise InputError(f"{manifest}: its model file was not written to the end; {_EXPORT_AGAIN}")
     if stated.manifest_version != MANIFEST_VERSION:
         raise InputError(
             f"{manifest}: manifest version {stated.manifest_version}, this edgeq reads {MANIFEST_VERSION}; "

@@ -18,6 +18,7 @@ from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.exporting.artifact import Artifact, Layout, Postprocessing, Preprocessing, TensorSpec
 from edgeq.exporting.costs.plan import choose_by_cost
 from edgeq.exporting.ends import require_same_ends
+from edgeq.exporting.file_pair import pair_written
 from edgeq.exporting.graphs.digest import graph_digest
 from edgeq.exporting.graphs.end_specs import Ends, end_specs
 from edgeq.exporting.graphs.graph import copy_graph, new_initializer, opset_of, save_onnx
@@ -334,23 +335,24 @@ def write_artifact(
     graph.producer_name, graph.producer_version = "edgeq", edgeq.__version__
     inputs, outputs = _ends(graph, model.layout)
     require_same_ends(path.name, (inputs, outputs), model.ends)
-    if (beside := save_onnx(graph, path)) is not None:
-        quantization = {**quantization, "weights_file": {"file": beside.name, "digest": sha256_file(beside)}}
-    artifact = Artifact(
-        path=path,
-        format="onnx",
-        precision=precision,
-        target=target.name,
-        inputs=inputs,
-        outputs=outputs,
-        preprocessing=model.preprocessing.declared,
-        postprocessing=model.postprocessing,
-        labels=model.labels,
-        source_digest=model.digest,
-        quantization=quantization,
-        tools={"edgeq": edgeq.__version__} | {name: version(name) for name in ("onnx", "onnx-ir")},
-    )
-    return artifact.save()
+    with pair_written(path):
+        if (beside := save_onnx(graph, path)) is not None:
+            quantization = {**quantization, "weights_file": {"file": beside.name, "digest": sha256_file(beside)}}
+        artifact = Artifact(
+            path=path,
+            format="onnx",
+            precision=precision,
+            target=target.name,
+            inputs=inputs,
+            outputs=outputs,
+            preprocessing=model.preprocessing.declared,
+            postprocessing=model.postprocessing,
+            labels=model.labels,
+            source_digest=model.digest,
+            quantization=quantization,
+            tools={"edgeq": edgeq.__version__} | {name: version(name) for name in ("onnx", "onnx-ir")},
+        )
+        return artifact.save()
 
 
 def _ends(graph: ir.Model, layout: Layout) -> Ends:

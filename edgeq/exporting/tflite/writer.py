@@ -16,6 +16,7 @@ import edgeq
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
 from edgeq.exporting.ends import require_same_ends
+from edgeq.exporting.file_pair import pair_written
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.tflite.graph import Graph, Tensor, read_graph
@@ -206,22 +207,23 @@ def write(
     inputs = tuple(tensor_spec(graph.tensors[index]).of_pixels for index in graph.inputs)
     outputs = tuple(tensor_spec(graph.tensors[index]) for index in graph.outputs)
     require_same_ends(path.name, (inputs, outputs), ((model.input,), model.outputs), integers=options.integer_io)
-    write_bytes(path, content)
-    artifact = Artifact(
-        path=path,
-        format="tflite",
-        precision=precision,
-        target=target,
-        inputs=inputs,
-        outputs=outputs,
-        preprocessing=model.preprocessing.declared,
-        postprocessing=model.postprocessing,
-        labels=model.labels,
-        source_digest=model.source_digest or model.digest,
-        quantization=facts,
-        tools={"edgeq": edgeq.__version__} | _versions("litert-torch", "ai-edge-quantizer"),
-    )
-    return artifact.save()
+    with pair_written(path):
+        write_bytes(path, content)
+        artifact = Artifact(
+            path=path,
+            format="tflite",
+            precision=precision,
+            target=target,
+            inputs=inputs,
+            outputs=outputs,
+            preprocessing=model.preprocessing.declared,
+            postprocessing=model.postprocessing,
+            labels=model.labels,
+            source_digest=model.source_digest or model.digest,
+            quantization=facts,
+            tools={"edgeq": edgeq.__version__} | _versions("litert-torch", "ai-edge-quantizer"),
+        )
+        return artifact.save()
 
 
 def write_file(job: FileJob) -> Artifact:
