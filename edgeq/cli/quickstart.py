@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def quickstart(
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Run the commands without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Run the commands without asking.")] = False,
 ) -> None:
     """Look at the models, data sets, boards and engines here; propose the commands for them, and run them after a yes.
 
