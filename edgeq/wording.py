@@ -43,6 +43,26 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(by_lower[each] for each in near[:3])}? " if near else ""
 
 
+def compared_with_fp32(ratio: float, low: float | None = None, high: float | None = None) -> str:
+    """Returns how fast a file is: "1.6x faster than FP32 (1.4x to 1.8x)", or slower, or as fast.
+
+    Args:
+        ratio: Its time as a multiple of FP32's.
+        low: Lower end of the interval of the ratio; with `high`.
+        high: Upper end.
+    """
+    is_faster = ratio < 1
+    factor = 1 / ratio if is_faster else ratio
+    said = f"{factor:.1f}x {'faster' if is_faster else 'slower'} than FP32"
+    if f"{factor:.2f}" <= "1.02":
+        said = "as fast as FP32"
+        is_faster = True
+    if low is None or high is None:
+        return said
+    ends = (1 / high, 1 / low) if is_faster else (low, high)
+    return f"{said} ({ends[0]:.2f}x to {ends[1]:.2f}x{'' if 'x ' in said else ' its speed'})"
+
+
 def printable(text: str, keep: str = "") -> str:
     """Returns a text in which characters that control a terminal are spelt out, each by its number.
 

@@ -20,6 +20,7 @@ from edgeq.cli import (
     names,
     predict,
     presets,
+    quickstart,
     results,
     runs,
     score,
@@ -61,7 +62,6 @@ app = typer.Typer(
     cls=Commands,
     name="edgeq",
     help="Calibrate a vision model once, export it to every engine, measure what it costs.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
@@ -98,6 +98,11 @@ def root(
         say(f"edgeq {edgeq.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
+        from edgeq.verbs.quickstart import has_model
+
+        if has_model(Path()):
+            quickstart.quickstart()
+            return
         typer.echo(context.get_help())
         raise typer.Exit(2)
 
@@ -437,6 +442,7 @@ def calibrate(
     )
 
 
+app.command()(quickstart.quickstart)
 app.command()(with_progress(export))
 app.command()(with_progress(calibrate))
 app.command()(with_progress(measure.bench))

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 import typer.core
 
+from edgeq.cli.defaults import project_defaults
 from edgeq.cli.events import INTERRUPTED
 from edgeq.cli.names import COMMANDS, QUANTIZE_DEFAULTS
 from edgeq.cli.printing import say
@@ -29,8 +30,9 @@ class Commands(typer.core.TyperGroup):
         """Returns name, command and the rest of its words; what other tools call a command is that command."""
         typed = args[0]
         name, command, rest = super().resolve_command(ctx, [COMMANDS.get(typed, typed), *args[1:]])
-        if typed == "quantize":
-            ctx.default_map = {**(ctx.default_map or {}), name: QUANTIZE_DEFAULTS}
+        if command is not None and not ctx.resilient_parsing:
+            defaults = project_defaults(name, _given(command, name, rest, ctx))
+            ctx.default_map = {name: {**defaults, **(QUANTIZE_DEFAULTS if typed == "quantize" else {})}}
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -48,6 +50,13 @@ def interrupt_on_signals() -> None:
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores it
             signal.signal(number, signal.default_int_handler)
+
+
+def _given(command: Any, name: str, words: list[str], parent: Any) -> set[str]:
+    """Returns the parameters that words state; a word that is wrong is refused later."""
+    context = command.make_context(name, [*words], parent=parent, resilient_parsing=True)
+    sources = {each.name: context.get_parameter_source(each.name) for each in command.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
 def _finite(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from edgeq.exporting.signal.ratio import EQUAL_DB
 from edgeq.results.evaluation import Score
 from edgeq.results.rows import LOCAL, Row, provenance
 from edgeq.results.table import Column, filled, header, report_columns, table
-from edgeq.wording import counted, printable
+from edgeq.wording import compared_with_fp32, counted, printable
 
 if TYPE_CHECKING:
     from edgeq.exporting.artifact import Artifact
@@ -293,10 +293,11 @@ def _describe_speed(speed: SpeedFacts | None, precision: str) -> list[str]:
         precision: f"{precision} is faster",
         "": "this machine is too busy to tell which is faster; repeat the export when it is idle",
     }.get(speed.recommended, f"{precision} is not the fastest here, take {speed.recommended}")
-    bf16 = "" if speed.bf16_ratio is None else f"; fp32 computed in bf16 takes {speed.bf16_ratio:.2f}"
+    bf16 = "" if speed.bf16_ratio is None else f"; FP32 computed in bf16 is {compared_with_fp32(speed.bf16_ratio)}"
+    compared = compared_with_fp32(speed.ratio, speed.low, speed.high)
     return [
-        f"{precision} takes {speed.ratio:.2f} [{speed.low:.2f}, {speed.high:.2f}] of fp32's time{bf16} (measured in "
-        f"turns, {speed.rounds} rounds; {speed.engine}, {speed.threads} threads, {speed.cpu}): {advice}",
+        f"{precision} is {compared}{bf16} (measured in turns, {speed.rounds} rounds; {speed.engine}, "
+        f"{speed.threads} threads, {speed.cpu}): {advice}",
         *_describe_tried(speed),
     ]
 

@@ -50,6 +50,9 @@ Compute = Annotated[
     list[str] | None,
     typer.Option(help="Precision that float layers are computed in: f32 or bf16 (openvino); repeatable."),
 ]
+Attach = Annotated[
+    bool, typer.Option("--attach", help="Keep the figures in the files' manifests too; `edgeq inspect` shows them.")
+]
 DeviceOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -76,6 +79,7 @@ def bench(
     device: DeviceOption = None,
     prompt_tokens: bundles.PromptTokens = 128,
     new_tokens: bundles.NewTokens = 32,
+    attach: Attach = False,
     json_file: JsonFile = None,
 ) -> None:
     """Measure latency, throughput, memory and cold start, artifacts interleaved so that their ratios hold.
@@ -90,6 +94,7 @@ def bench(
     from edgeq.verbs.on_devices import bench_on_devices
 
     require_writable_json(json_file)
+    _require_attachable(artifacts, attach)
     if bundles.any_bundle(artifacts):
         from edgeq.generation.benchmark import GenerationSampling
         from edgeq.verbs.bundles import time_bundles
@@ -110,6 +115,7 @@ def bench(
         hint=hint,
         on_results=lambda results: _write(results, json_file),
     )
+    _attach(artifacts, [result for outcome in outcomes for result in outcome.results], attach)
     _show(outcomes, lambda _rows: TIMING)
 
 
@@ -175,9 +181,11 @@ def evaluate(
     batch: bundles.Batch = 8,
     stride: bundles.Stride = None,
     answers: bundles.AnswersDir = Path("answers"),
+    attach: Attach = False,
     json_file: JsonFile = None,
 ) -> None:
     """Score models on images: detectors (COCO's twelve numbers), classifiers (top-1, top-5) and other tasks."""
+    _require_attachable(artifacts, attach)
     if bundles.any_bundle(artifacts):
         bundles.evaluate_bundles(
             artifacts, task=task, data=data, images=images, runtimes=runtime or (), threads=threads, template=prompt,
@@ -214,6 +222,7 @@ def evaluate(
     )
     found = [result for outcome in outcomes for result in outcome.results if isinstance(result, EvalResult)]
     scores = [result.score for result in found]
+    _attach(artifacts, found, attach)
     _show(outcomes, evaluation_columns, [f"task: {score.task}" for score in scores[:1]])
     if len(scores) == 1:
         print_classes(scores[0])
@@ -227,12 +236,32 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def _require_attachable(artifacts: Sequence[Path], attach: bool) -> None:
+    """Refuses `--attach` for what has no manifest, before anything is run."""
+    from edgeq.verbs.attach import require_attachable
+
+    if attach:
+        require_attachable(artifacts)
+
+
+def _attach(artifacts: Sequence[Path], results: Sequence[Result], attach: bool) -> None:
+    """Keeps results in the manifests of their files, if that was asked for."""
+    from edgeq.verbs.attach import attach_results
+
+    if attach:
+        attach_results(artifacts, list(map(_stamped, results)))
+
+
+def _stamped(result: Result) -> Result:
+    """Returns a result with the command that made it."""
+    return dataclasses.replace(result, edgeq=edgeq.__version__, command=shlex.join(["edgeq", *sys.argv[1:]]))
+
+
 def _write(results: Sequence[Result], json_file: Path | None) -> None:
     """Writes results with the command that made them: one object for one artifact, a list for several."""
     from edgeq.results.serialization import to_json
 
-    command = shlex.join(["edgeq", *sys.argv[1:]])
-    written = [to_json(dataclasses.replace(result, edgeq=edgeq.__version__, command=command)) for result in results]
+    written = [to_json(_stamped(result)) for result in results]
     write_json_file(json_file, written[0] if len(written) == 1 else written)
 
 

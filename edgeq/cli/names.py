@@ -9,8 +9,6 @@ from typing import Any
 
 import typer
 
-from edgeq.cli.printing import say
-
 COMMANDS = {
     "benchmark": "bench",
     "convert": "export",
@@ -116,23 +114,21 @@ def _completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]
 
 
 def _known_by(others: Mapping[str, str], names: Callable[[], Iterable[str]]) -> Callable[..., Any]:
-    """Returns what gives a value by edgeq's names, where no other can be meant; it says so."""
+    """Returns what gives a value by edgeq's names; only names that can mean one thing are in the tables."""
 
-    def named(text: str, option: str) -> str:
-        return ",".join(one_named(each.strip(), option) for each in text.split(","))
+    def named(text: str) -> str:
+        return ",".join(one_named(each.strip()) for each in text.split(","))
 
-    def one_named(name: str, option: str) -> str:
+    def one_named(name: str) -> str:
         lower = name.lower()
         if lower in others and name not in names():
-            say(f"{option} {name}: taken as {others[lower]}", err=True)
             return others[lower]
         return lower if lower != name and lower in names() else name
 
-    def convert(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
-        if value is None or context.resilient_parsing:
-            return value
-        option = max(parameter.opts, key=len)
-        return named(value, option) if isinstance(value, str) else [named(each, option) for each in value]
+    def convert(value: Any) -> Any:
+        if value is None:
+            return None
+        return named(value) if isinstance(value, str) else [named(each) for each in value]
 
     return convert
 

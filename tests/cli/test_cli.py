@@ -154,7 +154,7 @@ def test_models_that_cannot_be_opened(edgeq, work, small_onnx):
         ),
         (
             [small_onnx, "--preset", "centernet", "--precision", "int4"],
-            "--precision int4: did you mean int8? known are fp32, fp16",
+            "--precision int4: did you mean int8? known",
         ),
         ([small_onnx, "--preset", "centernet", "--precision", ","], "--precision (none): known are fp32"),
         ([small_onnx, "--preset", "centernet", "--precision", "int8"], "int8 needs ranges: give --calib"),

@@ -42,6 +42,7 @@ from edgeq.exporting.planning.mixed_ranges import readers_of_mixed_ranges
 from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_plan
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.planning.wide_ends import with_wide_ends
+from edgeq.exporting.quantization_facts import CalibratedOn
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
 from edgeq.files import sha256_file, sha256_json
 from edgeq.quantizers import LEAST_SQUARE, ROUND
@@ -291,6 +292,7 @@ def plan_int8(
     if not plan.quantized:
         _log.warning("no layer of %s runs in INT8 on %s; it computes in float: take fp32", model.name, target.name)
     facts: dict[str, Any] = {"method": ranges.method, "ranges_digest": ranges.digest}
+    facts |= CalibratedOn.stated(ranges.provenance)
     if transformer.blocks:
         facts["vit_plan"] = vit_plan
     if chosen is not None and costs is not None:

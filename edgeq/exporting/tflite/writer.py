@@ -19,6 +19,7 @@ from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.file_pair import pair_written
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import QuantPlan
+from edgeq.exporting.quantization_facts import CalibratedOn
 from edgeq.exporting.tflite.graph import Graph, Tensor, read_graph
 from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.layers import quantized_layers
@@ -248,10 +249,11 @@ def _quantized(
     ranges = None
     if known is not None and any(decision.scheme.is_static for decision in decisions.values()):
         options, decisions, ranges = _fitting(model, precision, options, known)
-        sources = {id(used): used for used, _ in known.tensors.values()}.values()
+        sources = [*{id(used): used for used, _ in known.tensors.values()}.values()]
         facts = {
             "method": ", ".join(sorted({used.method for used in sources})) if precision == "int8" else "minmax",
             "ranges_digests": sorted(used.digest for used in sources),
+            **(CalibratedOn.stated(sources[0].provenance) if sources else {}),
             "matched_tensors": known.matched,
             "sampled_tensors": list(known.sampled),
         }

@@ -34,9 +34,7 @@ def test_a_function_of_ones_own_is_found_by_its_reference(tmp_path: Path, monkey
 
 
 def test_an_unknown_decoder_names_the_known_ones() -> None:
-    with pytest.raises(
-        InputError, match=r"unknown decoder 'yolo99'; did you mean yolox .*known: blazeface, centernet, "
-    ):
+    with pytest.raises(InputError, match=r"unknown decoder 'yolo99'; .*known: blazeface, centernet, "):
         get_decoder("yolo99")
 
 
