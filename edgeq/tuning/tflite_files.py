@@ -1,8 +1,8 @@
 """Trials as TFLite files: which operators a layer of the graph is, and the file that computes some of them in float.
 
 Layers are those of the ONNX graph, in which they are screened too. A file is converted once, and its tensors share
-the ranges of the graph (`edgeq.calibration.shared_ranges`). An operator that no layer of the graph is matched with has the
-precision of the layer whose result it reads: a depthwise head, for example, which only TFLite files have in INT8.
+the ranges of the graph (`edgeq.calibration.shared_ranges`). An operator that no layer of the graph is matched with has
+the precision of the layer whose result it reads: a depthwise head, for example, which only TFLite files have in INT8.
 """
 
 from __future__ import annotations
