@@ -1,8 +1,8 @@
 """Trials as TFLite files: which operators a layer of the graph is, and the file that computes some of them in float.
 
-Layers are those of the ONNX graph, in which they are screened too. A file is converted once, and its tensors share the
-ranges of the graph (`edgeq.calibration.shared_ranges`). An operator that no layer of the graph is matched with is in
-every INT8 file as `edgeq export` has it.
+Layers are those of the ONNX graph, in which they are screened too. A file is converted once, and its tensors share
+the ranges of the graph (`edgeq.calibration.shared_ranges`). An operator that no layer of the graph is matched with has
+the precision of the layer whose result it reads: a depthwise head, for example, which only TFLite files have in INT8.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.tflite.graph import Graph
+from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions, plan, write
 from edgeq.targets import Target
 
@@ -77,11 +79,12 @@ class TfliteFiles:
         known = collect_ranges(converted, matched, ranges, calibration, ("int8",), options, out, threads)
         twins = computed_twins(converted, matched)
         in_int8 = {each.name for each in plan(converted, "int8", options).values() if not each.is_float}
-        found = {layer: operators_of(model, twins, (layer,))[0] for layer in layers}
-        operators = {
-            layer: tuple(dict.fromkeys(name for name in names if name in in_int8)) for layer, names in found.items()
-        }
-        return cls(converted, target, known, {layer: names for layer, names in operators.items() if names})
+        matching = {name: layer for layer in layers for name in operators_of(model, twins, (layer,))[0]}
+        operators: dict[str, list[str]] = {}
+        for name, layer in owners_of(converted.graph, matching).items():
+            if name in in_int8:
+                operators.setdefault(layer, []).append(name)
+        return cls(converted, target, known, {layer: tuple(names) for layer, names in operators.items()})
 
     def write(self, layers: Collection[str], method: str | None, folder: Path) -> Artifact:
         """Returns the file that computes some layers in INT8, and all others that it has in float.
@@ -111,3 +114,15 @@ class TfliteFiles:
     @cached_property
     def _sources(self) -> dict[str | None, RangeSources]:
         return {}
+
+
+def owners_of(graph: Graph, matching: Mapping[str, str]) -> dict[str, str]:
+    """Returns name of an operator -> its layer, also of those that read what a layer, or such an operator, gives."""
+    owners = dict(matching)
+    for operator in graph.operators:
+        producers = (graph.producer[index] for index in graph.activations(operator) if index in graph.producer)
+        before = (owners.get(operator_name(graph, producer)) for producer in producers)
+        owner = next((layer for layer in before if layer is not None), None)
+        if owner is not None:
+            owners.setdefault(operator_name(graph, operator), owner)
+    return owners

@@ -118,7 +118,7 @@ def in_format(
     """Returns a subject whose trials are files of the engine that scores them: TFLite files for LiteRT.
 
     Args:
-        subject: What trials are made from.
+        subject: What trials are made from; its ranges are those that `edgeq calibrate` finds for all targets.
         request: The model.
         opened: The same, opened.
         calibration: Where its ranges come from.
@@ -131,6 +131,9 @@ def in_format(
     """
     if options.runtime != TFLITE.runtime or TFLITE.name not in subject.target.formats:
         return subject
+    # The graph is screened with what TFLite files have in INT8 besides.
+    rules = subject.target.rules.requested("DepthwiseConv")
+    subject = dataclasses.replace(subject, target=dataclasses.replace(subject.target, rules=rules))
     converted = TFLITE.function("convert")(request, opened)
     probes, _ = real_inputs(opened.model.preprocessing, calibration)
     files = TfliteFiles.of(

@@ -18,10 +18,11 @@ from edgeq.sources import tflite
 from edgeq.tuning.search_budget import Budget
 from edgeq.tuning.search_choice import SearchOptions
 from edgeq.tuning.sensitivity import SensitivityOptions
+from edgeq.tuning.tflite_files import owners_of
 from edgeq.verbs.sensitivity import calibration_of, find_sensitivity
 from edgeq.verbs.tune import TuningFiles, tune_model
 from tests.kept_exports import keep_composite_operators, made_once
-from tests.tflite_nets import require_converter
+from tests.tflite_nets import by_hand, require_converter
 from tests.tuning.nets import save_classifier
 from tests.tuning.test_sensitivity import Net
 
@@ -100,6 +101,19 @@ def test_sensitivity_is_that_of_tflite_files(net, tmp_path):
     with pytest.raises(InputError, match="edgeq writes no such TFLite files"):
         narrow = SensitivityOptions(runtime="litert", threads=1, precision="w4a8")
         find_sensitivity(net.request, "arm", data, source, tmp_path, options=narrow)
+
+
+def test_what_no_layer_is_matched_with_goes_with_the_layer_that_it_reads():
+    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    shape = (1, 2, 2, 3)
+    content = by_hand(
+        dict.fromkeys("xabcd", shape),
+        [("LOGISTIC", "x", "a"), ("RELU", "a", "b"), ("ADD", "b x", "c"), ("RELU", "x", "d")],
+        ["x"],
+        ["c", "d"],
+        schema,
+    )
+    assert owners_of(read_graph(content, "net"), {"a": "conv"}) == {"a": "conv", "b": "conv", "c": "conv"}
 
 
 def test_what_tflite_files_cannot_have_is_refused(net, tmp_path):
