@@ -192,6 +192,7 @@ class LowBitFacts:
         convolutions: How many of the layers are convolutions, which are computed in FP32.
         folded: Inputs of layers whose channels AWQ scales, and whose producers hold the scales.
         multiplied: Those that a Mul scales.
+        codebook: Name of the table that the bits are indices of, such as `nf4`; empty for evenly spaced numbers.
     """
 
     nodes: Count
@@ -202,6 +203,7 @@ class LowBitFacts:
     convolutions: Count = 0
     folded: Count = 0
     multiplied: Count = 0
+    codebook: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import InputError
-from edgeq.exporting.openvino.package import EXTRA, PACKAGE, import_openvino
+from edgeq.exporting.openvino.package import EXTRA, PACKAGE, without_telemetry
 from edgeq.runtimes.base import LATENCY, THROUGHPUT, Arrays, Session
 
 _PRECISIONS = ("f32", "bf16", "f16")
@@ -33,7 +33,8 @@ class OpenVinoSession(Session):
     @classmethod
     def import_engine(cls) -> Any:
         """Returns the package `openvino`, with its telemetry switched off."""
-        return import_openvino(f"The runtime {cls.runtime}")
+        with without_telemetry():
+            return super().import_engine()
 
     def _open(self, compute_precision: str | None) -> None:
         self._engine = self.import_engine()

@@ -121,8 +121,8 @@ def _check_formats(request: ModelRequest, target: Target, formats: Sequence[str]
     for name in formats:
         if name not in taken and (name in FORMATS or name not in registered("format", FORMATS)):
             raise InputError(
-                f"`format` {name}: the target {target.name} takes {' and '.join(taken)}; TFLite files are written for "
-                "`target` arm, and run on x86 too"
+                f"`format` {name}: the target {target.name} takes {' and '.join(target.formats)}; TFLite files are "
+                "written for `target` arm, and run on x86 too"
             )
     source = source_format(request.reference)
     if source.has_own_form and tuple(formats) != (source.name,):
@@ -162,7 +162,9 @@ def _check_precisions(
     in_tflite = get_format("tflite").precisions if tuple(formats) == ("tflite",) else ()
     for name in ("fp4", *LOW_BITS):
         if name in precisions and name not in (*known_weights(target), *in_tflite):
-            others = "`target` rtx" if name == "fp4" else "`target` x86 (for w4 rtx too, and arm with `format` tflite)"
+            others = (
+                "`target` rtx" if name == "fp4" else "`target` x86, or rtx for w4, or `format` tflite for w4 on arm"
+            )
             raise InputError(
                 f"`precision` {name}: edgeq writes no such weights for the engines of {target.name}; choose int8, or "
                 f"{others}"

@@ -86,7 +86,7 @@ def test_weights_are_those_of_the_graph(net, graph, method, bits, tmp_path, monk
         assert (name in found.scales) == (str(node.name) in scales)
         held = found.module.get_parameter(f"{name}.weight").numpy(force=True).reshape(expected.integers.shape)
         by = found.scales.get(name, np.ones(1))
-        divided = np.repeat(by, held.shape[-1] // len(by))
+        divided = np.repeat(by, np.size(held, -1) // len(by))
         np.testing.assert_allclose(held, found.weights[name].dequantize() / divided, rtol=1e-5, atol=1e-7)
     if method == "rtn":
         assert all(

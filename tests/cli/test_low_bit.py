@@ -31,6 +31,11 @@ def test_an_export_says_what_is_slower_than_fp32(form, bits, group, slow) -> Non
     assert "times as long for" in line and "onnxruntime 1." in line
 
 
+def test_numbers_of_a_codebook_are_called_by_it() -> None:
+    facts = LowBitFacts(nodes=2, bits=4, form="decompression", group_size=16, bits_per_weight=6.0, codebook="nf4")
+    assert describe_low_bit(facts) == ["2 layers with weights of NF4 in groups of 16, 6.00 bits per weight with scales"]
+
+
 def test_groups_that_were_not_timed_are_taken_for_the_nearest(tmp_path) -> None:
     products = [
         LowBitProduct("onnxruntime", 2, 16, 768, 3072, rows, ratio) for rows, ratio in ((1, 20.0), (128, 2.5), (4, 0.9))

@@ -226,9 +226,9 @@ def test_importing_openvino_sends_no_telemetry():
 
 @pytest.mark.parametrize("wished", [(), ("openvino",), ("onnxruntime", "litert")])
 def test_a_format_that_no_runtime_reads_is_refused_by_its_name(artifact, wished):
-    foreign = dataclasses.replace(artifact, format="openvino")
-    known = "engine, onnx, rtx-engine, tflite"
-    with pytest.raises(InputError, match=f"the format 'openvino', which no runtime reads; wanted {known}"):
+    foreign = dataclasses.replace(artifact, format="coreml")
+    known = "engine, onnx, openvino, rtx-engine, tflite"
+    with pytest.raises(InputError, match=f"the format 'coreml', which no runtime reads; wanted {known}"):
         choose_runtimes(foreign, wished)
 
 

@@ -120,7 +120,7 @@ def test_files_that_are_missing_or_of_no_known_format(tmp_path, suffix):
         open_artifact(path)
     if suffix == ".bin":
         path.touch()
-        with pytest.raises(InputError, match=r"its format does not say enough without one \(\.onnx, \.tflite\)"):
+        with pytest.raises(InputError, match=r"its format does not say enough without one \(\.onnx, \.xml, \.tflite\)"):
             open_artifact(path)
 
 

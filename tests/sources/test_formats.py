@@ -92,7 +92,7 @@ def test_suffixes_belong_to_one_format_each(stub: None) -> None:
 
 
 def test_an_unknown_format_is_named() -> None:
-    with pytest.raises(InputError, match="unknown format 'gguf'; known: onnx, tensorrt-cache, tflite"):
+    with pytest.raises(InputError, match="unknown format 'gguf'; known: onnx, openvino, tensorrt-cache, tflite"):
         get_format("gguf")
 
 
@@ -102,7 +102,7 @@ def test_a_calibration_cache_is_a_format_that_accompanies_a_model(edgeq, tmp_pat
     path.write_bytes(cache.render())
     found = format_of(".cache")
     assert found is not None and found.function("read")(path) == cache
-    with pytest.raises(InputError, match=r"does not say enough without one \(\.onnx, \.tflite\)"):
+    with pytest.raises(InputError, match=r"does not say enough without one \(\.onnx, \.xml, \.tflite\)"):
         open_artifact(path)
     model = save_conv_net(tmp_path / "net.onnx").path
     error = edgeq("export", model, "--format", found.name, "--target", "jetson-orin", "--out", tmp_path / "out").error

@@ -147,6 +147,7 @@ def quantized_graph(
         convolutions=sum(operators[each] not in LINEAR for each in weights),
         folded=len(scaled.done),
         multiplied=len(scaled.left),
+        codebook=weight.codebook or "",
     )
     facts: dict[str, Any] = {
         "low_bit": dataclasses.asdict(low_bit),

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
-from edgeq.errors import EngineError, MissingDependencyError
-from edgeq.exporting.graphs.graph import first_line
+from edgeq.errors import MissingDependencyError
 
 PACKAGE, EXTRA = "openvino", "openvino"
 _TELEMETRY = "openvino_telemetry"
+
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Has openvino be imported in the block without its telemetry.
+
+    Importing it sends an event over the network unless its telemetry package cannot be imported; then it falls back to
+    a stub. There is no option for it. Other packages may import telemetry afterwards.
+    """
+    hidden = PACKAGE not in sys.modules and _TELEMETRY not in sys.modules
+    if hidden:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[_TELEMETRY]
 
 
 def import_openvino(purpose: str) -> Any:
@@ -20,22 +38,10 @@ def import_openvino(purpose: str) -> Any:
         purpose: What needs it, as an error says it.
 
     Raises:
-        MissingDependencyError: it is not installed.
-        EngineError: it is installed and cannot be imported, for want of a system library for example.
+        MissingDependencyError: it cannot be imported.
     """
-    has_stub = PACKAGE not in sys.modules and _TELEMETRY not in sys.modules
-    if has_stub:
-        # Importing openvino sends an event over the network unless its telemetry package cannot be imported; then
-        # it falls back to a stub. There is no option for it. Other packages may import it afterwards.
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
-        return importlib.import_module(PACKAGE)
+        with without_telemetry():
+            return importlib.import_module(PACKAGE)
     except ImportError as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == PACKAGE:
-            raise MissingDependencyError(PACKAGE, EXTRA, purpose) from error
-        raise EngineError(
-            f"{PACKAGE} is installed but cannot be imported ({first_line(error)}); install it again"
-        ) from error
-    finally:
-        if has_stub:
-            del sys.modules[_TELEMETRY]
+        raise MissingDependencyError(PACKAGE, EXTRA, purpose) from error
