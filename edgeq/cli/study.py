@@ -140,9 +140,23 @@ def study(
     from edgeq.verbs.study_engines import study_engines
 
     require_writable_json(json_file)
-    axes = {"space": space, "axis": axis, "blocks": blocks, "mixed": mixed, "trials": trials, "store": store}
-    elsewhere = {"workers": workers, "scheduler": scheduler}
-    opening = {"split": split, "map": class_map, "weights": weights, "preset": preset, "size": size, "labels": labels}
+    axes: dict[str, object] = {
+        "space": space,
+        "axis": axis,
+        "blocks": blocks,
+        "mixed": mixed,
+        "trials": trials,
+        "store": store,
+    }
+    elsewhere: dict[str, object] = {"workers": workers, "scheduler": scheduler}
+    opening: dict[str, object] = {
+        "split": split,
+        "map": class_map,
+        "weights": weights,
+        "preset": preset,
+        "size": size,
+        "labels": labels,
+    }
     if template != DETECTOR_EDGE or bundles.any_bundle([Path(model)]):
         asked = with_axes(read_space(space, template), dict(map(parse_axis, axis or ())), blocks, mixed or None)
     options = StudyOptions(sample, trials, images, max_drop, seed, threads)
