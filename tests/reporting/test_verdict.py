@@ -86,7 +86,9 @@ def test_an_index_lists_reports_the_newest_first_and_trusts_none(edgeq, tmp_path
 
     for day, model in (("2026-11-02", "old"), ("2026-11-30", "<b>new</b>")):
         entries = tuple(dataclasses.replace(each, model=model, p50_ms=None) for each in document.entries)
-        page = dataclasses.replace(document, entries=entries, written=f"{day}T10:00:00+00:00", losses=(), curves=(), errors=())
+        page = dataclasses.replace(
+            document, entries=entries, written=f"{day}T10:00:00+00:00", losses=(), curves=(), errors=()
+        )
         (tmp_path / f"{day} #1.html").write_text(render(page))
     (tmp_path / "other.html").write_text("<title>not ours</title>")
     assert "wrote" in edgeq("report", "--index", tmp_path).out
