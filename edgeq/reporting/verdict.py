@@ -53,7 +53,7 @@ def judge(entry: Entry, reference: Entry, max_drop: float = MAX_DROP) -> Verdict
     limit = f"{max_drop:g} {'point' if max_drop == 1 else 'points'}"
     if drop.low > max_drop:
         lost = f"{brings}, and loses {drop.low:.2f} to {drop.high:.2f} points of {title}, more than {limit}"
-        return Verdict(entry.number, "loses too much", f"{lost}: look for a better file with `edgeq tune`.")
+        return Verdict(entry.number, "loses too much", f"{lost}: edgeq tune looks for a better file.")
     if drop.high > max_drop:
         more = _images_to_prove(drop, max_drop, entry.images)
         images = counted(entry.images or 0, "image")
