@@ -30,7 +30,7 @@ class Commands(typer.core.TyperGroup):
         """Returns name, command and the rest of its words; what other tools call a command is that command."""
         typed = args[0]
         name, command, rest = super().resolve_command(ctx, [COMMANDS.get(typed, typed), *args[1:]])
-        if command is not None and not ctx.resilient_parsing:
+        if name is not None and command is not None and not ctx.resilient_parsing:
             defaults = project_defaults(name, _given(command, name, rest, ctx))
             ctx.default_map = {name: {**defaults, **(QUANTIZE_DEFAULTS if typed == "quantize" else {})}}
         return name, command, rest

@@ -23,6 +23,7 @@ _TAKEN: Mapping[str, Collection[str]] = {
     "eval": ("data",),
     "export": ("model", "data", "target", "precision"),
     "gate": ("max_drop", "per_class", "small", "latency_ratio"),
+    "report": ("max_drop",),
     "study": ("model", "data"),
     "tune": ("model", "data", "target"),
 }

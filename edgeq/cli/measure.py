@@ -238,17 +238,17 @@ def evaluate(
 
 def _require_attachable(artifacts: Sequence[Path], attach: bool) -> None:
     """Refuses `--attach` for what has no manifest, before anything is run."""
-    from edgeq.verbs.attach import require_attachable
-
     if attach:
+        from edgeq.verbs.attach import require_attachable
+
         require_attachable(artifacts)
 
 
 def _attach(artifacts: Sequence[Path], results: Sequence[Result], attach: bool) -> None:
     """Keeps results in the manifests of their files, if that was asked for."""
-    from edgeq.verbs.attach import attach_results
-
     if attach:
+        from edgeq.verbs.attach import attach_results
+
         attach_results(artifacts, list(map(_stamped, results)))
 
 

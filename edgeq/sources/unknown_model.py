@@ -9,6 +9,8 @@ from edgeq.inputs.presets import preset_names
 from edgeq.models.names import is_zoo_name, zoo_names
 from edgeq.wording import did_you_mean
 
+__all__ = ["require_known", "zoo_names"]
+
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".safetensors")
 
 

@@ -30,7 +30,7 @@ latency_ratio = 0.8
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch) -> Path:
+def project(tmp_path: Path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("edgeq.toml").write_text(WHOLE)
     return tmp_path

@@ -12,12 +12,12 @@ from tests.datasets.written import CLASSES, draw, yolo
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
+def folder(tmp_path: Path, monkeypatch) -> Path:
     """A folder with a model, a data set with labels, one without, and a file that edgeq has exported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(verb, "is_installed", lambda name: name in ("onnxruntime", "openvino"))
-    monkeypatch.setattr(verb.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr("edgeq.verbs.quickstart.platform.machine", lambda: "x86_64")
     Path("models").mkdir()
     for name in ("models/net.onnx", "done.onnx", "done.onnx.json"):
         Path(name).touch()
@@ -56,7 +56,7 @@ def test_a_project_says_what_is_meant(folder):
     [("aarch64", ("litert",), "arm"), ("x86_64", ("onnxruntime",), "x86-ort"), ("AMD64", ("openvino",), "x86")],
 )
 def test_the_target_is_this_machine(folder, monkeypatch, machine, engines, target):
-    monkeypatch.setattr(verb.platform, "machine", lambda: machine)
+    monkeypatch.setattr("edgeq.verbs.quickstart.platform.machine", lambda: machine)
     monkeypatch.setattr(verb, "is_installed", lambda name: name in engines)
     assert f"artifacts/net.{target}.*." in verb.look_around().commands[1][1]
 
