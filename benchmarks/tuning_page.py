@@ -309,7 +309,7 @@ def _lost(row: Mapping[str, Any]) -> float:
 
 
 def _mark(axes: Axes, row: Mapping[str, Any], color: str, marker: str, label: str | None) -> None:
-    points, low, high = row["drop"]
+    points, low, high = row.get("drop", (0.0, None, None))  # a search may have taken FP32
     reach = None if low is None or high is None else [[max(points - low, 0.0)], [max(high - points, 0.0)]]
     axes.errorbar(
         [row["ratio"][0]], [points], reach, fmt=marker, markersize=6, color=color, elinewidth=0.8, label=label

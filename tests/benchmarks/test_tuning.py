@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import tuning
 from benchmarks.tuned_files import NNCF
-from benchmarks.tuning_page import HEAD, Section, page
+from benchmarks.tuning_page import HEAD, Section, page, save_fronts
 from tests.test_order import ROOT
 
 SCORE = {"name": "top-1", "value": 0.9, "images": 500}
@@ -121,6 +121,14 @@ def test_the_page_names_what_was_not_run_and_draws_what_was(tmp_path):
     assert "ResNet-20 in openvino" not in line
     picture = (tmp_path / "tuning.svg").read_text()
     assert "ResNet-20 in openvino: 0.40 and +0.10 points, NNCF 0.40 and +0.30." in picture
+
+
+def test_a_search_may_have_taken_fp32_itself(tmp_path):
+    taken = {**FOUND["rows"][0], "title": "tuned for 0.3 points", "gain": [0.3, -0.1, 0.6]}
+    section = Section.of({**FOUND, "rows": [FOUND["rows"][0], taken, *FOUND["rows"][2:]]}, times([1.0, 0.99, 1.01]))
+    assert "| tuned for 0.3 points | 0.9000 |  |" in page([section], [])
+    save_fronts([section], tmp_path / "front.svg")
+    assert "NNCF 0.40 and +0.30" in (tmp_path / "front.svg").read_text()
 
 
 def test_times_alone_are_taken_anew_of_what_was_found(tmp_path, monkeypatch):
