@@ -143,8 +143,10 @@ def _check_precisions(
     known = list(dict.fromkeys(precision for name in formats for precision in get_format(name).precisions))
     unknown = [precision for precision in precisions if precision not in known]
     if unknown or not precisions:
+        written = [name for name in target.optional_formats if {*unknown} & {*get_format(name).precisions}]
+        hint = f"; choose `format` {written[0]}" if written else ""
         raise InputError(
-            f"`precision` {','.join(unknown) or '(none)'}: known are {', '.join(known)} ({' and '.join(formats)})"
+            f"`precision` {','.join(unknown) or '(none)'}: known are {', '.join(known)} ({' and '.join(formats)}){hint}"
         )
     if "dynamic" in precisions and not target.rules.takes_dynamic:
         raise InputError(f"`precision` dynamic: the engines of {target.name} take no dynamic INT8 files; choose int8")
