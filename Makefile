@@ -7,9 +7,11 @@ BIN := $(VENV)/bin
 # The tests start hundreds of processes, each of which would compile edgeq anew.
 unexport PYTHONDONTWRITEBYTECODE
 
+comma := ,
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-rest test-arm test-avx2 test-gpu coverage lint check docs release clean
+.PHONY: help demo test test-rest test-arm test-avx2 test-gpu coverage lint check docs site release clean
 
 help:
 	@echo 'make demo      every step on the shipped model: export, calibrate, quantize, run, score'
@@ -23,9 +25,10 @@ help:
 	@echo 'make check     lint and test (the documents and the wheel are among the tests)'
 	@echo 'make release   build the archives in dist/, check them, install the wheel into an empty environment'
 	@echo 'make docs      rewrite docs/cli.md, docs/results.md, docs/operators.md and the tables in README.md and docs/'
+	@echo 'make site      the documents as a site in build/site; fails if a link leads nowhere'
 	@echo 'make clean     remove the virtual environment, caches and build output'
 
-demo: $(VENV)/.use
+demo: $(VENV)/.demo
 	$(BIN)/edgeq demo
 
 # A test file stays on one worker, so that it prepares its models and images once. Files are handed out in the order of
@@ -72,6 +75,9 @@ docs: $(VENV)/.develop
 	$(BIN)/python -m docs.results_reference
 	$(BIN)/python -m docs.operators
 
+site: $(VENV)/.develop
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 release: $(VENV)/.develop
 	.ci/run release
 
@@ -79,15 +85,25 @@ clean:
 	rm -rf $(VENV) dist build .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find edgeq tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
 
-# The stamps hold what was installed. Installing for development serves use as well; the other way round only what is
+# uv, if it is installed, knows PyTorch's builds: TORCH=cpu, auto (CUDA only where there is a GPU) or cu130. Where it cannot
+# reach them, it installs the package index's own. pip takes the index that PIP_EXTRA_INDEX_URL names; see docs/install.md.
+TORCH ?= auto
+ifeq ($(shell command -v uv),)
+INSTALL = $(BIN)/python -m pip install --quiet --editable '$(1)'
+else
+UV := uv pip install --quiet --python $(BIN)/python
+INSTALL = $(UV) --torch-backend $(TORCH) --editable '$(1)' || $(UV) --editable '$(1)'
+endif
+
+# The stamps hold what was installed. Installing for development serves the demo as well; the other way round only what is
 # missing is fetched.
-$(VENV)/.use: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[all]'
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(call INSTALL,.[export$(comma)openvino$(comma)report])
 	@touch $@
 
 $(VENV)/.develop: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[all,dev,rtx]'
-	@touch $(VENV)/.use $@
+	$(call INSTALL,.[all$(comma)dev$(comma)rtx])
+	@touch $(VENV)/.demo $@
 
 # pip older than 21.3, which early 3.10 releases bundle, cannot install an editable project without setup.py.
 $(VENV)/bin/python:

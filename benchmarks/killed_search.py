@@ -26,7 +26,7 @@ KILLED = "resnet20"
 WORKERS = ((LOCAL, 2, 15), (LOCAL, 4, 9), (DASK, 4, 6))
 """Kinds of workers, how many there are, and how many of them are killed."""
 
-MAIN_KILLS, SCHEDULER_KILLS = 7, 3
+MAIN_KILLS, SCHEDULER_KILLS = 7, 10
 _CLUSTER = 2
 """Workers of the cluster whose scheduler is killed."""
 

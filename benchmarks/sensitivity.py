@@ -134,6 +134,14 @@ class Case:
         return [array for array, _ in self.source.inputs(self.subject.model.preprocessing, count)]
 
 
+def request_of(name: str, data: Path) -> ModelRequest:
+    """Returns a model of `SUBJECTS` as it is opened; `data` is the folder of the real data."""
+    stated = SUBJECTS[name]
+    reference = str(data / stated.reference) if "/" in stated.reference else stated.reference
+    weights = None if stated.weights is None else data / stated.weights
+    return ModelRequest(reference, weights, preset=stated.preset, size=stated.size)
+
+
 def open_case(
     name: str, data: Path, work: Path, num: int, *, ranges_file: Path | None = None, every: int | None = None
 ) -> Case:
@@ -147,10 +155,7 @@ def open_case(
         ranges_file: Ranges that were calibrated before.
         every: Of the test images of a classifier every so many are scored; by default as `EVERY` says.
     """
-    stated = SUBJECTS[name]
-    reference = str(data / stated.reference) if "/" in stated.reference else stated.reference
-    weights = None if stated.weights is None else data / stated.weights
-    model = open_model(ModelRequest(reference, weights, preset=stated.preset, size=stated.size)).model
+    model = open_model(request_of(name, data)).model
     work.mkdir(parents=True, exist_ok=True)
     images = image_set(IMAGES[name], data, work, scored_every=every or EVERY.get(name, 1))
     source = CalibrationSource(images.calibration, images.calibration_images, num=num)

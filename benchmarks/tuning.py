@@ -4,7 +4,8 @@
 three quarters of its size, which takes weights of 4 bits. It scores these files and those of the front together with
 FP32, the default INT8 file and what NNCF's `quantize_with_accuracy_control` makes on the same data in the same engine.
 All that is no time is kept in `--work`, and not done again. Then it times the files of each model in turns;
-`--times-only` does that anew, for what `--work` has.
+`--times-only` does that anew, for what `--work` has. `--nncf none` omits NNCF, which takes most of the time; a later
+run adds its files.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from typing import Any
 from benchmarks.cases import kept_result, read_subjects, subjects_parser, write_result
 from benchmarks.scored_models import MODELS
 from benchmarks.sensitivity import SCREENED, Case
-from benchmarks.tuned_files import THREADS, TunedFile, described, nncf_files, timed
+from benchmarks.tuned_files import NNCF, THREADS, TunedFile, described, nncf_files, timed
 from benchmarks.tuning_cases import FACES, open_tuned
-from benchmarks.tuning_page import Section, page, save_fronts
+from benchmarks.tuning_page import HALF, LITERT, Section, page, save_fronts
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.onnx.writer import write_fp32
 from edgeq.files import write_json
 from edgeq.results.tuning import TuningResult
+from edgeq.tuning.candidate import Candidate
 from edgeq.tuning.search_budget import Budget, Limit
 from edgeq.tuning.search_choice import SearchOptions
 from edgeq.tuning.search_costs import kept_by_cost, layer_costs
@@ -35,7 +36,8 @@ from edgeq.verbs.export_costs import default_measuring
 from edgeq.verbs.tune import default_candidate, tune_subject
 
 NAMES = ("resnet20", "fastestdet", "yolox", "centernet", "vit", *FACES)
-TARGETS = {"openvino": "x86-openvino", "onnxruntime": "x86-ort"}
+TARGETS = {"openvino": "x86-openvino", "onnxruntime": "x86-ort", LITERT: "arm"}
+NO_NNCF = "none"
 DROP = 0.3
 """Points that a tuned file may lose, by the estimate: so few images prove no such loss of AP."""
 
@@ -51,14 +53,18 @@ STORE = "trials.sqlite"
 
 def measure(name: str, engine: str, data: Path, work: Path, num: int, nncf: str) -> dict[str, Any]:
     """Returns all files of a model in an engine with what is known of them but their times."""
-    case, images = open_tuned(name, TARGETS[engine], data, work, num)
+    case, images = open_tuned(name, engine, TARGETS[engine], data, work, num)
     folder = work / engine
-    fp32 = write_fp32(case.subject.model, case.subject.target, folder)
+    fp32 = case.subject.write(Candidate(), folder)
     try:
         files, kept = _searched(case, folder)
     except InputError as error:
         files, kept = [TunedFile(f"tuned for {DROP} points", None, {"why": str(error)})], []
-    peers = nncf_files(name, engine, fp32, images, folder, num, DROP, NNCF_MINUTES, nncf)
+    peers = []
+    if engine != LITERT:
+        peers = [TunedFile(NNCF, None, {"why": "not run"})]
+        if nncf != NO_NNCF:
+            peers = nncf_files(name, engine, fp32, images, folder, num, DROP, NNCF_MINUTES, nncf)
     rows = described([TunedFile("FP32", fp32), *files, *peers], engine, images, work)
     return {"name": name, "engine": engine, "calibrated": num, "rows": rows, "kept": kept}
 
@@ -80,7 +86,7 @@ def _searched(case: Case, folder: Path) -> tuple[list[TunedFile], list[str]]:
     bytes_allowed = int(SIZE_SHARE * default.size_bytes)
     smaller = Limit(bytes_allowed, is_ratio=False, text=f"{bytes_allowed}B")
     for title, part, budget in (
-        ("tuned for half of default's time", "half", Budget(latency=half)),
+        (HALF, "half", Budget(latency=half)),
         (f"tuned for {SIZE_SHARE:g} of default's size", "smaller", Budget(size=smaller)),
     ):
         try:
@@ -155,10 +161,10 @@ def run(
 
     Args:
         names: Models.
-        engines: Engines of x86.
+        engines: Engines: two of x86, and LiteRT.
         data: The shared data.
         images: How many images to calibrate on.
-        nncf: Python of an environment with NNCF.
+        nncf: Python of an environment with NNCF, or `none`.
         work: Folder for files and figures, none of which is found anew.
         out: Folder of the result file and the pictures.
         times_only: Whether times alone are taken, anew, of what `work` has.
@@ -168,6 +174,8 @@ def run(
         for engine in engines:
             folder = work / name
             kept, times = folder / engine / "files.json", folder / engine / "times.json"
+            if not kept.is_file() and (times_only or nncf == NO_NNCF):
+                kept, times = kept.with_name("own files.json"), kept.with_name("own times.json")
             if times_only and not kept.is_file():
                 continue
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -188,8 +196,16 @@ def run(
 
 def make_parser() -> argparse.ArgumentParser:
     parser = subjects_parser(__doc__, NAMES, NAMES, 64, Path("artifacts/tuning"))
-    parser.add_argument("--engines", nargs="+", choices=tuple(TARGETS), default=list(TARGETS), help="engines of x86")
-    parser.add_argument("--nncf", default=sys.executable, help="Python of an environment with nncf, openvino and edgeq")
+    parser.add_argument(
+        "--engines",
+        nargs="+",
+        choices=tuple(TARGETS),
+        default=list(TARGETS),
+        help="engines; litert runs here, not on ARM",
+    )
+    parser.add_argument(
+        "--nncf", default=sys.executable, help="Python of an environment with nncf, openvino and edgeq; or none"
+    )
     parser.add_argument("--times-only", action="store_true", help="take all times anew, and do nothing else")
     return parser
 

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.any_graph import SUBJECTS
 from benchmarks.image_sets import ImageSet, image_set
 from benchmarks.scored_models import MODELS
-from benchmarks.sensitivity import EVERY, Case, open_case
+from benchmarks.sensitivity import EVERY, Case, open_case, request_of
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.transformer import find_transformer
@@ -26,7 +26,9 @@ from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import get_target
 from edgeq.targets.isa import with_isa
 from edgeq.tasks import find_decoder
+from edgeq.tuning.scoring import ScoringOptions
 from edgeq.tuning.trials import Subject
+from edgeq.verbs.sensitivity import in_format
 
 FACES = ("yunet", "ultraface")
 """Detectors of faces, of which there is no annotated data set here."""
@@ -35,11 +37,12 @@ CERTAIN_FACE = 0.5
 """Score from which a face that FP32 finds is taken for one."""
 
 
-def open_tuned(name: str, target_name: str, data: Path, work: Path, num: int) -> tuple[Case, ImageSet]:
+def open_tuned(name: str, engine: str, target_name: str, data: Path, work: Path, num: int) -> tuple[Case, ImageSet]:
     """Returns a model as `edgeq tune` searches it, less the calibration of rescaled channels, and its images.
 
     Args:
         name: Of the model.
+        engine: Name of the runtime that files are scored in.
         target_name: Whose files are looked for.
         data: Folder of the real data.
         work: Folder for ranges and images.
@@ -48,19 +51,22 @@ def open_tuned(name: str, target_name: str, data: Path, work: Path, num: int) ->
     target = with_isa(get_target(target_name), None, read_machine())
     target = dataclasses.replace(target, rules=target.rules.of_any_size)
     if name in FACES:
-        case, images = _open_faces(name, data, work, num)
+        request = ModelRequest(str(data / SUBJECTS[name].reference), preset=name)
+        case, images = _open_faces(request, data, work, num)
     else:
-        case = open_case(name, data, work, num)
+        case, request = open_case(name, data, work, num), request_of(name, data)
         images = image_set(MODELS[name].images, data, work, scored_every=EVERY.get(name, 1))
     is_transformer = bool(find_transformer(case.subject.model.graph).blocks)
     subject = dataclasses.replace(case.subject, target=target, vit_plan="fast" if is_transformer else "balanced")
+    options = ScoringOptions(runtime=engine, threads=1)
+    subject = in_format(subject, request, open_model(request), case.source, work, options)
     return dataclasses.replace(case, subject=subject), images
 
 
-def _open_faces(name: str, data: Path, work: Path, num: int) -> tuple[Case, ImageSet]:
+def _open_faces(request: ModelRequest, data: Path, work: Path, num: int) -> tuple[Case, ImageSet]:
     """Returns a detector of faces, scored on all COCO images that it is not calibrated on."""
     work.mkdir(parents=True, exist_ok=True)
-    model = open_model(ModelRequest(str(data / SUBJECTS[name].reference), preset=name)).model
+    model = open_model(request).model
     coco = data / "coco"
     source = CalibrationSource(coco / "train2017", None, num=num)
     ranges, _ = source.ranges(model, work, 1)

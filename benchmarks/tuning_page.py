@@ -24,6 +24,8 @@ HEAD = (
     "CPU minutes",
 )  # fmt: skip
 SUMMARY = ("model", "engine", "NNCF: points lost", "time", "MB", "edgeq: points lost", "time", "MB", "edgeq's front")
+LITERT = "litert"
+HALF = "tuned for half of default's time"
 _COLUMNS = 2
 
 
@@ -63,6 +65,11 @@ class Section:
         return MODELS[self.name].subject.title
 
     @property
+    def place(self) -> str:
+        """What tables call the engine."""
+        return f"{self.engine} on x86, not on ARM" if self.engine == LITERT else self.engine
+
+    @property
     def peer(self) -> Mapping[str, Any] | None:
         """NNCF's file; `None` if it found none."""
         return next((row for row in self.rows if row["title"] == NNCF and "score" in row), None)
@@ -81,7 +88,7 @@ class Section:
         peer = self.peer
         tuned = next((row for row in self.own if row["title"].startswith("tuned")), self.rows[0])
         if peer is None:
-            return tuned, "NNCF has no file"
+            return tuned, "nothing to compare with"
         for is_better, how in ((_is_no_worse, ""), (_may_be_no_worse, " within the intervals")):
             found = [row for row in self.own or self.rows[:1] if is_better(row)]
             smaller = [row for row in found if row["size"] <= peer["size"]]
@@ -94,14 +101,16 @@ class Section:
         """Returns the table, and below it what it was measured with."""
         score = self.rows[0]["score"]
         truth = " (truth: what FP32 finds)" if self.name in FACES else ""
+        notes = [row["why"] for row in self.rows if "score" not in row]
         lines = [
-            f"## {self.title} in {self.engine}: {score['name']} of {score['images']} images{truth}",
+            f"## {self.title} in {self.place}: {score['name']} of {score['images']} images{truth}",
             "",
             f"Calibrated on {self.calibrated} images.",
             "",
             f"| {' | '.join(HEAD)} |",
             f"|---{'|---:' * (len(HEAD) - 1)}|",
-            *(_line(row) for row in self.rows),
+            *(self._line(row, notes) for row in self.rows),
+            *_footnotes(notes),
         ]
         if self.load is not None:
             state = "" if self.stable else "; it was not steady"
@@ -113,6 +122,18 @@ class Section:
             "",
             *(["The file tuned for a loss keeps in float, among others:", "", *kept, ""] if kept else []),
         ]
+
+    def _line(self, row: Mapping[str, Any], notes: list[str]) -> str:
+        """Returns the line of a file; where there is none for a time, that of the fastest file."""
+        if "score" in row:
+            return _joined(row["title"], *_cells(row), row.get("layers", ""), row.get("trials", ""), _minutes(row))
+        none = f"none [{notes.index(row['why']) + 1}]"
+        timed = [each for each in self.own if "ratio" in each]
+        if row["title"] != HALF or not timed:
+            return _joined(row["title"], none, *[""] * (len(HEAD) - 2))
+        nearest = min(timed, key=lambda each: each["ratio"][0])
+        title = f"{row['title']}: {none}; the fastest here: {nearest['title']}"
+        return _joined(title, *_cells(nearest), nearest.get("layers", ""), "", "")
 
 
 def _is_no_worse(row: Mapping[str, Any]) -> bool:
@@ -126,28 +147,35 @@ def _may_be_no_worse(row: Mapping[str, Any]) -> bool:
     return bool(row["peer_ratio"][1] <= 1 and (most is None or most >= 0))
 
 
-def _line(row: Mapping[str, Any]) -> str:
-    if "score" not in row:
-        return f"| {row['title']} | none: {row['why']} |{' |' * (len(HEAD) - 2)}"
-    cells = (
-        row["title"],
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the cells of a file from its score to its size."""
+    return (
         f"{row['score']['value']:.4f}",
         _points(row.get("drop")),
         _points(row.get("gain")),
         _ratio(row.get("ratio")),
         _ratio(row.get("peer_ratio")),
         f"{row['size'] / 1e6:.2f}",
-        row.get("layers", ""),
-        row.get("trials", ""),
-        "" if "minutes" not in row else f"{row['minutes']:.1f}",
     )
+
+
+def _minutes(row: Mapping[str, Any]) -> str:
+    return "" if "minutes" not in row else f"{row['minutes']:.1f}"
+
+
+def _joined(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _footnotes(notes: Sequence[str]) -> list[str]:
+    """Returns the lines that say why files are missing."""
+    return [line for number, note in enumerate(notes, start=1) for line in ("", f"[{number}] {note}.")]
 
 
 def _points(change: Sequence[float | None] | None) -> str:
     if change is None:
         return ""
-    points, low, high = change
+    points, low, high = (None if each is None else round(each, 2) + 0.0 for each in change)  # no -0.00
     return f"{points:+.2f}" if low is None or high is None else f"{points:+.2f} ({low:+.2f} to {high:+.2f})"
 
 
@@ -162,6 +190,7 @@ def page(sections: Sequence[Section], missing: Sequence[str]) -> str:
         sections: What was measured.
         missing: What was not, in words.
     """
+    notes = [_why_no_peer(each) for each in sections if each.peer is None]
     lines = [
         "# Files tuned for a budget, and NNCF's accuracy control",
         "",
@@ -171,7 +200,8 @@ def page(sections: Sequence[Section], missing: Sequence[str]) -> str:
         "",
         f"| {' | '.join(SUMMARY)} |",
         f"|---|---{'|---:' * (len(SUMMARY) - 3)}|---|",
-        *(_summary(each) for each in sections),
+        *(_summary(each, notes) for each in sections),
+        *_footnotes(notes),
         "",
         "![Points lost against time of all files](tuning.svg)",
         "",
@@ -188,33 +218,41 @@ def page(sections: Sequence[Section], missing: Sequence[str]) -> str:
     return "\n".join([*lines, provenance(), ""])
 
 
-def _summary(section: Section) -> str:
+def _why_no_peer(section: Section) -> str:
+    none = "NNCF writes no TFLite files" if section.engine == LITERT else "not run"
+    why = next((each["why"] for each in section.rows if each["title"] == NNCF), none)
+    return f"{section.title} in {section.engine}: {why}"
+
+
+def _summary(section: Section, notes: list[str]) -> str:
     own, words = section.nearest
-    peer, cells = section.peer, []
-    for row in (peer, own):
+    cells = []
+    for row in (section.peer, own):
         if row is None:
-            why = next((each["why"] for each in section.rows if each["title"] == NNCF), "not run")
-            cells += [why, "", ""]
+            cells += [f"none [{notes.index(_why_no_peer(section)) + 1}]", "", ""]
         else:
             cells += [_points(row.get("drop")), f"{row['ratio'][0]:.2f}", f"{row['size'] / 1e6:.2f}"]
-    cells += [f"{words} ({own['title']})"]
-    return f"| {' | '.join([section.title, section.engine, *cells])} |"
+    return _joined(section.title, section.place, *cells, f"{words} ({own['title']})")
 
 
 def provenance() -> str:
     """Returns what the figures were measured with."""
+    from importlib.metadata import version
+
     import onnxruntime
     import openvino
 
     return (
-        f"Measured in OpenVINO {openvino.__version__} and ONNX Runtime {onnxruntime.__version__} on "
+        f"Measured in OpenVINO {openvino.__version__}, ONNX Runtime {onnxruntime.__version__} and LiteRT "
+        f"{version('ai-edge-litert')}, whose times are not those of ARM, on "
         f"{cpu_and_threads(read_machine(), THREADS)}, float layers in FP32; the files of a model take turns, each in a "
         "fresh process. In brackets: 95 % intervals, of points over images (paired bootstrap), of times over rounds. "
         "Trials: files that were scored; of NNCF, images scored over images of the data set. Minutes are those of the "
         "CPU, all threads together; none of a search that was interrupted. Later searches know the trials of the "
-        "first. The loss is judged by its estimate (`--unproved`). NNCF without control is the file that its control "
-        "starts from; its weights are stored in float, so its size says nothing. NNCF's INT8 layers are convolutions "
-        "and matrix products."
+        "first. Where no file takes half of the default file's time, the row shows the fastest of the table, and the "
+        "note the nearest that the search tried. The loss is judged by its estimate (`--unproved`). NNCF without "
+        "control is the file that its control starts from; its weights are stored in float, so its size says nothing. "
+        "NNCF's INT8 layers are convolutions and matrix products."
     )
 
 

@@ -82,13 +82,13 @@ _TIMES = "Latency, size and memory: m"
 
 def at_a_glance() -> str:
     """Returns the README's table of what INT8 costs and brings, from the benchmarks' own tables."""
-    head = "| model | engine | score | FP32 | INT8 | speed-up over FP32 | over NNCF |"
+    head = "| model | engine | score | FP32 | INT8 | INT8 compared with FP32 | compared with NNCF's INT8 |"
     obtained: dict[str, dict[str, None]] = {}
     for glance in GLANCES:
         for line in _how_obtained(glance):
             obtained.setdefault(line, {})[f"{glance.model.partition(',')[0]} in {glance.engine}"] = None
     lines = [f"{', '.join(rows)}: {line}" for line, rows in obtained.items()]
-    return "\n".join([head, "|---|---|---|---:|---:|---:|---:|", *map(_glance_row, GLANCES), "", *lines])
+    return "\n".join([head, "|---|---|---|---:|---:|---|---|", *map(_glance_row, GLANCES), "", *lines])
 
 
 def _how_obtained(glance: Glance) -> list[str]:
@@ -108,9 +108,12 @@ def _glance_row(glance: Glance) -> str:
 
 
 def _speedup(ratio: str) -> str:
-    """Returns a time ratio, of two or three digits in the benchmarks' tables, as a speed-up with two: `3.2x`."""
+    """Returns a time ratio, of two or three digits in the benchmarks' tables, in words with two: `3.2x faster`."""
     factor = 1 / float(ratio)
-    return f"{factor:.0f}x" if factor >= 10 else f"{factor:.1f}x"
+    if factor >= 10:
+        return f"{factor:.0f}x faster"
+    said = f"{max(factor, 1 / factor):.1f}x"
+    return "as fast" if said == "1.0x" else f"{said} {'faster' if factor > 1 else 'slower'}"
 
 
 def _table_rows(text: str) -> list[dict[str, str]]:

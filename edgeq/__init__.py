@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeq.api.plan import plan
     from edgeq.api.predict import predict
     from edgeq.api.score import score
-    from edgeq.api.study import study
+    from edgeq.api.study import study, study_bundle
     from edgeq.api.tune import sensitivity, tune
     from edgeq.api.weights import quantize_weights
     from edgeq.bundles.manifest import Bundle
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from edgeq.verbs.gate import GateResult
     from edgeq.verbs.score import ScoredAnswers
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Artifact",
@@ -136,6 +136,7 @@ __all__ = [
     "score",
     "sensitivity",
     "study",
+    "study_bundle",
     "tune",
 ]
 
@@ -205,6 +206,7 @@ _HOME = {
     "score": "edgeq.api.score",
     "sensitivity": "edgeq.api.tune",
     "study": "edgeq.api.study",
+    "study_bundle": "edgeq.api.study",
     "tune": "edgeq.api.tune",
 }
 

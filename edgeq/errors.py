@@ -11,9 +11,16 @@
 Every message says what was found, what was wanted and the next step.
 """
 
+MAX_MESSAGE = 2000
+"""Characters of a message. What was found may be as long as a file, and nobody reads screens of it."""
+
 
 class EdgeqError(Exception):
     """Base of all errors that are the user's to act on; printed as one line, without a traceback."""
+
+    def __init__(self, message: object = "") -> None:
+        said = str(message)
+        super().__init__(said if len(said) <= MAX_MESSAGE else f"{said[: MAX_MESSAGE - 3]}...")
 
 
 class InputError(EdgeqError):

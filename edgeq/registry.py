@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 from edgeq.errors import InputError
+from edgeq.wording import did_you_mean
 
 
 def load_object(kind: str, reference: str) -> Any:
@@ -53,7 +54,8 @@ def load_entry(kind: str, table: Mapping[str, str], name: str) -> Any:
     for entry in entry_points(group=_group(kind)):
         if entry.name == name:
             return entry.load()
-    raise InputError(f"unknown {kind} {name!r}; known: {', '.join(registered(kind, table))}")
+    known = registered(kind, table)
+    raise InputError(f"unknown {kind} {name!r}; {did_you_mean(name, known)}known: {', '.join(known)}")
 
 
 def registered(kind: str, table: Mapping[str, str]) -> list[str]:

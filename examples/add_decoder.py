@@ -1,6 +1,7 @@
 """A decoder of your own: edgeq scores a model whose outputs it has never seen.
 
-A preset names the decoder as `module:function`, so this file is imported as well as run.
+A preset names the decoder as `module:function`, so this file is imported as well as run. On the command line,
+`edgeq --decoder add_decoder:decode eval ...` says that you trust it.
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 import edgeq
 from edgeq.exporting.artifact import Postprocessing
 from edgeq.inputs.preprocessing import Placement
+from edgeq.tasks.detection.decoders import trust_decoders
 from edgeq.tasks.detection.detections import Detections
 from edgeq.tasks.detection.shapes import draw_shapes_dataset
 
@@ -51,6 +53,7 @@ class Cells(nn.Module):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
+    trust_decoders(["add_decoder:decode"])
     annotations = draw_shapes_dataset(Path("images"), images=16, seed=1)
     Path("cells.toml").write_text(PRESET)
     model = edgeq.load(Cells().eval(), torch.zeros(1, 3, 128, 128), preset="cells.toml", labels=annotations)

@@ -74,6 +74,13 @@ def in_parts() -> None:
     print(spoken[0].result.score, edgeq.benchmark_bundles(["parts"], runtime="openvino")[0].generation)
 
 
+def few_bits() -> None:
+    narrow: QuantizedModule = edgeq.quantize_weights(torch.nn.Linear(8, 8), [torch.zeros(1, 8)], 3, keep="Conv2d")
+    print(narrow.left)
+    parts: StudyResult = edgeq.study_bundle("bundle", "transcription", "test.jsonl", calib="train.jsonl", num=128)
+    print(parts.importance[0].parts)
+
+
 def run(module: torch.nn.Module) -> bool:
     model: Model = edgeq.load(module, torch.zeros(1, 3, 32, 32), preset="imagenet", labels=["a", "b"])
     same: Model = edgeq.load("net.onnx", preset="yolox", size=(320, 320))
@@ -100,8 +107,6 @@ def run(module: torch.nn.Module) -> bool:
         same_finding: Finding = finding
         if isinstance(same_finding, Box):
             print(same_finding.left)
-    narrow: QuantizedModule = edgeq.quantize_weights(torch.nn.Linear(8, 8), [torch.zeros(1, 8)], 3, keep="Conv2d")
-    print(narrow.left)
     packed: CheckpointResult = edgeq.export_checkpoint("llama", "gptq", out="llama-w4", skip="lm_head", calib="a.txt")
     print(packed.layers)
     edgeq.export(model, keep=5)  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ PUBLIC = [
     "Target", "TextDetectionScore", "TextRecognitionScore", "TranscriptionScore", "TuningResult", "VqaScore",
     "benchmark", "benchmark_bundles", "calibrate", "check", "deploy", "evaluate", "evaluate_bundles", "export",
     "export_bundle", "export_checkpoint", "gate", "get_target", "load", "open_session", "plan", "predict",
-    "quantize_weights", "report", "score", "sensitivity", "study", "tune",
+    "quantize_weights", "report", "score", "sensitivity", "study", "study_bundle", "tune",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""
 
@@ -89,6 +89,7 @@ OF_ANOTHER = {
         *("max_drop", "latency", "file_size", "memory", "energy", "device", "unproved", "time_limit", "mlflow"),
         *("front", "rounding"),
     },
+    "study": {"task", "prompt", "max_tokens"},
     "tune": {"matters", "precision"},
 }  # fmt: skip
 """Function -> options that its command has for another function."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from edgeq.cli.check_console import describe_compilations
 from edgeq.cli.console import describe_layers, print_report
 from edgeq.datasets import open_split
 from edgeq.devices.config import read_devices
-from edgeq.errors import EdgeqError
 from edgeq.evaluation.prediction_codec import pack_prediction, unpack_prediction
 from edgeq.exporting.artifact import parse_manifest
 from edgeq.inputs.images import list_images
@@ -40,7 +38,8 @@ from edgeq.tasks.detection.ground_truth import ground_truth_of
 from edgeq.tasks.detection.task import DetectionTask
 from edgeq.tasks.labelled_images import load_labelled_images
 from edgeq.verbs.gate import Limits, check_limits
-from tests.mutations import mutate_json, mutate_toml
+from tests.mutated_kinds import KINDS, put
+from tests.mutations import mutate_json, mutate_toml, surprise
 from tests.reporting.made import BUILT, make_check, make_detections, make_ground_truth, make_score, make_timing
 
 COUNT = int(os.environ.get("EDGEQ_MUTATIONS", "30"))
@@ -235,22 +234,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def surprises(path: Path, changes: Iterator[tuple[str, bytes]], read: Callable[[Path], object]) -> list[str]:
-    """Returns what was raised that is no error of ours, is more than a line, or does not name the file."""
+    """Returns what is surprising about reading changed files, with what was changed."""
     found = []
     for name, content in changes:
         path.write_bytes(content)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                read(path)
-        except EdgeqError as error:
-            said = str(error)
-            # What is wrong between results, and not in one file of them, names the artifact.
-            known = path.name in said or "x86" in said or "a prediction that cannot be used" in said
-            if "\n" in said or len(said) > 2000 or not known:
-                found.append(f"{name}: {said[:200]!r}")
-        except Exception as error:
-            found.append(f"{name}: {type(error).__name__}: {str(error)[:120]}")
+        if said := surprise(path, read):
+            found.append(f"{name}: {said}")
     return found
 
 
@@ -269,3 +258,12 @@ def test_changed_toml_is_used_or_refused_in_one_line(kind: str, folder: Path) ->
     (folder / name).write_text(text)
     read(folder / name)
     assert surprises(folder / name, mutate_toml(text, COUNT, SEED), read) == []
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_changed_files_are_used_or_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    kind = KINDS[name]
+    path = put(kind, tmp_path / "set")
+    kind.read(path)
+    changes = kind.change(path.read_bytes(), max(8, COUNT // 4), SEED)
+    assert surprises(path, changes, kind.read) == []

@@ -46,6 +46,7 @@ LEVELS = (
                 "machine",
                 "packing",
                 "progress",
+                "project",
                 "registry",
                 "resume",
                 "schemes",

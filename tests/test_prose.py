@@ -43,7 +43,7 @@ _OPTIONS_OF_OTHERS = {"--system-site-packages"}
 """Options of other programs, which messages may tell a user to give."""
 _PASS_OPTIONS = {
     "edgeq/devices/environment.py", "edgeq/devices/on_device/venv.py", "edgeq/sensors/nvidia_gpu.py",
-    "edgeq/studying/advice.py",
+    "edgeq/studying/commands.py", "edgeq/verbs/quickstart.py",
 }  # fmt: skip
 """Modules that give options to other programs."""
 _COMMAND_LINES = ("edgeq/cli/", "edgeq/deploying/", "edgeq/models/train_shapes.py")

@@ -153,8 +153,14 @@ def _run_python(block: Block, patch: pytest.MonkeyPatch, names: dict[str, object
 
 def _read_toml(block: Block, patch: pytest.MonkeyPatch) -> None:
     from edgeq.devices.config import find_devices
+    from edgeq.project import read_project
     from edgeq.studying.space import read_space
 
+    if "[limits]" in block.text:
+        Path("edgeq.toml").write_text(block.text)
+        assert read_project().described
+        Path("edgeq.toml").unlink()  # the other blocks say all themselves
+        return
     if "[axes]" in block.text:
         Path("space.toml").write_text(block.text)
         assert read_space(Path("space.toml"), None).question

@@ -11,7 +11,9 @@ from edgeq.api.arguments import FilePath, path, paths
 from edgeq.errors import InputError
 from edgeq.files import require_writable
 from edgeq.reporting.comparison import FEW
+from edgeq.reporting.index import write_index
 from edgeq.reporting.runs import Runs, read_runs
+from edgeq.reporting.verdict import MAX_DROP
 from edgeq.reporting.write import EXAMPLES, require_format, write_report
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.results.measurement import BenchResult
@@ -118,11 +120,13 @@ def gate(
 
 
 def report(
-    runs: ResultOrPath | Sequence[ResultOrPath],
+    runs: ResultOrPath | Sequence[ResultOrPath] = (),
     out: FilePath = "report.html",
     *,
     images: FilePath | Sequence[FilePath] = (),
     examples: int = EXAMPLES,
+    max_drop: float = MAX_DROP,
+    index: FilePath | None = None,
 ) -> Path:
     """Writes one page or table of results that says how every figure was obtained, and returns its path.
 
@@ -132,15 +136,19 @@ def report(
         out: File to write: `.html` for people, `.md`, `.csv` or `.json` with the same figures.
         images: Folder of the scored images, or several, for detections drawn on them (`.html`).
         examples: Images on which FP32 and the quantized file are shown side by side (`.html`).
+        max_drop: Points of the score that a file may lose, for the verdicts.
+        index: Instead of all this: a folder of reports, into which `index.html` is written.
 
     Raises:
         InputError: a result cannot be read, or `out` not be written or is of no known format.
         MissingDependencyError: a package for `.html` is not installed.
     """
+    if index is not None:
+        return write_index(path(index, "index"))[0]
     page = path(out, "out")
     require_format(page)
     require_writable(page)
-    write_report(_runs(runs), page, images_dirs=paths(images, "images"), examples=examples)
+    write_report(_runs(runs), page, images_dirs=paths(images, "images"), examples=examples, max_drop=max_drop)
     return page
 
 

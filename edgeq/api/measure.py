@@ -26,6 +26,7 @@ from edgeq.machine import parse_cpus
 from edgeq.measurement.benchmark import Sampling
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.results.measurement import BenchResult
+from edgeq.verbs.attach import attach_results, require_attachable
 from edgeq.verbs.on_devices import bench_on_devices, evaluate_on_devices
 from edgeq.verbs.worst import diagnosed, reader, require_two
 from edgeq.verbs.worst import save_worst as draw_worst
@@ -41,6 +42,7 @@ def benchmark(
     seconds: float = Sampling.min_s,
     hint: Literal["latency", "throughput"] = "latency",
     device: str = LOCAL,
+    attach: bool = False,
     progress: Listener = None,
 ) -> list[BenchResult]:
     """Returns latency, throughput, memory and cold start: one result for each file, runtime and compute precision.
@@ -58,6 +60,7 @@ def benchmark(
         seconds: Minimum measuring time per result, in seconds.
         hint: What to tune for: the `latency` of one request at a time, or the `throughput` of several (openvino).
         device: `local`, `ssh://[user@]host[:port]`, or a name of `devices.toml`.
+        attach: Whether to keep the figures in the files' manifests too.
         progress: Called for each job, returns an `edgeq.Progress`.
 
     Raises:
@@ -69,10 +72,13 @@ def benchmark(
     require_positive(threads, "threads")
     if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
         raise InputError(f"`seconds` is {seconds!r}; wanted a number of seconds, 0 or more")
+    files = paths(artifacts, "artifacts")
+    if attach:
+        require_attachable(files)
     with reporting(progress):
         (outcome,) = bench_on_devices(
             find_devices([device]),
-            paths(artifacts, "artifacts"),
+            files,
             names(runtime),
             compute_precisions=names(compute),
             threads=threads,
@@ -80,11 +86,14 @@ def benchmark(
             sampling=Sampling(min_s=seconds),
             hint=hint,
         )
-    return [
+    found = [
         dataclasses.replace(result, edgeq=edgeq.__version__)
         for result in outcome.results
         if isinstance(result, BenchResult)
     ]
+    if attach:
+        attach_results(files, found)
+    return found
 
 
 def evaluate(
@@ -108,6 +117,7 @@ def evaluate(
     store: FilePath | None = None,
     save_worst: int | None = None,
     worst_dir: FilePath = "worst",
+    attach: bool = False,
     progress: Listener = None,
 ) -> list[EvalResult[Score]]:
     """Returns scores on images: one result for each file, runtime and compute precision.
@@ -139,6 +149,7 @@ def evaluate(
         save_worst: How many images to draw of those on which each file differs most from the fp32 file among
             `artifacts`; the results then say why they are wrong (`result.diagnosis`).
         worst_dir: Folder for these pictures.
+        attach: See `benchmark`.
         progress: Called for each job, returns an `edgeq.Progress`.
 
     Raises:
@@ -155,6 +166,8 @@ def evaluate(
     files = paths(artifacts, "artifacts")
     if save_worst is not None:
         require_two(files)
+    if attach:
+        require_attachable(files)
     with reporting(progress):
         (outcome,) = evaluate_on_devices(
             find_devices([device]),
@@ -176,6 +189,9 @@ def evaluate(
     if save_worst is not None:
         draw_worst(results, reader(optional_path(images, "images"), opened), save_worst, path(worst_dir, "worst_dir"))
         results = diagnosed(results)
-    return [
+    found = [
         dataclasses.replace(result, edgeq=edgeq.__version__) for result in results if isinstance(result, EvalResult)
     ]
+    if attach:
+        attach_results(files, found)
+    return found

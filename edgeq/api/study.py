@@ -1,4 +1,4 @@
-"""`edgeq.study`."""
+"""`edgeq.study` and `edgeq.study_bundle`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from edgeq.api.arguments import FilePath, Listener, optional_path, path, reporti
 from edgeq.api.model import Model, require_model
 from edgeq.errors import InputError
 from edgeq.results.study import StudyResult
-from edgeq.studying.run import TARGET
+from edgeq.studying.model import TARGET
 from edgeq.studying.space import Sample, read_space, with_axes
 from edgeq.tuning.workers import executing
 from edgeq.verbs.export_weights import MOST_IMAGES
 from edgeq.verbs.sensitivity import calibration_of
 from edgeq.verbs.study import StudyOptions, study_model
+from edgeq.verbs.study_bundle import BundleSubject
+from edgeq.verbs.study_bundle import study_bundle as study_parts
 
 
 def study(
@@ -53,7 +55,7 @@ def study(
         space: A TOML file with the axes.
         template: Instead of it, a study that ships with edgeq: `weights-bits` or `vit-layers`.
         axis: Name of an axis -> its values, instead of those of `space` or `template`: `bits`, `granularity`, `method`,
-            `component`, `block`, `layer`.
+            `activation`, `component`, `block`, `layer`.
         blocks: Number of groups of blocks; 3 are `front`, `middle` and `end`.
         mixed: Whether each component, group of blocks and kind of layer has its own bits.
         sample: Whether all choices are tried (`grid`), or some: drawn (`random`) or spread evenly (`sobol`).
@@ -99,3 +101,68 @@ def study(
             store=optional_path(store, "store"),
             executor=executor,
         ).result
+
+
+def study_bundle(
+    bundle: FilePath,
+    task: str,
+    data: FilePath,
+    *,
+    space: FilePath | None = None,
+    template: str | None = None,
+    axis: Mapping[str, Sequence[str | int]] | None = None,
+    blocks: int | None = None,
+    mixed: bool = False,
+    sample: Sample = "grid",
+    trials: int | None = None,
+    max_drop: float = StudyOptions.max_drop,
+    images: int | None = None,
+    calib: FilePath | None = None,
+    num: int = MOST_IMAGES,
+    prompt: str = "",
+    max_tokens: int = 32,
+    seed: int = 0,
+    out: FilePath = "study",
+    store: FilePath | None = None,
+    threads: int | None = None,
+) -> StudyResult:
+    """Returns what weights of few bits cost the answers of a model in parts, over a space of choices.
+
+    Args:
+        bundle: Folder of `edgeq.export_bundle`, in FP32.
+        task: `transcription`, `vqa`, `captioning` or `object-presence`.
+        data: The questions, as `edgeq.evaluate_bundles` reads them; images lie in its folder.
+        space: A TOML file with the axes.
+        template: Instead of it, a study that ships with edgeq: `vlm-components`.
+        axis: Name of an axis -> its values, instead of those of `space` or `template`.
+        blocks: Number of groups of blocks of each part; 3 are `front`, `middle` and `end`.
+        mixed: Whether each part, group of blocks and kind of layer has its own bits.
+        sample: Whether all choices are tried (`grid`), or some: drawn (`random`) or spread evenly (`sobol`).
+        trials: How many to try, for `random` and `sobol`.
+        max_drop: Points of the score that a recommended trial may lose.
+        images: Maximum number of questions to score on, evenly spaced; by default all.
+        calib: Questions with the answers that methods go by.
+        num: Maximum number of them.
+        prompt: Prompt with `{question}` and `<image>` in their places; by default the image, then the question.
+        max_tokens: Maximum tokens of an answer.
+        seed: Draws trials, halves of the questions and forests.
+        out: Folder for the report and the weights.
+        store: File that trials are kept in, which several runs may share; by default `trials.sqlite` in `out`.
+        threads: CPU threads of the engine; by default one per physical core.
+
+    Raises:
+        InputError: an argument cannot be used, the axes name nothing that the model has, or it is not in FP32.
+        MissingDependencyError: a package for the report is not installed.
+        EngineError: the engine refuses or fails to run a file.
+    """
+    for name, value in {"images": images, "num": num, "threads": threads, "trials": trials}.items():
+        require_positive(value, name)
+    asked = with_axes(read_space(optional_path(space, "space"), template), axis or {}, blocks, mixed or None)
+    questions = optional_path(calib, "calib")
+    return study_parts(
+        BundleSubject(path(bundle, "bundle"), task, path(data, "data"), questions, num, prompt, max_tokens),
+        asked,
+        path(out, "out"),
+        options=StudyOptions(sample, trials, images, max_drop, seed, threads),
+        store=optional_path(store, "store"),
+    ).result

@@ -56,7 +56,8 @@ def sensitivity(
         data: A data set of any format that `edgeq data` knows.
         target: Target whose rules say which layers run in INT8; see `export`.
         by: What is tried alone: a `layer`, or a `block`.
-        runtime: Engine to score in; by default the first of the target that is installed. A simulation is one, too:
+        runtime: Engine to score in; by default the first of the target for ONNX files that is installed. `litert`, for
+            `target` arm, tries TFLite files. A simulation is one, too:
             `simulated-tensorrt`.
         images: Maximum number of images to score on, evenly spaced; by default all.
         matters: Points of the score from which a loss matters: layers are scored on more images until the interval of
@@ -148,7 +149,8 @@ def tune(
         time_limit: The best so far is taken after this time: `90s`, `30m`, `2h`.
         target: Target whose rules say what may run in INT8; see `export`.
         by: What has one precision: a `layer`, or a `block`.
-        runtime: Engine to score in; by default the first of the target that is installed.
+        runtime: Engine to score in; by default the first of the target for ONNX files that is installed. `litert`, for
+            `target` arm, makes TFLite files.
         images: Maximum number of images to score on, evenly spaced; by default all.
         calib: Ranges: a ranges file or images; by default the images of `data` that are for calibration.
         num: Maximum number of calibration images.

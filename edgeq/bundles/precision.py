@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edgeq.bundles.contents import TABLE
 from edgeq.errors import InputError
 from edgeq.memory.storage import scheme_of
-from edgeq.quantizers.recipes import get_recipe
+from edgeq.quantizers.recipes import BY_INPUTS, get_recipe
 from edgeq.schemes import PerGroup, Scheme
 
 HEAD = "head"
@@ -78,7 +78,7 @@ class Precision:
         """
         if self.is_float:
             return self
-        default = "gptq" if has_samples and self.scheme.codebook is None else _CODEBOOK_METHOD
+        default = BY_INPUTS if has_samples and self.scheme.codebook is None else _CODEBOOK_METHOD
         method = self.method or default
         if get_recipe(method).reads_inputs and not has_samples:
             raise InputError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeq.boundary import read_text
 from edgeq.errors import InputError, MissingDependencyError
+from edgeq.inputs.array_files import read_arrays
 
 if TYPE_CHECKING:
     from edgeq.bundles.source import ModelFolder
@@ -39,11 +40,7 @@ def read_samples(path: Path, folder: ModelFolder) -> list[dict[str, np.ndarray]]
 def _arrays(path: Path) -> list[dict[str, np.ndarray]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected an .npz with `{_IDS}`")
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as an .npz of numbers ({error})") from error
+    arrays = read_arrays(path)
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if not arrays or len(set(lengths.values())) > 1 or not min(lengths.values()):
         raise InputError(f"{path}: holds arrays of {lengths or 'nothing'}; wanted arrays of one length above 0")

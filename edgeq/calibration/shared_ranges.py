@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeq.calibration.collector import calibrated_tensors
-from edgeq.calibration.followed_ranges import collect_ranges, match_tensors
+from edgeq.calibration.followed_ranges import Matched, collect_ranges, match_tensors
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import data_inputs, weight_of
@@ -68,14 +68,20 @@ def share(
         return {}, None
     names = calibrated_tensors(model) if ranges is None else list(ranges.tensors)
     matched = match_tensors(model, converted, names, probes)
-    # What is only moved stays in float with what it is moved from.
-    computed = frozenset(observed_tensors(converted.graph))
-    twins = {name: twin for name, twin in matched.twins.items() if name in computed}
-    operators = translate_keep(model, converted, twins, kept)
+    operators = translate_keep(model, converted, computed_twins(converted, matched), kept)
     if ranges is None:
         return operators, None
     written = TfliteOptions(operators, options.integer_io, options.compat, target.tflite)
     return operators, collect_ranges(converted, matched, ranges, source, precisions, written, out, threads)
+
+
+def computed_twins(converted: TfliteModel, matched: Matched) -> dict[str, str]:
+    """Returns TFLite tensor -> the ONNX tensor with the same values, of those that are computed.
+
+    What is only moved stays in float with what it is moved from.
+    """
+    computed = frozenset(observed_tensors(converted.graph))
+    return {name: twin for name, twin in matched.twins.items() if name in computed}
 
 
 def translate_keep(model: FloatModel, converted: TfliteModel, matched: Mapping[str, str], kept: Kept) -> dict[str, str]:
@@ -100,6 +106,26 @@ def _counterparts(
     if not nodes:
         examples = ", ".join(str(node.name) for node in list(model.graph.graph)[:5])
         raise InputError(f"`keep` {pattern!r}: matches no node; names look like {examples}")
+    names, lost = operators_of(model, matched, nodes)
+    if not names:
+        example = operator_name(converted.graph, converted.graph.operators[0])
+        raise InputError(
+            f"`keep` {pattern!r}: the nodes that it matches have no counterpart in the TFLite file; name a TFLite "
+            f"operator by its output, like {example}"
+        )
+    if lost:
+        _log.warning("`keep` %r: no counterpart in the TFLite file for %s", pattern, ", ".join(lost))
+    return names
+
+
+def operators_of(model: FloatModel, matched: Mapping[str, str], nodes: Collection[str]) -> tuple[list[str], list[str]]:
+    """Returns the TFLite operators that compute what some ONNX nodes compute, and the layers among them without one.
+
+    Args:
+        model: The ONNX graph.
+        matched: TFLite tensor -> the ONNX tensor with the same values.
+        nodes: Names of the nodes.
+    """
     produced: dict[str, list[str]] = {}
     for name, onnx_name in matched.items():
         produced.setdefault(onnx_name, []).append(name)
@@ -116,12 +142,4 @@ def _counterparts(
         names += found
         if not found and weight_of(node) is not None:
             lost.append(str(node.name))
-    if not names:
-        example = operator_name(converted.graph, converted.graph.operators[0])
-        raise InputError(
-            f"`keep` {pattern!r}: the nodes that it matches have no counterpart in the TFLite file; name a TFLite "
-            f"operator by its output, like {example}"
-        )
-    if lost:
-        _log.warning("`keep` %r: no counterpart in the TFLite file for %s", pattern, ", ".join(lost))
-    return names
+    return names, lost

@@ -117,6 +117,20 @@ class Ranges:
         changed = Ranges.from_histograms(self.histograms, self.provenance, method, **options)
         return dataclasses.replace(changed, samples=self.samples, channel_maxima=self.channel_maxima)
 
+    def has_given(self, digest: str, method: str | None) -> bool:
+        """Returns whether ranges of a digest are these, or what a method finds in their histograms.
+
+        Args:
+            digest: Of ranges that a file was made from.
+            method: The method of those; one that needs more than histograms, or is not known, has given none.
+        """
+        if self.digest == digest:
+            return True
+        try:
+            return method is not None and self.with_method(method).digest == digest
+        except InputError:
+            return False
+
     @functools.cached_property
     def zeros(self) -> frozenset[str]:
         """Names of the tensors that were zero on all images: joined with others, they need no room of their own."""

@@ -17,15 +17,17 @@ from edgeq.cli import (
     measure,
     memory_plan,
     model_parts,
+    names,
     predict,
     presets,
+    quickstart,
     results,
     runs,
     score,
     study,
     tune,
 )
-from edgeq.cli.commands import Commands
+from edgeq.cli.commands import Commands, interrupt_on_signals
 from edgeq.cli.events import with_progress
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
@@ -38,6 +40,7 @@ from edgeq.cli.options import (
     Size,
     SplitName,
     Threads,
+    TrustedDecoders,
     Weights,
     model_request,
     require_writable_json,
@@ -59,20 +62,22 @@ app = typer.Typer(
     cls=Commands,
     name="edgeq",
     help="Calibrate a vision model once, export it to every engine, measure what it costs.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.", **names.MODEL
+    ),
 ]
 ImagesDir = Annotated[Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")]
 Method = Annotated[
     str | None,
     typer.Option(
         help="minmax, percentile, entropy, mse, lp (the default), or best: per tensor, the method with the least "
-        "layer error on held-out images."
+        "layer error on held-out images.",
+        **names.METHOD,
     ),
 ]
 Number = Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")]
@@ -82,12 +87,22 @@ Number = Annotated[int, typer.Option(min=1, help="Maximum number of calibration 
 def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    decoder: TrustedDecoders = None,
 ) -> None:
     """Calibrate a vision model once, export it to every engine, measure what it costs."""
+    if decoder:
+        from edgeq.tasks.detection.decoders import trust_decoders
+
+        trust_decoders(decoder)
     if version:
         say(f"edgeq {edgeq.__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
+        from edgeq.verbs.quickstart import has_model
+
+        if has_model(Path()):
+            quickstart.quickstart()
+            return
         typer.echo(context.get_help())
         raise typer.Exit(2)
 
@@ -99,18 +114,22 @@ def export(
     target: Annotated[
         str,
         typer.Option(
-            help="Device to export for: x86 (or x86-openvino, x86-ort), arm, jetson-orin, jetson-orin-trt11 or rtx."
+            help="Device to export for: x86 (or x86-openvino, x86-ort), arm, jetson-orin, jetson-orin-trt11 or rtx.",
+            **names.TARGET,
         ),
     ] = "x86",
     runtime: Annotated[
         str | None,
-        typer.Option(help="x86: engine that the files are planned for, openvino (the default) or onnxruntime."),
+        typer.Option(
+            help="x86: engine that the files are planned for, openvino (the default) or onnxruntime.", **names.RUNTIME
+        ),
     ] = None,
     precision: Annotated[
         str,
         typer.Option(
             help="fp32, fp16, int8, dynamic; for x86 w4a8 (weights of 4 bits, computed in int8) and w2 to w8 (weights "
-            "alone; nf4 by --format openvino); for TFLite int16x8; for rtx fp8, w4 and fp4. Separate them with commas."
+            "alone; nf4 by --format openvino); for TFLite int16x8; for rtx fp8, w4 and fp4. Separate them with commas.",
+            **names.PRECISION,
         ),
     ] = "fp32",
     formats: Annotated[
@@ -337,7 +356,9 @@ def export(
 def calibrate(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file."),
+        typer.Argument(
+            metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.", **names.MODEL
+        ),
     ] = None,
     source: Annotated[
         Path | None,
@@ -421,6 +442,7 @@ def calibrate(
     )
 
 
+app.command()(quickstart.quickstart)
 app.command()(with_progress(export))
 app.command()(with_progress(calibrate))
 app.command()(with_progress(measure.bench))
@@ -489,6 +511,7 @@ def demo(
 def main() -> None:
     """Runs the command line; an error is one line and exit code 1, with a traceback only under `EDGEQ_DEBUG=1`."""
     configure_logging()
+    interrupt_on_signals()
     try:
         with reporting_to(terminal_progress):
             app(prog_name="edgeq")

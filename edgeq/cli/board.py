@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from edgeq.cli import model_parts
+from edgeq.cli.names import TARGET, with_patterns
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
 from edgeq.cli.printing import say
 
@@ -21,7 +22,9 @@ def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file of any tool, or the folder of a bundle.")],
     target: Annotated[
         str | None,
-        typer.Option(help="Target whose rules apply: jetson-orin (default), or jetson-orin-trt11 for strong typing."),
+        typer.Option(
+            help="Target whose rules apply: jetson-orin (default), or jetson-orin-trt11 for strong typing.", **TARGET
+        ),
     ] = None,
     tensorrt: Annotated[
         str | None,
@@ -90,7 +93,11 @@ def check(
 def build(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help=".onnx files that `edgeq export` wrote for a Jetson or an RTX GPU."),
+        typer.Argument(
+            metavar="FILE...",
+            help=".onnx files that `edgeq export` wrote for a Jetson or an RTX GPU.",
+            callback=with_patterns,
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the engines; by default that of each file.")] = None,
     route: Annotated[
@@ -163,21 +170,33 @@ def build(
 def inspect(
     engine: Annotated[
         Path,
-        typer.Argument(metavar="ENGINE", help="An engine that `edgeq build` wrote here, or the folder of a bundle."),
+        typer.Argument(
+            metavar="FILE", help="An engine that `edgeq build` wrote here, another file of edgeq, or a bundle's folder."
+        ),
     ],
     json_file: JsonFile = None,
 ) -> None:
-    """Show what an engine consists of: layers by precision, Reformat layers, and their shares of the profiled time.
+    """Show the life of a file: source, calibration images, plan, losses, where it ran; of an engine its layers.
 
-    Of a bundle: its parts, what feeds what, and the precision and size of each.
+    Layers of an engine by precision, Reformat layers, and their shares of the profiled time. What `edgeq bench` and
+    `edgeq eval` attached to a file. Of a bundle: its parts, what feeds what, and the precision and size of each.
     """
     from edgeq.bundles.manifest import is_bundle
     from edgeq.cli.console import print_inspection
+    from edgeq.cli.file_life import describe_life
+    from edgeq.runtimes.tensorrt.session import session_of
+    from edgeq.verbs.file_life import read_life
     from edgeq.verbs.inspect import inspect_engine
 
     require_writable_json(json_file)
     if is_bundle(engine):
         model_parts.inspect(engine, json_file)
+        return
+    life = read_life(engine)
+    for line in describe_life(life):
+        say(line)
+    if session_of(life.artifact) is None:
+        write_json_file(json_file, life.to_json())
         return
     report = inspect_engine(engine)
     print_inspection(report)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
+import signal
 from collections.abc import Callable
 from typing import Any
 
 import typer
 import typer.core
 
+from edgeq.cli.defaults import project_defaults
 from edgeq.cli.events import INTERRUPTED
+from edgeq.cli.names import COMMANDS, QUANTIZE_DEFAULTS
 from edgeq.cli.printing import say
 
 
@@ -23,6 +26,15 @@ class Commands(typer.core.TyperGroup):
             if command.callback is not None:
                 command.callback = _finite(command.callback)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Returns name, command and the rest of its words; what other tools call a command is that command."""
+        typed = args[0]
+        name, command, rest = super().resolve_command(ctx, [COMMANDS.get(typed, typed), *args[1:]])
+        if name is not None and command is not None and not ctx.resilient_parsing:
+            defaults = project_defaults(name, _given(command, name, rest, ctx))
+            ctx.default_map = {name: {**defaults, **(QUANTIZE_DEFAULTS if typed == "quantize" else {})}}
+        return name, command, rest
+
     def invoke(self, ctx: Any) -> Any:
         """Runs a command; an interruption is one line."""
         try:
@@ -30,6 +42,21 @@ class Commands(typer.core.TyperGroup):
         except KeyboardInterrupt:
             say("error: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
+
+
+def interrupt_on_signals() -> None:
+    """Lets SIGTERM and SIGHUP end a command as Ctrl-C does: what is done is kept, and its processes end with it."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores it
+            signal.signal(number, signal.default_int_handler)
+
+
+def _given(command: Any, name: str, words: list[str], parent: Any) -> set[str]:
+    """Returns the parameters that words state; a word that is wrong is refused later."""
+    context = command.make_context(name, [*words], parent=parent, resilient_parsing=True)
+    sources = {each.name: context.get_parameter_source(each.name) for each in command.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
 def _finite(run: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from edgeq.exporting.signal.ratio import EQUAL_DB
 from edgeq.results.evaluation import Score
 from edgeq.results.rows import LOCAL, Row, provenance
 from edgeq.results.table import Column, filled, header, report_columns, table
-from edgeq.wording import counted, printable
+from edgeq.wording import compared_with_fp32, counted, printable
 
 if TYPE_CHECKING:
     from edgeq.exporting.artifact import Artifact
@@ -209,7 +209,8 @@ def describe_layers(facts: QuantizationFacts) -> list[str]:
         "with weights of 4 bits": facts.w4_nodes,
         "with weights in fp4": facts.fp4_nodes,
     }
-    ranges = f", ranges by {facts.method}" if facts.method is not None else ""
+    reason = f" ({facts.method_reason})" if facts.method_reason is not None else ""
+    ranges = f", ranges by {facts.method}{reason}" if facts.method is not None else ""
     lines = [f"{counted(count, 'layer')} {how}{ranges}" for how, count in forms.items() if count is not None]
     lines += [] if facts.low_bit is None else describe_low_bit(facts.low_bit)
     if not lines:
@@ -292,10 +293,11 @@ def _describe_speed(speed: SpeedFacts | None, precision: str) -> list[str]:
         precision: f"{precision} is faster",
         "": "this machine is too busy to tell which is faster; repeat the export when it is idle",
     }.get(speed.recommended, f"{precision} is not the fastest here, take {speed.recommended}")
-    bf16 = "" if speed.bf16_ratio is None else f"; fp32 computed in bf16 takes {speed.bf16_ratio:.2f}"
+    bf16 = "" if speed.bf16_ratio is None else f"; FP32 computed in bf16 is {compared_with_fp32(speed.bf16_ratio)}"
+    compared = compared_with_fp32(speed.ratio, speed.low, speed.high)
     return [
-        f"{precision} takes {speed.ratio:.2f} [{speed.low:.2f}, {speed.high:.2f}] of fp32's time{bf16} (measured in "
-        f"turns, {speed.rounds} rounds; {speed.engine}, {speed.threads} threads, {speed.cpu}): {advice}",
+        f"{precision} is {compared}{bf16} (measured in turns, {speed.rounds} rounds; {speed.engine}, "
+        f"{speed.threads} threads, {speed.cpu}): {advice}",
         *_describe_tried(speed),
     ]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeq.cli.bundles import any_bundle
+from edgeq.cli.names import TARGET, with_patterns
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
 from edgeq.cli.printing import say
 
@@ -18,13 +19,18 @@ if TYPE_CHECKING:
 def deploy(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Files that `edgeq export` wrote for the target, or one bundle."),
+        typer.Argument(
+            metavar="FILE...",
+            help="Files that `edgeq export` wrote for the target, or one bundle.",
+            callback=with_patterns,
+        ),
     ],
     target: Annotated[
         str,
         typer.Option(
             help="Device: jetson-orin, jetson-orin-trt11, x86 (or x86-openvino, x86-ort), or arm; for a bundle "
-            "onnxruntime-genai or openvino-genai."
+            "onnxruntime-genai or openvino-genai.",
+            **TARGET,
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier deployment in it is replaced.")] = Path(

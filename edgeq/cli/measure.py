@@ -14,6 +14,7 @@ import typer
 import edgeq
 from edgeq.cli import bundles
 from edgeq.cli.data_set import open_for_evaluation
+from edgeq.cli.names import PRESET, RUNTIME, TARGET, with_patterns
 from edgeq.cli.options import (
     AllowOutside,
     ClassMap,
@@ -38,15 +39,19 @@ Artifacts = Annotated[
     typer.Argument(
         metavar="ARTIFACT...",
         help="Files or bundles of `edgeq export`, engines of `edgeq build`, or .onnx and .tflite files of other tools.",
+        callback=with_patterns,
     ),
 ]
 RuntimeOption = Annotated[
     list[str] | None,
-    typer.Option("--runtime", help="onnxruntime, openvino, litert, tensorrt or tensorrt-rtx; repeatable."),
+    typer.Option("--runtime", help="onnxruntime, openvino, litert, tensorrt or tensorrt-rtx; repeatable.", **RUNTIME),
 ]
 Compute = Annotated[
     list[str] | None,
     typer.Option(help="Precision that float layers are computed in: f32 or bf16 (openvino); repeatable."),
+]
+Attach = Annotated[
+    bool, typer.Option("--attach", help="Keep the figures in the files' manifests too; `edgeq inspect` shows them.")
 ]
 DeviceOption = Annotated[
     list[str] | None,
@@ -74,6 +79,7 @@ def bench(
     device: DeviceOption = None,
     prompt_tokens: bundles.PromptTokens = 128,
     new_tokens: bundles.NewTokens = 32,
+    attach: Attach = False,
     json_file: JsonFile = None,
 ) -> None:
     """Measure latency, throughput, memory and cold start, artifacts interleaved so that their ratios hold.
@@ -88,6 +94,7 @@ def bench(
     from edgeq.verbs.on_devices import bench_on_devices
 
     require_writable_json(json_file)
+    _require_attachable(artifacts, attach)
     if bundles.any_bundle(artifacts):
         from edgeq.generation.benchmark import GenerationSampling
         from edgeq.verbs.bundles import time_bundles
@@ -108,6 +115,7 @@ def bench(
         hint=hint,
         on_results=lambda results: _write(results, json_file),
     )
+    _attach(artifacts, [result for outcome in outcomes for result in outcome.results], attach)
     _show(outcomes, lambda _rows: TIMING)
 
 
@@ -130,14 +138,17 @@ def evaluate(
         str | None,
         typer.Option(
             help="For files without a manifest: how images are prepared and outputs are read (a name or .toml file); "
-            "by default it is recognised, and proven on the annotations."
+            "by default it is recognised, and proven on the annotations.",
+            **PRESET,
         ),
     ] = None,
     labels: Labels = None,
     runtime: RuntimeOption = None,
     simulate: Annotated[
         str | None,
-        typer.Option(metavar="TARGET", help="Simulate the engine of this target on the CPU: jetson-orin or rtx."),
+        typer.Option(
+            metavar="TARGET", help="Simulate the engine of this target on the CPU: jetson-orin or rtx.", **TARGET
+        ),
     ] = None,
     threads: Threads = None,
     compute: Compute = None,
@@ -170,9 +181,11 @@ def evaluate(
     batch: bundles.Batch = 8,
     stride: bundles.Stride = None,
     answers: bundles.AnswersDir = Path("answers"),
+    attach: Attach = False,
     json_file: JsonFile = None,
 ) -> None:
     """Score models on images: detectors (COCO's twelve numbers), classifiers (top-1, top-5) and other tasks."""
+    _require_attachable(artifacts, attach)
     if bundles.any_bundle(artifacts):
         bundles.evaluate_bundles(
             artifacts, task=task, data=data, images=images, runtimes=runtime or (), threads=threads, template=prompt,
@@ -209,6 +222,7 @@ def evaluate(
     )
     found = [result for outcome in outcomes for result in outcome.results if isinstance(result, EvalResult)]
     scores = [result.score for result in found]
+    _attach(artifacts, found, attach)
     _show(outcomes, evaluation_columns, [f"task: {score.task}" for score in scores[:1]])
     if len(scores) == 1:
         print_classes(scores[0])
@@ -222,12 +236,32 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def _require_attachable(artifacts: Sequence[Path], attach: bool) -> None:
+    """Refuses `--attach` for what has no manifest, before anything is run."""
+    if attach:
+        from edgeq.verbs.attach import require_attachable
+
+        require_attachable(artifacts)
+
+
+def _attach(artifacts: Sequence[Path], results: Sequence[Result], attach: bool) -> None:
+    """Keeps results in the manifests of their files, if that was asked for."""
+    if attach:
+        from edgeq.verbs.attach import attach_results
+
+        attach_results(artifacts, list(map(_stamped, results)))
+
+
+def _stamped(result: Result) -> Result:
+    """Returns a result with the command that made it."""
+    return dataclasses.replace(result, edgeq=edgeq.__version__, command=shlex.join(["edgeq", *sys.argv[1:]]))
+
+
 def _write(results: Sequence[Result], json_file: Path | None) -> None:
     """Writes results with the command that made them: one object for one artifact, a list for several."""
     from edgeq.results.serialization import to_json
 
-    command = shlex.join(["edgeq", *sys.argv[1:]])
-    written = [to_json(dataclasses.replace(result, edgeq=edgeq.__version__, command=command)) for result in results]
+    written = [to_json(_stamped(result)) for result in results]
     write_json_file(json_file, written[0] if len(written) == 1 else written)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeq.cli.names import PRESET
+
 if TYPE_CHECKING:
     from edgeq.sources.model import ModelRequest
 
@@ -46,7 +48,16 @@ PresetOption = Annotated[
     str | None,
     typer.Option(
         help="How images are prepared and outputs are read: a preset (see `edgeq presets`) or a .toml file, "
-        "with single settings behind commas (yolov8,channel_order=bgr). By default it is recognised, and stated."
+        "with single settings behind commas (yolov8,channel_order=bgr). By default it is recognised, and stated.",
+        **PRESET,
+    ),
+]
+TrustedDecoders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--decoder",
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="A function that presets and manifests may name as decoder; repeatable. Files name no other code.",
     ),
 ]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, if the model does not fix it.")]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeq.cli.data_set import open_for_prediction
+from edgeq.cli.names import RUNTIME, with_patterns
 from edgeq.cli.options import AllowOutside, ClassMap, Data, Labels, SplitName, Threads
 from edgeq.cli.printing import say
 from edgeq.wording import counted
@@ -24,7 +25,11 @@ def predict(
     ],
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="IMAGES...", help="Images, folders, text files of paths; or a video (extra `video`)."),
+        typer.Argument(
+            metavar="IMAGES...",
+            help="Images, folders, text files of paths; or a video (extra `video`).",
+            callback=with_patterns,
+        ),
     ] = None,
     *,
     out: Annotated[Path, typer.Option(help="Folder for the pictures, which have the names of the images.")],
@@ -58,7 +63,7 @@ def predict(
     every: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Of a video, draw every N-th frame; by default each.")
     ] = None,
-    runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino, litert or tensorrt.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino, litert or tensorrt.", **RUNTIME)] = None,
     compute: Annotated[
         str | None, typer.Option(help="Precision that float layers are computed in: f32 or bf16 (openvino).")
     ] = None,

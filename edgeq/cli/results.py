@@ -7,21 +7,31 @@ from typing import Annotated
 
 import typer
 
+from edgeq.cli.names import with_patterns
 from edgeq.cli.options import require_writable_json, write_json_file
 from edgeq.cli.printing import say
+from edgeq.wording import counted
 
 Runs = Annotated[
     list[Path],
     typer.Argument(
         metavar="RUNS...",
-        help="JSON files of `edgeq bench` and `edgeq eval`, for a report also of `edgeq check --compile`, and ranges; "
-        "or folders that hold them.",
+        help="JSON files of `edgeq bench` and `edgeq eval`, or folders that hold them.",
+        callback=with_patterns,
     ),
 ]
 
 
 def report(
-    runs: Runs,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="RUNS...",
+            help="JSON files of `edgeq bench`, `edgeq eval` and `edgeq check --compile`, and ranges; or folders that "
+            "hold them.",
+            callback=with_patterns,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write: .html for people, .md, .csv or .json with the same figures.")
     ] = None,
@@ -32,6 +42,15 @@ def report(
     examples: Annotated[
         int, typer.Option(min=0, help="Images on which FP32 and the quantized file are shown side by side (.html).")
     ] = 6,
+    max_drop: Annotated[
+        float, typer.Option("--max-drop", metavar="POINTS", help="Points of the score that a file may lose: verdicts.")
+    ] = 1.0,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Instead of RUNS: write index.html over the reports (.html) in this folder."
+        ),
+    ] = None,
 ) -> None:
     """Combine results of bench, eval and check --compile in one table or page that says how they were obtained."""
     from edgeq.cli.check_console import describe_compilations
@@ -40,6 +59,16 @@ def report(
     from edgeq.reporting.runs import read_runs
     from edgeq.reporting.write import require_format, write_report
 
+    if index is not None:
+        from edgeq.reporting.index import write_index
+
+        if runs or out is not None:
+            raise typer.BadParameter("takes the place of RUNS and --out; omit them", param_hint="--index")
+        page, count = write_index(index)
+        say(f"wrote {page}: {counted(count, 'report')}")
+        return
+    if not runs:
+        raise typer.BadParameter("give RUNS, or --index")
     if out is not None:
         require_format(out)
         require_writable(out)
@@ -49,7 +78,7 @@ def report(
     for line in describe_compilations((each.name, each.compiled) for each in found.compiled):
         say(line)
     if out is not None:
-        write_report(found, out, images_dirs=images or (), examples=examples)
+        write_report(found, out, images_dirs=images or (), examples=examples, max_drop=max_drop)
         say(f"wrote {out}")
 
 

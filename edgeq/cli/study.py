@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from edgeq.cli import bundles
 from edgeq.cli.data_set import open_for_evaluation
+from edgeq.cli.names import MODEL
 from edgeq.cli.options import (
     AllowOutside,
     ClassMap,
@@ -25,33 +28,54 @@ from edgeq.cli.options import (
     write_json_file,
 )
 from edgeq.cli.printing import say
+from edgeq.errors import InputError
 
 if TYPE_CHECKING:
     from edgeq.results.study import StudyResult
     from edgeq.studying.costs import StudyCost
+    from edgeq.studying.space import Space
     from edgeq.studying.trials import Planned
+    from edgeq.verbs.study import StudyFiles, StudyOptions
+    from edgeq.verbs.study_bundle import BundleSubject
+    from edgeq.verbs.study_engines import EngineStudy
 
 _SHOWN = 20
 
 
 def study(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Zoo name, package.module:factory, an .onnx file, or a bundle in FP32.", **MODEL
+        ),
+    ],
     data: Annotated[
-        Path, typer.Option("--data", metavar="PATH", help="The data set to score on, of any format of `edgeq data`.")
+        Path,
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            help="The data set to score on, of any format of `edgeq data`; of a bundle the questions.",
+        ),
     ],
     space: Annotated[
         Path | None, typer.Option("--space", metavar="FILE", help="The axes, as TOML; see docs/study.md.")
     ] = None,
     template: Annotated[
         str | None,
-        typer.Option("--template", metavar="NAME", help="A study that ships with edgeq: weights-bits, vit-layers."),
+        typer.Option(
+            "--template",
+            metavar="NAME",
+            help="A study that ships with edgeq: weights-bits, vit-layers, vlm-components for a bundle, or "
+            "detector-edge, which scores and times a model's precisions in each engine.",
+        ),
     ] = None,
     axis: Annotated[
         list[str] | None,
         typer.Option(
             "--axis",
             metavar="NAME=VALUES",
-            help="Values of an axis: bits, granularity, method, component, block or layer (bits=2,3,4); repeatable.",
+            help="Values of an axis: bits, granularity, method, activation, component, block or layer (bits=2,3,4); "
+            "repeatable.",
         ),
     ] = None,
     blocks: Annotated[
@@ -72,7 +96,10 @@ def study(
         bool, typer.Option("--dry-run", help="Only say how many trials there are, and how many hours they take.")
     ] = False,
     calib: Annotated[
-        Path | None, typer.Option(help="Images that methods go by; by default the train split of --data.")
+        Path | None,
+        typer.Option(
+            help="Images that methods go by, of a bundle questions with answers; by default the train split of --data."
+        ),
     ] = None,
     num: Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")] = 256,
     split: SplitName = None,
@@ -99,29 +126,103 @@ def study(
         str | None,
         typer.Option(metavar="ADDRESS", help="Predict images on the workers of a Dask cluster, as tcp://host:8786."),
     ] = None,
+    task: bundles.TaskOption = None,
+    prompt: bundles.PromptOption = "",
+    max_tokens: bundles.MaxTokens = 32,
     json_file: JsonFile = None,
 ) -> None:
     """Study what weights of few bits cost, by component, depth, kind of layer and method; rerun to resume."""
-    from edgeq.results.serialization import to_json
-    from edgeq.studying.space import parse_axis, read_space, with_axes
+    from edgeq.studying.space import DETECTOR_EDGE, parse_axis, read_space, with_axes
     from edgeq.tuning.workers import executing
     from edgeq.verbs.sensitivity import calibration_of
     from edgeq.verbs.study import StudyOptions, study_cost, study_model
+    from edgeq.verbs.study_bundle import BundleSubject
+    from edgeq.verbs.study_engines import study_engines
 
-    asked = with_axes(read_space(space, template), dict(map(parse_axis, axis or ())), blocks, mixed or None)
-    options = StudyOptions(sample, trials, images, max_drop, seed, threads)
     require_writable_json(json_file)
+    axes: dict[str, object] = {
+        "space": space,
+        "axis": axis,
+        "blocks": blocks,
+        "mixed": mixed,
+        "trials": trials,
+        "store": store,
+    }
+    elsewhere: dict[str, object] = {"workers": workers, "scheduler": scheduler}
+    opening: dict[str, object] = {
+        "split": split,
+        "map": class_map,
+        "weights": weights,
+        "preset": preset,
+        "size": size,
+        "labels": labels,
+    }
+    if template != DETECTOR_EDGE or bundles.any_bundle([Path(model)]):
+        asked = with_axes(read_space(space, template), dict(map(parse_axis, axis or ())), blocks, mixed or None)
+    options = StudyOptions(sample, trials, images, max_drop, seed, threads)
+    if bundles.any_bundle([Path(model)]):
+        _refuse(opening | elsewhere, "for a bundle, whose questions are answered in this process")
+        if task is None:
+            raise InputError("a bundle answers questions; give `task`, and `data` with the questions")
+        subject = BundleSubject(Path(model), task, data, calib, num, prompt, max_tokens)
+        _study_parts(subject, asked, out, options, store, json_file, dry_run=dry_run)
+        return
+    _refuse({"task": task, "prompt": prompt}, "for a model in one file, whose preset says what it is for")
     scored = open_for_evaluation(data, split, allow_outside, class_map or (), annotations=None, images=None)
     assert scored is not None  # noqa: S101 - `data` is given
     request = model_request(model, weights, preset, size, labels, target="x86-ort")
     source = calibration_of(data, calib, num, allow_outside=allow_outside)
+    if template == DETECTOR_EDGE:
+        _refuse(axes | elsewhere | {"dry_run": dry_run}, f"for {DETECTOR_EDGE}, which compares files in engines")
+        _show_engines(study_engines(request, scored, source, out, images=images, threads=threads), json_file)
+        return
     if dry_run:
-        planned, cost = study_cost(request, scored, source, asked, out, options=options, store=store)
-        _print_cost(planned, cost)
-        write_json_file(json_file, {"cost": to_json(cost), "trials": [each.name for each in planned.trials]})
+        _show_cost(*study_cost(request, scored, source, asked, out, options=options, store=store), json_file)
         return
     with executing(workers, scheduler) as executor:
         found = study_model(request, scored, source, asked, out, options=options, store=store, executor=executor)
+    _show(found, json_file)
+
+
+def _study_parts(
+    subject: BundleSubject,
+    space: Space,
+    out: Path,
+    options: StudyOptions,
+    store: Path | None,
+    json_file: Path | None,
+    *,
+    dry_run: bool,
+) -> None:
+    from edgeq.verbs.study_bundle import bundle_study_cost, study_bundle
+
+    if dry_run:
+        _show_cost(*bundle_study_cost(subject, space, out, options=options, store=store), json_file)
+    else:
+        _show(study_bundle(subject, space, out, options=options, store=store), json_file)
+
+
+def _refuse(others: Mapping[str, object], what: str) -> None:
+    """Raises `InputError` if an option was given that is not for `what`."""
+    for name, given in others.items():
+        if given:
+            raise InputError(f"`{name}`: is not {what}; omit it")
+
+
+def _show_engines(found: EngineStudy, json_file: Path | None) -> None:
+    from edgeq.cli.console import print_table
+    from edgeq.results.serialization import to_json
+
+    print_table(found.cells())
+    for line in (*found.notes, *map(str, found.files)):
+        say(line)
+    command = shlex.join(["edgeq", *sys.argv[1:]])
+    write_json_file(json_file, {"entries": to_json(found.entries), "notes": list(found.notes), "command": command})
+
+
+def _show(found: StudyFiles, json_file: Path | None) -> None:
+    from edgeq.results.serialization import to_json
+
     _print(found.result)
     for path in found.files:
         say(str(path))
@@ -129,8 +230,11 @@ def study(
     write_json_file(json_file, {**to_json(found.result), "command": command})
 
 
-def _print_cost(planned: Planned, cost: StudyCost) -> None:
+def _show_cost(planned: Planned, cost: StudyCost, json_file: Path | None) -> None:
+    from edgeq.results.serialization import to_json
     from edgeq.studying.trials import described
+
+    write_json_file(json_file, {"cost": to_json(cost), "trials": [each.name for each in planned.trials]})
 
     say(
         f"{cost.trials:,} trials of {planned.space:,} in the space, {cost.known:,} of them in the store: "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edgeq.cli.data_set import open_for_evaluation
+from edgeq.cli.names import MODEL, RUNTIME, TARGET
 from edgeq.cli.options import (
     AllowOutside,
     ClassMap,
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 
 def tune(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.", **MODEL),
+    ],
     data: Annotated[
         Path, typer.Option("--data", metavar="PATH", help="The data set to score on, of any format of `edgeq data`.")
     ],
@@ -69,10 +73,17 @@ def tune(
         str | None, typer.Option("--time", metavar="TIME", help="Take the best so far after this time: 90s, 30m, 2h.")
     ] = None,
     by: Annotated[Literal["layer", "block"], typer.Option(help="What has one precision.")] = "layer",
-    target: Annotated[str, typer.Option(help="Device whose INT8 layers are tried: x86, arm, jetson-orin, ...")] = "x86",
+    target: Annotated[
+        str, typer.Option(help="Device whose INT8 layers are tried: x86, arm, jetson-orin, ...", **TARGET)
+    ] = "x86",
     runtime: Annotated[
         str | None,
-        typer.Option("--runtime", help="Engine to score in; by default the target's first installed one."),
+        typer.Option(
+            "--runtime",
+            help="Engine to score in; by default the target's first installed one for ONNX files. For arm litert tries "
+            "TFLite files.",
+            **RUNTIME,
+        ),
     ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Maximum number of images to score on.")] = None,
     matters: Annotated[

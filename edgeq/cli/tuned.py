@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgeq.cli.printing import say
+from edgeq.wording import compared_with_fp32
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,7 @@ def print_tuning(result: TuningResult) -> None:
     chosen = result.chosen
     proof = "" if result.proved else ", which so few images do not prove"
     named = f"{chosen.name} ({chosen.recipe})" if chosen.recipe else chosen.name
-    say(f"recommended: {named}, {_lost(chosen)}{proof}, {chosen.latency.ratio:.2f}x of FP32's time")
+    say(f"recommended: {named}, {_lost(chosen)}{proof}, {compared_with_fp32(chosen.latency.ratio)}")
     if result.images_to_prove is not None:
         say(
             f"{result.unproved} is faster, and within the budget by its estimate alone; about {result.images_to_prove} "

@@ -6,10 +6,9 @@ import functools
 import os
 import re
 
-from edgeq.errors import EdgeqError
+from edgeq.errors import MAX_MESSAGE, EdgeqError
 from edgeq.wording import printable
 
-_MAX_MESSAGE = 2000
 _MAX_NAME = 200
 
 _WORD = re.compile(r"`([a-z]\w*)`")
@@ -34,7 +33,7 @@ def said_of(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {_cut(said)} (EDGEQ_DEBUG=1 shows where)"
 
 
-def _cut(text: str, length: int = _MAX_MESSAGE) -> str:
+def _cut(text: str, length: int = MAX_MESSAGE) -> str:
     return text if len(text) <= length else f"{text[:length]}..."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from edgeq.datasets.folder import DataFolder
 from edgeq.datasets.split import WHOLE, AnnotatedImage, DatasetFiles, Split, split_of
 from edgeq.errors import InputError
+from edgeq.inputs.array_files import read_arrays
 from edgeq.inputs.items import MemoryItem
 
 TITLE = "arrays"
@@ -32,11 +32,7 @@ def find(path: Path, folder: DataFolder) -> DatasetFiles | None:
 
 
 def _read(file: Path, name: str) -> Split:
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            stored = {key: archive[key] for key in archive.files if key in (*_IMAGES, *_CLASSES)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{file}: cannot be read as arrays ({error}); write it with numpy.savez") from error
+    stored = read_arrays(file, (*_IMAGES, *_CLASSES))
     images = next((stored[key] for key in _IMAGES if key in stored), None)
     classes = next((stored[key] for key in _CLASSES if key in stored), None)
     if images is None or images.dtype != np.uint8 or not images.size:

@@ -12,7 +12,7 @@ from edgeq.datasets.boxes import annotation, box_around, polygon_area, rotated_c
 from edgeq.datasets.findings import Findings
 from edgeq.datasets.folder import DataFolder, OutsideError
 from edgeq.datasets.split import SPLIT_NAMES, WHOLE, AnnotatedImage, Annotation, DatasetFiles, Split
-from edgeq.datasets.xml_file import Element, number_in, read_xml
+from edgeq.datasets.xml_file import Element, number_in, read_xml, size_in
 from edgeq.errors import InputError
 from edgeq.inputs.items import ImageFile
 
@@ -99,5 +99,4 @@ def _points(shape: Element) -> list[float]:
 
 
 def _size(element: Element) -> tuple[int, int] | None:
-    width, height = number_in(element.get("width")), number_in(element.get("height"))
-    return (int(width), int(height)) if width > 0 and height > 0 else None
+    return size_in(element.get("width"), element.get("height"))

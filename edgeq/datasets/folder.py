@@ -8,12 +8,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PureWindowsPath
 
+from edgeq.boundary import read_text
 from edgeq.errors import InputError
 from edgeq.inputs.images import IMAGE_SUFFIXES
 
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4096
+
 
 class OutsideError(InputError):
-    """A data set names a file outside its own folder."""
+    """A data set names a file outside its own folder, or by a name that no file can have."""
 
 
 class DataFolder:
@@ -59,14 +62,16 @@ class DataFolder:
             OutsideError: it leads out of the folder.
         """
         stated = Path(*PureWindowsPath(name).parts) if "\\" in name else Path(name)
+        if not _is_possible(stated):
+            raise OutsideError(f"{name[:120]!r} in the data set {self.root} is no name that a file can have")
         candidates = [start / stated for start in starts or (self.root,)]
         for path in candidates:
-            if _exists(path, folders) and self.contains(path):
+            if exists(path, folders=folders) and self.contains(path):
                 return path
         parts = [part for part in stated.parts if part not in ("..", ".", stated.anchor)]
         for index in range(len(parts)):
             path = self.root.joinpath(*parts[index:])
-            if _exists(path, folders) and self.contains(path):
+            if exists(path, folders=folders) and self.contains(path):
                 return path
         for path in candidates:
             if self.contains(path):
@@ -92,11 +97,34 @@ class DataFolder:
         return found
 
 
-def _exists(path: Path, folders: bool) -> bool:
+def exists(path: Path, *, folders: bool) -> bool:
+    """Returns whether there is a file, or a folder where that will do; an impossible name is nowhere."""
     try:
         return path.is_file() or (folders and path.is_dir())
     except (OSError, ValueError):  # a name that is too long, or with a null character
         return False
+
+
+def listed_names(file: Path) -> list[str]:
+    """Returns the names of images, without suffixes, that a file lists, one per line.
+
+    Raises:
+        InputError: it cannot be read, or a line is no name that a file can have.
+    """
+    names = [line.strip() for line in read_text(file, kind="a list of images").splitlines() if line.strip()]
+    for name in names:
+        if not _is_possible(Path(f"{name}.suffix")):
+            raise InputError(f"{file}: lists {name[:80]!r}, which is no name that a file can have")
+    return names
+
+
+def _is_possible(path: Path) -> bool:
+    try:
+        parts = [os.fsencode(part) for part in path.parts]
+    except UnicodeEncodeError:
+        return False
+    size = sum(map(len, parts)) + len(parts)
+    return size < MAX_PATH_BYTES and not any(len(part) > MAX_NAME_BYTES or b"\0" in part for part in parts)
 
 
 def _is_hidden(path: Path, folder: Path) -> bool:

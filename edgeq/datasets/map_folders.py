@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edgeq.boundary import read_text
 from edgeq.datasets.findings import Findings
-from edgeq.datasets.folder import DataFolder
+from edgeq.datasets.folder import DataFolder, listed_names
 from edgeq.datasets.split import SPLIT_NAMES, WHOLE, AnnotatedImage, DatasetFiles, PixelMap, Split
 from edgeq.errors import InputError
 from edgeq.inputs.images import ARRAY_SUFFIX, IMAGE_SUFFIXES
@@ -165,12 +165,11 @@ def _read_pair(title: str, root: Path, name: str, pair: _Pair, folder: DataFolde
 def _read_listed(root: Path, file: Path, folder: DataFolder) -> Split:
     name = SPLIT_NAMES.get(file.stem, WHOLE if file.stem == "default" else file.stem)
     maps: dict[Path, Path | None] = {}
-    for line in read_text(file, kind="a list of images").splitlines():
-        if line.strip():
-            stated = folder.locate(f"{line.strip()}.jpg", [root / each for each in _IMAGE_FOLDERS])
-            found = [stated.with_name(f"{Path(line.strip()).name}{suffix}") for suffix in sorted(IMAGE_SUFFIXES)]
-            path = next((each for each in found if each.is_file()), stated)
-            maps[path] = _file_of(root / "SegmentationClass", Path(line.strip() + ".jpg"), MASK_SUFFIXES)
+    for listed in listed_names(file):
+        stated = folder.locate(f"{listed}.jpg", [root / each for each in _IMAGE_FOLDERS])
+        found = [stated.with_name(f"{Path(listed).name}{suffix}") for suffix in sorted(IMAGE_SUFFIXES)]
+        path = next((each for each in found if each.is_file()), stated)
+        maps[path] = _file_of(root / "SegmentationClass", Path(f"{listed}.jpg"), MASK_SUFFIXES)
     return _split("masks", root, name, maps, False, folder)
 
 

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from edgeq.boundary import read_text
 from edgeq.datasets.boxes import annotation
 from edgeq.datasets.findings import Findings
-from edgeq.datasets.folder import DataFolder, OutsideError
+from edgeq.datasets.folder import DataFolder, OutsideError, listed_names
 from edgeq.datasets.map_folders import find_segmentation_sets
 from edgeq.datasets.split import SPLIT_NAMES, WHOLE, AnnotatedImage, Annotation, Box, DatasetFiles, Split
-from edgeq.datasets.xml_file import Element, number_in, read_xml
+from edgeq.datasets.xml_file import Element, number_in, read_xml, size_in
 from edgeq.errors import InputError
 from edgeq.inputs.images import IMAGE_SUFFIXES
 from edgeq.inputs.items import ImageFile
@@ -57,10 +56,10 @@ def _image_sets(root: Path, folder: DataFolder) -> Mapping[str, partial[Split]]:
     for file in sorted((root / "ImageSets" / "Main").glob("*.txt")):
         # "cat_train.txt" says of every image whether it holds a cat.
         if file.stem in SPLIT_NAMES or file.stem in ("trainval", "default", WHOLE):
-            lines = read_text(file, kind="a list of images").splitlines()
-            files = [root / "Annotations" / f"{Path(line.strip()).name}.xml" for line in lines if line.strip()]
+            names = listed_names(file)
+            files = [root / "Annotations" / f"{Path(listed).name}.xml" for listed in names]
             # CVAT lists "subset/name" where it exports several subsets.
-            named = [root / "Annotations" / f"{line.strip()}.xml" for line in lines if line.strip()]
+            named = [root / "Annotations" / f"{listed}.xml" for listed in names]
             files = [exact if exact.is_file() else short for exact, short in zip(named, files, strict=True)]
             name = SPLIT_NAMES.get(file.stem, WHOLE if file.stem == "default" else file.stem)
             readers[name] = partial(_read, files, name, root, folder)
@@ -147,8 +146,7 @@ def _is_original(document: Element | None) -> bool:
 def _size(document: Element | None) -> tuple[int, int] | None:
     if document is None:
         return None
-    width, height = (number_in(document.findtext(f"size/{name}")) for name in ("width", "height"))
-    return (int(width), int(height)) if width > 0 and height > 0 else None
+    return size_in(document.findtext("size/width"), document.findtext("size/height"))
 
 
 def _text(element: Element | None, name: str) -> str:

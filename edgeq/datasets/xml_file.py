@@ -32,6 +32,16 @@ def read_xml(source: Path, *, kind: str) -> Element:
         raise InputError(f"{source}: is not valid XML ({error}); expected {kind}") from error
 
 
+MAX_SIDE = 1 << 20
+"""Pixels of a side of an image that annotations may state."""
+
+
+def size_in(width: str | None, height: str | None) -> tuple[int, int] | None:
+    """Returns width and height in pixels; `None` where they are no such numbers."""
+    sides = number_in(width), number_in(height)
+    return (int(sides[0]), int(sides[1])) if all(1 <= side <= MAX_SIDE for side in sides) else None
+
+
 def number_in(text: str | None) -> float:
     """Returns a number; NaN where there is none."""
     try:

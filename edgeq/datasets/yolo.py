@@ -19,7 +19,7 @@ import msgspec
 from edgeq.boundary import read_text
 from edgeq.datasets.boxes import annotation, box_around, polygon_area
 from edgeq.datasets.findings import Findings
-from edgeq.datasets.folder import DataFolder, OutsideError
+from edgeq.datasets.folder import DataFolder, OutsideError, exists
 from edgeq.datasets.split import SPLIT_NAMES, WHOLE, AnnotatedImage, Annotation, DatasetFiles, Split
 from edgeq.datasets.yaml_file import read_yaml
 from edgeq.errors import InputError
@@ -112,7 +112,7 @@ def _start(file: Path, stated: str | None, splits: Mapping[str, str | list[str]]
         return start if start.is_dir() else file.parent
     except OutsideError:
         entries = [each for value in splits.values() for each in ([value] if isinstance(value, str) else value)]
-        if not any((file.parent / entry).exists() for entry in entries):
+        if not any(exists(file.parent / entry, folders=True) for entry in entries):
             raise
         return file.parent
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from edgeq.deploying.base import Deployment
 from edgeq.errors import InputError
 from edgeq.registry import load_entry, registered
+from edgeq.wording import did_you_mean
 
 __all__ = ["DEPLOYMENTS", "Deployment", "get_deployment"]
 
@@ -31,7 +32,10 @@ def get_deployment(target: str) -> Deployment:
     """
     known = registered("deployment", DEPLOYMENTS)
     if target not in known:
-        raise InputError(f"`target` {target}: has no deployment folder; there is one for {', '.join(known)}")
+        raise InputError(
+            f"`target` {target}: has no deployment folder; {did_you_mean(target, known)}there is one for "
+            f"{', '.join(known)}"
+        )
     found = load_entry("deployment", DEPLOYMENTS, target)
     if not isinstance(found, Deployment):
         raise InputError(

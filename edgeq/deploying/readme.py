@@ -14,6 +14,7 @@ from edgeq.deploying.quoting import code_span, one_line
 from edgeq.exporting.artifact import Preprocessing, TensorSpec
 from edgeq.exporting.quantization_facts import SpeedFacts
 from edgeq.results.table import to_markdown
+from edgeq.wording import compared_with_fp32
 
 _RESIZED = {
     "center": "scaled to fit, centred by an affine warp (OpenCV's `warpAffine`)",
@@ -96,8 +97,8 @@ def _expected(job: DeployJob) -> str:
 
 def _speed(model: Packed, speed: SpeedFacts) -> str:
     return (
-        f"- {model.name}: {speed.ratio:.2f} of FP32's time (95 % interval {speed.low:.2f} to {speed.high:.2f}, "
-        f"{speed.rounds} rounds), {one_line(speed.engine)}, {speed.threads} threads, {one_line(speed.cpu)}"
+        f"- {model.name}: {compared_with_fp32(speed.ratio, speed.low, speed.high)}, {speed.rounds} rounds, "
+        f"{one_line(speed.engine)}, {speed.threads} threads, {one_line(speed.cpu)}"
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from edgeq.boundary import Count, Positive, convert, read_toml
 from edgeq.errors import InputError
+from edgeq.wording import did_you_mean
 
 LOCAL = "local"
 
@@ -77,7 +78,10 @@ def find_devices(wished: Sequence[str], table: Mapping[str, Device] | None = Non
         else:
             table = read_devices() if table is None else table
             if text not in table:
-                raise InputError(f"`device` {text}: no such device; wanted {_WANTED} ({', '.join(table) or 'none'})")
+                near = did_you_mean(text, table)
+                raise InputError(
+                    f"`device` {text}: no such device; {near}wanted {_WANTED} ({', '.join(table) or 'none'})"
+                )
             found.append(table[text])
     names = [device.name for device in found]
     for name in names:

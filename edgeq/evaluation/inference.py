@@ -11,7 +11,7 @@ import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +33,9 @@ from edgeq.tasks import Decoder, find_decoder
 # Two threads keep images ready for the engine; more would only take its cores.
 _WORKERS = 2
 _AHEAD = 4
+
+Turn = Callable[[], contextlib.AbstractContextManager[None]]
+"""What is held while an engine opens a file or computes an image: who wants the machine alone waits no longer."""
 
 
 class Images(Protocol):
@@ -146,7 +149,9 @@ class Job:
         self.inference_s += inference_s
 
 
-def predict(jobs: Sequence[Job], task: Images, threads: int | None, inputs: InputCache) -> None:
+def predict(
+    jobs: Sequence[Job], task: Images, threads: int | None, inputs: InputCache, turn: Turn = contextlib.nullcontext
+) -> None:
     """Runs all images of a task through all jobs, on this machine.
 
     Args:
@@ -154,6 +159,7 @@ def predict(jobs: Sequence[Job], task: Images, threads: int | None, inputs: Inpu
         task: The images.
         threads: CPU threads of the engine; `None` leaves it to the engine.
         inputs: What earlier calls have prepared of the same images.
+        turn: Is held while an engine computes.
 
     Raises:
         InputError: more of the images cannot be read than the task allows.
@@ -164,7 +170,7 @@ def predict(jobs: Sequence[Job], task: Images, threads: int | None, inputs: Inpu
         groups.setdefault(job.preprocessing, []).append(job)
     for group in groups.values():
         unreadable = SkippedImages(task)
-        predict_group(group, task, threads, unreadable.add, inputs)
+        predict_group(group, task, threads, unreadable.add, inputs, turn)
         for job in group:
             job.skipped = unreadable.names
 
@@ -198,6 +204,7 @@ def predict_group(
     threads: int | None,
     on_unreadable: OnUnreadable,
     inputs: InputCache,
+    turn: Turn = contextlib.nullcontext,
 ) -> None:
     """Runs all images of a task through jobs that share a pre-processing; `total_s` is added at the end."""
     keep_freed_memory()
@@ -211,8 +218,9 @@ def predict_group(
 
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
-        sessions = [open_session(job.artifact, job.runtime, threads, job.compute_precision) for job in jobs]
-        runs = [_Run(job, stack.enter_context(session), pool) for job, session in zip(jobs, sessions, strict=True)]
+        with turn():
+            sessions = [open_session(job.artifact, job.runtime, threads, job.compute_precision) for job in jobs]
+            runs = [_Run(job, stack.enter_context(session), pool) for job, session in zip(jobs, sessions, strict=True)]
         items = task.items
         advance = stack.enter_context(progress_bar(len(items), "inference"))
         started = time.perf_counter()
@@ -225,8 +233,9 @@ def predict_group(
             advance=advance,
             cache=_EncodedCache(inputs, preprocessing, encodings),
         ):
-            for run in runs:
-                run.submit(sample.position, sample.prepared)
+            with turn():
+                for run in runs:
+                    run.submit(sample.position, sample.prepared)
         for run in runs:
             run.finish()
         total_s = time.perf_counter() - started

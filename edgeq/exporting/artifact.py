@@ -19,6 +19,8 @@ from edgeq.exporting.quantization_facts import QuantizationFacts, require_file_n
 from edgeq.files import sha256_file, sha256_json, write_json
 
 MANIFEST_VERSION = 1
+UNFINISHED = 0
+"""The version of a manifest whose model file is being written, or whose export was cut there."""
 
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=1 << 15)]
 """Height or width of an image."""
@@ -216,7 +218,8 @@ class Postprocessing:
     """How a model's outputs become detections, class scores or an embedding.
 
     Attributes:
-        decoder: A name of a task's decoders (docs/tasks.md), or `package.module:function` for a detector.
+        decoder: A name of a task's decoders (docs/tasks.md), or `package.module:function` for a detector;
+            such a function runs only if the user names it as well.
         outputs: Role in the decoder -> output tensor's name, for example `{"heatmap": "hm"}`.
         options: What the decoder takes: numbers, names, lists (`stride`, `top_k`, `anchors`, ...).
         published_ap: AP on COCO val2017, 0..1, of the smallest and the largest model that the family's authors
@@ -360,6 +363,8 @@ def parse_manifest(manifest: Path, document: Any) -> Artifact:
         InputError: it is not one of ours.
     """
     stated = convert(document, _Versioned, source=manifest, kind=_KIND, advice=_EXPORT_AGAIN)
+    if stated.manifest_version == UNFINISHED:
+        raise InputError(f"{manifest}: its model file was not written to the end; {_EXPORT_AGAIN}")
     if stated.manifest_version != MANIFEST_VERSION:
         raise InputError(
             f"{manifest}: manifest version {stated.manifest_version}, this edgeq reads {MANIFEST_VERSION}; "

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgeq.boundary import Count
+from edgeq.calibrators.ranges import Provenance
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,29 @@ class LowBitFacts:
 
 
 @dataclass(frozen=True)
+class CalibratedOn:
+    """The images that ranges were collected on.
+
+    Attributes:
+        images: How many.
+        digest: SHA-256 over their sorted digests.
+        edgeq: Version of edgeq that collected them.
+    """
+
+    images: Count
+    digest: str
+    edgeq: str = ""
+
+    @classmethod
+    def stated(cls, provenance: Provenance) -> dict[str, Any]:
+        """Returns the entry of a manifest; none for ranges that were taken of a file instead of images."""
+        if not provenance.images:
+            return {}
+        found = cls(provenance.images, provenance.images_digest, provenance.tool_version)
+        return {"calibrated_on": asdict(found)}
+
+
+@dataclass(frozen=True)
 class QuantizationFacts:
     """What a manifest says of how its file was quantized; anything it does not say is empty or `None`.
 
@@ -212,7 +237,9 @@ class QuantizationFacts:
 
     Attributes:
         method: How the ranges were found, a name of `edgeq.calibrators.METHODS`.
+        method_reason: Why it is that method, if an export has chosen it.
         ranges_digest: Digest of the ranges that the file was made from.
+        calibrated_on: The images that they were collected on; `None` in older manifests, and of files without ranges.
         int8_nodes: How many layers compute in INT8.
         fp8_nodes: How many layers compute in FP8.
         w4a8_nodes: How many layers have INT4 weights and compute in INT8.
@@ -234,7 +261,9 @@ class QuantizationFacts:
     """
 
     method: str | None = None
+    method_reason: str | None = None
     ranges_digest: str | None = None
+    calibrated_on: CalibratedOn | None = None
     int8_nodes: Count | None = None
     fp8_nodes: Count | None = None
     w4a8_nodes: Count | None = None

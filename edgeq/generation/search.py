@@ -31,12 +31,10 @@ class Limits:
     Attributes:
         ends: Tokens that end it.
         max_tokens: Most tokens of it, the end token included.
-        min_tokens: Fewest tokens before an end token may come.
     """
 
     ends: tuple[int, ...]
     max_tokens: int
-    min_tokens: int = 0
 
 
 @dataclass
@@ -72,7 +70,7 @@ def greedy(stepper: Stepper, logits: Floats, limits: Limits, times: StepTimes | 
     found: list[list[int]] = [[] for _ in logits]
     open_rows = list(range(len(found)))
     for count in range(limits.max_tokens):
-        chosen = _allowed(logits, limits, count).argmax(axis=1)
+        chosen = logits.argmax(axis=1)
         going = [row for row, token in enumerate(chosen) if int(token) not in limits.ends]
         for row in going:
             found[open_rows[row]].append(int(chosen[row]))
@@ -117,7 +115,7 @@ def beam_search(
     scores = np.zeros(1, np.float32)
     finished: list[Beam] = []
     for length in range(1, limits.max_tokens + 1):
-        totals = _log_softmax(_allowed(logits, limits, length - 1)) + scores[:, None]
+        totals = _log_softmax(logits) + scores[:, None]
         going: list[tuple[int, int, float]] = []
         for rank, (row, token) in enumerate(_best(totals, (1 + len(limits.ends)) * beams)):
             score, ended = float(totals[row, token]), token in limits.ends
@@ -147,15 +145,6 @@ def _best(totals: Floats, count: int) -> list[tuple[int, int]]:
     top = np.argpartition(-flat, count - 1)[:count]
     ordered = top[np.argsort(-flat[top], kind="stable")]
     return [divmod(int(each), totals.shape[1]) for each in ordered]
-
-
-def _allowed(logits: Floats, limits: Limits, count: int) -> Floats:
-    """Returns the logits, those of end tokens at minus infinity while a text is too short."""
-    if count >= limits.min_tokens or not limits.ends:
-        return logits
-    logits = logits.copy()
-    logits[:, [each for each in limits.ends if each < logits.shape[1]]] = -np.inf
-    return logits
 
 
 def _log_softmax(logits: Floats) -> Floats:

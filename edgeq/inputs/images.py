@@ -189,23 +189,6 @@ def _opened(path: Path, encoded: memoryview | None = None) -> Iterator[Any]:
         raise InputError(f"{path}: cannot be decoded ({error}); it is truncated or corrupt") from error
 
 
-def read_array(path: Path) -> NDArray[Any]:
-    """Returns the array of a `.npy` file; one of Python objects is refused.
-
-    Raises:
-        InputError: the file is missing, cut short, or holds no array of numbers.
-    """
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such array file") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read as an array ({error}); write it with numpy.save") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: holds several arrays; write each with numpy.save")
-    return array
-
-
 def _rgb(image: Any) -> NDArray[np.uint8]:
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values at 255.

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Preprocessing
 from edgeq.files import sha256_bytes, sha256_file
-from edgeq.inputs.images import ARRAY_SUFFIX, image_size, read_array, read_image
+from edgeq.inputs.array_files import read_array
+from edgeq.inputs.images import ARRAY_SUFFIX, image_size, read_image
 from edgeq.inputs.preprocessing import FloatArray, Placement, preprocess
 
 Pixels = NDArray[np.uint8]

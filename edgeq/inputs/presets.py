@@ -28,7 +28,7 @@ differs from the defaults need be there:
     takes = "images"                # or arrays: .npy files and arrays that are ready, of any shape; no [preprocessing]
 
     [postprocessing]                # left out for a model that is not to be scored
-    decoder = "yolox"               # a name of DECODERS, classification, embedding or a.module:function
+    decoder = "yolox"               # a name of DECODERS, classification, embedding or a trusted a.module:function
 
     published_ap = [0.258, 0.511]   # on COCO val2017, of the family's smallest and largest model
 
@@ -43,7 +43,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -67,6 +66,7 @@ from edgeq.exporting.artifact import (
     TensorSpec,
 )
 from edgeq.exporting.graphs.image_input import DeclaredInput, DeclaredInputs
+from edgeq.wording import did_you_mean
 
 _DATA = files("edgeq") / "data"
 _SIZES = ("height_px", "width_px")
@@ -283,9 +283,8 @@ def _read(name_or_toml: str) -> _Document:
         advice = "`edgeq presets` lists those that are built in"
         document = read_toml(Path(name), _Document, kind="a preset", advice=advice)
     else:
-        similar = difflib.get_close_matches(name, preset_names())
-        hint = f"did you mean {' or '.join(similar)}? " if similar else ""
-        raise InputError(f"unknown preset {name!r}; {hint}wanted {preset_advice()}")
+        near = did_you_mean(name, preset_names())
+        raise InputError(f"unknown preset {name!r}; {near}wanted {preset_advice()}")
     return _with_settings(document, settings, name_or_toml) if settings else document
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from edgeq.reporting.document import (
 from edgeq.reporting.errors import error_changes
 from edgeq.reporting.runs import Runs
 from edgeq.reporting.saturation import tensor_ranges
+from edgeq.reporting.verdict import MAX_DROP, Verdict, judge
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.results.measurement import BenchResult, Energy
 from edgeq.results.rows import Row, provenance
@@ -33,12 +34,13 @@ _NS_PER_MS = 1e6
 _THRESHOLD = 0.3
 
 
-def build_document(runs: Runs, *, examples: int) -> Document:
+def build_document(runs: Runs, *, examples: int, max_drop: float = MAX_DROP) -> Document:
     """Returns the report on results.
 
     Args:
         runs: What was read.
         examples: Most images of each model that are shown side by side.
+        max_drop: Points of the score that a file may lose, for the verdicts.
 
     Raises:
         InputError: the predictions of a result are damaged.
@@ -76,7 +78,22 @@ def build_document(runs: Runs, *, examples: int) -> Document:
         compiled=tuple(compiled_entry(each, runs.rows) for each in runs.compiled),
         sentences=tuple(provenance(runs.rows)),
         sources=runs.sources,
+        verdicts=tuple(_verdicts(entries, max_drop)),
     )
+
+
+def _verdicts(entries: Sequence[Entry], max_drop: float) -> Iterator[Verdict]:
+    """Yields the verdict on the fastest quantized file of each model and device."""
+    fastest: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        if entry.drop is None or entry.reference is None or entry.precision == "fp32" or entry.ratio_to_fp32 is None:
+            continue
+        key = (entry.model, entry.device)
+        if key not in fastest or (entry.p50_ms or 0) < (fastest[key].p50_ms or 0):
+            fastest[key] = entry
+    for entry in fastest.values():
+        if (found := judge(entry, entries[(entry.reference or 1) - 1], max_drop)) is not None:
+            yield found
 
 
 def _entry(comparison: Comparison, numbers: dict[int, int], model: str, on_front: bool) -> Entry:

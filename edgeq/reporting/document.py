@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgeq.reporting.comparison import FEW, Drop
 from edgeq.reporting.errors import ErrorChange
 from edgeq.reporting.runs import Source
 from edgeq.reporting.saturation import TensorRange
+from edgeq.reporting.verdict import Verdict
 from edgeq.results.compilation import CompiledFile, LayerGroup
-from edgeq.results.serialization import RESULTS_VERSION, to_json
+from edgeq.results.serialization import OMIT_EMPTY, RESULTS_VERSION, to_json
 from edgeq.tasks import get_task
 from edgeq.tasks.evidence import Diagnosis, Example, ScoreCurve
 from edgeq.tasks.resampling import CONFIDENCE, RESAMPLES
@@ -282,6 +283,8 @@ class Document:
         compiled: One for each file that NVIDIA's compiler was given.
         sentences: How every figure was obtained.
         sources: The files it was made from.
+        verdicts: One for each model and device, on its fastest quantized file.
+        written: When it was written, ISO 8601; empty if that is not stated.
     """
 
     version: str
@@ -295,6 +298,8 @@ class Document:
     compiled: tuple[CompiledEntry, ...]
     sentences: tuple[str, ...]
     sources: tuple[Source, ...]
+    verdicts: tuple[Verdict, ...] = field(default=(), metadata=OMIT_EMPTY)
+    written: str = field(default="", metadata=OMIT_EMPTY)
 
     def entry(self, number: int) -> Entry:
         """Returns the row of that number."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from edgeq.errors import MissingDependencyError
 from edgeq.reporting.comparison import FEW, Drop
 from edgeq.reporting.compiled import FIGURES, NOTE, TEXTS, cells, compiler_name, difference
 from edgeq.reporting.document import Differences, Document, Entry, Loss
+from edgeq.reporting.index import META, ReportFacts
 from edgeq.reporting.plot_groups import error_plots, latency_plots, score_plots, tradeoffs
 from edgeq.reporting.plots import series_number
 from edgeq.reporting.thumbnail import Pictures, pictures
 from edgeq.results.measurement import MAX_DRIFT
 from edgeq.results.rows import LOCAL
+from edgeq.results.serialization import to_json
 from edgeq.tasks import get_task
 from edgeq.tasks.resampling import CONFIDENCE, RESAMPLES
 from edgeq.wording import counted
@@ -109,6 +112,8 @@ def render(document: Document, images_dirs: Sequence[Path] = ()) -> str:
         title=_title(document),
         lede=_lede(document),
         findings=_findings(document),
+        facts=_facts(document),
+        facts_name=META,
         columns=columns,
         unmeasured=unmeasured,
         facets=_facets(document),
@@ -162,16 +167,17 @@ def _lede(document: Document) -> str:
     return ", ".join(counted(count, name) for name, count in counts.items() if count)
 
 
-def _findings(document: Document) -> list[tuple[Entry, str]]:
-    """Returns, for each model and device, what the fastest quantized file costs and brings."""
-    fastest: dict[tuple[str, str], Entry] = {}
-    for entry in document.entries:
-        if entry.drop is None or entry.precision == "fp32" or entry.ratio_to_fp32 is None:
-            continue
-        key = (entry.model, entry.device)
-        if key not in fastest or (entry.p50_ms or 0) < (fastest[key].p50_ms or 0):
-            fastest[key] = entry
-    return [(entry, _finding(entry)) for entry in fastest.values()]
+def _findings(document: Document) -> list[tuple[Entry, str, str]]:
+    """Returns, for each model and device, the verdict on its fastest quantized file, and what that rests on."""
+    found = [(document.entry(each.entry), each.sentence) for each in document.verdicts]
+    return [(entry, verdict, _finding(entry)) for entry, verdict in found]
+
+
+def _facts(document: Document) -> str:
+    """Returns what the page says of itself, for an index over reports."""
+    verdicts = [f"{document.entry(each.entry).model}: {each.sentence}" for each in document.verdicts]
+    facts = ReportFacts(_title(document), _lede(document), document.written, tuple(verdicts))
+    return json.dumps(to_json(facts))
 
 
 def _finding(entry: Entry) -> str:

@@ -139,8 +139,11 @@ def _head(path: Path) -> str:
 def _beside_manifest(path: Path) -> list[Path] | None:
     """Returns the ranges files in a manifest's folder that its file was made with; `None` if it is no manifest."""
     try:
-        wanted = read_json(path, _Manifest, kind=KIND).quantization.ranges_digest
+        facts = read_json(path, _Manifest, kind=KIND).quantization
     except InputError:
         return None  # whoever reads it as a result says what is wrong
+    digest = facts.ranges_digest
+    if digest is None:
+        return []
     found = [file for file in sorted(path.parent.glob("*.json")) if f'"{RANGES_FORMAT}"' in _head(file)]
-    return [file for file in found if Ranges.load(file).digest == wanted]
+    return [file for file in found if Ranges.load(file).has_given(digest, facts.method)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgeq.reporting.plots import PAGE, Palette, Plot
-from edgeq.results.study import StudyImportance, StudyPoint, StudyResult
+from edgeq.results.study import FP16, UNIFORM_8, StudyImportance, StudyPoint, StudyResult
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 4.7, 3.2
 _ROW = 0.42
 _MOST_CURVES = 7
+_FLOAT = 16
+_MARKS = {FP16: "s", UNIFORM_8: "D"}
+"""Name of a trial that every study has -> its marker."""
+
 _CROWD = 60
 """From so many trials on intervals are drawn on the front alone."""
 
@@ -55,13 +59,22 @@ class StudyFigure:
 def figures(result: StudyResult) -> list[StudyFigure]:
     """Returns the plots of a study."""
     found = [_front(result)]
-    for method, granularity in dict.fromkeys((each.method, each.granularity) for each in result.points if each.bits):
-        points = [each for each in result.points if (each.method, each.granularity) == (method, granularity)]
+    for key in dict.fromkeys(map(_stored, filter(_is_uniform, result.points))):
+        points, (method, granularity) = [each for each in result.points if _stored(each) == key], key
         curves = _curves(points)
         if curves:
             found.append(_alone(result, method, granularity, curves))
     found += [_importance(each) for each in result.importance]
     return found
+
+
+def _is_uniform(point: StudyPoint) -> bool:
+    return point.bits is not None
+
+
+def _stored(point: StudyPoint) -> tuple[str, str]:
+    """Returns how a trial is quantized but for its bits: the method, and what shares a scale."""
+    return point.method, point.granularity + ("" if point.activation == _FLOAT else f" a{point.activation}")
 
 
 def _front(result: StudyResult) -> StudyFigure:
@@ -84,6 +97,12 @@ def _front(result: StudyResult) -> StudyFigure:
                 [each.bits_per_weight for each in points], [each.loss.points for each in points], "o", color=color,
                 markersize=4, alpha=0.8, label=method or "16 bits", linestyle="none",
             )  # fmt: skip
+        for point in result.points:
+            if point.name in _MARKS:
+                axes.plot(
+                    [point.bits_per_weight], [point.loss.points], _MARKS[point.name], color=palette.ink, markersize=8,
+                    markerfacecolor="none", label=point.name, linestyle="none",
+                )  # fmt: skip
         if result.confirmation is not None:
             axes.axhline(result.confirmation.max_drop, color=palette.muted, linewidth=0.8)
         axes.invert_yaxis()
@@ -124,7 +143,7 @@ def _alone(result: StudyResult, method: str, granularity: str, curves: dict[str,
         for where, points in curves.items()
     )
     title = f"What parts lose by {method} ({granularity}), all else in FP16"
-    return StudyFigure(f"bits_{method.replace('+', '_')}_{granularity}", title, words, _HEIGHT, draw)
+    return StudyFigure(f"bits_{method.replace('+', '_')}_{granularity.replace(' ', '_')}", title, words, _HEIGHT, draw)
 
 
 def _importance(found: StudyImportance) -> StudyFigure:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import importlib.util
 import io
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
-from edgeq.files import write_text
+from edgeq.files import write_bytes, write_text
 from edgeq.reporting.page import require_packages
 from edgeq.reporting.plots import PRINT
 from edgeq.reporting.study_plots import figures
 from edgeq.reporting.write import safe_cell
 from edgeq.results.study import StudyPoint, StudyResult
 
-REPORT, TABLE, PAPER = "report.html", "trials.csv", "paper"
+REPORT, TABLE, PARQUET, PAPER = "report.html", "trials.csv", "trials.parquet", "paper"
 """Names of the files, and of the folder for papers, in that of a study."""
 
 _TEMPLATE = Path(__file__).parent / "template"
@@ -28,7 +33,9 @@ _SPECIAL = {
 
 
 def write_study(result: StudyResult, out: Path) -> list[Path]:
-    """Returns the files of a study, written to a folder: the page, the table, and those for papers.
+    """Returns the files of a study, written to a folder: the page, the tables, and those for papers.
+
+    The table is a Parquet file too if pyarrow is installed.
 
     Args:
         result: What was found.
@@ -42,33 +49,47 @@ def write_study(result: StudyResult, out: Path) -> list[Path]:
     drawn = figures(result)
     write_text(out / REPORT, _page(result, [(each.title, each.svg()) for each in drawn]))
     write_text(out / TABLE, to_csv(result))
+    tables = [out / TABLE]
+    if importlib.util.find_spec("pyarrow") is not None:
+        write_bytes(out / PARQUET, to_parquet(result))
+        tables.append(out / PARQUET)
     paper = out / PAPER
     for figure in drawn:
         figure.save_pdf(paper / f"{figure.name}.pdf", PRINT)
     write_text(paper / "front.tex", to_latex(result))
-    return [out / REPORT, out / TABLE, paper]
+    return [out / REPORT, *tables, paper]
 
 
 def to_csv(result: StudyResult) -> str:
     """Returns all trials, one per line."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ("trial", "where", "bits", "method", "granularity", "bits_per_weight", "size_bytes", result.score,
-         "points_lost", "low", "high", "on_front", "plan")
-    )  # fmt: skip
-    for each in result.points:
-        figures_of = (
-            each.bits_per_weight,
-            each.size_bytes,
-            each.score,
-            each.loss.points,
-            each.loss.low,
-            each.loss.high,
-        )
-        row = (each.name, each.where, each.bits, each.method, each.granularity, *figures_of, each.on_front, each.plan)
+    columns = _columns(result)
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
         writer.writerow([safe_cell(value) for value in row])
     return stream.getvalue()
+
+
+def to_parquet(result: StudyResult) -> bytes:
+    """Returns the same as a Parquet file; needs pyarrow."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    stream = io.BytesIO()
+    pq.write_table(pa.table(dict(_columns(result))), stream)
+    return stream.getvalue()
+
+
+def _columns(result: StudyResult) -> Mapping[str, Sequence[Any]]:
+    """Returns name of a column -> its values, of all trials."""
+    points = result.points
+    plain = ("name", "where", "bits", "method", "granularity", "activation", "bits_per_weight", "size_bytes", "score")
+    found = {name: [getattr(each, name) for each in points] for name in plain}
+    found = {{"name": "trial", "score": result.score}.get(name, name): values for name, values in found.items()}
+    found["points_lost"] = [each.loss.points for each in points]
+    found["low"], found["high"] = [each.loss.low for each in points], [each.loss.high for each in points]
+    return found | {"on_front": [each.on_front for each in points], "plan": [each.plan for each in points]}
 
 
 def to_latex(result: StudyResult) -> str:
@@ -97,6 +118,18 @@ def _latex(text: str) -> str:
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
+def _plan(result: StudyResult, point: StudyPoint) -> str:
+    """Returns what a trial stores how, as an address that holds a JSON file."""
+    plan = {
+        "trial": point.name,
+        "plan": point.plan,
+        "activation": point.activation,
+        "cells": dict(point.cells),
+        "model": result.source_digest,
+    }
+    return f"data:application/json,{quote(json.dumps(plan, indent=1))}"
+
+
 def _page(result: StudyResult, plots: list[tuple[str, str]]) -> str:
     import jinja2
 
@@ -111,6 +144,7 @@ def _page(result: StudyResult, plots: list[tuple[str, str]]) -> str:
     page: str = environment.get_template("study.html").render(
         result=result,
         plots=plots,
+        plans={each.name: _plan(result, each) for each in result.points},
         style=style,
         script=script,
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import datetime
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgeq.reporting.build import build_document
 from edgeq.reporting.compiled import FIGURES, NOTE, TEXTS, cells
 from edgeq.reporting.document import Document, Entry
 from edgeq.reporting.runs import Runs
+from edgeq.reporting.verdict import MAX_DROP
 from edgeq.results.rows import Row
 from edgeq.results.table import Column, markdown_table, to_markdown
 
@@ -40,7 +42,9 @@ def require_format(out: Path) -> None:
         require_packages()
 
 
-def write_report(runs: Runs, out: Path, *, images_dirs: Sequence[Path] = (), examples: int = EXAMPLES) -> None:
+def write_report(
+    runs: Runs, out: Path, *, images_dirs: Sequence[Path] = (), examples: int = EXAMPLES, max_drop: float = MAX_DROP
+) -> None:
     """Writes a report in the format that the extension of `out` names.
 
     Args:
@@ -48,6 +52,7 @@ def write_report(runs: Runs, out: Path, *, images_dirs: Sequence[Path] = (), exa
         out: A file that ends in .html, .md, .csv or .json.
         images_dirs: Folders of the scored images, for the page; boxes on others are drawn on empty ground.
         examples: Most images of each model on which two files are shown side by side.
+        max_drop: Points of the score that a file may lose, for the verdicts.
 
     Raises:
         InputError: the format is unknown, predictions are damaged, or a file cannot be written or an image read.
@@ -57,7 +62,10 @@ def write_report(runs: Runs, out: Path, *, images_dirs: Sequence[Path] = (), exa
     for folder in images_dirs:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder; wanted the images that were scored")
-    document = build_document(runs, examples=examples)
+    document = dataclasses.replace(
+        build_document(runs, examples=examples, max_drop=max_drop),
+        written=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    )
     _WRITERS[out.suffix.lower()](runs, document, out, images_dirs)
 
 
@@ -104,7 +112,9 @@ def _markdown(runs: Runs, document: Document, out: Path, _images_dirs: Sequence[
     def drop(row: Row) -> float | None:
         return drops.get(id(row))
 
-    parts = [to_markdown(runs.rows, [Column("points below FP32", drop, 2)])] if runs.rows else []
+    parts = [f"- {document.entry(each.entry).model}: {each.sentence}" for each in document.verdicts]
+    parts = ["\n".join(parts) + "\n"] if parts else []
+    parts += [to_markdown(runs.rows, [Column("points below FP32", drop, 2)])] if runs.rows else []
     if document.compiled:
         table = markdown_table((*TEXTS, *FIGURES), [cells(each) for each in document.compiled], len(FIGURES))
         parts.append(f"{table}\n\n{NOTE}\n")

@@ -11,6 +11,9 @@ from edgeq.results.environment import Environment
 from edgeq.results.sensitivity import ScoreChange
 from edgeq.results.serialization import OMIT_EMPTY, RESULTS_VERSION
 
+FP16, UNIFORM_8 = "16 bits throughout", "8 bits throughout"
+"""Names of the two trials that every study has, as marks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPoint:
@@ -23,6 +26,7 @@ class StudyPoint:
         bits: Bits of the quantized weights; `None` if they differ, or none is quantized.
         method: How they are quantized; empty if none is.
         granularity: What shares a scale: `g32`, `row`, `tensor`; empty if nothing is quantized.
+        activation: Bits of what quantized layers read; 16 are floats.
         cells: Name of each quantized cell -> how its weights are stored.
         bits_per_weight: Average over all layers of the study, scales and zero points included; FP16 elsewhere.
         size_bytes: All weights in that form, and everything else as the float file has it.
@@ -37,6 +41,7 @@ class StudyPoint:
     bits: Count | None = None
     method: str
     granularity: str
+    activation: Count = 16
     cells: Mapping[str, str]
     bits_per_weight: float
     size_bytes: Count

@@ -26,9 +26,15 @@ LOCAL_RUNNER = (sys.executable, "-m", "edgeq.runtimes.runner")
 _ERRORS: dict[str, type[EdgeqError]] = {
     error.__name__: error for error in (EngineError, InputError, MismatchError, ModelError)
 }
-# What a runner may answer in one line: 100,000 samples take a hundredth of it.
-_MAX_ANSWER_BYTES = 64 << 20
-_STDERR_LINES = 5
+# What a runner may answer in one line: 64 predictions with masks take a tenth of it.
+MAX_ANSWER_BYTES = 64 << 20
+# Numbers, texts, lists and objects of one answer: 100,000 samples, times three. Each takes up to 64 bytes of memory.
+MAX_ANSWER_VALUES = 1 << 20
+# Answers that wait to be asked for; behind them the pipe is full, and the process waits.
+_MAX_WAITING = 2
+# Of what a process writes to stderr, its last lines, each up to this length.
+STDERR_LINES = 5
+MAX_STDERR_LINE = 400
 _CLOSE_S = 2.0
 
 
@@ -72,8 +78,8 @@ class RunnerProcess:
             start_new_session=True,
         )
         self._stdin = cast(IO[bytes], self._process.stdin)
-        self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._log: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._answers: queue.Queue[bytes] = queue.Queue(_MAX_WAITING)
+        self._log: collections.deque[str] = collections.deque(maxlen=STDERR_LINES)
         self._listening = _start(_queue_lines, self._process.stdout, self._answers)
         self._logging = _start(_keep_lines, self._process.stderr, self._log)
 
@@ -96,6 +102,8 @@ class RunnerProcess:
             EndedProcessError: it died.
             EngineError: it answers something else.
         """
+        if self._answers.qsize() and self._answers.queue[0]:
+            raise EngineError(f"{self._name}: its process answers what it was not asked; {self._last_words()}")
         with contextlib.suppress(BrokenPipeError):  # it died; the missing answer says so with the reason
             self._stdin.write(json.dumps({"command": command, **fields}).encode() + b"\n")
             self._stdin.flush()
@@ -128,6 +136,8 @@ class RunnerProcess:
         """Ends the process: the end of its stdin asks it to, and a signal makes it."""
         with contextlib.suppress(OSError):
             self._stdin.close()
+        if self._answers.full():  # it writes without being asked, and may never read its stdin
+            self._process.kill()
         try:
             self._process.wait(_CLOSE_S)
         except subprocess.TimeoutExpired:
@@ -137,6 +147,10 @@ class RunnerProcess:
             if self._process.poll() is None:  # Ctrl-C while waiting
                 self._process.kill()
                 self._process.wait()
+        until = time.monotonic() + _CLOSE_S
+        while self._listening.is_alive() and time.monotonic() < until:  # it may wait for somebody to take its answer
+            with contextlib.suppress(queue.Empty):
+                self._answers.get(timeout=0.05)
         for thread in (self._listening, self._logging):
             # Where something that it started (an ssh master) lives on and holds the pipe, the thread goes on reading.
             thread.join(_CLOSE_S)
@@ -150,6 +164,11 @@ class RunnerProcess:
         self.close()
 
     def _parse(self, line: bytes) -> dict[str, Any]:
+        if len(line) >= MAX_ANSWER_BYTES or sum(map(line.count, (b",", b"[", b"{"))) > MAX_ANSWER_VALUES:
+            raise EngineError(
+                f"{self._name}: its process answered more than {MAX_ANSWER_BYTES >> 20} MiB or {MAX_ANSWER_VALUES:,} "
+                f"values; {self._last_words()}"
+            )
         try:
             answer = parse_json(line, dict[str, Any], source=self._name, kind="the answer of a runner")
             if isinstance(answer.get("ok"), bool):
@@ -221,15 +240,17 @@ def _start(target: Callable[..., None], *arguments: Any) -> threading.Thread:
     return thread
 
 
-def _queue_lines(stream: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
+def _queue_lines(stream: IO[bytes], lines: queue.Queue[bytes]) -> None:
     with stream:
-        while line := stream.readline(_MAX_ANSWER_BYTES):
+        while line := stream.readline(MAX_ANSWER_BYTES):
             lines.put(line)
+            if len(line) == MAX_ANSWER_BYTES:  # what follows is no answer, and as long as the process likes
+                break
     lines.put(b"")
 
 
 def _keep_lines(stream: IO[bytes], lines: collections.deque[str]) -> None:
     with stream:
-        while line := stream.readline(_MAX_ANSWER_BYTES):
+        while line := stream.readline(MAX_STDERR_LINE):
             if text := line.decode(errors="replace").strip():
                 lines.append(text)

@@ -67,7 +67,11 @@ class OnnxRuntimeSession(Session):
     def _load(self, options: Any) -> Any:
         disabled = [_ROUNDS_BIASES] if self._has_fp16_scales() else None
         return self._engine.InferenceSession(
-            self._content(options), options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+            self._content(options),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=disabled,
+            enable_fallback=0,  # it prints what went wrong, and tries the same again
         )
 
     def _content(self, options: Any) -> str | bytes:

@@ -92,7 +92,7 @@ def read_onnx_specs(path: Path) -> tuple[Specs, Specs]:
     options.log_severity_level = _LOG_FATAL
     options.graph_optimization_level = engine.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = engine.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = engine.InferenceSession(str(path), options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:
         if "Protobuf parsing failed" in str(error) or "No graph was found" in str(error):
             raise InputError(

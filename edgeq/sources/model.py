@@ -43,11 +43,12 @@ from edgeq.inputs.presets import (
     preset_advice,
     require_channels,
 )
-from edgeq.models.names import CENTERNET_DEPTHS, is_zoo_name, zoo_names, zoo_preset
+from edgeq.models.names import CENTERNET_DEPTHS, is_zoo_name, zoo_preset
 from edgeq.models.vit_configs import require_patches
 from edgeq.sources.file_metadata import FileMetadata
 from edgeq.sources.formats import ONNX, file_format, source_format
 from edgeq.sources.recognition import AUTO, ModelFacts, recognised_preset, with_file_names
+from edgeq.sources.unknown_model import require_known
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -131,7 +132,7 @@ def open_model(request: ModelRequest) -> OpenedModel:
     elif file_format(request.reference) == ONNX:
         opened = _open_onnx(request)
     else:
-        _require_known(request.reference)
+        require_known(request.reference)
         opened = _open_torch(request)
     for name, reason in opened.folded.left.items():
         _log.warning("BatchNormalization %s could not be folded: %s", name, reason)
@@ -164,7 +165,7 @@ def check_request(request: ModelRequest) -> None:
         if not Path(reference).is_file():
             raise InputError(f"{reference}: no such file; wanted a model")
     elif request.module is None:
-        _require_known(reference)
+        require_known(reference)
     if request.stated_preset is not None:
         load_preset(request.stated_preset, request.size or _ANY_SIZE)
     if request.labels is not None:
@@ -176,14 +177,6 @@ def require_onnx_for_scales(request: ModelRequest) -> None:
     if request.take_scales and (request.module is not None or file_format(request.reference) != ONNX):
         raise InputError(
             f"`take_scales`: {request.reference} is not an ONNX file, so it has no scales to take; omit `take_scales`"
-        )
-
-
-def _require_known(reference: str) -> None:
-    if not is_zoo_name(reference) and ":" not in reference:
-        raise InputError(
-            f"unknown model {reference!r}; wanted an .onnx or .tflite file, package.module:factory, or one of: "
-            + ", ".join(zoo_names())
         )
 
 

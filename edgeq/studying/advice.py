@@ -1,85 +1,22 @@
-"""What a study recommends, in sentences with their evidence, and the command that exports a point."""
+"""What a study recommends, in sentences with their evidence."""
 
 from __future__ import annotations
 
 import itertools
-import re
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
-from edgeq.calibration.source import CalibrationSource
-from edgeq.exporting.passes.packed_projection import whole_of
 from edgeq.results.sensitivity import ScoreChange
 from edgeq.results.study import StudyAdvice, StudyConfirmation, StudyInteraction, StudyPoint
-from edgeq.sources.model import ModelRequest
-from edgeq.studying.answers import single_parts, where
-from edgeq.studying.layers import ENDS, StudyLayer
-from edgeq.studying.run import TARGET, Outcome, StudyRun
+from edgeq.studying.answers import by_stored, single_parts, where
+from edgeq.studying.run import Outcome, StudyRun
+from edgeq.studying.space import activation_name
 from edgeq.studying.trials import StudyTrial
 from edgeq.wording import counted
-
-_GROUPS = (8, 16, 32, 64, 128, 256)
-"""Groups that `edgeq export` writes."""
-
-_ENDS_FROM = 4
-"""Bits below which an export leaves the first and the last layers in float."""
 
 _MOST_SENTENCES = 6
 """Comparisons of methods and of parts that are put into words, each."""
 
-
-@dataclass(frozen=True)
-class ExportSource:
-    """What the command line of an export names.
-
-    Attributes:
-        model: The model as the user gave it, with its options.
-        calib: The images to calibrate on, as the user gave them.
-    """
-
-    model: tuple[str, ...]
-    calib: str
-
-    @classmethod
-    def of(cls, request: ModelRequest, calibration: CalibrationSource) -> ExportSource:
-        """Returns what a command names that opens the same model and images; `IMAGES` for what has no path."""
-        model = [request.reference]
-        model += [] if request.weights is None else ["--weights", str(request.weights)]
-        model += [] if request.preset is None else ["--preset", request.preset]
-        model += [] if request.size is None else ["--size", "x".join(map(str, request.size))]
-        source = calibration.source
-        return cls(tuple(model), str(source) if isinstance(source, Path) else "IMAGES")
-
-
-def export_command(trial: StudyTrial, layers: Sequence[StudyLayer], source: ExportSource) -> str | None:
-    """Returns the command that writes the file of a trial; `None` if no single export does.
-
-    An export has weights of one kind in groups, leaves what `keep` names in float, and below 4 bits the first and last
-    layers.
-
-    Args:
-        trial: The trial.
-        layers: The layers of the study.
-        source: What the command names.
-    """
-    variant = trial.variant
-    if variant is None or variant.granularity not in _GROUPS:
-        return None
-    quantized = {whole_of(name) for name in trial.weights}
-    kept = {whole_of(each.name) for each in layers if each.name not in trial.weights}
-    ends = {whole_of(each.name) for each in layers if each.kind in ENDS}
-    if quantized & kept or (variant.bits < _ENDS_FROM and quantized & ends):
-        return None
-    command = ["edgeq", "export", *source.model, "--target", TARGET, "--precision", f"w{variant.bits}"]
-    command += ["--weight-method", variant.method, "--group-size", str(variant.granularity), "--calib", source.calib]
-    if any(each.kind == "attention" for each in layers):
-        command += ["--vit-plan", "fast"]  # what stays in float is named below
-    needed = sorted(kept - ends) if variant.bits < _ENDS_FROM else sorted(kept)
-    if needed:
-        command += ["--keep", "|".join(map(re.escape, needed))]
-    return shlex.join(command)
+Command = Callable[[StudyTrial], str | None]
 
 
 def advise(
@@ -88,8 +25,7 @@ def advise(
     points: Sequence[StudyPoint],
     pairs: Sequence[StudyInteraction],
     confirmation: StudyConfirmation | None,
-    layers: Sequence[StudyLayer],
-    source: ExportSource,
+    command: Command,
 ) -> tuple[StudyAdvice, ...]:
     """Returns the sentences that trials support, the one to follow first.
 
@@ -99,16 +35,16 @@ def advise(
         points: The same as results have them.
         pairs: Parts that were tried alone and together.
         confirmation: The choice on one half of the images, on the other.
-        layers: The layers of the study.
-        source: What the command of an export names.
+        command: Returns the command that writes the file of a trial; `None` if no export does.
     """
     of_name = {each.name: each for each in points}
     trials = {each.trial.name: each.trial for each in outcomes}
-    found = [] if confirmation is None else [_choice(confirmation, of_name, trials, layers, source)]
-    if (best := _best_export(confirmation, points, trials, layers, source)) is not None:
+    found = [] if confirmation is None else [_choice(confirmation, of_name, trials, command)]
+    if (best := _best_export(confirmation, points, trials, command)) is not None:
         found.append(best)
     found += _methods(run, outcomes)
     found += _parts(run, outcomes, of_name)
+    found += _spared(run, outcomes, of_name)
     if pairs:
         count = sum(each.differs for each in pairs)
         text = (
@@ -123,8 +59,7 @@ def _choice(
     confirmation: StudyConfirmation,
     points: Mapping[str, StudyPoint],
     trials: Mapping[str, StudyTrial],
-    layers: Sequence[StudyLayer],
-    source: ExportSource,
+    command: Command,
 ) -> StudyAdvice:
     point, change = points[confirmation.trial], confirmation.confirmed
     said = {"yes": "holds", "no": "does not hold", "open": "so few images leave it open"}[confirmation.holds]
@@ -133,47 +68,46 @@ def _choice(
         f"one half of the images ({confirmation.chosen_images:,}), where it loses {confirmation.chosen_points:+.2f} of "
         f"at most {confirmation.max_drop:g} points; on the other half it loses {_interval(change)} points: {said}"
     )
-    command = export_command(trials[point.name], layers, source)
-    return StudyAdvice(text=text, trial=point.name, command=command or "")
+    return StudyAdvice(text=text, trial=point.name, command=command(trials[point.name]) or "")
 
 
 def _best_export(
     confirmation: StudyConfirmation | None,
     points: Sequence[StudyPoint],
     trials: Mapping[str, StudyTrial],
-    layers: Sequence[StudyLayer],
-    source: ExportSource,
+    command: Command,
 ) -> StudyAdvice | None:
     """Returns the smallest point that an export writes, where the chosen one is none."""
-    if confirmation is None or export_command(trials[confirmation.trial], layers, source) is not None:
+    if confirmation is None or command(trials[confirmation.trial]) is not None:
         return None
     for point in sorted(points, key=lambda each: (each.bits_per_weight, each.loss.points)):
-        command = export_command(trials[point.name], layers, source)
-        if command is not None and point.loss.points <= confirmation.max_drop:
+        written = command(trials[point.name])
+        if written is not None and point.loss.points <= confirmation.max_drop:
             text = (
                 f"{point.name} is the smallest that one export writes: {point.bits_per_weight:.2f} bits per weight, "
                 f"{_interval(point.loss)} points lost on all images"
             )
-            return StudyAdvice(text=text, trial=point.name, command=command)
+            return StudyAdvice(text=text, trial=point.name, command=written)
     return None
 
 
 def _methods(run: StudyRun, outcomes: Sequence[Outcome]) -> list[StudyAdvice]:
     """Returns which method loses less than another on the same layers, bits and groups, where that is certain."""
-    groups: dict[tuple[int, str, frozenset[str]], list[Outcome]] = {}
+    groups: dict[tuple[int, str, int, frozenset[str]], list[Outcome]] = {}
     for outcome in outcomes:
         if (variant := outcome.trial.variant) is not None:
-            key = variant.bits, outcome.trial.granularity, frozenset(outcome.trial.weights)
+            trial = outcome.trial
+            key = variant.bits, trial.granularity, trial.activation, frozenset(trial.weights)
             groups.setdefault(key, []).append(outcome)
     found: list[tuple[float, StudyAdvice]] = []
-    for (bits, granularity, _), members in groups.items():
+    for (bits, granularity, activation, _), members in groups.items():
         for first, second in itertools.combinations(members, 2):
             better, worse = (first, second) if run.change(first, second).points >= 0 else (second, first)
             change = run.change(better, worse)
             if change.low > 0:
                 text = (
                     f"{worse.trial.method} loses {_interval(change)} points more than {better.trial.method} at {bits} "
-                    f"bits ({granularity}; {where(worse.trial)})"
+                    f"bits ({granularity}{activation_name(activation)}; {where(worse.trial)})"
                 )
                 found.append((change.points, StudyAdvice(text=text, trial=worse.trial.name)))
     return [each for _, each in sorted(found, key=lambda each: -each[0])[:_MOST_SENTENCES]]
@@ -197,6 +131,27 @@ def _parts(run: StudyRun, outcomes: Sequence[Outcome], points: Mapping[str, Stud
                 f"{_interval(change)} more than {where(best.trial)}, which loses least"
             )
             found.append((change.points, StudyAdvice(text=text, trial=worst.trial.name)))
+    return [each for _, each in sorted(found, key=lambda each: -each[0])[:_MOST_SENTENCES]]
+
+
+def _spared(run: StudyRun, outcomes: Sequence[Outcome], points: Mapping[str, StudyPoint]) -> list[StudyAdvice]:
+    """Returns what is worth leaving in FP16: most points per byte, for each way of storing where that is certain."""
+    found: list[tuple[float, StudyAdvice]] = []
+    for stored, by_layers in by_stored(outcomes).items():
+        largest = max(by_layers, key=len)
+        whole, ranked = by_layers[largest], []
+        for layers, outcome in by_layers.items():
+            change = run.change(outcome, whole)
+            spared = points[outcome.trial.name].size_bytes - points[whole.trial.name].size_bytes
+            if layers < largest and change.low > 0:
+                ranked.append((change.points / max(spared, 1), change, spared, outcome))
+        if ranked:
+            _, change, spared, outcome = max(ranked, key=lambda each: each[0])
+            text = (
+                f"with {stored}, quantizing {where(outcome.trial)} instead of {where(whole.trial)} gains "
+                f"{_interval(change)} points for {spared / 1e3:.4g} kB more: the most per byte of what was tried"
+            )
+            found.append((change.points, StudyAdvice(text=text, trial=outcome.trial.name)))
     return [each for _, each in sorted(found, key=lambda each: -each[0])[:_MOST_SENTENCES]]
 
 

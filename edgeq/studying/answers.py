@@ -55,6 +55,7 @@ def points_of(
                 bits=None if trial.variant is None else trial.variant.bits,
                 method=trial.method,
                 granularity=trial.granularity,
+                activation=trial.activation,
                 cells={name: str(variant) for name, variant in trial.cells.items()},
                 bits_per_weight=count / weights,
                 size_bytes=rest_bytes + -(-count // 8),
@@ -90,7 +91,7 @@ def single_parts(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     A part is single if its layers are not those of two other trials together.
     """
     found = {}
-    for stored, by_layers in _by_layers(outcomes).items():
+    for stored, by_layers in by_stored(outcomes).items():
         if len(by_layers) <= _MOST_SETS:
             unions = {a | b for a, b in itertools.combinations(by_layers, 2) if not a & b}
             found[stored] = [outcome for layers, outcome in by_layers.items() if layers not in unions]
@@ -99,7 +100,7 @@ def single_parts(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
 
 def interactions(run: StudyRun, outcomes: Sequence[Outcome]) -> tuple[StudyInteraction, ...]:
     """Returns how far two single parts together lose other than what both lose alone, for all that were tried so."""
-    singles, groups = single_parts(outcomes), _by_layers(outcomes)
+    singles, groups = single_parts(outcomes), by_stored(outcomes)
     return tuple(
         _interaction(run, stored, first, second, both)
         for stored, alone in singles.items()
@@ -136,12 +137,12 @@ def confirm(run: StudyRun, outcomes: Sequence[Outcome], bits: Mapping[str, float
     )
 
 
-def _by_layers(outcomes: Sequence[Outcome]) -> dict[str, dict[frozenset[str], Outcome]]:
+def by_stored(outcomes: Sequence[Outcome]) -> dict[str, dict[frozenset[str], Outcome]]:
     """Returns how weights are stored -> the quantized layers -> the trial, of those with weights of one kind."""
     found: dict[str, dict[frozenset[str], Outcome]] = {}
     for outcome in outcomes:
         if outcome.trial.variant is not None:
-            found.setdefault(str(outcome.trial.variant), {})[frozenset(outcome.trial.weights)] = outcome
+            found.setdefault(outcome.trial.stored, {})[frozenset(outcome.trial.weights)] = outcome
     return found
 
 

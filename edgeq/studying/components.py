@@ -13,22 +13,23 @@ that feed some of its heads alone count as heads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
+from edgeq.bundles.contents import PartName
 from edgeq.exporting.graphs.graph import data_inputs, weight_of
 from edgeq.exporting.planning.wide_ends import last_layers
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-COMPONENTS = ("backbone", "neck", "head")
-"""What components are called, in the order of a network."""
+COMPONENTS = ("backbone", "neck", "head", *get_args(PartName))
+"""What components are called, in the order of a network; those of a model in parts are its parts."""
 
 _ENLARGES = frozenset({"Resize", "Upsample", "ConvTranspose"})
 
 
 def find_components(model: ir.Model) -> dict[str, str]:
-    """Returns name of a layer with a weight -> its component, one of `COMPONENTS`."""
+    """Returns name of a layer with a weight -> its component: `backbone`, `neck` or `head`."""
     last = sorted(last_layers(model))
     leads_to = _last_layers_behind(model, last)
     behind = _behind_enlarging(model)

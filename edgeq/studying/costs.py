@@ -12,13 +12,11 @@ from edgeq.calibration.quantize_layers import quantize_members
 from edgeq.calibration.statistics import Request
 from edgeq.exporting.jobs import PlannedWeight
 from edgeq.quantizers.recipes import get_recipe
-from edgeq.runtimes import open_session
-from edgeq.studying.run import RUNTIME, StudyRun
+from edgeq.studying.run import StudyRun
 from edgeq.studying.space import Variant
 from edgeq.studying.trials import StudyTrial
 from edgeq.studying.weights import Wanted
 
-_RUNS = 8
 _PASSES = 2.0
 """The walk that gathers moments computes each node once, and keeps what later ones read: about two runs."""
 
@@ -60,11 +58,11 @@ def measure_cost(run: StudyRun, trials: Sequence[StudyTrial]) -> StudyCost:
         run: The study.
         trials: Its trials.
     """
-    bank, layers = run.assembler.bank, run.assembler.layers
+    bank, layers = run.model.bank, run.model.layers
     wanted = bank.wanted(trials)
-    missing = [each for each in wanted if not bank.path(*each).is_file()]
+    missing = bank.missing(wanted)
     sizes = {each.name: each.weights for each in layers}
-    image_s = _image_s(run)
+    image_s = run.model.image_s()
     reads = any(variant is not None and get_recipe(variant.method).reads_inputs for _, variant in missing)
     walking = _PASSES * image_s * len(bank.feeds) if reads else 0.0
     return StudyCost(
@@ -79,24 +77,9 @@ def measure_cost(run: StudyRun, trials: Sequence[StudyTrial]) -> StudyCost:
     )
 
 
-def _image_s(run: StudyRun) -> float:
-    """Returns the median time of one run, in seconds."""
-    spec = run.assembler.float_file.inputs[0]
-    shape = [1 if length is None else length for length in spec.shape]
-    feed = {spec.name: np.zeros(shape, spec.dtype)}
-    with open_session(run.assembler.float_file, RUNTIME, run.threads) as session:
-        session.run(feed)
-        times = []
-        for _ in range(_RUNS):
-            started = time.perf_counter()
-            session.run(feed)
-            times.append(time.perf_counter() - started)
-    return float(np.median(times))
-
-
 def _quantizing_s(run: StudyRun, missing: Sequence[Wanted]) -> float:
     """Returns the time of quantizing weights, by one of each shape and way of storing."""
-    shapes = {each.name: (each.outputs, each.inputs) for each in run.assembler.layers}
+    shapes = {each.name: (each.outputs, each.inputs) for each in run.model.layers}
     measured: dict[tuple[tuple[int, int], Variant], float] = {}
     total = 0.0
     for layer, variant in missing:
@@ -110,7 +93,7 @@ def _quantizing_s(run: StudyRun, missing: Sequence[Wanted]) -> float:
 
 
 def _one_s(layer: str, run: StudyRun, variant: Variant) -> float:
-    bank, recipe = run.assembler.bank, get_recipe(variant.method)
+    bank, recipe = run.model.bank, get_recipe(variant.method)
     members = {layer: PlannedWeight(bank.matrix(layer), variant.scheme)}
     moments = np.eye(members[layer].matrix.shape[1])[None]
     started = time.perf_counter()

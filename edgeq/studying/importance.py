@@ -10,6 +10,7 @@ none of them: R^2 out of bag says how well it does, and that of a linear fit whe
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from edgeq.results.study import PartImportance, Share, StudyImportance
 from edgeq.studying.answers import stored_bits
 from edgeq.studying.components import COMPONENTS
 from edgeq.studying.layers import KINDS, StudyLayer
+from edgeq.studying.space import activation_name
 from edgeq.studying.trials import StudyTrial
 from edgeq.tasks.resampling import interval
 
@@ -34,6 +36,10 @@ CARRIES = 0.5
 TREES = 100
 BOOTSTRAPS = 100
 REPEATS = 50
+_TOGETHER = 0.95
+"""Correlation from which the bits of two parts change together."""
+
+_AXES = ("component", "block", "layer")
 _FOLDS = 5
 _SEEDS = 1 << 31
 
@@ -52,9 +58,7 @@ def importances(
         seed: Draws trees and bootstraps.
     """
     found, notes = [], []
-    rows_of = {axis: _rows(axis, trials, layers) for axis in ("component", "block", "layer")}
-    axes = {axis: rows for axis, rows in rows_of.items() if rows.varies}
-    if not axes:
+    if not any(_rows(axis, trials, layers).varies for axis in _AXES):
         return (), (
             "importance: the study varies no part of the network; give more than one component, block or layer",
         )
@@ -62,10 +66,16 @@ def importances(
         return (), ("importance: needs scikit-learn; run: pip install 'edgeq[study]', and the command again",)
     if importlib.util.find_spec("shap") is None:
         notes.append("importance by SHAP is missing: needs shap; run: pip install shap, and the command again")
-    for method in dict.fromkeys(trial.method for trial in trials if trial.method):
-        own = [number for number, trial in enumerate(trials) if trial.method == method or not trial.method]
+    for key in dict.fromkeys((trial.method, trial.activation) for trial in trials if trial.method):
+        method = f"{key[0]}{activation_name(key[1])}"
+        own = [
+            number for number, trial in enumerate(trials) if (trial.method, trial.activation) == key or not trial.method
+        ]
         lost = np.array([points[number] for number in own])
-        for axis, rows in axes.items():
+        for axis in _AXES:
+            rows = _rows(axis, [trials[number] for number in own], layers)
+            if not rows.varies:
+                continue
             wanted = max(LEAST_TRIALS, TRIALS_PER_PART * len(rows.parts))
             if len(own) < wanted:
                 notes.append(
@@ -74,7 +84,7 @@ def importances(
             elif not np.ptp(lost):
                 notes.append(f"importance by {axis} ({method}): the score never moves; try fewer bits")
             else:
-                found.append(fit(axis, method, rows.parts, rows.bits[own], lost, seed))
+                found.append(fit(axis, method, rows.parts, rows.bits, lost, seed))
                 if (quality := found[-1].forest_r2) < CARRIES:
                     notes.append(f"importance by {axis} ({method}) does not carry: R^2 is {quality:.2f} out of bag")
     return tuple(found), tuple(notes)
@@ -86,7 +96,7 @@ class PartBits(NamedTuple):
     Attributes:
         parts: Names of the parts along an axis that some trial quantizes, in the order of the network.
         bits: Bits per weight of each part in each trial, `(trials, parts)`.
-        varies: Whether any trial stores one part otherwise than another.
+        varies: Whether the bits of any two parts do not change together.
     """
 
     parts: tuple[str, ...]
@@ -105,8 +115,15 @@ def _rows(axis: str, trials: Sequence[StudyTrial], layers: Sequence[StudyLayer])
             members.setdefault(getattr(each, attribute), []).append(each)
     parts = sorted(members, key=order.index) if order is not None else list(members)
     bits = [[_bits_per_weight(trial, members[part]) for part in parts] for trial in trials]
-    stored = [{frozenset(trial.weights.get(each.name) for each in members[part]) for part in parts} for trial in trials]
-    return PartBits(tuple(parts), np.array(bits, np.float64), any(len(ways) > 1 for ways in stored))
+    rows = np.array(bits, np.float64)
+    return PartBits(tuple(parts), rows, any(_differ(*pair) for pair in itertools.combinations(rows.T, 2)))
+
+
+def _differ(first: Rows, second: Rows) -> bool:
+    """Returns whether the bits of two parts tell which of them a score depends on: they do not change together."""
+    if not np.ptp(first) or not np.ptp(second):
+        return bool(np.ptp(first) or np.ptp(second))
+    return bool(np.corrcoef(first, second)[0, 1] < _TOGETHER)
 
 
 def _bits_per_weight(trial: StudyTrial, layers: Sequence[StudyLayer]) -> float:

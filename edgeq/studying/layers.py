@@ -75,7 +75,7 @@ def find_layers(model: ir.Model, blocks: int) -> tuple[StudyLayer, ...]:
         model: The graph.
         blocks: Number of the groups of blocks.
     """
-    nodes = [node for node in model.graph if _takes_few_bits(node)]
+    nodes = changeable_nodes(model)
     components, transformer = find_components(model), find_transformer(model)
     first, last = first_layers(model), last_layers(model)
     groups = _groups([str(node.name) for node in nodes], transformer, blocks)
@@ -91,6 +91,16 @@ def find_layers(model: ir.Model, blocks: int) -> tuple[StudyLayer, ...]:
             )
         )
     return tuple(found)
+
+
+def changeable_nodes(model: ir.Model) -> list[ir.Node]:
+    """Returns the nodes whose weight a study may change (rule 1), in the order of the network."""
+    return [node for node in model.graph if _takes_few_bits(node)]
+
+
+def group_of(index: int, length: int, groups: int) -> int:
+    """Returns which group of blocks a place in a row lies in; group n ends before `(n + 1) * length // groups`."""
+    return next(group for group in range(groups) if index < (group + 1) * length // groups)
 
 
 def block_name(group: int, groups: int) -> str:
@@ -133,15 +143,10 @@ def _groups(names: Sequence[str], transformer: Transformer, groups: int) -> list
     places = [transformer.roles[name].block if name in transformer.roles else None for name in names]
     known = [place for place in places if place is not None]
     if not known:
-        return [_part(index, len(names), groups) for index in range(len(names))]
+        return [group_of(index, len(names), groups) for index in range(len(names))]
     found, latest = [], 0
     for index, place in enumerate(places):
         behind = all(each is None for each in places[index:])
         latest = transformer.blocks - 1 if behind else latest if place is None else place
-        found.append(_part(latest, transformer.blocks, groups))
+        found.append(group_of(latest, transformer.blocks, groups))
     return found
-
-
-def _part(index: int, length: int, parts: int) -> int:
-    """Returns which of several parts of a row a place lies in; part n ends before `(n + 1) * length // parts`."""
-    return next(part for part in range(parts) if index < (part + 1) * length // parts)

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.errors import InputError
-from edgeq.exporting.artifact import Artifact
 from edgeq.files import sha256_json
-from edgeq.inputs import evenly_spaced
 from edgeq.progress import progress_bar
 from edgeq.results.sensitivity import ScoreChange, Verdict
-from edgeq.runtimes import open_session
-from edgeq.studying.assembly import Assembler
+from edgeq.studying.model import StudiedModel
 from edgeq.studying.trials import StudyTrial
 from edgeq.tasks import Task
 from edgeq.tasks.prediction_records import PredictionRecords
-from edgeq.tuning.executors import Executor
-from edgeq.tuning.journal import Trial, TrialJournal, open_journal
+from edgeq.tuning.journal import Trial, TrialJournal
 from edgeq.tuning.paired import change_of_draws
-from edgeq.tuning.staged import StagedImages
+from edgeq.tuning.staged import require_readable
 from edgeq.tuning.store import Store
 from edgeq.tuning.trial_events import tell_trial_scored
-
-RUNTIME = "onnxruntime"
-"""The engine of all trials, which maps the weights of a file where they lie."""
-
-TARGET = "x86-ort"
-"""The target whose float file trials change, and which an export of a point names."""
-
-_AT_ONCE = 2048
-"""Images after which predictions are kept: what a kill may lose."""
 
 Predictions = Mapping[int, Any]
 
@@ -64,49 +51,34 @@ class StudyRun:
     """The trials of one study on the images of a task.
 
     Attributes:
-        assembler: Writes their files.
+        model: What is studied, which predicts the images of trials.
         task: The images, with their truth.
         store: Where predictions are kept.
-        numbers: Positions of the images to score on.
         max_drop: Points from which a loss matters.
         seed: Draws the halves.
-        threads: CPU threads of the engine.
-        executor: Who predicts images; by default this process.
     """
 
-    assembler: Assembler
+    model: StudiedModel
     task: Task[Any]
     store: Store
-    numbers: Sequence[int]
     max_drop: float = 0.5
     seed: int = 0
-    threads: int | None = None
-    executor: Executor | None = None
 
     @cached_property
-    def session_facts(self) -> dict[str, Any]:
-        """What a session says about itself."""
-        with open_session(self.assembler.float_file, RUNTIME, self.threads) as session:
-            return session.environment()
-
-    @cached_property
-    def images(self) -> StagedImages:
-        """The images, in pieces."""
-        pieces = [self.numbers[begin : begin + _AT_ONCE] for begin in range(0, len(self.numbers), _AT_ONCE)]
-        return StagedImages(self.task, pieces, RUNTIME, self.threads, self.executor)
+    def numbers(self) -> list[int]:
+        """Positions of the images to score on."""
+        return [number for piece in self.model.pieces for number in piece]
 
     @cached_property
     def journal(self) -> TrialJournal:
         """What trials have predicted so far."""
-        return open_journal(
-            self.store, self.assembler.model, self.task, RUNTIME, self.session_facts, self.assembler.float_file.target
-        )
+        return self.model.open_journal(self.store)
 
     def entry(self, trial: StudyTrial | None) -> Trial:
         """Returns a trial as the store knows it; `None` is FP32."""
         if trial is None:
             return Trial(sha256_json(["study", "float"]), "float")
-        return Trial(sha256_json(["study", self.assembler.bank.digest, trial.identity]), trial.name)
+        return Trial(sha256_json(["study", self.model.bank.digest, trial.identity]), trial.name)
 
     def known(self, trials: Sequence[StudyTrial]) -> int:
         """Returns of how many trials the store has a prediction for every image."""
@@ -122,11 +94,10 @@ class StudyRun:
         """
         entry = self.entry(None)
         found = self._kept(entry)
-        left = [(self.assembler.float_file, piece) for piece in self._left(found)]
-        for _, predicted in self.images.predict_many(left):
+        for _, predicted in self.model.predict([(None, piece) for piece in self._left(found)]):
             self.journal.add_predictions(entry, predicted)
             found |= predicted
-        self.images.require_readable(found)
+        require_readable(self.task, len(self.numbers), found)
         return dict(sorted(found.items()))
 
     @cached_property
@@ -138,10 +109,10 @@ class StudyRun:
         """
         predictions = self.float_predictions
         found = self._outcome(StudyTrial("FP32"), self.entry(None), predictions)
-        score = self.task.score(self.assembler.float_file, predictions, predictions)
-        for suspicion in self.task.suspicions(self.assembler.float_file, predictions, score):
+        score = self.task.score(self.model.artifact, predictions, predictions)
+        for suspicion in self.task.suspicions(self.model.artifact, predictions, score):
             if suspicion.meaningless:
-                raise InputError(f"{self.assembler.model.name}: {suspicion.text}")
+                raise InputError(f"{self.model.name}: {suspicion.text}")
         return found
 
     @cached_property
@@ -191,25 +162,20 @@ class StudyRun:
             else:
                 yield number, kept
         work = [(number, piece) for number, pieces in left.items() for piece in sorted(pieces)]
-        files = _Files(work, lambda number: self.assembler.write(trials[number], number))
-        try:
-            for index, predicted in self.images.predict_many(files):
-                number, piece = work[index]
-                self.journal.add_predictions(self.entry(trials[number]), predicted)
-                found[number] |= predicted
-                left[number].discard(piece)
-                if not left[number]:
-                    files.remove(number)
-                    yield number, dict(sorted(found.pop(number).items()))
-        finally:
-            files.close()
+        for index, predicted in self.model.predict([(trials[number], piece) for number, piece in work]):
+            number, piece = work[index]
+            self.journal.add_predictions(self.entry(trials[number]), predicted)
+            found[number] |= predicted
+            left[number].discard(piece)
+            if not left[number]:
+                yield number, dict(sorted(found.pop(number).items()))
 
     def _left(self, kept: Predictions) -> list[int]:
         """Returns the pieces of the images that not all predictions are kept of."""
         missing = set(self.numbers) - kept.keys()
         if "float_predictions" in self.__dict__:
             missing &= self.float_predictions.keys()
-        return [piece for piece, numbers in enumerate(self.images.stages) if missing & set(numbers)]
+        return [piece for piece, numbers in enumerate(self.model.pieces) if missing & set(numbers)]
 
     def _kept(self, entry: Trial) -> dict[int, Any]:
         return self.journal.predictions(entry, self.numbers)
@@ -224,67 +190,17 @@ class StudyRun:
         return Outcome(trial, entry.plan, score, draws, half)
 
     def _score(self, predictions: Predictions) -> float:
-        score = self.task.score(self.assembler.float_file, predictions, self._reference(predictions))
+        score = self.task.score(self.model.artifact, predictions, self._reference(predictions))
         if score.main_value is None:
             raise InputError(f"{self.task.source}: the images hold nothing to score {score.main} on; give more images")
         return score.main_value
 
     def _records(self, predictions: Predictions) -> PredictionRecords:
-        return self.task.per_image(self.assembler.float_file, predictions, self._reference(predictions))
+        return self.task.per_image(self.model.artifact, predictions, self._reference(predictions))
 
     def _reference(self, predictions: Predictions) -> Predictions:
         return _some(self.float_predictions, predictions.keys()) if self.task.needs_reference else {}
 
 
-def some_images(available: int, most: int | None) -> list[int]:
-    """Returns the positions of the images to score on, evenly spaced.
-
-    Args:
-        available: Images of the data set.
-        most: The most to take; by default all.
-    """
-    return evenly_spaced(range(available), most or available)
-
-
 def _some(predictions: Predictions, numbers: Any) -> dict[int, Any]:
     return {number: each for number, each in predictions.items() if number in numbers}
-
-
-class _Files(Sequence[tuple[Artifact, int]]):
-    """Files and pieces of images; a file is written when it is first asked for.
-
-    Args:
-        work: Number of a trial, and a piece.
-        write: Writes the file of a trial.
-    """
-
-    def __init__(self, work: Sequence[tuple[int, int]], write: Callable[[int], Artifact]) -> None:
-        self._work = work
-        self._write = write
-        self._written: dict[int, Artifact] = {}
-
-    def __len__(self) -> int:
-        return len(self._work)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[Artifact, int]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[tuple[Artifact, int]]: ...
-
-    def __getitem__(self, index: int | slice) -> tuple[Artifact, int] | Sequence[tuple[Artifact, int]]:
-        if isinstance(index, slice):
-            return [self[each] for each in range(*index.indices(len(self)))]
-        number, piece = self._work[index]
-        if number not in self._written:
-            self._written[number] = self._write(number)
-        return self._written[number], piece
-
-    def remove(self, number: int) -> None:
-        """Removes the file of a trial that is scored."""
-        self._written.pop(number).path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Removes all files."""
-        for number in list(self._written):
-            self.remove(number)

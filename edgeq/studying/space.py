@@ -26,12 +26,15 @@ ALL, EACH, SUBSETS = "all", "each", "subsets"
 """All parts together; each alone; every choice of one or more."""
 
 LEFT_ALONE = 16
-"""Bits of a weight that a trial leaves alone: FP16."""
+"""Bits of a weight that a trial leaves alone: FP16; and of an activation that stays in float."""
 
 Sample = Literal["grid", "random", "sobol"]
 """How trials are chosen from a space: all of them, drawn, or spread evenly by a Sobol sequence."""
 
-AXES = ("bits", "granularity", "method", "component", "block", "layer")
+DETECTOR_EDGE = "detector-edge"
+"""The study that compares files of a model in engines, and has no space."""
+
+AXES = ("bits", "granularity", "method", "activation", "component", "block", "layer")
 """The axes of a space."""
 
 _BITS = (*range(2, 9), LEFT_ALONE)
@@ -45,9 +48,18 @@ class _Axes(msgspec.Struct, forbid_unknown_fields=True):
     bits: list[int] | None = None
     granularity: list[int | str] | None = None
     method: list[str] | None = None
+    activation: list[int] | None = None
     component: list[str] | None = None
     block: list[str] | None = None
     layer: list[str] | None = None
+
+
+class _Choices(msgspec.Struct, forbid_unknown_fields=True):
+    """An entry `[[further]]` of a file."""
+
+    axes: _Axes = msgspec.field(default_factory=_Axes)
+    blocks: Positive | None = None
+    mixed: bool = False
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
@@ -57,6 +69,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     axes: _Axes = msgspec.field(default_factory=_Axes)
     blocks: Positive | None = None
     mixed: bool = False
+    further: list[_Choices] = msgspec.field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,7 @@ class Space:
         bits: Bits of weights; 16 leaves a layer alone.
         granularity: What shares a scale.
         method: Names of weight methods.
+        activation: Bits of what quantized layers read: 8, with a range of each run, or 16 for floats.
         component: Components that are quantized.
         block: Groups of blocks that are quantized.
         layer: Kinds of layers that are quantized.
@@ -116,6 +130,7 @@ class Space:
         mixed: Whether each cell (component, group of blocks, kind) has its own bits, instead of some cells having
             the same bits and the others FP16.
         question: What it asks, in a sentence.
+        further: More choices, whose trials are added; they have none of their own.
 
     Raises:
         InputError: an axis has no values, one twice, or one that there is not.
@@ -124,12 +139,14 @@ class Space:
     bits: tuple[int, ...] = (2, 3, 4, 8)
     granularity: tuple[Granularity, ...] = (32,)
     method: tuple[str, ...] = ("rtn",)
+    activation: tuple[int, ...] = (LEFT_ALONE,)
     component: Parts = (ALL,)
     block: Parts = (ALL,)
     layer: Parts = (ALL,)
     blocks: int = 3
     mixed: bool = False
     question: str = ""
+    further: tuple[Space, ...] = ()
 
     def __post_init__(self) -> None:
         for axis in AXES:
@@ -137,6 +154,7 @@ class Space:
             if not values or len(set(values)) != len(values):
                 raise InputError(f"the axis {axis} has {list(values)}: wanted one or more values, each once")
         _require("bits", self.bits, _BITS, "2 to 8, or 16 for FP16")
+        _require("activation", self.activation, (8, LEFT_ALONE), "8, or 16 for floats")
         _require("method", self.method, tuple(RECIPES), ", ".join(RECIPES))
         wanted = "row, tensor, or the inputs that share a scale, 2 to 1024"
         _require("granularity", self.granularity, ("row", "tensor", *_GROUPS), wanted)
@@ -169,8 +187,14 @@ def read_space(source: Path | None, template: str | None) -> Space:
     if source is not None and template is not None:
         raise InputError(f"`space` {source} and `template` {template} are given; omit one of them")
     if template is not None:
+        if template == DETECTOR_EDGE:
+            raise InputError(
+                f"`template` {template}: compares files in engines and has no axes; run `edgeq study`, or export, "
+                "evaluate and benchmark the files"
+            )
         if template not in template_names():
-            raise InputError(f"`template` {template}: no such study; wanted one of {', '.join(template_names())}")
+            known = ", ".join((*template_names(), DETECTOR_EDGE))
+            raise InputError(f"`template` {template}: no such study; wanted one of {known}")
         with resources.as_file(resources.files("edgeq") / "data" / "studies" / f"{template}.toml") as path:
             return _space(path)
     return Space() if source is None else _space(source)
@@ -180,7 +204,7 @@ def with_axes(space: Space, axes: Mapping[str, Sequence[str | int]], blocks: int
     """Returns a space with other values of some axes.
 
     Args:
-        space: The space.
+        space: The space; `further` choices are changed alike.
         axes: Name of an axis -> its values.
         blocks: Number of the groups of blocks; `None` leaves it.
         mixed: Whether each cell has its own bits; `None` leaves it.
@@ -188,6 +212,7 @@ def with_axes(space: Space, axes: Mapping[str, Sequence[str | int]], blocks: int
     Raises:
         InputError: there is no such axis, or no such value.
     """
+    further = tuple(with_axes(each, axes, blocks, mixed) for each in space.further)
     changed: dict[str, object] = {}
     for axis, values in axes.items():
         if axis not in AXES:
@@ -195,7 +220,7 @@ def with_axes(space: Space, axes: Mapping[str, Sequence[str | int]], blocks: int
         changed[axis] = tuple(_number(axis, value) for value in values)
     changed |= {} if blocks is None else {"blocks": blocks}
     changed |= {} if mixed is None else {"mixed": mixed}
-    return dataclasses.replace(space, **changed)  # type: ignore[arg-type]
+    return dataclasses.replace(space, further=further, **changed)  # type: ignore[arg-type]
 
 
 def parse_axis(text: str) -> tuple[str, tuple[str, ...]]:
@@ -212,16 +237,30 @@ def parse_axis(text: str) -> tuple[str, tuple[str, ...]]:
 
 def _number(axis: str, value: str | int) -> str | int:
     """Returns a value of a command line as the axis has it."""
-    is_number = axis in ("bits", "granularity") and isinstance(value, str) and value.isdecimal()
+    is_number = axis in ("bits", "granularity", "activation") and isinstance(value, str) and value.isdecimal()
     return int(value) if is_number else value
 
 
 def _space(path: Path) -> Space:
     stated = read_toml(path, _File, kind="a study's space", advice="see docs/study.md")
-    axes = {axis: values for axis in AXES if (values := getattr(stated.axes, axis)) is not None}
-    return with_axes(Space(question=stated.question, mixed=stated.mixed), axes, stated.blocks, None)
+    try:
+        further = tuple(map(_stated, stated.further))
+        return dataclasses.replace(_stated(stated), question=stated.question, further=further)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _stated(choices: _File | _Choices) -> Space:
+    """Returns the axes of a file, or of one entry of it."""
+    axes = {axis: values for axis in AXES if (values := getattr(choices.axes, axis)) is not None}
+    return with_axes(Space(), axes, choices.blocks, choices.mixed)
 
 
 def granularity_name(granularity: Granularity) -> str:
     """Returns what tables call what shares a scale: `g32`, `row`, `tensor`."""
     return f"g{granularity}" if isinstance(granularity, int) else granularity
+
+
+def activation_name(bits: int) -> str:
+    """Returns what follows how weights are stored: nothing if activations are floats, or else ` a8`."""
+    return "" if bits == LEFT_ALONE else f" a{bits}"

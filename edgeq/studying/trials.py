@@ -9,18 +9,26 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from edgeq.errors import InputError
+from edgeq.results.study import FP16, UNIFORM_8
 from edgeq.studying.components import COMPONENTS
 from edgeq.studying.layers import ENDS, KINDS, StudyLayer, block_names
 from edgeq.studying.sampling import draw
-from edgeq.studying.space import ALL, EACH, LEFT_ALONE, SUBSETS, Sample, Space, Variant, granularity_name
+from edgeq.studying.space import (
+    ALL,
+    EACH,
+    LEFT_ALONE,
+    SUBSETS,
+    Sample,
+    Space,
+    Variant,
+    activation_name,
+    granularity_name,
+)
 from edgeq.wording import counted
 
 _MOST_TRIALS = 100_000
 _MOST_SUBSETS = 6
 """More parts than this have too many subsets to try."""
-
-FP16, UNIFORM_8 = "16 bits throughout", "8 bits throughout"
-"""Names of the two marks that every study has."""
 
 _NAMED = 3
 """A sentence names so many cells at most."""
@@ -49,6 +57,7 @@ class StudyTrial:
         weights: Name of a layer -> how its weight is stored.
         method: The method of all, empty if nothing is quantized.
         granularity: What shares a scale, empty if nothing is quantized.
+        activation: Bits of what quantized layers read.
     """
 
     name: str
@@ -56,6 +65,12 @@ class StudyTrial:
     weights: Mapping[str, Variant] = field(default_factory=dict)
     method: str = ""
     granularity: str = ""
+    activation: int = LEFT_ALONE
+
+    @property
+    def stored(self) -> str:
+        """How all quantized weights are stored and multiplied, in words; empty if not all are in one way."""
+        return "" if self.variant is None else f"{self.variant}{activation_name(self.activation)}"
 
     @property
     def variant(self) -> Variant | None:
@@ -66,7 +81,8 @@ class StudyTrial:
     @cached_property
     def identity(self) -> tuple[tuple[str, str], ...]:
         """What makes it another trial than others."""
-        return tuple(sorted((name, str(variant)) for name, variant in self.weights.items()))
+        multiplied = () if self.activation == LEFT_ALONE else (("", activation_name(self.activation)),)
+        return (*multiplied, *sorted((name, str(variant)) for name, variant in self.weights.items()))
 
 
 @dataclass(frozen=True)
@@ -101,36 +117,39 @@ def plan_trials(space: Space, layers: Sequence[StudyLayer], sample: Sample, tria
     Raises:
         InputError: the axes name nothing that the model has, the grid is too large, or options do not go together.
     """
-    parts = _Parts(space, layers)
-    grid = _Mixed(space, parts) if space.mixed else _Uniform(space, parts)
-    numbers = draw(grid.lengths, sample, trials, seed, _MOST_TRIALS)
-    found: dict[tuple[tuple[str, str], ...], StudyTrial] = {}
-    marks = _marks(parts)
-    found[marks[0].identity] = marks[0]
-    empty = 0
-    for choice in numbers:
-        trial = grid.trial(choice)
-        if trial is None:
-            empty += 1
-        else:
+    if not layers:
+        raise InputError("the model has no layer with a separate weight that a study could change")
+    if space.further and sample != "grid":
+        raise InputError(f"`sample` {sample}: the space has several grids; try all of them, or give a space of one")
+    fp16, eight = _marks(layers)
+    found = {fp16.identity: fp16}
+    cells: dict[str, Cell] = {}
+    notes: dict[str, None] = {}
+    asked = total = empty = 0
+    for choices in (space, *space.further):
+        parts = _Parts(choices, layers)
+        grid = _Mixed(choices, parts) if choices.mixed else _Uniform(choices, parts)
+        numbers = draw(grid.lengths, sample, trials, seed, _MOST_TRIALS)
+        made = [trial for trial in map(grid.trial, numbers) if trial is not None]
+        for trial in made:
             found.setdefault(trial.identity, trial)
+        cells |= {cell.name: cell for cell in grid.cells}
+        notes |= dict.fromkeys(parts.notes)
+        if grid.refused:
+            notes["groups of the whole tensor are for rtn; trials of other methods with them are left out"] = None
+        asked, total, empty = asked + len(numbers), total + math.prod(grid.lengths), empty + len(numbers) - len(made)
     if len(found) == 1:
         raise InputError("no trial of the study names a layer of the model; choose other axes")
-    found.setdefault(marks[1].identity, marks[1])
-    notes = list(parts.notes)
-    if grid.refused:
-        notes.append("groups of the whole tensor are for rtn; trials of other methods with them are left out")
+    found.setdefault(eight.identity, eight)
     if empty:
-        notes.append(f"{empty:,} of {len(numbers):,} trials name no layer of the model, or cannot be; they are not run")
-    return Planned(tuple(found.values()), grid.cells, len(numbers), math.prod(grid.lengths), tuple(notes))
+        notes[f"{empty:,} of {asked:,} trials name no layer of the model, or cannot be; they are not run"] = None
+    return Planned(tuple(found.values()), tuple(cells.values()), asked, total, tuple(notes))
 
 
 class _Parts:
     """The parts of a model that a space names."""
 
     def __init__(self, space: Space, layers: Sequence[StudyLayer]) -> None:
-        if not layers:
-            raise InputError("the model has no layer with a separate weight that a study could change")
         self.layers = layers
         self.notes: list[str] = []
         has = {
@@ -201,22 +220,24 @@ class _Uniform:
     def __init__(self, space: Space, parts: _Parts) -> None:
         self._space, self._parts = space, parts
         self._products = list(parts.products())
-        self.lengths = (len(space.bits), len(space.granularity), len(space.method), len(self._products))
+        choices = (space.bits, space.granularity, space.method, space.activation, self._products)
+        self.lengths = tuple(map(len, choices))
         self.refused = _has_refused(space)
         named = {parts.title(*each): parts.inside(*each) for each in self._products}
         self.cells = tuple(Cell(name, layers) for name, layers in named.items() if layers)
 
     def trial(self, choice: Sequence[int]) -> StudyTrial | None:
-        space, where = self._space, self._products[choice[3]]
+        space, where, activation = self._space, self._products[choice[4]], self._space.activation[choice[3]]
         variant = Variant(space.bits[choice[0]], space.granularity[choice[1]], space.method[choice[2]])
         layers = self._parts.inside(*where)
         if not layers or not _is_possible(variant) or variant.bits == LEFT_ALONE:
             return None
         cell = self._parts.title(*where)
-        name = f"{variant}: {cell}"
+        stored = granularity_name(variant.granularity)
         return StudyTrial(
-            name, {cell: variant}, dict.fromkeys(layers, variant), variant.method, granularity_name(variant.granularity)
-        )
+            f"{variant}{activation_name(activation)}: {cell}", {cell: variant}, dict.fromkeys(layers, variant),
+            variant.method, stored, activation,
+        )  # fmt: skip
 
 
 class _Mixed:
@@ -229,13 +250,14 @@ class _Mixed:
         taken = [layer for cell in self.cells for layer in cell.layers]
         if len(set(taken)) != len(taken):
             raise InputError("in a mixed study each layer is of one cell; name parts once, as with `each`")
-        self.lengths = (len(space.granularity), len(space.method), *[len(space.bits)] * len(self.cells))
+        common = (space.granularity, space.method, space.activation)
+        self.lengths = (*map(len, common), *[len(space.bits)] * len(self.cells))
         self.refused = _has_refused(space)
 
     def trial(self, choice: Sequence[int]) -> StudyTrial | None:
         space = self._space
         granularity, method = space.granularity[choice[0]], space.method[choice[1]]
-        bits = [space.bits[each] for each in choice[2:]]
+        activation, bits = space.activation[choice[2]], [space.bits[each] for each in choice[3:]]
         cells = {
             cell.name: Variant(count, granularity, method)
             for cell, count in zip(self.cells, bits, strict=True)
@@ -244,8 +266,8 @@ class _Mixed:
         if not cells or not all(map(_is_possible, cells.values())):
             return None
         layers = {layer: cells[cell.name] for cell in self.cells if cell.name in cells for layer in cell.layers}
-        name = f"{'-'.join(map(str, bits))} {method} {granularity_name(granularity)}"
-        return StudyTrial(name, cells, layers, method, granularity_name(granularity))
+        name = f"{'-'.join(map(str, bits))} {method} {granularity_name(granularity)}{activation_name(activation)}"
+        return StudyTrial(name, cells, layers, method, granularity_name(granularity), activation)
 
 
 def _is_possible(variant: Variant) -> bool:
@@ -257,15 +279,13 @@ def _has_refused(space: Space) -> bool:
     return "tensor" in space.granularity and any(method != "rtn" for method in space.method)
 
 
-def _marks(parts: _Parts) -> list[StudyTrial]:
+def _marks(layers: Sequence[StudyLayer]) -> list[StudyTrial]:
     """Returns the trials that every study has: nothing quantized, and everything rounded to 8 bits."""
-    layers = tuple(each.name for each in parts.layers if each.kind not in ENDS) or tuple(
-        each.name for each in parts.layers
-    )
+    names = [each.name for each in layers if each.kind not in ENDS] or [each.name for each in layers]
     eight = Variant(8, "row", "rtn")
     return [
         StudyTrial(FP16),
-        StudyTrial(UNIFORM_8, {"all layers": eight}, dict.fromkeys(layers, eight), eight.method, "row"),
+        StudyTrial(UNIFORM_8, {"all layers": eight}, dict.fromkeys(names, eight), eight.method, "row"),
     ]
 
 

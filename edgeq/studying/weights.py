@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -45,9 +45,36 @@ Wanted = tuple[str, Variant | None]
 """A layer, and how its weight is stored; `None` is FP16."""
 
 
+class Bank(Protocol):
+    """The weights of all choices of a model, in one graph or several."""
+
+    @property
+    def digest(self) -> str:
+        """Identifies what all weights depend on: the graph, the images, the versions."""
+
+    @property
+    def feeds(self) -> Sequence[Any]:
+        """What methods go by."""
+
+    def wanted(self, trials: Sequence[StudyTrial]) -> list[Wanted]:
+        """Returns the weights that trials are made of, each once."""
+
+    def missing(self, wanted: Sequence[Wanted]) -> list[Wanted]:
+        """Returns those that are not in the folder."""
+
+    def fill(self, wanted: Sequence[Wanted]) -> int:
+        """Computes the weights that are not in the folder, and returns how many those were."""
+
+    def matrix(self, layer: str) -> np.ndarray:
+        """Returns the weight of a layer as a matrix `(out, in)`, float32."""
+
+    def rounded(self, layer: str, variant: Variant | None) -> np.ndarray:
+        """Returns a matrix by a method that reads no inputs."""
+
+
 @dataclass(frozen=True, eq=False)
 class WeightBank:
-    """The weights of all choices of a model.
+    """The weights of all choices of one graph.
 
     Attributes:
         graph: The float graph.
@@ -90,6 +117,10 @@ class WeightBank:
                 found.setdefault((layer, trial.weights.get(layer)))
         return list(found)
 
+    def missing(self, wanted: Sequence[Wanted]) -> list[Wanted]:
+        """Returns those that are not in the folder."""
+        return [each for each in wanted if not self.path(*each).is_file()]
+
     def fill(self, wanted: Sequence[Wanted]) -> int:
         """Computes the weights that are not in the folder, and returns how many those were.
 
@@ -97,7 +128,7 @@ class WeightBank:
             InputError: a method needs images and there are none, or a file cannot be written.
             EngineError: ONNX Runtime cannot run the graph.
         """
-        missing = [each for each in wanted if not self.path(*each).is_file()]
+        missing = self.missing(wanted)
         by_inputs = [each for each in missing if each[1] is not None and get_recipe(each[1].method).reads_inputs]
         if by_inputs and not self.feeds:
             raise InputError("`calib`: a method goes by what layers read; give images, or take rtn and hqq alone")

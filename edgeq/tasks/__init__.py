@@ -8,7 +8,6 @@ task: `find_decoder` is the one place that asks.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import logging
 from typing import Any
@@ -18,6 +17,7 @@ from edgeq.exporting.artifact import Postprocessing
 from edgeq.registry import load_entry, registered
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.tasks.base import Decode, Decoder, Task
+from edgeq.wording import did_you_mean
 
 __all__ = ["TASKS", "Decoder", "Task", "all_tasks", "find_decoder", "get_task", "score_types"]
 
@@ -104,8 +104,7 @@ def find_decoder(post: Postprocessing) -> Decoder:
         if decode is not None:
             return Decoder(task, _staying(post.decoder, decode) if ":" in post.decoder else decode)
     names = sorted(name for task in tasks.values() for name in task.decoder_names())
-    similar = difflib.get_close_matches(post.decoder, names)
-    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
+    near = did_you_mean(post.decoder, names)
     raise InputError(
-        f"unknown decoder {post.decoder!r}; {hint}known: {', '.join(names)}, or a function as package.module:function"
+        f"unknown decoder {post.decoder!r}; {near}known: {', '.join(names)}, or a function as package.module:function"
     )

@@ -112,6 +112,10 @@ class Task(ABC, Generic[Prediction]):
         """The image files; of images in memory their names."""
         return tuple(map(path_of, self.items))
 
+    def item_digest(self, number: int) -> str:
+        """Returns what tells an item from others, by its position; raises `InputError` if it cannot be read."""
+        return self.items[number].digest()
+
     @classmethod
     def decoder_names(cls) -> Sequence[str]:
         """Returns the names of the task's decoders, as presets and manifests give them."""

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from edgeq.datasets.split import Split
 from edgeq.errors import InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing
-from edgeq.inputs.images import list_images, read_array
+from edgeq.inputs.array_files import read_array
+from edgeq.inputs.images import list_images
 from edgeq.inputs.items import Item, image_files
 from edgeq.inputs.preprocessing import Placement
 from edgeq.results.evaluation import Score, ScoreColumn

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from edgeq.errors import InputError
@@ -110,7 +110,7 @@ class TrialJournal:
 
     @cached_property
     def _images(self) -> list[str]:
-        return image_digests(self.task.items)
+        return task_digests(self.task)
 
 
 def open_journal(
@@ -133,17 +133,32 @@ def open_journal(
         target: Name of the target whose rules they follow.
         screened: Digests of what they are screened on.
     """
+    identity = sha256_json([model.digest, model.preprocessing.digest, repr(model.postprocessing)])
+    return journal_of(store, model.name, identity, task, runtime, session, target, screened)
+
+
+def journal_of(
+    store: Store,
+    name: str,
+    identity: str,
+    task: Task[Any],
+    runtime: str,
+    session: Mapping[str, Any],
+    target: str,
+    screened: Sequence[str] = (),
+) -> TrialJournal:
+    """Returns the journal of the trials of a model that is known by its name and a digest; see `open_journal`."""
     machine = read_machine()
     engine = {name: session.get(name) for name in ("engine", "threads", "compute_precision")}
     key = TrialKey(
-        model=sha256_json([model.digest, model.preprocessing.digest, repr(model.postprocessing)]),
+        model=identity,
         plan="",
-        data=sha256_json([task.name, image_digests(task.items), list(screened)]),
+        data=sha256_json([task.name, task_digests(task), list(screened)]),
         engine=sha256_json([runtime, engine]),
         machine=sha256_json([machine.architecture, sorted(machine.cpu_features)]),
     )
     facts = {
-        "model": model.name,
+        "model": name,
         "target": target,
         "data": task.source.name,
         "engine": f"{session.get('engine')}, {session.get('threads')} threads",
@@ -152,12 +167,18 @@ def open_journal(
     return TrialJournal(store, key, facts, task)
 
 
+def task_digests(task: Task[Any]) -> list[str]:
+    """Returns the digest of each item of a task; of one that cannot be read its position, which nothing else has."""
+    return [_digest(partial(task.item_digest, position), position) for position in range(len(task.items))]
+
+
 def image_digests(items: Iterable[Item]) -> list[str]:
     """Returns the digest of each image; of one that cannot be read its position, which nothing else has."""
-    found = []
-    for position, item in enumerate(items):
-        try:
-            found.append(item.digest())
-        except InputError:
-            found.append(f"unreadable {position}")
-    return found
+    return [_digest(item.digest, position) for position, item in enumerate(items)]
+
+
+def _digest(digest: Callable[[], str], position: int) -> str:
+    try:
+        return digest()
+    except InputError:
+        return f"unreadable {position}"

@@ -1,5 +1,8 @@
 """One machine, one measurement: what is timed has the machine to itself, whoever else predicts images on it.
 
+Only measurements exclude others. Who predicts lets a measurement begin before each image, so that two searches on one
+machine wait for no more than an image, or for one batch of files that is timed.
+
 Locks of files, which end with the process that holds them, however it ends. They hold between all processes of a user
 on a machine: workers of several runs, and of a cluster. `python -m edgeq.tuning.machine_lock` holds a machine for
 somebody else: it waits until it has it alone, answers the command `{"command": "hold"}`, and holds it to the end of its

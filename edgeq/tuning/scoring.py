@@ -210,6 +210,6 @@ class Scoring:
         found = self.journal.noise(trial)
         if found is None:
             with tempfile.TemporaryDirectory(dir=self.folder) as name:
-                found = self.screening.noise(self.subject.write(candidate, Path(name)))
+                found = self.screening.noise(self.subject.write_graph(candidate, Path(name)))
             self.journal.add_noise(trial, found)
         return found

@@ -157,7 +157,7 @@ class Search:
         """The recipes with the least noise, the best first."""
         ranges, found = self.subject.ranges, dict[Recipe, float]()
         methods = [None, *(each for each in METHODS if ranges.histograms and each != ranges.method)]
-        corrections = (False, True) if ranges.samples else (False,)
+        corrections = (False, True) if self.subject.may_correct_biases else (False,)
         tried = [
             Recipe(method, rescale, corrects)
             for rescale in (None, *self.subject.rescaled)

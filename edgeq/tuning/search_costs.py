@@ -67,7 +67,7 @@ def estimated_costs(subject: Subject) -> LayerCosts:
 
 
 def kept_by_cost(subject: Subject, costs: LayerCosts, *, by_cost: bool) -> frozenset[str]:
-    """Returns the layers of a subject that `edgeq export` leaves in float.
+    """Returns the layers of a subject that `edgeq export` leaves in float; those of a TFLite file all are in INT8.
 
     Args:
         subject: The model, its target and its ranges.
@@ -75,6 +75,8 @@ def kept_by_cost(subject: Subject, costs: LayerCosts, *, by_cost: bool) -> froze
         by_cost: Whether it goes by kernel costs, if there are any, and not by the target's rules and its plan for
             transformers alone.
     """
+    if subject.files is not None:
+        return frozenset()
     graph, _ = quantizable_graph(subject.model, subject.target)
     rules = subject.target.rules
     quantized = select_layers(graph, rules).quantized

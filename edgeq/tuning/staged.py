@@ -83,8 +83,8 @@ class StagedImages:
             return found
         numbers = self.stages[stage]
         job = make_job(artifact, self._runtime, compute_precision(self._runtime))
-        with reporting_to(Silent), shared_machine():
-            predict([job], SomeImages(self._task, numbers, 1.0), self._threads, self._caches[stage])
+        with reporting_to(Silent):
+            predict([job], SomeImages(self._task, numbers, 1.0), self._threads, self._caches[stage], shared_machine)
         return {numbers[position]: each for position, each in sorted(job.predictions.items())}
 
     def predict_many(self, work: Sequence[tuple[Artifact, int]]) -> Iterator[tuple[int, dict[int, Any]]]:
@@ -109,13 +109,25 @@ class StagedImages:
         Raises:
             InputError: more than the task allows.
         """
-        total = sum(map(len, self.stages))
-        unreadable = total - len(predictions)
-        if unreadable > self._task.max_unreadable * total:
-            raise InputError(
-                f"{self._task.source}: {unreadable} of {total} images cannot be read, more than "
-                f"{self._task.max_unreadable:.0%}"
-            )
+        require_readable(self._task, sum(map(len, self.stages)), predictions)
+
+
+def require_readable(task: Task[Any], total: int, predictions: Mapping[int, Any]) -> None:
+    """Checks that not too many images were skipped.
+
+    Args:
+        task: The task.
+        total: How many images were to be predicted.
+        predictions: Those that were.
+
+    Raises:
+        InputError: more were skipped than the task allows.
+    """
+    unreadable = total - len(predictions)
+    if unreadable > task.max_unreadable * total:
+        raise InputError(
+            f"{task.source}: {unreadable} of {total} images cannot be read, more than {task.max_unreadable:.0%}"
+        )
 
 
 def compute_precision(runtime: str) -> str | None:

@@ -28,6 +28,7 @@ from edgeq.files import sha256_json
 from edgeq.targets import Target
 from edgeq.tuning.candidate import AS_CALIBRATED, FLOAT, INT8, W4A8, Candidate, Recipe
 from edgeq.tuning.groups import By, LayerGroup, find_groups
+from edgeq.tuning.tflite_files import TfliteFiles
 
 _PATTERN = "trial"
 
@@ -68,6 +69,7 @@ class Subject:
         vit_plan: What of a transformer may run in INT8.
         rescaled: Way of rescaling -> the model with rescaled channels, and its ranges, for recipes that want it.
         rounding: Learns rounding, for recipes that want it.
+        files: Writes trials as TFLite files; by default they are ONNX files.
     """
 
     model: FloatModel
@@ -77,6 +79,7 @@ class Subject:
     vit_plan: VitPlan = "balanced"
     rescaled: Mapping[str, Calibrated] = field(default_factory=dict)
     rounding: LearnedRounding | None = None
+    files: TfliteFiles | None = None
 
     @cached_property
     def groups(self) -> tuple[LayerGroup, ...]:
@@ -85,7 +88,9 @@ class Subject:
         Raises:
             InputError: it runs none.
         """
-        found = find_groups(self.selection, self.by)
+        found = self._all_groups
+        if self.files is not None:
+            found = tuple(group for group in found if not self.files.operators.keys().isdisjoint(group.layers))
         if not found:
             raise InputError(
                 f"{self.model.name}: {self.target.name} runs none of its layers in INT8, so there is nothing to try; "
@@ -100,8 +105,19 @@ class Subject:
         return select_layers(graph, self.target.rules, self._kept, self.vit_plan)
 
     @cached_property
+    def _all_groups(self) -> tuple[LayerGroup, ...]:
+        return find_groups(self.selection, self.by)
+
+    @property
+    def may_correct_biases(self) -> bool:
+        """Whether there are inputs to correct biases on, and files that are written with such."""
+        return bool(self.ranges.samples) and self.files is None
+
+    @cached_property
     def four_bits(self) -> frozenset[str]:
         """Names of the layers whose weights may have 4 bits; none if the target's engines take no such files."""
+        if self.files is not None:
+            return frozenset()
         graph, _ = quantizable_graph(self.model, self.target)
         selection = select_layers(graph, self.target.rules.in_w4a8, self._kept, self.vit_plan)
         return frozenset(each.name for each in selection.decisions if each.scheme.is_w4a8)
@@ -137,7 +153,8 @@ class Subject:
         repairs: dict[str, Any] = {"rescale": recipe.rescale, "corrects_biases": recipe.corrects_biases}
         if recipe.learns_rounding:
             repairs["rounding"] = self._rounding.digest
-        further = [] if recipe == Recipe(recipe.method) else [repairs]
+        further: list[Any] = [] if recipe == Recipe(recipe.method) else [repairs]
+        further += [] if self.files is None else [self.files.converted.digest]
         source = self._source(recipe)
         return sha256_json([source.ranges.digest, self.target.name, self.target.rules.isa, layers, *further])
 
@@ -158,7 +175,22 @@ class Subject:
         return f"{len(names)} {self.by}s" if len(names) > _NAMED else ", ".join(names)
 
     def write(self, candidate: Candidate, folder: Path) -> Artifact:
-        """Returns the file of a candidate.
+        """Returns the file of a candidate, in the format that is scored.
+
+        Args:
+            candidate: Which groups run in which precision; if all are in float, the file is the float one.
+            folder: Where to write it.
+
+        Raises:
+            InputError: it wants a precision that no file is written in.
+        """
+        if self.files is None:
+            return self.write_graph(candidate, folder)
+        with without_notes():
+            return self.files.write(self.layers(candidate), candidate.recipe.method, folder)
+
+    def write_graph(self, candidate: Candidate, folder: Path) -> Artifact:
+        """Returns the ONNX file of a candidate, which the screening reads.
 
         It is what `edgeq export --plan rules` writes if it keeps the others in float; if any layer is in `w4a8`, it is
         such a file, in which the layers in INT8 keep weights of 8 bits.
@@ -177,7 +209,7 @@ class Subject:
             if not layers:
                 return write_fp32(self.model, self.target, folder)
             source = self._source(candidate.recipe)
-            others = tuple(layer for group in self.groups for layer in group.layers if layer not in layers)
+            others = tuple(layer for group in self._all_groups for layer in group.layers if layer not in layers)
             kept = Kept({**self._kept.nodes, _PATTERN: others})
             errors = _mean_errors(source) if candidate.recipe.corrects_biases else None
             return write_int8(

@@ -209,9 +209,8 @@ class WorkerServer:
         job = make_job(dataclasses.replace(stated, path=path), runtime, compute)
         wanted = _Wanted(images, self._files, self._sizes)
         try:
-            with shared_machine():
-                cache = _CacheByImage(self._cache, images)
-                predict_group([job], wanted, field(command, "threads", int, type(None)), wanted.skip, cache)
+            cache, threads = _CacheByImage(self._cache, images), field(command, "threads", int, type(None))
+            predict_group([job], wanted, threads, wanted.skip, cache, shared_machine)
         except EdgeqError:
             raise
         except Exception as error:

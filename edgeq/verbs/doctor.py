@@ -21,6 +21,7 @@ import edgeq
 from edgeq.boundary import Count, parse_json
 from edgeq.errors import InputError
 from edgeq.machine import Machine, read_machine
+from edgeq.project import FILE, read_project
 from edgeq.results.environment import Environment
 from edgeq.results.serialization import RESULTS_VERSION, to_json
 from edgeq.runtimes import RUNTIMES, get_runtime, is_installed
@@ -103,12 +104,22 @@ def examine(*, device_test: bool = False) -> Diagnosis:
         device_test: Whether to build and run a small INT8 engine of TensorRT, which takes a minute on a Jetson.
     """
     machine = read_machine()
-    checks = (*_check_cpu(machine), _check_sensors(), *_check_packages(), *_check_torch(), *_check_engines())
+    here = (*_check_project(), *_check_cpu(machine), _check_sensors())
+    checks = (*here, *_check_packages(), *_check_torch(), *_check_engines())
     return Diagnosis(
         edgeq=edgeq.__version__,
         machine=machine,
         checks=(*checks, _check_device()) if device_test else checks,
     )
+
+
+def _check_project() -> Iterator[Check]:
+    """Reads the defaults of the project in the working folder, if it has some."""
+    if FILE.is_file():
+        try:
+            yield Check(str(FILE), "ok", read_project().described or "says nothing")
+        except InputError as error:
+            yield Check(str(FILE), "broken", str(error))
 
 
 def _check_cpu(machine: Machine) -> Iterator[Check]:

@@ -13,6 +13,7 @@ from edgeq.calibration.torch_threads import torch_threads
 from edgeq.errors import InputError, MissingDependencyError
 from edgeq.exporting.checkpoints.layouts import LAYOUTS
 from edgeq.exporting.checkpoints.writer import CheckpointPlan, FinishedLayers, plan_checkpoint, write_checkpoint
+from edgeq.inputs.array_files import read_array
 from edgeq.memory.config_file import read_config
 from edgeq.progress import progress_bar
 from edgeq.quantizers import get_weight_method
@@ -163,10 +164,7 @@ def _in_rows(plan: CheckpointPlan, module: str, recipe: Recipe) -> QuantizedWeig
 def _tokens(calib: Path | np.ndarray, folder: Path, num: int) -> np.ndarray:
     """Returns numbers of tokens `(sequences, length)`, evenly spaced."""
     if isinstance(calib, Path):
-        try:
-            numbers = np.load(calib, allow_pickle=False) if calib.suffix == ".npy" else _read_text(calib, folder)
-        except (OSError, ValueError) as error:
-            raise InputError(f"`calib` {calib}: cannot be read ({error})") from error
+        numbers = read_array(calib) if calib.suffix == ".npy" else _read_text(calib, folder)
     else:
         numbers = calib
     if numbers.ndim != 2 or not numbers.size or numbers.dtype.kind not in "iu":

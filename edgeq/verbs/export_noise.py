@@ -15,7 +15,6 @@ import dataclasses
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +27,12 @@ from edgeq.exporting.planning.selection import select_layers
 from edgeq.measurement.speed_check import INT8
 from edgeq.progress import progress_bar
 from edgeq.tuning.screening import Screening
+from edgeq.verbs.export_ranges import quieter_ranges
 from edgeq.verbs.export_speed import Exported, Rewriting
+from edgeq.verbs.weighed_file import WeighedFile
 
 LOUD_DB = 20.0
 """Files above are left alone: their error is below a tenth of the signal (root mean square)."""
-
-TIME_PER_NOISE = 3.0
-"""Shares of the time in FP32 that the same share of noise in the signal's power is worth.
-
-Published families of detectors buy 1 % of AP with 6 to 7 % of time (YOLOX-s to -m: 40.5 to 47.2 AP for 26.8 to 73.8
-GFLOPs). Noise of 1 % costs about .1 % of the AP (YOLOX-nano) to .8 % (FastestDet): between .7 and 5 % of the time.
-"""
 
 _ROUNDS = 2
 """Layers that are looked for at most."""
@@ -50,33 +44,14 @@ _TRIED = "tried in float"
 _LABEL = "looking for the layers with most noise"
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """A file by its noise and its time.
-
-    Attributes:
-        job: What it is written by.
-        noise: Noise in the group of the outputs' channels where it is most, as a share of the signal in 0..1.
-        time: What the layers with a choice take, as a share of their time in float.
-    """
-
-    job: FileJob
-    noise: float
-    time: float
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether there is so little noise that no layer has to be looked for."""
-        return self.noise <= 10 ** (-LOUD_DB / 10)
-
-
 def with_less_noise(
     files: Sequence[Exported], rewriting: Rewriting, images: ComparedImages, threads: int | None = None
 ) -> tuple[list[Exported], Rewriting]:
-    """Returns the files of an export, the INT8 file without layers that are worth more in float, and how to write that.
+    """Returns the files of an export, the INT8 file with as little noise as its time allows, and how to write that.
 
-    A file that is not planned by kernel costs stays as it is, and so does one with a clear signal, or a trained one,
-    because training takes noise out of it. Images of the user are needed: others say little about noise.
+    First its ranges are chosen anew (`edgeq.verbs.export_ranges`), which costs no time. Then layers that are worth more
+    in float go there, if the file is planned by kernel costs. One with a clear signal stays as it is, and so does a
+    trained one, because training takes noise out of it. Images of the user are needed: others say little about noise.
 
     Args:
         files: What was written.
@@ -86,18 +61,28 @@ def with_less_noise(
     """
     found = list(files)
     for index, file in enumerate(files):
-        facts = file.artifact.quantization_facts
-        is_trained = facts.finetuning is not None or "reconstruction" in file.artifact.quantization
-        signal = file.comparison.signal
-        if file.artifact.precision != INT8 or facts.kernel_costs is None or is_trained or signal is None:
+        if not _is_loud(file, images):
             continue
-        if signal.snr_db >= LOUD_DB or images.kind != "calibration":
-            continue
-        job = _Search(rewriting, images.inputs[:_IMAGES], threads).quieter(file.artifact)
-        if job.noisy:
-            found[index] = rewriting.finish(job)
-            rewriting = dataclasses.replace(rewriting, job=job)
+        artifact, planned = file.artifact, rewriting
+        with tempfile.TemporaryDirectory(prefix="edgeq-") as name:
+            folder = Path(name)
+            if (quieter := quieter_ranges(planned, artifact, images, folder, threads)) is not None:
+                artifact, planned = quieter
+            if artifact.quantization_facts.kernel_costs is not None:
+                job = _Search(planned, images.inputs[:_IMAGES], folder, threads).quieter(artifact)
+                planned = dataclasses.replace(planned, job=job)
+        if planned.job is not rewriting.job:
+            found[index], rewriting = planned.finish(planned.job), planned
     return found, rewriting
+
+
+def _is_loud(file: Exported, images: ComparedImages) -> bool:
+    """Returns whether a file is an INT8 file as calibration leaves it, with so much noise that it is worth a search."""
+    artifact, signal = file.artifact, file.comparison.signal
+    is_trained = artifact.quantization_facts.finetuning is not None or "reconstruction" in artifact.quantization
+    if artifact.precision != INT8 or is_trained or signal is None or images.kind != "calibration":
+        return False
+    return signal.snr_db < LOUD_DB
 
 
 class _Search:
@@ -106,54 +91,46 @@ class _Search:
     Args:
         rewriting: How the INT8 file is written.
         inputs: Inputs `(1, C, H, W)`.
+        folder: Where files are tried.
         threads: CPU threads of the engine.
     """
 
-    def __init__(self, rewriting: Rewriting, inputs: Sequence[np.ndarray], threads: int | None) -> None:
+    def __init__(self, rewriting: Rewriting, inputs: Sequence[np.ndarray], folder: Path, threads: int | None) -> None:
         assert isinstance(rewriting.job.model, FloatModel)  # noqa: S101 - kernel costs are those of its graph
-        self._rewriting = rewriting
+        self._rewriting, self._folder = rewriting, folder
         self._screening = Screening(rewriting.job.model, inputs, threads)
 
     def quieter(self, file: Artifact) -> FileJob:
         """Returns the job of a file with such layers in float; its own if there are none."""
         job = self._rewriting.job
-        best, layers = self._choice(job, file), _int8_layers(job, file)
+        best, layers = WeighedFile.of(job, file, self._screening), _int8_layers(job, file)
         steps = _ROUNDS * 2 * math.ceil(math.log2(max(len(layers), 2)))
-        with (
-            tempfile.TemporaryDirectory(prefix="edgeq-") as folder,
-            progress_bar(steps, _LABEL, unit="files") as advance,
-        ):
+        with progress_bar(steps, _LABEL, unit="files") as advance:
             for _ in range(_ROUNDS):
-                if best.is_clear or not layers:
+                if best.noise <= 10 ** (-LOUD_DB / 10) or not layers:
                     break
 
-                def in_float(names: tuple[str, ...], noisy: Mapping[str, str] = best.job.noisy) -> _Choice:
+                def in_float(names: tuple[str, ...], noisy: Mapping[str, str] = best.job.noisy) -> WeighedFile:
                     advance(1)
-                    return self._with_noisy({**noisy, **dict.fromkeys(names, _TRIED)}, Path(folder))
+                    return self._with_noisy({**noisy, **dict.fromkeys(names, _TRIED)})
 
                 loudest, found = _loudest(layers, in_float)
                 quieter, slower = best.noise - found.noise, found.time - best.time
-                if quieter <= 0 or TIME_PER_NOISE * quieter <= slower:
+                if quieter <= 0 or found.gain_on(best) <= 0:
                     break
                 noisy = {**best.job.noisy, loudest: _reason(quieter, slower)}
                 best = dataclasses.replace(found, job=dataclasses.replace(job, noisy=noisy))
                 layers = [name for name in layers if name != loudest]
         return best.job
 
-    def _with_noisy(self, noisy: Mapping[str, str], folder: Path) -> _Choice:
+    def _with_noisy(self, noisy: Mapping[str, str]) -> WeighedFile:
         job = dataclasses.replace(self._rewriting.job, noisy=noisy)
         with without_notes():
-            written = self._rewriting.write(dataclasses.replace(job, folder=folder, companions=()))
-        return self._choice(job, written)
-
-    def _choice(self, job: FileJob, file: Artifact) -> _Choice:
-        costs = file.quantization_facts.kernel_costs
-        assert costs is not None  # noqa: S101 - the file was planned by them
-        time = costs.predicted_us / costs.float_us if costs.float_us > 0 else 1.0
-        return _Choice(job, max(self._screening.noise(file).shares), time)
+            written = self._rewriting.write(dataclasses.replace(job, folder=self._folder, companions=()))
+        return WeighedFile.of(job, written, self._screening)
 
 
-def _loudest(layers: Sequence[str], in_float: Callable[[tuple[str, ...]], _Choice]) -> tuple[str, _Choice]:
+def _loudest(layers: Sequence[str], in_float: Callable[[tuple[str, ...]], WeighedFile]) -> tuple[str, WeighedFile]:
     """Returns the layer that is found by halves, and the file with it in float.
 
     Args:

@@ -22,6 +22,7 @@ from edgeq.schemes import LOW_BITS
 from edgeq.sources.formats import FORMATS, get_format, source_format
 from edgeq.sources.model import ModelRequest, require_onnx_for_scales
 from edgeq.targets import Target, get_target
+from edgeq.wording import did_you_mean
 
 _FOR_GRAPHS = frozenset({"vit_plan", "rescale", "rounding", "int8_deconv", "finetune", "size", "dynamic_batch"})
 """Parameters that a file of a format with a form of its own is too late for."""
@@ -145,8 +146,10 @@ def _check_precisions(
     if unknown or not precisions:
         written = [name for name in target.optional_formats if {*unknown} & {*get_format(name).precisions}]
         hint = f"; choose `format` {written[0]}" if written else ""
+        near = did_you_mean(unknown[0], known) if unknown and not written else ""
         raise InputError(
-            f"`precision` {','.join(unknown) or '(none)'}: known are {', '.join(known)} ({' and '.join(formats)}){hint}"
+            f"`precision` {','.join(unknown) or '(none)'}: {near}known are {', '.join(known)} "
+            f"({' and '.join(formats)}){hint}"
         )
     if "dynamic" in precisions and not target.rules.takes_dynamic:
         raise InputError(f"`precision` dynamic: the engines of {target.name} take no dynamic INT8 files; choose int8")

@@ -8,13 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from edgeq.errors import InputError
 from edgeq.reporting.comparison import FEW, Comparison, Drop, compare
+from edgeq.reporting.latency import ratio_interval
 from edgeq.results.rows import Row
 from edgeq.results.serialization import RESULTS_VERSION, to_json
-from edgeq.runtimes.latency import interleaved_ratio
 from edgeq.tasks.resampling import CONFIDENCE, RESAMPLES
 
 PASSED, NOT_PROVED, FAILED, NOT_MEASURED = "passed", "not proved", "failed", "not measured"
@@ -22,9 +20,6 @@ PASSED, NOT_PROVED, FAILED, NOT_MEASURED = "passed", "not proved", "failed", "no
 # The number that the limit `small` is about.
 _SMALL = "AP_small"
 _LIMITS = ("max_drop", "per_class", "small", "latency_ratio")
-_SEED = 21
-# Fewer rounds than this say nothing about how the ratio varies.
-_MIN_ROUNDS = 5
 _NAMED = 5
 
 
@@ -198,32 +193,13 @@ def _judge_latency(comparison: Comparison, allowed: float) -> Verdict:
     if ratio is None:
         note = f"edgeq bench has not timed it in turns with FP32 in {_where(row)}"
         return _verdict(comparison, "latency-ratio", allowed, None, None, None, note)
-    rounds = _paired_rounds(comparison)
+    found = ratio_interval(comparison)
     unstable = "; the run was not stable" if row.drifted else ""
-    if rounds is None:
+    if found is None:
         note = f"no interval: FP32 of the same run is not among the results{unstable}"
         return _verdict(comparison, "latency-ratio", allowed, ratio, None, None, note)
-    rng = np.random.default_rng(_SEED)
-    drawn = np.median(rounds[rng.integers(0, len(rounds), (RESAMPLES, len(rounds)))], axis=1)
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(drawn, [tail, 100 - tail])
-    note = f"{len(rounds)} rounds in turns{unstable}"
-    return _verdict(comparison, "latency-ratio", allowed, ratio, float(low), float(high), note)
-
-
-def _paired_rounds(comparison: Comparison) -> np.ndarray | None:
-    """Returns the ratio of each round `(rounds,)`; `None` where the results do not hold both files' rounds of a run."""
-    timing = comparison.row.timing
-    reference = None if comparison.reference is None else comparison.reference.timing
-    if timing is None or timing.ratio_to_fp32 is None or reference is None:
-        return None
-    now, before = timing.rounds_ns, reference.rounds_ns
-    if len(now) != len(before) or len(now) < _MIN_ROUNDS:
-        return None
-    # Of another run, the rounds would not lead to the ratio that bench wrote.
-    if not np.isclose(interleaved_ratio(now, before), timing.ratio_to_fp32, rtol=1e-9):
-        return None
-    return np.array([np.median(taken) / np.median(other) for taken, other in zip(now, before, strict=True)])
+    note = f"{found.rounds} rounds in turns{unstable}"
+    return _verdict(comparison, "latency-ratio", allowed, ratio, found.low, found.high, note)
 
 
 def _verdict(

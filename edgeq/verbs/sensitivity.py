@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split, open_split
 from edgeq.errors import InputError
+from edgeq.evaluation.output_difference import real_inputs
 from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.files import require_writable
@@ -18,16 +20,17 @@ from edgeq.inputs import Item
 from edgeq.machine import read_machine
 from edgeq.reporting.sensitivity_plot import save_sensitivity_plot
 from edgeq.results.sensitivity import Precision, SensitivityResult
-from edgeq.sources.formats import source_format
-from edgeq.sources.model import ModelRequest, open_model
+from edgeq.sources.formats import TFLITE, source_format
+from edgeq.sources.model import ModelRequest, OpenedModel, open_model
 from edgeq.targets import Target, get_target
 from edgeq.targets.isa import with_isa
 from edgeq.tasks import Task, find_decoder
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.groups import By
-from edgeq.tuning.scoring import for_executor
+from edgeq.tuning.scoring import ScoringOptions, for_executor
 from edgeq.tuning.sensitivity import SensitivityOptions, measure_sensitivity
 from edgeq.tuning.store import Store
+from edgeq.tuning.tflite_files import TfliteFiles
 from edgeq.tuning.trials import Subject
 
 if TYPE_CHECKING:
@@ -91,18 +94,56 @@ def find_sensitivity(
         raise InputError(f"`matters` {options.matters}: wanted points of the score, more than 0")
     picture = out / "sensitivity.svg"
     require_writable(picture)
-    model, target, task = open_trials(request, target_name, data, by)
-    _require_precision(options.precision, target)
+    opened, target, task = open_trials(request, target_name, data, by)
+    _require_precision(options.precision, target, options.runtime)
     warn_of_scored_images(calibration, data)
+    model = opened.model
     ranges, path = calibration.ranges(model, out, options.threads, [target])
-    subject, inputs = Subject(model, target, ranges, by), screening_inputs(model, calibration)
+    subject = in_format(Subject(model, target, ranges, by), request, opened, calibration, out, options)
+    inputs = screening_inputs(model, calibration)
     with Store(store or out / "trials.sqlite") as kept:
         result = measure_sensitivity(subject, task, inputs, options, kept, executor)
     save_sensitivity_plot(result, picture)
     return SensitivityFiles(result, path, picture)
 
 
-def _require_precision(precision: str, target: Target) -> None:
+def in_format(
+    subject: Subject,
+    request: ModelRequest,
+    opened: OpenedModel,
+    calibration: CalibrationSource,
+    out: Path,
+    options: ScoringOptions,
+) -> Subject:
+    """Returns a subject whose trials are files of the engine that scores them: TFLite files for LiteRT.
+
+    Args:
+        subject: What trials are made from; its ranges are those that `edgeq calibrate` finds for all targets.
+        request: The model.
+        opened: The same, opened.
+        calibration: Where its ranges come from.
+        out: Folder for the ranges of what the graph has no counterpart of.
+        options: How trials are scored.
+
+    Raises:
+        ModelError: the model cannot be converted.
+        MissingDependencyError: the extra `tflite` is not installed.
+    """
+    if options.runtime != TFLITE.runtime or TFLITE.name not in subject.target.formats:
+        return subject
+    # The graph is screened with what TFLite files have in INT8 besides.
+    rules = subject.target.rules.requested("DepthwiseConv")
+    subject = dataclasses.replace(subject, target=dataclasses.replace(subject.target, rules=rules))
+    converted = TFLITE.function("convert")(request, opened)
+    probes, _ = real_inputs(opened.model.preprocessing, calibration)
+    files = TfliteFiles.of(
+        opened.model, converted, subject.target, subject.ranges, subject.selection.quantized, probes, calibration, out,
+        options.threads,
+    )  # fmt: skip
+    return dataclasses.replace(subject, files=files)
+
+
+def _require_precision(precision: str, target: Target, runtime: str | None) -> None:
     """Checks that a target's engines take files of a precision.
 
     Raises:
@@ -110,6 +151,8 @@ def _require_precision(precision: str, target: Target) -> None:
     """
     if precision not in get_args(Precision):
         raise InputError(f"`precision` {precision}: layers are tried in {' or '.join(get_args(Precision))}")
+    if precision == "w4a8" and runtime == TFLITE.runtime:
+        raise InputError("`precision` w4a8: edgeq writes no such TFLite files; choose int8, or `runtime` onnxruntime")
     if precision == "w4a8" and not target.rules.takes_w4a8:
         raise InputError(
             f"`precision` w4a8: edgeq writes no such files for the engines of {target.name}; choose int8, or `target` "
@@ -117,8 +160,8 @@ def _require_precision(precision: str, target: Target) -> None:
         )
 
 
-def open_trials(request: ModelRequest, target_name: str, data: Split, by: str) -> tuple[FloatModel, Target, Task[Any]]:
-    """Returns the float model of trials, their target, and the task that scores them.
+def open_trials(request: ModelRequest, target_name: str, data: Split, by: str) -> tuple[OpenedModel, Target, Task[Any]]:
+    """Returns the model of trials, their target, and the task that scores them.
 
     Args:
         request: The model.
@@ -136,10 +179,11 @@ def open_trials(request: ModelRequest, target_name: str, data: Split, by: str) -
     if "onnx" not in target.formats or source_format(request.reference).has_own_form:
         raise InputError(f"{request.reference} for {target.name}: layers are tried in ONNX files; choose an ONNX model")
     target = with_isa(target, None, read_machine())
-    model = open_model(proven_request(request, AnnotatedImages.of(None, None, data))).model
+    opened = open_model(proven_request(request, AnnotatedImages.of(None, None, data)))
+    model = opened.model
     if model.postprocessing is None:
         raise InputError(f"{model.name}: nothing says how its outputs are read; give a `preset` that names a decoder")
-    return model, target, find_decoder(model.postprocessing).task.from_split(data, _ENGINE)
+    return opened, target, find_decoder(model.postprocessing).task.from_split(data, _ENGINE)
 
 
 def warn_of_scored_images(calibration: CalibrationSource, data: Split) -> None:

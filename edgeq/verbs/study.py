@@ -7,39 +7,42 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import edgeq
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
 from edgeq.errors import EngineError, InputError
 from edgeq.exporting.graphs.graph import read_onnx
-from edgeq.exporting.onnx.writer import FloatModel, write_fp32
+from edgeq.exporting.onnx.writer import write_fp32
 from edgeq.files import require_writable
 from edgeq.reporting.page import require_packages
 from edgeq.reporting.study_report import REPORT, write_study
 from edgeq.results.environment import parse_environment
 from edgeq.results.study import StudyResult
 from edgeq.sources.model import ModelRequest
-from edgeq.studying.advice import ExportSource, advise
+from edgeq.studying.advice import Command, advise
 from edgeq.studying.answers import confirm, interactions, points_of
 from edgeq.studying.assembly import Assembler
+from edgeq.studying.commands import ExportSource, export_command
 from edgeq.studying.costs import StudyCost, measure_cost
 from edgeq.studying.importance import importances
 from edgeq.studying.layers import find_layers
-from edgeq.studying.run import TARGET, StudyRun, some_images
+from edgeq.studying.model import TARGET, FileModel, in_pieces
+from edgeq.studying.run import StudyRun
 from edgeq.studying.space import Sample, Space
 from edgeq.studying.trials import Planned, plan_trials
 from edgeq.studying.weights import WeightBank
-from edgeq.targets import Target
-from edgeq.tasks import Task
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.store import Store
 from edgeq.tuning.workers_dask import DaskCluster
 from edgeq.verbs.export_weights import calibration_feeds
 from edgeq.verbs.sensitivity import open_trials, warn_of_scored_images
 from edgeq.wording import counted
+
+WEIGHTS = "weights"
+"""Name of the folder of weights in that of a study."""
 
 _log = logging.getLogger(__name__)
 
@@ -86,11 +89,13 @@ class OpenedStudy:
         run: Scores its trials.
         planned: Its trials.
         space: What was asked for.
+        command: Returns the command that writes the file of a trial; `None` if no export does.
     """
 
     run: StudyRun
     planned: Planned
     space: Space
+    command: Command
 
 
 def study_model(
@@ -125,17 +130,10 @@ def study_model(
         MissingDependencyError: a package for the report is not installed.
         EngineError: an engine refuses or fails to run a file.
     """
-    require_packages()
-    require_writable(out / REPORT)
+    require_report(out)
     options = options or StudyOptions()
     with open_study(request, data, calibration, space, out, options=options, store=store, executor=executor) as opened:
-        run, planned = opened.run, opened.planned
-        entries = [run.entry(trial) for trial in (None, *planned.trials)]
-        if (count := run.store.count()) and not any(map(run.journal.has, entries)):
-            _log.warning("the store has %s of another model, data or engine; none is used", counted(count, "trial"))
-        run.assembler.bank.fill(run.assembler.bank.wanted(planned.trials))
-        result = _result(opened, options, ExportSource.of(request, calibration))
-    return StudyFiles(result, write_study(result, out))
+        return finish_study(opened, options, out)
 
 
 def study_cost(
@@ -174,50 +172,79 @@ def open_study(
     Raises:
         EdgeqError: see `study_model`.
     """
-    model, target, task = open_trials(request, TARGET, data, "layer")
+    opened, target, task = open_trials(request, TARGET, data, "layer")
+    model = opened.model
     warn_of_scored_images(calibration, data)
+    with opened_folder(out, store) as (kept, folder):
+        float_file = write_fp32(model, target, folder)
+        if float_file.weights_path is not None:
+            raise InputError(
+                f"{model.name}: is too large for one file; studies take models whose ONNX file is below 2 GB"
+            )
+        graph = read_onnx(float_file.path)
+        layers = find_layers(graph, space.blocks)
+        planned = plan_trials(space, layers, options.sample, options.trials, options.seed)
+        feeds = calibration_feeds(model, calibration, calibration.num) if calibration.has_images else []
+        threads = 1 if executor is not None and options.threads is None else options.threads
+        bank = WeightBank(graph, tuple(each.name for each in layers), feeds, out / WEIGHTS, threads)
+        assembler = Assembler(float_file, bank, layers, out, whole=isinstance(executor, DaskCluster))
+        pieces = in_pieces(len(task.items), options.images)
+        studied = FileModel(model, assembler, task, pieces, threads, executor)
+        run = StudyRun(studied, task, kept, options.max_drop, options.seed)
+        source = ExportSource.of(request, calibration)
+        yield OpenedStudy(run, planned, space, partial(export_command, layers=layers, source=source))
+
+
+def require_report(out: Path) -> None:
+    """Checks, before long work, that a report can be written to a folder.
+
+    Raises:
+        InputError: the folder cannot be written.
+        MissingDependencyError: a package for pages is not installed.
+    """
+    require_packages()
+    require_writable(out / REPORT)
+
+
+@contextlib.contextmanager
+def opened_folder(out: Path, store: Path | None) -> Iterator[tuple[Store, Path]]:
+    """Yields the store of a study, and a folder for files of FP32 that goes when it ends.
+
+    Args:
+        out: Folder for the report and the weights.
+        store: File that trials are kept in; by default `trials.sqlite` in `out`.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    threads = 1 if executor is not None and options.threads is None else options.threads
-    with contextlib.ExitStack() as stack:
-        kept = stack.enter_context(Store(store or out / "trials.sqlite"))
-        # Next to the weights, which the files of trials name by paths below their own folder.
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="float-", dir=out)))
-        run, planned = _prepared(
-            (model, target, task), calibration, space, out, folder, kept, executor, options, threads
-        )
-        yield OpenedStudy(run, planned, space)
+    # The folder lies next to the weights, which the files of trials name by paths below their own folder.
+    with Store(store or out / "trials.sqlite") as kept, tempfile.TemporaryDirectory(prefix="float-", dir=out) as folder:
+        yield kept, Path(folder)
 
 
-def _prepared(
-    opened: tuple[FloatModel, Target, Task[Any]],
-    calibration: CalibrationSource,
-    space: Space,
-    out: Path,
-    folder: Path,
-    store: Store,
-    executor: Executor | None,
-    options: StudyOptions,
-    threads: int | None,
-) -> tuple[StudyRun, Planned]:
-    model, target, task = opened
-    float_file = write_fp32(model, target, folder)
-    if float_file.weights_path is not None:
-        raise InputError(f"{model.name}: is too large for one file; studies take models whose ONNX file is below 2 GB")
-    graph = read_onnx(float_file.path)
-    layers = find_layers(graph, space.blocks)
-    planned = plan_trials(space, layers, options.sample, options.trials, options.seed)
-    feeds = calibration_feeds(model, calibration, calibration.num) if calibration.has_images else []
-    bank = WeightBank(graph, tuple(each.name for each in layers), feeds, out / "weights", threads)
-    assembler = Assembler(model, float_file, bank, layers, out, whole=isinstance(executor, DaskCluster))
-    numbers = some_images(len(task.items), options.images)
-    return StudyRun(assembler, task, store, numbers, options.max_drop, options.seed, threads, executor), planned
+def finish_study(opened: OpenedStudy, options: StudyOptions, out: Path) -> StudyFiles:
+    """Returns what the trials of a study cost, with its report in a folder.
+
+    Args:
+        opened: The study.
+        options: How it is run.
+        out: The folder.
+
+    Raises:
+        EdgeqError: see `study_model`.
+    """
+    run, planned = opened.run, opened.planned
+    entries = [run.entry(trial) for trial in (None, *planned.trials)]
+    if (count := run.store.count()) and not any(map(run.journal.has, entries)):
+        _log.warning("the store has %s of another model, data or engine; none is used", counted(count, "trial"))
+    run.model.bank.fill(run.model.bank.wanted(planned.trials))
+    result = _result(opened, options)
+    return StudyFiles(result, write_study(result, out))
 
 
-def _result(opened: OpenedStudy, options: StudyOptions, source: ExportSource) -> StudyResult:
+def _result(opened: OpenedStudy, options: StudyOptions) -> StudyResult:
     run, planned, space = opened.run, opened.planned, opened.space
-    layers, trials = run.assembler.layers, planned.trials
+    layers, trials = run.model.layers, planned.trials
     outcomes = run.outcomes(trials)
-    rest = run.assembler.float_file.size_bytes - 4 * sum(each.weights for each in layers)
+    rest = run.model.size_bytes - 4 * sum(each.weights for each in layers)
     points = points_of(run, outcomes, layers, max(rest, 0))
     pairs = interactions(run, outcomes)
     confirmation = confirm(run, outcomes, {each.name: each.bits_per_weight for each in points})
@@ -229,8 +256,8 @@ def _result(opened: OpenedStudy, options: StudyOptions, source: ExportSource) ->
     if confirmation is None:
         notes.append(f"no trial loses at most {options.max_drop:g} points on the first half of the images")
     return StudyResult(
-        model=run.assembler.model.name,
-        source_digest=run.assembler.model.digest,
+        model=run.model.name,
+        source_digest=run.model.digest,
         question=space.question,
         task=run.task.name,
         score=run.task.score_type.main,
@@ -242,14 +269,14 @@ def _result(opened: OpenedStudy, options: StudyOptions, source: ExportSource) ->
         points=points,
         interactions=pairs,
         importance=importance,
-        advice=advise(run, outcomes, points, pairs, confirmation, layers, source),
+        advice=advise(run, outcomes, points, pairs, confirmation, opened.command),
         confirmation=confirmation,
         notes=(*notes, *missing),
-        weights_quantized=len(run.assembler.bank.wanted(trials)),
+        weights_quantized=len(run.model.bank.wanted(trials)),
         weights_used=len(trials) * len(layers),
         images=len(run.float_predictions),
         float_score=run.float_outcome.score,
         seed=options.seed,
-        environment=parse_environment(run.session_facts, source=run.assembler.float_file.name, error=EngineError),
+        environment=parse_environment(run.model.facts, source=run.model.artifact.name, error=EngineError),
         edgeq=edgeq.__version__,
     )

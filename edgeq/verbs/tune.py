@@ -34,6 +34,7 @@ from edgeq.files import require_writable, sha256_bytes, sha256_json
 from edgeq.reporting.tuning_plot import save_tuning_plot
 from edgeq.results.environment import parse_environment
 from edgeq.results.tuning import TunedFile, TuningBudget, TuningResult
+from edgeq.sources.formats import TFLITE
 from edgeq.sources.model import ModelRequest
 from edgeq.tasks import Task
 from edgeq.tuning.candidate import INT8, W4A8, Candidate, Recipe
@@ -41,6 +42,7 @@ from edgeq.tuning.device_costs import costs_on_devices
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.front import pareto
 from edgeq.tuning.groups import By
+from edgeq.tuning.machine_lock import machine_alone
 from edgeq.tuning.mlflow_log import MlflowExperiment
 from edgeq.tuning.scoring import Scoring, for_executor
 from edgeq.tuning.search import Search
@@ -56,7 +58,7 @@ from edgeq.tuning.timing_site import TimingSite
 from edgeq.tuning.trials import Calibrated, LearnedRounding, Subject
 from edgeq.verbs.export_costs import PlanBy, default_measuring, default_plan
 from edgeq.verbs.export_weights import calibration_feeds
-from edgeq.verbs.sensitivity import open_trials, screening_inputs, warn_of_scored_images
+from edgeq.verbs.sensitivity import in_format, open_trials, screening_inputs, warn_of_scored_images
 
 FRONT = "front"
 """Folder of the files of the front, below that of the recommended file."""
@@ -127,17 +129,20 @@ def tune_model(
     """
     if rounding not in get_args(Rounding):
         raise InputError(f"`rounding` {rounding}: wanted one of {', '.join(get_args(Rounding))}")
+    options = options or SearchOptions()
+    if rounding != "nearest" and options.runtime == TFLITE.runtime:
+        raise InputError(f"`rounding` {rounding}: is learned for ONNX files; omit it, or choose another `runtime`")
     for module in ("scipy", "matplotlib"):
         if importlib.util.find_spec(module) is None:
             raise MissingDependencyError(module, "tune", "A search for the best file")
-    options = options or SearchOptions()
     if seconds is not None:
         options = dataclasses.replace(options, deadline=Deadline(time.monotonic() + seconds))
     device_threads, options = options.threads, for_executor(options, executor)
     picture = out / "tuning.svg"
     require_writable(picture)
     experiment = None if mlflow is None else MlflowExperiment.open(mlflow)
-    model, target, task = open_trials(request, target_name, data, by)
+    opened, target, task = open_trials(request, target_name, data, by)
+    model, is_tflite = opened.model, options.runtime == TFLITE.runtime
     options.check_images(len(task.items))
     if devices:
         require_target(target, devices)
@@ -146,10 +151,12 @@ def tune_model(
     target = dataclasses.replace(target, rules=target.rules.of_any_size) if target.timed else target
     ranges, path = calibration.ranges(model, out, options.threads, [target])
     inputs = screening_inputs(model, calibration)
-    rescaled = _equalized(model, calibration, out / _EQUALIZE, options.threads)
+    # A TFLite file cannot hold rescaled channels: its converter moves scales into the layers behind.
+    rescaled = {} if is_tflite else _equalized(model, calibration, out / _EQUALIZE, options.threads)
     vit_plan: VitPlan = "fast" if find_transformer(model.graph).blocks else "balanced"
     learned = _learned_rounding(model, calibration, options.threads) if rounding == "reconstruct" else None
     subject = Subject(model, target, ranges, by, vit_plan, rescaled, learned)
+    subject = in_format(subject, request, opened, calibration, out, options)
     with contextlib.ExitStack() as stack:
         log = None if experiment is None else stack.enter_context(experiment.following(model.name))
         kept = stack.enter_context(Store(store or out / "trials.sqlite"))
@@ -249,7 +256,8 @@ def _costs(scoring: Scoring, site: TimingSite, threads: int | None) -> LayerCost
     """Returns what layers cost where files are timed."""
     subject, measure = scoring.subject, default_measuring(None)
     if not isinstance(site, Devices):
-        return layer_costs(subject, threads, measure=measure)
+        with machine_alone() if measure else contextlib.nullcontext():
+            return layer_costs(subject, threads, measure=measure)
     by_rules = default_candidate(subject, kept_by_cost(subject, estimated_costs(subject), by_cost=False))
     return costs_on_devices(scoring, site, by_rules, measure=measure)
 
@@ -283,7 +291,7 @@ def _learned_rounding(model: FloatModel, calibration: CalibrationSource, threads
 def default_candidate(subject: Subject, in_float: frozenset[str]) -> Candidate:
     """Returns what `edgeq export` writes, before it looks for layers with much noise and times the file."""
     precisions = {group.name: INT8 for group in subject.groups}
-    return Candidate(precisions, Recipe(corrects_biases=bool(subject.ranges.samples)), in_float)
+    return Candidate(precisions, Recipe(corrects_biases=subject.may_correct_biases), in_float)
 
 
 def _write(search: Search, chosen: Tried, out: Path) -> Artifact:

@@ -118,7 +118,7 @@ def test_an_example_that_cannot_be_used_is_refused(example, message):
 @pytest.mark.parametrize(
     ("reference", "arguments", "message"),
     [
-        ("resnet19", {}, "unknown model 'resnet19'; wanted an .onnx or .tflite file"),
+        ("resnet19", {}, "unknown model 'resnet19'; did you mean resnet18 or "),
         ("missing.onnx", {"preset": "yolox"}, "missing.onnx: no such file"),
         ("missing.tflite", {"preset": "yolox"}, "missing.tflite: no such file"),
         ("{onnx}", {"preset": "yolo99"}, "yolo99"),

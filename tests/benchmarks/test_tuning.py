@@ -59,7 +59,9 @@ def test_a_section_has_a_row_for_each_file_and_says_why_one_is_missing():
         "| +0.10 (-0.20 to +0.40) | +0.20 (-0.10 to +0.60) | 0.40 (0.38 to 0.42) | 1.00 (0.99 to 1.01) | 4.00 "
         "| 18 of 20 | 21 | 3.2 |"
     ) in rows[2]
-    assert "none: no file keeps the budget" in rows[3]
+    nearest = "| tuned for half of default's time: none [1]; the fastest here: tuned for 0.3 points | 0.9000 | +0.10"
+    assert rows[3].startswith(nearest), "the fastest file that exists, and its loss"
+    assert "[1] no file keeps the budget." in lines
     assert "- conv1: float: INT8 costs about 0.4 points for 2.0% of the time" in lines
 
 
@@ -87,7 +89,24 @@ def test_a_file_dominates_if_it_is_no_worse_in_points_time_and_size(own, gain, s
 def test_without_a_file_of_nncf_the_summary_says_why():
     none = {"title": NNCF, "why": "not done in 20 minutes of the CPU"}
     section = Section.of({**FOUND, "rows": [*FOUND["rows"][:3], none]}, times([1.0, 0.99, 1.01]))
-    assert "| not done in 20 minutes of the CPU |  |  | +0.10" in page([section], [])
+    text = page([section], [])
+    assert "| none [1] |  |  | +0.10" in text
+    assert "[1] ResNet-20 in openvino: not done in 20 minutes of the CPU." in text.splitlines()
+
+
+def test_files_without_those_of_nncf_are_kept_and_shown_until_it_was_run(tmp_path, monkeypatch):
+    own = {"litert": FOUND["rows"][:3], "onnxruntime": [*FOUND["rows"][:3], {"title": NNCF, "why": "not run"}]}
+    monkeypatch.setattr(tuning, "measure", lambda name, engine, *_: {**FOUND, "engine": engine, "rows": own[engine]})
+    monkeypatch.setattr(tuning, "timed", lambda rows, engine, folder: times([1.0, 0.99, 1.01]))
+    asked = (["resnet20"], ["onnxruntime", "litert"], tmp_path, 64)
+    text = tuning.run(*asked, "none", tmp_path / "work", tmp_path).read_text()
+    assert "## ResNet-20 in litert on x86, not on ARM: top-1" in text
+    assert "[1] ResNet-20 in onnxruntime: not run." in text
+    assert "[2] ResNet-20 in litert: NNCF writes no TFLite files." in text
+    again = tuning.run(*asked, "none", tmp_path / "work", tmp_path, times_only=True).read_text()
+    assert again == text
+    monkeypatch.setattr(tuning, "measure", lambda name, engine, *_: {**FOUND, "engine": engine})
+    assert "NNCF accuracy control | 0.9000" in tuning.run(*asked, "python", tmp_path / "work", tmp_path).read_text()
 
 
 def test_the_page_names_what_was_not_run_and_draws_what_was(tmp_path):

@@ -52,7 +52,7 @@ def test_a_precision_is_bits_groups_and_a_method(text, bits, symmetric, group, m
 
 
 def test_the_method_depends_on_whether_there_is_something_to_calibrate_on():
-    assert Precision("w4g32").resolved(has_samples=True).method == "gptq"
+    assert Precision("w4g32").resolved(has_samples=True).method == "gptq-act-order"
     assert Precision("w4g32").resolved(has_samples=False).method == "rtn"
     assert Precision("nf4").resolved(has_samples=True).method == "rtn"
     with pytest.raises(InputError, match="add `calib` with inputs of this part, or write w4g32-rtn"):

@@ -44,7 +44,7 @@ def test_a_long_text_becomes_pieces_of_one_length():
     [
         ({}, "wanted arrays of one length above 0"),
         ({"input_ids": np.zeros((2, 3)), "pixel_values": np.zeros((3, 3))}, "'input_ids': 2, 'pixel_values': 3"),
-        ({"input_ids": np.array([{"a": 1}], object)}, "cannot be read as an .npz of numbers"),
+        ({"input_ids": np.array([{"a": 1}], object)}, "cannot be read as arrays .Object arrays"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, message):

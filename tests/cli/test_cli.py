@@ -152,7 +152,10 @@ def test_models_that_cannot_be_opened(edgeq, work, small_onnx):
             [small_onnx, "--preset", "centernet", "--target", "toaster"],
             "unknown target 'toaster'; known: arm, jetson-orin, jetson-orin-trt11, rtx, x86, x86-openvino, x86-ort",
         ),
-        ([small_onnx, "--preset", "centernet", "--precision", "int4"], "--precision int4: known are fp32, fp16, int8"),
+        (
+            [small_onnx, "--preset", "centernet", "--precision", "int4"],
+            "--precision int4: did you mean int8? known",
+        ),
         ([small_onnx, "--preset", "centernet", "--precision", ","], "--precision (none): known are fp32"),
         ([small_onnx, "--preset", "centernet", "--precision", "int8"], "int8 needs ranges: give --calib"),
         (
@@ -161,7 +164,7 @@ def test_models_that_cannot_be_opened(edgeq, work, small_onnx):
         ),
         ([small_onnx, "--preset", "centernet", "--labels", "none.txt"], "--labels none.txt: no such file"),
         ([small_onnx, "--preset", "centernet", "--out", "cut.onnx"], "is a file; choose another name"),
-        (["centernet_resnet19"], "unknown model 'centernet_resnet19'; wanted an .onnx or .tflite file"),
+        (["centernet_resnet19"], "unknown model 'centernet_resnet19'; did you mean centernet_resnet"),
         (["no_such_module:net", "--preset", "imagenet"], "cannot import no_such_module"),
     ):
         assert error in edgeq("export", *arguments).error

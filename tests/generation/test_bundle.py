@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from typing import Any
@@ -22,9 +23,13 @@ from edgeq.generation.prompts import PromptMaker
 from edgeq.generation.search import Limits
 from edgeq.generation.tokenizer import tokenizer_of
 from edgeq.inputs.items import MemoryItem
+from edgeq.studying.bundle_model import BundleModel
+from edgeq.studying.space import Space
 from edgeq.tasks import get_task
 from edgeq.tasks.language.questions import Question
 from edgeq.verbs.deploy_bundle import deploy_bundle
+from edgeq.verbs.study import StudyOptions
+from edgeq.verbs.study_bundle import BundleSubject, open_bundle_study
 from tests.generation.models import IMAGE_TOKEN, PER_IMAGE, SIDE, save_llama, save_llava
 from tests.tasks.language.written import write_lines
 
@@ -136,22 +141,28 @@ def test_a_question_becomes_a_prompt_with_as_many_image_tokens_as_the_model_want
         PromptMaker(pair.bundle, tokenizer_of(pair.bundle), "what?")
 
 
-def test_eval_and_bench_take_the_folder(pair, tmp_path):
+def _questions(pair, folder, count=6):
+    """Writes questions whose answers are those of the model in FP32, as texts of at most 5 tokens."""
     rng = np.random.default_rng(1)
-    tokenizer = tokenizer_of(pair.bundle)
-    lines = []
-    for number in range(3):
+    tokenizer, lines = tokenizer_of(pair.bundle), []
+    for number in range(count):
         asked: dict[str, Any] = {"id": number, "prompt": f"w{number + 4} w9"}
         item = None
         if _sees(pair):
             pixels = rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+            Image.fromarray(pixels).save(folder / f"{number}.png")
             asked["image"], item = f"{number}.png", MemoryItem("image", pixels)
         prompt = PromptMaker(pair.bundle, tokenizer).make(Question("q", "", (), asked["prompt"]), item)
         tokens = _until_end(pair.generated(prompt.ids, prompt.images.get("pixel_values"))[:5])
-        # The last answer is wrong.
-        lines.append(asked | {"answer": tokenizer.decode(tokens) if number < 2 else "w0"})
-    questions = write_lines(tmp_path / "questions.jsonl", lines)
+        lines.append(asked | {"answer": tokenizer.decode(tokens)})
+    return write_lines(folder / "questions.jsonl", lines)
+
+
+def test_eval_and_bench_take_the_folder(pair, tmp_path):
+    questions = _questions(pair, tmp_path, 3)
+    lines = list(map(json.loads, questions.read_text().splitlines()))
+    # The last answer is wrong.
+    write_lines(questions, [*lines[:2], lines[2] | {"answer": "w0"}])
     folder, results = str(pair.bundle.folder), tmp_path / "results.json"
     answers = str(tmp_path / "answers")
     arguments = ["--data", str(questions), "--max-tokens", "5", "--answers", answers, "--threads", "1"]
@@ -183,6 +194,63 @@ def test_eval_and_bench_take_the_folder(pair, tmp_path):
     assert reported.exit_code == 0, reported.output
 
 
+def test_a_trial_of_a_study_answers_as_the_torch_model_with_its_weights(pair, tmp_path):
+    part = "vision" if _sees(pair) else "decoder"
+    subject = BundleSubject(pair.bundle.folder, "transcription", _questions(pair, tmp_path), max_tokens=5)
+    space = Space(bits=(2,), granularity=("tensor",), component=(part,), layer=("attention",))
+    options = StudyOptions(threads=1)
+    with open_bundle_study(subject, space, tmp_path, options=options) as opened:
+        run, (_, trial, _) = opened.run, opened.planned.trials
+        run.model.bank.fill(run.model.bank.wanted([trial]))
+        run.outcomes([trial])
+        said = run.journal.predictions(run.entry(trial), run.numbers)
+        assert isinstance(run.model, BundleModel)
+        asked = [run.model._prompt(number) for number in run.numbers]
+    changed = copy.deepcopy(pair.torch)
+    originals = dict(pair.torch.named_modules())
+    tower = changed.model.vision_tower if _sees(pair) else changed.model
+    with torch.no_grad():
+        for module in changed.modules():
+            if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+                module.weight.copy_(module.weight.half().float())
+        for name, module in tower.named_modules():
+            if isinstance(module, torch.nn.Linear) and "self_attn" in name:
+                weight = originals[next(key for key, each in changed.named_modules() if each is module)].weight
+                low, high = weight.min(), weight.max()
+                module.weight.copy_(((weight - low) / (high - low) * 3).round() / 3 * (high - low) + low)
+    torch_pair = Pair(changed, pair.bundle)
+    wanted = [torch_pair.generated(each.ids, each.images.get("pixel_values"))[:5] for each in asked]
+    tokenizer = tokenizer_of(pair.bundle)
+    assert list(said.values()) == [tokenizer.decode(_until_end(tokens)) for tokens in wanted]
+
+
+def test_study_takes_the_folder_and_resumes(pair, tmp_path):
+    questions, out = _questions(pair, tmp_path), tmp_path / "study"
+    parts = [part.name for part in pair.bundle.parts if part.name in ("vision", "connector", "decoder")]
+    arguments = [
+        *("study", str(pair.bundle.folder), "--task", "transcription", "--data", str(questions), "--max-tokens", "5"),
+        *("--calib", str(questions), "--axis", "bits=2,8", "--axis", "granularity=8", "--axis", "method=gptq"),
+        *("--mixed", "--axis", "component=each", "--out", str(out), "--threads", "1", "--max-drop", "100"),
+    ]
+    told = CliRunner().invoke(app, [*arguments, "--dry-run"])
+    assert told.exit_code == 0, told.output
+    results = []
+    for number in range(2):
+        if number:
+            (out / "trials.csv").unlink()
+        printed = CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / f"{number}.json")])
+        assert printed.exit_code == 0, printed.output
+        results.append((out / "report.html").read_bytes())
+    assert results[0] == results[1]
+    result = json.loads((tmp_path / "0.json").read_text())
+    assert result["float_score"] == 1.0 and result["images"] == 6
+    # Each part in 2 or in 8 bits, and the two marks.
+    assert len(result["points"]) == 2 ** len(parts) + 2
+    assert {each.partition("/")[0] for layers in result["cells"].values() for each in layers} == set(parts)
+    smallest = next(each["command"] for each in result["advice"] if each["command"])
+    assert f"--part {parts[0]}=w2g8a-gptq" in smallest
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -191,6 +259,10 @@ def test_eval_and_bench_take_the_folder(pair, tmp_path):
         (["eval", "{bundle}", "x.onnx", "--task", "vqa", "--data", "{data}"], "x.onnx: is not a bundle"),
         (["bench", "{bundle}", "--new-tokens", "64"], "`new_tokens` 64: wanted 2 to 63"),
         (["deploy", "{bundle}", "--target", "arm"], "`target` arm: has no folder for bundles"),
+        (["study", "{bundle}", "--data", "{data}"], "a bundle answers questions; give `task`"),
+        (["study", "{bundle}", "--data", "{data}", "--task", "vqa", "--workers", "2"], "is not for a"),
+        (["study", "{bundle}", "--data", "{data}", "--task", "perplexity"], "scores answers in words; wanted transcr"),
+        (["study", "{bundle}", "--data", "{data}", "--task", "vqa", "--axis", "method=gptq"], "`calib`: a method"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(pair, tmp_path, arguments, message):

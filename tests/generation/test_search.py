@@ -112,8 +112,3 @@ def test_a_text_without_an_end_is_bounded_and_its_steps_are_timed():
     assert greedy(rows, rows.logits(), Limits((9,), 4), times) == [(3, 3, 3, 3)]
     # The fourth token is the last one: nothing is read after it.
     assert times.steps_ns == [5, 5, 5]
-
-
-def test_an_end_token_waits_until_a_text_is_long_enough():
-    rows = Scripted([[9, 9, 9, 9]])
-    assert greedy(rows, rows.logits(), Limits((9,), 3, min_tokens=2)) == [(0, 0)]

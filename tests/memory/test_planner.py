@@ -155,7 +155,7 @@ def test_a_model_without_texts_or_images_takes_no_options_for_them(tmp_path):
     ("changes", "complaint"),
     [
         ({"model_type": "qwen3_omni"}, "is of the family 'qwen3_omni', which edgeq cannot plan; known: bert, "),
-        ({"model_type": "llava_nex"}, "did you mean llava_next?"),
+        ({"model_type": "llava_nex"}, "did you mean llava_next or llava?"),
         ({"model_type": None}, "has no 'model_type'"),
         ({"auto_map": {"AutoModel": "modeling.Own"}}, "edgeq never runs code of a model"),
         ({"text_config": {"auto_map": {"AutoModel": "modeling.Own"}}}, "edgeq never runs code of a model"),

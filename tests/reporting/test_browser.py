@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 from benchmarks.json_results import merge
 from docs.browser import Browser, find_browser
 from edgeq.reporting.build import build_document
+from edgeq.reporting.index import write_index
 from edgeq.reporting.runs import Runs
 from tests.reporting.made import make_detections, make_ground_truth, make_score, make_timing
 
@@ -67,6 +69,31 @@ def test_the_page_opens_without_a_complaint_and_fits(browser, page, width_px, da
     assert browser.run("document.documentElement.scrollWidth") == width_px
     paper = [int(value) for value in re.findall(r"\d+", browser.run("getComputedStyle(document.body).backgroundColor"))]
     assert (max(paper) < 60) == dark
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The checker of pages for people who use a screen reader or a keyboard, from npm."""
+    file = os.environ.get("EDGEQ_AXE")
+    if not file:
+        pytest.skip("no axe-core; set EDGEQ_AXE to the axe.min.js of its package (npm pack axe-core)")
+    return Path(file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width_px", [1280, 390])
+@pytest.mark.parametrize("name", ["report.html", "index.html"])
+def test_axe_finds_nothing_serious(browser, page, axe, name, width_px, dark):
+    if name == "index.html":
+        write_index(page.parent)
+    browser.open(page.with_name(name), width_px, 800, dark=dark)
+    browser.run("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    browser.run(f"{axe}; 0")
+    said = browser.run(
+        "axe.run().then(found => found.violations.filter(each => ['serious', 'critical'].includes(each.impact))"
+        ".map(each => each.id + ': ' + each.nodes.map(node => node.html).join(' ')).join('; '))"
+    )
+    assert said == ""
 
 
 def test_a_script_that_is_not_the_pages_own_does_not_run(browser, page):

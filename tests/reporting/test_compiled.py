@@ -87,7 +87,7 @@ def test_compiled_files_alone_make_a_report(folder, edgeq):
     assert done.code == 0, done.err
     assert "TensorRT for RTX 1.7.1.116 for SM86 (not a Jetson): built" in done.out
     page = (folder / "page.html").read_text()
-    assert f"<title>{INT8} – edgeq report</title>" in page and '<p class="lede">1 compiled file</p>' in page
+    assert f"<title>{INT8} – edgeq report</title>" in page and '<p class="lede">1 compiled file; 20' in page
     assert 'id="overview"' not in page and 'href="#overview"' not in page
     assert edgeq("report", check, "--out", folder / "page.md").code == 0
     assert "| artifact |" not in (folder / "page.md").read_text()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import edgeq
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import parse_manifest
@@ -65,6 +66,7 @@ def test_a_report_of_recorded_results_says_the_same() -> None:
     found = as_stated(json.loads(json.dumps(document.to_json())), stated)
     # How a sentence is worded may change; what is said of a run may not get lost.
     assert len(found.pop("sentences")) == len(stated.pop("sentences"))
+    assert (found.pop("version"), stated.pop("version")) == (edgeq.__version__, "0.1.0")
     assert found == stated
 
 

@@ -13,13 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.errors import InputError
+from edgeq.results.study import FP16, UNIFORM_8
 from edgeq.studying import importance
 from edgeq.studying.answers import pareto_front
+from edgeq.studying.bundle_layers import places_of
 from edgeq.studying.components import find_components
 from edgeq.studying.layers import StudyLayer, find_layers
 from edgeq.studying.sampling import draw
 from edgeq.studying.space import Space, Variant, parse_axis, read_space, template_names, with_axes
-from edgeq.studying.trials import FP16, UNIFORM_8, StudyTrial, plan_trials
+from edgeq.studying.trials import StudyTrial, plan_trials
 
 DETECTOR = """
 <ir_version: 10, opset_import: ["": 18]>
@@ -59,6 +61,29 @@ def test_layers_have_kinds_and_groups_of_blocks():
     }  # fmt: skip
     assert [each.block for each in layers.values()] == ["front", "front", "middle", "middle", "end", "end"]
     assert (layers["deep"].outputs, layers["deep"].inputs) == (8, 9)
+
+
+def test_layers_of_a_model_in_parts_are_placed_by_their_names():
+    names = ["embeddings.patch", "encoder.layers.0.self_attn.q_proj", "encoder.layers.3.mlp.fc1", "head"]
+    assert places_of(names, 3) == [(0, "first"), (0, "attention"), (2, "feed-forward"), (2, "last")]
+    assert places_of(["h.0.attn.c_attn", "h.1.mlp.c_fc"], 2) == [(0, "attention"), (1, "feed-forward")]
+    # Without blocks, as a connector is.
+    assert places_of(["linear_1", "linear_2"], 2) == [(0, "feed-forward"), (1, "feed-forward")]
+
+
+def test_further_choices_add_their_trials_and_each_is_tried_once():
+    space = read_space(None, "vlm-components")
+    layers = [dataclasses.replace(each, component=part, name=f"{part}/{each.name}") for part in ("vision", "decoder")
+              for each in layers_of()]  # fmt: skip
+    planned = plan_trials(space, layers, "grid", None, 0)
+    # 4 bits x 3 subsets of two components x 7 of blocks x 3 of kinds, and 6 bits of each of two, by two methods.
+    assert (planned.asked, planned.space) == (4 * 3 * 7 * 3 + 2 * 6**2,) * 2
+    assert len(planned.trials) == planned.asked + 2
+    assert {each.method for each in planned.trials} == {"", "rtn", "gptq", "awq"}
+    fewer = with_axes(space, {"bits": ("2", "4")}, None, None)
+    assert len(plan_trials(fewer, layers, "grid", None, 0).trials) == 2 * 3 * 7 * 3 + 2 * 2**2 + 2
+    with pytest.raises(InputError, match="`sample` random: the space has several grids"):
+        plan_trials(space, layers, "random", 5, 0)
 
 
 def layers_of(blocks: int = 3) -> tuple[StudyLayer, ...]:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import importlib.util
+import json
+import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 from xml.dom import minidom
 
 import numpy as np
@@ -22,6 +27,7 @@ from edgeq.exporting.graphs.graph import read_onnx, weight_of
 from edgeq.results.serialization import to_json
 from edgeq.results.study import StudyResult
 from edgeq.sources.model import ModelRequest
+from edgeq.studying.model import FileModel
 from edgeq.studying.run import StudyRun
 from edgeq.studying.space import Space
 from edgeq.tuning.staged import StagedImages
@@ -140,16 +146,33 @@ def test_a_choice_on_one_half_of_the_images_is_confirmed_on_the_other(found):
     assert confirmation.holds == "open"
 
 
+def test_advice_says_what_is_worth_leaving_in_fp16(found):
+    points = {point.name: point for point in found.result.points}
+    (text,) = (each.text for each in found.result.advice if each.text.startswith("with w2 rtn row, quantizing"))
+    # `fragile` is in the first half, which is therefore spared.
+    assert "quantizing 2of2 instead of 1of2+2of2 gains" in text
+    spared = points["w2 rtn row: 2of2"].size_bytes - points["w2 rtn row: 1of2+2of2"].size_bytes
+    assert f"points for {spared / 1e3:.4g} kB more" in text
+
+
 def test_a_report_opens_without_a_network_and_papers_get_figures_and_tables(found):
     page = (found.out / "report.html").read_text(encoding="utf-8")
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org", "")
     assert all(point.name in page for point in found.result.points)
+    plans = [json.loads(unquote(each)) for each in re.findall(r'href="data:application/json,([^"]*)"', page)]
+    assert [(plan["trial"], plan["cells"]) for plan in plans] == [(p.name, p.cells) for p in found.result.points]
     for svg in page.split("<svg")[1:]:
         minidom.parseString(f"<svg xmlns:xlink='x'{svg.partition('</svg>')[0]}</svg>")  # noqa: S318 - ours
     with (found.out / "trials.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["trial"] for row in rows] == [point.name for point in found.result.points]
     assert [float(row["points_lost"]) for row in rows] == [point.loss.points for point in found.result.points]
+    if importlib.util.find_spec("pyarrow") is not None:
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(found.out / "trials.parquet")
+        assert table.column_names == list(rows[0])
+        assert table["points_lost"].to_pylist() == [point.loss.points for point in found.result.points]
     paper = {path.name for path in (found.out / "paper").iterdir()}
     assert paper == {"front.pdf", "bits_rtn_row.pdf", "bits_gptq_row.pdf", "front.tex"}
     assert (found.out / "paper" / "front.pdf").read_bytes().startswith(b"%PDF")
@@ -200,7 +223,8 @@ def test_a_trial_computes_what_its_weights_say(net, found):
     data = open_split(net.labels, "evaluation")
     with open_study(net.request, data, source, SPACE, found.out, options=options) as opened:
         trial = next(each for each in opened.planned.trials if each.name == "w2 rtn row: 1of2")
-        assembler = dataclasses.replace(opened.run.assembler, whole=True)
+        assert isinstance(opened.run.model, FileModel)
+        assembler = dataclasses.replace(opened.run.model.assembler, whole=True)
         path = assembler.write(trial, 999).path
         held = weights_of(path)
         path.unlink()
@@ -212,6 +236,28 @@ def test_a_trial_computes_what_its_weights_say(net, found):
     # Rounded to nearest on a grid that reaches from the least to the largest weight: no further than half a step.
     steps = (np.maximum(floats.max(axis=1), 0) - np.minimum(floats.min(axis=1), 0)) / 3
     assert (np.abs(rows - floats) <= 1.01 * steps[:, None]).all()
+
+
+def test_activations_of_8_bits_round_what_quantized_layers_read(net, tmp_path):
+    source, options = CalibrationSource(net.calib, num=8), StudyOptions(threads=1)
+    space = Space(bits=(8,), granularity=("row",), activation=(16, 8))
+    with open_study(
+        net.request, open_split(net.labels, "evaluation"), source, space, tmp_path, options=options
+    ) as opened:
+        assert isinstance(opened.run.model, FileModel)
+        _, plain, rounded = opened.planned.trials
+        assert (plain.name, rounded.name) == ("w8 rtn row: all layers", "w8 rtn row a8: all layers")
+        # Weights are shared, and the trials are told apart.
+        bank = opened.run.model.bank
+        assert bank.wanted([plain]) == bank.wanted([rounded]) and plain.identity != rounded.identity
+        bank.fill(bank.wanted([rounded]))
+        assembler = dataclasses.replace(opened.run.model.assembler, whole=True)
+        graph = read_onnx(assembler.write(rounded, 0).path)
+    quantized = set(rounded.weights)
+    readers = {str(node.name): node.inputs[0] for node in graph.graph if weight_of(node) is not None}
+    behind = {name for name, value in readers.items() if value is not None and value.producer() is not None
+              and value.producer().op_type == "DequantizeLinear"}  # type: ignore[union-attr]  # fmt: skip
+    assert behind == quantized and quantized < readers.keys()
 
 
 @pytest.mark.parametrize(
@@ -228,6 +274,18 @@ def test_what_names_nothing_is_refused_in_one_line(net, tmp_path, space, options
     with pytest.raises(InputError, match=r"\A[^\n]*\Z") as error:
         study(net, tmp_path, space, options=StudyOptions(threads=1, **options))
     assert said in str(error.value)
+
+
+def test_a_store_of_another_study_and_a_score_that_never_moves_are_said_in_one_line(net, found, tmp_path, caplog):
+    store = Path(shutil.copy(found.out / "trials.sqlite", tmp_path))
+    fewer = net._replace(labels=net.labels.with_name("fewer.csv"))
+    fewer.labels.write_text("".join(net.labels.read_text().splitlines(keepends=True)[:21]))
+    space = Space(bits=(8,), granularity=("row",), layer=("all",))
+    result = study(fewer, tmp_path / "out", space, store=store)
+    (warned,) = (record.message for record in caplog.records if "the store has" in record.message)
+    assert warned.endswith("trials of another model, data or engine; none is used") and "\n" not in warned
+    assert "no trial moves top1; try fewer bits" in result.notes
+    assert result.confirmation is not None
 
 
 def test_the_command_prints_front_and_advice_and_says_what_is_missing(net, tmp_path):

@@ -20,6 +20,7 @@ from edgeq.evaluation.prediction_codec import pack_prediction
 from edgeq.exporting.artifact import Artifact
 from edgeq.files import sha256_bytes
 from edgeq.inputs.items import MemoryItem
+from edgeq.runtimes.onnxruntime import OnnxRuntimeSession
 from edgeq.tuning import executors
 from edgeq.tuning.executors import Executor, Found, WorkerLostError
 from edgeq.tuning.machine_lock import machine_alone, shared_machine
@@ -300,6 +301,28 @@ def test_timing_waits_for_predictions_and_predictions_for_timing(tmp_path, monke
     timer.join()
     late.join()
     assert order == ["released", "timed", "predicted"]
+
+
+def test_a_measurement_waits_for_one_image_and_not_for_a_stage(case, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    computed, original = queue.Queue[int](), OnnxRuntimeSession.run
+
+    def run(self: OnnxRuntimeSession, inputs: Any) -> Any:
+        computed.put(1)
+        time.sleep(0.01)
+        return original(self, inputs)
+
+    monkeypatch.setattr(OnnxRuntimeSession, "run", run)
+    images = StagedImages(case.task, case.stages, RUNTIME, 1)
+    search = threading.Thread(target=images.predict, args=(case.file, 0))
+    search.start()
+    computed.get(timeout=60)
+    with machine_alone():
+        before = computed.qsize()
+        time.sleep(0.1)
+        assert computed.qsize() == before < len(case.stages[0]) - 1, "nobody computes, and the stage is not done"
+    search.join()
+    assert computed.qsize() == len(case.stages[0]) - 1
 
 
 def test_workers_out_of_range_are_refused():

@@ -272,7 +272,7 @@ def test_build_and_inspect_on_the_command_line(trt10, exported, edgeq, tmp_path)
 
 
 def test_refusals_are_one_line(trt10, exported, edgeq, monkeypatch):
-    assert "wanted an engine of `edgeq build`" in edgeq("inspect", exported["int8"]).error
+    assert "results: none attached" in edgeq("inspect", exported["int8"]).out
     assert "--route implicit needs scales" in edgeq("build", exported["fp16"], "--route", "implicit").error
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert "TensorRT's Python module cannot be imported" in edgeq("build", exported["int8"]).error

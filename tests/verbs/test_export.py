@@ -401,7 +401,7 @@ def test_each_precision_is_written_once(foreign, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precisions": ["int9"]}, "`precision` int9: known are fp32, fp16, int8, w4a8, dynamic"),
+        ({"precisions": ["int9"]}, "`precision` int9: did you mean int8. known are fp32, fp16, int8, w4a8, dynamic"),
         ({"precisions": []}, r"`precision` \(none\): known are"),
         ({"precisions": ["fp32", "int8"], "calibration": None}, "int8 needs ranges: give `calib`"),
         ({"target_name": "abacus"}, r"unknown target 'abacus'; known: arm, jetson-orin, .*x86-ort"),

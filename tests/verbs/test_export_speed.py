@@ -62,8 +62,11 @@ def test_the_manifest_says_which_file_to_take(on_x86, export):
     assert int8.quantization_facts.speed == SLOW
     assert fp32.quantization_facts.speed is None
     lines = describe_export(result)
-    (line,) = (line for line in lines if "of fp32's time" in line)
-    assert "int8 takes 1.31 [1.20, 1.40] of fp32's time; fp32 computed in bf16 takes 1.10 (measured in turns" in line
+    (line,) = (line for line in lines if "than FP32" in line)
+    assert (
+        "int8 is 1.3x slower than FP32 (1.20x to 1.40x); FP32 computed in bf16 is 1.1x slower than FP32 (measured"
+        in line
+    )
     assert line.endswith("openvino 1, 2 threads, a CPU): int8 is not the fastest here, take fp32")
     assert "int8 is planned for openvino (target x86-openvino); for onnxruntime: --runtime onnxruntime" in lines
 

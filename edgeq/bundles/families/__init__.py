@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError
 from edgeq.registry import load_object
+from edgeq.wording import did_you_mean
 
 if TYPE_CHECKING:
     from edgeq.bundles.families.parts import Split
@@ -41,8 +41,7 @@ def splitter(folder: ModelFolder) -> Callable[..., Split]:
     """
     family = folder.config.model_type
     if family not in SPLITS:
-        similar = difflib.get_close_matches(family, SPLITS)
-        hint = f"did you mean {similar[0]}? " if similar else ""
+        hint = did_you_mean(family, SPLITS)
         raise InputError(
             f"{folder.config.path}: is of the family {family!r}, which edgeq cannot export in parts; {hint}"
             f"known: {', '.join(SPLITS)}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgeq.errors import InputError
 from edgeq.files import atomic_path, cache_folder, sha256_json
+from edgeq.inputs.array_files import read_arrays
 from edgeq.resume import forget_unused
 
 
@@ -33,9 +34,8 @@ class Checkpoint:
     def load(self) -> dict[str, np.ndarray] | None:
         """Returns the arrays; `None` if there are none, or the file is damaged."""
         try:
-            with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return read_arrays(self.path)
+        except InputError:
             return None
 
     def save(self, arrays: Mapping[str, np.ndarray]) -> None:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.errors import InputError, MissingDependencyError, ModelError
+from edgeq.errors import EdgeqError, InputError, MissingDependencyError, ModelError
 from edgeq.exporting.artifact import TensorSpec
 from edgeq.exporting.graphs.onnx_file import (
     data_path,
     load_skeleton,
     load_small,
     require_data,
+    require_whole_tensors,
     without_data,
     write_large,
 )
@@ -71,7 +72,6 @@ def read_onnx(path: Path) -> ir.Model:
     require_onnx("reading an ONNX file")
     import onnx
     import onnx_ir as ir
-    from google.protobuf.message import DecodeError
 
     require_file(path)
     try:
@@ -82,13 +82,16 @@ def read_onnx(path: Path) -> ir.Model:
         except onnx.checker.ValidationError as error:
             if _DEPRECATED not in str(error):  # the passes replace such operators, or name them
                 raise
-    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
+        if not proto.graph.node:
+            raise ModelError(f"{path}: the model has no nodes")
+        require_data(proto, path)
+        load_small(proto, path.parent)
+        require_whole_tensors(proto)
+        model = ir.from_proto(proto)
+    except EdgeqError:
+        raise
+    except Exception as error:  # protobuf, onnx and onnx_ir raise whatever a damaged file makes them trip over
         raise InputError(f"{path}: is not a valid ONNX model ({first_line(error)}); is the file complete?") from error
-    if not proto.graph.node:
-        raise ModelError(f"{path}: the model has no nodes")
-    require_data(proto, path)
-    load_small(proto, path.parent)
-    model = ir.from_proto(proto)
     lie_in(model, path.parent)
     return model
 

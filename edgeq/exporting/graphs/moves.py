@@ -86,6 +86,24 @@ def moved_from(value: ir.Value, among: Set[str] = MOVES_VALUES) -> ir.Value:
     return value
 
 
+def sources_of(value: ir.Value) -> list[ir.Value]:
+    """Returns the computed tensors and constants whose values are moved and joined to become `value`, each once."""
+    found: list[ir.Value] = []
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        producer = one.producer()
+        if producer is not None and moves_values(producer):
+            waiting += moved_inputs(producer)
+        else:
+            found.append(one)
+    return found
+
+
 def ends_of(value: ir.Value | None) -> tuple[float, float] | None:
     """Returns the least and the largest value of a constant, zero among them; `None` for what is computed."""
     array = constant(value)

@@ -8,13 +8,12 @@ a length. Only the fields on the way to a tensor's bytes are known here; all oth
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
-
-import numpy as np
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs import weights
@@ -30,6 +29,8 @@ MOST_IN_A_FILE = (1 << 31) - (1 << 24)
 # Numbers of fields in onnx.proto.
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+# Types of which a byte holds several.
+_PACKED_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 _FIXED = {_FIXED64: 8, _FIXED32: 4}
 
 
@@ -193,12 +194,28 @@ def require_data(proto: onnx.ModelProto, path: Path) -> None:
             )
 
 
+def require_whole_tensors(proto: onnx.ModelProto) -> None:
+    """Checks that the tensors of a model have as many bytes as their shapes say; onnx's checker does not.
+
+    Raises:
+        ValueError: one has more or less.
+    """
+    import onnx
+    from onnx.external_data_helper import _get_all_tensors
+
+    for tensor in _get_all_tensors(proto):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.HasField("raw_data"):
+            wanted = _nbytes(tensor)
+            if len(tensor.raw_data) != wanted or min(tensor.dims, default=0) < 0:
+                raise ValueError(f"tensor {tensor.name!r} has {len(tensor.raw_data)} bytes, its shape wants {wanted}")
+
+
 def _nbytes(tensor: onnx.TensorProto) -> int:
     import onnx
 
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    bits = 4 if tensor.data_type in (onnx.TensorProto.INT4, onnx.TensorProto.UINT4) else 8 * dtype.itemsize
-    return -(-int(np.prod(tensor.dims, dtype=np.int64)) * bits // 8)
+    bits: int = _PACKED_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type), 8 * dtype.itemsize)
+    return -(-math.prod(tensor.dims) * bits // 8)
 
 
 def write_large(proto: onnx.ModelProto, tensors: Mapping[str, ir.TensorProtocol], path: Path) -> Path | None:

@@ -18,6 +18,7 @@ from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.exporting.artifact import Artifact, Layout, Postprocessing, Preprocessing, TensorSpec
 from edgeq.exporting.costs.plan import choose_by_cost
 from edgeq.exporting.ends import require_same_ends
+from edgeq.exporting.file_pair import pair_written
 from edgeq.exporting.graphs.digest import graph_digest
 from edgeq.exporting.graphs.end_specs import Ends, end_specs
 from edgeq.exporting.graphs.graph import copy_graph, new_initializer, opset_of, save_onnx
@@ -37,9 +38,11 @@ from edgeq.exporting.planning.bias_correction import correct_biases
 from edgeq.exporting.planning.fp16_audit import audit_fp16
 from edgeq.exporting.planning.keep import Kept, VitPlan
 from edgeq.exporting.planning.known_ranges import keep_without_ranges
+from edgeq.exporting.planning.mixed_ranges import readers_of_mixed_ranges
 from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_plan
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.planning.wide_ends import with_wide_ends
+from edgeq.exporting.quantization_facts import CalibratedOn
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
 from edgeq.files import sha256_file, sha256_json
 from edgeq.quantizers import LEAST_SQUARE, ROUND
@@ -275,7 +278,8 @@ def plan_int8(
     selection = select_layers(graph, rules, kept, vit_plan)
     chosen = None
     if costs is not None:
-        chosen = choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us, noisy)
+        in_float = {**readers_of_mixed_ranges(graph, selection, ranges), **noisy}
+        chosen = choose_by_cost(graph, selection.quantized, costs, rules, least_gain_us, in_float)
     if chosen is not None:
         selection = select_layers(graph, rules, kept, vit_plan, chosen.in_float)
     selection = with_wide_ends(graph, selection, wide) if bits is None else selection.with_bits(*bits)
@@ -288,6 +292,7 @@ def plan_int8(
     if not plan.quantized:
         _log.warning("no layer of %s runs in INT8 on %s; it computes in float: take fp32", model.name, target.name)
     facts: dict[str, Any] = {"method": ranges.method, "ranges_digest": ranges.digest}
+    facts |= CalibratedOn.stated(ranges.provenance)
     if transformer.blocks:
         facts["vit_plan"] = vit_plan
     if chosen is not None and costs is not None:
@@ -332,23 +337,24 @@ def write_artifact(
     graph.producer_name, graph.producer_version = "edgeq", edgeq.__version__
     inputs, outputs = _ends(graph, model.layout)
     require_same_ends(path.name, (inputs, outputs), model.ends)
-    if (beside := save_onnx(graph, path)) is not None:
-        quantization = {**quantization, "weights_file": {"file": beside.name, "digest": sha256_file(beside)}}
-    artifact = Artifact(
-        path=path,
-        format="onnx",
-        precision=precision,
-        target=target.name,
-        inputs=inputs,
-        outputs=outputs,
-        preprocessing=model.preprocessing.declared,
-        postprocessing=model.postprocessing,
-        labels=model.labels,
-        source_digest=model.digest,
-        quantization=quantization,
-        tools={"edgeq": edgeq.__version__} | {name: version(name) for name in ("onnx", "onnx-ir")},
-    )
-    return artifact.save()
+    with pair_written(path):
+        if (beside := save_onnx(graph, path)) is not None:
+            quantization = {**quantization, "weights_file": {"file": beside.name, "digest": sha256_file(beside)}}
+        artifact = Artifact(
+            path=path,
+            format="onnx",
+            precision=precision,
+            target=target.name,
+            inputs=inputs,
+            outputs=outputs,
+            preprocessing=model.preprocessing.declared,
+            postprocessing=model.postprocessing,
+            labels=model.labels,
+            source_digest=model.digest,
+            quantization=quantization,
+            tools={"edgeq": edgeq.__version__} | {name: version(name) for name in ("onnx", "onnx-ir")},
+        )
+        return artifact.save()
 
 
 def _ends(graph: ir.Model, layout: Layout) -> Ends:

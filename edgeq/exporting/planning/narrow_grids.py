@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from edgeq.calibrators.grid import Grid, Range
-from edgeq.exporting.graphs.moves import ends_of, moved_inputs, moves_values
+from edgeq.exporting.graphs.moves import ends_of, moved_inputs, moves_values, sources_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,7 +39,7 @@ def narrowed_grids(model: ir.Model, grids: Mapping[str, Grid], ranges: Ranges) -
             upstream = _upstream(node)
             if not grids.keys().isdisjoint(str(each.name) for each in upstream):
                 continue
-            computed = [each for each in upstream if (by := each.producer()) is None or not moves_values(by)]
+            computed = sources_of(value)
             known = [each for each in (_range(source, ranges) for source in computed) if each is not None]
             if known and len(known) == len(computed):
                 low, high = min(each.low for each in known), max(each.high for each in known)

@@ -15,9 +15,15 @@ from edgeq.calibrators.grid import Grid, Range
 from edgeq.errors import MismatchError
 from edgeq.exporting.graphs.data_flow import is_float
 from edgeq.exporting.graphs.graph import constant, data_inputs, weight_of
-from edgeq.exporting.graphs.moves import JOINS, MOVES_VALUES, ends_of, moved_from, moved_inputs, moves_values
+from edgeq.exporting.graphs.moves import ends_of, moved_inputs, moves_values
 from edgeq.exporting.graphs.weights import release
 from edgeq.exporting.planning.decision import LayerDecision
+from edgeq.exporting.planning.mixed_ranges import (
+    MAX_RANGE_RATIO,
+    known_widths,
+    range_ratio,
+    split_mixed_ranges,
+)
 from edgeq.exporting.planning.narrow_grids import narrowed_grids
 from edgeq.exporting.planning.pairs import tensors_with_pair
 from edgeq.exporting.planning.saturation import SaturationGuard
@@ -34,9 +40,6 @@ if TYPE_CHECKING:
 
     from edgeq.calibrators.ranges import Ranges
     from edgeq.targets import Rules
-
-MAX_RANGE_RATIO = 8.0
-"""Beyond this ratio one shared grid leaves the smaller input of a Concat less than five of its eight bits."""
 
 _log = logging.getLogger(__name__)
 
@@ -115,8 +118,8 @@ def make_plan(
         MismatchError: a tensor has no range.
     """
     notes: list[str] = []
-    widths = {name: found.width for name, found in ranges.tensors.items() if name not in ranges.zeros}
-    selection = _split_mixed_ranges(model, selection, widths, notes)
+    widths = known_widths(ranges)
+    selection = split_mixed_ranges(model, selection, widths, notes)
     schemes = _tensor_schemes(model, selection)
     grids: dict[str, Grid] = {}
     guard = SaturationGuard(ranges.channel_maxima) if rules.saturates else None
@@ -301,69 +304,3 @@ def tensors_by_grid(model: ir.Model, tensors: Collection[str], widths: Mapping[s
         groups.setdefault(find(name), []).append(name)
     planned = set(tensors)
     return [members for members in groups.values() if planned.intersection(members)]
-
-
-def range_ratio(concat: ir.Node, widths: Mapping[str, float]) -> float:
-    """Returns how many times the widest known input range of a Concat is as wide as the narrowest; at least 1.
-
-    A constant's range is that of its values; one that is all zeros goes with every other.
-    """
-    known = []
-    for value in moved_inputs(concat):
-        source = moved_from(value, MOVES_VALUES - JOINS)
-        if (name := str(source.name)) in widths:
-            known.append(widths[name])
-        elif (ends := ends_of(source)) is not None and any(ends):
-            known.append(max(ends[1], -ends[0]))
-    return max(known) / max(min(known), 1e-30) if len(known) > 1 and max(known) > 0 else 1.0
-
-
-def _moved_on(value: ir.Value) -> tuple[set[str], list[ir.Node]]:
-    """Returns the names of the tensors that hold values of a tensor, itself among them, and the nodes that read them.
-
-    Nodes that only move values are looked through, and are not among the readers.
-    """
-    names: set[str] = set()
-    readers: list[ir.Node] = []
-    waiting = [value]
-    while waiting:
-        one = waiting.pop()
-        if str(one.name) in names:
-            continue
-        names.add(str(one.name))
-        for reader in (use.node for use in one.uses()):
-            if moves_values(reader) and one in moved_inputs(reader):
-                waiting += reader.outputs
-            elif reader not in readers:
-                readers.append(reader)
-    return names, readers
-
-
-def _split_mixed_ranges(
-    model: ir.Model, selection: Selection, widths: Mapping[str, float], notes: list[str]
-) -> Selection:
-    """Returns the selection without joined tensors whose inputs do not go on one grid, and without their readers."""
-    quantized = selection.quantized
-    in_float: dict[str, str] = {}
-    dropped: set[str] = set()
-    for node in model.graph:
-        joined = str(node.outputs[0].name)
-        if node.op_type != "Concat" or joined not in selection.tensors:
-            continue
-        ratio = range_ratio(node, widths)
-        if ratio <= MAX_RANGE_RATIO:
-            continue
-        moved, nodes = _moved_on(node.outputs[0])
-        readers = [str(reader.name) for reader in nodes if reader.name in quantized]
-        in_float |= dict.fromkeys(readers, f"reads {joined!r}, which mixes ranges")
-        dropped |= moved
-        notes.append(
-            f"mixed ranges: the inputs of {node.name} differ {ratio:.0f} times; each keeps its own grid, the joined "
-            f"tensor {joined!r} stays in float, and so does what reads it: {', '.join(readers) or 'nothing'}"
-        )
-    decisions = [
-        replace(each, scheme=FLOAT, reason=in_float[each.name]) if each.name in in_float else each
-        for each in selection.decisions
-    ]
-    tensors = tuple(name for name in selection.tensors if name not in dropped)
-    return replace(selection, decisions=tuple(decisions), tensors=tensors)

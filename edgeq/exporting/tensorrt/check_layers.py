@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeq.exporting.graphs.float4 import scale_of
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, kernel_positions
-from edgeq.exporting.planning.plan import MAX_RANGE_RATIO
+from edgeq.exporting.planning.mixed_ranges import MAX_RANGE_RATIO
 from edgeq.exporting.tensorrt import check_attention
 from edgeq.exporting.tensorrt.findings import Builder, Finding, finding
 from edgeq.exporting.tensorrt.qdq import (

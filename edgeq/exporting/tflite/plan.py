@@ -23,7 +23,7 @@ import numpy as np
 
 from edgeq.exporting.graphs.moves import TFLITE_MOVES_VALUES
 from edgeq.exporting.planning.decision import LayerDecision
-from edgeq.exporting.planning.plan import MAX_RANGE_RATIO
+from edgeq.exporting.planning.mixed_ranges import MAX_RANGE_RATIO
 from edgeq.exporting.tflite.graph import Graph, Operator
 from edgeq.exporting.tflite.keep import operator_name
 from edgeq.schemes import DYNAMIC_INT8, FLOAT, LayerScheme

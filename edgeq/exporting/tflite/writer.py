@@ -16,8 +16,10 @@ import edgeq
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
 from edgeq.exporting.ends import require_same_ends
+from edgeq.exporting.file_pair import pair_written
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import QuantPlan
+from edgeq.exporting.quantization_facts import CalibratedOn
 from edgeq.exporting.tflite.graph import Graph, Tensor, read_graph
 from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.layers import quantized_layers
@@ -206,22 +208,23 @@ def write(
     inputs = tuple(tensor_spec(graph.tensors[index]).of_pixels for index in graph.inputs)
     outputs = tuple(tensor_spec(graph.tensors[index]) for index in graph.outputs)
     require_same_ends(path.name, (inputs, outputs), ((model.input,), model.outputs), integers=options.integer_io)
-    write_bytes(path, content)
-    artifact = Artifact(
-        path=path,
-        format="tflite",
-        precision=precision,
-        target=target,
-        inputs=inputs,
-        outputs=outputs,
-        preprocessing=model.preprocessing.declared,
-        postprocessing=model.postprocessing,
-        labels=model.labels,
-        source_digest=model.source_digest or model.digest,
-        quantization=facts,
-        tools={"edgeq": edgeq.__version__} | _versions("litert-torch", "ai-edge-quantizer"),
-    )
-    return artifact.save()
+    with pair_written(path):
+        write_bytes(path, content)
+        artifact = Artifact(
+            path=path,
+            format="tflite",
+            precision=precision,
+            target=target,
+            inputs=inputs,
+            outputs=outputs,
+            preprocessing=model.preprocessing.declared,
+            postprocessing=model.postprocessing,
+            labels=model.labels,
+            source_digest=model.source_digest or model.digest,
+            quantization=facts,
+            tools={"edgeq": edgeq.__version__} | _versions("litert-torch", "ai-edge-quantizer"),
+        )
+        return artifact.save()
 
 
 def write_file(job: FileJob) -> Artifact:
@@ -246,10 +249,11 @@ def _quantized(
     ranges = None
     if known is not None and any(decision.scheme.is_static for decision in decisions.values()):
         options, decisions, ranges = _fitting(model, precision, options, known)
-        sources = {id(used): used for used, _ in known.tensors.values()}.values()
+        sources = [*{id(used): used for used, _ in known.tensors.values()}.values()]
         facts = {
             "method": ", ".join(sorted({used.method for used in sources})) if precision == "int8" else "minmax",
             "ranges_digests": sorted(used.digest for used in sources),
+            **(CalibratedOn.stated(sources[0].provenance) if sources else {}),
             "matched_tensors": known.matched,
             "sampled_tensors": list(known.sampled),
         }

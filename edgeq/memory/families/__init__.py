@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from edgeq.errors import InputError
 from edgeq.memory.architecture import Architecture
 from edgeq.memory.config_file import ConfigFile
 from edgeq.registry import load_object
+from edgeq.wording import did_you_mean
 
 FAMILIES: dict[str, str] = {
     "bert": "edgeq.memory.families.bert:read_bert",
@@ -41,8 +41,7 @@ def read_architecture(config: ConfigFile) -> Architecture:
         ModelError: the family is known, and this variant of it is not.
     """
     if config.model_type not in FAMILIES:
-        similar = difflib.get_close_matches(config.model_type, FAMILIES)
-        hint = f"did you mean {similar[0]}? " if similar else ""
+        hint = did_you_mean(config.model_type, FAMILIES)
         raise InputError(
             f"{config.path}: is of the family {config.model_type!r}, which edgeq cannot plan; {hint}"
             f"known: {', '.join(FAMILIES)}"

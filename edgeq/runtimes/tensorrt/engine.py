@@ -8,6 +8,7 @@ from pathlib import Path
 
 import edgeq
 from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.file_pair import pair_written
 from edgeq.files import write_bytes
 from edgeq.runtimes.tensorrt.builder import BuildOptions, FromCache, FromImages, FromScales, Plan
 from edgeq.runtimes.tensorrt.facts import BuildFacts, Platform
@@ -56,22 +57,23 @@ def save_engine(
         gpus=options.gpus,
     )
     by_flags = "int8" if options.int8 else "fp16" if options.fp16 else "fp32"
-    write_bytes(path, plan.content)
-    engine = dataclasses.replace(
-        source,
-        path=path,
-        format=library.engines,
-        precision=(source.precision or by_flags) if plan.strongly_typed else by_flags,
-        inputs=plan.inputs,
-        outputs=tuple(_with_batch(spec, options.batch) for spec in source.outputs),
-        quantization={**source.quantization, **facts.to_json()},
-        tools={
-            "edgeq": edgeq.__version__,
-            library.runtime: platform.tensorrt,
-            **({"cuda": platform.cuda} if platform.cuda else {}),
-        },
-    )
-    return engine.save()
+    with pair_written(path):
+        write_bytes(path, plan.content)
+        engine = dataclasses.replace(
+            source,
+            path=path,
+            format=library.engines,
+            precision=(source.precision or by_flags) if plan.strongly_typed else by_flags,
+            inputs=plan.inputs,
+            outputs=tuple(_with_batch(spec, options.batch) for spec in source.outputs),
+            quantization={**source.quantization, **facts.to_json()},
+            tools={
+                "edgeq": edgeq.__version__,
+                library.runtime: platform.tensorrt,
+                **({"cuda": platform.cuda} if platform.cuda else {}),
+            },
+        )
+        return engine.save()
 
 
 def _with_batch(spec: TensorSpec, batch: int) -> TensorSpec:

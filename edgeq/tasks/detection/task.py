@@ -126,7 +126,7 @@ class DetectionTask(CocoTask[Detections]):
 
     @classmethod
     def find_decoder(cls, name: str) -> Decode | None:
-        """Returns the decoder of that name, or the function that `package.module:function` names."""
+        """Returns the decoder of that name, or the trusted function that `package.module:function` names."""
         return _checked(get_decoder(name)) if ":" in name or name in cls.decoder_names() else None
 
     @classmethod

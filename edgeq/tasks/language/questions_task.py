@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
+from edgeq.files import sha256_json
 from edgeq.inputs.items import EncodedImage, image_files
 from edgeq.tasks.base import Task
 from edgeq.tasks.language.questions import Question, load_questions
@@ -64,6 +65,11 @@ class QuestionsTask(Task[Prediction], Generic[Prediction]):
         if annotations is None:
             raise InputError(f"{cls.name}: scored on questions with their answers; give `truth`")
         return cls(annotations, load_questions(annotations), images_dir)
+
+    def item_digest(self, number: int) -> str:
+        """Returns what tells a question from others: several may be about one image."""
+        question = self.questions[number]
+        return sha256_json([super().item_digest(number), question.name, question.prompt])
 
     def check(self, artifact: Artifact) -> None:
         """Raises nothing: what a model says shows only once it was asked."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import InputError, MismatchError
 from edgeq.exporting.artifact import Artifact
+from edgeq.inputs.array_files import read_arrays
 from edgeq.results.evaluation import Score, ScoreColumn, Suspicion
 from edgeq.tasks.embedding import cosines
 from edgeq.tasks.language.questions_task import Given, QuestionsTask
@@ -116,11 +116,7 @@ class RetrievalTask(QuestionsTask[Vectors]):
             InputError: the file has another form, or a vector is not finite.
             MismatchError: it has other numbers of vectors.
         """
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                stored = {key: archive[key] for key in archive.files if key in ("images", "texts", *_FACTS)}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: cannot be read as arrays ({error}); wanted {_WANTED}") from error
+        stored = read_arrays(path, ("images", "texts", *_FACTS))
         images, texts = (_vectors(stored.get(key), key, path) for key in ("images", "texts"))
         counts = [len(each.answers) for each in self.questions]
         if (len(images), len(texts)) != (len(counts), sum(counts)) or images.shape[1] != texts.shape[1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from edgeq.tasks.language.answers_task import AnswerRecords, AnswersTask
 from edgeq.tasks.text.recognition import edit_distance
 
 NAME = "transcription"
+
+_REMEMBERED = 1 << 14
+"""Pairs of texts whose distance is remembered: files of one model say mostly the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +78,13 @@ class TranscriptionTask(AnswersTask):
         for number in sorted(predictions):
             answer = _plain(predictions[number])
             pairs = [(answer, _plain(each)) for each in self.questions[number].answers]
-            found.append(min((edit_distance(*pair), max(1, *map(len, pair))) for pair in pairs))
+            found.append(min((_distance(*pair), max(1, *map(len, pair))) for pair in pairs))
         return found
+
+
+@functools.lru_cache(_REMEMBERED)
+def _distance(answer: str, truth: str) -> int:
+    return edit_distance(answer, truth)
 
 
 def _plain(text: str) -> str:

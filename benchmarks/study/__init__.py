@@ -1,0 +1,1 @@
+"""The studies that ship with edgeq, on real models: what they find, and what they take."""

@@ -1,0 +1,40 @@
+"""A model file and its manifest are written as one: a kill in between leaves no pair that does not belong together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeq.exporting.artifact import UNFINISHED, manifest_path
+from edgeq.files import write_bytes, write_json
+
+
+@contextlib.contextmanager
+def pair_written(path: Path) -> Iterator[None]:
+    """Marks a model file as unfinished until the block, which writes it and then its manifest, has ended.
+
+    Whatever ends the process in between, every later reader refuses the file. An exception before the model file was
+    replaced brings the old manifest back.
+
+    Args:
+        path: The model file.
+    """
+    manifest = manifest_path(path)
+    before = manifest.read_bytes() if manifest.is_file() else None
+    old = _identity(path)
+    write_json(manifest, {"manifest_version": UNFINISHED, "path": path.name})
+    try:
+        yield
+    except BaseException:
+        if _identity(path) == old:
+            manifest.unlink() if before is None else write_bytes(manifest, before)
+        raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Returns what changes when a file is replaced."""
+    if not path.is_file():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns

@@ -1,0 +1,103 @@
+"""The command that exports a point of a study, if one export can."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeq.calibration.source import CalibrationSource
+from edgeq.exporting.passes.packed_projection import whole_of
+from edgeq.sources.model import ModelRequest
+from edgeq.studying.layers import ENDS, StudyLayer
+from edgeq.studying.model import TARGET
+from edgeq.studying.space import LEFT_ALONE
+from edgeq.studying.trials import StudyTrial
+
+_GROUPS = (8, 16, 32, 64, 128, 256)
+"""Groups that `edgeq export` writes."""
+
+_ENDS_FROM = 4
+"""Bits below which an export leaves the first and the last layers in float."""
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """What the command line of an export names.
+
+    Attributes:
+        model: The model as the user gave it, with its options.
+        calib: The images to calibrate on, as the user gave them.
+    """
+
+    model: tuple[str, ...]
+    calib: str
+
+    @classmethod
+    def of(cls, request: ModelRequest, calibration: CalibrationSource) -> ExportSource:
+        """Returns what a command names that opens the same model and images; `IMAGES` for what has no path."""
+        model = [request.reference]
+        model += [] if request.weights is None else ["--weights", str(request.weights)]
+        model += [] if request.preset is None else ["--preset", request.preset]
+        model += [] if request.size is None else ["--size", "x".join(map(str, request.size))]
+        source = calibration.source
+        return cls(tuple(model), str(source) if isinstance(source, Path) else "IMAGES")
+
+
+def export_command(trial: StudyTrial, layers: Sequence[StudyLayer], source: ExportSource) -> str | None:
+    """Returns the command that writes the file of a trial; `None` if no single export does.
+
+    An export has weights of one kind in groups and floats between layers, leaves what `keep` names in float, and below
+    4 bits the first and last layers.
+
+    Args:
+        trial: The trial.
+        layers: The layers of the study.
+        source: What the command names.
+    """
+    variant = trial.variant
+    if variant is None or variant.granularity not in _GROUPS or trial.activation != LEFT_ALONE:
+        return None
+    quantized = {whole_of(name) for name in trial.weights}
+    kept = {whole_of(each.name) for each in layers if each.name not in trial.weights}
+    ends = {whole_of(each.name) for each in layers if each.kind in ENDS}
+    if quantized & kept or (variant.bits < _ENDS_FROM and quantized & ends):
+        return None
+    command = ["edgeq", "export", *source.model, "--target", TARGET, "--precision", f"w{variant.bits}"]
+    command += ["--weight-method", variant.method, "--group-size", str(variant.granularity), "--calib", source.calib]
+    if any(each.kind == "attention" for each in layers):
+        command += ["--vit-plan", "fast"]  # what stays in float is named below
+    needed = sorted(kept - ends) if variant.bits < _ENDS_FROM else sorted(kept)
+    if needed:
+        command += ["--keep", "|".join(map(re.escape, needed))]
+    return shlex.join(command)
+
+
+def bundle_command(trial: StudyTrial, layers: Sequence[StudyLayer], folder: str) -> str | None:
+    """Returns the command that writes the bundle of a trial; `None` if no single export does.
+
+    An export has weights of one kind in groups in each part, and leaves its first and last layers in float.
+
+    Args:
+        trial: The trial.
+        layers: The layers of the study.
+        folder: The Hugging Face folder, as the command names it.
+    """
+    entries = []
+    for part in dict.fromkeys(each.component for each in layers):
+        inner = [each.name for each in layers if each.component == part and each.kind not in ENDS]
+        ends = [each.name for each in layers if each.component == part and each.kind in ENDS]
+        stored = {trial.weights.get(name) for name in inner}
+        if len(stored) != 1 or any(name in trial.weights for name in ends):
+            return None
+        (variant,) = stored
+        if variant is None:
+            entries.append(f"{part}=fp16")
+        elif variant.granularity in _GROUPS:
+            entries.append(f"{part}=w{variant.bits}g{variant.granularity}a-{variant.method}")
+        else:
+            return None
+    options = [word for entry in entries for word in ("--part", entry)]
+    return shlex.join(["edgeq", "export", folder, "--target", TARGET, *options])
