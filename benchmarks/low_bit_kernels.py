@@ -1,4 +1,4 @@
-"""How fast are products with weights of 2, 4 and 8 bits in ONNX Runtime and OpenVINO on this CPU, compared with FP32?
+"""How fast are products with weights of 2, 4 and 8 bits in ONNX Runtime, OpenVINO and LiteRT, compared with FP32?
 
 `python -m benchmarks.low_bit_kernels` times linear layers for one row, as when a decoder writes a token, and for many,
 as when it reads a text or a transformer an image. Both products take turns in one process. Five minutes of an idle CPU.
@@ -11,6 +11,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,9 +40,9 @@ class Kernel(NamedTuple):
 
     Attributes:
         title: What the table calls it.
-        engine: `onnxruntime` or `openvino`.
+        engine: `onnxruntime`, `openvino` or `litert`.
         bits: Of a weight.
-        form: How it is stored.
+        form: How it is stored; `None` in LiteRT, which has one form.
         group: Inputs that share a scale.
         level: Accuracy level of MatMulNBits; `None` for that of edgeq's files.
     """
@@ -49,7 +50,7 @@ class Kernel(NamedTuple):
     title: str
     engine: str
     bits: int
-    form: Form
+    form: Form | None
     group: int = 32
     level: int | None = None
 
@@ -69,11 +70,28 @@ KERNELS = (
         for bits in (8, 4)
         for group in GROUPS
     ),
+    *(Kernel(f"LiteRT, 4 bits, groups of {group}", "litert", 4, None, group) for group in GROUPS[1:]),
 )
 
 
+def files(weight: np.ndarray, kernel: Kernel, rows: int) -> tuple[bytes, bytes]:
+    """Returns files that multiply so many rows by a matrix `(in, out)`, in FP32 and in few bits."""
+    if kernel.engine != "litert":
+        return product(weight, None), product(weight, kernel)
+    import torch
+
+    from edgeq.exporting.tflite.convert import convert_module
+    from edgeq.exporting.tflite.low_bit import in_four_bits
+
+    inputs, outputs = weight.shape
+    layer = torch.nn.Linear(inputs, outputs, bias=False)
+    layer.weight = torch.nn.Parameter(torch.from_numpy(np.ascontiguousarray(weight.T)))
+    whole = convert_module(layer, torch.zeros(rows, inputs), ["y"], "product")
+    return whole, in_four_bits(whole, "product", {}, kernel.group)[0]
+
+
 def product(weight: np.ndarray, kernel: Kernel | None) -> bytes:
-    """Returns a file that multiplies by a matrix `(in, out)`, in FP32 or in few bits."""
+    """Returns an ONNX file that multiplies by a matrix `(in, out)`, in FP32 or in few bits."""
     import onnx
     import onnx_ir as ir
 
@@ -87,7 +105,7 @@ def product(weight: np.ndarray, kernel: Kernel | None) -> bytes:
     model = ir.from_proto(
         onnx.helper.make_model(graph, ir_version=10, opset_imports=[onnx.helper.make_opsetid("", 21)])
     )
-    if kernel is not None:
+    if kernel is not None and kernel.form is not None:
         scheme = Scheme(bits=kernel.bits, signed=False, symmetric=False, granularity=PerGroup(kernel.group, 1))
         matrix = np.ascontiguousarray(weight.T)
         insert_low_bit_weights(model, {"product": round_nearest(matrix, scheme, {})}, kernel.form)
@@ -106,12 +124,30 @@ def opened(content: bytes, engine: str) -> Run:
         options.intra_op_num_threads = THREADS
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         return lambda rows: session.run(None, {"x": rows})[0]
+    if engine == "litert":
+        return _litert(content)
     from edgeq.runtimes.openvino import OpenVinoSession
 
     core = OpenVinoSession.import_engine().Core()
     settings = {"INFERENCE_NUM_THREADS": THREADS, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
     request = core.compile_model(core.read_model(content), "CPU", settings).create_infer_request()
     return lambda rows: request.infer({"x": rows}, share_inputs=True)[0]
+
+
+def _litert(content: bytes) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content, num_threads=THREADS)
+    interpreter.allocate_tensors()
+    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(rows: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(given["index"], rows)
+        interpreter.invoke()
+        found: np.ndarray = interpreter.get_tensor(made["index"])
+        return found
+
+    return run
 
 
 def ratio(first: Run, other: Run, rows: np.ndarray, rounds: int) -> float:
@@ -149,15 +185,15 @@ def timed(kernel: Kernel, shapes: Sequence[tuple[int, int]], rounds: int) -> Tim
     products, error, size = [], 0.0, 0.0
     for inputs, outputs in shapes:
         weight = rng.standard_normal((inputs, outputs)).astype(np.float32)
-        whole, narrow = product(weight, None), product(weight, kernel)
-        floats, run = opened(whole, kernel.engine), opened(narrow, kernel.engine)
         for count in ROWS:
+            whole, narrow = files(weight, kernel, count)
+            floats, run = opened(whole, kernel.engine), opened(narrow, kernel.engine)
             rows = rng.standard_normal((count, inputs)).astype(np.float32)
             found = ratio(run, floats, rows, rounds)
             products.append(LowBitProduct(kernel.engine, kernel.bits, kernel.group, inputs, outputs, count, found))
             wanted = floats(rows)
             error = float(np.linalg.norm(run(rows) - wanted) / np.linalg.norm(wanted))
-        size = len(narrow) / len(whole)
+            size = len(narrow) / len(whole)
     return Timed(kernel, products, size, error)
 
 
@@ -186,7 +222,7 @@ def run(out: Path, table: Path, kernels: Sequence[Kernel] = KERNELS, shapes: Seq
         print(lines[-1], flush=True)
         shipped += found.products if kernel.level is None else []
     openvino = OpenVinoSession.import_engine().__version__.partition("-")[0]
-    versions = f"onnxruntime {onnxruntime.__version__}, openvino {openvino}"
+    versions = f"onnxruntime {onnxruntime.__version__}, openvino {openvino}, litert {version('ai-edge-litert')}"
     where = f"{read_machine().cpu}, {counted(THREADS, 'thread')}, {versions}"
     write_text(table, write_products(where, shipped))
     text = [
@@ -194,9 +230,9 @@ def run(out: Path, table: Path, kernels: Sequence[Kernel] = KERNELS, shapes: Seq
         "",
         *lines,
         "",
-        f"Measured in turns, median of {rounds} rounds, {where}. Zero points, rounded to nearest; FP32 where the "
-        "engine computes in floats. Size over FP32's and the relative error of the output for normal weights are "
-        "those of the last shape. `level 0` is MatMulNBits's default, in groups of 32; edgeq writes 4.",
+        f"Measured in turns, median of {rounds} rounds, {where}. Zero points (in LiteRT none), rounded to nearest; "
+        "FP32 where the engine computes in floats. Size over FP32's and the relative error of the output for normal "
+        "weights are those of the last shape. `level 0` is MatMulNBits's default, in groups of 32; edgeq writes 4.",
     ]
     return write_result(out, "low_bit_kernels.md", "\n".join(text) + "\n")
 

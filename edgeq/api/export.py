@@ -77,7 +77,8 @@ def export(
             `jetson-orin-trt11` or `rtx`, or an installed one.
         precision: `fp32`, `fp16`, `int8`, `dynamic`; for `x86` `w4a8` (INT4 weights, computed in INT8); for TFLite
             `int16x8`; for `rtx` `fp8` (from SM89 on), `w4` (INT4 weights) and `fp4` (FP4 weights, from SM120 on); for
-            `x86` `w2` to `w8` (weights of 2 to 8 bits alone): one, or several.
+            `x86` `w2` to `w8` (weights of 2 to 8 bits alone), in the format `openvino` `nf4` too, and for `arm` in the
+            format `tflite` `w4`: one, or several.
         runtime: For `x86`, the engine that files are planned for: `openvino` (the default) or `onnxruntime`.
         calib: Ranges for `int8`: what `edgeq.calibrate` returned, the path of a ranges file, of images or of a
             calibration cache of TensorRT, or arrays as `edgeq.calibrate` takes them. At most `num` elements of an

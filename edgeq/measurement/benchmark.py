@@ -191,7 +191,11 @@ def make_jobs(
     ]
     for job in jobs:
         if job.runtime in SIMULATED:
-            raise InputError(f"`runtime` {job.runtime}: a simulation has no latency; run edgeq bench on the device")
+            narrow = job.artifact.quantization_facts.simulated_bits is not None
+            instead = (
+                "no engine has its kernels, score it with `edgeq eval`" if narrow else "run edgeq bench on the device"
+            )
+            raise InputError(f"`runtime` {job.runtime}: a simulation has no latency; {instead}")
     return jobs
 
 

@@ -144,9 +144,12 @@ def _check_precisions(
     known = list(dict.fromkeys(precision for name in formats for precision in get_format(name).precisions))
     unknown = [precision for precision in precisions if precision not in known]
     if unknown or not precisions:
-        near = did_you_mean(unknown[0], known) if unknown else ""
+        written = [name for name in target.optional_formats if {*unknown} & {*get_format(name).precisions}]
+        hint = f"; choose `format` {written[0]}" if written else ""
+        near = did_you_mean(unknown[0], known) if unknown and not written else ""
         raise InputError(
-            f"`precision` {','.join(unknown) or '(none)'}: {near}known are {', '.join(known)} ({' and '.join(formats)})"
+            f"`precision` {','.join(unknown) or '(none)'}: {near}known are {', '.join(known)} "
+            f"({' and '.join(formats)}){hint}"
         )
     if "dynamic" in precisions and not target.rules.takes_dynamic:
         raise InputError(f"`precision` dynamic: the engines of {target.name} take no dynamic INT8 files; choose int8")

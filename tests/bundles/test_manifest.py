@@ -18,6 +18,7 @@ from edgeq.bundles.contents import (
     SpecialTokens,
 )
 from edgeq.bundles.manifest import MANIFEST_NAME, Bundle, is_bundle
+from edgeq.cli.model_parts import print_bundle
 from edgeq.errors import InputError, MismatchError
 from edgeq.exporting.artifact import Preprocessing
 
@@ -123,3 +124,17 @@ def test_a_manifest_that_contradicts_itself_is_one_line(bundle, tmp_path, change
 def test_a_folder_without_manifest_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no edgeq-bundle\.json"):
         Bundle.load(tmp_path)
+
+
+def test_printed_parts_say_what_is_simulated_and_what_is_slower_than_fp32(bundle, capsys):
+    embedding, decoder = bundle.parts
+    for precision, simulated, said in (
+        ("w4g128", False, None),
+        ("w2g16", False, "decoder: slower than FP32 in ONNX Runtime, by edgeq's table: 2 bits in groups of 16 take"),
+        ("w3g16", True, "decoder: w3g16 is simulated, because the engine of x86-ort has no kernel"),
+    ):
+        part = dataclasses.replace(decoder, precision=precision, method="rtn", simulated=simulated)
+        print_bundle(dataclasses.replace(bundle, parts=(embedding, part)))
+        printed = " ".join(capsys.readouterr().out.split())
+        assert ("slower than FP32" in printed) == (precision == "w2g16")
+        assert said is None or said in printed

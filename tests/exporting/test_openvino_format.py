@@ -133,9 +133,10 @@ def test_methods_place_integers_and_leave_nf4_alone(job, tmp_path):
 
 def test_the_format_is_written_for_openvino_alone_and_with_kernels_alone():
     request = ModelRequest("net.onnx")
-    for target, precision, said in (
-        ("x86-ort", "w4", "`format` openvino: the target x86-ort takes onnx"),
-        ("x86-openvino", "w3", r"`precision` w3: known are w4, w8, nf4 \(openvino\)"),
+    for target, form, precision, said in (
+        ("x86-ort", "openvino", "w4", "`format` openvino: the target x86-ort takes onnx"),
+        ("x86-openvino", "openvino", "w3", r"`precision` w3: known are w4, w8, nf4 \(openvino\)$"),
+        ("x86-openvino", "onnx", "nf4", r"`precision` nf4: known are .*; choose `format` openvino$"),
     ):
         with pytest.raises(InputError, match=said):
-            check_options(request, get_target(target), ["openvino"], [precision], None, ExportOptions())
+            check_options(request, get_target(target), [form], [precision], None, ExportOptions())

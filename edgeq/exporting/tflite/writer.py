@@ -40,7 +40,7 @@ from edgeq.targets.tflite import INT16X8, LITERT
 if TYPE_CHECKING:
     from edgeq.exporting.jobs import FileJob
 
-PRECISIONS = ("fp32", "fp16", "int8", "int16x8", "dynamic", W4)
+PRECISIONS = ("fp32", "fp16", "int8", "int16x8", "dynamic")
 
 STATIC_PRECISIONS = ("int8", "int16x8")
 """Precisions that need ranges."""
@@ -183,7 +183,7 @@ def write(
     Args:
         model: The float model.
         target: Name of the target, for the file's name and manifest.
-        precision: Any of `PRECISIONS`.
+        precision: Any of `PRECISIONS`, or `w4`.
         folder: Where to write.
         options: How to write.
         known: The ranges; `int8` and `int16x8` need them.
