@@ -153,8 +153,8 @@ def beside_published(result: StudyResult) -> list[str]:
         "## Beside the published studies",
         "",
         "Consensus importance in percent, vision part / connector / language part. Published: BLIP-2 (ViT-g, OPT 2.7B) "
-        "and LLaVA-1.5 7B, with the same three measures; their linear fits had R² below .20. A name such as 4-2-2 states "
-        "the bits of vision part, connector and language part.",
+        "and LLaVA-1.5 7B, with the same three measures; their linear fits had R² below .20. A name such as 4-2-2 "
+        "states the bits of vision part, connector and language part.",
         "",
         "| model, task | GPTQ | AWQ |",
         "|---|---:|---:|",
