@@ -13,6 +13,8 @@ from edgeq.results.study import Share, StudyImportance, StudyPoint, StudyResult
 _PACKAGES = ("onnxruntime", "scikit-learn", "shap")
 _MOST_PAIRS = 8
 _MOST_ALONE = 12
+_NEXT_TO_NOTHING = 0.5
+"""Points that a study may lose by default."""
 
 PUBLISHED: Mapping[str, Mapping[str, str]] = {
     "BLIP-2, COCO": {"gptq": "50.4 / 2.0 / 47.6", "awq": "17.1 / 2.5 / 80.5"},
@@ -142,49 +144,65 @@ def _share(share: Share | None) -> str:
 
 def beside_published(result: StudyResult) -> list[str]:
     """Returns the importance of parts next to the published tables, and how they compare."""
-    ours: dict[str, list[float]] = {}
-    parts: dict[str, list[str]] = {}
-    for each in result.importance:
-        if each.axis == "component":
-            ours[each.method] = [100 * part.consensus for part in each.parts]
-            parts[each.method] = [part.part for part in each.parts]
+    ours = {
+        each.method: {part.part: 100 * part.consensus for part in each.parts}
+        for each in result.importance
+        if each.axis == "component"
+    }
     return [
         "## Beside the published studies",
         "",
         "Consensus importance in percent, vision part / connector / language part. Published: BLIP-2 (ViT-g, OPT 2.7B) "
-        "and LLaVA-1.5 7B, with the same three measures; their linear fits had R² below .20.",
+        "and LLaVA-1.5 7B, with the same three measures; their linear fits had R² below .20. A name such as 4-2-2 "
+        "states the bits of vision part, connector and language part.",
         "",
         "| model, task | GPTQ | AWQ |",
         "|---|---:|---:|",
         *(f"| {name} | {row['gptq']} | {row['awq']} |" for name, row in PUBLISHED.items()),
         f"| **this reader**, surnames | {_percent(ours.get('gptq'))} | {_percent(ours.get('awq'))} |",
         "",
-        *_verdict(parts, ours),
+        *_smallest(result),
+        *_verdict(ours),
         "",
     ]
 
 
-def _percent(shares: Sequence[float] | None) -> str:
-    return "not fit" if shares is None else " / ".join(f"{each:.1f}" for each in shares)
+def _percent(shares: Mapping[str, float] | None) -> str:
+    return "not fit" if shares is None else " / ".join(f"{each:.1f}" for each in shares.values())
 
 
-def _verdict(parts: Mapping[str, Sequence[str]], ours: Mapping[str, Sequence[float]]) -> list[str]:
+def _smallest(result: StudyResult) -> list[str]:
+    """Returns the fewest bits per weight that lose next to nothing, by method, and those of the published studies."""
+    found: dict[str, StudyPoint] = {}
+    for point in sorted(result.points, key=lambda each: each.bits_per_weight):
+        if point.method and point.loss.points <= _NEXT_TO_NOTHING:
+            found.setdefault(point.method, point)
+    said = "; ".join(f"{each.bits_per_weight:.2f} by {method} ({each.name})" for method, each in found.items())
+    if not said:
+        return []
+    return [
+        f"- Fewest bits per weight that lose at most {_NEXT_TO_NOTHING} points: {said}. Published as best for their "
+        "size are 3.5 to 4.5 with GPTQ or AWQ, and 6 to 10 with one scale per tensor, which is rtn here."
+    ]
+
+
+def _verdict(ours: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Returns what agrees and what does not, by the figures, and what the reader differs in."""
-    lines = []
-    for method, shares in ours.items():
-        of_part = dict(zip(parts[method], shares, strict=True))
-        first = max(of_part, key=lambda part: of_part[part])
-        lines.append(
-            f"- By {method} the {first} part carries most here ({of_part[first]:.0f} %); in the published studies of "
-            "questions about images the language part does (72 to 99 %), and in retrieval with BLIP-2 the vision part "
-            f"(70 to 85 %). The connector carries {of_part.get('connector', 0.0):.0f} % here and at most 2.5 % there."
-        )
-    lines.append(
-        "- Why a small reader may differ: its vision part holds 43 % of the weights that change (5 % in LLaVA-1.5 7B), "
+    if not ours:
+        return []
+    largest = {max(shares, key=lambda part: shares[part]) for shares in ours.values()}
+    highest = {method: max(shares.values()) for method, shares in ours.items()}
+    connectors = [shares.get("connector", 0.0) for shares in ours.values()]
+    said = ", ".join(f"{share:.0f} % by {method}" for method, share in highest.items())
+    return [
+        f"- The {' or the '.join(sorted(largest))} part carries most here ({said}). In the published studies the "
+        "language part does where questions about images are answered (72 to 99 %), and the vision part where BLIP-2 "
+        f"finds images or texts (70 to 85 %). The connector carries {min(connectors):.0f} to {max(connectors):.0f} % "
+        "here, and at most 2.5 % there.",
+        "- Why a small reader may differ: its vision part holds 43 % of the weights that change (4 % in LLaVA-1.5 7B), "
         "it has to tell letters apart that differ by a stroke, and its language part only spells what it is shown, "
-        "with 26 letters and no knowledge of the world that few bits could break."
-    )
-    return lines
+        "with 26 letters and no knowledge of the world that few bits could break.",
+    ]
 
 
 def speed_section(speeds: Sequence[Speed], again: Resumed | None, result: StudyResult) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeq.reporting.plots import PAGE, Palette, Plot
 from edgeq.results.study import FP16, UNIFORM_8, StudyImportance, StudyPoint, StudyResult
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT = 4.7, 3.2
 _ROW = 0.42
+_LINE = 0.17
+"""Height of a line of a legend, in inches."""
+
 _MOST_CURVES = 7
 _FLOAT = 16
 _MARKS = {FP16: "s", UNIFORM_8: "D"}
@@ -61,7 +64,7 @@ def figures(result: StudyResult) -> list[StudyFigure]:
     found = [_front(result)]
     for key in dict.fromkeys(map(_stored, filter(_is_uniform, result.points))):
         points, (method, granularity) = [each for each in result.points if _stored(each) == key], key
-        curves = _curves(points)
+        curves = _curves(points, result.cells)
         if curves:
             found.append(_alone(result, method, granularity, curves))
     found += [_importance(each) for each in result.importance]
@@ -108,17 +111,24 @@ def _front(result: StudyResult) -> StudyFigure:
         axes.invert_yaxis()
         axes.set_xlabel("bits per weight, scales included")
         axes.set_ylabel(f"points of {result.score} lost")
-        axes.legend(loc="lower right", labelcolor=palette.ink)
+        _legend(axes, palette, 3)
 
     words = "; ".join(f"{each.bits_per_weight:.2f} bits: {each.loss.points:+.2f} points, {each.name}" for each in front)
-    return StudyFigure("front", f"Points of {result.score} lost against bits per weight", words, _HEIGHT, draw)
+    return StudyFigure(
+        "front", f"Points of {result.score} lost against bits per weight", words, _HEIGHT + 3 * _LINE, draw
+    )
 
 
-def _curves(points: Sequence[StudyPoint]) -> dict[str, list[StudyPoint]]:
-    """Returns which layers -> the points of several bits, fewest first; the ones that lose most are kept."""
+def _curves(points: Sequence[StudyPoint], cells: Mapping[str, Sequence[str]]) -> dict[str, list[StudyPoint]]:
+    """Returns which layers -> the points of several bits, fewest first; the ones that lose most are kept.
+
+    Of cells only those that hold no other one: what they lose together is in the table of pairs.
+    """
+    layers = {name: frozenset(each) for name, each in cells.items()}
+    together = {name for name, each in layers.items() if any(other < each for other in layers.values())}
     found: dict[str, list[StudyPoint]] = {}
     for point in sorted(points, key=lambda each: each.bits or 0):
-        if point.bits is not None:
+        if point.bits is not None and point.where not in together:
             found.setdefault(point.where, []).append(point)
     several = {where: each for where, each in found.items() if len(each) > 1}
     worst = sorted(several, key=lambda where: -max(each.loss.points for each in several[where]))
@@ -136,14 +146,15 @@ def _alone(result: StudyResult, method: str, granularity: str, curves: dict[str,
         axes.invert_yaxis()
         axes.set_xlabel("bits")
         axes.set_ylabel(f"points of {result.score} lost")
-        axes.legend(loc="lower right", labelcolor=palette.ink)
+        _legend(axes, palette, 1)
 
     words = "; ".join(
         f"{where}: {', '.join(f'{each.bits} bits {each.loss.points:+.2f}' for each in points)}"
         for where, points in curves.items()
     )
     title = f"What parts lose by {method} ({granularity}), all else in FP16"
-    return StudyFigure(f"bits_{method.replace('+', '_')}_{granularity.replace(' ', '_')}", title, words, _HEIGHT, draw)
+    name = f"bits_{method.replace('+', '_')}_{granularity.replace(' ', '_')}"
+    return StudyFigure(name, title, words, _HEIGHT + _LINE * len(curves), draw)
 
 
 def _importance(found: StudyImportance) -> StudyFigure:
@@ -176,12 +187,18 @@ def _importance(found: StudyImportance) -> StudyFigure:
         axes.set_yticklabels([each.part for each in found.parts])
         axes.invert_yaxis()
         axes.set_xlabel("share of the importance")
-        axes.legend(loc="lower right", labelcolor=palette.ink)
+        _legend(axes, palette, 4)
 
     words = "; ".join(f"{each.part}: consensus {each.consensus:.2f}" for each in found.parts)
     title = f"Importance by {found.axis}, {found.method} (R² {found.forest_r2:.2f} out of bag)"
     name = f"importance_{found.axis}_{found.method.replace('+', '_')}"
-    return StudyFigure(name, title, words, max(_HEIGHT, _ROW * 2 * len(found.parts)), draw)
+    return StudyFigure(name, title, words, max(_HEIGHT, _ROW * 2 * len(found.parts)) + _LINE, draw)
+
+
+def _legend(axes: Axes, palette: Palette, columns: int) -> None:
+    """Draws the legend above the axes, where it hides nothing."""
+    figure: Any = axes.figure
+    figure.legend(loc="outside upper left", ncols=columns, labelcolor=palette.ink, handlelength=1.6, borderpad=0)
 
 
 def _reach(points: Sequence[StudyPoint]) -> list[list[float]]:

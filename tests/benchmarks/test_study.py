@@ -57,7 +57,7 @@ def test_importance_is_shown_beside_the_published_tables():
     shown = "\n".join(page.beside_published(_result()))
     assert "| LLaVA, GQA | 20.9 / - / 79.1 | 5.4 / - / 94.6 |" in shown
     assert "| **this reader**, surnames | 90.0 / 1.0 / 9.0 | not fit |" in shown
-    assert "By gptq the vision part carries most here (90 %)" in shown
+    assert "The vision part carries most here (90 % by gptq)." in shown
 
 
 def _result() -> StudyResult:
