@@ -163,6 +163,7 @@ class _Command:
             output = os.open(self._said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             for stream in (1, 2):
                 os.dup2(output, stream)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
             signal.signal(signal.SIGINT, signal.default_int_handler)
             sys.argv = ["edgeq", *COMMANDS[name]]
             main_of_edgeq()
@@ -187,11 +188,12 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         prepare(folder)
-        self._run("export")
-        (folder / "out").rename(folder / "made")
 
     def alone(self, name: str) -> Tried:
         """Returns what an undisturbed run takes and writes; raises `AssertionError` if it fails."""
+        if any(argument.startswith("made/") for argument in COMMANDS[name]) and not (self.folder / "made").exists():
+            self._run("export")
+            (self.folder / "out").rename(self.folder / "made")
         shutil.rmtree(self.folder / "out", ignore_errors=True)
         begun = time.monotonic()
         self._run(name)

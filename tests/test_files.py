@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -86,3 +87,25 @@ def test_hidden_files_are_no_images(tmp_path):
     for name in ("0.png", "._0.png", ".1.edgeq-tmp.png"):
         (tmp_path / name).write_bytes(b"")
     assert [path.name for path in list_images(tmp_path)] == ["0.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process of its own with a limit")
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
+    import resource
+    import signal
+
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_text(target, "new" * 1000)
+        except InputError as error:
+            os._exit(7 if "cannot be written" in str(error) and "\n" not in str(error) else 8)
+        finally:
+            os._exit(9)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert target.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["a.txt"]

@@ -27,7 +27,7 @@ from edgeq.cli import (
     study,
     tune,
 )
-from edgeq.cli.commands import Commands, interrupt_on_signals
+from edgeq.cli.commands import Commands, interrupted_by_signals
 from edgeq.cli.events import with_progress
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
@@ -511,9 +511,8 @@ def demo(
 def main() -> None:
     """Runs the command line; an error is one line and exit code 1, with a traceback only under `EDGEQ_DEBUG=1`."""
     configure_logging()
-    interrupt_on_signals()
     try:
-        with reporting_to(terminal_progress):
+        with interrupted_by_signals(), reporting_to(terminal_progress):
             app(prog_name="edgeq")
     except Exception as error:
         if is_debugging():

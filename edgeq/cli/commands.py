@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
@@ -44,12 +45,18 @@ class Commands(typer.core.TyperGroup):
             raise typer.Exit(INTERRUPTED) from None
 
 
-def interrupt_on_signals() -> None:
+@contextlib.contextmanager
+def interrupted_by_signals() -> Iterator[None]:
     """Lets SIGTERM and SIGHUP end a command as Ctrl-C does: what is done is kept, and its processes end with it."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # `nohup` ignores it
-            signal.signal(number, signal.default_int_handler)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    changed = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]  # `nohup` ignores it
+    for number in changed:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _given(command: Any, name: str, words: list[str], parent: Any) -> set[str]:

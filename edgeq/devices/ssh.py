@@ -10,6 +10,7 @@ import collections
 import contextlib
 import os
 import queue
+import re
 import shlex
 import shutil
 import subprocess
@@ -38,6 +39,8 @@ _MAX_SAID = 300
 _STDERR_LINES = 5
 # The path of a Unix socket has at most 107 bytes, and ssh adds 17 while it makes one.
 _MAX_SOCKET_PATH = 88
+# ssh's options expand % and ~, and end at a space or quote.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9_./-]+")
 # What ssh itself exits with when it fails.
 _SSH_FAILED = 255
 _NOT_FOUND = 127
@@ -325,12 +328,12 @@ def _one_line(said: bytes) -> str:
 
 
 def _socket_folder() -> Path:
-    """Returns a new folder that only this user can enter, under a name short enough for a socket."""
+    """Returns a new folder that only this user can enter, under a name that is short and plain enough for a socket."""
     places = [os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"]  # noqa: S108 - mkdtemp makes it private
     for place in _each(places):
         with contextlib.suppress(OSError):
             folder = Path(tempfile.mkdtemp(prefix="edgeq-", dir=place))
-            if len(os.fsencode(folder)) < _MAX_SOCKET_PATH - len("/m"):
+            if len(os.fsencode(folder)) < _MAX_SOCKET_PATH - len("/m") and _PLAIN_PATH.fullmatch(str(folder)):
                 return folder
             folder.rmdir()
     raise DeviceError(f"no folder for ssh's control socket in {', '.join(_each(places))}; free space or set TMPDIR")

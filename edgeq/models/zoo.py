@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for key, value in content.items():
         if not isinstance(value, Tensor):
             raise InputError(f"{path}: its entry {key!r} is {_describe(value)}; wanted tensors only (a state_dict)")
+        if value.layout == torch.strided and value.nbytes > value.untyped_storage().nbytes():
+            raise InputError(f"{path}: {key!r} repeats its values to {value.nbytes:,} bytes; save a contiguous tensor")
     return {
         str(key).removeprefix("module."): value.float() if value.is_floating_point() else value
         for key, value in content.items()
@@ -227,6 +230,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickled_tensors(path: Path) -> Any:
     from pickle import UnpicklingError
 
+    _require_stored(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # what torch warns of is refused below
@@ -248,6 +252,23 @@ def _read_pickled_tensors(path: Path) -> Any:
     # A damaged file makes torch's reader trip over anything: RuntimeError, EOFError, KeyError, ...
     except Exception as error:
         raise _unreadable(path, error) from error
+
+
+def _require_stored(path: Path) -> None:
+    """Checks that an archive is not compressed: torch writes none that is, and a thousand times its size may be in it.
+
+    Raises:
+        InputError: it is compressed, or no whole archive.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # of torch before 1.6
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    if not is_stored:
+        raise InputError(f"{path}: is a compressed archive, which torch does not write; save the weights again")
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

@@ -21,6 +21,9 @@ from edgeq.wording import and_others
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+MAX_ELEMENTS = 1 << 40
+"""Numbers of a tensor of a checkpoint; a length of 0 counts as 1."""
+
 _MAX_HEADER, _MAX_INDEX, _LENGTH = 1 << 27, 1 << 26, 8
 _TYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
@@ -144,6 +147,7 @@ def _read_header(file: Path) -> list[StoredTensor]:
             raise ModelError(f"{file}: {name} is of the type {entry.dtype}; wanted one of {', '.join(_TYPES)}")
         tensor = StoredTensor(name, entry.dtype, tuple(entry.shape), file, first + start)
         whole = math.prod(tensor.shape) * tensor.dtype.itemsize == end - start
+        whole &= math.prod(side or 1 for side in tensor.shape) < MAX_ELEMENTS  # numpy takes no more, even of nothing
         if min(start, *tensor.shape, 0) < 0 or not whole or first + end > size:
             raise ModelError(f"{file}: {name} does not lie within the file; copy it again")
         found.append(tensor)
