@@ -120,7 +120,7 @@ def _commands(command: Any, name: str) -> Iterator[Command]:
 def _parameter(found: Any, annotation: Any) -> Parameter:
     is_option = found.param_type_name == "option"
     text = " ".join((found.help or "").split())
-    is_switch = annotation is bool
+    is_switch = bool in (annotation, *get_args(annotation))
     if is_option:
         names = " ".join(sorted(found.opts, key=len, reverse=True))
         value = found.metavar or _value(annotation)

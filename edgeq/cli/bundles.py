@@ -43,7 +43,7 @@ MaxTokens = Annotated[
     int, typer.Option("--max-tokens", min=1, help="Maximum tokens of an answer.", rich_help_panel=_PANEL)
 ]
 Beams = Annotated[
-    int, typer.Option("--beams", min=1, help="Texts that beam search follows; 1: greedy.", rich_help_panel=_PANEL)
+    int, typer.Option("--beams", min=1, help="Width of beam search; 1 is greedy search.", rich_help_panel=_PANEL)
 ]
 Batch = Annotated[
     int, typer.Option("--batch", min=1, help="Questions per greedy run of the model.", rich_help_panel=_PANEL)
@@ -54,7 +54,7 @@ Stride = Annotated[
         "--stride",
         min=1,
         metavar="TOKENS",
-        help="How far windows of long texts move on, for perplexity; by default half of the model's context.",
+        help="Step of the windows over long texts, for perplexity; by default half of the model's context.",
         rich_help_panel=_PANEL,
     ),
 ]

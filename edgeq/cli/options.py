@@ -37,7 +37,7 @@ AllowOutside = Annotated[
 ]
 ClassMap = Annotated[
     list[str] | None,
-    typer.Option("--map", metavar="MODEL=DATA", help="A class of the model is called so in --data; repeatable."),
+    typer.Option("--map", metavar="MODEL=DATA", help="Class name of the model, and its name in --data; repeatable."),
 ]
 PickOption = Annotated[
     str | None,
@@ -48,7 +48,7 @@ PresetOption = Annotated[
     str | None,
     typer.Option(
         help="How images are prepared and outputs are read: a preset (see `edgeq presets`) or a .toml file, "
-        "with single settings behind commas (yolov8,channel_order=bgr). By default it is recognised, and stated.",
+        "with single settings behind commas (yolov8,channel_order=bgr). By default the family is recognised.",
         **PRESET,
     ),
 ]

@@ -43,7 +43,7 @@ def report(
         int, typer.Option(min=0, help="Images on which FP32 and the quantized file are shown side by side (.html).")
     ] = 6,
     max_drop: Annotated[
-        float, typer.Option("--max-drop", metavar="POINTS", help="Points of the score that a file may lose: verdicts.")
+        float, typer.Option("--max-drop", metavar="POINTS", help="Points that a file may lose, for the verdict.")
     ] = 1.0,
     index: Annotated[
         Path | None,

@@ -53,18 +53,18 @@ def tune(
         ),
     ] = None,
     latency: Annotated[
-        str | None, typer.Option(metavar="TIME", help="The most time of one run: 12ms, or 0.5x of FP32's.")
+        str | None, typer.Option(metavar="TIME", help="Maximum time per run: 12ms, or 0.5x of FP32's.")
     ] = None,
     file_size: Annotated[
-        str | None, typer.Option(metavar="BYTES", help="The largest file: 4MB, or 0.5x of FP32's.")
+        str | None, typer.Option(metavar="BYTES", help="Maximum size of the file: 4MB, or 0.5x of FP32's.")
     ] = None,
     memory: Annotated[
         str | None,
-        typer.Option(metavar="BYTES", help="The most memory while the engine runs the file: 80MB, or 0.5x of FP32's."),
+        typer.Option(metavar="BYTES", help="Maximum memory while the engine runs the file: 80MB, or 0.5x of FP32's."),
     ] = None,
     energy: Annotated[
         str | None,
-        typer.Option(metavar="JOULES", help="The most energy of one image, where a sensor counts it: 20mJ, or 0.5x."),
+        typer.Option(metavar="JOULES", help="Maximum energy per image, if a sensor counts it: 20mJ, or 0.5x."),
     ] = None,
     unproved: Annotated[
         bool, typer.Option("--unproved", help="Judge --max-drop by the estimate, not by its 95 % interval.")

@@ -73,7 +73,7 @@ def test_every_command_explains_itself(command):
 def test_no_command_is_missing():
     assert COMMANDS == [
         "bench", "build", "calibrate", "check", "data", "demo", "deploy", "doctor", "eval", "export", "gate",
-        "inspect", "plan", "predict", "presets", "report", "runs", "score", "study", "tune",
+        "inspect", "plan", "predict", "presets", "quickstart", "report", "runs", "score", "study", "tune",
     ]  # fmt: skip
 
 
