@@ -39,14 +39,15 @@ def _cut(text: str, length: int = MAX_MESSAGE) -> str:
 
 @functools.cache
 def _options() -> dict[str, str]:
-    """Returns parameter -> option, of every command."""
+    """Returns parameter -> option, of every command and of edgeq itself."""
     import typer.main
 
     from edgeq.cli.app import app
 
+    group = typer.main.get_group(app)
     options = {
         option
-        for command in typer.main.get_group(app).commands.values()
+        for command in (group, *group.commands.values())
         for parameter in command.params
         for option in parameter.opts
         if option.startswith("--")

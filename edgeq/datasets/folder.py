@@ -63,7 +63,7 @@ class DataFolder:
         """
         stated = Path(*PureWindowsPath(name).parts) if "\\" in name else Path(name)
         if not _is_possible(stated):
-            raise OutsideError(f"{name[:120]!r} in the data set {self.root} is no name that a file can have")
+            raise OutsideError(f"{name[:120]!r} in the data set {self.root} cannot be the name of a file")
         candidates = [start / stated for start in starts or (self.root,)]
         for path in candidates:
             if exists(path, folders=folders) and self.contains(path):
@@ -114,7 +114,7 @@ def listed_names(file: Path) -> list[str]:
     names = [line.strip() for line in read_text(file, kind="a list of images").splitlines() if line.strip()]
     for name in names:
         if not _is_possible(Path(f"{name}.suffix")):
-            raise InputError(f"{file}: lists {name[:80]!r}, which is no name that a file can have")
+            raise InputError(f"{file}: lists {name[:80]!r}; wanted names that files can have")
     return names
 
 

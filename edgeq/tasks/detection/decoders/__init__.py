@@ -63,8 +63,8 @@ def get_decoder(name: str) -> Decoder:
     """
     if ":" in name and name not in _trusted():
         raise InputError(
-            f"decoder {name!r} is code that a preset or manifest names, and no decoder of edgeq; if you trust it, name "
-            f"it yourself: edgeq --decoder {name} ..., or {_TRUSTED}={name}"
+            f"decoder {name!r} is code that a preset or manifest names, and not one of edgeq's; if you trust it, name "
+            f"it yourself: edgeq `decoder` {name} ..., or {_TRUSTED}={name}"
         )
     decoder = load_object("decoder", name) if ":" in name else load_entry("decoder", DECODERS, name)
     if not callable(decoder):

@@ -56,6 +56,6 @@ def test_a_file_from_elsewhere_imports_nothing(tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(tmp_path)
     trust_decoders(["planted:other"])
     for name in ("planted:decode", "os:system", "planted:other,planted:decode"):
-        with pytest.raises(InputError, match="if you trust it, name it yourself: edgeq --decoder "):
+        with pytest.raises(InputError, match="if you trust it, name it yourself: edgeq `decoder` "):
             find_decoder(Postprocessing(name))
     assert "planted" not in sys.modules
