@@ -214,8 +214,8 @@ def _nbytes(tensor: onnx.TensorProto) -> int:
     import onnx
 
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    bits: int = _PACKED_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type), 8 * dtype.itemsize)
-    return -(-math.prod(tensor.dims) * bits // 8)
+    bits = _PACKED_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type), 8 * dtype.itemsize)
+    return int(-(-math.prod(tensor.dims) * bits // 8))
 
 
 def write_large(proto: onnx.ModelProto, tensors: Mapping[str, ir.TensorProtocol], path: Path) -> Path | None:
