@@ -25,9 +25,9 @@ from benchmarks.tuning_cases import FACES, open_tuned
 from benchmarks.tuning_page import HALF, LITERT, Section, page, save_fronts
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.onnx.writer import write_fp32
 from edgeq.files import write_json
 from edgeq.results.tuning import TuningResult
-from edgeq.tuning.candidate import Candidate
 from edgeq.tuning.search_budget import Budget, Limit
 from edgeq.tuning.search_choice import SearchOptions
 from edgeq.tuning.search_costs import kept_by_cost, layer_costs
@@ -55,17 +55,18 @@ def measure(name: str, engine: str, data: Path, work: Path, num: int, nncf: str)
     """Returns all files of a model in an engine with what is known of them but their times."""
     case, images = open_tuned(name, engine, TARGETS[engine], data, work, num)
     folder = work / engine
-    fp32 = case.subject.write(Candidate(), folder)
+    model, files = case.subject.model, case.subject.files
+    fp32 = write_fp32(model, case.subject.target, folder) if files is None else files.write((), None, folder)
     try:
-        files, kept = _searched(case, folder)
+        found, kept = _searched(case, folder)
     except InputError as error:
-        files, kept = [TunedFile(f"tuned for {DROP} points", None, {"why": str(error)})], []
+        found, kept = [TunedFile(f"tuned for {DROP} points", None, {"why": str(error)})], []
     peers = []
     if engine != LITERT:
         peers = [TunedFile(NNCF, None, {"why": "not run"})]
         if nncf != NO_NNCF:
             peers = nncf_files(name, engine, fp32, images, folder, num, DROP, NNCF_MINUTES, nncf)
-    rows = described([TunedFile("FP32", fp32), *files, *peers], engine, images, work)
+    rows = described([TunedFile("FP32", fp32), *found, *peers], engine, images, work)
     return {"name": name, "engine": engine, "calibrated": num, "rows": rows, "kept": kept}
 
 
