@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from edgeq.cli.app import doctor
 from edgeq.cli.kernels import print_kernels
+from edgeq.cli.machine import doctor
 from edgeq.errors import EngineError
 from edgeq.exporting.costs.kernel import Kernel
 from edgeq.exporting.costs.table import KernelCost
