@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from benchmarks.cases import code_state
 from benchmarks.study.sharing import Resumed, Speed
@@ -49,7 +51,7 @@ def page(title: str, command: str, result: StudyResult, further: Sequence[str]) 
         *_pairs(result),
         "## What it says",
         "",
-        *[f"- {each.text}." + (f" `{each.command}`" if each.command else "") for each in result.advice],
+        *[f"- {each.text}." + (f" `{_shown(each.command)}`" if each.command else "") for each in result.advice],
         "",
         *_importance(result.importance),
         *[f"- {note}" for note in result.notes],
@@ -58,6 +60,12 @@ def page(title: str, command: str, result: StudyResult, further: Sequence[str]) 
         f"{versions}, {read_machine().cpu}, 1 thread; {code_state()}. Repeat it: `{command}`.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _shown(command: str) -> str:
+    """Returns a command without the folders of this machine."""
+    words = shlex.split(command)
+    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in words)
 
 
 def _front(result: StudyResult) -> list[str]:
@@ -91,7 +99,7 @@ def _alone(result: StudyResult) -> list[str]:
         (each for each in result.points if each.where in single and each.bits == fewest),
         key=lambda each: -each.loss.points,
     )
-    if not rows:
+    if len(single) < 2 or not rows:
         return []
     head = f"## Parts alone, in {fewest} bits"
     return [head, "", *_points(rows[:_MOST_ALONE], "on the front"), ""]
