@@ -63,7 +63,7 @@ class DataFolder:
         """
         stated = Path(*PureWindowsPath(name).parts) if "\\" in name else Path(name)
         if not _is_possible(stated):
-            raise OutsideError(f"{name[:120]!r} in the data set {self.root} is no name that a file can have")
+            raise OutsideError(f"{name[:120]!r} in the data set {self.root} cannot be the name of a file")
         candidates = [start / stated for start in starts or (self.root,)]
         for path in candidates:
             if exists(path, folders=folders) and self.contains(path):
@@ -109,12 +109,12 @@ def listed_names(file: Path) -> list[str]:
     """Returns the names of images, without suffixes, that a file lists, one per line.
 
     Raises:
-        InputError: it cannot be read, or a line is no name that a file can have.
+        InputError: it cannot be read, or a line cannot be the name of a file.
     """
     names = [line.strip() for line in read_text(file, kind="a list of images").splitlines() if line.strip()]
     for name in names:
         if not _is_possible(Path(f"{name}.suffix")):
-            raise InputError(f"{file}: lists {name[:80]!r}, which is no name that a file can have")
+            raise InputError(f"{file}: lists {name[:80]!r}, which cannot be the name of a file")
     return names
 
 

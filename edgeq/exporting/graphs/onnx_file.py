@@ -214,7 +214,7 @@ def _nbytes(tensor: onnx.TensorProto) -> int:
     import onnx
 
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    bits = _PACKED_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type), 8 * dtype.itemsize)
+    bits: int = _PACKED_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type), 8 * dtype.itemsize)
     return -(-math.prod(tensor.dims) * bits // 8)
 
 
