@@ -192,11 +192,16 @@ def _write_coco(folder: Path, images: int, boxes: int, classes: int) -> Path:
     return path
 
 
-def main() -> None:
-    """Reads the arguments and runs."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    print(run(parser.parse_args().out))
+    return parser
+
+
+def main() -> None:
+    """Reads the arguments and runs."""
+    print(run(make_parser().parse_args().out))
 
 
 if __name__ == "__main__":

@@ -214,8 +214,9 @@ def _nbytes(tensor: onnx.TensorProto) -> int:
     import onnx
 
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    bits: int = _PACKED_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type), 8 * dtype.itemsize)
-    return -(-math.prod(tensor.dims) * bits // 8)
+    bits = _PACKED_BITS.get(onnx.TensorProto.DataType.Name(tensor.data_type), 8 * dtype.itemsize)
+    size: int = -(-math.prod(tensor.dims) * bits // 8)
+    return size
 
 
 def write_large(proto: onnx.ModelProto, tensors: Mapping[str, ir.TensorProtocol], path: Path) -> Path | None:
