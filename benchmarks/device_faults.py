@@ -340,12 +340,17 @@ def _peak() -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
 
 
-def main() -> None:
-    """Reads the arguments and runs."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Reads the arguments and runs."""
+    arguments = make_parser().parse_args()
     print(run(arguments.out, seed=arguments.seed))
 
 

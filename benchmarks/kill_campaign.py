@@ -321,13 +321,18 @@ def _marked(mark: str) -> list[int]:
     return found
 
 
-def main() -> None:
-    """Reads the arguments and runs."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--kills", type=int, default=KILLS)
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Reads the arguments and runs."""
+    arguments = make_parser().parse_args()
     print(run(arguments.out, arguments.kills, seed=arguments.seed))
 
 

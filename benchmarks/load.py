@@ -1,6 +1,6 @@
 """What do large inputs cost: 100,000 images, 1,000 artifacts, 10,000 classes, 2,000 boxes an image?
 
-`python -m benchmarks.load` does each job on a quarter of its size and on all of it, each in a process of its own, and
+`python -m benchmarks.load` does each job on a quarter of its size and on all of it, each in a separate process, and
 writes times, memory and how they grow: four times as much should take about four times as long. Minutes of one core.
 """
 
@@ -132,7 +132,7 @@ def run(out: Path, sizes: Mapping[str, int] | None = None) -> Path:
         "# Large inputs",
         "",
         f"`python -m benchmarks.load` on {cpu_and_threads(read_machine(), 1)}, measured: each job on a quarter of its "
-        "size and on all of it, in CPU time of a process of its own. Memory is the process's peak, imports included.",
+        "size and on all of it, in CPU time of a separate process. Memory is the process's peak, imports included.",
         "",
         f"| Job | Size | A quarter | All | Times | Linear (up to {_LINEAR:g}) | Memory, a quarter | Memory, all |",
         "|---|--:|--:|--:|--:|---|--:|--:|",
@@ -192,11 +192,16 @@ def _write_coco(folder: Path, images: int, boxes: int, classes: int) -> Path:
     return path
 
 
-def main() -> None:
-    """Reads the arguments and runs."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    print(run(parser.parse_args().out))
+    return parser
+
+
+def main() -> None:
+    """Reads the arguments and runs."""
+    print(run(make_parser().parse_args().out))
 
 
 if __name__ == "__main__":

@@ -87,12 +87,17 @@ def try_kind(path: Path, read: Callable[[Path], object], changes: Changes) -> Tr
     return found
 
 
-def main() -> None:
-    """Reads the arguments, tries all kinds and prints the table."""
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=2000, help="files over all kinds")
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Reads the arguments, tries all kinds and prints the table."""
+    arguments = make_parser().parse_args()
     logging.disable(logging.CRITICAL)
     signal.signal(signal.SIGALRM, _raise)
     with tempfile.TemporaryDirectory() as folder:

@@ -109,12 +109,12 @@ def listed_names(file: Path) -> list[str]:
     """Returns the names of images, without suffixes, that a file lists, one per line.
 
     Raises:
-        InputError: it cannot be read, or a line is no name that a file can have.
+        InputError: it cannot be read, or a line cannot be the name of a file.
     """
     names = [line.strip() for line in read_text(file, kind="a list of images").splitlines() if line.strip()]
     for name in names:
         if not _is_possible(Path(f"{name}.suffix")):
-            raise InputError(f"{file}: lists {name[:80]!r}; wanted names that files can have")
+            raise InputError(f"{file}: lists {name[:80]!r}, which cannot be the name of a file")
     return names
 
 
