@@ -65,7 +65,7 @@ class Command:
 
 
 def read_commands(app: typer.Typer, program: str = "edgeq") -> list[Command]:
-    """Returns the visible commands of an app, in the order of its help."""
+    """Returns the visible commands of an app, in the order of its help; first the app itself, if it takes options."""
     return list(_commands(typer.main.get_command(app), program))
 
 
@@ -78,7 +78,9 @@ def reference(commands: list[Command]) -> str:
 def overview(commands: list[Command]) -> str:
     """Returns a Markdown table of the commands with one sentence each."""
     rows = [
-        f"| [`{command.name}`](docs/cli.md#{_slug(command.name)}) | {_cell(command.summary)} |" for command in commands
+        f"| [`{command.name}`](docs/cli.md#{_slug(command.name)}) | {_cell(command.summary)} |"
+        for command in commands
+        if " " in command.name
     ]
     return "\n".join(["| Command | What it does |", "|---|---|", *rows])
 
@@ -107,14 +109,13 @@ def main() -> None:
 
 # typer's classes differ between versions, hence Any; only what all of them have is read here.
 def _commands(command: Any, name: str) -> Iterator[Command]:
-    if hasattr(command, "commands"):
-        for word, child in command.commands.items():
-            yield from _commands(child, f"{name} {word}")
-    elif not command.hidden:
+    if not command.hidden and command.callback is not None:
         hints = get_type_hints(inspect.unwrap(command.callback))
         shown = [each for each in command.params if each.name in hints and not getattr(each, "hidden", False)]
         parameters = tuple(_parameter(each, hints[each.name]) for each in shown)
         yield Command(name, inspect.cleandoc(command.help or ""), parameters)
+    for word, child in getattr(command, "commands", {}).items():
+        yield from _commands(child, f"{name} {word}")
 
 
 def _parameter(found: Any, annotation: Any) -> Parameter:
