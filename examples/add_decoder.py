@@ -1,10 +1,8 @@
 """A decoder of your own: edgeq scores a model whose outputs it has never seen.
 
-A preset names the decoder as `module:function`, so this file is imported as well as run. On the command line,
-`edgeq --decoder add_decoder:decode eval ...` says that you trust it.
+A preset names the decoder as `module:function`; `edgeq --decoder add_decoder:decode eval ...` says that you trust it.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +26,16 @@ options = { threshold = 0.1 }
 """
 
 
-def decode(outputs: Mapping[str, np.ndarray], post: Postprocessing, placement: Placement) -> Detections:
+def decode(outputs: dict[str, np.ndarray], post: Postprocessing, placement: Placement) -> Detections:
     """Returns a box for each cell of a 4 x 4 grid whose best class is likelier than the threshold."""
     scores = outputs[post.outputs["scores"]][0]  # (classes, 4, 4) of one image
     best = scores.max(axis=0)
     rows, columns = np.nonzero(best > post.options["threshold"])
     size = np.array([placement.input_width_px, placement.input_height_px] * 2) / 4
     boxes = np.stack([columns, rows, columns + 1, rows + 1], axis=1) * size
-    classes = scores.argmax(axis=0)[rows, columns]
+    likely, classes = best[rows, columns].astype(np.float32), scores.argmax(axis=0)[rows, columns]
     # Boxes are (N, 4): left, top, right, bottom, in the pixels of the image and not of the input.
-    return Detections(placement.to_image(boxes), best[rows, columns].astype(np.float32), classes)
+    return Detections(placement.to_image(boxes), likely, classes)
 
 
 class Cells(nn.Module):
@@ -52,7 +50,6 @@ class Cells(nn.Module):
 
 
 if __name__ == "__main__":
-    torch.manual_seed(0)
     trust_decoders(["add_decoder:decode"])
     annotations = draw_shapes_dataset(Path("images"), images=16, seed=1)
     Path("cells.toml").write_text(PRESET)

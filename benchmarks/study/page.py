@@ -38,7 +38,7 @@ def page(title: str, command: str, result: StudyResult, further: Sequence[str]) 
         further: Sections of this study alone.
     """
     question = f"*{result.question}* " if result.question else ""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
+    versions = ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name)))
     lines = [
         f"# {title}",
         "",
@@ -144,6 +144,14 @@ def _importance(found: Sequence[StudyImportance]) -> list[str]:
             row = (each.axis, each.method, str(each.trials), part.part, *shares, f"{part.consensus:.2f}")
             lines.append(f"| {' | '.join(row)} | {each.forest_r2:.2f} | {each.linear_r2:.2f} |")
     return [*lines, ""]
+
+
+def _version(package: str) -> str:
+    """Returns the version of a package, empty where it is not installed: without shap, its shares are left out."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _share(share: Share | None) -> str:

@@ -19,7 +19,7 @@ from edgeq.exporting.quantization_facts import QuantizationFacts, require_file_n
 from edgeq.files import sha256_file, sha256_json, write_json
 
 MANIFEST_VERSION = 1
-UNFINISHED = 0
+UNFINISHED = -1
 """The version of a manifest whose model file is being written, or whose export was cut there."""
 
 Pixels = Annotated[int, msgspec.Meta(ge=1, le=1 << 15)]

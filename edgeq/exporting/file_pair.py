@@ -14,8 +14,8 @@ from edgeq.files import write_bytes, write_json
 def pair_written(path: Path) -> Iterator[None]:
     """Marks a model file as unfinished until the block, which writes it and then its manifest, has ended.
 
-    Whatever ends the process in between, every later reader refuses the file. An exception before the model file was
-    replaced brings the old manifest back.
+    Whatever ends the process in between, every later reader refuses the file. An exception takes a new file away with
+    its mark, and brings the old manifest back if the old file is still there.
 
     Args:
         path: The model file.
@@ -27,8 +27,13 @@ def pair_written(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if _identity(path) == old:
-            manifest.unlink() if before is None else write_bytes(manifest, before)
+        if before is not None:
+            if _identity(path) == old:
+                write_bytes(manifest, before)
+            raise
+        if old is None:
+            path.unlink(missing_ok=True)
+        manifest.unlink()
         raise
 
 

@@ -242,32 +242,30 @@ def _read_pickled_tensors(path: Path) -> Any:
             f"{path}: holds Python objects besides tensors, and loading those can run any code, so edgeq does not; "
             "save model.state_dict() alone where the file comes from, best as .safetensors"
         ) from error
-    except RuntimeError as error:
-        if "TorchScript" not in str(error):
-            raise _unreadable(path, error) from error
-        raise InputError(
-            f"{path}: is a TorchScript archive, which holds code besides tensors; open it where you trust it, with "
-            "torch.jit.load, and save its state_dict() alone, best as .safetensors"
-        ) from error
     # A damaged file makes torch's reader trip over anything: RuntimeError, EOFError, KeyError, ...
     except Exception as error:
         raise _unreadable(path, error) from error
 
 
 def _require_stored(path: Path) -> None:
-    """Checks that an archive is not compressed: torch writes none that is, and a thousand times its size may be in it.
+    """Checks that an archive holds no code and is not compressed, as none of a state_dict() is: much could be in it.
 
     Raises:
-        InputError: it is compressed, or no whole archive.
+        InputError: it is compressed, TorchScript's, or no whole archive.
     """
     if not zipfile.is_zipfile(path):
         return  # of torch before 1.6
     try:
         with zipfile.ZipFile(path) as archive:
-            is_stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+            members = archive.infolist()
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise _unreadable(path, error) from error
-    if not is_stored:
+    if any(Path(member.filename).name == "constants.pkl" for member in members):
+        raise InputError(
+            f"{path}: is a TorchScript archive, which holds code besides tensors; open it where you trust it, with "
+            "torch.jit.load, and save its state_dict() alone, best as .safetensors"
+        )
+    if not all(member.compress_type == zipfile.ZIP_STORED for member in members):
         raise InputError(f"{path}: is a compressed archive, which torch does not write; save the weights again")
 
 

@@ -298,6 +298,7 @@ def test_a_model_that_cannot_be_scored_is_one_clear_line(
         "    return Detections(np.full((1, 4), np.nan, np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("EDGEQ_DECODERS", "broken_decoder:fail,broken_decoder:nothing,broken_decoder:nan")
     artifact = save_square_finder(tmp_path / "finder.onnx", **changes)
     with pytest.raises(error, match=message) as caught:
         score(squares, artifact, runtimes=["onnxruntime"])
@@ -330,6 +331,7 @@ def test_a_decoder_of_ones_own_is_used(tmp_path: Path, squares: Path, monkeypatc
         "    return dataclasses.replace(found, boxes=found.boxes / 2)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("EDGEQ_DECODERS", "halving_decoder:decode")
     post = Postprocessing("halving_decoder:decode")
     (result,) = score(squares, save_square_finder(tmp_path / "finder.onnx", postprocessing=post))
     assert result["AP50"] < 0.2

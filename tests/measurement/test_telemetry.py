@@ -254,6 +254,7 @@ def broken(outputs, post, placement):
 
 def test_a_decoder_that_fails_costs_its_time_only(tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("EDGEQ_DECODERS", "tests.measurement.test_telemetry:broken")
     artifact = dataclasses.replace(
         save_conv_net(tmp_path / "net.onnx"), postprocessing=Postprocessing("tests.measurement.test_telemetry:broken")
     ).save()

@@ -439,7 +439,7 @@ def test_a_model_that_the_decoder_does_not_know_is_refused(small_onnx, calibrati
     assert names(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("at", range(6))
 def test_a_full_disk_leaves_whole_files_only(foreign, ranges, tmp_path, monkeypatch, at):
     calibration = CalibrationSource(ranges)
     export_model(foreign, "x86", ["fp32", "int8"], tmp_path / "whole", calibration=calibration)
@@ -453,7 +453,7 @@ def test_a_full_disk_leaves_whole_files_only(foreign, ranges, tmp_path, monkeypa
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
         export_model(foreign, "x86", ["fp32", "int8"], tmp_path / "out", calibration=calibration)
-    assert names(tmp_path / "out") == names(tmp_path / "whole")[:at]
+    assert names(tmp_path / "out") == names(tmp_path / "whole")[: at // 3 * 2]  # a mark, the file, its manifest
     for name in names(tmp_path / "out"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

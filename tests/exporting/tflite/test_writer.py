@@ -289,7 +289,7 @@ def test_exactly_the_needed_tensors_suffice(detector, known, written, tmp_path: 
         assert artifact.path.read_bytes() == written[name].path.read_bytes()
 
 
-@pytest.mark.parametrize("at", [0, 1])
+@pytest.mark.parametrize("at", [0, 1, 2])
 def test_a_full_disk_leaves_whole_files_only(detector, tmp_path: Path, monkeypatch, at: int) -> None:
     calls = iter(range(9))
 
@@ -300,7 +300,7 @@ def test_a_full_disk_leaves_whole_files_only(detector, tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\)"):
         write(detector, "arm", "fp16", tmp_path, TfliteOptions())
-    assert [path.name for path in tmp_path.iterdir()] == ["small.arm.fp16.tflite"][:at]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_without_int8_layers_is_warned_of(detector, known, tmp_path: Path, caplog) -> None:
