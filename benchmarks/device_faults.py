@@ -26,7 +26,7 @@ from edgeq.cli.words import said_of
 from edgeq.devices.remote import named_errors
 from edgeq.errors import EdgeqError
 from edgeq.exporting.artifact import Artifact, TensorSpec
-from edgeq.machine import read_machine
+from edgeq.machine import peak_rss_bytes, read_machine, restart_peak_rss
 from edgeq.measurement import benchmark, telemetry
 from edgeq.results.reading import parse_results
 from edgeq.results.serialization import to_json
@@ -207,7 +207,7 @@ def value_cases(count: int, seed: int) -> Iterator[Case]:
 
 def try_case(case: Case, artifact: Artifact, tried: Tried) -> str | None:
     """Returns what is wrong with how the host takes a conversation, or `None`; counts it."""
-    begun, before = time.monotonic(), _reset_peak()
+    begun, before = time.monotonic(), restart_peak_rss() or 0
     processes: list[RunnerProcess] = []
 
     class Noted(RunnerProcess):
@@ -235,7 +235,7 @@ def try_case(case: Case, artifact: Artifact, tried: Tried) -> str | None:
                 problem = f"says {said[:200]!r} ({len(said)} characters)"
         except Exception as error:
             problem = f"raises {error!r:.200}"
-    took_s, growth = time.monotonic() - begun, _peak() - before
+    took_s, growth = time.monotonic() - begun, (peak_rss_bytes() or 0) - before
     tried.tried += 1
     tried.longest_s, tried.growth_bytes = max(tried.longest_s, took_s), max(tried.growth_bytes, growth)
     if took_s > MAX_S:
@@ -321,23 +321,6 @@ def _changed(answer: dict[str, Any], path: tuple[Any, ...], text: str | None) ->
         return json.dumps(copy)
     parent[path[-1]] = "@@"
     return json.dumps(copy).replace('"@@"', text)
-
-
-def _reset_peak() -> int:
-    """Returns the memory of this process in bytes, from which its peak is counted anew; 0 where nobody tells."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return 0
-    return _peak()
-
-
-def _peak() -> int:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -245,6 +245,18 @@ def keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_KEPT_BLOCK)
 
 
+def restart_peak_rss() -> int | None:
+    """Returns the memory that this process holds, from which `peak_rss_bytes` counts again (proc(5)).
+
+    `None` where the system does not count again.
+    """
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return None
+    return peak_rss_bytes()
+
+
 def peak_rss_bytes(pid: int | None = None) -> int | None:
     """Returns the most memory that a process held at once, or `None` where the system does not tell.
 

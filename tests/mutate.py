@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from edgeq.machine import peak_rss_bytes, restart_peak_rss
 from tests.mutated_kinds import KINDS, put
 from tests.mutations import mutate_json, mutate_toml, surprise
 from tests.test_mutations import JSON_KINDS, TOML_KINDS
@@ -67,7 +68,7 @@ def try_kind(path: Path, read: Callable[[Path], object], changes: Changes) -> Tr
     read(path)  # imports take time and memory, which are not the file's
     for name, content in changes:
         path.write_bytes(content)
-        before, begun = _reset_peak(), time.monotonic()
+        before, begun = restart_peak_rss() or 0, time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # readers of results print them
@@ -76,7 +77,7 @@ def try_kind(path: Path, read: Callable[[Path], object], changes: Changes) -> Tr
             said = f"is read for more than {LIMIT_S} s"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        took_s, took_bytes = time.monotonic() - begun, _peak() - before
+        took_s, took_bytes = time.monotonic() - begun, (peak_rss_bytes() or 0) - before
         found.tried += 1
         found.longest_s, found.most_bytes = max(found.longest_s, took_s), max(found.most_bytes, took_bytes)
         if took_bytes > LIMIT_BYTES:
@@ -125,23 +126,6 @@ def _folder(path: Path) -> Path:
 
 def _raise(_number: int, _frame: FrameType | None) -> None:
     raise _TooLong
-
-
-def _reset_peak() -> int:
-    """Returns the memory of this process in bytes, from which its peak is counted anew; 0 where nobody tells."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return 0
-    return _peak()
-
-
-def _peak() -> int:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 if __name__ == "__main__":
