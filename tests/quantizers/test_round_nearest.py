@@ -95,5 +95,5 @@ def test_methods_are_found_by_name() -> None:
     found = {name: get_weight_method(name) for name in WEIGHT_METHODS}
     assert found["least-square"] is least_square and found["round"] is round_nearest
     assert found.keys() == {"least-square", "round", "clip", "gptq", "gptq-act-order", "hqq"}
-    with pytest.raises(InputError, match=r"unknown weight method 'adaround'; known: .*round"):
+    with pytest.raises(InputError, match=r"unknown weight method 'adaround'; .*known: .*round"):
         get_weight_method("adaround")
