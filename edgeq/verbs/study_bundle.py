@@ -126,6 +126,7 @@ def open_bundle_study(
     planned = plan_trials(space, layers, options.sample, options.trials, options.seed)
     if any(each.activation != LEFT_ALONE for each in planned.trials):
         raise InputError("the axis activation: a bundle answers in batches, which would share a range; omit it")
+    _require_inputs(subject, planned)
     changed = dict.fromkeys(each.component for each in layers)
     with opened_folder(out, store) as (kept, _):
         feeds = _feeds(subject, bundle, maker, planned, options.threads)
@@ -164,15 +165,21 @@ def _task(name: str, questions: Path) -> AnswersTask:
     return found
 
 
-def _feeds(subject: BundleSubject, bundle: Bundle, maker: PromptMaker, planned: Planned, threads: int | None) -> Feeds:
-    """Returns what the layers of each part read; nothing if no trial needs it."""
-    methods = {trial.method for trial in planned.trials if trial.method}
-    if not any(get_recipe(method).reads_inputs for method in methods):
-        return {}
-    if subject.calib is None:
+def _require_inputs(subject: BundleSubject, planned: Planned) -> None:
+    if subject.calib is None and _reads_inputs(planned):
         raise InputError(
             "`calib`: a method goes by what layers read; give questions with answers, or take rtn and hqq alone"
         )
+
+
+def _reads_inputs(planned: Planned) -> bool:
+    return any(get_recipe(method).reads_inputs for method in {trial.method for trial in planned.trials if trial.method})
+
+
+def _feeds(subject: BundleSubject, bundle: Bundle, maker: PromptMaker, planned: Planned, threads: int | None) -> Feeds:
+    """Returns what the layers of each part read; nothing if no trial needs it."""
+    if subject.calib is None or not _reads_inputs(planned):
+        return {}
     return gather_feeds(bundle, _answered(_task(subject.task, subject.calib), maker, subject.num), threads)
 
 

@@ -265,13 +265,15 @@ def test_study_takes_the_folder_and_resumes(pair, tmp_path):
         (["study", "{bundle}", "--data", "{data}", "--task", "vqa", "--axis", "method=gptq"], "`calib`: a method"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(pair, tmp_path, arguments, message):
+def test_what_cannot_be_done_is_one_line(pair, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
     data = write_lines(tmp_path / "q.jsonl", [{"id": 1, "answers": ["w5"]}])
     filled = [each.format(bundle=pair.bundle.folder, data=data) for each in arguments]
     printed = CliRunner().invoke(app, filled)
     assert printed.exit_code == 1
     assert message in str(printed.exception)
     assert "\n" not in str(printed.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["q.jsonl"]
 
 
 def test_texts_are_foreseen_in_windows_and_last_words_offered(pair, tmp_path):
