@@ -58,8 +58,8 @@ def shapes(folder: Path, *, images: int) -> Subject:
 def fastestdet(data: Path, folder: Path, *, images: int) -> Subject:
     """Returns a trained FastestDet with the first COCO val2017 images that there are.
 
-    Its method is named: float layers round differently on each machine, and by how much so few images move its AP depends
-    on the ranges, which exports else choose by noise.
+    Its method is named: float layers round differently on each machine, and how far that moves the AP of so few images
+    depends on the ranges, which exports else choose by noise.
     """
     return Subject(
         f"FastestDet, {images} COCO val2017 images",
