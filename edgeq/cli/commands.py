@@ -16,6 +16,7 @@ from edgeq.cli.defaults import project_defaults
 from edgeq.cli.events import INTERRUPTED
 from edgeq.cli.names import COMMANDS, QUANTIZE_DEFAULTS
 from edgeq.cli.printing import say
+from edgeq.project import FILE
 
 
 class Commands(typer.core.TyperGroup):
@@ -32,7 +33,8 @@ class Commands(typer.core.TyperGroup):
         typed = args[0]
         name, command, rest = super().resolve_command(ctx, [COMMANDS.get(typed, typed), *args[1:]])
         if name is not None and command is not None and not ctx.resilient_parsing:
-            defaults = project_defaults(name, _given(command, name, rest, ctx))
+            # Words are parsed a second time for it, so only where a project has defaults.
+            defaults = project_defaults(name, _given(command, name, rest, ctx)) if FILE.is_file() else {}
             ctx.default_map = {name: {**defaults, **(QUANTIZE_DEFAULTS if typed == "quantize" else {})}}
         return name, command, rest
 

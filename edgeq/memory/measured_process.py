@@ -18,12 +18,11 @@ from typing import Any
 
 import msgspec
 
-from edgeq.machine import peak_rss_bytes
+from edgeq.machine import peak_rss_bytes, restart_peak_rss
 
 ONE_SQUARE = ("blip-2", "clip", "llava", "paligemma", "siglip")
 """Families whose images are one square; others are measured without an image."""
 
-_RESET_PEAK = "5"
 _WARM_UP_TOKENS = 16
 
 
@@ -82,7 +81,8 @@ def measure(job: Job) -> Measured:
         # Libraries load their kernels when they are first called.
         _read(model, dataclasses.replace(job, context=min(job.context, _WARM_UP_TOKENS)), document)
         before = _resident_bytes()
-        _reset_peak()
+        if restart_peak_rss() is None:
+            raise OSError("the system does not count the peak of a process again")
         cache = _read(model, job, document)
     engine = f"transformers {importlib.metadata.version('transformers')}, torch {torch.__version__}"
     return Measured(engine, engine_bytes, weights, cache, before, peak_rss_bytes() or 0)
@@ -138,11 +138,6 @@ def _read(model: Any, job: Job, document: Any) -> int:
 def _resident_bytes() -> int:
     fields = Path("/proc/self/statm").read_text().split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _reset_peak() -> None:
-    """Has the system count the process's peak from now on (proc(5))."""
-    Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
 
 
 def main() -> None:

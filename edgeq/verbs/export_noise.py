@@ -77,10 +77,16 @@ def with_less_noise(
 
 
 def _is_loud(file: Exported, images: ComparedImages) -> bool:
-    """Returns whether a file is an INT8 file as calibration leaves it, with so much noise that it is worth a search."""
+    """Returns whether it is an INT8 ONNX file as calibration leaves it, with so much noise that a search pays."""
     artifact, signal = file.artifact, file.comparison.signal
     is_trained = artifact.quantization_facts.finetuning is not None or "reconstruction" in artifact.quantization
-    if artifact.precision != INT8 or is_trained or signal is None or images.kind != "calibration":
+    if (
+        artifact.format != FloatModel.format
+        or artifact.precision != INT8
+        or is_trained
+        or signal is None
+        or images.kind != "calibration"
+    ):
         return False
     return signal.snr_db < LOUD_DB
 

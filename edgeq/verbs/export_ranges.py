@@ -49,12 +49,7 @@ def quieter_ranges(
     """
     job, source = rewriting.job, images.calibration
     model, ranges = job.model, job.ranges
-    if (
-        source is None
-        or source.method is not None
-        or file.format != FloatModel.format
-        or not isinstance(model, FloatModel)
-    ):
+    if source is None or source.method is not None or not isinstance(model, FloatModel):
         return None
     if not isinstance(ranges, Ranges) or ranges.method != DEFAULT_METHOD or ranges.options:
         return None
