@@ -87,9 +87,7 @@ class EngineStudy:
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         figures = ("size_bytes", "p50_ms", "p90_ms", "ratio_to_fp32", "stable")
-        writer.writerow(
-            ("file", "engine", "precision", *self.scores, "points_lost", "low", "high", *figures)
-        )  # fmt: skip
+        writer.writerow(("file", "engine", "precision", *self.scores, "points_lost", "low", "high", *figures))
         for each in self.entries:
             scores = [each.scores.get(name) for name in self.scores]
             drop = [None] * 3 if each.drop is None else [each.drop.points, each.drop.low, each.drop.high]

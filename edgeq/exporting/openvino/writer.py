@@ -16,6 +16,7 @@ import numpy as np
 import edgeq
 from edgeq.errors import EngineError, InputError
 from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.file_pair import pair_written
 from edgeq.exporting.graphs.graph import first_line, save_onnx
 from edgeq.exporting.onnx.low_bit import GROUP_SIZE, WHOLE_GROUPS, bits_of, quantized_graph
 from edgeq.exporting.onnx.low_bit_nodes import insert_low_bit_weights, packed
@@ -77,22 +78,23 @@ def write_file(job: FileJob) -> Artifact:
             ) from error
         _compress(read, constants, engine)
         path = job.folder / f"{model.name}.{job.target.name}.{job.precision}{SUFFIX}"
-        weights = _save(engine, read, path)
-    (inputs, outputs), beside = model.ends, {"file": weights.name, "digest": sha256_file(weights)}
-    return Artifact(
-        path=path,
-        format=FORMAT,
-        precision=job.precision,
-        target=job.target.name,
-        inputs=inputs,
-        outputs=outputs,
-        preprocessing=model.preprocessing.declared,
-        postprocessing=model.postprocessing,
-        labels=model.labels,
-        source_digest=model.digest,
-        quantization={**found.facts, "weights_file": beside},
-        tools={"edgeq": edgeq.__version__, "openvino": engine.__version__},
-    ).save()
+        with pair_written(path):
+            weights = _save(engine, read, path)
+            (inputs, outputs), beside = model.ends, {"file": weights.name, "digest": sha256_file(weights)}
+            return Artifact(
+                path=path,
+                format=FORMAT,
+                precision=job.precision,
+                target=job.target.name,
+                inputs=inputs,
+                outputs=outputs,
+                preprocessing=model.preprocessing.declared,
+                postprocessing=model.postprocessing,
+                labels=model.labels,
+                source_digest=model.digest,
+                quantization={**found.facts, "weights_file": beside},
+                tools={"edgeq": edgeq.__version__, "openvino": engine.__version__},
+            ).save()
 
 
 def _scheme(precision: str, size: int) -> Scheme:
