@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from edgeq.exporting.graphs.graph import copy_graph
 from edgeq.exporting.passes.node_builder import NodeBuilder
+from edgeq.files import sha256_bytes
 from edgeq.runtimes.observer import ActivationObserver
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from edgeq.calibrators.grid import Grid
+    from edgeq.exporting.jobs import MeanErrors
     from edgeq.exporting.planning.plan import QuantPlan
 
 _BYTES = 1 << 28
@@ -51,6 +54,55 @@ def mean_errors(
     return found
 
 
+class _Measured(NamedTuple):
+    """What the mean error of a layer depends on, in one graph.
+
+    Attributes:
+        name: The layer.
+        weight: Digest of its quantized weight.
+        grid: Of its input; `None` if that is float.
+    """
+
+    name: str
+    weight: str
+    grid: Grid | None
+
+
+class RememberedErrors:
+    """Mean errors of many plans of one graph; a layer with a weight and a grid that it had before is not run again.
+
+    Args:
+        measure: Measures those of a plan.
+    """
+
+    def __init__(self, measure: MeanErrors) -> None:
+        self._measure = measure
+        self._known: dict[_Measured, np.ndarray] = {}
+
+    def __call__(self, graph: ir.Model, plan: QuantPlan) -> dict[str, np.ndarray]:
+        """Returns what `mean_errors` does, up to the order of sums in float32."""
+        layers = {str(node.name): node for node in graph.graph if node.name in plan.biases}
+        grids = _grids(plan)
+        keys = {
+            name: _Measured(
+                name,
+                sha256_bytes(plan.weights[name].dequantize().tobytes()),
+                None if node.inputs[0] is None else grids.get(str(node.inputs[0].name)),
+            )
+            for name, node in layers.items()
+        }
+        new = {name: bias for name, bias in plan.biases.items() if keys[name] not in self._known}
+        if new:
+            found = self._measure(graph, dataclasses.replace(plan, biases=new))
+            self._known |= {keys[name]: error for name, error in found.items()}
+        return {name: self._known[key] for name, key in keys.items() if key in self._known}
+
+
+def _grids(plan: QuantPlan) -> dict[str, Grid]:
+    """Returns name of a tensor -> its grid, of all that the plan has on one."""
+    return {**plan.tied, **plan.tensors}
+
+
 def _parts(plan: QuantPlan) -> Iterator[list[str]]:
     """Yields the layers with integer biases in parts whose float weights fit into memory together."""
     part: list[str] = []
@@ -70,7 +122,7 @@ def _append_means(graph: ir.Model, plan: QuantPlan, layers: set[str]) -> dict[st
     """Appends the mean errors of layers to a graph; returns name of a layer -> name of the tensor."""
     import onnx_ir as ir
 
-    grids = {**plan.tied, **plan.tensors}
+    grids = _grids(plan)
     taken = {str(value.name) for node in graph.graph for value in node.outputs}
     taken.update(str(node.name) for node in graph.graph)
     taken.update(graph.graph.initializers, (str(value.name) for value in graph.graph.inputs))

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeq.calibration.mean_errors import RememberedErrors
 from edgeq.evaluation.exact_comparison import ComparedImages
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.jobs import FileJob, without_notes
@@ -105,6 +106,8 @@ class _Search:
         assert isinstance(rewriting.job.model, FloatModel)  # noqa: S101 - kernel costs are those of its graph
         self._rewriting, self._folder = rewriting, folder
         self._screening = Screening(rewriting.job.model, inputs, threads)
+        measure = rewriting.job.mean_errors
+        self._mean_errors = None if measure is None else RememberedErrors(measure)
 
     def quieter(self, file: Artifact) -> FileJob:
         """Returns the job of a file with such layers in float; its own if there are none."""
@@ -132,7 +135,9 @@ class _Search:
     def _with_noisy(self, noisy: Mapping[str, str]) -> WeighedFile:
         job = dataclasses.replace(self._rewriting.job, noisy=noisy)
         with without_notes():
-            written = self._rewriting.write(dataclasses.replace(job, folder=self._folder, companions=()))
+            written = self._rewriting.write(
+                dataclasses.replace(job, folder=self._folder, companions=(), mean_errors=self._mean_errors)
+            )
         return WeighedFile.of(job, written, self._screening)
 
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from edgeq.calibration import mean_errors as module
-from edgeq.calibration.mean_errors import mean_errors
+from edgeq.calibration.mean_errors import RememberedErrors, mean_errors
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.planning.bias_correction import correct_biases
 from edgeq.exporting.planning.plan import QuantPlan, make_plan
@@ -105,3 +106,25 @@ def test_without_inputs_or_integer_biases_nothing_is_measured() -> None:
     assert mean_errors(model, dataclasses.replace(plan, biases={}), [{"x": x}]) == {}
     same, corrected = correct_biases(plan, {"another layer": np.ones(8)})
     assert corrected == 0 and same == plan
+
+
+def test_only_layers_with_another_weight_or_grid_are_run_again() -> None:
+    model, plan, x = planned("dense")
+    (name,) = plan.biases
+    (source,) = (str(node.inputs[0].name) for node in model.graph if node.name == name and node.inputs[0] is not None)
+    measured = []
+
+    def measure(graph: ir.Model, one: QuantPlan) -> Mapping[str, np.ndarray]:
+        measured.append(list(one.biases))
+        return mean_errors(graph, one, [{"x": x}], 1)
+
+    remembered = RememberedErrors(measure)
+    grid = plan.tensors[source]
+    finer = dataclasses.replace(plan, tensors={**plan.tensors, source: dataclasses.replace(grid, scale=grid.scale / 2)})
+    weight = plan.weights[name]
+    other = dataclasses.replace(
+        plan, weights={**plan.weights, name: dataclasses.replace(weight, integers=weight.integers // 2)}
+    )
+    for each in (plan, finer, other, plan, dataclasses.replace(plan, biases={}), finer):
+        np.testing.assert_equal(remembered(model, each), mean_errors(model, each, [{"x": x}], 1))
+    assert measured == [[name]] * 3
