@@ -14,6 +14,7 @@ from typing import Any
 from edgeq.calibration.collector import Collector, ObservedOnnxModel, digests_of, observed_model
 from edgeq.calibration.layer_inputs import channel_maxima, extreme_requests
 from edgeq.calibration.layerwise import HELD_OUT, Search, part_images
+from edgeq.calibration.output_strength import OutputStrength
 from edgeq.calibration.sample_keeper import DEFAULT_KEPT, SampleKeeper
 from edgeq.calibration.statistics import Request
 from edgeq.calibrators import BEST, Histogram
@@ -90,8 +91,9 @@ def calibrate(
             iterable.
         threads: CPU threads of the engine.
         targets: Further targets, for example installed ones, that the ranges have to serve.
-        keep_samples: The most inputs to keep with the ranges (`edgeq.calibrators.kept_samples`): what a file of another
-            format needs, and no tensor of this graph has, is measured on them.
+        keep_samples: The most inputs to keep with the ranges (`edgeq.calibrators.kept_samples`), chosen at random: what
+            a file of another format needs, and no tensor of this graph has, is measured on them. As many again, those
+            with the strongest outputs, are kept to judge files on.
         pick: How `num` of the images are chosen, see `edgeq.inputs.coverage.pick_items`.
 
     Raises:
@@ -118,8 +120,11 @@ def calibrate(
     # Arrays that do not fit are an error of the caller's program: there is nothing to resume.
     files = isinstance(chosen, list) and all(isinstance(item, ImageFile) for item in chosen)
     channels = extreme_requests(model.graph) if isinstance(model, FloatModel) and tensors is None else []
-    observed = observed_model(model, tensors, threads, targets, [request.tensor for request in channels])
-    keeper = SampleKeeper(keep_samples)
+    strength = OutputStrength(model.graph) if isinstance(model, FloatModel) and keep_samples else None
+    outputs = [] if strength is None else strength.names
+    further = [*(request.tensor for request in channels), *outputs]
+    observed = observed_model(model, tensors, threads, targets, further)
+    keeper = SampleKeeper(keep_samples, strength)
     requests = [*(Request(name, "histogram") for name in observed.names), *channels]
     collector = Collector(observed, out if files else None, requests, keeper=keeper)
     if isinstance(items, list):
@@ -128,11 +133,12 @@ def calibrate(
     try:
         collector.run(items, unreadable.add)
         if isinstance(model, FloatModel) and method == BEST:
-            ranges, done = _search(model, collector, held_out, unreadable, options, threads, keeper)
+            ranges, done = _search(model, collector, held_out, unreadable, options, threads, keeper, outputs)
         else:
             ranges, done = collector.ranges(method, options), collector.done
             ranges = replace(ranges, channel_maxima=channel_maxima(collector.statistics()))
-        ranges = replace(ranges, samples=keeper.samples(frozenset(done)))
+        used = frozenset(done)
+        ranges = replace(ranges, samples=keeper.samples(used), strongest=keeper.strongest(used))
         if out is not None:
             ranges.save(out)
     except ModelError:
@@ -168,6 +174,7 @@ def _search(
     options: Mapping[str, float],
     threads: int | None,
     keeper: SampleKeeper,
+    outputs: Sequence[str],
 ) -> tuple[Ranges, list[str]]:
     """Returns the ranges of method `best`, and the digests of all images that were used.
 
@@ -179,12 +186,13 @@ def _search(
         options: `bits`.
         threads: CPU threads.
         keeper: Where inputs are kept that belong to the ranges.
+        outputs: Tensors that it looks at.
     """
     bits = check_bits(int(options.get("bits", 8)))
     gathered, most = earlier.statistics(), earlier.histograms()
     channels = [request for request in gathered if request.statistic != "histogram"]
     search = Search(model.graph, most, bits, threads)
-    further = [*search.tensors, *(request.tensor for request in channels)]
+    further = [*search.tensors, *(request.tensor for request in channels), *outputs]
     requests = [*(Request(name, "histogram") for name in most), *channels]
     observed = ObservedOnnxModel(model, list(most), threads, further)
     held_out = Collector(observed, None, requests, then=search.add, keeper=keeper)

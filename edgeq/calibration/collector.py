@@ -15,11 +15,10 @@ import numpy as np
 
 import edgeq
 from edgeq.calibration.non_finite import origin_of
-from edgeq.calibration.sample_keeper import SampleKeeper
+from edgeq.calibration.sample_keeper import KeptInput, SampleKeeper
 from edgeq.calibration.statistics import NonFiniteError, Request, Statistic, statistic_class
 from edgeq.calibration.statistics.histogram import HistogramStatistic
 from edgeq.calibrators import Histogram
-from edgeq.calibrators.kept_samples import KeptSample
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EdgeqError, InputError, MismatchError, ModelError
 from edgeq.exporting.artifact import Preprocessing
@@ -252,8 +251,8 @@ class Collector:
                 if sample.digest in seen:
                     continue
                 seen.add(sample.digest)
-                self._keeper.offer(sample.digest, sample.prepared)
                 arrays = self._model.observe(sample.prepared)
+                self._keeper.offer(sample.digest, sample.prepared, arrays)
                 if counting is not None:
                     counting.result()
                 counting = counter.submit(self._count, sample.name, sample.digest, arrays, sample.prepared)
@@ -357,7 +356,7 @@ class Collector:
 
     def _read_parts(
         self, log: JobLog, items: Sequence[Item]
-    ) -> tuple[list[str], list[dict[Request, Statistic]], dict[str, KeptSample]]:
+    ) -> tuple[list[str], list[dict[Request, Statistic]], dict[str, KeptInput]]:
         try:
             found = log.parts()
         except MismatchError:
@@ -368,13 +367,13 @@ class Collector:
             raise InputError(f"{log.path} is damaged")
         done: list[str] = []
         parts: list[dict[Request, Statistic]] = []
-        kept: dict[str, KeptSample] = {}
+        kept: dict[str, KeptInput] = {}
         for part in found:
             images = [str(digest) for digest in part["images"]]
             if set(images) & set(done):
                 raise InputError(f"{log.path} was written by two runs at the same time")
             done += images
-            kept |= {digest: KeptSample.from_json(sample) for digest, sample in part["samples"].items()}
+            kept |= {digest: KeptInput.from_json(each) for digest, each in part["samples"].items()}
             documents = zip(self._gathered, part["statistics"], strict=True)
             parts.append(
                 {request: statistic_class(request.statistic).from_json(document) for request, document in documents}

@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,6 +79,7 @@ class Ranges:
         histograms: Tensor name -> histogram, for the same names.
         choices: Tensor name -> why it has its range, where method `best` chose it.
         samples: Inputs that were kept, for tensors that are in no histogram.
+        strongest: Inputs whose outputs are strongest, to judge files on, the strongest first.
         channel_maxima: Tensor that a weighted layer reads -> the largest value of each of its channels.
     """
 
@@ -90,6 +91,7 @@ class Ranges:
     choices: Mapping[str, Choice] = dataclasses.field(default_factory=dict)
     samples: tuple[KeptSample, ...] = ()
     channel_maxima: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    strongest: tuple[KeptSample, ...] = ()
 
     @classmethod
     def from_histograms(
@@ -115,7 +117,9 @@ class Ranges:
             InputError: there is no such method, or it does not take such options.
         """
         changed = Ranges.from_histograms(self.histograms, self.provenance, method, **options)
-        return dataclasses.replace(changed, samples=self.samples, channel_maxima=self.channel_maxima)
+        return dataclasses.replace(
+            changed, samples=self.samples, channel_maxima=self.channel_maxima, strongest=self.strongest
+        )
 
     def has_given(self, digest: str, method: str | None) -> bool:
         """Returns whether ranges of a digest are these, or what a method finds in their histograms.
@@ -225,14 +229,12 @@ class Ranges:
                 for name, entry in read.histograms.items()
             },
             {name: _parse(path, entry, Choice, f"$.choices[{name!r}]") for name, entry in read.choices.items()},
-            tuple(
-                _parse_entry(path, f"$.samples[{number}]", entry, KeptSample.from_json)
-                for number, entry in enumerate(read.samples)
-            ),
+            _samples(path, read.samples, "samples"),
             {
                 name: _maxima(path, name, _parse(path, entry, PackedArray, f"$.channel_maxima[{name!r}]"))
                 for name, entry in read.channel_maxima.items()
             },
+            _samples(path, read.strongest, "strongest"),
         )
 
     def _tensor(self, name: str) -> Range:
@@ -260,6 +262,7 @@ class Ranges:
             "histograms": {name: self.histograms[name].to_json() for name in sorted(self.histograms)},
             **({"channel_maxima": maxima} if maxima else {}),
             **({"samples": [sample.to_json() for sample in self.samples]} if self.samples else {}),
+            **({"strongest": [sample.to_json() for sample in self.strongest]} if self.strongest else {}),
         }
 
 
@@ -295,6 +298,14 @@ class _File(msgspec.Struct):
     choices: dict[str, Raw] = {}
     samples: list[Raw] = []
     channel_maxima: dict[str, Raw] = {}
+    strongest: list[Raw] = []
+
+
+def _samples(path: Path, entries: Sequence[Raw], key: str) -> tuple[KeptSample, ...]:
+    """Returns the inputs that are listed under a key of a file."""
+    return tuple(
+        _parse_entry(path, f"$.{key}[{number}]", entry, KeptSample.from_json) for number, entry in enumerate(entries)
+    )
 
 
 def _parse(path: Path, content: bytes | Raw, wanted: type[T], place: str = "$") -> T:

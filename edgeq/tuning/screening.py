@@ -10,7 +10,7 @@ import numpy as np
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.exporting.onnx.writer import FloatModel
-from edgeq.exporting.signal.output_groups import output_groups
+from edgeq.exporting.signal.output_groups import compared_groups
 from edgeq.exporting.signal.ratio import Sums
 from edgeq.runtimes.observer import ActivationObserver, ExactObserver
 
@@ -43,9 +43,6 @@ class Noise:
 class Screening:
     """The outputs of a float model for a few images, and how far files are from them.
 
-    Outputs that depend on what the graph chooses are left out where there are others: a small difference may put
-    another detection in the place of one.
-
     Args:
         model: The float model.
         inputs: Inputs `(1, C, H, W)`.
@@ -53,10 +50,7 @@ class Screening:
     """
 
     def __init__(self, model: FloatModel, inputs: Sequence[np.ndarray], threads: int | None = None) -> None:
-        names = [str(value.name) for value in model.graph.graph.outputs]
-        pairs = zip(names, output_groups(model.graph), strict=True)
-        groups = [(name, group) for name, members in pairs for group in members]
-        self._groups = [each for each in groups if not each[1].chosen] or groups
+        self._groups = compared_groups(model.graph)
         self._names = list(dict.fromkeys(name for name, _ in self._groups))
         self._threads = threads
         feed = model.input

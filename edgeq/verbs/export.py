@@ -211,7 +211,8 @@ class _Export:
         files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
         rewriting = self._rewriting(jobs.get(FloatModel.format), check)
         if rewriting is not None:
-            files, rewriting = with_less_noise(files, rewriting, check.images, self.threads)
+            is_named = self.calibration is not None and self.calibration.method is not None
+            files, rewriting = with_less_noise(files, rewriting, is_named=is_named, threads=self.threads)
         if self.measure_speed and self.target.timed:
             files = with_speed(files, model, self.target, self.threads, rewriting)
         unfolded = dict(opened.folded.left)

@@ -17,10 +17,8 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from edgeq.calibration.mean_errors import RememberedErrors
-from edgeq.evaluation.exact_comparison import ComparedImages
+from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.jobs import FileJob, without_notes
 from edgeq.exporting.onnx.writer import FloatModel, quantizable_graph
@@ -38,7 +36,10 @@ LOUD_DB = 20.0
 _ROUNDS = 2
 """Layers that are looked for at most."""
 
+_LOUD_NOISE = 10 ** (-LOUD_DB / 10)
+
 _IMAGES = 4
+"""What layers are looked for on, in dozens of files."""
 
 _TRIED = "tried in float"
 
@@ -46,48 +47,53 @@ _LABEL = "looking for the layers with most noise"
 
 
 def with_less_noise(
-    files: Sequence[Exported], rewriting: Rewriting, images: ComparedImages, threads: int | None = None
+    files: Sequence[Exported], rewriting: Rewriting, *, is_named: bool = False, threads: int | None = None
 ) -> tuple[list[Exported], Rewriting]:
     """Returns the files of an export, the INT8 file with as little noise as its time allows, and how to write that.
 
-    First its ranges are chosen anew (`edgeq.verbs.export_ranges`), which costs no time. Then layers that are worth more
-    in float go there, if the file is planned by kernel costs. One with a clear signal stays as it is, and so does a
-    trained one, because training takes noise out of it. Images of the user are needed: others say little about noise.
+    First its ranges are chosen anew (`edgeq.verbs.export_ranges`), which costs no time, unless the user has named their
+    method. Then layers that are worth more in float go there, if the file is planned by kernel costs. One with a clear
+    signal stays as it is, and so does a trained one, because training takes noise out of it.
+
+    Noise is that on the inputs that were kept with the ranges for their strong outputs: others say little about it, so
+    without any the files stay as they are.
 
     Args:
         files: What was written.
         rewriting: How the INT8 file is written again.
-        images: What files are compared with the model on.
+        is_named: Whether the user has named the method of the ranges.
         threads: CPU threads of the engine.
     """
     found = list(files)
+    model, ranges = rewriting.job.model, rewriting.job.ranges
+    if not isinstance(model, FloatModel) or not isinstance(ranges, Ranges) or not ranges.strongest:
+        return found, rewriting
+    inputs = [sample.array() for sample in ranges.strongest]
     for index, file in enumerate(files):
-        if not _is_loud(file, images):
+        if not _may_be_loud(file):
             continue
         artifact, planned = file.artifact, rewriting
+        screening = Screening(model, inputs, threads)
+        before = WeighedFile.of(planned.job, artifact, screening)
+        if before.noise <= _LOUD_NOISE:
+            continue
         with tempfile.TemporaryDirectory(prefix="edgeq-") as name:
             folder = Path(name)
-            if (quieter := quieter_ranges(planned, artifact, images, folder, threads)) is not None:
+            if not is_named and (quieter := quieter_ranges(planned, artifact, before, screening, folder)) is not None:
                 artifact, planned = quieter
             if artifact.quantization_facts.kernel_costs is not None:
-                job = _Search(planned, images.inputs[:_IMAGES], folder, threads).quieter(artifact)
+                job = _Search(planned, Screening(model, inputs[:_IMAGES], threads), folder).quieter(artifact)
                 planned = dataclasses.replace(planned, job=job)
         if planned.job is not rewriting.job:
             found[index], rewriting = planned.finish(planned.job), planned
     return found, rewriting
 
 
-def _is_loud(file: Exported, images: ComparedImages) -> bool:
-    """Returns whether it is an INT8 ONNX file as calibration leaves it, with so much noise that a search pays."""
+def _may_be_loud(file: Exported) -> bool:
+    """Returns whether it is an INT8 ONNX file as calibration leaves it, whose signal on the images compared is weak."""
     artifact, signal = file.artifact, file.comparison.signal
     is_trained = artifact.quantization_facts.finetuning is not None or "reconstruction" in artifact.quantization
-    if (
-        artifact.format != FloatModel.format
-        or artifact.precision != INT8
-        or is_trained
-        or signal is None
-        or images.kind != "calibration"
-    ):
+    if artifact.format != FloatModel.format or artifact.precision != INT8 or is_trained or signal is None:
         return False
     return signal.snr_db < LOUD_DB
 
@@ -97,15 +103,12 @@ class _Search:
 
     Args:
         rewriting: How the INT8 file is written.
-        inputs: Inputs `(1, C, H, W)`.
+        screening: The inputs that files are compared on.
         folder: Where files are tried.
-        threads: CPU threads of the engine.
     """
 
-    def __init__(self, rewriting: Rewriting, inputs: Sequence[np.ndarray], folder: Path, threads: int | None) -> None:
-        assert isinstance(rewriting.job.model, FloatModel)  # noqa: S101 - kernel costs are those of its graph
-        self._rewriting, self._folder = rewriting, folder
-        self._screening = Screening(rewriting.job.model, inputs, threads)
+    def __init__(self, rewriting: Rewriting, screening: Screening, folder: Path) -> None:
+        self._rewriting, self._screening, self._folder = rewriting, screening, folder
         measure = rewriting.job.mean_errors
         self._mean_errors = None if measure is None else RememberedErrors(measure)
 
@@ -116,7 +119,7 @@ class _Search:
         steps = _ROUNDS * 2 * math.ceil(math.log2(max(len(layers), 2)))
         with progress_bar(steps, _LABEL, unit="files") as advance:
             for _ in range(_ROUNDS):
-                if best.noise <= 10 ** (-LOUD_DB / 10) or not layers:
+                if best.noise <= _LOUD_NOISE or not layers:
                     break
 
                 def in_float(names: tuple[str, ...], noisy: Mapping[str, str] = best.job.noisy) -> WeighedFile:

@@ -4,8 +4,8 @@ No method suits every model. The default, `lp` with the power 4, clips next to n
 many times as wide as all else the rest keeps a few steps; `percentile` cuts them off, and with them what YuNet says
 about faces. A layer by itself does not show it, so whole files are written, from the same histograms, and the noise
 that counts is that of the outputs: a method is taken where it clearly gains in the group of channels with most noise,
-on images to calibrate on. Time counts too, because narrower ranges may let layers run in INT8 which mixed ranges keep
-in float.
+on the inputs to calibrate on that have the strongest outputs. Time counts too, because narrower ranges may let layers
+run in INT8 which mixed ranges keep in float.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from pathlib import Path
 
 from edgeq.calibration.calibrate import DEFAULT_METHOD
 from edgeq.calibrators.ranges import Ranges
-from edgeq.evaluation.exact_comparison import ComparedImages
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.jobs import FileJob, without_notes
-from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.tuning.screening import Screening
 from edgeq.verbs.export_speed import Exported, Rewriting
 from edgeq.verbs.weighed_file import TIME_PER_NOISE, WeighedFile
@@ -26,38 +24,30 @@ from edgeq.verbs.weighed_file import TIME_PER_NOISE, WeighedFile
 METHODS = ("mse", "percentile")
 """What is tried instead of the default."""
 
-_IMAGES = 16
-"""Four of them missed that `percentile` cuts off YuNet's faces: 21.9 dB, and 12.4 on eight."""
-
 _CLEARLY = 0.2
 """The share of the noise, at the price that it has in time, that another method has to gain: 1 dB where time stays."""
 
 
 def quieter_ranges(
-    rewriting: Rewriting, file: Artifact, images: ComparedImages, folder: Path, threads: int | None = None
+    rewriting: Rewriting, file: Artifact, before: WeighedFile, screening: Screening, folder: Path
 ) -> tuple[Artifact, Rewriting] | None:
     """Returns the INT8 file by the method of least noise and how to write it; `None` if that is what it has.
 
-    A method that the user has named stays, and so do ranges that are not computed from histograms.
+    Ranges that are not computed from histograms stay.
 
     Args:
         rewriting: How the file is written.
         file: The file by the default method.
-        images: What files are compared with the model on.
+        before: What it is worth.
+        screening: The inputs that files are compared on.
         folder: Where files may lie as long as they are looked at; one in each method's name is made there.
-        threads: CPU threads of the engine.
     """
-    job, source = rewriting.job, images.calibration
-    model, ranges = job.model, job.ranges
-    if source is None or source.method is not None or not isinstance(model, FloatModel):
-        return None
+    job = rewriting.job
+    ranges = job.ranges
     if not isinstance(ranges, Ranges) or ranges.method != DEFAULT_METHOD or ranges.options:
         return None
-    inputs = [array for array, _ in source.inputs(images.preprocessing, _IMAGES)]
-    screening = Screening(model, inputs, threads)
 
-    before = best = WeighedFile.of(job, file, screening)
-    found = file
+    found, best = file, before
     for method in METHODS:
         tried = dataclasses.replace(job, ranges=ranges.with_method(method))
         (folder / method).mkdir()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx_ir as ir
 import pytest
+from PIL import Image
 
+from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.cli.console import describe_export
 from edgeq.exporting.tensorrt.cache_file import read_cache
-from edgeq.sources.model import ModelRequest
+from edgeq.sources.model import ModelRequest, open_model
+from edgeq.tuning.screening import Screening
 from edgeq.verbs import export_noise
 from edgeq.verbs.export import export_model
 from edgeq.verbs.export_ranges import METHODS
@@ -88,3 +93,57 @@ def test_a_cache_and_its_file_have_the_same_ranges(export):
     cache = read_cache(file.artifact.path.with_name(facts.calibration_cache.file))
     chosen = Ranges.load(file.artifact.path.with_name("net.ranges.json")).with_method(facts.method)
     assert cache.thresholds()["r1"] == pytest.approx(chosen.threshold("r1"))
+
+
+@pytest.fixture
+def mostly_dark(tmp_path):
+    """Ranges of a net over 24 dark images, of which one has a bright dot, and most of the outputs' signal."""
+    weights = {"w1": nets.normal(0, 8, 3, 3, 3), "w2": nets.normal(1, 8, 8, 1, 1), "w3": nets.normal(3, 4, 8, 1, 1)}
+    weights["b1"] = np.zeros(8, np.float32)
+    model = nets.graph(NET.replace("32, 32", "64, 64"), weights)
+    for node in model.graph:
+        node.name = f"node_{node.outputs[0].name}"
+    ir.save(model, tmp_path / "net.onnx")
+    (tmp_path / "net.toml").write_text('[preprocessing]\nresize = "stretch"\nscale = 0.00392156862745098\n')
+    (tmp_path / "images").mkdir()
+    random = np.random.default_rng(5)
+    for number in range(24):
+        values = random.integers(0, 4, (64, 64, 3), np.uint8)
+        if number == 4:
+            values[20, 30] = 255
+        Image.fromarray(values).save(tmp_path / "images" / f"{number}.png")
+    request = ModelRequest(str(tmp_path / "net.onnx"), preset=str(tmp_path / "net.toml"))
+    path = tmp_path / "net.ranges.json"
+    calibrate(open_model(request).model, sorted((tmp_path / "images").iterdir()), path, threads=1)
+    return request, path
+
+
+def test_ranges_are_judged_where_the_outputs_have_their_signal(mostly_dark, tmp_path, monkeypatch):
+    request, path = mostly_dark
+    ranges = Ranges.load(path)
+    brightest = ranges.strongest[0].array()
+    assert max(float(sample.array().max()) for sample in ranges.samples) < 0.1 < float(brightest.max())
+    monkeypatch.setattr(export_noise, "_may_be_loud", lambda file: True)
+    monkeypatch.setattr(export_noise, "_LOUD_NOISE", 0.0)
+
+    def noise(judged: Ranges, name: str) -> float:
+        """Returns the noise in the outputs of the bright image, of ranges that are chosen on some inputs."""
+        judged.save(tmp_path / f"{name}.json")
+        source = CalibrationSource(tmp_path / f"{name}.json")
+        (tmp_path / name).mkdir()
+        (file,) = export_model(request, "x86", ["int8"], tmp_path / name, calibration=source, threads=1).files
+        model = open_model(request).model
+        return max(Screening(model, [brightest], 1).noise(file.artifact).shares)
+
+    assert noise(ranges, "strongest") < 0.01
+    # On the dark images alone, ranges that cut the bright one off are better.
+    assert noise(dataclasses.replace(ranges, strongest=ranges.samples), "random") > 0.1
+
+
+def test_without_inputs_of_strong_outputs_the_default_stays(mostly_dark, tmp_path, monkeypatch):
+    request, path = mostly_dark
+    monkeypatch.setattr(export_noise, "_may_be_loud", lambda file: True)
+    dataclasses.replace(Ranges.load(path), strongest=()).save(path)
+    source = CalibrationSource(path)
+    (file,) = export_model(request, "x86", ["int8"], tmp_path, calibration=source, threads=1).files
+    assert file.artifact.quantization_facts.method == "lp"

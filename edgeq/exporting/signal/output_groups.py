@@ -82,6 +82,18 @@ def output_groups(model: ir.Model) -> tuple[tuple[ChannelGroup, ...], ...]:
     return tuple(CHOSEN if value.name in chosen else _groups(_origins(value, known)) for value in model.graph.outputs)
 
 
+def compared_groups(model: ir.Model) -> list[tuple[str, ChannelGroup]]:
+    """Returns the names of outputs with the groups of their channels that a quantized file's are compared with.
+
+    Those that depend on what the graph chooses are left out where there are others: a small difference may put another
+    detection in the place of one.
+    """
+    names = [str(value.name) for value in model.graph.outputs]
+    pairs = zip(names, output_groups(model), strict=True)
+    groups = [(name, group) for name, members in pairs for group in members]
+    return [each for each in groups if not each[1].chosen] or groups
+
+
 def _groups(origins: _Origins | None) -> tuple[ChannelGroup, ...]:
     if origins is None or not origins.branch.any():
         return WHOLE
