@@ -42,6 +42,7 @@ def benchmark(
     seconds: float = Sampling.min_s,
     hint: Literal["latency", "throughput"] = "latency",
     device: str = LOCAL,
+    layers: bool = False,
     attach: bool = False,
     progress: Listener = None,
 ) -> list[BenchResult]:
@@ -60,6 +61,7 @@ def benchmark(
         seconds: Minimum measuring time per result, in seconds.
         hint: What to tune for: the `latency` of one request at a time, or the `throughput` of several (openvino).
         device: `local`, `ssh://[user@]host[:port]`, or a name of `devices.toml`.
+        layers: Whether to time each layer too, by the engine's own profiler (`result.layers`).
         attach: Whether to keep the figures in the files' manifests too.
         progress: Called for each job, returns an `edgeq.Progress`.
 
@@ -83,7 +85,7 @@ def benchmark(
             compute_precisions=names(compute),
             threads=threads,
             cpus=parse_cpus(cpus) if isinstance(cpus, str) else cpus,
-            sampling=Sampling(min_s=seconds),
+            sampling=Sampling(min_s=seconds, layers=layers),
             hint=hint,
         )
     found = [

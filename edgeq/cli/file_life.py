@@ -32,9 +32,8 @@ def describe_life(life: FileLife) -> Iterator[str]:
         yield f"{kind}: {', '.join(map(_tensor, tensors))}"
     for line in describe_layers(artifact.quantization_facts):
         yield f"plan: {line}"
-    signal = artifact.quantization.get("signal")
-    if isinstance(signal, dict) and isinstance(signal.get("snr_db"), (int, float)):
-        yield f"signal: {signal['snr_db']:.1f} dB of the model's outputs are kept; {signal.get('how', '')}"
+    if (signal := artifact.quantization_facts.signal) is not None:
+        yield f"signal: {signal.snr_db:.1f} dB of the model's outputs are kept; {signal.how}"
     if not life.results:
         yield "results: none attached; edgeq bench and edgeq eval do so with --attach"
     for result in life.results:

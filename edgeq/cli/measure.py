@@ -76,6 +76,9 @@ def bench(
         Literal["latency", "throughput"],
         typer.Option(help="openvino: tune for one request at a time, or for several at the same time."),
     ] = "latency",
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Time each layer too, by the engine's own profiler; for `edgeq report`.")
+    ] = False,
     device: DeviceOption = None,
     prompt_tokens: bundles.PromptTokens = 128,
     new_tokens: bundles.NewTokens = 32,
@@ -111,7 +114,7 @@ def bench(
         compute_precisions=compute or (),
         threads=threads,
         cpus=None if cpus is None else parse_cpus(cpus),
-        sampling=Sampling(min_s=seconds),
+        sampling=Sampling(min_s=seconds, layers=layers),
         hint=hint,
         on_results=lambda results: _write(results, json_file),
     )

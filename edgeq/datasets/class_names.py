@@ -84,10 +84,10 @@ def match_classes(model: Sequence[str], data: Sequence[str], stated: Mapping[str
     """
     stated = stated or {}
     for side, names, given in (("model", model, stated.keys()), ("data", data, stated.values())):
-        if unknown := [name for name in given if name not in names]:
+        if unknown := _without(given, names):
             raise InputError(f"`map`: the {side} has no class {unknown[0]!r}; it has {_listed(names)}")
     pairs, other = dict(stated), dict(stated)
-    left = [name for name in data if name not in stated.values()]
+    left = _without(data, stated.values())
     for same, is_other in ((str, False), (_spelling, False), (_meaning, True)):
         by_key: dict[str, list[str]] = {}
         for name in left:
@@ -100,7 +100,7 @@ def match_classes(model: Sequence[str], data: Sequence[str], stated: Mapping[str
                 pairs[name] = found[0]
                 if is_other:
                     other[name] = found[0]
-        left = [name for name in left if name not in pairs.values()]
+        left = _without(left, pairs.values())
     model_only = tuple(name for name in model if name not in pairs)
     return ClassMatch({name: pairs[name] for name in model if name in pairs}, other, model_only, tuple(left))
 
@@ -118,6 +118,11 @@ def parse_class_map(texts: Iterable[str]) -> dict[str, str]:
             raise InputError(f"`map` {text!r}: wanted MODEL=DATA, each class of the model once")
         pairs[model] = data
     return pairs
+
+
+def _without(names: Iterable[str], taken: Iterable[str]) -> list[str]:
+    gone = set(taken)
+    return [name for name in names if name not in gone]
 
 
 def _spelling(name: str) -> str:

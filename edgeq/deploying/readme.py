@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import msgspec
-
-from edgeq.boundary import convert
 from edgeq.deploying.base import DeployJob, Deployment, Section
 from edgeq.deploying.deepstream import express
 from edgeq.deploying.packed import Packed
@@ -24,13 +21,6 @@ _RESIZED = {
     "stretch": "stretched to the input, whatever its aspect ratio",
     "crop": "scaled by its short side, the centre cut out",
 }
-
-
-class _Signal(msgspec.Struct):
-    """What a manifest says of the signal that its file keeps, as far as it stands here."""
-
-    how: str
-    snr_db: float
 
 
 def readme(job: DeployJob, deployment: Deployment) -> str:
@@ -81,7 +71,7 @@ def _expected(job: DeployJob) -> str:
     if speeds:
         parts.append("Measured when the files were exported, INT8 compared with FP32 in the same engine and run:")
         parts.append("\n".join(_speed(model, speed) for model, speed in speeds))
-    signals = [(model, signal) for model in job.models if (signal := _signal(model)) is not None]
+    signals = [(model, signal) for model in job.models if (signal := model.artifact.quantization_facts.signal)]
     if signals:
         parts.append("Signal that the files keep, least over the outputs, stated by their manifests:")
         parts.append(
@@ -99,16 +89,6 @@ def _speed(model: Packed, speed: SpeedFacts) -> str:
     return (
         f"- {model.name}: {compared_with_fp32(speed.ratio, speed.low, speed.high)}, {speed.rounds} rounds, "
         f"{one_line(speed.engine)}, {speed.threads} threads, {one_line(speed.cpu)}"
-    )
-
-
-def _signal(model: Packed) -> _Signal | None:
-    artifact = model.artifact
-    stated = artifact.quantization.get("signal")
-    if stated is None:
-        return None
-    return convert(
-        stated, _Signal, source=artifact.manifest_path, kind="an edgeq manifest", place="$.quantization.signal"
     )
 
 

@@ -317,6 +317,7 @@ def _result(job: Job, task: Task[Any], reference: Job | None) -> EvalResult[Scor
         eval_images_per_s=timed / job.total_s if timed else None,
         annotations=task.source.name,
         environment=parse_environment(job.environment, source=job.artifact.name, error=EngineError),
+        signal=job.artifact.quantization_facts.signal_course,
         obtained=obtained,
         predictions=pack_predictions(_records(job, task, compared)),
     )

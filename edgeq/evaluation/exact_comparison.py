@@ -27,7 +27,7 @@ from edgeq.exporting.graphs.weights import large_tensors
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph
 from edgeq.exporting.signal.layers import onnx_layers, tflite_layers
 from edgeq.exporting.signal.output_groups import ChannelGroup
-from edgeq.exporting.signal.ratio import LOW_DB, Layer, OutputSignal, Signal, Sums, worst_layers
+from edgeq.exporting.signal.ratio import LOW_DB, Layer, OutputSignal, Signal, Sums, course_of, worst_layers
 from edgeq.exporting.tflite.graph import Tensor, read_graph
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.inputs.preprocessing import preprocess
@@ -291,6 +291,7 @@ def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages, *, 
         count,
         tuple(OutputSignal.of(name, group.label, found) for (name, group), found in groups.items()),
         worst_layers(subject.layers, sums),
+        course_of(subject.layers, sums),
     )
     if is_judged:
         chosen = {name for name, members in subject.outputs if any(group.chosen for group in members)}

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgeq.boundary import Count
 from edgeq.calibrators.ranges import Provenance
+from edgeq.exporting.signal.ratio import LayerSignal
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,21 @@ class LowBitFacts:
 
 
 @dataclass(frozen=True)
+class SignalFacts:
+    """How much of the float model's signal a file keeps, see `edgeq.exporting.signal.ratio.Signal`.
+
+    Attributes:
+        snr_db: The least signal-to-noise ratio of an output.
+        how: How it was obtained: the arithmetic and the images.
+        course: What is left at every layer of the lower precision, in the network's order; empty in older manifests.
+    """
+
+    snr_db: float
+    how: str = ""
+    course: tuple[LayerSignal, ...] = ()
+
+
+@dataclass(frozen=True)
 class CalibratedOn:
     """The images that ranges were collected on.
 
@@ -258,6 +274,7 @@ class QuantizationFacts:
         kernel_costs: What decided by time which layers stay in float, if it was not the target's rules alone.
         saturation: What CPUs without VNNI asked for; `None` for files of other targets and tools.
         finetuning: How it was trained; `None` if it was not.
+        signal: What it keeps of the model's signal; `None` where that was not measured.
     """
 
     method: str | None = None
@@ -282,6 +299,12 @@ class QuantizationFacts:
     kernel_costs: KernelCostFacts | None = None
     saturation: SaturationFacts | None = None
     finetuning: FinetuningFacts | None = None
+    signal: SignalFacts | None = None
+
+    @property
+    def signal_course(self) -> tuple[LayerSignal, ...]:
+        """What is left of the model's signal at each layer of a lower precision; nothing if that was not measured."""
+        return () if self.signal is None else self.signal.course
 
 
 def require_file_name(name: str) -> None:

@@ -10,22 +10,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from edgeq.errors import EdgeqError, EngineError, InputError
+from edgeq.errors import EngineError, InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.machine import default_threads, read_machine
+from edgeq.measurement.later_questions import Stages, ask_for_layers, ask_for_stages
 from edgeq.measurement.stage_timing import MIN_RUNS, MIN_S
 from edgeq.measurement.telemetry import Observations, Observer, Window
 from edgeq.progress import Advance, progress_bar
 from edgeq.results.environment import Environment, parse_environment
-from edgeq.results.measurement import BenchResult, ColdStart, LatencyStatistics, StageStatistics
+from edgeq.results.measurement import BenchResult, ColdStart, LatencyStatistics
 from edgeq.runtimes import SIMULATED, choose_runtimes, get_runtime
 from edgeq.runtimes.answers import Memory, Opened, Turn
 from edgeq.runtimes.base import LATENCY
@@ -33,11 +31,8 @@ from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
 from edgeq.runtimes.latency import Latency, clock_reasons, drift_reasons, interleaved_ratio, summarize
 from edgeq.sources.artifact_file import open_artifact
 
-_STAGES = "edgeq.measurement.stage_timing:time_stages"
 _NS_PER_S = 1e9
 _LAUNCH_BOUND = 0.8
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,7 @@ class Sampling:
         round_s: Sum of the samples of an artifact in one round, at least.
         timeout_s: How long a process may be silent beyond the time it was asked to run for.
         idle_s: Seconds over which idle power is measured before engines load, on machines that tell their power.
+        layers: Whether each layer is timed too, by the engine's profiler.
     """
 
     warmup_runs: int = 10
@@ -83,18 +79,7 @@ class Sampling:
     round_s: float = 0.2
     timeout_s: float = 300.0
     idle_s: float = 2.0
-
-
-class _Stages(msgspec.Struct):
-    """What `edgeq.measurement.stage_timing.time_stages` returns."""
-
-    preprocess_ms: StageStatistics | None = None
-    postprocess_ms: StageStatistics | None = None
-    problem: str | None = None
-
-
-class _Called(msgspec.Struct):
-    result: _Stages
+    layers: bool = False
 
 
 @dataclass
@@ -302,7 +287,13 @@ def _show(advance: Advance, shown: int, done: float) -> int:
 def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling, observed: Observations) -> BenchResult:
     artifact = row.job.artifact
     memory = row.process.ask_for(Memory, sampling.timeout_s, "report")
-    stages = _stages(row, sampling)
+    stages, layers = Stages(), None
+    if not row.emulated:
+        # Who wants few samples of the model wants no more of what surrounds it.
+        enough = min(MIN_RUNS, sampling.min_runs), min(MIN_S, sampling.min_s)
+        stages = ask_for_stages(row.process, artifact.name, sampling.timeout_s, *enough)
+        if sampling.layers:
+            layers = ask_for_layers(row.process, f"{artifact.name} in {row.job.runtime}", sampling.timeout_s)
     result = BenchResult(
         artifact=artifact.name,
         digest=artifact.digest,
@@ -315,6 +306,8 @@ def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling, observed: Obser
         obtained="emulated",
         preprocess_ms=stages.preprocess_ms,
         postprocess_ms=stages.postprocess_ms,
+        layers=layers,
+        signal=artifact.quantization_facts.signal_course,
         energy=observed.energy(row.windows, row.images),
         peak_rss_bytes=memory.peak_rss_bytes,
         baseline_rss_bytes=memory.baseline_rss_bytes,
@@ -362,22 +355,6 @@ def _statistics(latency: Latency) -> LatencyStatistics:
         max=latency.max,
         mad=latency.mad,
     )
-
-
-def _stages(row: _Row, sampling: Sampling) -> _Stages:
-    """Returns the times of pre- and post-processing, which come after memory was read: they take some themselves."""
-    if row.emulated:
-        return _Stages()
-    try:
-        # Who wants few samples of the model wants no more of what surrounds it.
-        enough = {"min_runs": min(MIN_RUNS, sampling.min_runs), "min_s": min(MIN_S, sampling.min_s)}
-        called = row.process.ask_for(_Called, sampling.timeout_s, "call", function=_STAGES, arguments=enough)
-        stages = called.result
-    except EdgeqError as error:  # the latency is measured already
-        stages = _Stages(problem=str(error))
-    if stages.problem:
-        _log.warning("%s: pre- or post-processing was not timed (%s)", row.job.artifact.name, stages.problem)
-    return stages
 
 
 def _unstable_reasons(row: _Row, drift: float, observed: Observations) -> list[str]:

@@ -20,6 +20,7 @@ from edgeq.reporting.document import (
     RangesTable,
 )
 from edgeq.reporting.errors import error_changes
+from edgeq.reporting.layers import layer_tables
 from edgeq.reporting.runs import Runs
 from edgeq.reporting.saturation import tensor_ranges
 from edgeq.reporting.verdict import MAX_DROP, Verdict, judge
@@ -79,6 +80,7 @@ def build_document(runs: Runs, *, examples: int, max_drop: float = MAX_DROP) -> 
         sentences=tuple(provenance(runs.rows)),
         sources=runs.sources,
         verdicts=tuple(_verdicts(entries, max_drop)),
+        layers=layer_tables(runs.rows),
     )
 
 

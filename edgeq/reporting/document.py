@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -230,6 +231,63 @@ class LatencySeries:
 
 
 @dataclass(frozen=True)
+class LayerRow:
+    """One layer of a file.
+
+    Attributes:
+        name: What the engine calls it, or else the file.
+        kind: Kind of layer.
+        precision: What it computes in; empty if that is not known.
+        ms: What it takes in ms; `None` if it was not timed.
+        share: Its share of the sum over the layers, 0..1; `None` if it was not timed.
+        snr_db: Signal-to-noise ratio of what it gives, compared with the float model; `None` if it was not measured.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    ms: float | None
+    share: float | None
+    snr_db: float | None
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """The layers of one row, in the order in which they run.
+
+    Attributes:
+        entry: Number of the row.
+        profiler: What timed them; empty if they were not timed.
+        runs: How many runs were profiled.
+        shares: Precision -> share of the layers' time, the largest first; empty if they were not timed.
+        layers: The layers.
+    """
+
+    entry: int
+    profiler: str
+    runs: int
+    shares: Mapping[str, float]
+    layers: tuple[LayerRow, ...]
+
+    @property
+    def timed(self) -> tuple[LayerRow, ...]:
+        """The layers whose time is known."""
+        return tuple(layer for layer in self.layers if layer.ms is not None)
+
+    @property
+    def compared(self) -> tuple[LayerRow, ...]:
+        """The layers whose signal is known."""
+        return tuple(layer for layer in self.layers if layer.snr_db is not None)
+
+    @property
+    def worst_first(self) -> tuple[LayerRow, ...]:
+        """The layers by time, the slowest first; without times by signal, the noisiest first."""
+        if self.timed:
+            return tuple(sorted(self.layers, key=lambda layer: -(layer.ms or 0.0)))
+        return tuple(sorted(self.layers, key=lambda layer: 0.0 if layer.snr_db is None else layer.snr_db))
+
+
+@dataclass(frozen=True)
 class RangesTable:
     """The tensors of one ranges file.
 
@@ -284,6 +342,7 @@ class Document:
         sentences: How every figure was obtained.
         sources: The files it was made from.
         verdicts: One for each model and device, on its fastest quantized file.
+        layers: One for each row whose layers were timed or compared with the float model's.
         written: When it was written, ISO 8601; empty if that is not stated.
     """
 
@@ -299,6 +358,7 @@ class Document:
     sentences: tuple[str, ...]
     sources: tuple[Source, ...]
     verdicts: tuple[Verdict, ...] = field(default=(), metadata=OMIT_EMPTY)
+    layers: tuple[LayerTable, ...] = field(default=(), metadata=OMIT_EMPTY)
     written: str = field(default="", metadata=OMIT_EMPTY)
 
     def entry(self, number: int) -> Entry:

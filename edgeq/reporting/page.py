@@ -19,8 +19,10 @@ from typing import Any
 from edgeq.errors import MissingDependencyError
 from edgeq.reporting.comparison import FEW, Drop
 from edgeq.reporting.compiled import FIGURES, NOTE, TEXTS, cells, compiler_name, difference
-from edgeq.reporting.document import Differences, Document, Entry, Loss
+from edgeq.reporting.confusion_matrix import Matrix, confusion_matrix
+from edgeq.reporting.document import Differences, Document, Entry, Errors, Loss
 from edgeq.reporting.index import META, ReportFacts
+from edgeq.reporting.layer_plot import layer_plots
 from edgeq.reporting.plot_groups import error_plots, latency_plots, score_plots, tradeoffs
 from edgeq.reporting.plots import series_number
 from edgeq.reporting.thumbnail import Pictures, pictures
@@ -34,6 +36,7 @@ from edgeq.wording import counted
 _TEMPLATE = Path(__file__).parent / "template"
 _CLASSES_SHOWN = 8
 _CONFUSIONS_SHOWN = 8
+_LAYERS_SHOWN = 8
 _TENSORS_SHOWN = 12
 _SPARK_WIDTH, _SPARK_HEIGHT = 144, 28
 _MINUS = "\N{MINUS SIGN}"
@@ -122,6 +125,9 @@ def render(document: Document, images_dirs: Sequence[Path] = ()) -> str:
         latency_plots=latency_plots(document),
         error_plots=error_plots(document),
         confusions_shown=_CONFUSIONS_SHOWN,
+        matrix=_matrix,
+        layer_plots=layer_plots(document),
+        layers_shown=_LAYERS_SHOWN,
         examples=_examples(document, images_dirs),
         compiled_titles={"texts": TEXTS, "figures": FIGURES},
         compiled_cells=cells,
@@ -301,6 +307,11 @@ def _examples(document: Document, folders: Sequence[Path]) -> list[tuple[Differe
         task = get_task(document.entry(each.entry).task or "")
         found.append((each, [pictures(task, example, folders) for example in each.examples]))
     return found
+
+
+def _matrix(document: Document, errors: Errors) -> Matrix:
+    reference = [each.diagnosis.confusions for each in document.errors if each.entry == errors.reference]
+    return confusion_matrix(errors.diagnosis.confusions, reference[0] if reference else None)
 
 
 def _parts_by(document: Document) -> str:

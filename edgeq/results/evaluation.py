@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from edgeq.boundary import Count, Positive
+from edgeq.exporting.signal.ratio import LayerSignal
 from edgeq.results.environment import Environment
 from edgeq.results.serialization import INLINE, OMIT_EMPTY, RESULTS_VERSION
 
@@ -148,6 +149,8 @@ class EvalResult(Generic[ScoreT_co]):
         eval_images_per_s: Images per second from file to prediction; `None` unless measured.
         annotations: Name of the file or folder that holds the truth.
         environment: Engine, settings and machine.
+        signal: How much of the float model's signal is left at each of its layers of a lower precision, as its manifest
+            states it; absent if it states nothing.
         obtained: `measured`, `simulated` or `emulated`.
         device: Name of the device; absent if the file was run from Python.
         edgeq: Version of edgeq that scored it.
@@ -175,6 +178,7 @@ class EvalResult(Generic[ScoreT_co]):
     eval_images_per_s: float | None = None
     annotations: str | None = None
     environment: Environment = field(default_factory=Environment)
+    signal: tuple[LayerSignal, ...] = field(default=(), metadata=OMIT_EMPTY)
     obtained: Literal["measured", "simulated", "emulated"] = "measured"
     device: str | None = field(default=None, metadata=OMIT_EMPTY)
     edgeq: str | None = field(default=None, metadata=OMIT_EMPTY)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from edgeq.boundary import Count, Positive
+from edgeq.boundary import Count, NotNegative, Positive
+from edgeq.exporting.signal.ratio import LayerSignal
 from edgeq.results.environment import Environment
 from edgeq.results.serialization import OMIT_EMPTY, RESULTS_VERSION
 
@@ -160,6 +161,45 @@ class GenerationSpeed:
     part_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class LayerTime:
+    """What one layer of an engine took, by the engine's profiler.
+
+    Attributes:
+        name: What the engine calls it.
+        kind: The engine's kind of layer.
+        precision: What it computes in: int8, fp32, fp16, bf16, or as the engine says; empty if it does not.
+        ms: Time of a run in ms: the mean over the faster half of the runs.
+        nodes: Nodes of the file that it computes, if the engine names them; by default the one of its name.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    ms: NotNegative
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """Times of layers. Profiling slows an engine down: their shares of the sum say more than the times.
+
+    Attributes:
+        profiler: What measured them.
+        runs: How many runs.
+        layers: The layers, in the order in which they run.
+    """
+
+    profiler: str
+    runs: Count
+    layers: tuple[LayerTime, ...]
+
+    @property
+    def total_ms(self) -> float:
+        """Sum of the layers' times in ms."""
+        return sum(layer.ms for layer in self.layers)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchResult:
     """One file, in one engine, on one device, timed in turns with the others of its run.
@@ -192,6 +232,9 @@ class BenchResult:
         enqueue_ms: The CPU's time to hand a run over in ms; only for engines on a GPU.
         launch_bound: Whether the CPU sets the pace; only for engines on a GPU.
         generation: How fast it writes text; only for bundles.
+        layers: Times of its layers; only from `edgeq bench --layers`, of engines with a profiler.
+        signal: How much of the float model's signal is left at each of its layers of a lower precision, as its manifest
+            states it; absent if it states nothing.
         environment: Engine, settings and machine.
         sensors: Readings of the machine's sensors; `None` if it has none.
         load_average: The system's load averages.
@@ -229,6 +272,8 @@ class BenchResult:
     enqueue_ms: LatencyStatistics | None = field(default=None, metadata=OMIT_EMPTY)
     launch_bound: bool | None = field(default=None, metadata=OMIT_EMPTY)
     generation: GenerationSpeed | None = field(default=None, metadata=OMIT_EMPTY)
+    layers: LayerProfile | None = field(default=None, metadata=OMIT_EMPTY)
+    signal: tuple[LayerSignal, ...] = field(default=(), metadata=OMIT_EMPTY)
     environment: Environment = field(default_factory=Environment)
     sensors: SensorReadings | None = None
     load_average: LoadAverage = field(default_factory=LoadAverage)

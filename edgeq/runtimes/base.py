@@ -14,6 +14,7 @@ import numpy as np
 from edgeq.errors import EngineError, InputError, MissingDependencyError
 from edgeq.exporting.artifact import Artifact, TensorSpec
 from edgeq.machine import read_machine
+from edgeq.results.measurement import LayerProfile
 
 Arrays = dict[str, np.ndarray]
 
@@ -128,6 +129,18 @@ class Session(ABC):
     @abstractmethod
     def _run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
         """Runs checked inputs through the engine."""
+
+    def time_layers(self, inputs: Mapping[str, np.ndarray], runs: int) -> LayerProfile | None:
+        """Returns what each layer takes by the engine's own profiler; `None` if its Python API has none.
+
+        Args:
+            inputs: Inputs as `run` takes them.
+            runs: How many runs to profile.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        return None
 
     def environment(self) -> dict[str, Any]:
         """Returns what decides speed and results, as JSON values.

@@ -9,9 +9,12 @@ import numpy as np
 
 from edgeq.errors import InputError
 from edgeq.exporting.openvino.package import EXTRA, PACKAGE, without_telemetry
+from edgeq.results.measurement import LayerProfile, LayerTime
 from edgeq.runtimes.base import LATENCY, THROUGHPUT, Arrays, Session
+from edgeq.runtimes.layer_samples import precision_name, typical_ms
 
 _PRECISIONS = ("f32", "bf16", "f16")
+_MS = 1e3
 
 
 class OpenVinoSession(Session):
@@ -38,11 +41,8 @@ class OpenVinoSession(Session):
 
     def _open(self, compute_precision: str | None) -> None:
         self._engine = self.import_engine()
-        try:
-            core = self._engine.Core()
-            self._compiled = core.compile_model(str(self.artifact.path), "CPU", self._settings(compute_precision))
-        except RuntimeError as error:
-            raise self._refused(error) from error
+        self._core, self._asked = self._engine.Core(), self._settings(compute_precision)
+        self._compiled = self._compile(self._asked)
         self._require_tensors(
             (name for port in self._compiled.inputs for name in port.get_names()),
             (name for port in self._compiled.outputs for name in port.get_names()),
@@ -50,6 +50,12 @@ class OpenVinoSession(Session):
         count = 1 if self.hint == LATENCY else int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._requests = [self._compiled.create_infer_request() for _ in range(count)]
         self._ports = {spec.name: self._compiled.output(spec.name) for spec in self.artifact.outputs}
+
+    def _compile(self, settings: Mapping[str, Any]) -> Any:
+        try:
+            return self._core.compile_model(str(self.artifact.path), "CPU", dict(settings))
+        except RuntimeError as error:
+            raise self._refused(error) from error
 
     def _settings(self, compute_precision: str | None) -> dict[str, Any]:
         if compute_precision is None and self.artifact.precision == "fp32":
@@ -80,6 +86,35 @@ class OpenVinoSession(Session):
         results = self._requests[0].results
         return {name: np.array(results[port]) for name, port in self._ports.items()}
 
+    def time_layers(self, inputs: Mapping[str, np.ndarray], runs: int) -> LayerProfile:
+        """Returns the times of the plugin's layers, of the file compiled once more with counters (`PERF_COUNT`)."""
+        compiled = self._compile({**self._asked, "PERF_COUNT": True})
+        request = compiled.create_infer_request()
+        samples: dict[str, list[float]] = {}
+        try:
+            for _ in range(runs + 1):
+                request.infer(dict(inputs), share_inputs=True)
+                executed = [each for each in request.profiling_info if each.status == each.Status.EXECUTED]
+                for each in executed:
+                    samples.setdefault(each.node_name, []).append(each.real_time.total_seconds() * _MS)
+        except RuntimeError as error:
+            raise self._failed(error) from error
+        nodes = _nodes_of_layers(compiled.get_runtime_model())
+        return LayerProfile(
+            "OpenVINO's PERF_COUNT",
+            runs,
+            tuple(
+                LayerTime(
+                    each.node_name,
+                    each.node_type,
+                    precision_name(each.exec_type.rpartition("_")[2]),
+                    typical_ms(samples[each.node_name][1:]),
+                    nodes.get(each.node_name, ()),
+                )
+                for each in executed
+            ),
+        )
+
     def _engine_environment(self) -> dict[str, Any]:
         tuned = {} if self.hint == LATENCY else {
             "hint": self.hint,
@@ -97,3 +132,12 @@ class OpenVinoSession(Session):
         """Frees the compiled model and its threads."""
         self._compiled, self._requests = None, []
         self._ports = {}
+
+
+def _nodes_of_layers(model: Any) -> dict[str, tuple[str, ...]]:
+    """Returns layer -> names of the nodes that were fused to it, some of them made by OpenVINO's own passes."""
+    found = {}
+    for layer in model.get_ordered_ops():
+        names = layer.get_rt_info()["originalLayersNames"].astype(str)
+        found[layer.friendly_name] = tuple(name for name in names.split(",") if name)
+    return found

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from edgeq.datasets.class_names import SYNONYMS, match_classes, parse_class_map
+from edgeq.datasets.class_names import SYNONYMS, _meaning, _spelling, match_classes, parse_class_map
 from edgeq.errors import InputError
 
 VOC = (
@@ -75,3 +77,25 @@ def test_class_maps_are_parsed() -> None:
 def test_no_name_has_two_meanings() -> None:
     names = [name for group in SYNONYMS for name in group]
     assert len({"".join(filter(str.isalnum, name.casefold())) for name in names}) == len(names)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.sampled_from(["tv", "TV", "T V", "television", "a", "A", "b", "Bike", "bicycle", "c 1"]), unique=True),
+    st.lists(st.sampled_from(["tv", "tv monitor", "a", "A ", "b", "cycle", "c1", "d", "e"]), unique=True),
+    st.booleans(),
+)
+def test_names_are_matched_as_by_comparing_each_with_each(model: list[str], data: list[str], joined: bool) -> None:
+    stated = {model[0]: data[-1]} if joined and model and data else {}
+    try:
+        found = match_classes(model, data, stated)
+    except InputError:
+        return
+    pairs, left = dict(stated), [name for name in data if name not in stated.values()]
+    for same in (str, _spelling, _meaning):
+        here = {name: other for name in model if name not in pairs for other in left if same(name) == same(other)}
+        pairs |= here
+        left = [name for name in left if name not in here.values()]
+    assert found.pairs == pairs
+    assert found.data_only == tuple(left)
+    assert found.model_only == tuple(name for name in model if name not in pairs)

@@ -204,7 +204,12 @@ def test_precisions_rank_as_their_steps_do(exported):
     signals = {file.artifact.precision: file.comparison.signal for file in exported.files}
     assert signals["fp32"] is None
     assert signals["fp16"].snr_db > signals["dynamic"].snr_db > signals["int8"].snr_db > 10
-    assert all(1 <= len(signal.layers) <= 5 for signal in signals.values() if signal is not None)
+    for signal in filter(None, signals.values()):
+        assert 1 <= len(signal.layers) <= 5
+        assert set(signal.layers) <= set(signal.course)
+        order = [node.name for node in exported.model.graph.graph]
+        places = [order.index(layer.name) for layer in signal.course]
+        assert places == sorted(places)
 
 
 def test_the_manifest_and_json_carry_it(exported):
@@ -213,6 +218,7 @@ def test_the_manifest_and_json_carry_it(exported):
         assert loaded == file.artifact
         signal = file.comparison.signal
         assert loaded.quantization.get("signal") == (None if signal is None else signal.to_json())
+        assert loaded.quantization_facts.signal_course == (() if signal is None else signal.course)
         assert entry["quantization"].get("signal") == loaded.quantization.get("signal")
         if signal is not None:
             assert entry["comparison"]["signal"]["how"] == signal.how

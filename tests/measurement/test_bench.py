@@ -5,6 +5,7 @@ No assertion on a time: only on what is taken, kept and left behind.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -66,7 +67,7 @@ def test_a_result_holds_what_is_promised_and_agrees_with_its_samples(artifact):
 def test_every_artifact_runs_in_every_runtime_in_this_order(artifact, tmp_path):
     other = save_conv_net(tmp_path / "other.onnx", precision="int8", depth=3)
     paths, runtimes = [artifact.path, other.manifest_path], ["openvino", "onnxruntime"]
-    results = bench_artifacts(paths, runtimes, threads=2, sampling=QUICK)
+    results = bench_artifacts(paths, runtimes, threads=2, sampling=dataclasses.replace(QUICK, layers=True))
     rows = [(result["artifact"], result["runtime"], result["precision"]) for result in results]
     assert rows == [
         ("net.onnx", "openvino", "fp32"),
@@ -76,6 +77,13 @@ def test_every_artifact_runs_in_every_runtime_in_this_order(artifact, tmp_path):
     ]
     assert all(result["environment"]["engine"].startswith(result["runtime"]) for result in results)
     assert {result["environment"]["threads"] for result in results} == {2}
+    for result in results:
+        layers = result["layers"]["layers"]
+        assert result["layers"]["runs"] >= 5
+        assert sum("Conv" in layer["kind"] for layer in layers) == (3 if result["artifact"] == "other.onnx" else 2)
+        assert {layer["precision"] for layer in layers if "Conv" in layer["kind"]} <= {"fp32", "bf16"}
+        assert all(layer["ms"] >= 0 for layer in layers)
+    assert result["layers"]["profiler"] == "ONNX Runtime's profiler"
 
 
 @needs_openvino

@@ -126,6 +126,24 @@ def make_timing(precision: str, p50_ms: float, **changes: Any) -> dict[str, Any]
     }  # fmt: skip
 
 
+LAYERS = {
+    "profiler": "ONNX Runtime's profiler",
+    "runs": 50,
+    "layers": [
+        {"name": "first_token_1", "kind": "QLinearConv", "precision": "int8", "ms": 0.5, "nodes": ["first"]},
+        {"name": "<b>second</b>", "kind": "Conv", "precision": "fp32", "ms": 1.0, "nodes": []},
+        *({"name": f"later{number}", "kind": "Relu", "precision": "", "ms": 0.05} for number in range(10)),
+    ],
+}
+"""Layers that an engine has timed: one is fused, one is named as nobody should."""
+SIGNAL = [
+    {"name": "first", "op_type": "Conv", "input_db": 120.0, "snr_db": 40.25},
+    {"name": "later3", "op_type": "Relu", "input_db": 40.25, "snr_db": 31.5},
+    {"name": "gone", "op_type": "Add", "input_db": 31.5, "snr_db": 29.0},
+]
+"""What is left of the signal; the engine has fused the last of these layers away."""
+
+
 BUILT = Compilation(
     library="TensorRT for RTX 1.7.1.116",
     sm="SM86",

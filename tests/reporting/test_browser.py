@@ -16,7 +16,7 @@ from docs.browser import Browser, find_browser
 from edgeq.reporting.build import build_document
 from edgeq.reporting.index import write_index
 from edgeq.reporting.runs import Runs
-from tests.reporting.made import make_detections, make_ground_truth, make_score, make_timing
+from tests.reporting.made import LAYERS, SIGNAL, make_detections, make_ground_truth, make_score, make_timing
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -38,7 +38,7 @@ def page(tmp_path_factory) -> Path:
     good, bad = make_detections(truth, 1, 1.0), make_detections(truth, 1, 9.0)
     results = [
         *(make_score(truth, good, "fp32"), make_timing("fp32", 8.0)),
-        *(make_score(truth, bad, "int8"), make_timing("int8", 12.0)),
+        *(make_score(truth, bad, "int8"), make_timing("int8", 12.0, layers=LAYERS, signal=SIGNAL)),
         *(make_score(truth, good, "fp16", device="pi"), make_timing("fp16", 4.0, device="pi")),
         make_timing("dynamic", 20.0, ratio_to_fp32=None, peak_rss_bytes=None),
     ]

@@ -8,7 +8,7 @@ at 10 dB a third.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,12 +185,14 @@ class Signal:
         images: How many images were run.
         outputs: Every output, or every group of its channels.
         layers: The layers where most is lost, the worst first.
+        course: Every layer of the lower precision, in the order of the network.
     """
 
     how: str
     images: int
     outputs: tuple[OutputSignal, ...]
     layers: tuple[LayerSignal, ...]
+    course: tuple[LayerSignal, ...] = ()
 
     @property
     def snr_db(self) -> float:
@@ -205,6 +207,7 @@ class Signal:
             "snr_db": self.snr_db,
             "outputs": [vars(output).copy() for output in self.outputs],
             "layers": [vars(layer).copy() for layer in self.layers],
+            "course": [vars(layer).copy() for layer in self.course],
         }
 
 
@@ -218,15 +221,26 @@ def worst_layers(layers: Sequence[Layer], sums: Mapping[str, Sums]) -> tuple[Lay
         layers: The layers to choose from.
         sums: Tensor -> its sums; layers whose tensors are missing are passed over.
     """
-    losses = []
+    losses = [
+        (behind.noise_share - before.noise_share, _signal(layer, before, behind))
+        for layer, before, behind in _around(layers, sums)
+    ]
+    losses.sort(key=lambda entry: entry[0], reverse=True)
+    return tuple(found for loss, found in losses[:_NAMED_LAYERS] if loss > _ROUNDING)
+
+
+def course_of(layers: Sequence[Layer], sums: Mapping[str, Sums]) -> tuple[LayerSignal, ...]:
+    """Returns what is left of the signal at each layer, in the order of `layers`; arguments as of `worst_layers`."""
+    return tuple(_signal(layer, before, behind) for layer, before, behind in _around(layers, sums))
+
+
+def _around(layers: Sequence[Layer], sums: Mapping[str, Sums]) -> Iterator[tuple[Layer, Sums, Sums]]:
+    """Yields each layer with the sums of what it reads and of what it gives."""
     for layer in layers:
         known = [sums[name] for name in layer.inputs if name in sums]
-        if not known or layer.output not in sums:
-            continue
-        before, behind = sum(known, Sums()), sums[layer.output]
-        loss = behind.noise_share - before.noise_share
-        if loss > _ROUNDING:
-            found = LayerSignal(layer.name, layer.op_type, round(before.snr_db, 2), round(behind.snr_db, 2))
-            losses.append((loss, found))
-    losses.sort(key=lambda entry: entry[0], reverse=True)
-    return tuple(found for _, found in losses[:_NAMED_LAYERS])
+        if known and layer.output in sums:
+            yield layer, sum(known, Sums()), sums[layer.output]
+
+
+def _signal(layer: Layer, before: Sums, behind: Sums) -> LayerSignal:
+    return LayerSignal(layer.name, layer.op_type, round(before.snr_db, 2), round(behind.snr_db, 2))

@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeq.errors import EngineError, InputError
 from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.results.measurement import LayerProfile, LayerTime
 from edgeq.runtimes.base import Arrays, DeviceTimes, Session
 from edgeq.runtimes.cuda import Buffer
 from edgeq.runtimes.tensorrt.contexts import Context
@@ -212,6 +213,14 @@ class TensorRtSession(Session):
     def _enqueue(self) -> None:
         if not self._context.execute_async_v3(stream_handle=self._stream):
             raise self._failed(EngineError(self._messages.said()))
+
+    def time_layers(self, inputs: Mapping[str, np.ndarray], runs: int) -> LayerProfile:
+        """Returns the times of the engine's layers; it is slower from then on."""
+        from edgeq.runtimes.tensorrt.inspector import profile_session
+
+        found = profile_session(self, dict(inputs), runs)
+        layers = [LayerTime(each.name, each.kind, each.precision, each.ms or 0.0) for each in found.layers]
+        return LayerProfile("TensorRT's profiler", found.profiled_runs, tuple(layers))
 
     def _engine_environment(self) -> dict[str, Any]:
         platform = self._platform

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.tasks.detection.coco_matching import match_quickly
+
 if TYPE_CHECKING:
     from edgeq.tasks.detection.records import DetectionPredictions
 
@@ -145,6 +147,7 @@ def _evaluated(predictions: DetectionPredictions) -> Any:
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator = COCOeval(_coco(COCO, predictions, truth), _coco(COCO, predictions, found), "bbox")
         evaluator.params.maxDets = [_MAX_DETECTIONS]
+        match_quickly(evaluator)
         evaluator.evaluate()
     return evaluator
 

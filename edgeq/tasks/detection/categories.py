@@ -104,8 +104,10 @@ def is_counted(
             "(counted from 0); score on annotations of the model's classes, or export it with their `labels`"
         )
     verified = ground_truth.verified.get(image)
-    wanted = np.array([*ground_truth.categories] if verified is None else sorted(verified), np.int64)
-    return np.isin(categories[classes], wanted)
+    if verified is None:
+        known: NDArray[np.bool_] = categories[classes] != NO_CATEGORY
+        return known
+    return np.isin(categories[classes], np.array(sorted(verified), np.int64))
 
 
 def _match(ground_truth: GroundTruth, labels: Sequence[str]) -> ClassMatch:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.errors import InputError, MissingDependencyError
+from edgeq.tasks.detection.coco_matching import match_quickly
 
 ENGINES = ("pycocotools", "faster")
 
@@ -76,7 +77,7 @@ def mean_present(values: NDArray[np.float64]) -> float | None:
 
 
 def match_problem(problem: CocoProblem) -> list[dict[str, Any] | None]:
-    """Returns pycocotools' `evalImgs`: for each class, area and image, in this order, what matches what."""
+    """Returns what matches what for each class, area and image, in this order; see `coco_matching.evaluate_image`."""
     with _silenced():
         evaluator = _evaluator("pycocotools", problem)
         evaluator.params.maxDets = [max(evaluator.params.maxDets)]
@@ -90,6 +91,8 @@ def _evaluator(engine: str, problem: CocoProblem) -> Any:
     truth, found = (_index(coco_class, problem, entries) for entries in (problem.truth, problem.results))
     evaluator = evaluator_class(truth, found, problem.iou_type)
     evaluator.params.imgIds = sorted(problem.image_ids)
+    if engine == "pycocotools":
+        match_quickly(evaluator)
     if problem.sigmas is not None:
         evaluator.params.kpt_oks_sigmas = problem.sigmas
     return evaluator

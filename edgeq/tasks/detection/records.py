@@ -82,8 +82,7 @@ class DetectionPredictions(PredictionRecords):
             detections: Image id -> detections that count (`edgeq.tasks.detection.categories.counted_detections`); the
                 images without an entry were not scored.
         """
-        order = list(ground_truth.categories)
-        places = {category: number for number, category in enumerate(order)}
+        places = {category: number for number, category in enumerate(ground_truth.categories)}
         position = np.array([places.get(category, -1) for category in categories.tolist()], np.int32)
         ids = sorted(detections)
         records = {record.id: record for record in ground_truth.images}
@@ -104,7 +103,7 @@ class DetectionPredictions(PredictionRecords):
             truth_counts=np.array([len(truth[image]) for image in ids], np.int32),
             truth_boxes=np.array([entry["bbox"] for entry in flat], np.float64).reshape(-1, 4),
             truth_areas=np.array([entry["area"] for entry in flat], np.float64),
-            truth_labels=np.array([order.index(entry["category_id"]) for entry in flat], np.int32),
+            truth_labels=np.array([places[entry["category_id"]] for entry in flat], np.int32),
             truth_crowd=np.array([bool(entry["iscrowd"]) for entry in flat], np.uint8),
         )
 
