@@ -30,6 +30,8 @@ def study(
     sample: Sample = "grid",
     trials: int | None = None,
     max_drop: float = StudyOptions.max_drop,
+    margin: float | None = None,
+    useful_drop: float | None = None,
     images: int | None = None,
     calib: FilePath | None = None,
     num: int = MOST_IMAGES,
@@ -61,6 +63,8 @@ def study(
         sample: Whether all choices are tried (`grid`), or some: drawn (`random`) or spread evenly (`sobol`).
         trials: How many to try, for `random` and `sobol`.
         max_drop: Points of the score that a recommended trial may lose.
+        margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
+        useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
         images: Maximum number of images to score on, evenly spaced; by default all.
         calib: Images that methods go by; by default those of `data` that are for calibration.
         num: Maximum number of calibration images.
@@ -97,7 +101,7 @@ def study(
             source,
             asked,
             path(out, "out"),
-            options=StudyOptions(sample, trials, images, max_drop, seed, threads),
+            options=StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads),
             store=optional_path(store, "store"),
             executor=executor,
         ).result
@@ -116,6 +120,8 @@ def study_bundle(
     sample: Sample = "grid",
     trials: int | None = None,
     max_drop: float = StudyOptions.max_drop,
+    margin: float | None = None,
+    useful_drop: float | None = None,
     images: int | None = None,
     calib: FilePath | None = None,
     num: int = MOST_IMAGES,
@@ -140,6 +146,8 @@ def study_bundle(
         sample: Whether all choices are tried (`grid`), or some: drawn (`random`) or spread evenly (`sobol`).
         trials: How many to try, for `random` and `sobol`.
         max_drop: Points of the score that a recommended trial may lose.
+        margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
+        useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
         images: Maximum number of questions to score on, evenly spaced; by default all.
         calib: Questions with the answers that methods go by.
         num: Maximum number of them.
@@ -163,6 +171,6 @@ def study_bundle(
         BundleSubject(path(bundle, "bundle"), task, path(data, "data"), questions, num, prompt, max_tokens),
         asked,
         path(out, "out"),
-        options=StudyOptions(sample, trials, images, max_drop, seed, threads),
+        options=StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads),
         store=optional_path(store, "store"),
     ).result

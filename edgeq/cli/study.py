@@ -91,6 +91,23 @@ def study(
     max_drop: Annotated[
         float, typer.Option(metavar="POINTS", help="Points of the score that a recommended trial may lose.")
     ] = 0.5,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="POINTS",
+            help="Points within which it must hold on the other half of the images; by default what so many can "
+            "confirm.",
+        ),
+    ] = None,
+    useful_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="POINTS",
+            help="Points from which a trial is of no use; by default a tenth of FP32's score.",
+        ),
+    ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Maximum number of images to score on.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how many trials there are, and how many hours they take.")
@@ -159,7 +176,7 @@ def study(
     }
     if template != DETECTOR_EDGE or bundles.any_bundle([Path(model)]):
         asked = with_axes(read_space(space, template), dict(map(parse_axis, axis or ())), blocks, mixed or None)
-    options = StudyOptions(sample, trials, images, max_drop, seed, threads)
+    options = StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads)
     if bundles.any_bundle([Path(model)]):
         _refuse(opening | elsewhere, "for a bundle, whose questions are answered in this process")
         if task is None:
@@ -256,7 +273,7 @@ def _print(result: StudyResult) -> None:
     """Prints the front, what is recommended, and what was left out."""
     from edgeq.cli.console import print_table
 
-    head = ("trial", "bits per weight", "MB", result.score, "points lost", "95 %")
+    head = ("trial", "bits per weight", "MB", result.score, "points lost", "95 %", "gained, 95 %")
     rows = [
         (
             each.name,
@@ -265,12 +282,15 @@ def _print(result: StudyResult) -> None:
             f"{each.score:.4f}",
             f"{each.loss.points:+.2f}",
             f"{each.loss.low:+.2f} to {each.loss.high:+.2f}",
+            "" if each.gain is None else f"{each.gain.low:+.2f} to {each.gain.high:+.2f}",
         )
         for each in result.front[:_SHOWN]
     ]
     print_table([head, *rows])
-    on_front = f"{len(result.front)} of {len(result.points):,} trials on the front"
+    on_front = f"{len(result.front)} of {len(result.points):,} trials on the front and of use"
     say(f"{on_front}; {result.score} in FP32 {result.float_score:.4f}")
+    for each in result.useless_front:
+        say(f"on the front and of no use: {each.name}, {each.useless}")
     for found in result.importance:
         shares = ", ".join(f"{each.part} {each.consensus:.2f}" for each in found.parts)
         say(

@@ -24,6 +24,9 @@ _FLOAT = 16
 _MARKS = {FP16: "s", UNIFORM_8: "D"}
 """Name of a trial that every study has -> its marker."""
 
+_ROOM = 0.05
+"""Empty share of an axis at each end."""
+
 _CROWD = 60
 """From so many trials on intervals are drawn on the front alone."""
 
@@ -108,15 +111,26 @@ def _front(result: StudyResult) -> StudyFigure:
                 )  # fmt: skip
         if result.confirmation is not None:
             axes.axhline(result.confirmation.max_drop, color=palette.muted, linewidth=0.8)
-        axes.invert_yaxis()
+        axes.set_ylim(*_shown_losses(result))
         axes.set_xlabel("bits per weight, scales included")
         axes.set_ylabel(f"points of {result.score} lost")
         _legend(axes, palette, 3)
 
     words = "; ".join(f"{each.bits_per_weight:.2f} bits: {each.loss.points:+.2f} points, {each.name}" for each in front)
-    return StudyFigure(
-        "front", f"Points of {result.score} lost against bits per weight", words, _HEIGHT + 3 * _LINE, draw
-    )
+    beyond = sum(bool(each.useless) for each in result.points)
+    title = f"Points of {result.score} lost against bits per weight"
+    title += f"; {beyond:,} trials of no use may lie below" if beyond else ""
+    return StudyFigure("front", title, words, _HEIGHT + 3 * _LINE, draw)
+
+
+def _shown_losses(result: StudyResult) -> tuple[float, float]:
+    """Returns the lower and the upper end of the axis of losses, which hold the trials of use: it points down."""
+    shown = [each for each in result.points if not each.useless] or list(result.points)
+    least, most = min(each.loss.points for each in shown), max(each.loss.points for each in shown)
+    least = min([least, *(each.loss.low for each in result.front)])
+    most = max([most, *(each.loss.high for each in result.front)])
+    room = _ROOM * (most - least) or 1.0
+    return most + room, least - room
 
 
 def _curves(points: Sequence[StudyPoint], cells: Mapping[str, Sequence[str]]) -> dict[str, list[StudyPoint]]:

@@ -89,7 +89,8 @@ def _columns(result: StudyResult) -> Mapping[str, Sequence[Any]]:
     found = {{"name": "trial", "score": result.score}.get(name, name): values for name, values in found.items()}
     found["points_lost"] = [each.loss.points for each in points]
     found["low"], found["high"] = [each.loss.low for each in points], [each.loss.high for each in points]
-    return found | {"on_front": [each.on_front for each in points], "plan": [each.plan for each in points]}
+    found |= {name: [getattr(each, name) for each in points] for name in ("on_front", "useless", "plan")}
+    return found
 
 
 def to_latex(result: StudyResult) -> str:
@@ -100,7 +101,7 @@ def to_latex(result: StudyResult) -> str:
         r"\toprule",
         rf"weights & bits per weight & MB & points of {_latex(result.score)} lost \\",
         r"\midrule",
-        *(_latex_row(each) for each in result.points if each.on_front or each.name.endswith("throughout")),
+        *(_latex_row(each) for each in result.points if each in result.front or each.name.endswith("throughout")),
         r"\bottomrule",
         r"\end{tabular}",
     ]

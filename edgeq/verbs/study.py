@@ -23,9 +23,10 @@ from edgeq.results.environment import parse_environment
 from edgeq.results.study import StudyResult
 from edgeq.sources.model import ModelRequest
 from edgeq.studying.advice import Command, advise
-from edgeq.studying.answers import confirm, interactions, points_of
+from edgeq.studying.answers import interactions, points_of
 from edgeq.studying.assembly import Assembler
 from edgeq.studying.commands import ExportSource, export_command
+from edgeq.studying.confirmation import confirm
 from edgeq.studying.costs import StudyCost, measure_cost
 from edgeq.studying.importance import importances
 from edgeq.studying.layers import find_layers
@@ -56,6 +57,8 @@ class StudyOptions:
         trials: How many, for `random` and `sobol`.
         images: The most images to score on; by default all.
         max_drop: Points that a recommended trial may lose.
+        margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
+        useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
         seed: Draws trials, halves and forests.
         threads: CPU threads of the engine.
     """
@@ -64,6 +67,8 @@ class StudyOptions:
     trials: int | None = None
     images: int | None = None
     max_drop: float = 0.5
+    margin: float | None = None
+    useful_drop: float | None = None
     seed: int = 0
     threads: int | None = None
 
@@ -190,7 +195,7 @@ def open_study(
         assembler = Assembler(float_file, bank, layers, out, whole=isinstance(executor, DaskCluster))
         pieces = in_pieces(len(task.items), options.images)
         studied = FileModel(model, assembler, task, pieces, threads, executor)
-        run = StudyRun(studied, task, kept, options.max_drop, options.seed)
+        run = StudyRun(studied, task, kept, options.max_drop, options.useful_drop, options.seed)
         source = ExportSource.of(request, calibration)
         yield OpenedStudy(run, planned, space, partial(export_command, layers=layers, source=source))
 
@@ -247,7 +252,7 @@ def _result(opened: OpenedStudy, options: StudyOptions) -> StudyResult:
     rest = run.model.size_bytes - 4 * sum(each.weights for each in layers)
     points = points_of(run, outcomes, layers, max(rest, 0))
     pairs = interactions(run, outcomes)
-    confirmation = confirm(run, outcomes, {each.name: each.bits_per_weight for each in points})
+    confirmation = confirm(run, outcomes, {each.name: each.bits_per_weight for each in points}, options.margin)
     notes = list(planned.notes)
     lost = [each.loss.points for each in points]
     importance, missing = importances(trials, lost, layers, options.seed)
@@ -255,6 +260,8 @@ def _result(opened: OpenedStudy, options: StudyOptions) -> StudyResult:
         notes.append(f"no trial moves {run.task.score_type.main}; try fewer bits")
     if confirmation is None:
         notes.append(f"no trial loses at most {options.max_drop:g} points on the first half of the images")
+    if all(each.useless for each in points):
+        notes.append(f"no trial is of use; {points[0].name}: {points[0].useless}")
     return StudyResult(
         model=run.model.name,
         source_digest=run.model.digest,
@@ -276,6 +283,8 @@ def _result(opened: OpenedStudy, options: StudyOptions) -> StudyResult:
         weights_used=len(trials) * len(layers),
         images=len(run.float_predictions),
         float_score=run.float_outcome.score,
+        useful_drop=run.limit,
+        chance_score=None if run.chance_outcome is None else run.chance_outcome.score,
         seed=options.seed,
         environment=parse_environment(run.model.facts, source=run.model.artifact.name, error=EngineError),
         edgeq=edgeq.__version__,

@@ -139,7 +139,7 @@ def open_bundle_study(
         answer = AnswerOptions(max_tokens=subject.max_tokens, batch=BATCH)
         pieces = in_pieces(len(task.items), options.images)
         model = BundleModel(bundle, assemblers, layers, task, maker, answer, pieces, options.threads)
-        run = StudyRun(model, task, kept, options.max_drop, options.seed)
+        run = StudyRun(model, task, kept, options.max_drop, options.useful_drop, options.seed)
         command = partial(bundle_command, layers=layers, folder=bundle.name)
         yield OpenedStudy(run, planned, space, command)
 

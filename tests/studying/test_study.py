@@ -30,6 +30,7 @@ from edgeq.sources.model import ModelRequest
 from edgeq.studying.model import FileModel
 from edgeq.studying.run import StudyRun
 from edgeq.studying.space import Space
+from edgeq.studying.usefulness import why_useless
 from edgeq.tuning.staged import StagedImages
 from edgeq.tuning.workers import executing
 from edgeq.verbs.study import StudyOptions, open_study, study_cost, study_model
@@ -142,13 +143,60 @@ def test_a_choice_on_one_half_of_the_images_is_confirmed_on_the_other(found):
         if each.bits_per_weight < next(p.bits_per_weight for p in found.result.points if p.name == confirmation.trial)
     ]  # fmt: skip
     assert all(each.loss.points > 0 for each in smaller)
-    # 30 images resolve no half point.
-    assert confirmation.holds == "open"
+    # No image changes, so by the rule of three 30 images confirm 10 points, and half a point takes 600.
+    assert (confirmation.margin, confirmation.images_needed, confirmation.holds) == (10.0, 600, "yes")
+    (text,) = (each.text for each in found.result.advice if each.trial == confirmation.trial and "chosen" in each.text)
+    assert "confirmed within a margin of 10 points (which 30 images confirm in 80% of all cases)" in text
+    assert text.endswith("to confirm 0.5 points takes about 600 such images")
 
 
-def test_advice_says_what_is_worth_leaving_in_fp16(found):
-    points = {point.name: point for point in found.result.points}
-    (text,) = (each.text for each in found.result.advice if each.text.startswith("with w2 rtn row, quantizing"))
+@pytest.fixture(scope="module")
+def lenient(net, found, tmp_path_factory) -> StudyResult:
+    """The same trials, of which all may be of use, with a margin that is asked for."""
+    options = StudyOptions(threads=1, useful_drop=100.0, margin=0.5)
+    return study(net, tmp_path_factory.mktemp("lenient"), options=options, store=found.out / "trials.sqlite")
+
+
+def test_few_bits_alone_are_of_no_use(found, lenient):
+    result = found.result
+    # A tenth of a top-1 of 1.
+    assert (result.useful_drop, result.float_score) == (10.0, 1.0)
+    lost = {each.name: each.loss.points for each in result.points if each.useless}
+    assert lost and all(loss > 10 for loss in lost.values())
+    assert all(each.loss.points <= 10 for each in result.points if not each.useless)
+    assert {each.name for each in result.front} == {each.name for each in result.points if each.on_front} - lost.keys()
+    assert {each.name for each in result.useless_front} <= lost.keys()
+    shown = sorted(result.front, key=lambda each: each.bits_per_weight)
+    assert [each.gain is None for each in shown] == [True] + [False] * (len(shown) - 1)
+    # Whatever may be lost, one answer to everything is not beaten by chance: its score is about that of 5 classes.
+    assert lenient.chance_score == result.chance_score == pytest.approx(1 / 5, abs=0.2)
+    assert not any(each.useless for each in lenient.points if each.score > 0.5)
+    chosen = lenient.confirmation
+    assert chosen is not None
+    assert (chosen.margin, chosen.margin_asked, chosen.images_needed, chosen.holds) == (0.5, True, 600, "open")
+
+
+def test_what_is_no_better_than_one_answer_is_of_no_use(net, found, tmp_path):
+    data, source = open_split(net.labels, "evaluation"), CalibrationSource(net.calib, num=8)
+    options = StudyOptions(threads=1, useful_drop=100.0)
+    with open_study(
+        net.request, data, source, SPACE, tmp_path, options=options, store=found.out / "trials.sqlite"
+    ) as opened:
+        run = opened.run
+        (trial,) = (each for each in opened.planned.trials if each.name == "w2 rtn row: 1of2")
+        (outcome,) = run.outcomes([trial])
+        assert why_useless(run, outcome, run.change(run.float_outcome, outcome)) == ""
+        chance = run.chance_outcome
+        assert chance is not None
+        worst = dataclasses.replace(outcome, score=chance.score, draws=chance.draws)
+        assert why_useless(run, worst, run.change(run.float_outcome, worst)).startswith("top1 ")
+
+
+def test_advice_says_what_is_worth_leaving_in_fp16(found, lenient):
+    points = {point.name: point for point in lenient.points}
+    # What loses more than a tenth of the score is not worth a sentence unless it may be lost.
+    assert not any(each.text.startswith("with w2 rtn row, quantizing") for each in found.result.advice)
+    (text,) = (each.text for each in lenient.advice if each.text.startswith("with w2 rtn row, quantizing"))
     # `fragile` is in the first half, which is therefore spared.
     assert "quantizing 2of2 instead of 1of2+2of2 gains" in text
     spared = points["w2 rtn row: 2of2"].size_bytes - points["w2 rtn row: 1of2+2of2"].size_bytes
@@ -177,7 +225,8 @@ def test_a_report_opens_without_a_network_and_papers_get_figures_and_tables(foun
     assert paper == {"front.pdf", "bits_rtn_row.pdf", "bits_gptq_row.pdf", "front.tex"}
     assert (found.out / "paper" / "front.pdf").read_bytes().startswith(b"%PDF")
     latex = (found.out / "paper" / "front.tex").read_text()
-    assert latex.count("&") == 3 * (1 + len({p.name for p in found.result.points if p.on_front or "thr" in p.name}))
+    shown = {point.name for point in found.result.points if point in found.result.front or "thr" in point.name}
+    assert latex.count("&") == 3 * (1 + len(shown))
 
 
 def test_a_study_that_is_cut_resumes_with_the_same_result_in_other_processes_too(net, found, tmp_path, monkeypatch):
