@@ -42,6 +42,7 @@ def study(
     out: FilePath = "study",
     store: FilePath | None = None,
     threads: int | None = None,
+    measure: bool = True,
     workers: int | None = None,
     scheduler: str | None = None,
     progress: Listener = None,
@@ -75,6 +76,7 @@ def study(
         out: Folder for the report and the weights.
         store: File that trials are kept in, which several runs may share; by default `trials.sqlite` in `out`.
         threads: CPU threads of the engine; by default one per physical core, and one per worker.
+        measure: Whether the files of the front's points are written and timed in turns with FP32.
         workers: Number of processes on this machine that predict images; by default this process alone.
         scheduler: Address of the scheduler of a Dask cluster whose workers predict images, as `tcp://host:8786`.
         progress: Called for each job, returns an `edgeq.Progress`.
@@ -101,7 +103,7 @@ def study(
             source,
             asked,
             path(out, "out"),
-            options=StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads),
+            options=StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads, measure),
             store=optional_path(store, "store"),
             executor=executor,
         ).result

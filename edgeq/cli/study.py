@@ -31,7 +31,7 @@ from edgeq.cli.printing import say
 from edgeq.errors import InputError
 
 if TYPE_CHECKING:
-    from edgeq.results.study import StudyResult
+    from edgeq.results.study import StudyPoint, StudyResult
     from edgeq.studying.costs import StudyCost
     from edgeq.studying.space import Space
     from edgeq.studying.trials import Planned
@@ -135,6 +135,9 @@ def study(
         ),
     ] = None,
     threads: Threads = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Write and time the files of the front's points.")
+    ] = True,
     workers: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Predict images in N processes here, each with one thread by default."),
@@ -176,7 +179,7 @@ def study(
     }
     if template != DETECTOR_EDGE or bundles.any_bundle([Path(model)]):
         asked = with_axes(read_space(space, template), dict(map(parse_axis, axis or ())), blocks, mixed or None)
-    options = StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads)
+    options = StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads, measure)
     if bundles.any_bundle([Path(model)]):
         _refuse(opening | elsewhere, "for a bundle, whose questions are answered in this process")
         if task is None:
@@ -273,7 +276,9 @@ def _print(result: StudyResult) -> None:
     """Prints the front, what is recommended, and what was left out."""
     from edgeq.cli.console import print_table
 
+    timed = any(each.measured is not None for each in result.front)
     head = ("trial", "bits per weight", "MB", result.score, "points lost", "95 %", "gained, 95 %")
+    head += ("ms", "time / FP32", "peak MB") if timed else ()
     rows = [
         (
             each.name,
@@ -283,6 +288,7 @@ def _print(result: StudyResult) -> None:
             f"{each.loss.points:+.2f}",
             f"{each.loss.low:+.2f} to {each.loss.high:+.2f}",
             "" if each.gain is None else f"{each.gain.low:+.2f} to {each.gain.high:+.2f}",
+            *(_times(each) if timed else ()),
         )
         for each in result.front[:_SHOWN]
     ]
@@ -305,3 +311,12 @@ def _print(result: StudyResult) -> None:
         say(note)
     environment = result.environment
     say(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+
+
+def _times(point: StudyPoint) -> tuple[str, str, str]:
+    """Returns time, time over FP32's and memory of a point; `~` marks times of a machine that was not steady."""
+    found = point.measured
+    if found is None:
+        return "-", "-", "-"
+    memory = "-" if found.peak_rss_bytes is None else f"{found.peak_rss_bytes / 1e6:.0f}"
+    return f"{'' if found.steady else '~'}{found.p50_ms:.2f}", f"{found.ratio:.2f}", memory

@@ -64,7 +64,8 @@ class StudyFigure:
 
 def figures(result: StudyResult) -> list[StudyFigure]:
     """Returns the plots of a study."""
-    found = [_front(result)]
+    timed = [each for each in result.front if each.measured is not None]
+    found = [_front(result), *([_times(result, timed)] if timed else [])]
     for key in dict.fromkeys(map(_stored, filter(_is_uniform, result.points))):
         points, (method, granularity) = [each for each in result.points if _stored(each) == key], key
         curves = _curves(points, result.cells)
@@ -121,6 +122,38 @@ def _front(result: StudyResult) -> StudyFigure:
     title = f"Points of {result.score} lost against bits per weight"
     title += f"; {beyond:,} trials of no use may lie below" if beyond else ""
     return StudyFigure("front", title, words, _HEIGHT + 3 * _LINE, draw)
+
+
+def _times(result: StudyResult, points: Sequence[StudyPoint]) -> StudyFigure:
+    """Returns what the points of the front lose against the time of their files."""
+    timed = [(each, each.measured) for each in points if each.measured is not None]
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        ratios = [measured.ratio for _, measured in timed]
+        reach = [
+            [max(each.ratio - (each.low or each.ratio), 0.0) for _, each in timed],
+            [max((each.high or each.ratio) - each.ratio, 0.0) for _, each in timed],
+        ]
+        axes.errorbar(
+            ratios, [each.loss.points for each in points], _reach(points), reach, fmt="o", color=palette.series[0],
+            markersize=4, elinewidth=0.8,
+        )  # fmt: skip
+        for point, measured in timed:
+            axes.annotate(
+                f"{point.bits_per_weight:.2f}", (measured.ratio, point.loss.points), xytext=(4, 4),
+                textcoords="offset points", color=palette.ink, fontsize=8,
+            )  # fmt: skip
+        axes.axvline(1.0, color=palette.muted, linewidth=0.8)
+        axes.invert_yaxis()
+        axes.set_xlabel("time of the file over FP32's")
+        axes.set_ylabel(f"points of {result.score} lost")
+
+    words = "; ".join(
+        f"{each.bits_per_weight:.2f} bits: {found.p50_ms:.2f} ms, {found.ratio:.2f} of FP32's time"
+        for each, found in timed
+    )
+    title = f"Points of {result.score} lost against time, by bits per weight"
+    return StudyFigure("times", title, words, _HEIGHT, draw)
 
 
 def _shown_losses(result: StudyResult) -> tuple[float, float]:

@@ -89,8 +89,10 @@ def _columns(result: StudyResult) -> Mapping[str, Sequence[Any]]:
     found = {{"name": "trial", "score": result.score}.get(name, name): values for name, values in found.items()}
     found["points_lost"] = [each.loss.points for each in points]
     found["low"], found["high"] = [each.loss.low for each in points], [each.loss.high for each in points]
-    found |= {name: [getattr(each, name) for each in points] for name in ("on_front", "useless", "plan")}
-    return found
+    for name in ("p50_ms", "ratio", "peak_rss_bytes", "file_bytes", "steady"):
+        values = [None if each.measured is None else getattr(each.measured, name) for each in points]
+        found[{"ratio": "time_over_fp32"}.get(name, name)] = values
+    return found | {name: [getattr(each, name) for each in points] for name in ("on_front", "useless", "plan")}
 
 
 def to_latex(result: StudyResult) -> str:

@@ -16,6 +16,29 @@ FP16, UNIFORM_8 = "16 bits throughout", "8 bits throughout"
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudyTiming:
+    """What the file of a trial takes in its engine, measured in turns with FP32.
+
+    Attributes:
+        p50_ms: Median time of one image in ms.
+        ratio: Its time over FP32's, the median over the turns.
+        low: Lower end of the 95 % interval of the ratio.
+        high: Its upper end.
+        peak_rss_bytes: The most memory that a process held while its engine ran the file.
+        file_bytes: Size of the file.
+        steady: Whether the machine was steady meanwhile.
+    """
+
+    p50_ms: float
+    ratio: float
+    low: float | None = None
+    high: float | None = None
+    peak_rss_bytes: Count | None = None
+    file_bytes: Count
+    steady: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyPoint:
     """A trial.
 
@@ -36,6 +59,7 @@ class StudyPoint:
         useless: Why it is of no use, however few its bits are; empty if it is of use.
         gain: Points that it gains over the next smaller useful trial of the front; `None` off the front, and for its
             smallest.
+        measured: What its file takes; `None` if it was not timed.
     """
 
     name: str
@@ -53,6 +77,7 @@ class StudyPoint:
     on_front: bool = False
     useless: str = ""
     gain: ScoreChange | None = None
+    measured: StudyTiming | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

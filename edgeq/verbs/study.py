@@ -14,6 +14,7 @@ import edgeq
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
 from edgeq.errors import EngineError, InputError
+from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.exporting.onnx.writer import write_fp32
 from edgeq.files import require_writable
@@ -25,19 +26,22 @@ from edgeq.sources.model import ModelRequest
 from edgeq.studying.advice import Command, advise
 from edgeq.studying.answers import interactions, points_of
 from edgeq.studying.assembly import Assembler
-from edgeq.studying.commands import ExportSource, export_command
+from edgeq.studying.commands import ExportSource, TrialExport, export_command
 from edgeq.studying.confirmation import confirm
 from edgeq.studying.costs import StudyCost, measure_cost
 from edgeq.studying.importance import importances
 from edgeq.studying.layers import find_layers
-from edgeq.studying.model import TARGET, FileModel, in_pieces
+from edgeq.studying.model import RUNTIME, TARGET, FileModel, in_pieces
 from edgeq.studying.run import StudyRun
 from edgeq.studying.space import Sample, Space
+from edgeq.studying.timing import FrontTimer, with_times
 from edgeq.studying.trials import Planned, plan_trials
 from edgeq.studying.weights import WeightBank
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.store import Store
+from edgeq.tuning.timing_site import ThisMachine
 from edgeq.tuning.workers_dask import DaskCluster
+from edgeq.verbs.export import export_model
 from edgeq.verbs.export_weights import calibration_feeds
 from edgeq.verbs.sensitivity import open_trials, warn_of_scored_images
 from edgeq.wording import counted
@@ -61,6 +65,7 @@ class StudyOptions:
         useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
         seed: Draws trials, halves and forests.
         threads: CPU threads of the engine.
+        measure: Whether the files of the front's points are written and timed.
     """
 
     sample: Sample = "grid"
@@ -71,6 +76,7 @@ class StudyOptions:
     useful_drop: float | None = None
     seed: int = 0
     threads: int | None = None
+    measure: bool = True
 
 
 @dataclass(frozen=True)
@@ -95,12 +101,14 @@ class OpenedStudy:
         planned: Its trials.
         space: What was asked for.
         command: Returns the command that writes the file of a trial; `None` if no export does.
+        timer: Times the files of trials; `None` if they are of a kind that is not timed.
     """
 
     run: StudyRun
     planned: Planned
     space: Space
     command: Command
+    timer: FrontTimer | None = None
 
 
 def study_model(
@@ -197,7 +205,21 @@ def open_study(
         studied = FileModel(model, assembler, task, pieces, threads, executor)
         run = StudyRun(studied, task, kept, options.max_drop, options.useful_drop, options.seed)
         source = ExportSource.of(request, calibration)
-        yield OpenedStudy(run, planned, space, partial(export_command, layers=layers, source=source))
+        site = ThisMachine(target, RUNTIME, threads, run.journal.facts["engine"])
+        timer = FrontTimer(target, site, partial(_write, request, calibration, threads), folder)
+        yield OpenedStudy(run, planned, space, partial(export_command, layers=layers, source=source), timer)
+
+
+def _write(
+    request: ModelRequest, calibration: CalibrationSource, threads: int | None, export: TrialExport, folder: Path
+) -> Artifact:
+    """Returns the file of a trial, written to a folder as its command writes it."""
+    source = calibration if calibration.has_images else None
+    (file,) = export_model(
+        request, TARGET, (export.precision,), folder, calibration=source, formats=("onnx",), options=export.options,
+        threads=threads,
+    ).files  # fmt: skip
+    return file.artifact
 
 
 def require_report(out: Path) -> None:
@@ -254,6 +276,10 @@ def _result(opened: OpenedStudy, options: StudyOptions) -> StudyResult:
     pairs = interactions(run, outcomes)
     confirmation = confirm(run, outcomes, {each.name: each.bits_per_weight for each in points}, options.margin)
     notes = list(planned.notes)
+    if options.measure and opened.timer is not None:
+        front = [each for each in points if each.on_front and not each.useless]
+        times, untimed = opened.timer.times(run, front, {each.name: each for each in trials})
+        points, notes = with_times(points, times), [*notes, *untimed]
     lost = [each.loss.points for each in points]
     importance, missing = importances(trials, lost, layers, options.seed)
     if not any(lost):

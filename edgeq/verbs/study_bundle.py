@@ -93,7 +93,7 @@ def study_bundle(
     require_report(out)
     options = options or StudyOptions()
     with open_bundle_study(subject, space, out, options=options, store=store) as opened:
-        return finish_study(opened, options, out)
+        return finish_study(opened, dataclasses.replace(options, measure=False), out)
 
 
 def bundle_study_cost(

@@ -24,6 +24,8 @@ from edgeq.datasets import open_split
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import read_onnx, weight_of
+from edgeq.measurement.benchmark import Job
+from edgeq.results.measurement import BenchResult, LatencyStatistics
 from edgeq.results.serialization import to_json
 from edgeq.results.study import StudyResult
 from edgeq.sources.model import ModelRequest
@@ -31,6 +33,7 @@ from edgeq.studying.model import FileModel
 from edgeq.studying.run import StudyRun
 from edgeq.studying.space import Space
 from edgeq.studying.usefulness import why_useless
+from edgeq.tuning import timing_site
 from edgeq.tuning.staged import StagedImages
 from edgeq.tuning.workers import executing
 from edgeq.verbs.study import StudyOptions, open_study, study_cost, study_model
@@ -337,15 +340,61 @@ def test_a_store_of_another_study_and_a_score_that_never_moves_are_said_in_one_l
     assert result.confirmation is not None
 
 
+def bench(jobs: list[Job], *, steady: bool, **_: object) -> list[BenchResult]:
+    """Takes twice FP32's time for a file of few bits; an engine takes seconds."""
+    return [
+        BenchResult(
+            artifact=job.artifact.name, runtime=job.runtime, precision=job.artifact.precision, runs=8,
+            samples_ns=tuple((10 if job.artifact.precision == "fp32" else 20) * turn for turn in range(1, 9)),
+            round_runs=(1,) * 8, latency_ms=LatencyStatistics(p50=2.5), stable=steady, peak_rss_bytes=90_000_000,
+            unstable_reasons=() if steady else ("latency drifted by +20 %",),
+        )
+        for job in jobs
+    ]  # fmt: skip
+
+
+def test_files_of_the_front_are_timed_in_turns_with_fp32(net, tmp_path, monkeypatch):
+    runs = []
+
+    def benched(jobs, *, steady=False, **rest):
+        runs.append([job.artifact.precision for job in jobs])
+        return bench(jobs, steady=steady, **rest)
+
+    monkeypatch.setattr(timing_site, "bench_jobs", benched)
+    monkeypatch.setattr(timing_site, "runs_here", lambda *_: True)
+    space = Space(bits=(3, 4))
+    options = StudyOptions(threads=1, useful_drop=100.0)
+    busy = study(net, tmp_path, space, options=options)
+    (timed,) = (each for each in busy.front if each.measured)
+    assert timed.name == "w4 rtn g32: all layers" and not timed.measured.steady
+    assert any("the machine was not steady (latency drifted by +20 %)" in note for note in busy.notes)
+    assert "1 point of the front is not timed: onnxruntime has no kernel for the bits" in busy.notes
+    # What a busy machine gave is measured again, what a steady one gave is kept, and neither with `measure` off.
+    monkeypatch.setattr(timing_site, "bench_jobs", lambda jobs, **rest: benched(jobs, steady=True))
+    found = [study(net, tmp_path, space, options=options) for _ in range(2)]
+    assert runs == [["fp32", "w4"]] * 2
+    assert found[0] == found[1]
+    measured = next(each.measured for each in found[0].front if each.measured)
+    assert (measured.ratio, measured.p50_ms, measured.peak_rss_bytes) == (2.0, 2.5, 90_000_000)
+    assert measured.steady and 0 < measured.file_bytes < net.file.stat().st_size
+    with (tmp_path / "trials.csv").open() as stream:
+        rows = {row["trial"]: row for row in csv.DictReader(stream)}
+    assert rows[timed.name]["time_over_fp32"] == "2.0" and rows["16 bits throughout"]["p50_ms"] == ""
+    assert "Files of the front, in turns with FP32" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "paper" / "times.pdf").is_file()
+    unmeasured = study(net, tmp_path, space, options=dataclasses.replace(options, measure=False))
+    assert not any(each.measured for each in unmeasured.points) and len(runs) == 2
+
+
 def test_the_command_prints_front_and_advice_and_says_what_is_missing(net, tmp_path):
     command = [
         *("study", str(net.file), "--preset", str(net.preset), "--data", str(net.labels), "--calib", str(net.calib)),
-        *("--out", str(tmp_path / "out"), "--threads", "1", "--max-drop", "100"),
+        *("--out", str(tmp_path / "out"), "--threads", "1", "--max-drop", "100", "--no-measure"),
         *("--axis", "bits=4,8", "--axis", "layer=all,attention", "--json", str(tmp_path / "study.json")),
     ]
     ran = CliRunner().invoke(app, command)
     assert ran.exit_code == 0, ran.output
-    assert "trials on the front" in ran.output
+    assert "trials on the front and of use" in ran.output
     assert "layer attention: the model has no attention; not run" in ran.output
     assert "importance: the study varies no part of the network" in ran.output
     assert (tmp_path / "study.json").is_file()
