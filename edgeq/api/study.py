@@ -58,11 +58,12 @@ def study(
         space: A TOML file with the axes.
         template: Instead of it, a study that ships with edgeq: `weights-bits` or `vit-layers`.
         axis: Name of an axis -> its values, instead of those of `space` or `template`: `bits`, `granularity`, `method`,
-            `activation`, `component`, `block`, `layer`.
+            `calibration`, `activation`, `component`, `block`, `layer`.
         blocks: Number of groups of blocks; 3 are `front`, `middle` and `end`.
         mixed: Whether each component, group of blocks and kind of layer has its own bits.
-        sample: Whether all choices are tried (`grid`), or some: drawn (`random`) or spread evenly (`sobol`).
-        trials: How many to try, for `random` and `sobol`.
+        sample: Whether all choices are tried (`grid`), or some: drawn (`random`), spread evenly (`sobol`), or chosen
+            where the front is in doubt (`adaptive`).
+        trials: How many to try, for all but `grid`.
         max_drop: Points of the score that a recommended trial may lose.
         margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
         useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
@@ -133,6 +134,8 @@ def study_bundle(
     out: FilePath = "study",
     store: FilePath | None = None,
     threads: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> StudyResult:
     """Returns what weights of few bits cost the answers of a model in parts, over a space of choices.
 
@@ -145,8 +148,9 @@ def study_bundle(
         axis: Name of an axis -> its values, instead of those of `space` or `template`.
         blocks: Number of groups of blocks of each part; 3 are `front`, `middle` and `end`.
         mixed: Whether each part, group of blocks and kind of layer has its own bits.
-        sample: Whether all choices are tried (`grid`), or some: drawn (`random`) or spread evenly (`sobol`).
-        trials: How many to try, for `random` and `sobol`.
+        sample: Whether all choices are tried (`grid`), or some: drawn (`random`), spread evenly (`sobol`), or chosen
+            where the front is in doubt (`adaptive`).
+        trials: How many to try, for all but `grid`.
         max_drop: Points of the score that a recommended trial may lose.
         margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
         useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
@@ -158,7 +162,9 @@ def study_bundle(
         seed: Draws trials, halves of the questions and forests.
         out: Folder for the report and the weights.
         store: File that trials are kept in, which several runs may share; by default `trials.sqlite` in `out`.
-        threads: CPU threads of the engine; by default one per physical core.
+        threads: CPU threads of the engine; by default one per physical core, and one per worker.
+        workers: Number of processes on this machine that answer; by default this process alone.
+        scheduler: Address of the scheduler of a Dask cluster whose workers answer, as `tcp://host:8786`.
 
     Raises:
         InputError: an argument cannot be used, the axes name nothing that the model has, or it is not in FP32.
@@ -169,10 +175,13 @@ def study_bundle(
         require_positive(value, name)
     asked = with_axes(read_space(optional_path(space, "space"), template), axis or {}, blocks, mixed or None)
     questions = optional_path(calib, "calib")
-    return study_parts(
-        BundleSubject(path(bundle, "bundle"), task, path(data, "data"), questions, num, prompt, max_tokens),
-        asked,
-        path(out, "out"),
-        options=StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads),
-        store=optional_path(store, "store"),
-    ).result
+    subject = BundleSubject(path(bundle, "bundle"), task, path(data, "data"), questions, num, prompt, max_tokens)
+    with executing(workers, scheduler) as executor:
+        return study_parts(
+            subject,
+            asked,
+            path(out, "out"),
+            options=StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads),
+            store=optional_path(store, "store"),
+            executor=executor,
+        ).result

@@ -81,7 +81,8 @@ def _is_uniform(point: StudyPoint) -> bool:
 
 def _stored(point: StudyPoint) -> tuple[str, str]:
     """Returns how a trial is quantized but for its bits: the method, and what shares a scale."""
-    return point.method, point.granularity + ("" if point.activation == _FLOAT else f" a{point.activation}")
+    images = f" c{point.calibration}" if point.calibration else ""
+    return point.method, point.granularity + images + ("" if point.activation == _FLOAT else f" a{point.activation}")
 
 
 def _front(result: StudyResult) -> StudyFigure:

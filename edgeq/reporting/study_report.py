@@ -84,7 +84,8 @@ def to_parquet(result: StudyResult) -> bytes:
 def _columns(result: StudyResult) -> Mapping[str, Sequence[Any]]:
     """Returns name of a column -> its values, of all trials."""
     points = result.points
-    plain = ("name", "where", "bits", "method", "granularity", "activation", "bits_per_weight", "size_bytes", "score")
+    stored = ("name", "where", "bits", "method", "granularity", "calibration", "activation")
+    plain = (*stored, "bits_per_weight", "size_bytes", "score")
     found = {name: [getattr(each, name) for each in points] for name in plain}
     found = {{"name": "trial", "score": result.score}.get(name, name): values for name, values in found.items()}
     found["points_lost"] = [each.loss.points for each in points]

@@ -49,6 +49,7 @@ class StudyPoint:
         bits: Bits of the quantized weights; `None` if they differ, or none is quantized.
         method: How they are quantized; empty if none is.
         granularity: What shares a scale: `g32`, `row`, `tensor`; empty if nothing is quantized.
+        calibration: How many images the method goes by, if the study varies that; else 0.
         activation: Bits of what quantized layers read; 16 are floats.
         cells: Name of each quantized cell -> how its weights are stored.
         bits_per_weight: Average over all layers of the study, scales and zero points included; FP16 elsewhere.
@@ -68,6 +69,7 @@ class StudyPoint:
     bits: Count | None = None
     method: str
     granularity: str
+    calibration: Count = 0
     activation: Count = 16
     cells: Mapping[str, str]
     bits_per_weight: float
@@ -252,7 +254,7 @@ class StudyResult:
     task: str
     score: str
     space: Mapping[str, Any]
-    sample: Literal["grid", "random", "sobol"]
+    sample: Literal["grid", "random", "sobol", "adaptive"]
     trials_asked: Count
     trials_in_space: Count
     cells: Mapping[str, tuple[str, ...]]

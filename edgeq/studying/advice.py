@@ -119,7 +119,7 @@ def _steps(points: Sequence[StudyPoint]) -> list[StudyAdvice]:
 
 
 def _methods(run: StudyRun, outcomes: Sequence[Outcome], points: Mapping[str, StudyPoint]) -> list[StudyAdvice]:
-    """Returns which method loses less than another on the same layers, bits and groups, where that is certain.
+    """Returns which method, or number of images, loses less than another on the same layers, where that is certain.
 
     Of two that are both of no use nothing is said.
     """
@@ -136,7 +136,7 @@ def _methods(run: StudyRun, outcomes: Sequence[Outcome], points: Mapping[str, St
             change = run.change(better, worse)
             if change.low > 0 and not points[better.trial.name].useless:
                 text = (
-                    f"{worse.trial.method} loses {_interval(change)} points more than {better.trial.method} at {bits} "
+                    f"{worse.trial.recipe} loses {_interval(change)} points more than {better.trial.recipe} at {bits} "
                     f"bits ({granularity}{activation_name(activation)}; {where(worse.trial)})"
                 )
                 found.append((change.points, StudyAdvice(text=text, trial=worse.trial.name)))

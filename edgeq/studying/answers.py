@@ -55,6 +55,7 @@ def points_of(
                 bits=None if trial.variant is None else trial.variant.bits,
                 method=trial.method,
                 granularity=trial.granularity,
+                calibration=trial.calibration,
                 activation=trial.activation,
                 cells={name: str(variant) for name, variant in trial.cells.items()},
                 bits_per_weight=count / weights,

@@ -14,7 +14,7 @@ from edgeq.exporting.passes.packed_projection import whole_of
 from edgeq.sources.model import ModelRequest
 from edgeq.studying.layers import ENDS, StudyLayer
 from edgeq.studying.model import TARGET
-from edgeq.studying.space import LEFT_ALONE, Variant
+from edgeq.studying.space import ALL_IMAGES, LEFT_ALONE, Variant
 from edgeq.studying.trials import StudyTrial
 
 _GROUPS = (8, 16, 32, 64, 128, 256)
@@ -84,7 +84,7 @@ class TrialExport:
         """
         command = ["edgeq", "export", *source.model, "--target", TARGET, "--precision", self.precision]
         command += ["--weight-method", self.variant.method, "--group-size", str(self.variant.granularity)]
-        command += ["--calib", source.calib]
+        command += ["--calib", source.calib, *_num(self.variant)]
         command += ["--vit-plan", "fast"] if self.is_transformer else []  # what stays in float is named below
         return shlex.join([*command, *(["--keep", self.keep] if self.keep else [])])
 
@@ -134,6 +134,7 @@ def bundle_command(trial: StudyTrial, layers: Sequence[StudyLayer], folder: str)
         folder: The Hugging Face folder, as the command names it.
     """
     entries = []
+    numbers: dict[str, None] = {}
     for part in dict.fromkeys(each.component for each in layers):
         inner = [each.name for each in layers if each.component == part and each.kind not in ENDS]
         ends = [each.name for each in layers if each.component == part and each.kind in ENDS]
@@ -145,7 +146,13 @@ def bundle_command(trial: StudyTrial, layers: Sequence[StudyLayer], folder: str)
             entries.append(f"{part}=fp16")
         elif variant.granularity in _GROUPS:
             entries.append(f"{part}=w{variant.bits}g{variant.granularity}a-{variant.method}")
+            numbers |= dict.fromkeys(_num(variant))
         else:
             return None
     options = [word for entry in entries for word in ("--part", entry)]
-    return shlex.join(["edgeq", "export", folder, "--target", TARGET, *options])
+    return shlex.join(["edgeq", "export", folder, "--target", TARGET, *options, *numbers])
+
+
+def _num(variant: Variant) -> list[str]:
+    """Returns the option for the number of images that a method goes by, if the study varies that."""
+    return [] if variant.calibration == ALL_IMAGES else ["--num", str(variant.calibration)]

@@ -72,8 +72,8 @@ class FrontTimer:
         with tempfile.TemporaryDirectory(prefix="timed-", dir=self.folder) as folder:
             files = self._files({name: exports[name] for name in missing}, Path(folder), notes)
             for name, file in files.items():
-                sizes[name] = float(file.size_bytes)
-                run.journal.add_measures(run.entry(trials[name]), {_FILE_BYTES: sizes[name]})
+                sizes[name] = size = float(file.size_bytes)
+                run.journal.add_measures(run.entry(trials[name]), {_FILE_BYTES: size})
             if files:
                 asked = [(run.entry(None), run.model.artifact)]
                 asked += [(run.entry(trials[name]), file) for name, file in files.items()]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from edgeq.reporting.study_report import REPORT, write_study
 from edgeq.results.environment import parse_environment
 from edgeq.results.study import StudyResult
 from edgeq.sources.model import ModelRequest
+from edgeq.studying.adaptive import explore
 from edgeq.studying.advice import Command, advise
 from edgeq.studying.answers import interactions, points_of
 from edgeq.studying.assembly import Assembler
@@ -32,7 +34,7 @@ from edgeq.studying.costs import StudyCost, measure_cost
 from edgeq.studying.importance import importances
 from edgeq.studying.layers import find_layers
 from edgeq.studying.model import RUNTIME, TARGET, FileModel, in_pieces
-from edgeq.studying.run import StudyRun
+from edgeq.studying.run import Outcome, StudyRun
 from edgeq.studying.space import Sample, Space
 from edgeq.studying.timing import FrontTimer, with_times
 from edgeq.studying.trials import Planned, plan_trials
@@ -58,7 +60,7 @@ class StudyOptions:
 
     Attributes:
         sample: How trials are chosen from the space.
-        trials: How many, for `random` and `sobol`.
+        trials: How many, for all but `grid`.
         images: The most images to score on; by default all.
         max_drop: Points that a recommended trial may lose.
         margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
@@ -165,7 +167,7 @@ def study_cost(
         EdgeqError: see `study_model`.
     """
     with open_study(request, data, calibration, space, out, options=options, store=store) as opened:
-        return opened.planned, measure_cost(opened.run, opened.planned.trials)
+        return opened.planned, cost_of(opened)
 
 
 @contextlib.contextmanager
@@ -197,7 +199,8 @@ def open_study(
         graph = read_onnx(float_file.path)
         layers = find_layers(graph, space.blocks)
         planned = plan_trials(space, layers, options.sample, options.trials, options.seed)
-        feeds = calibration_feeds(model, calibration, calibration.num) if calibration.has_images else []
+        most = space.most_images(calibration.num)
+        feeds = calibration_feeds(model, calibration, most) if calibration.has_images else []
         threads = 1 if executor is not None and options.threads is None else options.threads
         bank = WeightBank(graph, tuple(each.name for each in layers), feeds, out / WEIGHTS, threads)
         assembler = Assembler(float_file, bank, layers, out, whole=isinstance(executor, DaskCluster))
@@ -214,7 +217,8 @@ def _write(
     request: ModelRequest, calibration: CalibrationSource, threads: int | None, export: TrialExport, folder: Path
 ) -> Artifact:
     """Returns the file of a trial, written to a folder as its command writes it."""
-    source = calibration if calibration.has_images else None
+    num = export.variant.calibration or calibration.num
+    source = dataclasses.replace(calibration, num=num) if calibration.has_images else None
     (file,) = export_model(
         request, TARGET, (export.precision,), folder, calibration=source, formats=("onnx",), options=export.options,
         threads=threads,
@@ -262,15 +266,20 @@ def finish_study(opened: OpenedStudy, options: StudyOptions, out: Path) -> Study
     entries = [run.entry(trial) for trial in (None, *planned.trials)]
     if (count := run.store.count()) and not any(map(run.journal.has, entries)):
         _log.warning("the store has %s of another model, data or engine; none is used", counted(count, "trial"))
-    run.model.bank.fill(run.model.bank.wanted(planned.trials))
-    result = _result(opened, options)
+    found, outcomes = explore(run, planned)
+    result = _result(dataclasses.replace(opened, planned=found), outcomes, options)
     return StudyFiles(result, write_study(result, out))
 
 
-def _result(opened: OpenedStudy, options: StudyOptions) -> StudyResult:
+def cost_of(opened: OpenedStudy) -> StudyCost:
+    """Returns what the trials of a study will take, those that are still to be chosen too."""
+    cost = measure_cost(opened.run, opened.planned.trials)
+    return dataclasses.replace(cost, trials=cost.trials + opened.planned.to_come)
+
+
+def _result(opened: OpenedStudy, outcomes: Sequence[Outcome], options: StudyOptions) -> StudyResult:
     run, planned, space = opened.run, opened.planned, opened.space
     layers, trials = run.model.layers, planned.trials
-    outcomes = run.outcomes(trials)
     rest = run.model.size_bytes - 4 * sum(each.weights for each in layers)
     points = points_of(run, outcomes, layers, max(rest, 0))
     pairs = interactions(run, outcomes)

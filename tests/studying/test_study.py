@@ -36,6 +36,7 @@ from edgeq.studying.usefulness import why_useless
 from edgeq.tuning import timing_site
 from edgeq.tuning.staged import StagedImages
 from edgeq.tuning.workers import executing
+from edgeq.verbs import study as study_verb
 from edgeq.verbs.study import StudyOptions, open_study, study_cost, study_model
 from tests.tuning.nets import save_classifier
 
@@ -157,7 +158,9 @@ def test_a_choice_on_one_half_of_the_images_is_confirmed_on_the_other(found):
 def lenient(net, found, tmp_path_factory) -> StudyResult:
     """The same trials, of which all may be of use, with a margin that is asked for."""
     options = StudyOptions(threads=1, useful_drop=100.0, margin=0.5)
-    return study(net, tmp_path_factory.mktemp("lenient"), options=options, store=found.out / "trials.sqlite")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_verb, "write_study", lambda *_: [])
+        return study(net, tmp_path_factory.mktemp("lenient"), options=options, store=found.out / "trials.sqlite")
 
 
 def test_few_bits_alone_are_of_no_use(found, lenient):
@@ -340,6 +343,48 @@ def test_a_store_of_another_study_and_a_score_that_never_moves_are_said_in_one_l
     assert result.confirmation is not None
 
 
+def test_an_adaptive_study_tries_more_around_the_front_and_resumes(net, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_verb, "write_study", lambda *_: [])
+    options = StudyOptions(threads=1, sample="adaptive", trials=13, seed=1)
+    original, left = StudyRun._outcome, iter(range(12))
+
+    def cut(self, *rest):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    monkeypatch.setattr(StudyRun, "_outcome", cut)
+    with pytest.raises(KeyboardInterrupt):
+        study(net, tmp_path / "cut", options=options)
+    monkeypatch.setattr(StudyRun, "_outcome", original)
+    resumed = study(net, tmp_path / "cut", options=options)
+    # The store of the whole grid has every trial: what is chosen depends on scores alone.
+    store = found.out / "trials.sqlite"
+    known = study(net, tmp_path / "known", options=options, store=store)
+    assert to_json(resumed) == to_json(known)
+    losses = {each.name: each.loss for each in found.result.points}
+    tried = {each.name: each.loss for each in known.points if "throughout" not in each.name}
+    assert len(tried) == 13 == known.trials_asked
+    assert tried.items() <= losses.items()
+    other = study(net, tmp_path / "other", options=dataclasses.replace(options, seed=2), store=store)
+    assert {each.name for each in other.points} != {each.name for each in known.points}
+
+
+def test_weights_go_by_as_many_images_as_the_axis_says(net, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_verb, "write_study", lambda *_: [])
+    space = Space(bits=(2,), granularity=("row",), method=("gptq",), calibration=(2, 8))
+    result = study(net, tmp_path, space)
+    points = {each.calibration: each for each in result.points if each.calibration}
+    assert {each.name for each in points.values()} == {"w2 gptq row c2: all layers", "w2 gptq row c8: all layers"}
+    # 8 are all that the other study goes by.
+    whole = next(each for each in found.result.points if each.name == "w2 gptq row: 1of2+2of2")
+    assert (points[8].score, points[8].bits_per_weight) == (whole.score, whole.bits_per_weight)
+    assert points[2].score != whole.score
+    more = dataclasses.replace(space, calibration=(8, 9999))
+    with pytest.raises(InputError, match=r"the axis calibration has 9,999: `calib` has \d+ images; give more"):
+        study(net, tmp_path, more)
+
+
 def bench(jobs: list[Job], *, steady: bool, **_: object) -> list[BenchResult]:
     """Takes twice FP32's time for a file of few bits; an engine takes seconds."""
     return [
@@ -366,7 +411,7 @@ def test_files_of_the_front_are_timed_in_turns_with_fp32(net, tmp_path, monkeypa
     options = StudyOptions(threads=1, useful_drop=100.0)
     busy = study(net, tmp_path, space, options=options)
     (timed,) = (each for each in busy.front if each.measured)
-    assert timed.name == "w4 rtn g32: all layers" and not timed.measured.steady
+    assert timed.name == "w4 rtn g32: all layers" and timed.measured and not timed.measured.steady
     assert any("the machine was not steady (latency drifted by +20 %)" in note for note in busy.notes)
     assert "1 point of the front is not timed: onnxruntime has no kernel for the bits" in busy.notes
     # What a busy machine gave is measured again, what a steady one gave is kept, and neither with `measure` off.
