@@ -3,7 +3,8 @@
 `python -m benchmarks.study vit-layers weights-bits` runs them on the Fashion-MNIST ViT, `vlm-components` on the reader
 of surnames and `detector-edge` on CenterNet-R18 and YOLOX-nano, each with one thread. `--images` says how many are
 scored. Times of trials are CPU seconds of this process, because other work runs on the machine. Trials are kept below
-`--work`, so that a second call resumes.
+`--work`, so that a second call resumes. `vlm-components vit-layers --workers 2` times a few trials with one worker and
+with two instead, and writes one page of both.
 """
 
 from __future__ import annotations
@@ -18,14 +19,21 @@ from benchmarks.study import page
 from benchmarks.study.cases import Case, reader_case, vit_case
 from benchmarks.study.detectors import DETECTORS, run_detectors
 from benchmarks.study.sharing import reader_speeds, resumed, vit_speeds
+from benchmarks.study.workers import Scaled, reader_scaled, vit_scaled
+from benchmarks.study.workers import page as page_of_workers
 from edgeq.cli.progress import terminal_progress
 from edgeq.datasets import open_split
 from edgeq.progress import reporting_to
-from edgeq.studying.space import Space, read_space, with_axes
+from edgeq.studying.space import Space, read_space
 from edgeq.verbs.study import StudyOptions, study_model
 from edgeq.verbs.study_bundle import BundleSubject, study_bundle
 
+_VIT_TIMED = Space(bits=(2, 3), granularity=("row",), method=("rtn", "gptq"))
+_SCALED = Space(bits=(2, 4), granularity=("tensor",), component=("each",), mixed=True)
+"""Trials of the reader that are timed with workers; they need no images to calibrate on."""
+
 STUDIES = ("vit-layers", "weights-bits", "vlm-components", "detector-edge")
+SCALED_STUDIES = ("vit-layers", "vlm-components")
 IMAGES: Mapping[str, int] = {"vit-layers": 10_000, "weights-bits": 10_000, "vlm-components": 1000, "detector-edge": 88}
 """Name of a study -> images that are scored by default."""
 
@@ -92,9 +100,8 @@ def run(names: Sequence[str], images: int | None, data: Path, work: Path, out: P
     """
 
     def vit(name: str) -> Path:
-        timed = with_axes(Space(), {"bits": (2, 3), "granularity": ("row",), "method": ("rtn", "gptq")}, None, None)
         space = read_space(None, name)
-        return run_vit(name, vit_case(data, work / "vit"), space, timed, _options(name, images), work / "vit", out)
+        return run_vit(name, vit_case(data, work / "vit"), space, _VIT_TIMED, _options(name, images), work / "vit", out)
 
     def reader(name: str) -> Path:
         subject = reader_case(name_reader(IMAGES[name]), work / "vlm")
@@ -111,6 +118,22 @@ def run(names: Sequence[str], images: int | None, data: Path, work: Path, out: P
     return [makers[name](name) for name in names]
 
 
+def run_workers(
+    names: Sequence[str], workers: int, images: int | None, data: Path, work: Path, out: Path
+) -> list[Path]:
+    """Returns the page that says what workers save; arguments as of `run`."""
+    options = StudyOptions(images=images or _TIMED_IMAGES, threads=1)
+    makers: Mapping[str, Callable[[], Scaled]] = {
+        "vit-layers": lambda: vit_scaled(vit_case(data, work / "vit"), _VIT_TIMED, options, workers),
+        "vlm-components": lambda: reader_scaled(
+            reader_case(name_reader(IMAGES["vlm-components"]), work / "vlm"), _SCALED, options, workers
+        ),
+    }
+    found = [makers[name]() for name in names]
+    command = f"python -m benchmarks.study {' '.join(names)} --workers {workers} --images {options.images}"
+    return [write_result(out, "study_workers.md", page_of_workers(found, command))]
+
+
 def _options(name: str, images: int | None) -> StudyOptions:
     return StudyOptions(images=images or IMAGES[name], threads=1)
 
@@ -122,6 +145,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
     parser.add_argument("--work", type=Path, default=Path("study"), help="folder for files, weights and trials")
     parser.add_argument("--images", type=int, help="images to score on; by default all")
+    parser.add_argument("--workers", type=int, help="time a few trials with one worker and with so many instead")
     return parser
 
 
@@ -131,7 +155,14 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := [name for name in given.names if name not in STUDIES]:
         parser.error(f"{', '.join(unknown)}: known are {', '.join(STUDIES)}")
+    if given.workers is not None and (unknown := [name for name in given.names if name not in SCALED_STUDIES]):
+        parser.error(f"--workers: {', '.join(unknown)} is not timed so; name {' or '.join(SCALED_STUDIES)}")
     with reporting_to(terminal_progress):
+        if given.workers is not None:
+            work = given.work.resolve()
+            for path in run_workers(given.names, given.workers, given.images, given.data, work, given.out):
+                print(path)
+            return
         for path in run(given.names, given.images, given.data, given.work.resolve(), given.out):
             print(path)
 

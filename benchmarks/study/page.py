@@ -69,9 +69,10 @@ def _shown(command: str) -> str:
 
 
 def _front(result: StudyResult) -> list[str]:
-    marks = [each for each in result.points if each.name.endswith("throughout") and not each.on_front]
+    marks = [each for each in result.points if each.name.endswith("throughout") and each not in result.front]
     rows = sorted([*result.front, *marks], key=lambda each: each.bits_per_weight)
-    return ["## The front", "", *_points(rows, "on the front"), ""]
+    useless = [f"- On the front and of no use: {each.name}, {each.useless}." for each in result.useless_front]
+    return ["## The front", "", *_points(rows, "on the front"), "", *useless, *([""] if useless else [])]
 
 
 def _points(points: Sequence[StudyPoint], last: str) -> list[str]:
@@ -191,7 +192,7 @@ def _smallest(result: StudyResult) -> list[str]:
     """Returns the fewest bits per weight that lose next to nothing, by method, and those of the published studies."""
     found: dict[str, StudyPoint] = {}
     for point in sorted(result.points, key=lambda each: each.bits_per_weight):
-        if point.method and point.loss.points <= _NEXT_TO_NOTHING:
+        if point.method and point.loss.points <= _NEXT_TO_NOTHING and not point.useless:
             found.setdefault(point.method, point)
     said = "; ".join(f"{each.bits_per_weight:.2f} by {method} ({each.name})" for method, each in found.items())
     if not said:

@@ -30,6 +30,8 @@ def study(
     sample: Sample = "grid",
     trials: int | None = None,
     max_drop: float = StudyOptions.max_drop,
+    margin: float | None = None,
+    useful_drop: float | None = None,
     images: int | None = None,
     calib: FilePath | None = None,
     num: int = MOST_IMAGES,
@@ -40,6 +42,7 @@ def study(
     out: FilePath = "study",
     store: FilePath | None = None,
     threads: int | None = None,
+    measure: bool = True,
     workers: int | None = None,
     scheduler: str | None = None,
     progress: Listener = None,
@@ -55,12 +58,15 @@ def study(
         space: A TOML file with the axes.
         template: Instead of it, a study that ships with edgeq: `weights-bits` or `vit-layers`.
         axis: Name of an axis -> its values, instead of those of `space` or `template`: `bits`, `granularity`, `method`,
-            `activation`, `component`, `block`, `layer`.
+            `calibration`, `activation`, `component`, `block`, `layer`.
         blocks: Number of groups of blocks; 3 are `front`, `middle` and `end`.
         mixed: Whether each component, group of blocks and kind of layer has its own bits.
-        sample: Whether all choices are tried (`grid`), or some: drawn (`random`) or spread evenly (`sobol`).
-        trials: How many to try, for `random` and `sobol`.
+        sample: Whether all choices are tried (`grid`), or some: drawn (`random`), spread evenly (`sobol`), or chosen
+            where the front is in doubt (`adaptive`).
+        trials: How many to try, for all but `grid`.
         max_drop: Points of the score that a recommended trial may lose.
+        margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
+        useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
         images: Maximum number of images to score on, evenly spaced; by default all.
         calib: Images that methods go by; by default those of `data` that are for calibration.
         num: Maximum number of calibration images.
@@ -71,6 +77,7 @@ def study(
         out: Folder for the report and the weights.
         store: File that trials are kept in, which several runs may share; by default `trials.sqlite` in `out`.
         threads: CPU threads of the engine; by default one per physical core, and one per worker.
+        measure: Whether the files of the front's points are written and timed in turns with FP32.
         workers: Number of processes on this machine that predict images; by default this process alone.
         scheduler: Address of the scheduler of a Dask cluster whose workers predict images, as `tcp://host:8786`.
         progress: Called for each job, returns an `edgeq.Progress`.
@@ -97,7 +104,7 @@ def study(
             source,
             asked,
             path(out, "out"),
-            options=StudyOptions(sample, trials, images, max_drop, seed, threads),
+            options=StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads, measure),
             store=optional_path(store, "store"),
             executor=executor,
         ).result
@@ -116,6 +123,8 @@ def study_bundle(
     sample: Sample = "grid",
     trials: int | None = None,
     max_drop: float = StudyOptions.max_drop,
+    margin: float | None = None,
+    useful_drop: float | None = None,
     images: int | None = None,
     calib: FilePath | None = None,
     num: int = MOST_IMAGES,
@@ -125,6 +134,8 @@ def study_bundle(
     out: FilePath = "study",
     store: FilePath | None = None,
     threads: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
 ) -> StudyResult:
     """Returns what weights of few bits cost the answers of a model in parts, over a space of choices.
 
@@ -137,9 +148,12 @@ def study_bundle(
         axis: Name of an axis -> its values, instead of those of `space` or `template`.
         blocks: Number of groups of blocks of each part; 3 are `front`, `middle` and `end`.
         mixed: Whether each part, group of blocks and kind of layer has its own bits.
-        sample: Whether all choices are tried (`grid`), or some: drawn (`random`) or spread evenly (`sobol`).
-        trials: How many to try, for `random` and `sobol`.
+        sample: Whether all choices are tried (`grid`), or some: drawn (`random`), spread evenly (`sobol`), or chosen
+            where the front is in doubt (`adaptive`).
+        trials: How many to try, for all but `grid`.
         max_drop: Points of the score that a recommended trial may lose.
+        margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
+        useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
         images: Maximum number of questions to score on, evenly spaced; by default all.
         calib: Questions with the answers that methods go by.
         num: Maximum number of them.
@@ -148,7 +162,9 @@ def study_bundle(
         seed: Draws trials, halves of the questions and forests.
         out: Folder for the report and the weights.
         store: File that trials are kept in, which several runs may share; by default `trials.sqlite` in `out`.
-        threads: CPU threads of the engine; by default one per physical core.
+        threads: CPU threads of the engine; by default one per physical core, and one per worker.
+        workers: Number of processes on this machine that answer; by default this process alone.
+        scheduler: Address of the scheduler of a Dask cluster whose workers answer, as `tcp://host:8786`.
 
     Raises:
         InputError: an argument cannot be used, the axes name nothing that the model has, or it is not in FP32.
@@ -159,10 +175,13 @@ def study_bundle(
         require_positive(value, name)
     asked = with_axes(read_space(optional_path(space, "space"), template), axis or {}, blocks, mixed or None)
     questions = optional_path(calib, "calib")
-    return study_parts(
-        BundleSubject(path(bundle, "bundle"), task, path(data, "data"), questions, num, prompt, max_tokens),
-        asked,
-        path(out, "out"),
-        options=StudyOptions(sample, trials, images, max_drop, seed, threads),
-        store=optional_path(store, "store"),
-    ).result
+    subject = BundleSubject(path(bundle, "bundle"), task, path(data, "data"), questions, num, prompt, max_tokens)
+    with executing(workers, scheduler) as executor:
+        return study_parts(
+            subject,
+            asked,
+            path(out, "out"),
+            options=StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads),
+            store=optional_path(store, "store"),
+            executor=executor,
+        ).result

@@ -156,6 +156,19 @@ def read_manifest(path: Path) -> Bundle:
     if not manifest.is_file():
         raise InputError(f"{path}: holds no {MANIFEST_NAME}; wanted the folder that `edgeq export` wrote of a model")
     document: dict[str, Any] = read_json(manifest, dict[str, Any], kind=_KIND, advice=_EXPORT_AGAIN)
+    return parse_bundle(document, manifest)
+
+
+def parse_bundle(document: Mapping[str, Any], manifest: Path) -> Bundle:
+    """Returns what the content of a manifest says; its files are not looked at.
+
+    Args:
+        document: The content.
+        manifest: Where it lies; the files are next to it.
+
+    Raises:
+        InputError: it is not one of ours.
+    """
     version = convert(document, _Versioned, source=manifest, kind=_KIND, advice=_EXPORT_AGAIN).manifest_version
     if version != MANIFEST_VERSION:
         raise InputError(

@@ -31,12 +31,10 @@ from edgeq.cli.printing import say
 from edgeq.errors import InputError
 
 if TYPE_CHECKING:
-    from edgeq.results.study import StudyResult
+    from edgeq.results.study import StudyPoint, StudyResult
     from edgeq.studying.costs import StudyCost
-    from edgeq.studying.space import Space
     from edgeq.studying.trials import Planned
-    from edgeq.verbs.study import StudyFiles, StudyOptions
-    from edgeq.verbs.study_bundle import BundleSubject
+    from edgeq.verbs.study import StudyFiles
     from edgeq.verbs.study_engines import EngineStudy
 
 _SHOWN = 20
@@ -74,7 +72,8 @@ def study(
         typer.Option(
             "--axis",
             metavar="NAME=VALUES",
-            help="Values of an axis: bits, granularity, method, activation, component, block or layer (bits=2,3,4); "
+            help="Values of an axis: bits, granularity, method, calibration, activation, component, block or layer "
+            "(bits=2,3,4); "
             "repeatable.",
         ),
     ] = None,
@@ -85,12 +84,30 @@ def study(
         bool, typer.Option("--mixed", help="Each component, group of blocks and kind of layer has its own bits.")
     ] = False,
     sample: Annotated[
-        Literal["grid", "random", "sobol"], typer.Option(help="Try all choices, or some: drawn, or spread evenly.")
+        Literal["grid", "random", "sobol", "adaptive"],
+        typer.Option(help="Try all choices, or some: drawn, spread evenly, or chosen where the front is in doubt."),
     ] = "grid",
-    trials: Annotated[int | None, typer.Option(min=1, help="How many to try, for random and sobol.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many to try, for all but grid.")] = None,
     max_drop: Annotated[
         float, typer.Option(metavar="POINTS", help="Points of the score that a recommended trial may lose.")
     ] = 0.5,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="POINTS",
+            help="Points within which it must hold on the other half of the images; by default what so many can "
+            "confirm.",
+        ),
+    ] = None,
+    useful_drop: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="POINTS",
+            help="Points from which a trial is of no use; by default a tenth of FP32's score.",
+        ),
+    ] = None,
     images: Annotated[int | None, typer.Option(min=1, help="Maximum number of images to score on.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how many trials there are, and how many hours they take.")
@@ -118,13 +135,20 @@ def study(
         ),
     ] = None,
     threads: Threads = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Write and time the files of the front's points.")
+    ] = True,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Predict images in N processes here, each with one thread by default."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Predict images, or answer questions, in N processes here, each with one thread by default.",
+        ),
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Predict images on the workers of a Dask cluster, as tcp://host:8786."),
+        typer.Option(metavar="ADDRESS", help="Do so on the workers of a Dask cluster, as tcp://host:8786."),
     ] = None,
     task: bundles.TaskOption = None,
     prompt: bundles.PromptOption = "",
@@ -136,7 +160,7 @@ def study(
     from edgeq.tuning.workers import executing
     from edgeq.verbs.sensitivity import calibration_of
     from edgeq.verbs.study import StudyOptions, study_cost, study_model
-    from edgeq.verbs.study_bundle import BundleSubject
+    from edgeq.verbs.study_bundle import BundleSubject, bundle_study_cost, study_bundle
     from edgeq.verbs.study_engines import study_engines
 
     require_writable_json(json_file)
@@ -159,13 +183,18 @@ def study(
     }
     if template != DETECTOR_EDGE or bundles.any_bundle([Path(model)]):
         asked = with_axes(read_space(space, template), dict(map(parse_axis, axis or ())), blocks, mixed or None)
-    options = StudyOptions(sample, trials, images, max_drop, seed, threads)
+    options = StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads, measure)
     if bundles.any_bundle([Path(model)]):
-        _refuse(opening | elsewhere, "for a bundle, whose questions are answered in this process")
+        _refuse(opening, "for a bundle")
         if task is None:
             raise InputError("a bundle answers questions; give `task`, and `data` with the questions")
         subject = BundleSubject(Path(model), task, data, calib, num, prompt, max_tokens)
-        _study_parts(subject, asked, out, options, store, json_file, dry_run=dry_run)
+        if dry_run:
+            _show_cost(*bundle_study_cost(subject, asked, out, options=options, store=store), json_file)
+            return
+        with executing(workers, scheduler) as executor:
+            parts = study_bundle(subject, asked, out, options=options, store=store, executor=executor)
+        _show(parts, json_file)
         return
     _refuse({"task": task, "prompt": prompt}, "for a model in one file, whose preset says what it is for")
     scored = open_for_evaluation(data, split, allow_outside, class_map or (), annotations=None, images=None)
@@ -182,24 +211,6 @@ def study(
     with executing(workers, scheduler) as executor:
         found = study_model(request, scored, source, asked, out, options=options, store=store, executor=executor)
     _show(found, json_file)
-
-
-def _study_parts(
-    subject: BundleSubject,
-    space: Space,
-    out: Path,
-    options: StudyOptions,
-    store: Path | None,
-    json_file: Path | None,
-    *,
-    dry_run: bool,
-) -> None:
-    from edgeq.verbs.study_bundle import bundle_study_cost, study_bundle
-
-    if dry_run:
-        _show_cost(*bundle_study_cost(subject, space, out, options=options, store=store), json_file)
-    else:
-        _show(study_bundle(subject, space, out, options=options, store=store), json_file)
 
 
 def _refuse(others: Mapping[str, object], what: str) -> None:
@@ -242,6 +253,8 @@ def _show_cost(planned: Planned, cost: StudyCost, json_file: Path | None) -> Non
     )
     for note in planned.notes:
         say(note)
+    if planned.to_come:
+        say(f"{planned.to_come:,} of the trials are chosen once others are scored; their weights are not counted")
     say(
         f"about {cost.hours:.2f} hours in one process: {cost.images:,} images per trial, {cost.image_ms:.2f} ms per "
         f"image (measured), and {cost.quantizing_s / 60:.1f} min to quantize"
@@ -256,7 +269,9 @@ def _print(result: StudyResult) -> None:
     """Prints the front, what is recommended, and what was left out."""
     from edgeq.cli.console import print_table
 
-    head = ("trial", "bits per weight", "MB", result.score, "points lost", "95 %")
+    timed = any(each.measured is not None for each in result.front)
+    times = ("ms", "time / FP32", "peak MB") if timed else ()
+    head = ("trial", "bits per weight", "MB", result.score, "points lost", "95 %", "gained, 95 %", *times)
     rows = [
         (
             each.name,
@@ -265,12 +280,16 @@ def _print(result: StudyResult) -> None:
             f"{each.score:.4f}",
             f"{each.loss.points:+.2f}",
             f"{each.loss.low:+.2f} to {each.loss.high:+.2f}",
+            "" if each.gain is None else f"{each.gain.low:+.2f} to {each.gain.high:+.2f}",
+            *(_times(each) if timed else ()),
         )
         for each in result.front[:_SHOWN]
     ]
     print_table([head, *rows])
-    on_front = f"{len(result.front)} of {len(result.points):,} trials on the front"
+    on_front = f"{len(result.front)} of {len(result.points):,} trials on the front and of use"
     say(f"{on_front}; {result.score} in FP32 {result.float_score:.4f}")
+    for each in result.useless_front:
+        say(f"on the front and of no use: {each.name}, {each.useless}")
     for found in result.importance:
         shares = ", ".join(f"{each.part} {each.consensus:.2f}" for each in found.parts)
         say(
@@ -285,3 +304,12 @@ def _print(result: StudyResult) -> None:
         say(note)
     environment = result.environment
     say(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+
+
+def _times(point: StudyPoint) -> tuple[str, str, str]:
+    """Returns time, time over FP32's and memory of a point; `~` marks times of a machine that was not steady."""
+    found = point.measured
+    if found is None:
+        return "-", "-", "-"
+    memory = "-" if found.peak_rss_bytes is None else f"{found.peak_rss_bytes / 1e6:.0f}"
+    return f"{'' if found.steady else '~'}{found.p50_ms:.2f}", f"{found.ratio:.2f}", memory

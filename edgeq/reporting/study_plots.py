@@ -24,6 +24,9 @@ _FLOAT = 16
 _MARKS = {FP16: "s", UNIFORM_8: "D"}
 """Name of a trial that every study has -> its marker."""
 
+_ROOM = 0.05
+"""Empty share of an axis at each end."""
+
 _CROWD = 60
 """From so many trials on intervals are drawn on the front alone."""
 
@@ -61,7 +64,8 @@ class StudyFigure:
 
 def figures(result: StudyResult) -> list[StudyFigure]:
     """Returns the plots of a study."""
-    found = [_front(result)]
+    timed = [each for each in result.front if each.measured is not None]
+    found = [_front(result), *([_times(result, timed)] if timed else [])]
     for key in dict.fromkeys(map(_stored, filter(_is_uniform, result.points))):
         points, (method, granularity) = [each for each in result.points if _stored(each) == key], key
         curves = _curves(points, result.cells)
@@ -77,7 +81,8 @@ def _is_uniform(point: StudyPoint) -> bool:
 
 def _stored(point: StudyPoint) -> tuple[str, str]:
     """Returns how a trial is quantized but for its bits: the method, and what shares a scale."""
-    return point.method, point.granularity + ("" if point.activation == _FLOAT else f" a{point.activation}")
+    images = f" c{point.calibration}" if point.calibration else ""
+    return point.method, point.granularity + images + ("" if point.activation == _FLOAT else f" a{point.activation}")
 
 
 def _front(result: StudyResult) -> StudyFigure:
@@ -108,15 +113,58 @@ def _front(result: StudyResult) -> StudyFigure:
                 )  # fmt: skip
         if result.confirmation is not None:
             axes.axhline(result.confirmation.max_drop, color=palette.muted, linewidth=0.8)
-        axes.invert_yaxis()
+        axes.set_ylim(*_shown_losses(result))
         axes.set_xlabel("bits per weight, scales included")
         axes.set_ylabel(f"points of {result.score} lost")
         _legend(axes, palette, 3)
 
     words = "; ".join(f"{each.bits_per_weight:.2f} bits: {each.loss.points:+.2f} points, {each.name}" for each in front)
-    return StudyFigure(
-        "front", f"Points of {result.score} lost against bits per weight", words, _HEIGHT + 3 * _LINE, draw
+    beyond = sum(bool(each.useless) for each in result.points)
+    title = f"Points of {result.score} lost against bits per weight"
+    title += f"; {beyond:,} trials of no use may lie below" if beyond else ""
+    return StudyFigure("front", title, words, _HEIGHT + 3 * _LINE, draw)
+
+
+def _times(result: StudyResult, points: Sequence[StudyPoint]) -> StudyFigure:
+    """Returns what the points of the front lose against the time of their files."""
+    timed = [(each, each.measured) for each in points if each.measured is not None]
+
+    def draw(axes: Axes, palette: Palette) -> None:
+        ratios = [measured.ratio for _, measured in timed]
+        reach = [
+            [max(each.ratio - (each.low or each.ratio), 0.0) for _, each in timed],
+            [max((each.high or each.ratio) - each.ratio, 0.0) for _, each in timed],
+        ]
+        axes.errorbar(
+            ratios, [each.loss.points for each in points], _reach(points), reach, fmt="o", color=palette.series[0],
+            markersize=4, elinewidth=0.8,
+        )  # fmt: skip
+        for point, measured in timed:
+            axes.annotate(
+                f"{point.bits_per_weight:.2f}", (measured.ratio, point.loss.points), xytext=(4, 4),
+                textcoords="offset points", color=palette.ink, fontsize=8,
+            )  # fmt: skip
+        axes.axvline(1.0, color=palette.muted, linewidth=0.8)
+        axes.invert_yaxis()
+        axes.set_xlabel("time of the file over FP32's")
+        axes.set_ylabel(f"points of {result.score} lost")
+
+    words = "; ".join(
+        f"{each.bits_per_weight:.2f} bits: {found.p50_ms:.2f} ms, {found.ratio:.2f} of FP32's time"
+        for each, found in timed
     )
+    title = f"Points of {result.score} lost against time, by bits per weight"
+    return StudyFigure("times", title, words, _HEIGHT, draw)
+
+
+def _shown_losses(result: StudyResult) -> tuple[float, float]:
+    """Returns the lower and the upper end of the axis of losses, which hold the trials of use: it points down."""
+    shown = [each for each in result.points if not each.useless] or list(result.points)
+    least, most = min(each.loss.points for each in shown), max(each.loss.points for each in shown)
+    least = min([least, *(each.loss.low for each in result.front)])
+    most = max([most, *(each.loss.high for each in result.front)])
+    room = _ROOM * (most - least) or 1.0
+    return most + room, least - room
 
 
 def _curves(points: Sequence[StudyPoint], cells: Mapping[str, Sequence[str]]) -> dict[str, list[StudyPoint]]:

@@ -84,12 +84,16 @@ def to_parquet(result: StudyResult) -> bytes:
 def _columns(result: StudyResult) -> Mapping[str, Sequence[Any]]:
     """Returns name of a column -> its values, of all trials."""
     points = result.points
-    plain = ("name", "where", "bits", "method", "granularity", "activation", "bits_per_weight", "size_bytes", "score")
+    stored = ("name", "where", "bits", "method", "granularity", "calibration", "activation")
+    plain = (*stored, "bits_per_weight", "size_bytes", "score")
     found = {name: [getattr(each, name) for each in points] for name in plain}
     found = {{"name": "trial", "score": result.score}.get(name, name): values for name, values in found.items()}
     found["points_lost"] = [each.loss.points for each in points]
     found["low"], found["high"] = [each.loss.low for each in points], [each.loss.high for each in points]
-    return found | {"on_front": [each.on_front for each in points], "plan": [each.plan for each in points]}
+    for name in ("p50_ms", "ratio", "peak_rss_bytes", "file_bytes", "steady"):
+        values = [None if each.measured is None else getattr(each.measured, name) for each in points]
+        found[{"ratio": "time_over_fp32"}.get(name, name)] = values
+    return found | {name: [getattr(each, name) for each in points] for name in ("on_front", "useless", "plan")}
 
 
 def to_latex(result: StudyResult) -> str:
@@ -100,7 +104,7 @@ def to_latex(result: StudyResult) -> str:
         r"\toprule",
         rf"weights & bits per weight & MB & points of {_latex(result.score)} lost \\",
         r"\midrule",
-        *(_latex_row(each) for each in result.points if each.on_front or each.name.endswith("throughout")),
+        *(_latex_row(each) for each in result.points if each in result.front or each.name.endswith("throughout")),
         r"\bottomrule",
         r"\end{tabular}",
     ]

@@ -16,6 +16,29 @@ FP16, UNIFORM_8 = "16 bits throughout", "8 bits throughout"
 
 
 @dataclass(frozen=True, kw_only=True)
+class StudyTiming:
+    """What the file of a trial takes in its engine, measured in turns with FP32.
+
+    Attributes:
+        p50_ms: Median time of one image in ms.
+        ratio: Its time over FP32's, the median over the turns.
+        low: Lower end of the 95 % interval of the ratio.
+        high: Its upper end.
+        peak_rss_bytes: The most memory that a process held while its engine ran the file.
+        file_bytes: Size of the file.
+        steady: Whether the machine was steady meanwhile.
+    """
+
+    p50_ms: float
+    ratio: float
+    low: float | None = None
+    high: float | None = None
+    peak_rss_bytes: Count | None = None
+    file_bytes: Count
+    steady: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyPoint:
     """A trial.
 
@@ -26,6 +49,7 @@ class StudyPoint:
         bits: Bits of the quantized weights; `None` if they differ, or none is quantized.
         method: How they are quantized; empty if none is.
         granularity: What shares a scale: `g32`, `row`, `tensor`; empty if nothing is quantized.
+        calibration: How many images the method goes by, if the study varies that; else 0.
         activation: Bits of what quantized layers read; 16 are floats.
         cells: Name of each quantized cell -> how its weights are stored.
         bits_per_weight: Average over all layers of the study, scales and zero points included; FP16 elsewhere.
@@ -33,6 +57,10 @@ class StudyPoint:
         score: Score on all images.
         loss: Points that it loses against FP32.
         on_front: Whether no other trial loses less with no more bits per weight.
+        useless: Why it is of no use, however few its bits are; empty if it is of use.
+        gain: Points that it gains over the next smaller useful trial of the front; `None` off the front, and for its
+            smallest.
+        measured: What its file takes; `None` if it was not timed.
     """
 
     name: str
@@ -41,6 +69,7 @@ class StudyPoint:
     bits: Count | None = None
     method: str
     granularity: str
+    calibration: Count = 0
     activation: Count = 16
     cells: Mapping[str, str]
     bits_per_weight: float
@@ -48,6 +77,9 @@ class StudyPoint:
     score: float
     loss: ScoreChange
     on_front: bool = False
+    useless: str = ""
+    gain: ScoreChange | None = None
+    measured: StudyTiming | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,14 +191,25 @@ class StudyConfirmation:
         max_drop: These points.
         chosen_points: Points that it loses on the first half.
         chosen_images: Images of the first half.
+        margin: Points within which it has to hold on the second half: as asked for, or what so many images can
+            confirm, decided on the first half.
+        margin_asked: Whether the margin was asked for.
+        power: Probability with which so many images confirm the margin they were given, and with which
+            `images_needed` confirm `max_drop`, if it loses in truth what it loses on the first half.
+        images_needed: Images, beyond those that it is chosen on, that would confirm `max_drop`; `None` if it loses as
+            much as that, so that no number would.
         confirmed: Points that it loses on the second half.
-        holds: Whether the interval there lies within `max_drop` (`yes`), beyond it (`no`), or neither (`open`).
+        holds: Whether the interval there lies within `margin` (`yes`), beyond it (`no`), or neither (`open`).
     """
 
     trial: str
     max_drop: float
     chosen_points: float
     chosen_images: Count
+    margin: float
+    margin_asked: bool = False
+    power: float = 0.8
+    images_needed: Count | None = None
     confirmed: ScoreChange
     holds: Literal["yes", "no", "open"]
 
@@ -196,6 +239,8 @@ class StudyResult:
         weights_used: How many times trials take one.
         images: Images that were scored.
         float_score: Score in FP32.
+        useful_drop: Points from which a trial is of no use.
+        chance_score: What the same answer to every image scores, the one that scores best; `None` if the task has none.
         seed: What drew trials and halves.
         obtained: How scores were obtained: weights are simulated.
         environment: Engine, settings and machine.
@@ -209,7 +254,7 @@ class StudyResult:
     task: str
     score: str
     space: Mapping[str, Any]
-    sample: Literal["grid", "random", "sobol"]
+    sample: Literal["grid", "random", "sobol", "adaptive"]
     trials_asked: Count
     trials_in_space: Count
     cells: Mapping[str, tuple[str, ...]]
@@ -223,6 +268,8 @@ class StudyResult:
     weights_used: Count
     images: Count
     float_score: float
+    useful_drop: float = 0.0
+    chance_score: float | None = None
     seed: int
     obtained: Literal["simulated"] = "simulated"
     environment: Environment = field(default_factory=Environment)
@@ -231,5 +278,12 @@ class StudyResult:
 
     @property
     def front(self) -> tuple[StudyPoint, ...]:
-        """The trials of the front, fewest bits first."""
-        return tuple(sorted((each for each in self.points if each.on_front), key=lambda each: each.bits_per_weight))
+        """The useful trials of the front, fewest bits first."""
+        useful = (each for each in self.points if each.on_front and not each.useless)
+        return tuple(sorted(useful, key=lambda each: each.bits_per_weight))
+
+    @property
+    def useless_front(self) -> tuple[StudyPoint, ...]:
+        """The trials of the front that are of no use, fewest bits first."""
+        useless = (each for each in self.points if each.on_front and each.useless)
+        return tuple(sorted(useless, key=lambda each: each.bits_per_weight))

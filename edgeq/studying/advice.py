@@ -42,7 +42,7 @@ def advise(
     found = [] if confirmation is None else [_choice(confirmation, of_name, trials, command)]
     if (best := _best_export(confirmation, points, trials, command)) is not None:
         found.append(best)
-    found += _methods(run, outcomes)
+    found += _steps(points) + _methods(run, outcomes, of_name)
     found += _parts(run, outcomes, of_name)
     found += _spared(run, outcomes, of_name)
     if pairs:
@@ -62,13 +62,27 @@ def _choice(
     command: Command,
 ) -> StudyAdvice:
     point, change = points[confirmation.trial], confirmation.confirmed
-    said = {"yes": "holds", "no": "does not hold", "open": "so few images leave it open"}[confirmation.holds]
     text = (
         f"{point.name} takes {point.bits_per_weight:.2f} bits per weight ({point.size_bytes / 1e6:.3g} MB): chosen on "
         f"one half of the images ({confirmation.chosen_images:,}), where it loses {confirmation.chosen_points:+.2f} of "
-        f"at most {confirmation.max_drop:g} points; on the other half it loses {_interval(change)} points: {said}"
+        f"at most {confirmation.max_drop:g} points; on the other half it loses {_interval(change)} points: "
+        f"{_verdict(confirmation)}"
     )
     return StudyAdvice(text=text, trial=point.name, command=command(trials[point.name]) or "")
+
+
+def _verdict(confirmation: StudyConfirmation) -> str:
+    """Returns whether a choice is confirmed, within which margin, and how many images would confirm `max_drop`."""
+    margin, images = confirmation.margin, confirmation.confirmed.images
+    certain = f"{confirmation.power:.0%}"
+    said = {"yes": "confirmed within", "no": "loses more than", "open": "open within"}[confirmation.holds]
+    by = "as asked for" if confirmation.margin_asked else f"which {images:,} images confirm in {certain} of all cases"
+    text = f"{said} a margin of {margin:g} points ({by})"
+    if confirmation.holds == "yes" and margin <= confirmation.max_drop:
+        return text
+    if confirmation.images_needed is None:
+        return f"{text}; it loses about {confirmation.max_drop:g}, which no number of images would confirm"
+    return f"{text}; to confirm {confirmation.max_drop:g} points takes about {confirmation.images_needed:,} such images"
 
 
 def _best_export(
@@ -91,8 +105,24 @@ def _best_export(
     return None
 
 
-def _methods(run: StudyRun, outcomes: Sequence[Outcome]) -> list[StudyAdvice]:
-    """Returns which method loses less than another on the same layers, bits and groups, where that is certain."""
+def _steps(points: Sequence[StudyPoint]) -> list[StudyAdvice]:
+    """Returns which steps along the front gain points for certain."""
+    steps = sorted((each for each in points if each.gain is not None), key=lambda each: each.bits_per_weight)
+    if not steps:
+        return []
+    certain = [each for each in steps if each.gain is not None and each.gain.low > 0]
+    named = f": to {'; to '.join(each.name for each in certain)}" if certain else ""
+    text = (
+        f"of {counted(len(steps), 'step')} to more bits along the front, {len(certain)} gain points for certain{named}"
+    )
+    return [StudyAdvice(text=text)]
+
+
+def _methods(run: StudyRun, outcomes: Sequence[Outcome], points: Mapping[str, StudyPoint]) -> list[StudyAdvice]:
+    """Returns which method, or number of images, loses less than another on the same layers, where that is certain.
+
+    Of two that are both of no use nothing is said.
+    """
     groups: dict[tuple[int, str, int, frozenset[str]], list[Outcome]] = {}
     for outcome in outcomes:
         if (variant := outcome.trial.variant) is not None:
@@ -104,9 +134,9 @@ def _methods(run: StudyRun, outcomes: Sequence[Outcome]) -> list[StudyAdvice]:
         for first, second in itertools.combinations(members, 2):
             better, worse = (first, second) if run.change(first, second).points >= 0 else (second, first)
             change = run.change(better, worse)
-            if change.low > 0:
+            if change.low > 0 and not points[better.trial.name].useless:
                 text = (
-                    f"{worse.trial.method} loses {_interval(change)} points more than {better.trial.method} at {bits} "
+                    f"{worse.trial.recipe} loses {_interval(change)} points more than {better.trial.recipe} at {bits} "
                     f"bits ({granularity}{activation_name(activation)}; {where(worse.trial)})"
                 )
                 found.append((change.points, StudyAdvice(text=text, trial=worse.trial.name)))
@@ -123,7 +153,7 @@ def _parts(run: StudyRun, outcomes: Sequence[Outcome], points: Mapping[str, Stud
         ranked = sorted(alone, key=lambda each: points[each.trial.name].loss.points)
         best, worst = ranked[0], ranked[-1]
         change = run.change(best, worst)
-        if change.low > 0:
+        if change.low > 0 and not points[best.trial.name].useless:
             saved = (whole - points[worst.trial.name].size_bytes) / 1e3
             text = (
                 f"with {stored} alone, {where(worst.trial)} loses most: "
@@ -143,7 +173,7 @@ def _spared(run: StudyRun, outcomes: Sequence[Outcome], points: Mapping[str, Stu
         for layers, outcome in by_layers.items():
             change = run.change(outcome, whole)
             spared = points[outcome.trial.name].size_bytes - points[whole.trial.name].size_bytes
-            if layers < largest and change.low > 0:
+            if layers < largest and change.low > 0 and not points[outcome.trial.name].useless:
                 ranked.append((change.points / max(spared, 1), change, spared, outcome))
         if ranked:
             _, change, spared, outcome = max(ranked, key=lambda each: each[0])

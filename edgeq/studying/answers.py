@@ -1,4 +1,4 @@
-"""What the scores of trials say: points with intervals, the front, parts alone and in pairs, the choice on a half."""
+"""What the scores of trials say: points with intervals, the front, parts alone and in pairs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from edgeq.results.study import StudyConfirmation, StudyInteraction, StudyPoint
+from edgeq.results.study import StudyInteraction, StudyPoint
 from edgeq.studying.layers import StudyLayer
 from edgeq.studying.run import Outcome, StudyRun
 from edgeq.studying.space import LEFT_ALONE
 from edgeq.studying.trials import StudyTrial
+from edgeq.studying.usefulness import why_useless, with_gains
 from edgeq.tasks.resampling import interval
-from edgeq.tuning.paired import change_of_draws
 
 _MOST_SETS = 4096
 """Trials of one way of storing weights, beyond which single parts are not looked for: pairs of sets take minutes."""
@@ -32,7 +32,7 @@ def stored_bits(trial: StudyTrial, layers: Sequence[StudyLayer]) -> int:
 def points_of(
     run: StudyRun, outcomes: Sequence[Outcome], layers: Sequence[StudyLayer], rest_bytes: int
 ) -> tuple[StudyPoint, ...]:
-    """Returns the trials as results have them, those on the front marked.
+    """Returns the trials as results have them, those on the front and those of no use marked.
 
     Args:
         run: The study.
@@ -55,6 +55,7 @@ def points_of(
                 bits=None if trial.variant is None else trial.variant.bits,
                 method=trial.method,
                 granularity=trial.granularity,
+                calibration=trial.calibration,
                 activation=trial.activation,
                 cells={name: str(variant) for name, variant in trial.cells.items()},
                 bits_per_weight=count / weights,
@@ -62,9 +63,10 @@ def points_of(
                 score=outcome.score,
                 loss=change,
                 on_front=position in front,
+                useless=why_useless(run, outcome, change),
             )
         )
-    return tuple(found)
+    return with_gains(run, outcomes, found)
 
 
 def where(trial: StudyTrial) -> str:
@@ -105,35 +107,6 @@ def interactions(run: StudyRun, outcomes: Sequence[Outcome]) -> tuple[StudyInter
         _interaction(run, stored, first, second, both)
         for stored, alone in singles.items()
         for first, second, both in _pairs(alone, groups[stored])
-    )
-
-
-def confirm(run: StudyRun, outcomes: Sequence[Outcome], bits: Mapping[str, float]) -> StudyConfirmation | None:
-    """Returns the smallest trial that is good enough on one half of the images, on the other half.
-
-    Args:
-        run: The study, whose `max_drop` says what is good enough.
-        outcomes: What its trials score.
-        bits: Name of a trial -> its bits per weight.
-    """
-    sign = -100 if run.task.score_type.lower_is_better else 100
-
-    def lost(outcome: Outcome) -> float:
-        return sign * (run.float_outcome.first_half - outcome.first_half)
-
-    good = [each for each in outcomes if each.trial.weights and lost(each) <= run.max_drop]
-    if not good:
-        return None
-    chosen = min(good, key=lambda each: (bits[each.trial.name], lost(each)))
-    before, behind = run.second_half(None), run.second_half(chosen.trial)
-    change = change_of_draws(before, behind, len(run.halves[1]), run.task.score_type, run.max_drop)[0]
-    return StudyConfirmation(
-        trial=chosen.trial.name,
-        max_drop=run.max_drop,
-        chosen_points=lost(chosen),
-        chosen_images=len(run.halves[0]),
-        confirmed=change,
-        holds="yes" if change.high <= run.max_drop else "no" if change.low > run.max_drop else "open",
     )
 
 

@@ -8,40 +8,38 @@ order in which that is so for as many as possible.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edgeq.bundles.manifest import Bundle
 from edgeq.exporting.artifact import Artifact
 from edgeq.files import sha256_json
 from edgeq.generation.answers import AnswerOptions
-from edgeq.generation.model import GeneratingModel, Prompt
+from edgeq.generation.exchanged_parts import ExchangedParts
+from edgeq.generation.model import Prompt
 from edgeq.generation.parts import OpenParts, artifact_of
 from edgeq.generation.prompts import PromptMaker
-from edgeq.generation.search import Limits
 from edgeq.runtimes import get_runtime
-from edgeq.runtimes.base import Arrays, Session
 from edgeq.studying.assembly import Assembler
 from edgeq.studying.bundle_weights import PartsBank, within
 from edgeq.studying.layers import StudyLayer
 from edgeq.studying.model import RUNTIME, Work
 from edgeq.studying.trials import StudyTrial
 from edgeq.tasks.language.answers_task import AnswersTask
+from edgeq.tuning.answer_units import BATCHES, AnswerUnit, PromptFile, answer_elsewhere
+from edgeq.tuning.answering import answers_of
+from edgeq.tuning.executors import Executor
 from edgeq.tuning.journal import TrialJournal, journal_of
 from edgeq.tuning.store import Store
 
 _DECODER = "decoder"
-_REMEMBERED = ("vision", "connector")
-"""Parts whose outputs are remembered: they read the same for each trial."""
-
 _MOST_BYTES = 1 << 29
-"""What prompts, and outputs of a part, may take of the memory; more is computed again."""
+"""What prompts may take of the memory; more are made again."""
 
 Stored = tuple[tuple[str, str], ...]
 
@@ -59,6 +57,7 @@ class BundleModel:
         options: How questions are answered.
         pieces: Positions of the questions, in pieces.
         threads: CPU threads of the engine.
+        executor: Who answers; by default this process.
     """
 
     bundle: Bundle
@@ -69,7 +68,9 @@ class BundleModel:
     options: AnswerOptions
     pieces: Sequence[Sequence[int]]
     threads: int | None = None
+    executor: Executor | None = None
     _prompts: dict[int, Prompt] = field(default_factory=dict)
+    _files: dict[int, PromptFile] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -112,32 +113,72 @@ class BundleModel:
         """Yields answers; see `edgeq.studying.model.StudiedModel`."""
         stored = [{part: _stored(trial, part) for part in self.assemblers} for trial, _ in work]
         ordered = sorted(range(len(work)), key=lambda index: ([*stored[index].values()], index))
-        with contextlib.ExitStack() as stack:
-            opened = _Opened(self)
-            stack.callback(opened.close)
-            for index in ordered:
-                trial, piece = work[index]
-                model = GeneratingModel(opened.parts_of(trial, stored[index]))
-                yield index, self._answers(model, self.pieces[piece])
+        files = _Files(self, work, [stored[index] for index in ordered], ordered)
+        try:
+            yield from (self._here if self.executor is None else self._elsewhere)(work, ordered, files)
+        finally:
+            files.close()
 
     def image_s(self) -> float:
         """Returns the time of one question in a batch, measured, in seconds."""
-        numbers = self.pieces[0][: self.options.batch]
+        prompts = [self._prompt(number) for number in self.pieces[0][: self.options.batch]]
         with OpenParts.open(self.bundle, RUNTIME, self.threads) as parts:
-            model = GeneratingModel(parts)
-            self._answers(model, numbers)
+            self._answers(parts, prompts)
             started = time.perf_counter()
-            self._answers(model, numbers)
-            return (time.perf_counter() - started) / len(numbers)
+            self._answers(parts, prompts)
+            return (time.perf_counter() - started) / len(prompts)
 
-    def _answers(self, model: GeneratingModel, numbers: Sequence[int]) -> dict[int, Any]:
-        limits = Limits(self.bundle.tokens.eos, self.options.max_tokens)
-        found = {}
-        for begin in range(0, len(numbers), self.options.batch):
-            some = numbers[begin : begin + self.options.batch]
-            for number, tokens in zip(some, model.generate([self._prompt(each) for each in some], limits), strict=True):
-                found[number] = self.maker.tokenizer.decode(tokens)
-        return found
+    def _here(self, work: Work, ordered: Sequence[int], files: _Files) -> Iterator[tuple[int, dict[int, Any]]]:
+        """Yields answers of this process."""
+        parts = ExchangedParts(self.bundle, RUNTIME, self.threads)
+        with contextlib.closing(parts):
+            for index in ordered:
+                numbers = self.pieces[work[index][1]]
+                opened = parts.opened(files.version(index))
+                texts = self._answers(opened, [self._prompt(number) for number in numbers])
+                files.done(index)
+                yield index, dict(zip(numbers, texts, strict=True))
+
+    def _elsewhere(self, work: Work, ordered: Sequence[int], files: _Files) -> Iterator[tuple[int, dict[int, Any]]]:
+        """Yields answers of the workers."""
+        executor, options = self.executor, self.options
+        assert executor is not None  # noqa: S101 - asked by `predict`
+        shares: list[tuple[int, Sequence[int]]] = []
+        left: dict[int, int] = {}
+
+        def units() -> Iterator[AnswerUnit]:
+            for index in ordered:
+                numbers = self.pieces[work[index][1]]
+                size = options.batch * BATCHES
+                parts = [numbers[begin : begin + size] for begin in range(0, len(numbers), size)]
+                left[index] = len(parts)
+                for part in parts:
+                    shares.append((index, part))
+                    prompts = [self._prompt_file(number, executor.folder) for number in part]
+                    yield AnswerUnit(
+                        self.bundle, files.version(index), RUNTIME, self.threads, options.max_tokens, options.batch,
+                        prompts,
+                    )  # fmt: skip
+
+        found: dict[int, dict[int, Any]] = {}
+        for number, answers in answer_elsewhere(executor, units()):
+            index, part = shares[number]
+            texts = map(self.maker.tokenizer.decode, answers)
+            found.setdefault(index, {}).update(zip(part, texts, strict=True))
+            left[index] -= 1
+            if not left[index]:
+                files.done(index)
+                yield index, dict(sorted(found.pop(index).items()))
+
+    def _answers(self, parts: OpenParts, prompts: Sequence[Prompt]) -> list[str]:
+        answers = answers_of(parts, prompts, self.options.max_tokens, self.options.batch)
+        return [self.maker.tokenizer.decode(tokens) for tokens in answers]
+
+    def _prompt_file(self, number: int, folder: Path) -> PromptFile:
+        """Returns the prompt of a question as a file, which is written once."""
+        if number not in self._files:
+            self._files[number] = PromptFile.of(self._prompt(number), folder)
+        return self._files[number]
 
     def _prompt(self, number: int) -> Prompt:
         """Returns the prompt of a question, which is prepared once."""
@@ -157,77 +198,53 @@ def _stored(trial: StudyTrial | None, part: str) -> Stored:
     return () if trial is None else (("", ""), *within(trial, part).identity)
 
 
-class _Opened:
-    """The open parts of one trial after another.
+class _Files:
+    """The files of the parts of trials: each version of a part is written once, and goes when no trial needs it.
 
     Args:
         model: The model.
+        work: The work.
+        stored: How each piece of work stores the layers of each part, in the order in which it is done.
+        ordered: The indices of the work in that order.
     """
 
-    def __init__(self, model: BundleModel) -> None:
+    def __init__(
+        self, model: BundleModel, work: Work, stored: Sequence[Mapping[str, Stored]], ordered: Sequence[int]
+    ) -> None:
         self._model = model
-        self._stored: dict[str, Stored] = {}
-        self._sessions: dict[str, Session] = {}
-        self._shown: dict[str, Any] = {}
-        for part in model.bundle.parts:
-            if part.name not in model.assemblers:
-                self._put(str(part.name), artifact_of(model.bundle, part))
+        self._work = work
+        self._stored = dict(zip(ordered, stored, strict=True))
+        self._left = Counter(key for each in stored for key in each.items())
+        self._written: dict[tuple[str, Stored], Artifact] = {}
+        self._number = 0
 
-    def parts_of(self, trial: StudyTrial | None, stored: Mapping[str, Stored]) -> OpenParts:
-        """Returns the parts of a trial; of those of the trial before, what is stored alike stays open.
+    def version(self, index: int) -> dict[str, Artifact]:
+        """Returns name of a part -> its file for a piece of work, in the order in which parts run."""
+        found = {}
+        for part in self._model.bundle.parts:
+            name = str(part.name)
+            is_changed = name in self._model.assemblers
+            found[name] = self._file(name, index) if is_changed else artifact_of(self._model.bundle, part)
+        return found
 
-        Args:
-            trial: The trial; `None` for FP32.
-            stored: Name of a part -> how the trial stores its layers.
-        """
-        for part, assembler in self._model.assemblers.items():
-            if self._stored.get(part) == stored[part]:
-                continue
-            if trial is None:
-                self._put(part, assembler.float_file)
-            else:
-                written = assembler.write(within(trial, part), 0)
-                try:
-                    self._put(part, written)
-                finally:
-                    written.path.unlink(missing_ok=True)
-            self._stored[part] = stored[part]
-        return OpenParts(self._model.bundle, RUNTIME, self._shown)
+    def done(self, index: int) -> None:
+        """Removes the files that no further piece of work needs."""
+        for key in self._stored[index].items():
+            self._left[key] -= 1
+            if not self._left[key] and key in self._written:
+                self._written.pop(key).path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Frees all sessions."""
-        for session in self._sessions.values():
-            session.close()
+        """Removes all files."""
+        for artifact in self._written.values():
+            artifact.path.unlink(missing_ok=True)
 
-    def _put(self, part: str, artifact: Artifact) -> None:
-        if part in self._sessions:
-            self._sessions.pop(part).close()
-        session = self._sessions[part] = get_runtime(RUNTIME)(artifact, self._model.threads)
-        self._shown[part] = _Remembering(session) if part in _REMEMBERED else session
-
-
-class _Remembering:
-    """A session that runs each input once.
-
-    Args:
-        session: The session.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._known: dict[bytes, Arrays] = {}
-        self._bytes = 0
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Returns the outputs of the session, which must not be changed."""
-        digest = hashlib.sha256()
-        for name, array in sorted(inputs.items()):
-            digest.update(f"{name} {array.shape} {array.dtype}".encode() + np.ascontiguousarray(array).tobytes())
-        key = digest.digest()
-        if key not in self._known:
-            found = self._session.run(inputs)
-            self._bytes += sum(array.nbytes for array in found.values())
-            if self._bytes > _MOST_BYTES:
-                return found
-            self._known[key] = found
-        return self._known[key]
+    def _file(self, part: str, index: int) -> Artifact:
+        trial, assembler = self._work[index][0], self._model.assemblers[part]
+        if trial is None:
+            return assembler.float_file
+        key = part, self._stored[index][part]
+        if key not in self._written:
+            self._number += 1
+            self._written[key] = assembler.write(within(trial, part), self._number)
+        return self._written[key]

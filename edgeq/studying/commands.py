@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.calibration.source import CalibrationSource
+from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.passes.packed_projection import whole_of
 from edgeq.sources.model import ModelRequest
 from edgeq.studying.layers import ENDS, StudyLayer
 from edgeq.studying.model import TARGET
-from edgeq.studying.space import LEFT_ALONE
+from edgeq.studying.space import ALL_IMAGES, LEFT_ALONE, Variant
 from edgeq.studying.trials import StudyTrial
 
 _GROUPS = (8, 16, 32, 64, 128, 256)
@@ -46,8 +47,50 @@ class ExportSource:
         return cls(tuple(model), str(source) if isinstance(source, Path) else "IMAGES")
 
 
-def export_command(trial: StudyTrial, layers: Sequence[StudyLayer], source: ExportSource) -> str | None:
-    """Returns the command that writes the file of a trial; `None` if no single export does.
+@dataclass(frozen=True)
+class TrialExport:
+    """The export that writes the file of a trial.
+
+    Attributes:
+        variant: How it stores weights.
+        keep: Regular expression of the layers that stay in float; empty if none has to be named.
+        is_transformer: Whether the model has attention.
+    """
+
+    variant: Variant
+    keep: str
+    is_transformer: bool
+
+    @property
+    def precision(self) -> str:
+        """The precision of the file."""
+        return f"w{self.variant.bits}"
+
+    @property
+    def options(self) -> ExportOptions:
+        """What decides about the file."""
+        return ExportOptions(
+            keep=(self.keep,) if self.keep else (),
+            vit_plan="fast" if self.is_transformer else "balanced",
+            weight_method=self.variant.method,
+            group_size=int(self.variant.granularity),
+        )
+
+    def command(self, source: ExportSource) -> str:
+        """Returns the command line.
+
+        Args:
+            source: What it names.
+        """
+        command = ["edgeq", "export", *source.model, "--target", TARGET, "--precision", self.precision]
+        command += ["--weight-method", self.variant.method, "--group-size", str(self.variant.granularity)]
+        command += ["--calib", source.calib, *_num(self.variant)]
+        command += ["--vit-plan", "fast"] if self.is_transformer else []  # what stays in float is named below
+        return shlex.join([*command, *(["--keep", self.keep] if self.keep else [])])
+
+
+def export_of(trial: StudyTrial, layers: Sequence[StudyLayer]) -> TrialExport | None:
+    """Returns the export that writes the file of a trial; `None` if no single one does.
 
     An export has weights of one kind in groups and floats between layers, leaves what `keep` names in float, and below
     4 bits the first and last layers.
@@ -55,7 +98,6 @@ def export_command(trial: StudyTrial, layers: Sequence[StudyLayer], source: Expo
     Args:
         trial: The trial.
         layers: The layers of the study.
-        source: What the command names.
     """
     variant = trial.variant
     if variant is None or variant.granularity not in _GROUPS or trial.activation != LEFT_ALONE:
@@ -65,14 +107,20 @@ def export_command(trial: StudyTrial, layers: Sequence[StudyLayer], source: Expo
     ends = {whole_of(each.name) for each in layers if each.kind in ENDS}
     if quantized & kept or (variant.bits < _ENDS_FROM and quantized & ends):
         return None
-    command = ["edgeq", "export", *source.model, "--target", TARGET, "--precision", f"w{variant.bits}"]
-    command += ["--weight-method", variant.method, "--group-size", str(variant.granularity), "--calib", source.calib]
-    if any(each.kind == "attention" for each in layers):
-        command += ["--vit-plan", "fast"]  # what stays in float is named below
     needed = sorted(kept - ends) if variant.bits < _ENDS_FROM else sorted(kept)
-    if needed:
-        command += ["--keep", "|".join(map(re.escape, needed))]
-    return shlex.join(command)
+    return TrialExport(variant, "|".join(map(re.escape, needed)), any(each.kind == "attention" for each in layers))
+
+
+def export_command(trial: StudyTrial, layers: Sequence[StudyLayer], source: ExportSource) -> str | None:
+    """Returns the command that writes the file of a trial; `None` if no single export does; see `export_of`.
+
+    Args:
+        trial: The trial.
+        layers: The layers of the study.
+        source: What the command names.
+    """
+    export = export_of(trial, layers)
+    return None if export is None else export.command(source)
 
 
 def bundle_command(trial: StudyTrial, layers: Sequence[StudyLayer], folder: str) -> str | None:
@@ -86,6 +134,7 @@ def bundle_command(trial: StudyTrial, layers: Sequence[StudyLayer], folder: str)
         folder: The Hugging Face folder, as the command names it.
     """
     entries = []
+    numbers: dict[str, None] = {}
     for part in dict.fromkeys(each.component for each in layers):
         inner = [each.name for each in layers if each.component == part and each.kind not in ENDS]
         ends = [each.name for each in layers if each.component == part and each.kind in ENDS]
@@ -97,7 +146,13 @@ def bundle_command(trial: StudyTrial, layers: Sequence[StudyLayer], folder: str)
             entries.append(f"{part}=fp16")
         elif variant.granularity in _GROUPS:
             entries.append(f"{part}=w{variant.bits}g{variant.granularity}a-{variant.method}")
+            numbers |= dict.fromkeys(_num(variant))
         else:
             return None
     options = [word for entry in entries for word in ("--part", entry)]
-    return shlex.join(["edgeq", "export", folder, "--target", TARGET, *options])
+    return shlex.join(["edgeq", "export", folder, "--target", TARGET, *options, *numbers])
+
+
+def _num(variant: Variant) -> list[str]:
+    """Returns the option for the number of images that a method goes by, if the study varies that."""
+    return [] if variant.calibration == ALL_IMAGES else ["--num", str(variant.calibration)]

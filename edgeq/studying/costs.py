@@ -63,8 +63,9 @@ def measure_cost(run: StudyRun, trials: Sequence[StudyTrial]) -> StudyCost:
     missing = bank.missing(wanted)
     sizes = {each.name: each.weights for each in layers}
     image_s = run.model.image_s()
-    reads = any(variant is not None and get_recipe(variant.method).reads_inputs for _, variant in missing)
-    walking = _PASSES * image_s * len(bank.feeds) if reads else 0.0
+    reading = [each for _, each in missing if each is not None and get_recipe(each.method).reads_inputs]
+    walks = {each.calibration: each.calibration or len(bank.feeds) for each in reading}
+    walking = _PASSES * image_s * sum(walks.values())
     return StudyCost(
         trials=len(trials),
         known=run.known(trials),

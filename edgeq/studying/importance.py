@@ -66,10 +66,10 @@ def importances(
         return (), ("importance: needs scikit-learn; run: pip install 'edgeq[study]', and the command again",)
     if importlib.util.find_spec("shap") is None:
         notes.append("importance by SHAP is missing: needs shap; run: pip install shap, and the command again")
-    for key in dict.fromkeys((trial.method, trial.activation) for trial in trials if trial.method):
+    for key in dict.fromkeys((trial.recipe, trial.activation) for trial in trials if trial.method):
         method = f"{key[0]}{activation_name(key[1])}"
         own = [
-            number for number, trial in enumerate(trials) if (trial.method, trial.activation) == key or not trial.method
+            number for number, trial in enumerate(trials) if (trial.recipe, trial.activation) == key or not trial.method
         ]
         lost = np.array([points[number] for number in own])
         for axis in _AXES:

@@ -26,6 +26,9 @@ from edgeq.tuning.trial_events import tell_trial_scored
 
 Predictions = Mapping[int, Any]
 
+_USEFUL_SHARE = 0.1
+"""Share of FP32's score that a trial of use may lose by default."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -55,6 +58,7 @@ class StudyRun:
         task: The images, with their truth.
         store: Where predictions are kept.
         max_drop: Points from which a loss matters.
+        useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
         seed: Draws the halves.
     """
 
@@ -62,6 +66,7 @@ class StudyRun:
     task: Task[Any]
     store: Store
     max_drop: float = 0.5
+    useful_drop: float | None = None
     seed: int = 0
 
     @cached_property
@@ -115,6 +120,20 @@ class StudyRun:
                 raise InputError(f"{self.model.name}: {suspicion.text}")
         return found
 
+    @property
+    def limit(self) -> float:
+        """Points from which a trial is of no use, at least those from which a loss matters."""
+        asked = self.useful_drop
+        return max(self.max_drop, 100 * _USEFUL_SHARE * abs(self.float_outcome.score) if asked is None else asked)
+
+    @cached_property
+    def chance_outcome(self) -> Outcome | None:
+        """What one answer to all images scores, the one that scores best; `None` if the task has none."""
+        answer = self.task.one_answer(self.model.artifact, sorted(self.float_predictions))
+        if answer is None:
+            return None
+        return self._outcome(StudyTrial("one answer"), Trial("", "one answer"), dict(answer))
+
     @cached_property
     def halves(self) -> tuple[frozenset[int], frozenset[int]]:
         """Positions of the images of both halves, which the seed draws."""
@@ -143,10 +162,10 @@ class StudyRun:
         """Returns how many points an outcome loses against another one, on the same images."""
         return self._judged(before, behind)[0]
 
-    def second_half(self, trial: StudyTrial | None) -> NDArray[np.float64]:
-        """Returns the score of a trial on the second half of the images, and over each draw of them."""
+    def half_draws(self, trial: StudyTrial | None, half: int) -> NDArray[np.float64]:
+        """Returns the score of a trial on the first (0) or second (1) half of the images, and over its draws."""
         kept = self.float_predictions if trial is None else self._kept(self.entry(trial))
-        records = self._records({number: kept[number] for number in sorted(self.halves[1])})
+        records = self._records({number: kept[number] for number in sorted(self.halves[half])})
         return records.resampled(self.task.score_type.main)
 
     def _predicted(self, trials: Sequence[StudyTrial]) -> Iterator[tuple[int, Predictions]]:

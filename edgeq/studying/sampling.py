@@ -13,6 +13,9 @@ import numpy as np
 from edgeq.errors import InputError, MissingDependencyError
 from edgeq.studying.space import Sample
 
+_LEAST_FIRST = 8
+"""An adaptive study draws at least so many trials before it chooses."""
+
 _ATTEMPTS = 16
 """A Sobol sequence of so many times the points is searched for points that differ."""
 
@@ -23,7 +26,7 @@ def draw(lengths: Sequence[int], sample: Sample, trials: int | None, seed: int, 
     Args:
         lengths: How many values each axis has.
         sample: How points are chosen.
-        trials: How many, for `random` and `sobol`; no more than the grid has are drawn.
+        trials: How many, for all but `grid`; no more than the grid has are drawn, and for `adaptive` the first of them.
         seed: Draws them; the same seed draws the same points.
         most: The most points of a whole grid.
 
@@ -34,15 +37,21 @@ def draw(lengths: Sequence[int], sample: Sample, trials: int | None, seed: int, 
     total = math.prod(lengths)
     if sample == "grid":
         if trials is not None:
-            raise InputError(f"`trials` {trials}: a grid has all {total:,} trials; choose `sample` random or sobol")
+            raise InputError(
+                f"`trials` {trials}: a grid has all {total:,} trials; choose `sample` random, sobol or adaptive"
+            )
         if total > most:
-            raise InputError(f"the grid has {total:,} trials, more than {most:,}; choose `sample` random or sobol")
+            raise InputError(
+                f"the grid has {total:,} trials, more than {most:,}; choose `sample` random, sobol or adaptive"
+            )
         return list(itertools.product(*map(range, lengths)))
     if trials is None:
         raise InputError(f"`sample` {sample}: wanted the number of `trials`; the space has {total:,}")
     if trials >= total <= most:
         return list(itertools.product(*map(range, lengths)))
-    if sample == "random":
+    if sample == "adaptive":
+        trials = min(trials, max(_LEAST_FIRST, math.ceil(trials / 3)))
+    if sample != "sobol":
         chosen = random.Random(seed).sample(range(total), trials)  # noqa: S311 - no secret
         return [tuple(int(each) for each in np.unravel_index(number, tuple(lengths))) for number in chosen]
     return _sobol(lengths, trials, seed)

@@ -13,7 +13,7 @@ import msgspec
 
 from edgeq.boundary import Positive, read_toml
 from edgeq.errors import InputError
-from edgeq.quantizers.recipes import RECIPES
+from edgeq.quantizers.recipes import RECIPES, get_recipe
 from edgeq.schemes import PerAxis, PerGroup, Scheme, minmax
 
 Granularity: TypeAlias = int | str
@@ -25,21 +25,25 @@ Parts: TypeAlias = tuple[str, ...]
 ALL, EACH, SUBSETS = "all", "each", "subsets"
 """All parts together; each alone; every choice of one or more."""
 
+ALL_IMAGES = 0
+"""The number of images that methods go by, where a study does not vary it: all that are given."""
+
 LEFT_ALONE = 16
 """Bits of a weight that a trial leaves alone: FP16; and of an activation that stays in float."""
 
-Sample = Literal["grid", "random", "sobol"]
-"""How trials are chosen from a space: all of them, drawn, or spread evenly by a Sobol sequence."""
+Sample = Literal["grid", "random", "sobol", "adaptive"]
+"""How trials are chosen from a space: all, drawn, spread by a Sobol sequence, or where the front is in doubt."""
 
 DETECTOR_EDGE = "detector-edge"
 """The study that compares files of a model in engines, and has no space."""
 
-AXES = ("bits", "granularity", "method", "activation", "component", "block", "layer")
+AXES = ("bits", "granularity", "method", "calibration", "activation", "component", "block", "layer")
 """The axes of a space."""
 
 _BITS = (*range(2, 9), LEFT_ALONE)
 _GROUPS = range(2, 1025)
 _MAX_BLOCKS = 64
+_MOST_IMAGES = 100_000
 
 
 class _Axes(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,6 +52,7 @@ class _Axes(msgspec.Struct, forbid_unknown_fields=True):
     bits: list[int] | None = None
     granularity: list[int | str] | None = None
     method: list[str] | None = None
+    calibration: list[int] | None = None
     activation: list[int] | None = None
     component: list[str] | None = None
     block: list[str] | None = None
@@ -80,14 +85,22 @@ class Variant:
         bits: 2 to 8.
         granularity: What shares a scale.
         method: A name of `edgeq.quantizers.recipes.RECIPES`.
+        calibration: How many images a method goes by that reads any.
     """
 
     bits: int
     granularity: Granularity
     method: str
+    calibration: int = ALL_IMAGES
+
+    @classmethod
+    def of(cls, bits: int, granularity: Granularity, method: str, calibration: int) -> Variant:
+        """Returns how a weight is stored; what reads no images has no number of them."""
+        return cls(bits, granularity, method, calibration if get_recipe(method).reads_inputs else ALL_IMAGES)
 
     def __str__(self) -> str:
-        return f"w{self.bits} {self.method} {granularity_name(self.granularity)}"
+        stored = f"w{self.bits} {self.method} {granularity_name(self.granularity)}"
+        return f"{stored}{calibration_name(self.calibration)}"
 
     @property
     def scheme(self) -> Scheme:
@@ -122,6 +135,7 @@ class Space:
         bits: Bits of weights; 16 leaves a layer alone.
         granularity: What shares a scale.
         method: Names of weight methods.
+        calibration: How many images methods go by that read any; `ALL_IMAGES` is all that are given.
         activation: Bits of what quantized layers read: 8, with a range of each run, or 16 for floats.
         component: Components that are quantized.
         block: Groups of blocks that are quantized.
@@ -139,6 +153,7 @@ class Space:
     bits: tuple[int, ...] = (2, 3, 4, 8)
     granularity: tuple[Granularity, ...] = (32,)
     method: tuple[str, ...] = ("rtn",)
+    calibration: tuple[int, ...] = (ALL_IMAGES,)
     activation: tuple[int, ...] = (LEFT_ALONE,)
     component: Parts = (ALL,)
     block: Parts = (ALL,)
@@ -158,8 +173,19 @@ class Space:
         _require("method", self.method, tuple(RECIPES), ", ".join(RECIPES))
         wanted = "row, tensor, or the inputs that share a scale, 2 to 1024"
         _require("granularity", self.granularity, ("row", "tensor", *_GROUPS), wanted)
+        if self.calibration != (ALL_IMAGES,):
+            _require("calibration", self.calibration, range(1, _MOST_IMAGES + 1), f"images, 1 to {_MOST_IMAGES:,}")
+            if not any(get_recipe(method).reads_inputs for method in self.method):
+                raise InputError(
+                    f"the axis calibration has {list(self.calibration)}: {', '.join(self.method)} reads no images; add "
+                    "a method that does, such as gptq"
+                )
         if not 1 <= self.blocks <= _MAX_BLOCKS:
             raise InputError(f"`blocks` {self.blocks}: wanted 1 to {_MAX_BLOCKS} groups of blocks")
+
+    def most_images(self, given: int) -> int:
+        """Returns how many images methods go by at most, if so many are given without the axis `calibration`."""
+        return max(max(each.calibration) for each in (self, *self.further)) or given
 
     def to_json(self) -> dict[str, object]:
         """Returns the space as JSON."""
@@ -237,7 +263,9 @@ def parse_axis(text: str) -> tuple[str, tuple[str, ...]]:
 
 def _number(axis: str, value: str | int) -> str | int:
     """Returns a value of a command line as the axis has it."""
-    is_number = axis in ("bits", "granularity", "activation") and isinstance(value, str) and value.isdecimal()
+    is_number = (
+        axis in ("bits", "granularity", "calibration", "activation") and isinstance(value, str) and value.isdecimal()
+    )
     return int(value) if is_number else value
 
 
@@ -259,6 +287,11 @@ def _stated(choices: _File | _Choices) -> Space:
 def granularity_name(granularity: Granularity) -> str:
     """Returns what tables call what shares a scale: `g32`, `row`, `tensor`."""
     return f"g{granularity}" if isinstance(granularity, int) else granularity
+
+
+def calibration_name(images: int) -> str:
+    """Returns what follows how weights are stored: the number of images, or nothing if the study does not vary it."""
+    return "" if images == ALL_IMAGES else f" c{images}"
 
 
 def activation_name(bits: int) -> str:

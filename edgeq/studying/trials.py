@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 from edgeq.errors import InputError
 from edgeq.results.study import FP16, UNIFORM_8
@@ -15,6 +17,7 @@ from edgeq.studying.layers import ENDS, KINDS, StudyLayer, block_names
 from edgeq.studying.sampling import draw
 from edgeq.studying.space import (
     ALL,
+    ALL_IMAGES,
     EACH,
     LEFT_ALONE,
     SUBSETS,
@@ -22,6 +25,7 @@ from edgeq.studying.space import (
     Space,
     Variant,
     activation_name,
+    calibration_name,
     granularity_name,
 )
 from edgeq.wording import counted
@@ -56,6 +60,7 @@ class StudyTrial:
         cells: Name of a cell -> how its weights are stored; other layers have FP16 weights.
         weights: Name of a layer -> how its weight is stored.
         method: The method of all, empty if nothing is quantized.
+        calibration: How many images it goes by, if the study varies that.
         granularity: What shares a scale, empty if nothing is quantized.
         activation: Bits of what quantized layers read.
     """
@@ -66,6 +71,12 @@ class StudyTrial:
     method: str = ""
     granularity: str = ""
     activation: int = LEFT_ALONE
+    calibration: int = ALL_IMAGES
+
+    @property
+    def recipe(self) -> str:
+        """The method, and how many images it goes by if the study varies that."""
+        return f"{self.method}{calibration_name(self.calibration)}"
 
     @property
     def stored(self) -> str:
@@ -85,6 +96,23 @@ class StudyTrial:
         return (*multiplied, *sorted((name, str(variant)) for name, variant in self.weights.items()))
 
 
+class Grid(Protocol):
+    """All choices of a space.
+
+    Attributes:
+        lengths: How many values each axis has.
+        cells: The cells that trials are made of.
+        refused: Whether some choices cannot be.
+    """
+
+    lengths: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    refused: bool
+
+    def trial(self, choice: Sequence[int]) -> StudyTrial | None:
+        """Returns the trial of one index per axis; `None` if it names no layer, or cannot be."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """The trials of a study.
@@ -95,6 +123,9 @@ class Planned:
         asked: How many were asked for.
         space: How many the whole space has.
         notes: What was left out, and why.
+        grid: What further trials are chosen from, once these are scored; `None` if all are known.
+        choices: Identity of a trial -> its place in the grid, for those that came from it.
+        seed: Draws the further trials.
     """
 
     trials: tuple[StudyTrial, ...]
@@ -102,6 +133,14 @@ class Planned:
     asked: int
     space: int
     notes: tuple[str, ...]
+    grid: Grid | None = None
+    choices: Mapping[tuple[tuple[str, str], ...], tuple[int, ...]] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def to_come(self) -> int:
+        """How many trials are chosen once others are scored."""
+        return 0 if self.grid is None else max(self.asked - len(self.choices), 0)
 
 
 def plan_trials(space: Space, layers: Sequence[StudyLayer], sample: Sample, trials: int | None, seed: int) -> Planned:
@@ -111,7 +150,7 @@ def plan_trials(space: Space, layers: Sequence[StudyLayer], sample: Sample, tria
         space: What is asked for.
         layers: What the model has.
         sample: How trials are chosen.
-        trials: How many, for `random` and `sobol`.
+        trials: How many, for all but `grid`.
         seed: Draws them.
 
     Raises:
@@ -126,13 +165,16 @@ def plan_trials(space: Space, layers: Sequence[StudyLayer], sample: Sample, tria
     cells: dict[str, Cell] = {}
     notes: dict[str, None] = {}
     asked = total = empty = 0
+    grid: Grid | None = None
+    places: dict[tuple[tuple[str, str], ...], tuple[int, ...]] = {}
     for choices in (space, *space.further):
         parts = _Parts(choices, layers)
         grid = _Mixed(choices, parts) if choices.mixed else _Uniform(choices, parts)
         numbers = draw(grid.lengths, sample, trials, seed, _MOST_TRIALS)
-        made = [trial for trial in map(grid.trial, numbers) if trial is not None]
-        for trial in made:
+        made = {choice: trial for choice in numbers if (trial := grid.trial(choice)) is not None}
+        for choice, trial in made.items():
             found.setdefault(trial.identity, trial)
+            places.setdefault(trial.identity, choice)
         cells |= {cell.name: cell for cell in grid.cells}
         notes |= dict.fromkeys(parts.notes)
         if grid.refused:
@@ -143,7 +185,10 @@ def plan_trials(space: Space, layers: Sequence[StudyLayer], sample: Sample, tria
     found.setdefault(eight.identity, eight)
     if empty:
         notes[f"{empty:,} of {asked:,} trials name no layer of the model, or cannot be; they are not run"] = None
-    return Planned(tuple(found.values()), tuple(cells.values()), asked, total, tuple(notes))
+    planned = Planned(tuple(found.values()), tuple(cells.values()), asked, total, tuple(notes))
+    if sample != "adaptive" or trials is None:
+        return planned
+    return dataclasses.replace(planned, asked=min(trials, total), grid=grid, choices=places, seed=seed)
 
 
 class _Parts:
@@ -220,15 +265,18 @@ class _Uniform:
     def __init__(self, space: Space, parts: _Parts) -> None:
         self._space, self._parts = space, parts
         self._products = list(parts.products())
-        choices = (space.bits, space.granularity, space.method, space.activation, self._products)
+        choices = (
+            space.bits, space.granularity, space.method, space.calibration, space.activation, self._products
+        )  # fmt: skip
         self.lengths = tuple(map(len, choices))
         self.refused = _has_refused(space)
         named = {parts.title(*each): parts.inside(*each) for each in self._products}
         self.cells = tuple(Cell(name, layers) for name, layers in named.items() if layers)
 
     def trial(self, choice: Sequence[int]) -> StudyTrial | None:
-        space, where, activation = self._space, self._products[choice[4]], self._space.activation[choice[3]]
-        variant = Variant(space.bits[choice[0]], space.granularity[choice[1]], space.method[choice[2]])
+        space, where, activation = self._space, self._products[choice[5]], self._space.activation[choice[4]]
+        bits, granularity, method = space.bits[choice[0]], space.granularity[choice[1]], space.method[choice[2]]
+        variant = Variant.of(bits, granularity, method, space.calibration[choice[3]])
         layers = self._parts.inside(*where)
         if not layers or not _is_possible(variant) or variant.bits == LEFT_ALONE:
             return None
@@ -236,7 +284,7 @@ class _Uniform:
         stored = granularity_name(variant.granularity)
         return StudyTrial(
             f"{variant}{activation_name(activation)}: {cell}", {cell: variant}, dict.fromkeys(layers, variant),
-            variant.method, stored, activation,
+            variant.method, stored, activation, variant.calibration,
         )  # fmt: skip
 
 
@@ -250,24 +298,26 @@ class _Mixed:
         taken = [layer for cell in self.cells for layer in cell.layers]
         if len(set(taken)) != len(taken):
             raise InputError("in a mixed study each layer is of one cell; name parts once, as with `each`")
-        common = (space.granularity, space.method, space.activation)
+        common = (space.granularity, space.method, space.calibration, space.activation)
         self.lengths = (*map(len, common), *[len(space.bits)] * len(self.cells))
         self.refused = _has_refused(space)
 
     def trial(self, choice: Sequence[int]) -> StudyTrial | None:
         space = self._space
         granularity, method = space.granularity[choice[0]], space.method[choice[1]]
-        activation, bits = space.activation[choice[2]], [space.bits[each] for each in choice[3:]]
+        activation, bits = space.activation[choice[3]], [space.bits[each] for each in choice[4:]]
+        images = Variant.of(LEFT_ALONE, granularity, method, space.calibration[choice[2]]).calibration
         cells = {
-            cell.name: Variant(count, granularity, method)
+            cell.name: Variant(count, granularity, method, images)
             for cell, count in zip(self.cells, bits, strict=True)
             if count != LEFT_ALONE
         }
         if not cells or not all(map(_is_possible, cells.values())):
             return None
         layers = {layer: cells[cell.name] for cell in self.cells if cell.name in cells for layer in cell.layers}
-        name = f"{'-'.join(map(str, bits))} {method} {granularity_name(granularity)}{activation_name(activation)}"
-        return StudyTrial(name, cells, layers, method, granularity_name(granularity), activation)
+        stored = granularity_name(granularity)
+        name = f"{'-'.join(map(str, bits))} {method} {stored}{calibration_name(images)}{activation_name(activation)}"
+        return StudyTrial(name, cells, layers, method, stored, activation, images)
 
 
 def _is_possible(variant: Variant) -> bool:

@@ -30,10 +30,11 @@ from edgeq.exporting.graphs.graph import weight_of
 from edgeq.exporting.jobs import PlannedWeight
 from edgeq.exporting.planning.low_bit import as_matrix, as_stored
 from edgeq.files import sha256_json, write_bytes
+from edgeq.inputs import evenly_spaced
 from edgeq.progress import progress_bar
 from edgeq.quantizers import ROUND, get_weight_method
 from edgeq.quantizers.recipes import get_recipe
-from edgeq.studying.space import Variant
+from edgeq.studying.space import ALL_IMAGES, Variant
 from edgeq.studying.trials import StudyTrial
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class WeightBank:
         feeds: Inputs of the graph to calibrate on, each by name.
         folder: Where the files are.
         threads: CPU threads of ONNX Runtime.
+        samples: How many images, or questions, the inputs come from; by default as many as there are inputs.
     """
 
     graph: ir.Model
@@ -89,6 +91,7 @@ class WeightBank:
     feeds: Sequence[Mapping[str, np.ndarray]]
     folder: Path
     threads: int | None = None
+    samples: int | None = None
 
     @cached_property
     def nodes(self) -> dict[str, ir.Node]:
@@ -132,15 +135,32 @@ class WeightBank:
         by_inputs = [each for each in missing if each[1] is not None and get_recipe(each[1].method).reads_inputs]
         if by_inputs and not self.feeds:
             raise InputError("`calib`: a method goes by what layers read; give images, or take rtn and hqq alone")
+        counts = dict.fromkeys(variant.calibration for _, variant in by_inputs if variant is not None)
+        feeds = {count: self.feeds_of(count) for count in counts}
         plain = [each for each in missing if each not in set(by_inputs)]
         with progress_bar(len(missing), "quantizing weights", unit="weights") as advance:
             for layer, variant in plain:
                 self._keep(layer, variant, self.rounded(layer, variant))
                 advance(1)
-            for layer, variant, matrix in self._by_inputs(by_inputs) if by_inputs else ():
-                self._keep(layer, variant, matrix)
-                advance(1)
+            for count, some in feeds.items():
+                asked = [each for each in by_inputs if each[1] is not None and each[1].calibration == count]
+                for layer, variant, matrix in self._by_inputs(asked, some):
+                    self._keep(layer, variant, matrix)
+                    advance(1)
         return len(missing)
+
+    def feeds_of(self, calibration: int) -> Sequence[Mapping[str, np.ndarray]]:
+        """Returns the inputs of so many images, evenly spaced; of all for `ALL_IMAGES`.
+
+        Raises:
+            InputError: there are fewer images.
+        """
+        samples = len(self.feeds) if self.samples is None else self.samples
+        if calibration == ALL_IMAGES:
+            return self.feeds
+        if calibration > samples:
+            raise InputError(f"the axis calibration has {calibration:,}: `calib` has {samples:,} images; give more")
+        return evenly_spaced(self.feeds, -(-len(self.feeds) * calibration // samples)) if self.feeds else self.feeds
 
     def matrix(self, layer: str) -> np.ndarray:
         """Returns the weight of a layer as a matrix `(out, in)`, float32."""
@@ -157,7 +177,9 @@ class WeightBank:
         method = get_weight_method(get_recipe(variant.method).method)
         return method(matrix, variant.scheme, {}).dequantize()
 
-    def _by_inputs(self, wanted: Sequence[Wanted]) -> Iterator[tuple[str, Variant, np.ndarray]]:
+    def _by_inputs(
+        self, wanted: Sequence[Wanted], feeds: Sequence[Mapping[str, np.ndarray]]
+    ) -> Iterator[tuple[str, Variant, np.ndarray]]:
         """Yields matrices by methods that go by what layers read; a layer whose inputs are not gathered is rounded."""
         requests = {name: each for name, each in moment_requests(self.graph).items() if name in self.nodes}
         readers: dict[Request, list[str]] = {}
@@ -165,7 +187,7 @@ class WeightBank:
             readers.setdefault(request, []).append(name)
         asked = set(wanted)
         needed = {each: names for each, names in readers.items() if any(layer in names for layer, _ in asked)}
-        walk = Walk(self.graph, self.feeds, [each.tensor for each in needed], self.threads) if needed else None
+        walk = Walk(self.graph, feeds, [each.tensor for each in needed], self.threads) if needed else None
         for request, names in needed.items():
             assert walk is not None  # noqa: S101 - something is needed
             moments = gather_moments(walk.reach([request.tensor])[request.tensor], request)

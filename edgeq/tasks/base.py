@@ -248,6 +248,15 @@ class Task(ABC, Generic[Prediction]):
         """
         return ()
 
+    def one_answer(self, artifact: Artifact, numbers: Sequence[int]) -> Mapping[int, Prediction] | None:
+        """Returns the one answer to all images that is right most often, for each of them; `None` if there is none.
+
+        Args:
+            artifact: The model.
+            numbers: Positions of the images.
+        """
+        return None
+
     @abstractmethod
     def per_image(
         self, artifact: Artifact, predictions: Mapping[int, Prediction], reference: Mapping[int, Prediction]

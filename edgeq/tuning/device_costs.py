@@ -84,7 +84,7 @@ def _fitted(scoring: Scoring, site: Devices, default: Candidate) -> LayerCosts:
     costs, layers = estimated_costs(subject), frozenset(subject.layers(default))
     file = subject.write(default, scoring.folder / "fitted")
     files = [(scoring.trial(Candidate()), scoring.float_file), (scoring.trial(default), file)]
-    _, found = measured_files(scoring, site, files)
+    _, found = measured_files(scoring.journal, site, files)
     assert found is not None  # noqa: S101 - a device raises what it cannot do
     ratio = found.latency.ratio
     costs = dataclasses.replace(costs, table=_scaled(costs.table, _scale(subject, costs, layers, ratio)))

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from edgeq.errors import EdgeqError, EngineError, MismatchError
-from edgeq.tuning.work_units import WorkUnit
+from edgeq.tuning.work_units import Unit
 from edgeq.tuning.workers_server import worker_facts
 
 Found = list[dict[str, Any]]
@@ -55,7 +55,7 @@ class Worker(Protocol):
     def facts(self, runtime: str) -> Mapping[str, str]:
         """Returns its `edgeq.tuning.workers_server.worker_facts`."""
 
-    def predict(self, unit: WorkUnit) -> Found:
+    def predict(self, unit: Unit) -> Found:
         """Returns what a file says about images.
 
         Raises:
@@ -76,7 +76,7 @@ class _Task:
     """A unit, and what became of it so far."""
 
     number: int
-    unit: WorkUnit
+    unit: Unit
     done: queue.SimpleQueue[tuple[int, Found | BaseException]]
     losses: int = 0
     copies: int = 0
@@ -179,7 +179,7 @@ class Executor:
         self._threads.append(thread)
         thread.start()
 
-    def map(self, units: Iterator[WorkUnit]) -> Iterator[tuple[int, Found]]:
+    def map(self, units: Iterator[Unit]) -> Iterator[tuple[int, Found]]:
         """Yields (number of a unit, what a worker says of its images) as each is done.
 
         Args:

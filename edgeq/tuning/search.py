@@ -107,7 +107,7 @@ class Search:
         if options.deadline.is_over and not options.budget.needs_measuring:
             left = []
         files = [(each.trial, each.artifact) for each in left]
-        taken = measured(scoring, self.site, files, options.budget) if left else []
+        taken = measured(scoring.journal, self.site, files, options.budget) if left else []
         known = dict(zip([each.name for each in left], taken, strict=True))
         for each in left:
             tell_trial_timed(each, known.get(each.name))
@@ -124,7 +124,7 @@ class Search:
         if not limits:
             return
         files = [(each.trial, each.artifact) for each in contenders]
-        for each, found in zip(contenders, measured(self.scoring, self.site, files, budget), strict=True):
+        for each, found in zip(contenders, measured(self.scoring.journal, self.site, files, budget), strict=True):
             each.usage = UNKNOWN if found is None else found.usage
         plain = contenders[0].usage
         over = {

@@ -15,7 +15,7 @@ from edgeq.progress import progress_bar
 from edgeq.results.measurement import BenchResult
 from edgeq.results.tuning import TunedLatency
 from edgeq.runtimes.latency import median_interval
-from edgeq.tuning.journal import Trial
+from edgeq.tuning.journal import Trial, TrialJournal
 from edgeq.tuning.scoring import Scoring
 from edgeq.tuning.search_budget import UNLIMITED, Budget
 from edgeq.tuning.store import Timing
@@ -72,10 +72,12 @@ class Measured:
     Attributes:
         latency: Its time.
         usage: Its memory and energy.
+        unsteady: Why the machine was not steady meanwhile; empty if it was. What was measured so is not kept.
     """
 
     latency: TunedLatency
     usage: Usage = UNKNOWN
+    unsteady: str = ""
 
 
 def this_machine(scoring: Scoring) -> ThisMachine:
@@ -108,7 +110,7 @@ def require_measurable(scoring: Scoring, site: TimingSite, budget: Budget) -> No
 
 
 def measured(
-    scoring: Scoring, site: TimingSite, files: Sequence[tuple[Trial, Artifact]], budget: Budget = UNLIMITED
+    journal: TrialJournal, site: TimingSite, files: Sequence[tuple[Trial, Artifact]], budget: Budget = UNLIMITED
 ) -> list[Measured | None]:
     """Returns what each file takes, its time over that of the first, FP32; `None` where nothing can be measured.
 
@@ -116,7 +118,7 @@ def measured(
     times and energy of a steady machine, as soon as a batch of files is done.
 
     Args:
-        scoring: Scored them.
+        journal: Where it is kept.
         site: Where they are measured.
         files: The files, each with its trial.
         budget: What is wanted of them besides their times.
@@ -127,7 +129,7 @@ def measured(
     """
     if site.refusal:
         return [None] * len(files)
-    record = _Record(scoring, site.survey(files[0][1]))
+    record = MeasurementRecord(journal, site.survey(files[0][1]))
     known = [record.find(trial, budget) for trial, _ in files]
     missing = [index for index, each in enumerate(known) if each is None and index]
     if not missing and known[0] is not None:
@@ -149,11 +151,16 @@ def measured(
     return known
 
 
-class _Record:
-    """What the store has of the measurements of one kind of machine."""
+class MeasurementRecord:
+    """What the store has of the measurements of one kind of machine.
 
-    def __init__(self, scoring: Scoring, surveyed: Surveyed) -> None:
-        self._journal = scoring.journal
+    Args:
+        journal: The trials.
+        surveyed: The machine with its engine.
+    """
+
+    def __init__(self, journal: TrialJournal, surveyed: Surveyed) -> None:
+        self._journal = journal
         self._surveyed = surveyed
         self._warned = False
 
@@ -182,7 +189,8 @@ class _Record:
             machine=self._surveyed.machine,
         )
         kept: dict[str, float | None] = {_MEMORY: usage.memory_bytes}
-        if reasons := sorted({reason for each in batch for reason in each.unstable_reasons}):
+        reasons = sorted({reason for each in batch for reason in each.unstable_reasons})
+        if reasons:
             self._warn(reasons[0])
         else:
             self._journal.add_timing(trial, timing)
@@ -192,7 +200,7 @@ class _Record:
         )
         found = _latency(timing)
         assert found is not None  # noqa: S101 - it has a ratio
-        return Measured(found, usage)
+        return Measured(found, usage, reasons[0] if reasons else "")
 
     def _named(self, measure: str) -> str:
         return f"{measure} on {self._surveyed.machine} in {self._surveyed.engine}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,6 +56,30 @@ class WorkImage:
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror}); free space") from error
         return cls(path, sha256_file(path), is_array=True, size_px=None)
+
+
+class Unit(Protocol):
+    """What a worker is asked for: what files say about images, or to prompts."""
+
+    @property
+    def artifact(self) -> Artifact:
+        """The file by which it is decided who takes the unit: a worker that has it needs less."""
+
+    @property
+    def runtime(self) -> str:
+        """The runtime that runs it."""
+
+    @property
+    def images(self) -> Sequence[Any]:
+        """What it is run on."""
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Digest -> where the file lies, of all that the worker needs."""
+
+    @property
+    def command(self) -> dict[str, Any]:
+        """The fields of a command of `edgeq.tuning.workers_server`."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import msgspec
 from edgeq.errors import InputError
 from edgeq.runtimes.child import NoAnswerError, RunnerProcess
 from edgeq.tuning.executors import Executor, Found, WorkerLostError
-from edgeq.tuning.work_units import WorkUnit
+from edgeq.tuning.work_units import Unit
 from edgeq.wording import counted
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ class LocalWorker:
         """Returns what decides what it predicts."""
         return self._ask_for(WorkerFacts, "about", runtime=runtime).facts
 
-    def predict(self, unit: WorkUnit) -> Found:
+    def predict(self, unit: Unit) -> Found:
         """Returns what a file says about images; see `edgeq.tuning.executors.Worker`."""
         answer = self._ask_for(Predicted, **unit.command)
         if answer.missing:

@@ -19,7 +19,7 @@ from edgeq.boundary import convert, parse_json
 from edgeq.errors import EngineError, InputError, MissingDependencyError
 from edgeq.runtimes.child import error_of, printable
 from edgeq.tuning.executors import Executor, Found, WorkerLostError
-from edgeq.tuning.work_units import WorkUnit
+from edgeq.tuning.work_units import Unit
 from edgeq.tuning.workers import Predicted, WorkerFacts
 from edgeq.tuning.workers_server import WorkerServer
 from edgeq.wording import counted
@@ -117,7 +117,7 @@ class DaskWorker:
         """Returns what decides what it predicts."""
         return self._ask_for(WorkerFacts, {"command": "about", "runtime": runtime}).facts
 
-    def predict(self, unit: WorkUnit) -> Found:
+    def predict(self, unit: Unit) -> Found:
         """Returns what a file says about images; see `edgeq.tuning.executors.Worker`.
 
         Raises:

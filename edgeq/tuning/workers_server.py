@@ -10,6 +10,9 @@ One JSON object a line comes in on stdin, and one goes out on stdout for each, a
      "compute_precision": "f32", "images": [{"digest": DIGEST, "is_array": false, "size_px": [640, 480]}, ...]}
         -> missing, the digests of files that are not here; or else found, a list of {"position", "size_px" [width,
         height], "prediction" (see `edgeq.evaluation.prediction_codec`)} or {"position", "unreadable" (why)}
+    {"command": "answer", "bundle": {...}, "parts": {"vision": {"file": DIGEST, "manifest": {...}}, ...},
+     "runtime": "onnxruntime", "threads": 1, "max_tokens": 32, "batch": 50, "prompts": [DIGEST, ...]}
+        -> missing; or else found, a list of {"position", "tokens"} (see `edgeq.tuning.answering`)
 
 A worker of a Dask cluster carries out the same commands; it is sent files that are not on its machine (`put`).
 """
@@ -39,6 +42,7 @@ from edgeq.inputs.items import ArrayFile
 from edgeq.machine import read_machine
 from edgeq.runtimes import get_runtime
 from edgeq.runtimes.commands import answer_by, field, serve
+from edgeq.tuning.answering import Answering
 from edgeq.tuning.machine_lock import shared_machine
 
 _CACHE_BYTES = 256 << 20
@@ -122,12 +126,14 @@ class WorkerFiles:
             part.replace(path)
         self.know(digest, path)
 
-    def drop_old_models(self, newest: str) -> None:
-        """Removes model files that were sent, but for the last few: a search makes hundreds."""
-        if newest in self._models:
-            self._models.remove(newest)
-        self._models.append(newest)
-        for digest in self._models[:-_KEPT_MODELS]:
+    def drop_old_models(self, *newest: str) -> None:
+        """Removes model files that were sent, but for the last few: a search makes hundreds.
+
+        Args:
+            newest: Digests of those that are needed now; of models in parts twice as many are kept.
+        """
+        self._models = [digest for digest in self._models if digest not in newest] + list(newest)
+        for digest in self._models[: -max(_KEPT_MODELS, 2 * len(newest))]:
             self._models.remove(digest)
             path = self._paths.pop(digest)
             if path.parent == self._folder:
@@ -164,7 +170,10 @@ class WorkerServer:
         self._cache = InputCache(_CACHE_BYTES)
         self._sizes: dict[_Image, tuple[int, int]] = {}
         self._lock = threading.Lock()
-        self._commands = {"about": self._about, "know": self._know, "predict": self._predict}
+        self._answering = Answering()
+        self._commands = {
+            "about": self._about, "know": self._know, "predict": self._predict, "answer": self._answer
+        }  # fmt: skip
 
     def answer(self, line: bytes, content: bytes = b"") -> dict[str, Any]:
         """Returns the answer to a command; errors that are the user's to act on are answers too.
@@ -216,6 +225,14 @@ class WorkerServer:
         except Exception as error:
             raise ModelError(f"{job.artifact.name}: unexpected {error!r}") from error
         return {"found": [*wanted.skipped, *(wanted.found(job, position) for position in job.predictions)]}
+
+    def _answer(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        models, prompts = self._answering.digests(command)
+        if missing := self._files.missing([*models, *prompts]):
+            return {"missing": missing}
+        self._files.drop_old_models(*models)
+        paths = {digest: self._files.path(digest) for digest in (*models, *prompts)}
+        return {"found": self._answering.answer(command, paths)}
 
 
 class _Wanted:

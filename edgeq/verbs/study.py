@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import edgeq
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
 from edgeq.errors import EngineError, InputError
+from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.exporting.onnx.writer import write_fp32
 from edgeq.files import require_writable
@@ -22,21 +24,26 @@ from edgeq.reporting.study_report import REPORT, write_study
 from edgeq.results.environment import parse_environment
 from edgeq.results.study import StudyResult
 from edgeq.sources.model import ModelRequest
+from edgeq.studying.adaptive import explore
 from edgeq.studying.advice import Command, advise
-from edgeq.studying.answers import confirm, interactions, points_of
+from edgeq.studying.answers import interactions, points_of
 from edgeq.studying.assembly import Assembler
-from edgeq.studying.commands import ExportSource, export_command
+from edgeq.studying.commands import ExportSource, TrialExport, export_command
+from edgeq.studying.confirmation import confirm
 from edgeq.studying.costs import StudyCost, measure_cost
 from edgeq.studying.importance import importances
 from edgeq.studying.layers import find_layers
-from edgeq.studying.model import TARGET, FileModel, in_pieces
-from edgeq.studying.run import StudyRun
+from edgeq.studying.model import RUNTIME, TARGET, FileModel, in_pieces
+from edgeq.studying.run import Outcome, StudyRun
 from edgeq.studying.space import Sample, Space
+from edgeq.studying.timing import FrontTimer, with_times
 from edgeq.studying.trials import Planned, plan_trials
 from edgeq.studying.weights import WeightBank
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.store import Store
+from edgeq.tuning.timing_site import ThisMachine
 from edgeq.tuning.workers_dask import DaskCluster
+from edgeq.verbs.export import export_model
 from edgeq.verbs.export_weights import calibration_feeds
 from edgeq.verbs.sensitivity import open_trials, warn_of_scored_images
 from edgeq.wording import counted
@@ -53,19 +60,25 @@ class StudyOptions:
 
     Attributes:
         sample: How trials are chosen from the space.
-        trials: How many, for `random` and `sobol`.
+        trials: How many, for all but `grid`.
         images: The most images to score on; by default all.
         max_drop: Points that a recommended trial may lose.
+        margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
+        useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
         seed: Draws trials, halves and forests.
         threads: CPU threads of the engine.
+        measure: Whether the files of the front's points are written and timed.
     """
 
     sample: Sample = "grid"
     trials: int | None = None
     images: int | None = None
     max_drop: float = 0.5
+    margin: float | None = None
+    useful_drop: float | None = None
     seed: int = 0
     threads: int | None = None
+    measure: bool = True
 
 
 @dataclass(frozen=True)
@@ -90,12 +103,14 @@ class OpenedStudy:
         planned: Its trials.
         space: What was asked for.
         command: Returns the command that writes the file of a trial; `None` if no export does.
+        timer: Times the files of trials; `None` if they are of a kind that is not timed.
     """
 
     run: StudyRun
     planned: Planned
     space: Space
     command: Command
+    timer: FrontTimer | None = None
 
 
 def study_model(
@@ -152,7 +167,7 @@ def study_cost(
         EdgeqError: see `study_model`.
     """
     with open_study(request, data, calibration, space, out, options=options, store=store) as opened:
-        return opened.planned, measure_cost(opened.run, opened.planned.trials)
+        return opened.planned, cost_of(opened)
 
 
 @contextlib.contextmanager
@@ -184,15 +199,31 @@ def open_study(
         graph = read_onnx(float_file.path)
         layers = find_layers(graph, space.blocks)
         planned = plan_trials(space, layers, options.sample, options.trials, options.seed)
-        feeds = calibration_feeds(model, calibration, calibration.num) if calibration.has_images else []
+        most = space.most_images(calibration.num)
+        feeds = calibration_feeds(model, calibration, most) if calibration.has_images else []
         threads = 1 if executor is not None and options.threads is None else options.threads
         bank = WeightBank(graph, tuple(each.name for each in layers), feeds, out / WEIGHTS, threads)
         assembler = Assembler(float_file, bank, layers, out, whole=isinstance(executor, DaskCluster))
         pieces = in_pieces(len(task.items), options.images)
         studied = FileModel(model, assembler, task, pieces, threads, executor)
-        run = StudyRun(studied, task, kept, options.max_drop, options.seed)
+        run = StudyRun(studied, task, kept, options.max_drop, options.useful_drop, options.seed)
         source = ExportSource.of(request, calibration)
-        yield OpenedStudy(run, planned, space, partial(export_command, layers=layers, source=source))
+        site = ThisMachine(target, RUNTIME, threads, run.journal.facts["engine"])
+        timer = FrontTimer(target, site, partial(_write, request, calibration, threads), folder)
+        yield OpenedStudy(run, planned, space, partial(export_command, layers=layers, source=source), timer)
+
+
+def _write(
+    request: ModelRequest, calibration: CalibrationSource, threads: int | None, export: TrialExport, folder: Path
+) -> Artifact:
+    """Returns the file of a trial, written to a folder as its command writes it."""
+    num = export.variant.calibration or calibration.num
+    source = dataclasses.replace(calibration, num=num) if calibration.has_images else None
+    (file,) = export_model(
+        request, TARGET, (export.precision,), folder, calibration=source, formats=("onnx",), options=export.options,
+        threads=threads,
+    ).files  # fmt: skip
+    return file.artifact
 
 
 def require_report(out: Path) -> None:
@@ -235,26 +266,37 @@ def finish_study(opened: OpenedStudy, options: StudyOptions, out: Path) -> Study
     entries = [run.entry(trial) for trial in (None, *planned.trials)]
     if (count := run.store.count()) and not any(map(run.journal.has, entries)):
         _log.warning("the store has %s of another model, data or engine; none is used", counted(count, "trial"))
-    run.model.bank.fill(run.model.bank.wanted(planned.trials))
-    result = _result(opened, options)
+    found, outcomes = explore(run, planned)
+    result = _result(dataclasses.replace(opened, planned=found), outcomes, options)
     return StudyFiles(result, write_study(result, out))
 
 
-def _result(opened: OpenedStudy, options: StudyOptions) -> StudyResult:
+def cost_of(opened: OpenedStudy) -> StudyCost:
+    """Returns what the trials of a study will take, those that are still to be chosen too."""
+    cost = measure_cost(opened.run, opened.planned.trials)
+    return dataclasses.replace(cost, trials=cost.trials + opened.planned.to_come)
+
+
+def _result(opened: OpenedStudy, outcomes: Sequence[Outcome], options: StudyOptions) -> StudyResult:
     run, planned, space = opened.run, opened.planned, opened.space
     layers, trials = run.model.layers, planned.trials
-    outcomes = run.outcomes(trials)
     rest = run.model.size_bytes - 4 * sum(each.weights for each in layers)
     points = points_of(run, outcomes, layers, max(rest, 0))
     pairs = interactions(run, outcomes)
-    confirmation = confirm(run, outcomes, {each.name: each.bits_per_weight for each in points})
+    confirmation = confirm(run, outcomes, {each.name: each.bits_per_weight for each in points}, options.margin)
     notes = list(planned.notes)
+    if options.measure and opened.timer is not None:
+        front = [each for each in points if each.on_front and not each.useless]
+        times, untimed = opened.timer.times(run, front, {each.name: each for each in trials})
+        points, notes = with_times(points, times), [*notes, *untimed]
     lost = [each.loss.points for each in points]
     importance, missing = importances(trials, lost, layers, options.seed)
     if not any(lost):
         notes.append(f"no trial moves {run.task.score_type.main}; try fewer bits")
     if confirmation is None:
         notes.append(f"no trial loses at most {options.max_drop:g} points on the first half of the images")
+    if all(each.useless for each in points):
+        notes.append(f"no trial is of use; {points[0].name}: {points[0].useless}")
     return StudyResult(
         model=run.model.name,
         source_digest=run.model.digest,
@@ -276,6 +318,8 @@ def _result(opened: OpenedStudy, options: StudyOptions) -> StudyResult:
         weights_used=len(trials) * len(layers),
         images=len(run.float_predictions),
         float_score=run.float_outcome.score,
+        useful_drop=run.limit,
+        chance_score=None if run.chance_outcome is None else run.chance_outcome.score,
         seed=options.seed,
         environment=parse_environment(run.model.facts, source=run.model.artifact.name, error=EngineError),
         edgeq=edgeq.__version__,

@@ -23,9 +23,9 @@ from edgeq.quantizers.recipes import get_recipe
 from edgeq.studying.assembly import Assembler
 from edgeq.studying.bundle_layers import find_bundle_layers, in_part
 from edgeq.studying.bundle_model import BundleModel
-from edgeq.studying.bundle_weights import Feeds, gather_feeds
+from edgeq.studying.bundle_weights import gather_feeds
 from edgeq.studying.commands import bundle_command
-from edgeq.studying.costs import StudyCost, measure_cost
+from edgeq.studying.costs import StudyCost
 from edgeq.studying.model import in_pieces
 from edgeq.studying.run import StudyRun
 from edgeq.studying.space import LEFT_ALONE, Space
@@ -33,11 +33,14 @@ from edgeq.studying.trials import Planned, plan_trials
 from edgeq.studying.weights import WeightBank
 from edgeq.tasks import get_task
 from edgeq.tasks.language.answers_task import AnswersTask
+from edgeq.tuning.executors import Executor
+from edgeq.tuning.workers_dask import DaskCluster
 from edgeq.verbs.study import (
     WEIGHTS,
     OpenedStudy,
     StudyFiles,
     StudyOptions,
+    cost_of,
     finish_study,
     opened_folder,
     require_report,
@@ -71,7 +74,13 @@ class BundleSubject:
 
 
 def study_bundle(
-    subject: BundleSubject, space: Space, out: Path, *, options: StudyOptions | None = None, store: Path | None = None
+    subject: BundleSubject,
+    space: Space,
+    out: Path,
+    *,
+    options: StudyOptions | None = None,
+    store: Path | None = None,
+    executor: Executor | None = None,
 ) -> StudyFiles:
     """Returns what the trials of a study cost the answers of a model in parts, with a report in a folder.
 
@@ -83,6 +92,7 @@ def study_bundle(
         out: Folder for the report and the weights.
         options: How it is run.
         store: File that trials are kept in; by default `trials.sqlite` in `out`.
+        executor: Who answers; by default this process.
 
     Raises:
         InputError: the bundle is not in FP32, the task is not one of answers, the axes name nothing that the model has,
@@ -92,8 +102,8 @@ def study_bundle(
     """
     require_report(out)
     options = options or StudyOptions()
-    with open_bundle_study(subject, space, out, options=options, store=store) as opened:
-        return finish_study(opened, options, out)
+    with open_bundle_study(subject, space, out, options=options, store=store, executor=executor) as opened:
+        return finish_study(opened, dataclasses.replace(options, measure=False), out)
 
 
 def bundle_study_cost(
@@ -105,12 +115,18 @@ def bundle_study_cost(
         EdgeqError: see `study_bundle`.
     """
     with open_bundle_study(subject, space, out, options=options, store=store) as opened:
-        return opened.planned, measure_cost(opened.run, opened.planned.trials)
+        return opened.planned, cost_of(opened)
 
 
 @contextlib.contextmanager
 def open_bundle_study(
-    subject: BundleSubject, space: Space, out: Path, *, options: StudyOptions, store: Path | None = None
+    subject: BundleSubject,
+    space: Space,
+    out: Path,
+    *,
+    options: StudyOptions,
+    store: Path | None = None,
+    executor: Executor | None = None,
 ) -> Iterator[OpenedStudy]:
     """Yields a study that is ready to run; arguments as of `study_bundle`.
 
@@ -124,22 +140,27 @@ def open_bundle_study(
     graphs = {str(part.name): read_onnx(bundle.path(part.name)) for part in bundle.parts}
     layers = find_bundle_layers(graphs, space.blocks)
     planned = plan_trials(space, layers, options.sample, options.trials, options.seed)
-    if any(each.activation != LEFT_ALONE for each in planned.trials):
+    if any(each.activation != (LEFT_ALONE,) for each in (space, *space.further)):
         raise InputError("the axis activation: a bundle answers in batches, which would share a range; omit it")
-    _require_inputs(subject, planned)
+    _require_inputs(subject, space)
     changed = dict.fromkeys(each.component for each in layers)
     with opened_folder(out, store) as (kept, _):
-        feeds = _feeds(subject, bundle, maker, planned, options.threads)
+        most = space.most_images(subject.num)
+        prompts = _calibration(subject, maker, space, most)
+        feeds = gather_feeds(bundle, prompts, options.threads) if prompts else {}
         assemblers = {}
         for part in changed:
             own = tuple(dataclasses.replace(each, name=name) for each in layers if (name := in_part(each.name, part)))
             names = tuple(each.name for each in own)
-            bank = WeightBank(graphs[part], names, feeds.get(part, []), out / WEIGHTS, options.threads)
-            assemblers[part] = Assembler(artifact_of(bundle, bundle.require_part(part)), bank, own, out)
+            bank = WeightBank(graphs[part], names, feeds.get(part, []), out / WEIGHTS, options.threads, len(prompts))
+            float_file = artifact_of(bundle, bundle.require_part(part))
+            whole = isinstance(executor, DaskCluster)
+            assemblers[part] = Assembler(float_file, bank, own, out, whole=whole)
         answer = AnswerOptions(max_tokens=subject.max_tokens, batch=BATCH)
         pieces = in_pieces(len(task.items), options.images)
-        model = BundleModel(bundle, assemblers, layers, task, maker, answer, pieces, options.threads)
-        run = StudyRun(model, task, kept, options.max_drop, options.seed)
+        threads = 1 if executor is not None and options.threads is None else options.threads
+        model = BundleModel(bundle, assemblers, layers, task, maker, answer, pieces, threads, executor)
+        run = StudyRun(model, task, kept, options.max_drop, options.useful_drop, options.seed)
         command = partial(bundle_command, layers=layers, folder=bundle.name)
         yield OpenedStudy(run, planned, space, command)
 
@@ -165,22 +186,22 @@ def _task(name: str, questions: Path) -> AnswersTask:
     return found
 
 
-def _require_inputs(subject: BundleSubject, planned: Planned) -> None:
-    if subject.calib is None and _reads_inputs(planned):
+def _require_inputs(subject: BundleSubject, space: Space) -> None:
+    if subject.calib is None and _reads_inputs(space):
         raise InputError(
             "`calib`: a method goes by what layers read; give questions with answers, or take rtn and hqq alone"
         )
 
 
-def _reads_inputs(planned: Planned) -> bool:
-    return any(get_recipe(method).reads_inputs for method in {trial.method for trial in planned.trials if trial.method})
+def _reads_inputs(space: Space) -> bool:
+    return any(get_recipe(method).reads_inputs for each in (space, *space.further) for method in each.method)
 
 
-def _feeds(subject: BundleSubject, bundle: Bundle, maker: PromptMaker, planned: Planned, threads: int | None) -> Feeds:
-    """Returns what the layers of each part read; nothing if no trial needs it."""
-    if subject.calib is None or not _reads_inputs(planned):
-        return {}
-    return gather_feeds(bundle, _answered(_task(subject.task, subject.calib), maker, subject.num), threads)
+def _calibration(subject: BundleSubject, maker: PromptMaker, space: Space, most: int) -> Sequence[Prompt]:
+    """Returns prompts with their answers, which methods go by; none if no method does."""
+    if subject.calib is None or not _reads_inputs(space):
+        return ()
+    return _answered(_task(subject.task, subject.calib), maker, most)
 
 
 def _answered(task: AnswersTask, maker: PromptMaker, most: int) -> Sequence[Prompt]:

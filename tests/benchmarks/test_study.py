@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
 from benchmarks import cases
 from benchmarks.study import __main__ as study
-from benchmarks.study import detectors, page
+from benchmarks.study import detectors, page, workers
 from benchmarks.study.cases import Case
 from edgeq.reporting.document import Entry
 from edgeq.results.study import PartImportance, Share, StudyImportance, StudyResult
@@ -30,6 +31,24 @@ def test_the_page_has_the_front_and_what_sharing_saves(tmp_path):
     shared, alone = (float(cell) for cell in row.split("|")[3:5])
     assert alone >= shared >= 0
     assert "importance by block (rtn): " in text
+
+
+def test_workers_are_timed_in_turns_with_one(tmp_path, monkeypatch):
+    file, preset, labels, calib = save_classifier(tmp_path, images=40, outlier=1.0)
+    case = Case("a classifier", ModelRequest(str(file), preset=str(preset)), labels, calib, 4)
+    asked: list[int] = []
+
+    @contextlib.contextmanager
+    def executing(count):
+        asked.append(count)
+        yield None
+
+    monkeypatch.setattr(workers, "executing", executing)
+    found = workers.vit_scaled(case, Space(bits=(2,), granularity=("row",)), StudyOptions(threads=1), 2)
+    assert asked == [1, 2] * workers.ROUNDS
+    assert found.alike and (found.trials, found.images) == (3, 40)
+    (row,) = (line for line in workers.page([found], "command").splitlines() if line.startswith("| a classifier | 3 |"))
+    assert row.endswith("| the same, bit for bit |") and f"| {found.ratio:.2f} |" in row
 
 
 def test_engines_are_told_by_what_int8_takes(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -23,10 +24,14 @@ from edgeq.generation.prompts import PromptMaker
 from edgeq.generation.search import Limits
 from edgeq.generation.tokenizer import tokenizer_of
 from edgeq.inputs.items import MemoryItem
+from edgeq.studying import bundle_model
 from edgeq.studying.bundle_model import BundleModel
 from edgeq.studying.space import Space
 from edgeq.tasks import get_task
 from edgeq.tasks.language.questions import Question
+from edgeq.tuning.executors import Executor
+from edgeq.tuning.workers_server import WorkerServer, worker_facts
+from edgeq.verbs import study_bundle as study_verb
 from edgeq.verbs.deploy_bundle import deploy_bundle
 from edgeq.verbs.study import StudyOptions
 from edgeq.verbs.study_bundle import BundleSubject, open_bundle_study
@@ -224,7 +229,49 @@ def test_a_trial_of_a_study_answers_as_the_torch_model_with_its_weights(pair, tm
     assert list(said.values()) == [tokenizer.decode(_until_end(tokens)) for tokens in wanted]
 
 
-def test_study_takes_the_folder_and_resumes(pair, tmp_path):
+class _Worker:
+    """What a worker's process does, in this one: it starts in seconds elsewhere."""
+
+    is_lost = False
+
+    def __init__(self, folder):
+        self._server = WorkerServer(folder)
+        self.units = 0
+
+    def opened(self):
+        return self
+
+    def facts(self, runtime):
+        return worker_facts(runtime)
+
+    def predict(self, unit):
+        self.units += 1
+        asked = self._ask(unit.command)
+        if asked["missing"]:
+            self._ask({"command": "know", "files": {each: str(unit.files[each]) for each in asked["missing"]}})
+        return self._ask(unit.command)["found"]
+
+    def close(self):
+        """Has nothing to leave."""
+
+    def _ask(self, command):
+        answer = self._server.answer(json.dumps(command).encode())
+        assert answer["ok"], answer
+        return {"missing": [], "found": [], **answer}
+
+
+@contextlib.contextmanager
+def _executing(workers):
+    with Executor("workers here") as found:
+        for number, each in enumerate(workers):
+            found.add(f"worker {number}", each.opened)
+        yield found
+
+
+def test_study_takes_the_folder_and_resumes(pair, tmp_path, monkeypatch):
+    # Six questions are three batches, and two units of work.
+    monkeypatch.setattr(study_verb, "BATCH", 2)
+    monkeypatch.setattr(bundle_model, "BATCHES", 2)
     questions, out = _questions(pair, tmp_path), tmp_path / "study"
     parts = [part.name for part in pair.bundle.parts if part.name in ("vision", "connector", "decoder")]
     arguments = [
@@ -242,6 +289,15 @@ def test_study_takes_the_folder_and_resumes(pair, tmp_path):
         assert printed.exit_code == 0, printed.output
         results.append((out / "report.html").read_bytes())
     assert results[0] == results[1]
+    if _sees(pair):
+        workers = [_Worker(tmp_path / str(number)) for number in range(2)]
+        monkeypatch.setattr("edgeq.tuning.workers.executing", lambda *_: _executing(workers))
+        elsewhere = [*arguments[: arguments.index("--out")], "--out", str(tmp_path / "elsewhere"), "--threads", "1"]
+        printed = CliRunner().invoke(app, [*elsewhere, "--max-drop", "100", "--workers", "2"])
+        assert printed.exit_code == 0, printed.output
+        assert (tmp_path / "elsewhere" / "report.html").read_bytes() == results[0]
+        assert sum(each.units for each in workers) == 2 * (2 ** len(parts) + 3)
+        assert not list((tmp_path / "elsewhere").glob("*.onnx"))
     result = json.loads((tmp_path / "0.json").read_text())
     assert result["float_score"] == 1.0 and result["images"] == 6
     # Each part in 2 or in 8 bits, and the two marks.
@@ -260,7 +316,7 @@ def test_study_takes_the_folder_and_resumes(pair, tmp_path):
         (["bench", "{bundle}", "--new-tokens", "64"], "`new_tokens` 64: wanted 2 to 63"),
         (["deploy", "{bundle}", "--target", "arm"], "`target` arm: has no folder for bundles"),
         (["study", "{bundle}", "--data", "{data}"], "a bundle answers questions; give `task`"),
-        (["study", "{bundle}", "--data", "{data}", "--task", "vqa", "--workers", "2"], "is not for a"),
+        (["study", "{bundle}", "--data", "{data}", "--task", "vqa", "--split", "val"], "is not for a"),
         (["study", "{bundle}", "--data", "{data}", "--task", "perplexity"], "scores answers in words; wanted transcr"),
         (["study", "{bundle}", "--data", "{data}", "--task", "vqa", "--axis", "method=gptq"], "`calib`: a method"),
     ],

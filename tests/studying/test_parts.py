@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -14,14 +15,14 @@ from hypothesis import strategies as st
 
 from edgeq.errors import InputError
 from edgeq.results.study import FP16, UNIFORM_8
-from edgeq.studying import importance
+from edgeq.studying import adaptive, importance
 from edgeq.studying.answers import pareto_front
 from edgeq.studying.bundle_layers import places_of
 from edgeq.studying.components import find_components
 from edgeq.studying.layers import StudyLayer, find_layers
 from edgeq.studying.sampling import draw
 from edgeq.studying.space import Space, Variant, parse_axis, read_space, template_names, with_axes
-from edgeq.studying.trials import StudyTrial, plan_trials
+from edgeq.studying.trials import Cell, StudyTrial, plan_trials
 
 DETECTOR = """
 <ir_version: 10, opset_import: ["": 18]>
@@ -128,6 +129,41 @@ def test_in_a_mixed_study_each_cell_has_bits_of_its_own():
         plan_trials(Space(block=("front", "front+end"), mixed=True), layers_of(), "grid", None, 0)
 
 
+def test_methods_that_read_images_are_tried_with_each_number_of_them():
+    space = Space(bits=(4,), method=("rtn", "gptq"), calibration=(16, 64))
+    names = {each.name for each in plan_trials(space, layers_of(), "grid", None, 0).trials[1:-1]}
+    assert names == {f"w4 {stored}: all layers" for stored in ("rtn g32", "gptq g32 c16", "gptq g32 c64")}
+    assert (space.most_images(256), Space().most_images(256)) == (64, 256)
+    mixed = plan_trials(dataclasses.replace(space, mixed=True), layers_of(), "grid", None, 0)
+    assert {each.calibration for each in mixed.trials} == {0, 16, 64}
+    with pytest.raises(InputError, match="rtn reads no images; add a method that does"):
+        Space(calibration=(16,))
+    with pytest.raises(InputError, match="the axis calibration has 0: wanted images, 1 to"):
+        Space(method=("gptq",), calibration=(0, 16))
+
+
+def test_around_a_pair_lie_its_neighbours_and_its_mixtures():
+    grid = _Grid((6, 2, 9))
+    found = adaptive._around([(0, 0, 4), (5, 1, 8)], grid, np.random.default_rng(0))
+    steps = {(1, 0, 4), (0, 1, 4), (0, 0, 3), (0, 0, 5), (4, 1, 8), (5, 0, 8), (5, 1, 7)}
+    assert steps <= set(found)
+    mixtures = set(itertools.product((0, 5), (0, 1), (4, 8)))
+    assert set(found) - steps <= mixtures and len(set(found)) == len(found)
+
+
+class _Grid:
+    """A grid without trials."""
+
+    cells: tuple[Cell, ...] = ()
+    refused = False
+
+    def __init__(self, lengths: tuple[int, ...]) -> None:
+        self.lengths = lengths
+
+    def trial(self, choice: Sequence[int]) -> StudyTrial | None:
+        return None
+
+
 def test_what_cannot_be_is_said_and_not_run():
     space = Space(bits=(4,), granularity=("tensor", 32), method=("rtn", "gptq"), layer=("attention", "depthwise"))
     planned = plan_trials(space, layers_of(), "grid", None, 0)
@@ -145,6 +181,8 @@ def test_samples_repeat_with_their_seed_and_hold_no_point_twice(sample):
     assert one == draw(lengths, sample, 50, 3, 10**5) != draw(lengths, sample, 50, 4, 10**5)
     assert len(set(one)) == 50
     assert all(0 <= index < length for point in one for index, length in zip(point, lengths, strict=True))
+    # An adaptive study draws a third of them first.
+    assert draw(lengths, "adaptive", 50, 3, 10**5) == draw(lengths, "random", 17, 3, 10**5)
     # More than there are is all of them.
     assert sorted(draw((2, 3), sample, 50, 0, 100)) == draw((2, 3), "grid", None, 0, 100)
 

@@ -24,14 +24,19 @@ from edgeq.datasets import open_split
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import read_onnx, weight_of
+from edgeq.measurement.benchmark import Job
+from edgeq.results.measurement import BenchResult, LatencyStatistics
 from edgeq.results.serialization import to_json
 from edgeq.results.study import StudyResult
 from edgeq.sources.model import ModelRequest
 from edgeq.studying.model import FileModel
 from edgeq.studying.run import StudyRun
 from edgeq.studying.space import Space
+from edgeq.studying.usefulness import why_useless
+from edgeq.tuning import timing_site
 from edgeq.tuning.staged import StagedImages
 from edgeq.tuning.workers import executing
+from edgeq.verbs import study as study_verb
 from edgeq.verbs.study import StudyOptions, open_study, study_cost, study_model
 from tests.tuning.nets import save_classifier
 
@@ -142,13 +147,62 @@ def test_a_choice_on_one_half_of_the_images_is_confirmed_on_the_other(found):
         if each.bits_per_weight < next(p.bits_per_weight for p in found.result.points if p.name == confirmation.trial)
     ]  # fmt: skip
     assert all(each.loss.points > 0 for each in smaller)
-    # 30 images resolve no half point.
-    assert confirmation.holds == "open"
+    # No image changes, so by the rule of three 30 images confirm 10 points, and half a point takes 600.
+    assert (confirmation.margin, confirmation.images_needed, confirmation.holds) == (10.0, 600, "yes")
+    (text,) = (each.text for each in found.result.advice if each.trial == confirmation.trial and "chosen" in each.text)
+    assert "confirmed within a margin of 10 points (which 30 images confirm in 80% of all cases)" in text
+    assert text.endswith("to confirm 0.5 points takes about 600 such images")
 
 
-def test_advice_says_what_is_worth_leaving_in_fp16(found):
-    points = {point.name: point for point in found.result.points}
-    (text,) = (each.text for each in found.result.advice if each.text.startswith("with w2 rtn row, quantizing"))
+@pytest.fixture(scope="module")
+def lenient(net, found, tmp_path_factory) -> StudyResult:
+    """The same trials, of which all may be of use, with a margin that is asked for."""
+    options = StudyOptions(threads=1, useful_drop=100.0, margin=0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study_verb, "write_study", lambda *_: [])
+        return study(net, tmp_path_factory.mktemp("lenient"), options=options, store=found.out / "trials.sqlite")
+
+
+def test_few_bits_alone_are_of_no_use(found, lenient):
+    result = found.result
+    # A tenth of a top-1 of 1.
+    assert (result.useful_drop, result.float_score) == (10.0, 1.0)
+    lost = {each.name: each.loss.points for each in result.points if each.useless}
+    assert lost and all(loss > 10 for loss in lost.values())
+    assert all(each.loss.points <= 10 for each in result.points if not each.useless)
+    assert {each.name for each in result.front} == {each.name for each in result.points if each.on_front} - lost.keys()
+    assert {each.name for each in result.useless_front} <= lost.keys()
+    shown = sorted(result.front, key=lambda each: each.bits_per_weight)
+    assert [each.gain is None for each in shown] == [True] + [False] * (len(shown) - 1)
+    # Whatever may be lost, one answer to everything is not beaten by chance: its score is about that of 5 classes.
+    assert lenient.chance_score == result.chance_score == pytest.approx(1 / 5, abs=0.2)
+    assert not any(each.useless for each in lenient.points if each.score > 0.5)
+    chosen = lenient.confirmation
+    assert chosen is not None
+    assert (chosen.margin, chosen.margin_asked, chosen.images_needed, chosen.holds) == (0.5, True, 600, "open")
+
+
+def test_what_is_no_better_than_one_answer_is_of_no_use(net, found, tmp_path):
+    data, source = open_split(net.labels, "evaluation"), CalibrationSource(net.calib, num=8)
+    options = StudyOptions(threads=1, useful_drop=100.0)
+    with open_study(
+        net.request, data, source, SPACE, tmp_path, options=options, store=found.out / "trials.sqlite"
+    ) as opened:
+        run = opened.run
+        (trial,) = (each for each in opened.planned.trials if each.name == "w2 rtn row: 1of2")
+        (outcome,) = run.outcomes([trial])
+        assert why_useless(run, outcome, run.change(run.float_outcome, outcome)) == ""
+        chance = run.chance_outcome
+        assert chance is not None
+        worst = dataclasses.replace(outcome, score=chance.score, draws=chance.draws)
+        assert why_useless(run, worst, run.change(run.float_outcome, worst)).startswith("top1 ")
+
+
+def test_advice_says_what_is_worth_leaving_in_fp16(found, lenient):
+    points = {point.name: point for point in lenient.points}
+    # What loses more than a tenth of the score is not worth a sentence unless it may be lost.
+    assert not any(each.text.startswith("with w2 rtn row, quantizing") for each in found.result.advice)
+    (text,) = (each.text for each in lenient.advice if each.text.startswith("with w2 rtn row, quantizing"))
     # `fragile` is in the first half, which is therefore spared.
     assert "quantizing 2of2 instead of 1of2+2of2 gains" in text
     spared = points["w2 rtn row: 2of2"].size_bytes - points["w2 rtn row: 1of2+2of2"].size_bytes
@@ -177,7 +231,8 @@ def test_a_report_opens_without_a_network_and_papers_get_figures_and_tables(foun
     assert paper == {"front.pdf", "bits_rtn_row.pdf", "bits_gptq_row.pdf", "front.tex"}
     assert (found.out / "paper" / "front.pdf").read_bytes().startswith(b"%PDF")
     latex = (found.out / "paper" / "front.tex").read_text()
-    assert latex.count("&") == 3 * (1 + len({p.name for p in found.result.points if p.on_front or "thr" in p.name}))
+    shown = {point.name for point in found.result.points if point in found.result.front or "thr" in point.name}
+    assert latex.count("&") == 3 * (1 + len(shown))
 
 
 def test_a_study_that_is_cut_resumes_with_the_same_result_in_other_processes_too(net, found, tmp_path, monkeypatch):
@@ -288,15 +343,103 @@ def test_a_store_of_another_study_and_a_score_that_never_moves_are_said_in_one_l
     assert result.confirmation is not None
 
 
+def test_an_adaptive_study_tries_more_around_the_front_and_resumes(net, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_verb, "write_study", lambda *_: [])
+    options = StudyOptions(threads=1, sample="adaptive", trials=13, seed=1)
+    original, left = StudyRun._outcome, iter(range(12))
+
+    def cut(self, *rest):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    monkeypatch.setattr(StudyRun, "_outcome", cut)
+    with pytest.raises(KeyboardInterrupt):
+        study(net, tmp_path / "cut", options=options)
+    monkeypatch.setattr(StudyRun, "_outcome", original)
+    resumed = study(net, tmp_path / "cut", options=options)
+    # The store of the whole grid has every trial: what is chosen depends on scores alone.
+    store = found.out / "trials.sqlite"
+    known = study(net, tmp_path / "known", options=options, store=store)
+    assert to_json(resumed) == to_json(known)
+    losses = {each.name: each.loss for each in found.result.points}
+    tried = {each.name: each.loss for each in known.points if "throughout" not in each.name}
+    assert len(tried) == 13 == known.trials_asked
+    assert tried.items() <= losses.items()
+    other = study(net, tmp_path / "other", options=dataclasses.replace(options, seed=2), store=store)
+    assert {each.name for each in other.points} != {each.name for each in known.points}
+
+
+def test_weights_go_by_as_many_images_as_the_axis_says(net, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_verb, "write_study", lambda *_: [])
+    space = Space(bits=(2,), granularity=("row",), method=("gptq",), calibration=(2, 8))
+    result = study(net, tmp_path, space)
+    points = {each.calibration: each for each in result.points if each.calibration}
+    assert {each.name for each in points.values()} == {"w2 gptq row c2: all layers", "w2 gptq row c8: all layers"}
+    # 8 are all that the other study goes by.
+    whole = next(each for each in found.result.points if each.name == "w2 gptq row: 1of2+2of2")
+    assert (points[8].score, points[8].bits_per_weight) == (whole.score, whole.bits_per_weight)
+    assert points[2].score != whole.score
+    more = dataclasses.replace(space, calibration=(8, 9999))
+    with pytest.raises(InputError, match=r"the axis calibration has 9,999: `calib` has \d+ images; give more"):
+        study(net, tmp_path, more)
+
+
+def bench(jobs: list[Job], *, steady: bool, **_: object) -> list[BenchResult]:
+    """Takes twice FP32's time for a file of few bits; an engine takes seconds."""
+    return [
+        BenchResult(
+            artifact=job.artifact.name, runtime=job.runtime, precision=job.artifact.precision, runs=8,
+            samples_ns=tuple((10 if job.artifact.precision == "fp32" else 20) * turn for turn in range(1, 9)),
+            round_runs=(1,) * 8, latency_ms=LatencyStatistics(p50=2.5), stable=steady, peak_rss_bytes=90_000_000,
+            unstable_reasons=() if steady else ("latency drifted by +20 %",),
+        )
+        for job in jobs
+    ]  # fmt: skip
+
+
+def test_files_of_the_front_are_timed_in_turns_with_fp32(net, tmp_path, monkeypatch):
+    runs = []
+
+    def benched(jobs, *, steady=False, **rest):
+        runs.append([job.artifact.precision for job in jobs])
+        return bench(jobs, steady=steady, **rest)
+
+    monkeypatch.setattr(timing_site, "bench_jobs", benched)
+    monkeypatch.setattr(timing_site, "runs_here", lambda *_: True)
+    space = Space(bits=(3, 4))
+    options = StudyOptions(threads=1, useful_drop=100.0)
+    busy = study(net, tmp_path, space, options=options)
+    (timed,) = (each for each in busy.front if each.measured)
+    assert timed.name == "w4 rtn g32: all layers" and timed.measured and not timed.measured.steady
+    assert any("the machine was not steady (latency drifted by +20 %)" in note for note in busy.notes)
+    assert "1 point of the front is not timed: onnxruntime has no kernel for the bits" in busy.notes
+    # What a busy machine gave is measured again, what a steady one gave is kept, and neither with `measure` off.
+    monkeypatch.setattr(timing_site, "bench_jobs", lambda jobs, **rest: benched(jobs, steady=True))
+    found = [study(net, tmp_path, space, options=options) for _ in range(2)]
+    assert runs == [["fp32", "w4"]] * 2
+    assert found[0] == found[1]
+    measured = next(each.measured for each in found[0].front if each.measured)
+    assert (measured.ratio, measured.p50_ms, measured.peak_rss_bytes) == (2.0, 2.5, 90_000_000)
+    assert measured.steady and 0 < measured.file_bytes < net.file.stat().st_size
+    with (tmp_path / "trials.csv").open() as stream:
+        rows = {row["trial"]: row for row in csv.DictReader(stream)}
+    assert rows[timed.name]["time_over_fp32"] == "2.0" and rows["16 bits throughout"]["p50_ms"] == ""
+    assert "Files of the front, in turns with FP32" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "paper" / "times.pdf").is_file()
+    unmeasured = study(net, tmp_path, space, options=dataclasses.replace(options, measure=False))
+    assert not any(each.measured for each in unmeasured.points) and len(runs) == 2
+
+
 def test_the_command_prints_front_and_advice_and_says_what_is_missing(net, tmp_path):
     command = [
         *("study", str(net.file), "--preset", str(net.preset), "--data", str(net.labels), "--calib", str(net.calib)),
-        *("--out", str(tmp_path / "out"), "--threads", "1", "--max-drop", "100"),
+        *("--out", str(tmp_path / "out"), "--threads", "1", "--max-drop", "100", "--no-measure"),
         *("--axis", "bits=4,8", "--axis", "layer=all,attention", "--json", str(tmp_path / "study.json")),
     ]
     ran = CliRunner().invoke(app, command)
     assert ran.exit_code == 0, ran.output
-    assert "trials on the front" in ran.output
+    assert "trials on the front and of use" in ran.output
     assert "layer attention: the model has no attention; not run" in ran.output
     assert "importance: the study varies no part of the network" in ran.output
     assert (tmp_path / "study.json").is_file()

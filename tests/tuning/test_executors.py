@@ -25,7 +25,7 @@ from edgeq.tuning import executors
 from edgeq.tuning.executors import Executor, Found, WorkerLostError
 from edgeq.tuning.machine_lock import machine_alone, shared_machine
 from edgeq.tuning.staged import StagedImages
-from edgeq.tuning.work_units import WorkUnit, split_evenly
+from edgeq.tuning.work_units import Unit, WorkUnit, split_evenly
 from edgeq.tuning.workers import LocalWorker, executing
 from edgeq.tuning.workers_server import WorkerFiles, worker_facts
 from tests.tuning.cluster_case import RUNTIME, Case, open_case, rows_of
@@ -115,7 +115,7 @@ class Fake:
     """A worker whose answers are the names of the files it is asked about."""
 
     def __init__(
-        self, behave: Callable[[WorkUnit], object] = lambda _unit: None, facts: Mapping[str, str] | None = None
+        self, behave: Callable[[Unit], object] = lambda _unit: None, facts: Mapping[str, str] | None = None
     ) -> None:
         self._behave = behave
         self._facts = dict(facts or {})
@@ -126,7 +126,7 @@ class Fake:
     def facts(self, runtime: str) -> Mapping[str, str]:
         return worker_facts(runtime) | self._facts
 
-    def predict(self, unit: WorkUnit) -> Found:
+    def predict(self, unit: Unit) -> Found:
         self.seen.append(unit.artifact.name)
         self._behave(unit)
         return [{"name": unit.artifact.name}]
@@ -151,7 +151,7 @@ def units(file: Artifact, count: int) -> Iterator[WorkUnit]:
         yield WorkUnit(artifact, RUNTIME, 1, None, [])
 
 
-def lose(unit: WorkUnit) -> None:
+def lose(unit: Unit) -> None:
     raise WorkerLostError(f"lost with {unit.artifact.name}")
 
 

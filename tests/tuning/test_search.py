@@ -413,9 +413,10 @@ def test_times_are_taken_in_turns_with_fp32_and_kept_if_the_machine_was_steady(n
             (scoring.trial(scoring.whole), scoring.whole_file),
         ]
         site = this_machine(scoring)
-        found = [measured(scoring, site, files, budget) for _ in range(2)]
+        found = [measured(scoring.journal, site, files, budget) for _ in range(2)]
     assert runs == [["fp32", "int8"]] * (1 if steady else 2)
     assert found[0] == found[1]
+    assert {each.unsteady for each in found[0] if each} == {"" if steady else "latency drifted by +20 %"}
     latencies = [each.latency for each in found[0] if each]
     assert [(each.ratio, each.p50_ms, each.obtained) for each in latencies] == [
         (1.0, 2.5, "measured"), (0.5, 2.5, "measured")

@@ -118,6 +118,11 @@ class AnswersTask(QuestionsTask[str]):
             )
         return found
 
+    def one_answer(self, artifact: Artifact, numbers: Sequence[int]) -> Mapping[int, str]:
+        """Returns the most frequent true answer, to each question."""
+        answer, _ = _most_frequent([_most_frequent(self.questions[number].answers)[0] for number in numbers])
+        return dict.fromkeys(numbers, answer)
+
     def per_image(
         self, artifact: Artifact, predictions: Mapping[int, str], reference: Mapping[int, str]
     ) -> PredictionRecords:
