@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, get_args
 
 import edgeq
 from edgeq.bundles.chain import Chain, Sample
-from edgeq.bundles.contents import BundleFile, BundleMemory, BundlePart, PartName, SpecialTokens
+from edgeq.bundles.contents import BundleFile, BundleMemory, BundlePart, PartName
 from edgeq.bundles.families import splitter
 from edgeq.bundles.images import image_input
 from edgeq.bundles.manifest import Bundle, is_bundle
 from edgeq.bundles.precision import HEAD, Precision, precisions_of
 from edgeq.bundles.session import PartSession
 from edgeq.bundles.source import ModelFolder, load_model, open_folder
+from edgeq.bundles.tokens import special_tokens
 from edgeq.bundles.torch_part import export_part
 from edgeq.bundles.write_part import OPSET, PartJob, write_part
 from edgeq.errors import InputError
@@ -44,7 +45,7 @@ class BundleRequest:
         preset: A name of `edgeq.bundles.precision.PRESETS`; by default everything is FP32.
         parts: Entries `PART=PRECISION`, which come before the preset.
         keep: What stays in float of parts with few bits: names of layers, regular expressions, operator types.
-        samples: Returns what to calibrate on, given the folder; `None` for nothing.
+        samples: Returns what to calibrate on, given the folder and the model in parts; `None` for nothing.
         tokenizer: Folder of the tokenizer, if not the model's; `none` for a model of bare numbers.
         threads: CPU threads.
     """
@@ -54,7 +55,7 @@ class BundleRequest:
     preset: str | None = None
     parts: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
-    samples: Callable[[ModelFolder], Sequence[Sample]] | None = None
+    samples: Callable[[ModelFolder, Split], Sequence[Sample]] | None = None
     tokenizer: str | None = None
     threads: int | None = None
 
@@ -88,8 +89,8 @@ def export_bundle(request: BundleRequest, out: Path) -> Bundle:
     folder = open_folder(request.model, request.tokenizer)
     split_model, architecture = splitter(folder), read_architecture(folder.config)
     _require_ours(out)
-    samples = [] if request.samples is None else list(request.samples(folder))
     split = split_model(load_model(folder), folder)
+    samples = [] if request.samples is None else list(request.samples(folder, split))
     names = [str(part.name) for part in split.parts]
     precisions = precisions_of(names, request.preset, request.parts)
     for precision in precisions.values():
@@ -112,7 +113,7 @@ def export_bundle(request: BundleRequest, out: Path) -> Bundle:
             edges=split.edges,
             cache=cache,
             positions=split.positions,
-            tokens=_tokens(folder, split),
+            tokens=special_tokens(folder, split),
             images=image_input(folder) if "vision" in names else None,
             similarity=split.similarity,
             tokenizer=tokenizer,
@@ -200,20 +201,6 @@ def _write_parts(
             "layers.0.self_attn.q_proj"
         )
     return written.parts
-
-
-def _tokens(folder: ModelFolder, split: Split) -> SpecialTokens:
-    bos, eos, pad = (folder.stated(f"{name}_token_id", "text_config") for name in ("bos", "eos", "pad"))
-    before, after = split.around_image
-    return SpecialTokens(
-        bos=bos,
-        eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
-        pad=pad,
-        image=split.image_token,
-        per_image=split.per_image,
-        before_image=before,
-        after_image=after,
-    )
 
 
 def _require_ours(out: Path) -> None:

@@ -23,7 +23,7 @@ PartOption = Annotated[
     typer.Option(
         "--part",
         metavar="PART=PRECISION",
-        help="Hugging Face folder: a part's precision, such as vision=fp16, decoder=w4g128-gptq or head=w8g32; "
+        help="Hugging Face folder: a part's precision, such as vision=int8, decoder=w4g128-gptq or head=w8g32; "
         "repeatable. --preset asymmetric, uniform-8 or uniform-4 sets all others.",
     ),
 ]
@@ -69,11 +69,10 @@ def _with_samples(request: BundleRequest, calib: Path | None, threads: int | Non
     import dataclasses
     from functools import partial
 
-    from edgeq.bundles.samples import read_samples
+    from edgeq.generation.samples import read_samples
 
-    return dataclasses.replace(
-        request, samples=None if calib is None else partial(read_samples, calib), threads=threads
-    )
+    samples = None if calib is None else partial(read_samples, calib, "")
+    return dataclasses.replace(request, samples=samples, threads=threads)
 
 
 def refuse(part: list[str] | None, tokenizer: str | None) -> None:
@@ -154,7 +153,7 @@ def _slower(part: BundlePart, bundle: Bundle) -> list[str]:
     from edgeq.targets import get_target
 
     precision = parse_precision(part.precision)
-    if precision.is_float:
+    if precision.is_float or precision.is_static:
         return []
     return describe_slower(get_target(bundle.target).runtimes[0], precision.scheme.bits, precision.group_size)
 
