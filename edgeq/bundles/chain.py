@@ -11,7 +11,6 @@ from edgeq.bundles.contents import TABLE
 from edgeq.bundles.families.parts import EMBEDS, FEATURES, IDS, PIXELS
 
 if TYPE_CHECKING:
-    from edgeq.bundles.contents import BundlePart
     from edgeq.bundles.families.parts import Split
     from edgeq.bundles.session import PartSession
     from edgeq.bundles.torch_part import TorchPart
@@ -42,12 +41,12 @@ class Chain:
         found = [self._feed(part, known) for known in self._known]
         return [feed for feed in found if feed is not None]
 
-    def run(self, part: BundlePart, session: PartSession, source: TorchPart) -> None:
+    def run(self, part: TorchPart, session: PartSession) -> None:
         """Keeps what the file of a part gives, for the parts behind it; the last part's is not needed."""
         if not any(edge.source == part.name for edge in self._split.edges):
             return
         for known in self._known:
-            feed = self._feed(source, known)
+            feed = self._feed(part, known)
             if feed is not None:
                 given = zip(session.outputs, session.run(feed), strict=True)
                 known.update({(part.name, name): array for name, array in given})

@@ -83,12 +83,13 @@ def export_bundle(request: BundleRequest, out: Path) -> Bundle:
     target = get_target(request.target)
     if target.runtimes[0] not in _ENGINES:
         raise InputError(
-            f"target {target.name}: models in parts are exported for x86, x86-ort or x86-openvino; name one of them"
+            f"target {target.name}: models in parts are exported for x86, x86-ort or x86-openvino, by the command "
+            "line for jetson-orin, too; name one of them"
         )
     precisions_of(get_args(PartName), request.preset, request.parts)  # tells of a typing error before the long work
     folder = open_folder(request.model, request.tokenizer)
     split_model, architecture = splitter(folder), read_architecture(folder.config)
-    _require_ours(out)
+    require_ours(out, "bundle", is_bundle)
     split = split_model(load_model(folder), folder)
     samples = [] if request.samples is None else list(request.samples(folder, split))
     names = [str(part.name) for part in split.parts]
@@ -193,7 +194,7 @@ def _write_parts(
             written.matched |= matched
             if samples:
                 session = PartSession(folder / described.model.file, request.threads)
-                chain.run(described, session, part)
+                chain.run(part, session)
             advance(1)
     if unknown := [entry for entry in request.keep if entry not in written.matched]:
         raise InputError(
@@ -203,8 +204,17 @@ def _write_parts(
     return written.parts
 
 
-def _require_ours(out: Path) -> None:
-    """Refuses a folder that holds something else than a bundle, before long work goes into a new one."""
+def require_ours(out: Path, kind: str, is_ours: Callable[[Path], bool]) -> None:
+    """Refuses a folder that holds something else than what replaces it, before long work goes into a new one.
+
+    Args:
+        out: The folder.
+        kind: What it may hold, for the error.
+        is_ours: Whether a folder holds that.
+
+    Raises:
+        InputError: it holds something else, or cannot be written.
+    """
     require_writable(out / "a file")
-    if out.is_dir() and any(out.iterdir()) and not is_bundle(out):
-        raise InputError(f"{out}: holds files, and no bundle; choose another `out`, or empty it")
+    if out.is_dir() and any(out.iterdir()) and not is_ours(out):
+        raise InputError(f"{out}: holds files, and no {kind}; choose another `out`, or empty it")

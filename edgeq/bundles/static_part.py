@@ -18,12 +18,13 @@ from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import copy_graph, read_onnx, weight_of
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph, write_int8
 from edgeq.exporting.passes.order import SIMPLIFYING, run_passes
-from edgeq.exporting.planning.keep import resolve_keep
+from edgeq.exporting.planning.keep import Kept, resolve_keep
 from edgeq.exporting.prepared_inputs import PreparedInputs
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from edgeq.exporting.artifact import Artifact
     from edgeq.targets import Target
 
 _IMAGE_AXES = 4
@@ -64,16 +65,14 @@ def static_graph(
     Raises:
         InputError: the part takes no images of one size.
     """
-    shape = _image_shape(graph)
+    require_whole_images(graph)
     simple = copy_graph(graph)
     run_passes(simple, SIMPLIFYING)
-    model = FloatModel("part", simple, PreparedInputs.of(shape))
+    model = FloatModel("part", simple, prepared_inputs(simple))
     kept = resolve_keep(engine_graph(model, target), keep, unknown_to_graph=True)
     images = [image for feed in feeds for image in feed[PIXELS]]
-    ranges = calibrate(model, images, method=method, num=len(images), threads=threads, targets=[target]).ranges
-    measure = partial(mean_errors, feeds=kept_feeds(model, ranges), threads=threads)
     with tempfile.TemporaryDirectory() as folder:
-        written = write_int8(model, target, Path(folder), ranges, kept, mean_errors=measure)
+        written = write_static(model, target, method, images, Path(folder), kept, threads)
         found = read_onnx(written.path)
     layers = {str(node.name) for node in graph.graph if weight_of(node) is not None}
     in_float: Mapping[str, str] = written.quantization["float_nodes"]
@@ -84,14 +83,50 @@ def static_graph(
     )
 
 
-def _image_shape(graph: ir.Model) -> tuple[int, ...]:
-    """Returns channels, height and width of the images that a part takes."""
+def write_static(
+    model: FloatModel,
+    target: Target,
+    method: str,
+    images: Sequence[np.ndarray],
+    folder: Path,
+    kept: Kept | None = None,
+    threads: int | None = None,
+) -> Artifact:
+    """Returns the INT8 file of a part that was written to a folder.
+
+    Args:
+        model: The part.
+        target: Whose plan to follow.
+        method: How ranges are chosen.
+        images: Inputs to calibrate on, `(3, height, width)` each.
+        folder: Where to write.
+        kept: What stays in float.
+        threads: CPU threads of the engine.
+    """
+    ranges = calibrate(model, images, method=method, num=len(images), threads=threads, targets=[target]).ranges
+    measure = partial(mean_errors, feeds=kept_feeds(model, ranges), threads=threads)
+    return write_int8(model, target, folder, ranges, kept, mean_errors=measure)
+
+
+def prepared_inputs(graph: ir.Model) -> PreparedInputs:
+    """Returns the pre-processing of a part whose one input is prepared elsewhere; its first axis counts images."""
+    return PreparedInputs.of(_lengths(graph))
+
+
+def _lengths(graph: ir.Model) -> tuple[int, ...]:
+    shape = graph.graph.inputs[0].shape
+    return tuple(each for each in list(shape or ())[1:] if isinstance(each, int))
+
+
+def require_whole_images(graph: ir.Model) -> None:
+    """Refuses a part that takes anything else than images of one size.
+
+    Raises:
+        InputError: it does.
+    """
     inputs = list(graph.graph.inputs)
-    shape = [] if inputs[0].shape is None else list(inputs[0].shape)
-    lengths = tuple(each for each in shape[1:] if isinstance(each, int))
-    if len(inputs) != 1 or len(shape) != _IMAGE_AXES or len(lengths) < len(shape) - 1:
+    if len(inputs) != 1 or len(_lengths(graph)) != _IMAGE_AXES - 1:
         raise InputError(
             "precision int8: is for vision parts that take whole images of one size; this one takes "
             f"{', '.join(str(value.name) for value in inputs)} of any size, write vision=w8g128 or vision=fp16"
         )
-    return lengths

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeq.cli import edge_llm
 from edgeq.cli.options import write_json_file
 from edgeq.cli.printing import say
 from edgeq.cli.words import as_options
@@ -55,12 +56,17 @@ def export(
         InputError: one of them was given.
     """
     from edgeq.bundles.export import BundleRequest, export_bundle
+    from edgeq.verbs.export_edge_llm import is_for_jetson
 
     for name, given in others.items():
         if given:
             raise InputError(f"`{name}`: is not for a Hugging Face folder; precisions are set by `part` and `preset`")
     request = BundleRequest(Path(model), target, preset, tuple(part or ()), tuple(keep or ()), tokenizer=tokenizer)
-    found = export_bundle(_with_samples(request, calib, threads), out)
+    request = _with_samples(request, calib, threads)
+    if is_for_jetson(target):
+        edge_llm.export(request, out, json_file)
+        return
+    found = export_bundle(request, out)
     print_bundle(found)
     write_json_file(json_file, found.to_json())
 
