@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeq.boundary import read_text
-from edgeq.bundles.samples import read_samples
+from edgeq.bundles.samples import read_prepared
 from edgeq.datasets import open_split
 from edgeq.datasets.xml_file import read_xml
 from edgeq.exporting.checkpoints.stored import stored_tensors
@@ -263,7 +263,7 @@ KINDS: dict[str, Kind] = {
     "TIFF": Kind("a.tiff", _image("TIFF"), _read_image, as_bytes),
     "npy": Kind("a.npy", _npy, read_array, as_bytes),
     "npz of images": Kind("a.npz", _npz, lambda path: open_split(path, "evaluation"), as_bytes),
-    "npz of samples": Kind("a.npz", _npz_samples, lambda path: read_samples(path, None), as_bytes),  # type: ignore[arg-type]
+    "npz of samples": Kind("a.npz", _npz_samples, lambda path: read_prepared(path, None), as_bytes),  # type: ignore[arg-type]
     "YOLO yaml": Kind("set.yaml", _in_data_set("yolo", "set.yaml"), _read_split(0), as_lines),
     "YOLO labels": Kind("labels/val/a.txt", _in_data_set("yolo", "labels/val/a.txt"), _read_split(2), as_lines),
     "YOLO list": Kind("val.txt", _in_data_set("listed_yolo", "val.txt"), _read_split(0), as_lines),

@@ -96,7 +96,7 @@ def write_files(subject: Subject, files: Files, out: Path, threads: int) -> Bund
     entries = tuple(f"{part}={precision}" for part, precision in files.parts.items())
     calibrated = any(precision.endswith("gptq") for precision in files.parts.values())
     request = BundleRequest(
-        subject.folder, parts=entries, samples=(lambda _: _samples(subject)) if calibrated else None,
+        subject.folder, parts=entries, samples=(lambda *_: _samples(subject)) if calibrated else None,
         tokenizer="none", threads=threads,
     )  # fmt: skip
     return export_bundle(request, out)

@@ -9,9 +9,9 @@ from edgeq.api.arguments import FilePath, names, optional_path, path, paths, req
 from edgeq.bundles.export import BundleRequest
 from edgeq.bundles.export import export_bundle as write_bundle
 from edgeq.bundles.manifest import Bundle
-from edgeq.bundles.samples import read_samples
 from edgeq.generation.answers import AnswerOptions
 from edgeq.generation.benchmark import GenerationSampling
+from edgeq.generation.samples import read_samples
 from edgeq.results.measurement import BenchResult
 from edgeq.targets import for_runtime
 from edgeq.verbs.bundles import evaluate_bundles as answer_and_score
@@ -41,9 +41,10 @@ def export_bundle(
         target: `x86`, `x86-openvino` or `x86-ort`.
         runtime: For `x86`, the engine that files are planned for: `openvino` (the default) or `onnxruntime`.
         preset: `asymmetric`, `uniform-8` or `uniform-4`; by default everything is FP32.
-        part: Precisions of single parts, `PART=PRECISION` each, such as `decoder=w4g128-gptq`.
+        part: Precisions of single parts, `PART=PRECISION` each, such as `vision=int8` or `decoder=w4g128-gptq`.
         keep: Layers of parts with few bits that stay in float: names, regular expressions, or operator types.
-        calib: What to calibrate on: a text file, or an `.npz` of arrays by input.
+        calib: What to calibrate on: JSON lines of questions with images and answers, a folder of images for the vision
+            part alone, a text file, or an `.npz` of arrays by input.
         tokenizer: Folder of the tokenizer, if it is not the model's; `none` for a model without.
         out: Folder for the bundle; one that is there is replaced.
         threads: CPU threads; by default all.
@@ -61,7 +62,7 @@ def export_bundle(
         preset,
         tuple(part),
         tuple(keep),
-        None if samples is None else partial(read_samples, samples),
+        None if samples is None else partial(read_samples, samples, ""),
         None if tokenizer is None else str(path(tokenizer, "tokenizer")),
         threads,
     )

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.bundles.contents import TABLE
-from edgeq.bundles.families.parts import EMBEDS, FEATURES, PIXELS
+from edgeq.bundles.families.parts import EMBEDS, FEATURES, IDS, PIXELS
 
 if TYPE_CHECKING:
-    from edgeq.bundles.contents import BundlePart
     from edgeq.bundles.families.parts import Split
     from edgeq.bundles.session import PartSession
     from edgeq.bundles.torch_part import TorchPart
@@ -35,16 +34,19 @@ class Chain:
         ]
 
     def feeds(self, part: TorchPart) -> list[dict[str, np.ndarray]]:
-        """Returns what a part reads for each sample; samples without an image are none for a vision part."""
+        """Returns what a part reads for each sample that reaches it.
+
+        Texts do not reach a vision part, and images without a text reach nothing else.
+        """
         found = [self._feed(part, known) for known in self._known]
         return [feed for feed in found if feed is not None]
 
-    def run(self, part: BundlePart, session: PartSession, source: TorchPart) -> None:
+    def run(self, part: TorchPart, session: PartSession) -> None:
         """Keeps what the file of a part gives, for the parts behind it; the last part's is not needed."""
         if not any(edge.source == part.name for edge in self._split.edges):
             return
         for known in self._known:
-            feed = self._feed(source, known)
+            feed = self._feed(part, known)
             if feed is not None:
                 given = zip(session.outputs, session.run(feed), strict=True)
                 known.update({(part.name, name): array for name, array in given})
@@ -60,13 +62,13 @@ class Chain:
                 feed[name] = array
             elif name == FEATURES and part.name == TABLE:
                 feed[name] = np.zeros((0, part.inputs[name].shape[1]), np.float32)
-            elif name == PIXELS or name in sources:
+            elif name in (PIXELS, IDS) or name in sources:
                 return None
         return {name: feed[name] if name in feed else self._told(part, name, feed) for name in part.inputs}
 
     def _told(self, part: TorchPart, name: str, feed: Mapping[str, np.ndarray]) -> np.ndarray:
         """Returns the mask, positions and past of a run that reads everything at once."""
-        batch, seq = (feed[EMBEDS] if EMBEDS in feed else feed["input_ids"]).shape[:2]
+        batch, seq = (feed[EMBEDS] if EMBEDS in feed else feed[IDS]).shape[:2]
         if name == "attention_mask":
             return np.ones((batch, seq), np.int64)
         example = part.inputs[name]

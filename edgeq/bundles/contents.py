@@ -77,8 +77,9 @@ class BundlePart:
         name: Which part it is.
         model: The ONNX file.
         weights: The file with its weights, if they are too large for ONNX's format.
-        precision: `fp32`, `fp16`, or bits and groups of the weights as `edgeq plan` writes them (`w4g128`, `w4g32a`).
-        method: How the weights were quantized (`rtn`, `gptq`, ...); empty for floats.
+        precision: `fp32`, `fp16`, `int8` (activations, too), or bits and groups of the weights as `edgeq plan` writes
+            them (`w4g128`, `w4g32a`).
+        method: How the weights were quantized (`rtn`, `gptq`, ...), of `int8` how ranges were chosen; empty for floats.
         simulated: Whether the file holds rounded floats, because no engine has a kernel for the precision.
         head: Precision of a decoder's last layer, which scores the tokens, where it is another.
         kept: Layers that stay in float, with the reason, by name.

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, get_args
 
 import edgeq
 from edgeq.bundles.chain import Chain, Sample
-from edgeq.bundles.contents import BundleFile, BundleMemory, BundlePart, PartName, SpecialTokens
+from edgeq.bundles.contents import BundleFile, BundleMemory, BundlePart, PartName
 from edgeq.bundles.families import splitter
 from edgeq.bundles.images import image_input
 from edgeq.bundles.manifest import Bundle, is_bundle
 from edgeq.bundles.precision import HEAD, Precision, precisions_of
 from edgeq.bundles.session import PartSession
 from edgeq.bundles.source import ModelFolder, load_model, open_folder
+from edgeq.bundles.tokens import special_tokens
 from edgeq.bundles.torch_part import export_part
 from edgeq.bundles.write_part import OPSET, PartJob, write_part
 from edgeq.errors import InputError
@@ -44,7 +45,7 @@ class BundleRequest:
         preset: A name of `edgeq.bundles.precision.PRESETS`; by default everything is FP32.
         parts: Entries `PART=PRECISION`, which come before the preset.
         keep: What stays in float of parts with few bits: names of layers, regular expressions, operator types.
-        samples: Returns what to calibrate on, given the folder; `None` for nothing.
+        samples: Returns what to calibrate on, given the folder and the model in parts; `None` for nothing.
         tokenizer: Folder of the tokenizer, if not the model's; `none` for a model of bare numbers.
         threads: CPU threads.
     """
@@ -54,7 +55,7 @@ class BundleRequest:
     preset: str | None = None
     parts: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
-    samples: Callable[[ModelFolder], Sequence[Sample]] | None = None
+    samples: Callable[[ModelFolder, Split], Sequence[Sample]] | None = None
     tokenizer: str | None = None
     threads: int | None = None
 
@@ -82,14 +83,15 @@ def export_bundle(request: BundleRequest, out: Path) -> Bundle:
     target = get_target(request.target)
     if target.runtimes[0] not in _ENGINES:
         raise InputError(
-            f"target {target.name}: models in parts are exported for x86, x86-ort or x86-openvino; name one of them"
+            f"target {target.name}: models in parts are exported for x86, x86-ort or x86-openvino, by the command "
+            "line for jetson-orin, too; name one of them"
         )
     precisions_of(get_args(PartName), request.preset, request.parts)  # tells of a typing error before the long work
     folder = open_folder(request.model, request.tokenizer)
     split_model, architecture = splitter(folder), read_architecture(folder.config)
-    _require_ours(out)
-    samples = [] if request.samples is None else list(request.samples(folder))
+    require_ours(out, "bundle", is_bundle)
     split = split_model(load_model(folder), folder)
+    samples = [] if request.samples is None else list(request.samples(folder, split))
     names = [str(part.name) for part in split.parts]
     precisions = precisions_of(names, request.preset, request.parts)
     for precision in precisions.values():
@@ -112,7 +114,7 @@ def export_bundle(request: BundleRequest, out: Path) -> Bundle:
             edges=split.edges,
             cache=cache,
             positions=split.positions,
-            tokens=_tokens(folder, split),
+            tokens=special_tokens(folder, split),
             images=image_input(folder) if "vision" in names else None,
             similarity=split.similarity,
             tokenizer=tokenizer,
@@ -192,7 +194,7 @@ def _write_parts(
             written.matched |= matched
             if samples:
                 session = PartSession(folder / described.model.file, request.threads)
-                chain.run(described, session, part)
+                chain.run(part, session)
             advance(1)
     if unknown := [entry for entry in request.keep if entry not in written.matched]:
         raise InputError(
@@ -202,22 +204,17 @@ def _write_parts(
     return written.parts
 
 
-def _tokens(folder: ModelFolder, split: Split) -> SpecialTokens:
-    bos, eos, pad = (folder.stated(f"{name}_token_id", "text_config") for name in ("bos", "eos", "pad"))
-    before, after = split.around_image
-    return SpecialTokens(
-        bos=bos,
-        eos=tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,),
-        pad=pad,
-        image=split.image_token,
-        per_image=split.per_image,
-        before_image=before,
-        after_image=after,
-    )
+def require_ours(out: Path, kind: str, is_ours: Callable[[Path], bool]) -> None:
+    """Refuses a folder that holds something else than what replaces it, before long work goes into a new one.
 
+    Args:
+        out: The folder.
+        kind: What it may hold, for the error.
+        is_ours: Whether a folder holds that.
 
-def _require_ours(out: Path) -> None:
-    """Refuses a folder that holds something else than a bundle, before long work goes into a new one."""
+    Raises:
+        InputError: it holds something else, or cannot be written.
+    """
     require_writable(out / "a file")
-    if out.is_dir() and any(out.iterdir()) and not is_bundle(out):
-        raise InputError(f"{out}: holds files, and no bundle; choose another `out`, or empty it")
+    if out.is_dir() and any(out.iterdir()) and not is_ours(out):
+        raise InputError(f"{out}: holds files, and no {kind}; choose another `out`, or empty it")

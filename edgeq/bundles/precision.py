@@ -1,4 +1,4 @@
-"""The precision of each part: `vision=fp16`, `decoder=w4g128-gptq`, and presets for all of them."""
+"""The precision of each part: `vision=int8`, `decoder=w4g128-gptq`, and presets for all of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeq.bundles.contents import TABLE
+from edgeq.calibrators import get_method
 from edgeq.errors import InputError
 from edgeq.memory.storage import scheme_of
 from edgeq.quantizers.recipes import BY_INPUTS, get_recipe
@@ -16,6 +17,11 @@ HEAD = "head"
 
 FLOATS = ("fp32", "fp16")
 
+STATIC = "int8"
+"""Weights and activations in 8 bits, by ranges of calibration images: for parts that read images."""
+
+_STATIC_PARTS = ("vision",)
+
 PRESETS: Mapping[str, Mapping[str, str]] = {
     "asymmetric": {"decoder": "w4g128", "text": "w4g128", "encoder": "w4g128"},
     "uniform-8": dict.fromkeys(("vision", "connector", "decoder", "text", "encoder", HEAD), "w8g128"),
@@ -24,6 +30,7 @@ PRESETS: Mapping[str, Mapping[str, str]] = {
 """Preset -> precision of the parts that are not in FP16. Tables of words are FP16 in all of them."""
 
 _CODEBOOK_METHOD = "rtn"
+_RANGES_METHOD = "lp"
 
 
 @dataclass(frozen=True)
@@ -31,9 +38,9 @@ class Precision:
     """How the weights of a part are stored.
 
     Attributes:
-        name: `fp32`, `fp16`, `nf4`, or bits and groups: `w4g128`, `w4g32a`.
-        method: A name of `edgeq.quantizers.recipes.RECIPES`; empty for floats, and where it is left to whether there is
-            something to calibrate on.
+        name: `fp32`, `fp16`, `int8`, `nf4`, or bits and groups: `w4g128`, `w4g32a`.
+        method: A name of `edgeq.quantizers.recipes.RECIPES`, of `int8` one of `edgeq.calibrators.METHODS`; empty for
+            floats, and where it is left to whether there is something to calibrate on.
     """
 
     name: str
@@ -43,6 +50,11 @@ class Precision:
     def is_float(self) -> bool:
         """Whether nothing is quantized."""
         return self.name in FLOATS
+
+    @property
+    def is_static(self) -> bool:
+        """Whether activations are quantized, too."""
+        return self.name == STATIC
 
     @property
     def group_size(self) -> int:
@@ -78,6 +90,10 @@ class Precision:
         """
         if self.is_float:
             return self
+        if self.is_static:
+            if not has_samples:
+                raise InputError(f"precision {STATIC}: is calibrated on images; add `calib` with images of this part")
+            return Precision(self.name, self.method or _RANGES_METHOD)
         default = BY_INPUTS if has_samples and self.scheme.codebook is None else _CODEBOOK_METHOD
         method = self.method or default
         if get_recipe(method).reads_inputs and not has_samples:
@@ -101,6 +117,10 @@ def parse_precision(text: str) -> Precision:
     if found.is_float:
         if method:
             raise InputError(f"precision {text!r}: {name} has no method; write {name}")
+        return found
+    if found.is_static:
+        if method:
+            get_method(method)
         return found
     scheme_of(name)
     found.group_size  # noqa: B018 - refuses what has none
@@ -133,6 +153,10 @@ def precisions_of(parts: Sequence[str], preset: str | None, stated: Collection[s
         given[name] = parse_precision(text)
         if name == TABLE and not given[name].is_float:
             raise InputError(f"`part` {entry!r}: a table of words is looked up, for which engines have floats only")
+        if name not in _STATIC_PARTS and given[name].is_static:
+            raise InputError(
+                f"`part` {entry!r}: activations are quantized in parts that read images, vision; write {name}=w8g128"
+            )
     default = {} if preset is None else PRESETS[preset]
     found = {name: Precision(default.get(name, "fp32" if preset is None else "fp16")) for name in names} | given
     if HEAD in found and HEAD not in given and preset is None:

@@ -1,4 +1,4 @@
-"""What the parts of a model are calibrated on: texts, or arrays that are ready."""
+"""Texts, or arrays that are ready, to calibrate the parts of a model on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOKENS = 256
 _IDS = "input_ids"
 
 
-def read_samples(path: Path, folder: ModelFolder) -> list[dict[str, np.ndarray]]:
+def read_prepared(path: Path, folder: ModelFolder) -> list[dict[str, np.ndarray]]:
     """Returns samples, each by the names of the inputs of the first parts, with a batch of 1.
 
     Args:

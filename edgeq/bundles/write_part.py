@@ -13,6 +13,7 @@ import edgeq
 from edgeq.bundles.contents import BundleFile, BundlePart
 from edgeq.bundles.precision import Precision
 from edgeq.bundles.session import PartSession
+from edgeq.bundles.static_part import static_graph
 from edgeq.bundles.torch_part import TorchPart, compare_with_torch, ends_of
 from edgeq.calibration.quantize_layers import quantize_layers
 from edgeq.exporting.graphs.graph import copy_graph, save_onnx, weight_of
@@ -85,8 +86,13 @@ def write_part(job: PartJob) -> tuple[BundlePart, frozenset[str]]:
     if not is_plain:
         feeds = job.feeds or [_arrays(inputs) for inputs in job.part.checks]
         wanted = [session.run(feed)[0] for feed in feeds[:_COMPARED]]
-        precise = copy_graph(job.graph)
-        kept, matched, simulated = _store(precise, job)
+        if job.precision.is_static:
+            precise, kept, matched = static_graph(
+                job.graph, job.target, job.precision.method, feeds, job.keep, job.threads
+            )
+        else:
+            precise = copy_graph(job.graph)
+            kept, matched, simulated = _store(precise, job)
         session = _opened(precise, path, job.threads)
         error = _relative_error([session.run(feed)[0] for feed in feeds[:_COMPARED]], wanted)
         method = job.precision.method

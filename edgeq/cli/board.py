@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgeq.cli import model_parts
+from edgeq.cli import edge_llm, model_parts
 from edgeq.cli.names import TARGET, with_patterns
 from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
 from edgeq.cli.printing import say
@@ -61,8 +61,10 @@ def check(
 ) -> None:
     """Check a Q/DQ file: exit 1 if TensorRT would reject it or compute it differently, or if an x86 CPU saturates.
 
-    Of a bundle, whose parts are files of their own: exit 1 if a file is missing, was exchanged, or does not open.
+    Of a bundle, whose parts are files of their own: exit 1 if a file is missing, was exchanged, or does not open. Of a
+    language model's folder for Jetson: exit 1 if a file is missing or was exchanged.
     """
+    from edgeq.bundles.edge_llm import is_edge_llm_folder
     from edgeq.bundles.manifest import is_bundle
     from edgeq.cli.check_console import print_check, print_saturation
     from edgeq.runtimes.tensorrt.compile import Compiler
@@ -73,6 +75,9 @@ def check(
     require_writable_json(json_file)
     if is_bundle(file):
         model_parts.check(file, json_file)
+        return
+    if is_edge_llm_folder(file):
+        edge_llm.check(file, json_file)
         return
     check_question(isa, target, tensorrt, images, preset, compile, sm)
     if isa is not None:

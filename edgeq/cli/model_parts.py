@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeq.cli import edge_llm
 from edgeq.cli.options import write_json_file
 from edgeq.cli.printing import say
 from edgeq.cli.words import as_options
@@ -23,7 +24,7 @@ PartOption = Annotated[
     typer.Option(
         "--part",
         metavar="PART=PRECISION",
-        help="Hugging Face folder: a part's precision, such as vision=fp16, decoder=w4g128-gptq or head=w8g32; "
+        help="Hugging Face folder: a part's precision, such as vision=int8, decoder=w4g128-gptq or head=w8g32; "
         "repeatable. --preset asymmetric, uniform-8 or uniform-4 sets all others.",
     ),
 ]
@@ -55,12 +56,17 @@ def export(
         InputError: one of them was given.
     """
     from edgeq.bundles.export import BundleRequest, export_bundle
+    from edgeq.verbs.export_edge_llm import is_for_jetson
 
     for name, given in others.items():
         if given:
             raise InputError(f"`{name}`: is not for a Hugging Face folder; precisions are set by `part` and `preset`")
     request = BundleRequest(Path(model), target, preset, tuple(part or ()), tuple(keep or ()), tokenizer=tokenizer)
-    found = export_bundle(_with_samples(request, calib, threads), out)
+    request = _with_samples(request, calib, threads)
+    if is_for_jetson(target):
+        edge_llm.export(request, out, json_file)
+        return
+    found = export_bundle(request, out)
     print_bundle(found)
     write_json_file(json_file, found.to_json())
 
@@ -69,11 +75,10 @@ def _with_samples(request: BundleRequest, calib: Path | None, threads: int | Non
     import dataclasses
     from functools import partial
 
-    from edgeq.bundles.samples import read_samples
+    from edgeq.generation.samples import read_samples
 
-    return dataclasses.replace(
-        request, samples=None if calib is None else partial(read_samples, calib), threads=threads
-    )
+    samples = None if calib is None else partial(read_samples, calib, "")
+    return dataclasses.replace(request, samples=samples, threads=threads)
 
 
 def refuse(part: list[str] | None, tokenizer: str | None) -> None:
@@ -154,7 +159,7 @@ def _slower(part: BundlePart, bundle: Bundle) -> list[str]:
     from edgeq.targets import get_target
 
     precision = parse_precision(part.precision)
-    if precision.is_float:
+    if precision.is_float or precision.is_static:
         return []
     return describe_slower(get_target(bundle.target).runtimes[0], precision.scheme.bits, precision.group_size)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from edgeq.bundles.manifest import Bundle
@@ -26,21 +27,31 @@ class Tokenizer(Protocol):
 
 
 def tokenizer_of(bundle: Bundle) -> Tokenizer:
-    """Returns the tokenizer of a bundle.
+    """Returns the tokenizer of a bundle; raises as `read_tokenizer` does."""
+    paths = [bundle.folder / file.file for file in bundle.tokenizer]
+    return read_tokenizer(paths, bundle.tokens.eos)
+
+
+def read_tokenizer(files: Sequence[Path], ends: Sequence[int]) -> Tokenizer:
+    """Returns the tokenizer of a model; that of bare numbers if there is no `tokenizer.json`.
+
+    Args:
+        files: Its files.
+        ends: Tokens that end a text.
 
     Raises:
         InputError: its file cannot be read.
         MissingDependencyError: the package tokenizers is not installed.
     """
-    if not any(file.file == _FILE for file in bundle.tokenizer):
+    path = next((each for each in files if each.name == _FILE), None)
+    if path is None:
         return NumberTokens()
     try:
         import tokenizers
     except ImportError as error:
         raise MissingDependencyError("tokenizers", "language", "Reading a tokenizer") from error
-    path = bundle.folder / _FILE
     try:
-        return TokenizerFile(tokenizers.Tokenizer.from_file(str(path)), bundle)
+        return TokenizerFile(tokenizers.Tokenizer.from_file(str(path)), path, ends)
     except Exception as error:  # tokenizers raises Exception itself
         raise InputError(f"{path}: is not a tokenizer ({error}); export the model again") from error
 
@@ -50,12 +61,12 @@ class TokenizerFile:
 
     Args:
         tokenizer: It.
-        bundle: The bundle, which knows the tokens that end a text.
+        path: Its file, for messages.
+        ends: Tokens that end a text.
     """
 
-    def __init__(self, tokenizer: Any, bundle: Bundle) -> None:
-        self._tokenizer = tokenizer
-        self._bundle = bundle
+    def __init__(self, tokenizer: Any, path: Path, ends: Sequence[int]) -> None:
+        self._tokenizer, self._path, self._ends = tokenizer, path, frozenset(ends)
         # A file may have been saved by a training run that cut and filled its texts.
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -63,7 +74,7 @@ class TokenizerFile:
     def encode(self, text: str) -> list[int]:
         """Returns the tokens of a text; one that ends it is cut, for the model to write on."""
         ids: list[int] = self._tokenizer.encode(text).ids
-        return ids[:-1] if ids and ids[-1] in self._bundle.tokens.eos else ids
+        return ids[:-1] if ids and ids[-1] in self._ends else ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of tokens."""
@@ -80,7 +91,7 @@ class TokenizerFile:
         for each, word in zip(ids, words, strict=True):
             if word is None or self._tokenizer.token_to_id(word) != each:
                 raise MismatchError(
-                    f"{self._bundle.folder / _FILE}: knows no token {each}, which is one of images in this model; "
+                    f"{self._path}: knows no token {each}, which is one of images in this model; "
                     "the tokenizer is of another model, export the model again"
                 )
         return "".join(words)

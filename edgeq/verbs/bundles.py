@@ -129,7 +129,7 @@ def _answer(
     template: str,
     options: AnswerOptions,
 ) -> _Given:
-    maker = PromptMaker(bundle, tokenizer_of(bundle), template)
+    maker = PromptMaker.of(bundle, tokenizer_of(bundle), template)
     with OpenParts.open(bundle, runtime, threads) as parts:
         model = GeneratingModel(parts)
         lines, seen, started = [], set[str](), time.perf_counter()

@@ -83,6 +83,7 @@ def export_checkpoint(
     calib: Path | np.ndarray | None = None,
     num: int | None = None,
     threads: int | None = None,
+    centred: bool = False,
 ) -> CheckpointResult:
     """Returns what was written: the folder anew, whole or not at all.
 
@@ -99,6 +100,7 @@ def export_checkpoint(
             folder's tokenizer reads.
         num: Maximum number of sequences, by default 64.
         threads: CPU threads of torch.
+        centred: Whether zero points are in the middle, even if the layout has others.
 
     Raises:
         InputError: an argument cannot be used, or the folder is not whole; nothing is written.
@@ -119,7 +121,7 @@ def export_checkpoint(
         )
     if calib is not None and not recipe.reads_inputs:
         raise InputError(f"`calib`: {method} reads no inputs; omit it, or choose another `weight_method`")
-    plan = plan_checkpoint(folder, layout, int(precision[1:]), group_size or GROUP_SIZE, skip)
+    plan = plan_checkpoint(folder, layout, int(precision[1:]), group_size or GROUP_SIZE, skip, centred=centred)
     if method == "hqq" and plan.scheme.symmetric:
         raise InputError(f"`weight_method` hqq: chooses zero points, and {layout} has none; choose format awq, or rtn")
     if calib is None:

@@ -14,11 +14,10 @@ from edgeq.bundles.manifest import Bundle
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.generation.answers import AnswerOptions
-from edgeq.generation.model import Prompt
 from edgeq.generation.parts import artifact_of
-from edgeq.generation.prompts import IMAGE, QUESTION, PromptMaker
+from edgeq.generation.prompts import Prompt, PromptMaker
+from edgeq.generation.samples import answered_prompts
 from edgeq.generation.tokenizer import tokenizer_of
-from edgeq.inputs import evenly_spaced
 from edgeq.quantizers.recipes import get_recipe
 from edgeq.studying.assembly import Assembler
 from edgeq.studying.bundle_layers import find_bundle_layers, in_part
@@ -136,7 +135,7 @@ def open_bundle_study(
     bundle = Bundle.load(subject.folder)
     _require_float(bundle)
     task = _task(subject.task, subject.questions)
-    maker = PromptMaker(bundle, tokenizer_of(bundle), subject.template)
+    maker = PromptMaker.of(bundle, tokenizer_of(bundle), subject.template)
     graphs = {str(part.name): read_onnx(bundle.path(part.name)) for part in bundle.parts}
     layers = find_bundle_layers(graphs, space.blocks)
     planned = plan_trials(space, layers, options.sample, options.trials, options.seed)
@@ -201,17 +200,4 @@ def _calibration(subject: BundleSubject, maker: PromptMaker, space: Space, most:
     """Returns prompts with their answers, which methods go by; none if no method does."""
     if subject.calib is None or not _reads_inputs(space):
         return ()
-    return _answered(_task(subject.task, subject.calib), maker, most)
-
-
-def _answered(task: AnswersTask, maker: PromptMaker, most: int) -> Sequence[Prompt]:
-    """Returns prompts that end with their answers."""
-    found = []
-    for number in evenly_spaced(range(len(task.questions)), most):
-        question = task.questions[number]
-        template = f"{maker.template or f'{IMAGE}{QUESTION}'} {question.answers[0]}"
-        has_image = question.image or question.encoded is not None
-        found.append(
-            dataclasses.replace(maker, template=template).make(question, task.items[number] if has_image else None)
-        )
-    return found
+    return answered_prompts(_task(subject.task, subject.calib), maker, most)

@@ -89,11 +89,11 @@ def test_later_parts_are_calibrated_on_what_earlier_ones_give(exported):
     ]
     chain = Chain(split, samples)
     counts = []
-    for part, described in zip(split.parts, bundle.parts, strict=True):
+    for part in split.parts:
         feeds = chain.feeds(part)
         counts.append(len(feeds))
         session = PartSession(bundle.path(part.name), 1)
-        chain.run(described, session, part)
+        chain.run(part, session)
     assert counts == [1, 1, 2, 2]  # a text alone is nothing to a vision part
     for sample, feed in zip(samples, feeds, strict=True):
         given = {name: torch.from_numpy(array) for name, array in sample.items()}
@@ -203,7 +203,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
         (("--tokenizer", "none", "--preset", "yolox"), "--preset 'yolox': for a model in parts wanted"),
         (("--tokenizer", "none", "--part", "eyes=fp16"), "--part 'eyes=fp16': wanted PART=PRECISION"),
         (("--precision", "w4"), "precisions are set by --part and --preset"),
-        (("--target", "jetson-orin"), "models in parts are exported for x86"),
+        (("--target", "arm"), "models in parts are exported for x86"),
     ],
 )  # fmt: skip
 def test_a_refused_command_is_one_line_and_writes_nothing(tmp_path, edgeq, options, message):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeq.bundles.samples import MOST, pieces, read_samples
+from edgeq.bundles.samples import MOST, pieces, read_prepared
 from edgeq.bundles.source import ModelFolder
 from edgeq.errors import InputError
 from edgeq.memory.config_file import ConfigFile
@@ -18,7 +18,7 @@ _FOLDER = ModelFolder(Path(), ConfigFile(Path("config.json"), {"model_type": "ll
 def test_arrays_become_samples_in_the_types_that_parts_take(tmp_path):
     ids, pixels = np.arange(12, dtype=np.int32).reshape(4, 3), np.ones((4, 3, 2, 2), np.float64)
     np.savez(tmp_path / "calib.npz", input_ids=ids, pixel_values=pixels)
-    samples = read_samples(tmp_path / "calib.npz", _FOLDER)
+    samples = read_prepared(tmp_path / "calib.npz", _FOLDER)
     assert [sample["input_ids"].tolist() for sample in samples] == [[row] for row in ids.tolist()]
     assert samples[0]["input_ids"].dtype == np.int64
     assert samples[0]["pixel_values"].dtype == np.float32
@@ -27,7 +27,7 @@ def test_arrays_become_samples_in_the_types_that_parts_take(tmp_path):
 
 def test_many_samples_are_taken_evenly_spaced(tmp_path):
     np.savez(tmp_path / "calib.npz", input_ids=np.arange(1024)[:, None])
-    taken = [int(sample["input_ids"][0, 0]) for sample in read_samples(tmp_path / "calib.npz", _FOLDER)]
+    taken = [int(sample["input_ids"][0, 0]) for sample in read_prepared(tmp_path / "calib.npz", _FOLDER)]
     assert (len(taken), taken[0], taken[-1]) == (MOST, 0, 1023)
     assert set(np.diff(taken)) <= {8, 9}
 
@@ -50,14 +50,14 @@ def test_a_long_text_becomes_pieces_of_one_length():
 def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "calib.npz", **arrays)
     with pytest.raises(InputError, match=message):
-        read_samples(tmp_path / "calib.npz", _FOLDER)
+        read_prepared(tmp_path / "calib.npz", _FOLDER)
 
 
 def test_texts_need_a_tokenizer(tmp_path):
     (tmp_path / "texts.txt").write_text("to be or not to be")
     with pytest.raises(InputError, match=r"has no tokenizer; give an \.npz with `input_ids`"):
-        read_samples(tmp_path / "texts.txt", _FOLDER)
+        read_prepared(tmp_path / "texts.txt", _FOLDER)
     with pytest.raises(InputError, match="no such file"):
-        read_samples(tmp_path / "absent.npz", _FOLDER)
+        read_prepared(tmp_path / "absent.npz", _FOLDER)
     with pytest.raises(InputError, match="has no tokens"):
         pieces([])

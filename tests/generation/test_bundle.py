@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import json
+import shutil
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,29 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from edgeq.bundles.chain import Chain
+from edgeq.bundles.contents import BundleFile
 from edgeq.bundles.export import BundleRequest, export_bundle
+from edgeq.bundles.families import splitter
 from edgeq.bundles.manifest import MANIFEST_NAME, Bundle
+from edgeq.bundles.session import PartSession
+from edgeq.bundles.source import open_folder
+from edgeq.bundles.static_part import static_graph
 from edgeq.cli.app import app
 from edgeq.errors import InputError, MismatchError
+from edgeq.exporting.graphs.graph import read_onnx, save_onnx
 from edgeq.generation.answers import AnswerOptions, answered
 from edgeq.generation.model import GeneratingModel, Prompt
 from edgeq.generation.parts import OpenParts
 from edgeq.generation.prompts import PromptMaker
+from edgeq.generation.samples import read_samples
 from edgeq.generation.search import Limits
 from edgeq.generation.tokenizer import tokenizer_of
 from edgeq.inputs.items import MemoryItem
 from edgeq.studying import bundle_model
 from edgeq.studying.bundle_model import BundleModel
 from edgeq.studying.space import Space
+from edgeq.targets import get_target
 from edgeq.tasks import get_task
 from edgeq.tasks.language.questions import Question
 from edgeq.tuning.executors import Executor
@@ -131,7 +141,7 @@ def test_a_prompt_beyond_the_context_is_refused_before_anything_runs(pair):
 
 
 def test_a_question_becomes_a_prompt_with_as_many_image_tokens_as_the_model_wants(pair):
-    maker = PromptMaker(pair.bundle, tokenizer_of(pair.bundle), "w4 <image> {question} w6")
+    maker = PromptMaker.of(pair.bundle, tokenizer_of(pair.bundle), "w4 <image> {question} w6")
     pixels = MemoryItem("grey", np.full((40, 30, 3), 255, np.uint8))
     question = Question("q", "", ("w9",), "w5 w8")
     if not _sees(pair):
@@ -143,7 +153,7 @@ def test_a_question_becomes_a_prompt_with_as_many_image_tokens_as_the_model_want
     assert prompt.ids == (1, 4, *[IMAGE_TOKEN] * PER_IMAGE, 5, 8, 6)
     np.testing.assert_allclose(prompt.images["pixel_values"], np.ones((1, 3, SIDE, SIDE)), atol=1e-6)
     with pytest.raises(InputError, match=r"holds neither \{question\} nor <image>"):
-        PromptMaker(pair.bundle, tokenizer_of(pair.bundle), "what?")
+        PromptMaker.of(pair.bundle, tokenizer_of(pair.bundle), "what?")
 
 
 def _questions(pair, folder, count=6):
@@ -157,10 +167,59 @@ def _questions(pair, folder, count=6):
             pixels = rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)
             Image.fromarray(pixels).save(folder / f"{number}.png")
             asked["image"], item = f"{number}.png", MemoryItem("image", pixels)
-        prompt = PromptMaker(pair.bundle, tokenizer).make(Question("q", "", (), asked["prompt"]), item)
+        prompt = PromptMaker.of(pair.bundle, tokenizer).make(Question("q", "", (), asked["prompt"]), item)
         tokens = _until_end(pair.generated(prompt.ids, prompt.images.get("pixel_values"))[:5])
         lines.append(asked | {"answer": tokenizer.decode(tokens)})
     return write_lines(folder / "questions.jsonl", lines)
+
+
+def _with_int8_vision(bundle, samples, folder):
+    """Returns a copy of a bundle whose vision part is in INT8, as `vision=int8` writes it of the same samples."""
+    copied = shutil.copytree(bundle.folder, folder / "int8")
+    static = static_graph(read_onnx(copied / "vision.onnx"), get_target("x86-ort"), "lp", samples, threads=1)
+    save_onnx(static.graph, copied / "vision.onnx")
+    described = BundleFile.of(copied / "vision.onnx")
+    vision = dataclasses.replace(bundle.require_part("vision"), model=described, precision="int8", method="lp")
+    changed = dataclasses.replace(bundle, folder=copied, parts=(vision, *bundle.parts[1:]))
+    changed.save()
+    return changed
+
+
+def test_questions_calibrate_a_vision_part_in_int8_and_the_bundle_is_checked_scored_and_reported(pair, tmp_path, edgeq):
+    questions = _questions(pair, tmp_path)
+    source = open_folder(pair.bundle.folder.parent / "hf")
+    split = splitter(source)(pair.torch, source)
+    samples = read_samples(questions, "", source, split)
+    asked = [json.loads(line) for line in questions.read_text().splitlines()]
+    tokens = tokenizer_of(pair.bundle)
+    marks = f"<image>{' ' if _sees(pair) else ''}" * (PER_IMAGE * _sees(pair))
+    for sample, line in zip(samples, asked, strict=True):
+        assert sample["input_ids"][0].tolist() == tokens.encode(f"{marks}{line['prompt']} {line['answer']}")
+    if not _sees(pair):
+        with pytest.raises(InputError, match="a text to calibrate on"):
+            read_samples(tmp_path, "", source, split)
+        return
+    alone = read_samples(tmp_path, "", source, split)
+    assert [set(each) for each in (samples[0], alone[0])] == [{"input_ids", "pixel_values"}, {"pixel_values"}]
+    np.testing.assert_array_equal(alone[0]["pixel_values"], samples[0]["pixel_values"])
+    chain = Chain(split, alone)
+    assert [len(chain.feeds(part)) for part in split.parts] == [6, 0, 0, 0]
+    bundle = _with_int8_vision(pair.bundle, samples, tmp_path)
+    assert "open in ONNX Runtime" in edgeq("check", bundle.folder).out
+    shown = {"pixel_values": np.concatenate([each["pixel_values"] for each in alone])}
+    wanted, found = (PartSession(each.path("vision"), 1).run(shown)[0] for each in (pair.bundle, bundle))
+    assert 0 < np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 0.05
+    scored = tmp_path / "scored.json"
+    done = edgeq(
+        *("eval", pair.bundle.folder, bundle.folder, "--task", "transcription", "--data", questions, "--threads", "1"),
+        *("--max-tokens", "5", "--answers", tmp_path / "answers", "--json", scored),
+    )
+    assert done.code == 0, done.error
+    plain, changed = json.loads(scored.read_text())
+    assert plain["exact_match"] == 1.0
+    assert changed["precision"] == "vision=int8,connector=fp32,embedding=fp32,decoder=fp32"
+    assert edgeq("report", scored, "--out", tmp_path / "report.html").code == 0
+    assert "vision=int8" in (tmp_path / "report.html").read_text()
 
 
 def test_eval_and_bench_take_the_folder(pair, tmp_path):
@@ -338,7 +397,7 @@ def test_texts_are_foreseen_in_windows_and_last_words_offered(pair, tmp_path):
     text = " ".join(f"w{4 + 7 * number % 80}" for number in range(100))
     questions = write_lines(tmp_path / "q.jsonl", [{"id": "t", "answer": text, "prompt": "w5 w8"}])
     with OpenParts.open(pair.bundle, "onnxruntime", 1) as parts:
-        model, maker = GeneratingModel(parts), PromptMaker(pair.bundle, tokenizer_of(pair.bundle))
+        model, maker = GeneratingModel(parts), PromptMaker.of(pair.bundle, tokenizer_of(pair.bundle))
         perplexity: Any = get_task("perplexity").from_files(questions, tmp_path, "")
         lines = list(answered(perplexity, model, maker, AnswerOptions(stride=20)))
         last_word: Any = get_task("last-word").from_files(questions, tmp_path, "")

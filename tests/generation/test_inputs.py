@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgeq.bundles.resizing import resized
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Preprocessing
-from edgeq.generation.resizing import resized
 from edgeq.generation.tokenizer import NumberTokens
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Positions = Literal["sequential", "multimodal", "none"]
 
 EMBEDS, FEATURES, HIDDEN, PIXELS = "inputs_embeds", "image_features", "image_hidden", "pixel_values"
+IDS = "input_ids"
 SEED = 0
 _AXES: FreeAxes = {0: "batch", 1: "seq"}
 # Free lengths of examples are neither 0 nor 1, which torch.export takes for fixed, and differ from each other.

@@ -72,7 +72,7 @@ class FinishedLayers:
 
 
 def plan_checkpoint(
-    folder: Path, layout: str, bits: int, group_size: int, skip: Sequence[str] | None = None
+    folder: Path, layout: str, bits: int, group_size: int, skip: Sequence[str] | None = None, *, centred: bool = False
 ) -> CheckpointPlan:
     """Returns the plan of a checkpoint.
 
@@ -82,6 +82,7 @@ def plan_checkpoint(
         bits: Of the weights.
         group_size: Inputs that share a scale.
         skip: What stays in float; see `select_layers`.
+        centred: Whether zero points are in the middle, even if the layout has others.
 
     Raises:
         InputError: the layout has no such bits, groups do not divide a layer, or an entry of `skip` matches nothing.
@@ -92,7 +93,8 @@ def plan_checkpoint(
         known = ", ".join(f"w{each}" for each in found.bits)
         raise InputError(f"`precision` w{bits}: readers of {layout} checkpoints take {known}")
     tensors = stored_tensors(folder)
-    scheme = Scheme(bits=bits, signed=False, symmetric=found.symmetric, granularity=PerGroup(group_size, 1))
+    symmetric = centred or found.symmetric
+    scheme = Scheme(bits=bits, signed=False, symmetric=symmetric, granularity=PerGroup(group_size, 1))
     plan = CheckpointPlan(folder, tensors, select_layers(tensors, skip), found, scheme)
     for module in plan.layers.quantized:
         outputs, inputs = plan.weight(module).shape
