@@ -389,7 +389,8 @@ def calibrate(
         typer.Option(
             min=0,
             metavar="N",
-            help="Inputs to keep in the file, for tensors that only another format's files have; 0 keeps none.",
+            help="Inputs to keep in the file, for tensors that only another format's files have, and as many to judge files "
+            "on; 0 keeps none.",
         ),
     ] = 8,
     weights: Weights = None,
@@ -436,7 +437,8 @@ def calibrate(
     )  # fmt: skip
     resumed = f" ({result.resumed} of them in an interrupted run)" if result.resumed else ""
     skipped = f"; unreadable and skipped: {len(result.skipped)}" if result.skipped else ""
-    kept = f"; inputs kept: {len(result.ranges.samples)}" if result.ranges.samples else ""
+    inputs = {*result.ranges.samples, *result.ranges.strongest}
+    kept = f"; inputs kept: {len(inputs)}" if inputs else ""
     say(
         f"{out}: {counted(len(result.ranges.tensors), 'tensor')} by {result.ranges.method}; "
         f"images counted: {result.images}{resumed}{skipped}{kept}"
