@@ -35,7 +35,7 @@ class Commands(typer.core.TyperGroup):
         if name is not None and command is not None and not ctx.resilient_parsing:
             # Words are parsed a second time for it, so only where a project has defaults.
             defaults = project_defaults(name, _given(command, name, rest, ctx)) if FILE.is_file() else {}
-            ctx.default_map = {name: {**defaults, **(QUANTIZE_DEFAULTS if typed == "quantize" else {})}}
+            ctx.default_map = {name: {**defaults, **QUANTIZE_DEFAULTS.get(typed, {})}}
         return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:

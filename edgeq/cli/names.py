@@ -16,14 +16,15 @@ COMMANDS = {
     "evaluate": "eval",
     "infer": "predict",
     "profile": "bench",
+    "quantise": "export",
     "quantize": "export",
     "val": "eval",
     "validate": "eval",
 }
 """What other tools call a command -> the command."""
 
-QUANTIZE_DEFAULTS = {"precision": "int8"}
-"""Options of `export` that are others if it is called `quantize`."""
+QUANTIZE_DEFAULTS = {"quantise": {"precision": "int8"}, "quantize": {"precision": "int8"}}
+"""What `export` is called -> its options that are others then."""
 
 _TARGETS = {
     "aarch64": "arm",

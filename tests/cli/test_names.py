@@ -29,6 +29,7 @@ from edgeq.wording import did_you_mean
         (["export", "x.onnx", "--precision", "fp23"], "did you mean fp32"),
         (["bench", "x.onnx", "--runtime", "ort"], "error: x.onnx: no such file"),
         (["quantize", "x.onnx"], "int8 needs ranges"),
+        (["quantise", "x.onnx"], "int8 needs ranges"),
         (["quantize", "x.onnx", "--precision", "fp32"], "error: x.onnx: no such file"),
         (["benchmark", "x.onnx"], "error: x.onnx: no such file"),
         (["exprt", "x.onnx"], "Did you mean"),

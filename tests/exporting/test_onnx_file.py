@@ -249,6 +249,10 @@ def test_what_is_missing_or_cut_short_is_named(tmp_path):
     whole.write_bytes(bytes([0x3F]) + content)
     with pytest.raises(InputError, match="is not a valid ONNX model"):
         read_onnx(whole)
+    other = whole.with_suffix(".xml")
+    other.write_text("<net/>")
+    with pytest.raises(InputError, match=r"model\.xml: is not a valid ONNX model .*; wanted an \.onnx file"):
+        read_onnx(other)
 
 
 @pytest.mark.usefixtures("everything_is_large")

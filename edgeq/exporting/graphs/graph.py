@@ -91,7 +91,8 @@ def read_onnx(path: Path) -> ir.Model:
     except EdgeqError:
         raise
     except Exception as error:  # protobuf, onnx and onnx_ir raise whatever a damaged file makes them trip over
-        raise InputError(f"{path}: is not a valid ONNX model ({first_line(error)}); is the file complete?") from error
+        advice = "is the file complete?" if path.suffix == ".onnx" else "wanted an .onnx file"
+        raise InputError(f"{path}: is not a valid ONNX model ({first_line(error)}); {advice}") from error
     lie_in(model, path.parent)
     return model
 
