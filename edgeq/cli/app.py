@@ -389,8 +389,8 @@ def calibrate(
         typer.Option(
             min=0,
             metavar="N",
-            help="Inputs to keep in the file, for tensors that only another format's files have, and as many to judge files "
-            "on; 0 keeps none.",
+            help="Inputs to keep in the file, for tensors that only another format's files have, and as many to judge "
+            "files on; 0 keeps none.",
         ),
     ] = 8,
     weights: Weights = None,
