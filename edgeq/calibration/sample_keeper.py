@@ -42,7 +42,7 @@ class SampleKeeper:
 
     def to_json(self, counted: Container[str]) -> dict[str, Any]:
         """Returns digest -> what is kept of the inputs that were counted, as a JSON object."""
-        return {digest: _packed(kept).to_json() for digest, kept in self._kept.items() if digest in counted}
+        return {digest: _packed(kept).to_json() for digest, kept in list(self._kept.items()) if digest in counted}
 
     def _takes(self, digest: str) -> bool:
         return len(self._kept) < self.num or (self.num > 0 and digest < max(self._kept))
