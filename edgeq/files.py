@@ -22,6 +22,7 @@ except ImportError:  # Windows, where what a killed process leaves stays
 
 _TEMPORARY = ".edgeq-tmp"
 _ORPHAN_S = 60
+_WAIT_S, _ASK_AGAIN_S = 60.0, 0.02
 
 
 @contextlib.contextmanager
@@ -85,6 +86,41 @@ def _lock(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
+    return True
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other processes that call this for the same folder waiting until the block ends.
+
+    For files that belong together, or that are read and written again. It waits for a minute at most, and not at all
+    where folders cannot be locked, as on some network drives.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # no such folder yet, or Windows
+        yield
+        return
+    try:
+        until = time.monotonic() + _WAIT_S
+        while not _lock(descriptor) and time.monotonic() < until and _can_lock(descriptor):
+            time.sleep(_ASK_AGAIN_S)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _can_lock(descriptor: int) -> bool:
+    """Returns whether files here can be locked, by somebody else at the moment."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
     return True
 
 

@@ -68,7 +68,8 @@ def benchmark(
     Raises:
         InputError: an argument cannot be used.
         MismatchError: a file is not the one that its manifest describes.
-        EngineError: an engine refuses a file, or its process died.
+        EngineError: an engine refuses a file, or its process died; the error has the `results` of the other files, if
+            there are any.
         DeviceError: the device cannot be reached.
     """
     require_positive(threads, "threads")
@@ -95,6 +96,8 @@ def benchmark(
     ]
     if attach:
         attach_results(files, found)
+    if outcome.error is not None:
+        raise outcome.error
     return found
 
 

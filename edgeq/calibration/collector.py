@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import edgeq
+from edgeq.calibration.kept_parts import Pace, merged
 from edgeq.calibration.non_finite import origin_of
 from edgeq.calibration.sample_keeper import KeptInput, SampleKeeper
 from edgeq.calibration.statistics import NonFiniteError, Request, Statistic, statistic_class
@@ -40,7 +41,6 @@ from edgeq.targets import TARGETS, Target, get_target
 from edgeq.wording import counted
 
 _AHEAD = 2
-
 _log = logging.getLogger(__name__)
 
 
@@ -203,11 +203,13 @@ class Collector:
         self._keeper = keeper or SampleKeeper(0)
         wanted = [Request(name, "histogram") for name in model.names] if requests is None else requests
         self._gathered = {request: request.start() for request in wanted}
-        self._earlier: list[dict[Request, Statistic]] = []
+        self._earlier: dict[Request, Statistic] = {}
         self._log = None if out is None else JobLog(out.with_name(out.name + ".partial"), self._job())
         # An image is counted as a whole or not at all, also in what an interrupted run keeps.
         self._counting = threading.Lock()
         self._torn = False
+        self._kept = 0  # images of `done` that are in the log
+        self._pace = Pace()
         self.done: list[str] = []
         self.resumed = 0
 
@@ -274,6 +276,8 @@ class Collector:
                 self._then(arrays)
             self.done.append(digest)
             self._torn = False
+            if self._log is not None and self._pace.is_due():
+                self._keep(self._log)
 
     def ranges(self, method: str, options: Mapping[str, float]) -> Ranges:
         """Returns what a method finds in the counts."""
@@ -292,14 +296,7 @@ class Collector:
 
     def statistics(self) -> dict[Request, Statistic]:
         """Returns what was gathered, here and in earlier, interrupted runs."""
-        if not self._earlier:
-            return dict(self._gathered)
-        found = {}
-        for request in self._gathered:
-            found[request] = request.start()
-            for part in (*self._earlier, self._gathered):
-                found[request].merge(part[request])
-        return found
+        return merged(self._earlier, self._gathered) if self._earlier else dict(self._gathered)
 
     def histograms(self) -> dict[str, Histogram]:
         """Returns tensor -> its histogram, for the tensors whose histograms were requested."""
@@ -314,18 +311,25 @@ class Collector:
         with self._counting:
             if self._log is None or self._torn or len(self.done) == self.resumed:
                 return
-            kept = counted(len(self.done), "image")
-            gathered = [statistic.to_json() for statistic in self._gathered.values()]
-            images = self.done[self.resumed :]
-            try:
-                if not self._earlier:
-                    self._log.remove()  # nothing in it can be used
-                samples = self._keeper.to_json(frozenset(images))
-                self._log.add({"images": images, "statistics": gathered, "samples": samples})
-            except InputError as error:
-                _log.warning("the ranges of %s could not be kept: %s", kept, error)
-            else:
+            if len(self.done) == self._kept or self._keep(self._log):
+                kept = counted(len(self.done), "image")
                 _log.warning("%s counted so far: kept in %s; rerun the command to resume", kept, self._log.path)
+
+    def _keep(self, log: JobLog) -> bool:
+        """Appends what was gathered since the last time; returns whether that went well."""
+        images = self.done[self._kept :]
+        gathered = [statistic.to_json() for statistic in self._gathered.values()]
+        try:
+            if not self._kept:
+                log.remove()  # nothing in it can be used
+            log.add({"images": images, "statistics": gathered, "samples": self._keeper.to_json(frozenset(images))})
+        except InputError as error:
+            _log.warning("the ranges of %s could not be kept: %s", counted(len(self.done), "image"), error)
+            return False
+        self._earlier = self.statistics()
+        self._gathered = {request: request.start() for request in self._gathered}
+        self._kept = len(self.done)
+        return True
 
     def _job(self) -> dict[str, Any]:
         return {
@@ -351,7 +355,8 @@ class Collector:
         except (EdgeqError, KeyError, TypeError, ValueError, AttributeError) as error:
             _log.warning("starting again: what an earlier run kept cannot be used: %s", error)
         else:
-            self._earlier, self.done, self.resumed = parts, done, len(done)
+            self._earlier = merged(*parts)
+            self.done, self.resumed, self._kept = done, len(done), len(done)
             self._keeper.merge(kept)
 
     def _read_parts(

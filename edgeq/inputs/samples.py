@@ -95,6 +95,8 @@ def prepared_samples(
             if known is not None and digest in known:
                 return item, None
             content = item.read()
+            if known is not None and item.digest() != digest:
+                raise InputError(f"{item.name}: changed while it was read; give images that stay as they are")
         except InputError as error:
             return item, error
         prepared = prepare(position, item, content)

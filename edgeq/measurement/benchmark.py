@@ -19,6 +19,7 @@ from edgeq.errors import EngineError, InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.machine import default_threads, read_machine
 from edgeq.measurement.later_questions import Stages, ask_for_layers, ask_for_stages
+from edgeq.measurement.partly_measured import Failures
 from edgeq.measurement.stage_timing import MIN_RUNS, MIN_S
 from edgeq.measurement.telemetry import Observations, Observer, Window
 from edgeq.progress import Advance, progress_bar
@@ -204,6 +205,7 @@ def bench_jobs(
         locate: Artifact -> path of its file for the runner; by default the one here.
 
     Raises:
+        PartlyMeasuredError: an engine failed on some of the files; the error has the results of the others.
         EdgeqError: see `bench_artifacts`.
     """
     sampling = sampling or Sampling()
@@ -214,25 +216,31 @@ def bench_jobs(
         raise InputError(f"`threads` {threads}: wanted at least 1")
     with contextlib.ExitStack() as processes:
         observer = processes.enter_context(Observer(runner, sampling.idle_s))
-        rows = []
+        rows, failures = [], Failures()
         for job in jobs:
             process = processes.enter_context(RunnerProcess(f"{job.artifact.name} in {job.runtime}", runner))
-            opened = process.ask_for(
-                Opened,
-                sampling.timeout_s,
-                "open",
-                **_place(job.artifact, locate),
-                runtime=job.runtime,
-                threads=threads,
-                compute_precision=job.compute_precision,
-                hint=job.hint,
-                cpus=None if cpus is None else list(cpus),
-            )
-            environment = parse_environment(opened.environment, source=job.artifact.name, error=EngineError)
-            rows.append(_Row(job, process, opened.cold_start_ms, environment))
+            with failures.noted(process):
+                opened = process.ask_for(
+                    Opened,
+                    sampling.timeout_s,
+                    "open",
+                    **_place(job.artifact, locate),
+                    runtime=job.runtime,
+                    threads=threads,
+                    compute_precision=job.compute_precision,
+                    hint=job.hint,
+                    cpus=None if cpus is None else list(cpus),
+                )
+                environment = parse_environment(opened.environment, source=job.artifact.name, error=EngineError)
+                rows.append(_Row(job, process, opened.cold_start_ms, environment))
         if not any(row.emulated for row in rows):
-            _sample(rows, sampling, observer, cpus or ())
-        return [_result(row, rows, sampling, observer.observations) for row in rows]
+            _sample(rows, sampling, observer, cpus or (), failures)
+        results = []
+        for row in (working := failures.left(rows)):
+            with failures.noted(row.process):
+                results.append(_result(row, working, jobs[0], sampling, observer.observations))
+    failures.tell(results)
+    return results
 
 
 def _place(artifact: Artifact, locate: Callable[[Artifact], str] | None) -> dict[str, Any]:
@@ -243,22 +251,30 @@ def _place(artifact: Artifact, locate: Callable[[Artifact], str] | None) -> dict
     return {"artifact": str(artifact.path.resolve()), "manifest": manifest}
 
 
-def _sample(rows: Sequence[_Row], sampling: Sampling, observer: Observer, cpus: Sequence[int]) -> None:
+def _sample(
+    rows: Sequence[_Row], sampling: Sampling, observer: Observer, cpus: Sequence[int], failures: Failures
+) -> None:
     with progress_bar(100, "bench", unit="%") as advance:
-        for row in rows:
-            _run(row, sampling, sampling.warmup_runs, sampling.warmup_s)
+        for row in failures.left(rows):
+            with failures.noted(row.process):
+                _run(row, sampling, sampling.warmup_runs, sampling.warmup_s)
         shown = 0
         with observer.watching(cpus):
-            while (done := min(row.progress(sampling) for row in rows)) < 1:
-                for row in rows:
-                    turn = _run(row, sampling, sampling.round_runs, sampling.round_s, untimed_runs=1)
-                    row.rounds_ns.append(turn.samples_ns)
-                    row.windows.append(Window(*turn.window_ns, turn.energy_j, turn.gpu_j))
-                    row.clocks_mhz += turn.clock_mhz or []
-                    row.gpu_ns += turn.device_ns.compute
-                    row.enqueue_ns += turn.device_ns.enqueue
+            while (done := min(row.progress(sampling) for row in failures.left(rows))) < 1:
+                for row in failures.left(rows):
+                    with failures.noted(row.process):
+                        _take_turn(row, sampling)
                 shown = _show(advance, shown, done)
         _show(advance, shown, 1)
+
+
+def _take_turn(row: _Row, sampling: Sampling) -> None:
+    turn = _run(row, sampling, sampling.round_runs, sampling.round_s, untimed_runs=1)
+    row.rounds_ns.append(turn.samples_ns)
+    row.windows.append(Window(*turn.window_ns, turn.energy_j, turn.gpu_j))
+    row.clocks_mhz += turn.clock_mhz or []
+    row.gpu_ns += turn.device_ns.compute
+    row.enqueue_ns += turn.device_ns.enqueue
 
 
 def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_runs: int = 0) -> Turn:
@@ -284,7 +300,7 @@ def _show(advance: Advance, shown: int, done: float) -> int:
     return percent
 
 
-def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling, observed: Observations) -> BenchResult:
+def _result(row: _Row, rows: Sequence[_Row], first: Job, sampling: Sampling, observed: Observations) -> BenchResult:
     artifact = row.job.artifact
     memory = row.process.ask_for(Memory, sampling.timeout_s, "report")
     stages, layers = Stages(), None
@@ -318,10 +334,12 @@ def _result(row: _Row, rows: Sequence[_Row], sampling: Sampling, observed: Obser
         samples_ns=tuple(row.samples_ns),
     )
     # Times of an emulated CPU would describe the host.
-    return result if row.emulated else _with_times(result, row, rows, observed)
+    return result if row.emulated else _with_times(result, row, rows, first, observed)
 
 
-def _with_times(result: BenchResult, row: _Row, rows: Sequence[_Row], observed: Observations) -> BenchResult:
+def _with_times(
+    result: BenchResult, row: _Row, rows: Sequence[_Row], first: Job, observed: Observations
+) -> BenchResult:
     latency = summarize(row.samples_ns)
     reasons = _unstable_reasons(row, latency.drift, observed)
     gpu, enqueue = (summarize(times) if times else None for times in (row.gpu_ns, row.enqueue_ns))
@@ -330,7 +348,7 @@ def _with_times(result: BenchResult, row: _Row, rows: Sequence[_Row], observed: 
         latency_ms=_statistics(latency),
         throughput_per_s=latency.throughput_per_s * row.requests,
         cold_start_ms=row.cold_start_ms,
-        ratio_to_first=interleaved_ratio(row.rounds_ns, rows[0].rounds_ns),
+        ratio_to_first=interleaved_ratio(row.rounds_ns, rows[0].rounds_ns) if rows[0].job is first else None,
         ratio_to_fp32=_ratio_to_fp32(row, rows),
         runs=latency.runs,
         drift=latency.drift,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from edgeq.boundary import Count, convert, read_json
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.files import write_json
+from edgeq.files import alone_in, write_json
 from edgeq.results.serialization import OMIT_EMPTY, to_json
 
 _KEY = "results"
@@ -89,8 +89,9 @@ def attach(artifact: Artifact, results: Iterable[AttachedResult]) -> None:
         InputError: the file has no manifest, or it cannot be read or written.
     """
     require_manifest(artifact)
-    by_place = {each.place: each for each in (*attached_to(artifact), *results)}
-    write_json(artifact.manifest_path, _manifest(artifact) | {_KEY: [_stated(each) for each in by_place.values()]})
+    with alone_in(artifact.manifest_path.parent):
+        by_place = {each.place: each for each in (*attached_to(artifact), *results)}
+        write_json(artifact.manifest_path, _manifest(artifact) | {_KEY: [_stated(each) for each in by_place.values()]})
 
 
 def require_manifest(artifact: Artifact) -> None:

@@ -47,6 +47,7 @@ import numpy as np
 
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec, parse_manifest
+from edgeq.exporting.unchanged import require_unchanged
 from edgeq.machine import peak_rss_bytes
 from edgeq.registry import load_object
 from edgeq.runtimes import get_runtime
@@ -119,6 +120,7 @@ class Runner:
         loaded = time.perf_counter_ns()
         session.run(inputs)
         finished = time.perf_counter_ns()
+        require_unchanged(artifact)
 
         self._session, self._inputs = session, inputs
         self._clock = self._find_clock(session)

@@ -21,6 +21,7 @@ from edgeq.evaluation.evaluate import evaluate_artifacts
 from edgeq.evaluation.execution_site import HERE, Place
 from edgeq.measurement.benchmark import Sampling, bench_jobs, make_jobs, open_artifacts
 from edgeq.measurement.device_result_cache import KeptResults
+from edgeq.measurement.partly_measured import PartlyMeasuredError
 from edgeq.progress import labelled
 from edgeq.results.reading import Result
 from edgeq.runtimes.base import LATENCY
@@ -39,7 +40,7 @@ class Outcome:
 
     Attributes:
         device: Its name.
-        results: One for each artifact, runtime and compute precision; none where it failed.
+        results: One for each artifact, runtime and compute precision; where it failed, what was measured nevertheless.
         error: Why it failed.
     """
 
@@ -77,7 +78,7 @@ def bench_on_devices(
         on_results: Told the results so far, whenever a device is done.
 
     Raises:
-        EdgeqError: of the one device, if there is but one.
+        EdgeqError: of the one device, if there is but one and nothing was measured on it.
     """
     artifacts = open_artifacts(paths)
     sampling = sampling or Sampling()
@@ -185,9 +186,9 @@ def _on_devices(
         return results
 
     if len(devices) == 1:
-        outcomes = [Outcome(devices[0].name, work_on(devices[0]))]
-        on_results(outcomes[0].results)
-        return outcomes
+        outcome = _attempt_one(devices[0], work_on)
+        on_results(outcome.results)
+        return [outcome]
     done: dict[int, Outcome] = {}
     pool = ThreadPoolExecutor(len(devices))
     try:
@@ -197,7 +198,7 @@ def _on_devices(
         }
         for future in as_completed(futures):
             done[futures[future]] = future.result()
-            if not future.result().error:
+            if future.result().results:
                 on_results([result for _, outcome in sorted(done.items()) for result in outcome.results])
     except BaseException:
         opened.close()  # Ctrl-C comes to this thread only; without their connections the others end
@@ -234,9 +235,17 @@ class _Opened:
                 remote.close()
 
 
-def _attempt(device: Device, work_on: Callable[[Device], Results]) -> Outcome:
+def _attempt_one(device: Device, work_on: Callable[[Device], Results]) -> Outcome:
+    """Returns what came of a device where a part of it is worth keeping; all other errors are the caller's."""
     try:
         return Outcome(device.name, work_on(device))
+    except PartlyMeasuredError as error:
+        return Outcome(device.name, error.results, error)
+
+
+def _attempt(device: Device, work_on: Callable[[Device], Results]) -> Outcome:
+    try:
+        return _attempt_one(device, work_on)
     except EdgeqError as error:
         return Outcome(device.name, error=error)
     except Exception as error:
@@ -244,11 +253,19 @@ def _attempt(device: Device, work_on: Callable[[Device], Results]) -> Outcome:
 
 
 def _work_on(device: Device, work: Work, opened: _Opened) -> Results:
-    if device.name == LOCAL:
-        with labelled(LOCAL):
-            results = work(device, None)
-    else:
-        remote = RemoteDevice(device)
-        with labelled(device.name), named_errors(device.name), opened.noted(remote), remote:
+    partly: PartlyMeasuredError | None = None
+    remote = None if device.name == LOCAL else RemoteDevice(device)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(labelled(device.name))
+        if remote is not None:
+            stack.enter_context(named_errors(device.name))
+            stack.enter_context(opened.noted(remote))
+            stack.enter_context(remote)
+        try:
             results = work(device, remote)
+        except PartlyMeasuredError as error:
+            partly = error
+    if partly is not None:
+        kept = [dataclasses.replace(result, device=device.name) for result in partly.results]
+        raise PartlyMeasuredError(partly.errors, kept)
     return [dataclasses.replace(result, device=device.name) for result in results]

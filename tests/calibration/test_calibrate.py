@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import edgeq
+from edgeq.calibration import kept_parts
 from edgeq.calibration.calibrate import calibrate
-from edgeq.calibration.collector import calibrated_tensors
+from edgeq.calibration.collector import Collector, calibrated_tensors
 from edgeq.calibrators import METHODS, HistogramBuilder
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError, ModelError
@@ -116,6 +117,35 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(model, images, expected, o
     assert result.images == len(images)
     assert out.read_bytes() == expected
     assert [path.name for path in out.parent.iterdir()] == ["ranges.json"]
+
+
+def test_a_killed_run_goes_on_from_what_it_kept(model, images, expected, out, monkeypatch):
+    """A kill runs nothing more, so nothing is saved at the end; parts were saved on the way."""
+    with monkeypatch.context() as killed:
+        stop_at(killed, 9, KeyboardInterrupt)
+        killed.setattr(Collector, "save_partial", lambda _self: None)
+        killed.setattr(kept_parts, "KEEP_S", 0.0)
+        killed.setattr(kept_parts, "KEEP_SHARE", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            run(model, images, out)
+    result = run(model, shuffle(images, 9), out)
+    assert 7 <= result.resumed <= 9
+    assert out.read_bytes() == expected
+    assert [path.name for path in out.parent.iterdir()] == ["ranges.json"]
+
+
+def test_an_image_that_changes_while_it_is_read_is_not_counted(model, images, out, tmp_path, monkeypatch):
+    copies = [Path(shutil.copy(path, tmp_path)) for path in images]
+
+    def rewritten(path, stated_px):
+        pixels = read_image(path, stated_px)
+        if path == copies[3]:
+            path.write_bytes(images[4].read_bytes())
+        return pixels
+
+    monkeypatch.setattr(items, "read_image", rewritten)
+    with pytest.raises(InputError, match=rf"{copies[3].name}: changed while it was read"):
+        run(model, copies, out)
 
 
 def test_images_that_were_counted_are_not_decoded_again(model, images, out, monkeypatch):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -36,4 +37,22 @@ def test_a_failure_before_the_file_is_replaced_keeps_the_old_pair(tmp_path: Path
     assert Artifact.load(old.path).digest == old.digest
     with pytest.raises(ValueError, match="never"), pair_written(tmp_path / "other.onnx"):
         raise ValueError("never written")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "net.onnx.json"]
+
+
+def test_two_writers_leave_the_pair_of_one_of_them(tmp_path: Path) -> None:
+    pair = save_conv_net(tmp_path / "net.onnx")
+    writers = []
+    for content in (b"one", b"other"):
+        pid = os.fork()
+        if pid == 0:
+            for _ in range(15):
+                with pair_written(pair.path):
+                    write_bytes(pair.path, content)
+                    time.sleep(0.001)
+                    pair.save()
+            os._exit(0)
+        writers.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in writers] == [0, 0]
+    assert Artifact.load(pair.path).path.read_bytes() in (b"one", b"other")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["net.onnx", "net.onnx.json"]

@@ -20,9 +20,11 @@ import pytest
 
 from benchmarks.json_results import bench_artifacts, bench_jobs
 from edgeq.errors import EngineError, InputError, MismatchError
+from edgeq.measurement import benchmark
 from edgeq.measurement.benchmark import Job, Sampling
 from edgeq.runtimes import default_runtime, is_installed
 from edgeq.runtimes.latency import summarize
+from edgeq.verbs import on_devices
 from tests.runtimes.test_runner import hooked, wait_for_end
 from tests.tiny import save_conv_net
 
@@ -165,6 +167,33 @@ def test_a_process_that_dies_under_way_is_one_line_and_ends_the_others(artifact)
     ):
         bench_jobs([Job(artifact, "onnxruntime")] * 2, threads=1, sampling=QUICK, runner=hooked(body))
     assert children() == before
+
+
+def test_what_was_measured_is_kept_if_another_file_fails(artifact, tmp_path, monkeypatch, edgeq):
+    died = tmp_path / "died"
+    body = f"len(runs) > 5 and not os.path.exists({str(died)!r}) and (open({str(died)!r}, 'w').close(), os._exit(3))"
+    real = benchmark.bench_jobs
+    monkeypatch.setattr(
+        on_devices,
+        "bench_jobs",
+        lambda jobs, **_given: real(
+            [*jobs, dataclasses.replace(jobs[0])], threads=1, sampling=QUICK, runner=hooked(body)
+        ),
+    )
+    outcome = edgeq("bench", artifact.path, "--runtime", "onnxruntime", "--json", tmp_path / "bench.json")
+    assert outcome.code == 1
+    said = " ".join(outcome.out.split())
+    assert "process ended (exit code 3)" in said
+    assert "what was measured of net.onnx in onnxruntime is kept" in said
+    kept = json.loads((tmp_path / "bench.json").read_text())
+    assert (kept["runs"] >= 6, kept["ratio_to_first"], kept["device"]) == (True, None, "local")
+
+
+def test_a_file_that_is_replaced_while_an_engine_opens_it_is_refused(artifact):
+    path = str(artifact.path)
+    body = f"len(runs) == 1 and open({path!r}, 'ab').write(b'more')"
+    with pytest.raises(MismatchError, match=r"net\.onnx: was changed while it was read"):
+        bench_jobs([Job(artifact, "onnxruntime")], threads=1, sampling=QUICK, runner=hooked(body))
 
 
 @needs_procfs
