@@ -33,6 +33,7 @@ from edgeq.results.measurement import BenchResult
 from edgeq.results.serialization import to_json
 from edgeq.runtimes import get_runtime
 from edgeq.sources.model import ModelRequest
+from edgeq.tuning.machine_lock import machine_alone
 from edgeq.verbs.export import export_model
 
 ENGINES: Mapping[str, tuple[str, str]] = {
@@ -146,7 +147,8 @@ def study_engines(
     for engine in dict.fromkeys(job.runtime for job in jobs):
         paths = [job.artifact.path for job in jobs if job.runtime == engine]
         results += evaluate_artifacts(paths, data=chosen, runtimes=[engine], threads=threads)
-    results += bench_jobs(jobs, threads=threads, sampling=sampling)
+    with machine_alone():
+        results += bench_jobs(jobs, threads=threads, sampling=sampling)
     results = [dataclasses.replace(each, edgeq=edgeq.__version__) for each in results]
     write_json(out / _RESULTS, to_json(results))
     runs = read_runs([], results)
