@@ -17,7 +17,7 @@ from typing import TypeGuard
 import edgeq
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
-from edgeq.errors import InputError
+from edgeq.errors import EngineError, InputError, ModelError
 from edgeq.evaluation.evaluate import evaluate_artifacts
 from edgeq.exporting.artifact import Artifact
 from edgeq.files import write_json, write_text
@@ -137,7 +137,7 @@ def study_engines(
     jobs: list[Job] = []
     for engine in engines:
         try:
-            jobs += [Job(each, engine) for each in _written(request, engine, calibration, out, threads)]
+            jobs += [Job(each, engine) for each in _written(request, engine, calibration, out, threads, notes)]
         except InputError as error:
             notes.append(f"{engine} is left out: {error}")
     if not jobs:
@@ -160,9 +160,16 @@ def study_engines(
 
 
 def _written(
-    request: ModelRequest, engine: str, calibration: CalibrationSource, out: Path, threads: int | None
+    request: ModelRequest,
+    engine: str,
+    calibration: CalibrationSource,
+    out: Path,
+    threads: int | None,
+    notes: list[str],
 ) -> list[Artifact]:
     """Returns the files of a model for one engine, in the order of `PRECISIONS`.
+
+    If one of them does not compute what the model computes, the others are written without it, and it is noted.
 
     Raises:
         InputError: the engine is not installed, or the model cannot be written for it.
@@ -170,10 +177,28 @@ def _written(
     if not get_runtime(engine).is_installed():
         raise InputError("it is not installed")
     target, form = ENGINES[engine]
-    found = export_model(
-        request, target, PRECISIONS, out / "files" / engine, calibration=calibration, formats=(form,), threads=threads
-    )
-    return [each.artifact for each in found.files]
+
+    def write(precisions: Sequence[str]) -> list[Artifact]:
+        found = export_model(
+            request, target, precisions, out / "files" / engine, calibration=calibration, formats=(form,),
+            threads=threads,
+        )  # fmt: skip
+        return [each.artifact for each in found.files]
+
+    try:
+        return write(PRECISIONS)
+    except (ModelError, EngineError):
+        written: list[Artifact] = []
+        failures: dict[str, str] = {}
+        for precision in PRECISIONS:
+            try:
+                written += write((precision,))
+            except (ModelError, EngineError) as error:
+                failures[precision] = str(error)
+    if not written:
+        raise InputError(failures[PRECISIONS[0]])
+    notes += [f"{precision} in {engine} is left out: {reason}" for precision, reason in failures.items()]
+    return written
 
 
 def _is_number(value: object) -> TypeGuard[float]:
