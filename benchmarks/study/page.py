@@ -72,7 +72,20 @@ def _front(result: StudyResult) -> list[str]:
     marks = [each for each in result.points if each.name.endswith("throughout") and each not in result.front]
     rows = sorted([*result.front, *marks], key=lambda each: each.bits_per_weight)
     useless = [f"- On the front and of no use: {each.name}, {each.useless}." for each in result.useless_front]
-    return ["## The front", "", *_points(rows, "on the front"), "", *useless, *([""] if useless else [])]
+    said = [*map(_time, [each for each in result.front if each.measured is not None]), *useless]
+    return ["## The front", "", *_points(rows, "on the front"), "", *said, *([""] if said else [])]
+
+
+def _time(point: StudyPoint) -> str:
+    """Returns what the file of a point takes, in a line."""
+    found = point.measured
+    assert found is not None
+    memory = "" if found.peak_rss_bytes is None else f", with {found.peak_rss_bytes / 1e6:.0f} MB of memory at most"
+    spread = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
+    busy = "" if found.steady else ", while the machine was not steady"
+    return (
+        f"- As a file {point.name} takes {found.p50_ms:.2f} ms, {found.ratio:.2f}{spread} of FP32's time{memory}{busy}."
+    )
 
 
 def _points(points: Sequence[StudyPoint], last: str) -> list[str]:

@@ -96,7 +96,8 @@ def _front(result: StudyResult) -> StudyFigure:
         for number, method in enumerate(methods):
             color = palette.series[number % len(palette.series)]
             points = [each for each in result.points if each.method == method]
-            shown = [each for each in points if each.on_front or len(result.points) < _CROWD]
+            crowded = len(result.points) >= _CROWD
+            shown = [each for each in points if not each.useless and (each.on_front or not crowded)]
             axes.errorbar(
                 [each.bits_per_weight for each in shown], [each.loss.points for each in shown], _reach(shown),
                 fmt="none", ecolor=color, elinewidth=0.8, alpha=0.6,

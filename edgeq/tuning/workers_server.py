@@ -132,7 +132,8 @@ class WorkerFiles:
         Args:
             newest: Digests of those that are needed now; of models in parts twice as many are kept.
         """
-        self._models = [digest for digest in self._models if digest not in newest] + list(newest)
+        self._models = [digest for digest in self._models if digest not in newest]
+        self._models += dict.fromkeys(newest)
         for digest in self._models[: -max(_KEPT_MODELS, 2 * len(newest))]:
             self._models.remove(digest)
             path = self._paths.pop(digest)

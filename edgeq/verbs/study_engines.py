@@ -17,7 +17,7 @@ from typing import TypeGuard
 import edgeq
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import Split
-from edgeq.errors import InputError
+from edgeq.errors import EngineError, InputError, ModelError
 from edgeq.evaluation.evaluate import evaluate_artifacts
 from edgeq.exporting.artifact import Artifact
 from edgeq.files import write_json, write_text
@@ -33,6 +33,7 @@ from edgeq.results.measurement import BenchResult
 from edgeq.results.serialization import to_json
 from edgeq.runtimes import get_runtime
 from edgeq.sources.model import ModelRequest
+from edgeq.tuning.machine_lock import machine_alone
 from edgeq.verbs.export import export_model
 
 ENGINES: Mapping[str, tuple[str, str]] = {
@@ -136,7 +137,7 @@ def study_engines(
     jobs: list[Job] = []
     for engine in engines:
         try:
-            jobs += [Job(each, engine) for each in _written(request, engine, calibration, out, threads)]
+            jobs += [Job(each, engine) for each in _written(request, engine, calibration, out, threads, notes)]
         except InputError as error:
             notes.append(f"{engine} is left out: {error}")
     if not jobs:
@@ -146,7 +147,8 @@ def study_engines(
     for engine in dict.fromkeys(job.runtime for job in jobs):
         paths = [job.artifact.path for job in jobs if job.runtime == engine]
         results += evaluate_artifacts(paths, data=chosen, runtimes=[engine], threads=threads)
-    results += bench_jobs(jobs, threads=threads, sampling=sampling)
+    with machine_alone():
+        results += bench_jobs(jobs, threads=threads, sampling=sampling)
     results = [dataclasses.replace(each, edgeq=edgeq.__version__) for each in results]
     write_json(out / _RESULTS, to_json(results))
     runs = read_runs([], results)
@@ -158,9 +160,16 @@ def study_engines(
 
 
 def _written(
-    request: ModelRequest, engine: str, calibration: CalibrationSource, out: Path, threads: int | None
+    request: ModelRequest,
+    engine: str,
+    calibration: CalibrationSource,
+    out: Path,
+    threads: int | None,
+    notes: list[str],
 ) -> list[Artifact]:
     """Returns the files of a model for one engine, in the order of `PRECISIONS`.
+
+    If one of them does not compute what the model computes, the others are written without it, and it is noted.
 
     Raises:
         InputError: the engine is not installed, or the model cannot be written for it.
@@ -168,10 +177,28 @@ def _written(
     if not get_runtime(engine).is_installed():
         raise InputError("it is not installed")
     target, form = ENGINES[engine]
-    found = export_model(
-        request, target, PRECISIONS, out / "files" / engine, calibration=calibration, formats=(form,), threads=threads
-    )
-    return [each.artifact for each in found.files]
+
+    def write(precisions: Sequence[str]) -> list[Artifact]:
+        found = export_model(
+            request, target, precisions, out / "files" / engine, calibration=calibration, formats=(form,),
+            threads=threads,
+        )  # fmt: skip
+        return [each.artifact for each in found.files]
+
+    try:
+        return write(PRECISIONS)
+    except (ModelError, EngineError):
+        written: list[Artifact] = []
+        failures: dict[str, str] = {}
+        for precision in PRECISIONS:
+            try:
+                written += write((precision,))
+            except (ModelError, EngineError) as error:
+                failures[precision] = str(error)
+    if not written:
+        raise InputError(failures[PRECISIONS[0]])
+    notes += [f"{precision} in {engine} is left out: {reason}" for precision, reason in failures.items()]
+    return written
 
 
 def _is_number(value: object) -> TypeGuard[float]:

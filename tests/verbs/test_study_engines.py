@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -11,14 +13,37 @@ from typer.testing import CliRunner
 from edgeq.calibration.source import CalibrationSource
 from edgeq.cli.app import app
 from edgeq.datasets import open_split
-from edgeq.errors import InputError
+from edgeq.errors import InputError, ModelError
 from edgeq.runtimes import child
 from edgeq.runtimes.litert import LiteRtSession
+from edgeq.runtimes.onnxruntime import OnnxRuntimeSession
 from edgeq.sources.model import ModelRequest
 from edgeq.verbs import study_engines as verb
 from edgeq.verbs.study_engines import study_engines
 from tests.benchmarks.conftest import BRIEF
 from tests.tuning.nets import save_classifier
+
+
+def test_a_precision_that_computes_something_else_is_left_out_alone(monkeypatch, tmp_path):
+    asked: list[Sequence[str]] = []
+    broken = {"fp16"}
+
+    def export(_request, _target, precisions, *_rest, **_further):
+        asked.append(precisions)
+        if broken.intersection(precisions):
+            raise ModelError("model.fp16.onnx: differs")
+        return SimpleNamespace(files=[SimpleNamespace(artifact=each) for each in precisions])
+
+    monkeypatch.setattr(verb, "export_model", export)
+    monkeypatch.setattr(OnnxRuntimeSession, "is_installed", lambda: True)
+    arguments = ModelRequest("m"), "onnxruntime", CalibrationSource(tmp_path), tmp_path, 1
+    notes: list[str] = []
+    assert verb._written(*arguments, notes) == ["fp32", "int8", "dynamic"]
+    assert notes == ["fp16 in onnxruntime is left out: model.fp16.onnx: differs"]
+    assert asked == [verb.PRECISIONS, *((each,) for each in verb.PRECISIONS)]
+    broken.update(verb.PRECISIONS)
+    with pytest.raises(InputError, match="differs"):
+        verb._written(*arguments, notes)
 
 
 def test_each_precision_is_scored_and_timed_in_each_engine_that_takes_it(tmp_path, monkeypatch, warm_python):
