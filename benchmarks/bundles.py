@@ -17,8 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.cases import result_parser, write_result
-from benchmarks.tiny_language_models import TINY_MODELS, TinyModel
+from benchmarks.tiny_language_models import PATCH, SIDE, TINY_MODELS, TinyModel
+from edgeq.bundles.contents import GridLayout, ImageInput
+from edgeq.bundles.cutting import as_grid
 from edgeq.bundles.export import BundleRequest, export_bundle
+from edgeq.bundles.families.parts import ROWS
 from edgeq.bundles.manifest import Bundle
 from edgeq.bundles.session import PartSession
 from edgeq.generation.model import GeneratingModel, Prompt
@@ -76,6 +79,10 @@ def _vision_inputs(images: dict[str, Any]) -> dict[str, np.ndarray]:
     pixels = found.get("pixel_values")
     if pixels is not None and pixels.ndim == 5:
         found["pixel_values"] = pixels[0]
+    if "image_sizes" in images:
+        picture = np.zeros((*images["image_sizes"][0].tolist(), 3), np.uint8)
+        layout = GridLayout(tile_px=SIDE, tokens=SIDE // PATCH, grids=((SIDE, 2 * SIDE), (2 * SIDE, SIDE)))
+        found[ROWS] = as_grid(picture, ImageInput(), layout)[1]
     return found
 
 

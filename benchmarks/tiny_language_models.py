@@ -29,6 +29,8 @@ _OPT = {
     "max_position_embeddings": 128, "word_embed_proj_dim": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     "init_std": _SPREAD,
 }  # fmt: skip
+_GRID_TOKENS = 16 + 2 * 8 + 2
+"""Of an image three times as wide as high: 16 of the whole, two rows of eight without filling, each with an end."""
 _GRID = ((1, 8, 4), (1, 4, 4))
 _QWEN_VISION = {
     "depth": 2, "num_heads": 4, "patch_size": PATCH, "spatial_merge_size": 2, "temporal_patch_size": 2,
@@ -86,6 +88,14 @@ def _square(extra: int = 0) -> dict[str, Any]:
     return {"pixel_values": pixels[:, None], "pixel_attention_mask": torch.ones(1, 1, SIDE, SIDE, dtype=torch.bool)}
 
 
+def _grid() -> dict[str, Any]:
+    """Returns an image in two tiles and as a whole."""
+    import torch
+
+    pixels = torch.randn(1, 3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    return {"pixel_values": pixels, "image_sizes": torch.tensor([[SIDE, 3 * SIDE]])}
+
+
 def _prefix(length: int) -> dict[str, Any]:
     """Returns what says that all tokens belong to the prompt."""
     import torch
@@ -118,6 +128,16 @@ TINY_MODELS: dict[str, TinyModel] = {
             "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "image_seq_length": 16,
         },
         (16,), _square,
+    ),
+    "llava_next": TinyModel(
+        "LLaVA-NeXT", "LlavaNextForConditionalGeneration", "LlavaNextConfig",
+        {
+            "vision_config": {**_VISION, "model_type": "clip_vision_model", "num_hidden_layers": 2},
+            "text_config": {**_TEXT, "model_type": "llama"}, "image_token_id": IMAGE_TOKEN,
+            "vision_feature_layer": -2, "vision_feature_select_strategy": "default",
+            "image_grid_pinpoints": [[SIDE, 2 * SIDE], [2 * SIDE, SIDE]], "image_seq_length": 16,
+        },
+        (_GRID_TOKENS,), _grid,
     ),
     "blip-2": TinyModel(
         "BLIP-2", "Blip2ForConditionalGeneration", "Blip2Config",

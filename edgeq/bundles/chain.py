@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.bundles.contents import TABLE
-from edgeq.bundles.families.parts import EMBEDS, FEATURES, IDS, PIXELS
+from edgeq.bundles.families.parts import EMBEDS, FEATURES, IDS, PIXELS, ROWS
 
 if TYPE_CHECKING:
     from edgeq.bundles.families.parts import Split
@@ -62,7 +62,7 @@ class Chain:
                 feed[name] = array
             elif name == FEATURES and part.name == TABLE:
                 feed[name] = np.zeros((0, part.inputs[name].shape[1]), np.float32)
-            elif name in (PIXELS, IDS) or name in sources:
+            elif name in (PIXELS, ROWS, IDS) or name in sources:
                 return None
         return {name: feed[name] if name in feed else self._told(part, name, feed) for name in part.inputs}
 

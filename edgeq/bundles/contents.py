@@ -230,6 +230,44 @@ class PatchLayout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TileLayout:
+    """How SmolVLM and Idefics3 cut an image: into tiles of one size, and the whole image made as small as one of them.
+
+    Attributes:
+        tile_px: Side of a tile.
+        longest_px: The longer side of an image before it is cut.
+        cut: Whether it is cut at all.
+        frame: Text before the tokens of a tile, and behind those of the whole.
+        whole: Text behind `frame` for the whole image.
+        place: The same for a tile; `{row}` and `{column}` count from 1.
+    """
+
+    tile_px: Positive
+    longest_px: Positive
+    cut: bool = True
+    frame: str = "<fake_token_around_image>"
+    whole: str = "<global-img>"
+    place: str = "<row_{row}_col_{column}>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridLayout:
+    """How LLaVA-NeXT cuts an image: the whole as one tile, and tiles of the grid that wastes least, the rest black.
+
+    Rows of tokens that show filling are left out, and each row ends with a token of its own.
+
+    Attributes:
+        tile_px: Side of a tile.
+        tokens: Tokens on a side of a tile.
+        grids: Height and width of the grids.
+    """
+
+    tile_px: Positive
+    tokens: Positive
+    grids: tuple[tuple[Positive, Positive], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageInput:
     """How an image file becomes what the vision part takes.
 
@@ -238,13 +276,21 @@ class ImageInput:
             vision part takes any size.
         resample: How pixels are resized.
         patches: For vision parts that take rows of patches.
-        tiles: Most tiles that an image is cut into, besides a small version of the whole; 0 for none.
+        tiles: For models that cut an image into tiles.
+        grid: For models that choose a grid of tiles.
+        scale: Factor on pixel values of 0 to 255, where `preprocessing` is none.
+        mean: Subtracted after it, a number per channel.
+        std: Divisor after that.
     """
 
     preprocessing: Preprocessing | None = None
     resample: Resample = "bicubic"
     patches: PatchLayout | None = None
-    tiles: Count = 0
+    tiles: TileLayout | None = None
+    grid: GridLayout | None = None
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -269,6 +269,7 @@ def export(
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the batch dimension free.")] = False,
     part: model_parts.PartOption = None,
     tokenizer: model_parts.TokenizerOption = None,
+    download: model_parts.DownloadOption = False,
     threads: Threads = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -291,6 +292,7 @@ def export(
     from edgeq.verbs.export_options import check_calibration_options
 
     require_writable_json(json_file)
+    model = context.params["model"] = model_parts.fetched(model, download=download)
     if is_checkpoint_format(formats or ()):
         checkpoint.export_checkpoint_command(context)
         return

@@ -29,6 +29,7 @@ _TAKEN = frozenset(
         "skip",
         "threads",
         "json_file",
+        "download",
     }
 )
 _MB = 1e6

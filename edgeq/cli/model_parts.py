@@ -34,6 +34,21 @@ TokenizerOption = Annotated[
         metavar="FOLDER", help="Hugging Face folder: where the tokenizer is, if not there; none for a model without."
     ),
 ]
+DownloadOption = Annotated[
+    bool,
+    typer.Option(
+        "--download",
+        help="MODEL is the id of a model on the Hugging Face hub, such as llava-hf/llava-1.5-7b-hf: fetch its "
+        "description, tokenizer and safetensors first. Otherwise nothing is downloaded.",
+    ),
+]
+
+
+def fetched(model: str, *, download: bool) -> str:
+    """Returns the folder of a model that is to be downloaded; any other as it is."""
+    from edgeq.sources.hub import download_model
+
+    return str(download_model(model)) if download else model
 
 
 def export(
@@ -172,7 +187,7 @@ def _row(part: BundlePart) -> tuple[str, ...]:
 
 def _says_size(bundle: Bundle) -> bool:
     images = bundle.images
-    return images is not None and (images.preprocessing is not None or images.patches is not None)
+    return images is not None and any((images.preprocessing, images.patches, images.tiles, images.grid))
 
 
 def _ends(tensors: tuple[PartTensor, ...], bundle: Bundle) -> str:

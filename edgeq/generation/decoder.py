@@ -37,20 +37,25 @@ class Decoder:
         self._mask: Integers = np.zeros((0, 0), np.int64)
         self._next: Integers = np.zeros(0, np.int64)
 
-    def read(self, embeds: Floats, mask: Integers) -> Floats:
+    def read(self, embeds: Floats, mask: Integers, places: Integers | None = None) -> Floats:
         """Returns the logits after every token of prompts, `(batch, seq, vocabulary)`; earlier ones are forgotten.
 
         Args:
             embeds: Embedded prompts `(batch, seq, width)`, filled up on the left.
             mask: 1 for tokens and 0 for filling, `(batch, seq)`.
+            places: Time, row and column of each token, `(3, batch, seq)`, for models that tell them apart; by default
+                all three count the tokens.
         """
         cache = self._cache
         empty = np.zeros((len(embeds), cache.kv_heads, 0, cache.head_dim), cache.dtype)
         self._past = [empty] * len(cache.past_names)
         self._mask = np.ascontiguousarray(mask, np.int64)
-        positions = np.maximum(self._mask.cumsum(axis=1) - 1, 0)
-        self._next = positions[:, -1] + 1
-        return self._run(embeds, positions)
+        if places is None:
+            positions = np.maximum(self._mask.cumsum(axis=1) - 1, 0)
+            self._next = positions[:, -1] + 1
+            return self._run(embeds, positions)
+        self._next = places.max(axis=(0, 2)) + 1
+        return self._run(embeds, places)
 
     def step(self, embeds: Floats) -> Floats:
         """Returns the logits after one further token of each row, `(batch, vocabulary)`.
@@ -69,8 +74,7 @@ class Decoder:
         self._mask, self._next = self._mask[rows], self._next[rows]
 
     def _run(self, embeds: Floats, positions: Integers) -> Floats:
-        if self._parts.bundle.positions == "multimodal":
-            # The three are equal for texts; images, whose are not, are refused before.
+        if self._parts.bundle.positions == "multimodal" and positions.ndim < _TIME_ROW_COLUMN:
             positions = np.repeat(positions[None], _TIME_ROW_COLUMN, axis=0)
         inputs: dict[str, np.ndarray] = {
             "inputs_embeds": embeds,

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeq.bundles.cutting import NEW_LINE
+from edgeq.bundles.families.parts import GRIDS, PIXELS, ROWS
 from edgeq.bundles.manifest import Bundle
 from edgeq.errors import InputError, MismatchError
 from edgeq.generation.decoder import Decoder, Floats, Integers
+from edgeq.generation.image_positions import image_positions
 from edgeq.generation.parts import OpenParts
 from edgeq.generation.search import Beam, Limits, StepTimes, Tokens, beam_search, greedy
 
@@ -128,7 +131,7 @@ class GeneratingModel:
             ids[row, longest - len(prompt.ids) :] = prompt.ids
             mask[row, longest - len(prompt.ids) :] = 1
         self._require_image_tokens(prompts, ids, features)
-        logits = self._decoder.read(self._embedded(ids, features), mask)
+        logits = self._decoder.read(self._embedded(ids, features), mask, self._places(prompts, longest))
         self.times.prefill_ns.append(time.perf_counter_ns() - started)
         return logits
 
@@ -158,9 +161,23 @@ class GeneratingModel:
         )
         if self.bundle.part("connector") is not None:
             fed = {edge.input: outputs[edge.output] for edge in self.bundle.edges if edge.target == "connector"}
+            if ROWS in names:
+                (hidden,) = fed.values()
+                fed[ROWS] = _joined_rows(prompts, hidden.shape[1])
             outputs = self._parts.run("connector", fed)
         (features,) = outputs.values()
         return features.reshape(-1, features.shape[-1])
+
+    def _places(self, prompts: Sequence[Prompt], longest: int) -> Integers | None:
+        """Returns time, row and column of the tokens of prompts, `(3, batch, longest)`; `None` if they are the same."""
+        images = self.bundle.images
+        if self.bundle.positions != "multimodal" or images is None or images.patches is None:
+            return None
+        found = np.zeros((3, len(prompts), longest), np.int64)
+        for row, each in enumerate(prompts):
+            token, grids = self.bundle.tokens.image, each.images.get(GRIDS)
+            found[:, row, longest - len(each.ids) :] = image_positions(each.ids, token, grids, images.patches.merge)
+        return found
 
     def _require_image_tokens(
         self, prompts: Sequence[Prompt], ids: Integers, features: NDArray[np.floating] | None
@@ -188,3 +205,18 @@ class GeneratingModel:
         if features is not None:
             embeds[ids == self.bundle.tokens.image] = features
         return embeds
+
+
+def _joined_rows(prompts: Sequence[Prompt], tokens: int) -> Integers:
+    """Returns which rows of all tiles are read, of prompts whose tiles lie one below the other.
+
+    Args:
+        prompts: Prompts with images in tiles.
+        tokens: Rows of a tile.
+    """
+    found, before = [], 0
+    for each in prompts:
+        rows = each.images[ROWS]
+        found.append(np.where(rows == NEW_LINE, NEW_LINE, rows + before))
+        before += len(each.images[PIXELS]) * tokens
+    return np.concatenate(found)

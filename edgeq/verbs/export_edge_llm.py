@@ -181,6 +181,11 @@ def _image_part(
     threads: int | None,
     chain: Chain,
 ) -> ImagePart:
+    if len(part.inputs) != 1:
+        raise InputError(
+            f"the {part.name} part takes {', '.join(part.inputs)}, whose lengths depend on the image; files for "
+            "TensorRT take one image of one size, export this model for x86"
+        )
     graph = export_part(part, _TRACED_OPSET)
     if part.name == "vision":
         require_whole_images(graph)

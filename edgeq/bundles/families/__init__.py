@@ -21,6 +21,7 @@ SPLITS: dict[str, str] = {
     "idefics3": "edgeq.bundles.families.idefics3:split_idefics3",
     "llama": "edgeq.bundles.families.decoders:split_decoder",
     "llava": "edgeq.bundles.families.llava:split_llava",
+    "llava_next": "edgeq.bundles.families.llava_next:split_llava_next",
     "mistral": "edgeq.bundles.families.decoders:split_decoder",
     "opt": "edgeq.bundles.families.decoders:split_opt",
     "paligemma": "edgeq.bundles.families.paligemma:split_paligemma",

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 Positions = Literal["sequential", "multimodal", "none"]
 
 EMBEDS, FEATURES, HIDDEN, PIXELS = "inputs_embeds", "image_features", "image_hidden", "pixel_values"
-IDS = "input_ids"
+IDS, GRIDS = "input_ids", "grid_thw"
+ROWS = "image_row_numbers"
+"""Which rows of the tiles of an image are read, -1 for what ends a row of the image."""
 SEED = 0
 _AXES: FreeAxes = {0: "batch", 1: "seq"}
 # Free lengths of examples are neither 0 nor 1, which torch.export takes for fixed, and differ from each other.

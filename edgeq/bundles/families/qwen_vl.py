@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgeq.bundles.families.parts import (
     EMBEDS,
     FEATURES,
+    GRIDS,
     PIXELS,
     Split,
     cache_of,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from edgeq.bundles.source import ModelFolder
 
-_GRID = "grid_thw"
 # Larger than any number of frames or windows of a direction.
 _MANY = 1 << 14
 
@@ -73,13 +73,13 @@ def _vision(tower: Any) -> TorchPart:
 
     def example(*grid: tuple[int, int, int]) -> dict[str, torch.Tensor]:
         patches = sum(frames * rows * columns for frames, rows, columns in grid)
-        return {PIXELS: drawn(patches, channels), _GRID: torch.tensor(grid)}
+        return {PIXELS: drawn(patches, channels), GRIDS: torch.tensor(grid)}
 
     two = merge * 2
     examples = (
         example((1, two * 2, two), (1, two, merge * 3)), example((1, two, two)), example((2, merge * 3, two))
     )  # fmt: skip
-    axes = {PIXELS: {0: "patches"}, _GRID: {0: "images"}}
+    axes = {PIXELS: {0: "patches"}, GRIDS: {0: "images"}}
     return TorchPart("vision", tower, compute, examples[0], axes, {FEATURES: {0: "image_rows"}}, examples[1:])
 
 
