@@ -16,6 +16,7 @@ from pathlib import Path
 from edgeq.errors import EdgeqError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.onnx.low_bit import form_of
+from edgeq.inputs import evenly_spaced
 from edgeq.progress import progress_bar
 from edgeq.results.study import StudyPoint, StudyTiming
 from edgeq.studying.commands import TrialExport, export_of
@@ -27,6 +28,9 @@ from edgeq.tuning.search_budget import UNLIMITED
 from edgeq.tuning.search_latency import Measured, MeasurementRecord, measured
 from edgeq.tuning.timing_site import TimingSite
 from edgeq.wording import counted
+
+MOST_TIMED = 8
+"""Files that are written and timed: methods that read images take minutes for one."""
 
 _FILE_BYTES = "file_bytes"
 
@@ -102,6 +106,9 @@ class FrontTimer:
         if simulated:
             engine = self.target.runtimes[0]
             notes.append(f"{_not_timed(simulated)}: {engine} has no kernel for the bits")
+        if len(found) > MOST_TIMED:
+            notes.append(f"{MOST_TIMED} of {len(found)} files of the front are timed, evenly spaced")
+            found = {name: found[name] for name in evenly_spaced(list(found), MOST_TIMED)}
         return found, notes
 
     def _files(self, exports: Mapping[str, TrialExport], folder: Path, notes: list[str]) -> dict[str, Artifact]:

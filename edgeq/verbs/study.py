@@ -286,7 +286,8 @@ def _result(opened: OpenedStudy, outcomes: Sequence[Outcome], options: StudyOpti
     confirmation = confirm(run, outcomes, {each.name: each.bits_per_weight for each in points}, options.margin)
     notes = list(planned.notes)
     if options.measure and opened.timer is not None:
-        front = [each for each in points if each.on_front and not each.useless]
+        useful = (each for each in points if each.on_front and not each.useless)
+        front = sorted(useful, key=lambda each: each.bits_per_weight)
         times, untimed = opened.timer.times(run, front, {each.name: each for each in trials})
         points, notes = with_times(points, times), [*notes, *untimed]
     lost = [each.loss.points for each in points]
