@@ -31,7 +31,7 @@ from benchmarks.cases import cpu_and_threads, write_result
 from edgeq.cli.app import main as main_of_edgeq
 from edgeq.errors import EdgeqError, MismatchError
 from edgeq.exporting.artifact import Artifact, manifest_path
-from edgeq.files import sha256_file
+from edgeq.files import sha256_file, write_text
 from edgeq.machine import read_machine
 
 KILLS = 200
@@ -41,6 +41,7 @@ END_S = 5.0
 
 _IMAGES, _CLASSES, _SIDE = 24, 4, 32
 _MARK = "EDGEQ_KILLED_BY"
+_NAME = "kill_campaign.md"
 _PATIENCE_S = 300.0
 _IMPORTED = ("onnxruntime", "onnxscript.optimizer", "PIL.Image", "scipy.optimize", "scipy.stats", "matplotlib.pyplot")
 """What commands import that takes time; nothing of it starts a thread."""
@@ -216,8 +217,9 @@ class Scene:
             tried.faults.append(f"{name}, {number.name} after {moment_s:.2f} s: does not end")
         tried.kills += 1
         found = [*self._alive(process.mark), *self._damaged()]
-        if "Traceback" in process.said():
-            found.append(f"says {process.said().partition('Traceback')[2][-600:]!r}")
+        before, found_one, trace = process.said().partition("Traceback")
+        if found_one:
+            found.append(f"says {before[-200:] + found_one + trace[:1500]!r}")
         if code in (-signal.SIGSEGV, -signal.SIGABRT):
             found.append(f"ends by signal {-code}")
         again = _Command(name, self.folder)
@@ -284,7 +286,8 @@ def run(out: Path, kills: int = KILLS, commands: Sequence[str] = tuple(COMMANDS)
             scene.kill(name, tried[name], rng)
             faults = sum(len(each.faults) for each in tried.values())
             print(f"{number + 1} of {kills}: {name}, {faults} faults", flush=True)
-    return write_result(out, "kill_campaign.md", _page(tried))
+            write_text(out / _NAME, _page(tried))  # a run that is stopped leaves what it found
+    return write_result(out, _NAME, _page(tried))
 
 
 def _page(tried: dict[str, Tried]) -> str:

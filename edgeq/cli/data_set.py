@@ -76,7 +76,10 @@ def open_for_calibration(
         _require_unused(split, allow_outside)
         return None
     if calib is not None or images is not None:
-        raise typer.BadParameter("takes the place of the other images; omit them", param_hint="--data")
+        raise typer.BadParameter(
+            "takes the place of images and ranges that --calib, --images or IMAGES name; give one of them",
+            param_hint="--data",
+        )
     found = open_split(path, "calibration", split, allow_outside=allow_outside)
     say(f"data: {found.describe()}")
     return found

@@ -34,7 +34,7 @@ from edgeq.sensors import rapl, read_sensors
 T = TypeVar("T")
 
 # Extras that bring packages for a user's work; `dev` and `benchmarks` are for working on edgeq.
-_EXTRAS = ("export", "openvino", "tflite", "litert", "faster")
+_EXTRAS = ("onnx", "export", "openvino", "tflite", "litert", "faster")
 _REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(?:>=(?P<version>[\d.]+))?")
 _EXTRA_MARKER = re.compile(r"extra == ['\"](?P<extra>\w+)['\"]")
 _TIMEOUT_S = 120

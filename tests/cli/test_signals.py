@@ -14,17 +14,31 @@ from edgeq.verbs import doctor
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_a_command_in_one_line(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_clearing", [False, True])
+def test_a_signal_ends_a_command_in_one_line(number: signal.Signals, is_clearing: bool, tmp_path: Path) -> None:
+    """Also one that comes while an object is cleared away, where Python ignores exceptions."""
     pid = os.fork()
     if pid == 0:
-        _run_until(number, tmp_path / "said")
+        _run_until(number, is_clearing, tmp_path / "said")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
     assert (tmp_path / "said").read_text() == "error: interrupted\n"
 
 
-def _run_until(number: signal.Signals, said: Path) -> NoReturn:
+class _Cleared:
+    def __init__(self, number: signal.Signals) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self._number)
+        time.sleep(0.01)
+
+
+def _run_until(number: signal.Signals, is_clearing: bool, said: Path) -> NoReturn:
     def examine(**_: object) -> None:
-        os.kill(os.getpid(), number)
+        if is_clearing:
+            _Cleared(number)
+        else:
+            os.kill(os.getpid(), number)
         time.sleep(60)
 
     code = 1

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -430,6 +431,15 @@ def test_ranges_of_another_model_or_preprocessing_are_refused_before_anything_is
         with pytest.raises(MismatchError, match=f"collected with {reason} .*; run `edgeq calibrate` again"):
             export_model(request, "x86", ["fp32", "int8"], tmp_path / "out", calibration=CalibrationSource(ranges))
     assert names(tmp_path / "out") == []
+
+
+def test_an_onnx_file_is_exported_without_torch(foreign, drawn, tmp_path, monkeypatch):
+    """The extra `onnx` brings no torch: 135 MB instead of gigabytes."""
+    for name in ("torch", "torchvision"):
+        monkeypatch.setitem(sys.modules, name, None)
+    images = CalibrationSource(drawn.annotations, drawn.folder, method="minmax", num=4)
+    done = export_model(foreign, "x86", ["fp32", "int8"], tmp_path, calibration=images)
+    assert [file.artifact.precision for file in done.files] == ["fp32", "int8"]
 
 
 def test_a_model_that_the_decoder_does_not_know_is_refused(small_onnx, calibration, tmp_path):

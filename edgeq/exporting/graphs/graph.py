@@ -40,7 +40,7 @@ WEIGHTED_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def require_onnx(purpose: str) -> None:
-    """Checks that the packages of the `export` extra that every graph pass needs are there.
+    """Checks that the packages of the `onnx` extra, which every graph pass needs, are there.
 
     Raises:
         MissingDependencyError: onnx or onnx-ir is not installed.
@@ -49,7 +49,7 @@ def require_onnx(purpose: str) -> None:
         try:
             __import__(package)
         except ImportError:
-            raise MissingDependencyError(package.replace("_", "-"), "export", purpose) from None
+            raise MissingDependencyError(package.replace("_", "-"), "onnx", purpose) from None
 
 
 def require_file(path: Path) -> None:
