@@ -38,7 +38,7 @@ def test_a_precision_that_computes_something_else_is_left_out_alone(monkeypatch,
     monkeypatch.setattr(OnnxRuntimeSession, "is_installed", lambda: True)
     arguments = ModelRequest("m"), "onnxruntime", CalibrationSource(tmp_path), tmp_path, 1
     notes: list[str] = []
-    assert verb._written(*arguments, notes) == ["fp32", "int8", "dynamic"]
+    assert [*map(str, verb._written(*arguments, notes))] == ["fp32", "int8", "dynamic"]
     assert notes == ["fp16 in onnxruntime is left out: model.fp16.onnx: differs"]
     assert asked == [verb.PRECISIONS, *((each,) for each in verb.PRECISIONS)]
     broken.update(verb.PRECISIONS)
