@@ -84,7 +84,7 @@ OF_BUNDLES = {
 
 OF_ANOTHER = {
     **OF_BUNDLES,
-    "export": {"context", "skip", "part", "tokenizer"},
+    "export": {"context", "skip", "part", "tokenizer", "download"},
     "sensitivity": {
         *("max_drop", "latency", "file_size", "memory", "energy", "device", "unproved", "time_limit", "mlflow"),
         *("front", "rounding"),

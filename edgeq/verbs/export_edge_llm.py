@@ -132,7 +132,7 @@ def boards_that_hold(folder: ModelFolder, precisions: Mapping[str, Precision]) -
     """
     # A part that is planned for weights alone: activations of 8 bits add nothing.
     stored = {name: "w8" if each.is_static else each.name for name, each in precisions.items()}
-    known = {part.name for part in read_architecture(folder.config).parts}
+    known = {str(part.name) for part in read_architecture(folder.config).parts}
     pinned = {name: precision for name, precision in stored.items() if name in known}
     found, plans = [], []
     for board in BOARDS.values():

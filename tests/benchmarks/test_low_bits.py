@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import checkpoint_memory, gptq_against_llm_compressor, low_bit_kernels, low_bit_weights
+from benchmarks import (
+    awq_against_llm_compressor,
+    checkpoint_memory,
+    gptq_against_llm_compressor,
+    low_bit_kernels,
+    low_bit_weights,
+)
 from benchmarks.low_bit_weights import Subject, Variant, even
 from edgeq.exporting.costs.low_bit_products import read_products
 from edgeq.schemes import NF4
@@ -67,3 +73,20 @@ def test_methods_are_compared_by_what_layers_lose(tmp_path) -> None:
     text = gptq_against_llm_compressor.run(tmp_path, layers, grids, methods, "none").read_text()
     (row,) = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| 3 bits"))
     assert row[1] == "1.000" and all(float(cell) < 1 for cell in row[2:])
+
+
+def test_decoders_are_compared_by_what_they_say(tmp_path) -> None:
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=20, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, initializer_range=0.3,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config).eval()
+    methods = {name: awq_against_llm_compressor.ours(name) for name in ("rtn", "gptq")}
+    text = awq_against_llm_compressor.run(tmp_path, model, methods, (3,), "none", 8).read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(("| rtn", "| gptq"))]
+    (rounded, gptq) = (float(row[1]) for row in rows)
+    assert 0 < gptq < rounded < 1

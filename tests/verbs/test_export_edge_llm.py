@@ -157,6 +157,6 @@ def test_models_that_no_board_holds_and_layers_that_the_kernel_cannot_take_are_r
     refused = _export(edgeq, tmp_path, tmp_path / "out", "--part", "decoder=w4g128")
     assert "160 inputs" in refused.error
     config = ConfigFile(tmp_path / "config.json", narrow.to_dict() | {"num_hidden_layers": 400_000}, {})
-    config.path.write_text(json.dumps(config.document | {"architectures": ["LlamaForCausalLM"]}))
+    config.path.write_text(json.dumps({**config.document, "architectures": ["LlamaForCausalLM"]}))
     with pytest.raises(InputError, match="more than any Jetson Orin has; see `edgeq plan"):
         boards_that_hold(ModelFolder(tmp_path, read_config(tmp_path), (), (), {}, {}), {"decoder": Precision("fp16")})
