@@ -14,8 +14,9 @@ from edgeq.bundles.manifest import Bundle
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.generation.answers import AnswerOptions
+from edgeq.generation.model import Prompt
 from edgeq.generation.parts import artifact_of
-from edgeq.generation.prompts import Prompt, PromptMaker
+from edgeq.generation.prompts import PromptMaker
 from edgeq.generation.samples import answered_prompts
 from edgeq.generation.tokenizer import tokenizer_of
 from edgeq.quantizers.recipes import get_recipe
