@@ -62,7 +62,7 @@ def _page(found: dict[Case, EngineStudy]) -> str:
     for case, study in found.items():
         entries = study.entries
         lines += [f"## {case.title}", "", *_answers(entries), "", *_table(study), ""]
-        lines += [f"- {note}" for note in study.notes]
+        lines += [*(f"- {note}" for note in study.notes), *([""] if study.notes else [])]
     engines = dict.fromkeys(entry.engine for study in found.values() for entry in study.entries)
     lines += [f"{', '.join(engines)}; {read_machine().cpu}, {_THREADS} thread; {code_state()}. "
               "Repeat it: `python -m benchmarks.study detector-edge`."]  # fmt: skip
