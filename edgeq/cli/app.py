@@ -28,7 +28,7 @@ from edgeq.cli import (
     study,
     tune,
 )
-from edgeq.cli.commands import Commands, interrupted_by_signals
+from edgeq.cli.commands import Commands
 from edgeq.cli.events import with_progress
 from edgeq.cli.log import configure_logging, is_debugging
 from edgeq.cli.options import (
@@ -49,6 +49,7 @@ from edgeq.cli.options import (
 )
 from edgeq.cli.printing import say
 from edgeq.cli.progress import terminal_progress
+from edgeq.cli.signals import interrupted_by_signals
 from edgeq.cli.words import said_of
 from edgeq.progress import reporting_to
 from edgeq.wording import counted

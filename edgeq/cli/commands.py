@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
-import contextlib
 import functools
 import math
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import typer
@@ -20,8 +15,6 @@ from edgeq.cli.events import INTERRUPTED
 from edgeq.cli.names import COMMANDS, QUANTIZE_DEFAULTS
 from edgeq.cli.printing import say
 from edgeq.project import FILE
-
-_AGAIN_S = 0.02
 
 
 class Commands(typer.core.TyperGroup):
@@ -50,44 +43,6 @@ class Commands(typer.core.TyperGroup):
         except KeyboardInterrupt:
             say("error: interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from None
-
-
-@contextlib.contextmanager
-def interrupted_by_signals() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP end a command as Ctrl-C does: what is done is kept, and its processes end with it.
-
-    A signal that arrives while Python clears an object away is an exception that nothing can catch; it comes again.
-    """
-    plain = sys.unraisablehook
-    sys.unraisablehook = functools.partial(_interrupt_again, plain)
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    changed = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]  # `nohup` ignores it
-    for number in changed:
-        signal.signal(number, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        sys.unraisablehook = plain
-        for number in changed:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _interrupt_again(plain: Callable[[sys.UnraisableHookArgs], Any], ignored: sys.UnraisableHookArgs) -> None:
-    """Interrupts the main thread once more, behind what has swallowed the first time; all else is `plain`'s."""
-    if not issubclass(ignored.exc_type, KeyboardInterrupt):
-        plain(ignored)
-        return
-    later = threading.Timer(_AGAIN_S, _interrupt_main)
-    later.daemon = True
-    later.start()
-
-
-def _interrupt_main() -> None:
-    """Interrupts the main thread; where signals can be sent to threads, also in the midst of a call that waits."""
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-    else:
-        _thread.interrupt_main()
 
 
 def _given(command: Any, name: str, words: list[str], parent: Any) -> set[str]:

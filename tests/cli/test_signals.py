@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import signal
 import sys
@@ -14,12 +16,12 @@ from edgeq.verbs import doctor
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("is_clearing", [False, True])
-def test_a_signal_ends_a_command_in_one_line(number: signal.Signals, is_clearing: bool, tmp_path: Path) -> None:
-    """Also one that comes while an object is cleared away, where Python ignores exceptions."""
+@pytest.mark.parametrize("when", ["running", "clearing", "stack gone"])
+def test_a_signal_ends_a_command_in_one_line(number: signal.Signals, when: str, tmp_path: Path) -> None:
+    """Also one that comes while Python clears an object away and ignores exceptions, or on a stack that is gone."""
     pid = os.fork()
     if pid == 0:
-        _run_until(number, is_clearing, tmp_path / "said")
+        _run_until(number, when, tmp_path / "said")
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
     assert (tmp_path / "said").read_text() == "error: interrupted\n"
 
@@ -33,11 +35,28 @@ class _Cleared:
         time.sleep(0.01)
 
 
-def _run_until(number: signal.Signals, is_clearing: bool, said: Path) -> NoReturn:
+class _Stack(ctypes.Structure):
+    """`stack_t` of C."""
+
+    _fields_ = (("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+def _leave_stack_that_is_gone() -> None:
+    """Gives signals a stack of their own, as OpenVINO does, in memory that nobody may touch."""
+    memory = mmap.mmap(-1, 1 << 16)
+    place = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    stack = _Stack(place, 0, 1 << 16)
+    assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(place), 1 << 16, 0) == 0
+
+
+def _run_until(number: signal.Signals, when: str, said: Path) -> NoReturn:
     def examine(**_: object) -> None:
-        if is_clearing:
+        if when == "clearing":
             _Cleared(number)
         else:
+            if when == "stack gone":
+                _leave_stack_that_is_gone()
             os.kill(os.getpid(), number)
         time.sleep(60)
 

@@ -60,7 +60,7 @@ TARGETS = {"onnx": "x86", "tflite": "arm", "jetson": "jetson-orin"}
 QUANTIZED = frozenset({"int8", "int16x8", "dynamic"})
 
 ELSEWHERE = {
-    "model": "the argument, not an option",
+    "model": "the argument, not an option", "download": "where the folder comes from, in test_hub",
     "out": "where files go", "target": "which files these are", "formats": "which files these are",
     "precision": "which files these are", "json_file": "writes a file of its own", "threads": "speed alone",
     "calib": "every case has one", "preset": "every case has one",
