@@ -235,8 +235,9 @@ def test_a_report_opens_without_a_network_and_papers_get_figures_and_tables(foun
     assert latex.count("&") == 3 * (1 + len(shown))
 
 
-def test_a_study_that_is_cut_resumes_with_the_same_result_in_other_processes_too(net, found, tmp_path, monkeypatch):
-    original, left = StudyRun._outcome, iter(range(6))
+def cut_after(monkeypatch, trials):
+    """Interrupts studies after so many trials; returns what lets them run to their end again."""
+    original, left = StudyRun._outcome, iter(range(trials))
 
     def cut(self, *rest):
         if next(left, None) is None:
@@ -244,10 +245,15 @@ def test_a_study_that_is_cut_resumes_with_the_same_result_in_other_processes_too
         return original(self, *rest)
 
     monkeypatch.setattr(StudyRun, "_outcome", cut)
+    return lambda: monkeypatch.setattr(StudyRun, "_outcome", original)
+
+
+def test_a_study_that_is_cut_resumes_with_the_same_result_in_other_processes_too(net, found, tmp_path, monkeypatch):
+    let_run = cut_after(monkeypatch, 6)
     with pytest.raises(KeyboardInterrupt):
         study(net, tmp_path)
     assert not (tmp_path / "report.html").exists()
-    monkeypatch.setattr(StudyRun, "_outcome", original)
+    let_run()
     with executing(2) as executor:
         again = study(net, tmp_path, executor=executor)
     assert to_json(again) == to_json(found.result)
@@ -346,17 +352,10 @@ def test_a_store_of_another_study_and_a_score_that_never_moves_are_said_in_one_l
 def test_an_adaptive_study_tries_more_around_the_front_and_resumes(net, found, tmp_path, monkeypatch):
     monkeypatch.setattr(study_verb, "write_study", lambda *_: [])
     options = StudyOptions(threads=1, sample="adaptive", trials=13, seed=1)
-    original, left = StudyRun._outcome, iter(range(12))
-
-    def cut(self, *rest):
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        return original(self, *rest)
-
-    monkeypatch.setattr(StudyRun, "_outcome", cut)
+    let_run = cut_after(monkeypatch, 12)
     with pytest.raises(KeyboardInterrupt):
         study(net, tmp_path / "cut", options=options)
-    monkeypatch.setattr(StudyRun, "_outcome", original)
+    let_run()
     resumed = study(net, tmp_path / "cut", options=options)
     # The store of the whole grid has every trial: what is chosen depends on scores alone.
     store = found.out / "trials.sqlite"
