@@ -103,7 +103,7 @@ def test_what_a_manifest_says_of_quantization_is_typed() -> None:
 
 def test_entries_of_later_versions_stay_in_a_manifest() -> None:
     document = recorded("manifest.json")
-    document["quantization"]["signal"] = {"worst_db": 31.5}
+    document["quantization"]["novelty"] = {"worst_db": 31.5}
     artifact = parse_manifest(V1 / "net.json", document)
     assert artifact.to_json()["quantization"] == document["quantization"]
 
