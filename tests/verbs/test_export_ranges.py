@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -34,6 +35,15 @@ agraph (float[1, 3, 32, 32] image) => (float[1, 4, 32, 32] out)
 WIDE = 1000.0
 
 
+def saved(model: ir.Model, folder: Path) -> ModelRequest:
+    """Returns a net that is saved to a folder, with its pre-processing."""
+    for node in model.graph:
+        node.name = f"node_{node.outputs[0].name}"
+    ir.save(model, folder / "net.onnx")
+    (folder / "net.toml").write_text('[preprocessing]\nresize = "stretch"\nscale = 0.00392156862745098\n')
+    return ModelRequest(str(folder / "net.onnx"), preset=str(folder / "net.toml"))
+
+
 @pytest.fixture
 def export(drawn, tmp_path):
     """Exports a net in which one channel is 0 but for a few values, which are 1,000 times as wide as all others."""
@@ -44,15 +54,10 @@ def export(drawn, tmp_path):
     weights["w1"][0] *= WIDE
     weights["b1"][0] = -2 * WIDE
     weights["w2"][:, 0] /= WIDE
-    model = nets.graph(NET, weights)
-    for node in model.graph:
-        node.name = f"node_{node.outputs[0].name}"
-    ir.save(model, tmp_path / "net.onnx")
-    (tmp_path / "net.toml").write_text('[preprocessing]\nresize = "stretch"\nscale = 0.00392156862745098\n')
+    request = saved(nets.graph(NET, weights), tmp_path)
 
     def write(method: str | None = None, target: str = "x86"):
         calibration = CalibrationSource(drawn.annotations, drawn.folder, method=method, num=4)
-        request = ModelRequest(str(tmp_path / "net.onnx"), preset=str(tmp_path / "net.toml"))
         return export_model(request, target, ["int8"], tmp_path / "out", calibration=calibration, threads=1)
 
     (tmp_path / "out").mkdir()
@@ -100,11 +105,7 @@ def mostly_dark(tmp_path):
     """Ranges of a net over 24 dark images, of which one has a bright dot, and most of the outputs' signal."""
     weights = {"w1": nets.normal(0, 8, 3, 3, 3), "w2": nets.normal(1, 8, 8, 1, 1), "w3": nets.normal(3, 4, 8, 1, 1)}
     weights["b1"] = np.zeros(8, np.float32)
-    model = nets.graph(NET.replace("32, 32", "64, 64"), weights)
-    for node in model.graph:
-        node.name = f"node_{node.outputs[0].name}"
-    ir.save(model, tmp_path / "net.onnx")
-    (tmp_path / "net.toml").write_text('[preprocessing]\nresize = "stretch"\nscale = 0.00392156862745098\n')
+    request = saved(nets.graph(NET.replace("32, 32", "64, 64"), weights), tmp_path)
     (tmp_path / "images").mkdir()
     random = np.random.default_rng(5)
     for number in range(24):
@@ -112,7 +113,6 @@ def mostly_dark(tmp_path):
         if number == 4:
             values[20, 30] = 255
         Image.fromarray(values).save(tmp_path / "images" / f"{number}.png")
-    request = ModelRequest(str(tmp_path / "net.onnx"), preset=str(tmp_path / "net.toml"))
     path = tmp_path / "net.ranges.json"
     calibrate(open_model(request).model, sorted((tmp_path / "images").iterdir()), path, threads=1)
     return request, path
