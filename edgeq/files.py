@@ -169,6 +169,11 @@ def sha256_file(source: Path) -> str:
     return digest.hexdigest()
 
 
+def has_content(path: Path, size_bytes: int, sha256: str) -> bool:
+    """Returns whether a file has a size and a digest; one of another size is not read."""
+    return path.stat().st_size == size_bytes and sha256_file(path) == sha256
+
+
 def sha256_bytes(content: bytes) -> str:
     """Returns the hexadecimal SHA-256 of bytes."""
     return hashlib.sha256(content).hexdigest()

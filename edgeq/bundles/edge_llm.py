@@ -21,7 +21,7 @@ from edgeq.boundary import Count, Positive, convert, read_json
 from edgeq.bundles.precision import HEAD, Precision
 from edgeq.errors import InputError
 from edgeq.exporting.checkpoints.writer import CheckpointPlan
-from edgeq.files import sha256_file, write_json
+from edgeq.files import has_content, sha256_file, write_json
 
 MANIFEST_NAME = "edgeq-edge-llm.json"
 DECODER, VISION = "decoder", "vision"
@@ -181,7 +181,7 @@ class EdgeLlmFolder:
             path = self.folder / file.file
             if not path.is_file():
                 found.append(f"{path}: is missing; the folder's manifest lists it, {_ADVICE}")
-            elif path.stat().st_size != file.size_bytes or sha256_file(path) != file.sha256:
+            elif not has_content(path, file.size_bytes, file.sha256):
                 found.append(f"{path}: is not the file that {MANIFEST_NAME} describes, {_ADVICE}")
         return found
 

@@ -23,7 +23,7 @@ from edgeq.bundles.contents import (
     SpecialTokens,
 )
 from edgeq.errors import InputError, MismatchError
-from edgeq.files import sha256_file, write_json
+from edgeq.files import has_content, write_json
 
 MANIFEST_NAME = "edgeq-bundle.json"
 MANIFEST_VERSION = 1
@@ -215,7 +215,7 @@ def file_problem(bundle: Bundle, file: BundleFile) -> str | None:
     path = bundle.folder / file.file
     if not path.is_file():
         return f"{path}: is missing; the bundle's manifest lists it, {_EXPORT_AGAIN}"
-    if path.stat().st_size == file.size_bytes and sha256_file(path) == file.sha256:
+    if has_content(path, file.size_bytes, file.sha256):
         return None
     return (
         f"{path}: is not the file that {MANIFEST_NAME} describes; it was changed, or exchanged with a part of another "
