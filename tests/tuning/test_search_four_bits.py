@@ -11,6 +11,8 @@ import onnx
 import pytest
 
 import edgeq as package
+from edgeq.calibration.reconstruction import reconstruct
+from edgeq.calibration.reconstruction.learning import Settings
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import open_split
 from edgeq.errors import InputError
@@ -143,7 +145,10 @@ def test_a_size_below_all_layers_in_4_bits_is_refused_with_the_smallest(net, sub
     assert float(told[1]) * 1e6 < size * 1.01
 
 
-def test_a_file_with_learned_rounding_is_scored_like_others_and_taken_if_it_loses_less(net, subject, tmp_path):
+def test_a_file_with_learned_rounding_is_scored_like_others_and_taken_if_it_loses_less(
+    net, subject, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reconstruct, "Settings", lambda: Settings(iterations=200))
     size, store = uniform(subject, tmp_path / "files")[W4A8].size_bytes, tmp_path / "trials.sqlite"
     budget = Budget.of(None, None, f"{size}B")
     found = tune(net, tmp_path / "out", budget, store, rounding="reconstruct")
