@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from pathlib import Path
@@ -169,6 +170,23 @@ def test_a_file_with_learned_rounding_is_scored_like_others_and_taken_if_it_lose
         tune_model(
             net.request, TARGET, open_split(net.labels, "evaluation"), few, tmp_path / "few", rounding="reconstruct"
         )
+
+
+def test_another_version_or_another_grid_of_weights_is_another_trial(subject, monkeypatch):
+    candidate = Candidate(dict.fromkeys((group.name for group in subject.groups), W4A8))
+    digest, rules = subject.plan_digest(candidate), subject.target.rules
+    narrow = {
+        name: tuple(
+            dataclasses.replace(each, weight=dataclasses.replace(each.weight, narrow_range=True)) for each in found
+        )
+        for name, found in rules.schemes.items()
+    }
+    target = dataclasses.replace(subject.target, rules=dataclasses.replace(rules, schemes=narrow))
+    other = dataclasses.replace(subject, target=target)
+    assert digest == dataclasses.replace(subject).plan_digest(candidate)
+    assert other.plan_digest(candidate) != digest
+    monkeypatch.setattr(package, "__version__", "0.0.1")
+    assert subject.plan_digest(candidate) != digest
 
 
 def test_a_target_without_kernels_has_no_such_choice(net, tmp_path):
