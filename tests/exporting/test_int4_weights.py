@@ -148,4 +148,7 @@ def test_an_export_learns_on_its_images_and_says_what_it_kept(tmp_path, monkeypa
         assert (facts["images"], facts["held_out"], len(facts["units"])) == (12, 3, 5)
         assert facts["kept"] == (facts["output_error_learned"] < facts["output_error_nearest"])
         assert (files["reconstruct"][precision].digest != files["nearest"][precision].digest) == facts["kept"]
+        # Learned weights make up for what layers before them give too much; biases must not do so again.
+        assert ("corrected_biases" in files["reconstruct"][precision].quantization) != facts["kept"]
+        assert files["nearest"][precision].quantization["corrected_biases"]
     assert learned.quantization["reconstruction"]["kept"]
