@@ -29,6 +29,16 @@ PHRASES = {
     r"\bwork for nothing\b": "wasted work",
     r"\bwhatever is lacking\b|\bthe whole story\b": "name the thing",
     r"\bnot \w+, but [^.;]*, too\b": "also",
+    r", too\b": "also",
+    r"\bwants\b": "needs, expects",
+    r"\btold by\b": "identified by, recognised by",
+    r"\bbut for\b": "except for",
+    r"\b[Nn]othing of (?:it|th\w+)\b(?! same)": "none of",
+    r"\ban own\b|\bof (?:your|their|our|one's) own\b": "their own X, separate",
+    r"\btrials? (?:is |are |that are )?of (?:no )?use\b": "useful, useless",
+    r"\bin whole\b(?! rows)": "in full",
+    r"\bwhoever\b": "a reader who",
+    r"\b(?:files?|folders?|images|masks|weights|copies|what) (?:lies?|lay)\b": "is in, are in",
 }
 """What reads as translated -> what to write instead."""
 
@@ -122,6 +132,10 @@ def test_messages_are_in_plain_english():
         "exit code 1 where one is exceeded",
         "a function stands behind it",
         "the same command goes on from there",
+        "older versions read it, too",
+        "a format of your own",
+        "looks at what lies in the folder",
+        "on the front are trials of no use",
     ],
 )
 def test_a_phrase_is_found(text):

@@ -257,7 +257,7 @@ def _warn_of_loss(artifact: Artifact, signal: Signal, images: ComparedImages, ch
 def _next_step(artifact: Artifact, signal: Signal, images: ComparedImages) -> str:
     steps = []
     if images.kind != "calibration":
-        steps.append(f"give `calib` with images of your own, because {images.kind} images tell little of them")
+        steps.append(f"give `calib` with your own images, because {images.kind} images say little about them")
     if artifact.precision == "fp16":
         steps.append("take fp32")
     elif signal.layers:

@@ -334,7 +334,7 @@ def test_wrong_arguments_are_told_before_an_image_is_read(
         score(squares, artifact, runtimes=["abacus"])
     with pytest.raises(InputError, match="no artifact to score"):
         score(squares)
-    with pytest.raises(InputError, match="none of its 30 images lies in"):
+    with pytest.raises(InputError, match="none of its 30 images is in"):
         evaluate_artifacts([artifact.path], squares / "annotations.json", tmp_path)
 
 

@@ -94,7 +94,7 @@ def axis(node: ir.Node, builder: Builder) -> Iterator[Finding]:
     for layer in readers(node.outputs[0]):
         wanted = weight_axis(layer, len(shape))
         if node.op_type == DQ and wanted is not None and place != wanted:
-            said = f"has its scales on axis {place}; {layer.op_type} wants axis {wanted}"
+            said = f"has its scales on axis {place}; {layer.op_type} needs axis {wanted}"
             yield finding("T5", builder.misplaced, node, said)
 
 
@@ -102,7 +102,7 @@ def bias(node: ir.Node, builder: Builder) -> Iterator[Finding]:
     """Yields biases in integers (T6)."""
     del builder
     if node.op_type == DQ and data_type(node) == "INT32":
-        yield finding("T6", "error", node, "dequantizes int32, a bias; TensorRT wants biases in float")
+        yield finding("T6", "error", node, "dequantizes int32, a bias; TensorRT needs biases in float")
 
 
 def one_pair(node: ir.Node, builder: Builder) -> Iterator[Finding]:
