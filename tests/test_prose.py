@@ -37,6 +37,7 @@ PHRASES = {
     r"\ban own\b|\bof (?:your|their|our|one's) own\b": "their own X, separate",
     r"\btrials? (?:is |are |that are )?of (?:no )?use\b": "useful, useless",
     r"\bin whole\b(?! rows)": "in full",
+    r"\bin no steady state\b": "never reached a steady state",
     r"\bwhoever\b": "a reader who",
     r"\b(?:files?|folders?|images|masks|weights|copies|what) (?:lies?|lay)\b": "is in, are in",
 }
@@ -62,6 +63,7 @@ _NAME_OPTIONS_STILL = ("edgeq/exporting/planning/attention_products.py",)
 """Modules whose texts name options: the reasons of layers stand in manifests, whose bytes would change."""
 
 _GENERATED = re.compile(r"<!-- (?!cli)\w+:begin -->.*?<!-- \w+:end -->", re.DOTALL)
+_MARKUP = re.compile(r"<style.*?</style>|<script.*?</script>|{#.*?#}|{%.*?%}|<[^>]*>", re.DOTALL)
 _CODE = re.compile(r"^```.*?^```|^    [^\n]*|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 
 
@@ -83,6 +85,16 @@ def test_documents_are_in_plain_english(document):
     text = _GENERATED.sub("", document.read_text(encoding="utf-8"))
     # One blank for each line break, so that a phrase is found across lines.
     assert phrases_in(re.sub(r"\s*\n(?!\n)", " ", _CODE.sub("", text))) == []
+
+
+_PAGES = sorted((ROOT / "edgeq/reporting/template").glob("*.html"))
+
+
+@pytest.mark.parametrize("template", _PAGES, ids=lambda file: file.name)
+def test_pages_are_in_plain_english(template):
+    text = _MARKUP.sub(" ", template.read_text(encoding="utf-8"))
+    assert text.strip()
+    assert phrases_in(" ".join(text.split())) == []
 
 
 def test_the_documents_that_hold_the_help_texts_are_among_them():
