@@ -38,6 +38,8 @@ PHRASES = {
     r"\btrials? (?:is |are |that are )?of (?:no )?use\b": "useful, useless",
     r"\bin whole\b(?! rows)": "in full",
     r"\bin no steady state\b": "never reached a steady state",
+    r"\bfigures (?:\S+ ){0,4}say nothing\b": "are meaningless",
+    r"\b(?:does|do) not tell\b|\bcannot tell\b": "does not report, cannot distinguish",
     r"\bwhoever\b": "a reader who",
     r"\b(?:files?|folders?|images|masks|weights|copies|what) (?:lies?|lay)\b": "is in, are in",
 }

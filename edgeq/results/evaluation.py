@@ -118,7 +118,7 @@ class Suspicion:
 
     Attributes:
         text: What is odd, the likely cause, and what to do next.
-        meaningless: Whether the figures certainly say nothing about the model.
+        meaningless: Whether the figures are certainly meaningless.
     """
 
     text: str

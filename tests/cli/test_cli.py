@@ -438,7 +438,7 @@ def test_json_holds_one_object_for_one_artifact_and_a_list_for_several(edgeq, wo
         several = json.loads(file.read_text())
         assert [entry["artifact"] for entry in several] == [fp32.name, int8.name]
         assert all(keys <= entry.keys() for entry in several)
-        assert ("say nothing" in outcome.err) == bool(code)
+        assert ("are meaningless" in outcome.err) == bool(code)
         assert [line.split()[:2] for line in outcome.out.splitlines()[1:3]] == [
             [fp32.name, "onnxruntime"],
             [int8.name, "onnxruntime"],
