@@ -17,7 +17,7 @@ PHRASES = {
     r"\bbeside\b": "next to, compared with, together with",
     r"\btells\b|\b(?:is|are|was|were) told\b": "reports, shows",
     r"\bof its own\b": "separate, its own X",
-    r"\bstands? (?:in|behind|before|beside|for|there)\b": "is in, follows",
+    r"\bstands? (?:in|behind|before|beside|for|there|between|only|next|around|below|above)\b": "is in, follows",
     r"\bgo(?:es)? on\b": "continue",
     r"\bgo(?:es)? together\b|\bgo(?:es)? with\b": "be combined, require",
     r"\banew\b": "again",

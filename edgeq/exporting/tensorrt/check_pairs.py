@@ -138,7 +138,7 @@ def strong_scale(node: ir.Node, builder: Builder) -> Iterator[Finding]:
         return
     layers = list(_layers_behind(node))
     if layers and all(layer.op_type == "Conv" and builder.pairs.is_narrow(layer) for layer in layers):
-        said = "has an FP32 scale, so that what stands between its layers is FP32; wanted FP16"
+        said = "has an FP32 scale, so that what is between its layers is FP32; wanted FP16"
         yield finding("T14", "advice", node, said)
     else:
         yield finding("T14", "error", node, "has an FP32 scale, so that its layers compute in FP32; wanted FP16")
