@@ -226,7 +226,7 @@ def _require_cache(cache: KeyValueCache, decoder: BundlePart | None) -> None:
     given = {each.name for each in decoder.inputs}, {each.name for each in decoder.outputs}
     for names, wanted in zip(given, (cache.past_names, cache.present_names), strict=True):
         if missing := [name for name in wanted if name not in names]:
-            raise ValueError(f"the decoder has no {missing[0]!r}, which the cache of {cache.layers} layers wants")
+            raise ValueError(f"the decoder has no {missing[0]!r}, which the cache of {cache.layers} layers needs")
 
 
 def file_problem(bundle: Bundle, file: BundleFile) -> str | None:

@@ -263,7 +263,7 @@ def test_weights_that_are_missing_are_named(tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     del weights["model.norm.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"its weights have no 'model\.norm\.weight', which LlamaForCausalLM wants"):
+    with pytest.raises(ModelError, match=r"its weights have no 'model\.norm\.weight', which LlamaForCausalLM needs"):
         load_model(open_folder(tmp_path, "none"))
 
 
