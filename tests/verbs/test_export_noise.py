@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.calibration.source import CalibrationSource
-from edgeq.cli.console import describe_export
+from edgeq.cli.export_console import describe_export
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.costs.table import KernelCost, KernelTable
 from edgeq.sources.model import ModelRequest

@@ -13,7 +13,7 @@ from PIL import Image
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
-from edgeq.cli.console import describe_export
+from edgeq.cli.export_console import describe_export
 from edgeq.exporting.tensorrt.cache_file import read_cache
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.tuning.screening import Screening
