@@ -25,15 +25,16 @@ from benchmarks.json_results import bench_jobs, evaluate_artifacts, merge
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.options import ExportOptions
-from edgeq.exporting.tflite.writer import PRECISIONS
 from edgeq.files import atomic_path, write_json
 from edgeq.measurement.benchmark import Job, Sampling
 from edgeq.results.rows import provenance
 from edgeq.runtimes.child import LOCAL_RUNNER
+from edgeq.sources.formats import TFLITE
 from edgeq.sources.model import ModelRequest
 from edgeq.verbs.export import export_model
 
 THREADS = 2
+PRECISIONS = tuple(each for each in TFLITE.precisions if each != "w4")
 NEW, OLD = "ai-edge-litert", "tflite-runtime"
 LEGACY_PACKAGES = ("tflite-runtime==2.14.0", "numpy<2")
 SCORES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR_100", "AR_small", "AR_medium", "AR_large")

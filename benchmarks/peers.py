@@ -26,6 +26,7 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.inputs import evenly_spaced
 from edgeq.inputs.images import list_images, read_image
 from edgeq.inputs.preprocessing import preprocess
+from edgeq.machine import peak_rss_bytes
 
 Work = Callable[[], None]
 
@@ -68,12 +69,6 @@ def write_listing(path: Path, images: Sequence[Path], count: int) -> Path:
     """Returns a text file of image paths, written to name `count` of them, evenly spaced."""
     path.write_text("\n".join(str(image.resolve()) for image in evenly_spaced(images, count)))
     return path
-
-
-def peak_rss_bytes() -> int:
-    """Returns the peak memory of this process; `ru_maxrss` would start at its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def _arrays(artifact: Artifact, images: Path) -> Iterator[np.ndarray]:

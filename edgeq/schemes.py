@@ -14,6 +14,9 @@ Kind = Literal["integer", "float4_e2m1fn", "float8_e4m3fn", "float16", "bfloat16
 LOW_BITS = tuple(f"w{bits}" for bits in range(2, 9))
 """Precisions of files for CPUs whose weights alone have few bits."""
 
+STATIC_PRECISIONS = ("int8", "int16x8")
+"""Precisions of TFLite files that need ranges."""
+
 MAX_BITS = 16
 """Most bits of a weight or an activation; the sums, and the biases that are added to them, have more."""
 

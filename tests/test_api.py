@@ -13,7 +13,7 @@ import pytest
 
 import edgeq
 from edgeq.calibration.calibrate import DEFAULT_METHOD
-from edgeq.cli import app, board, deploy, measure, memory_plan, predict, results, score, study, tune
+from edgeq.cli import board, calibrate, deploy, export, measure, memory_plan, predict, results, score, study, tune
 from edgeq.devices.config import LOCAL
 from tests.test_order import ROOT
 
@@ -65,7 +65,7 @@ def test_unknown_name_is_an_attribute_error():
 # -- Options: a command and its function have the same ones
 
 COMMANDS = {
-    "export": app.export, "calibrate": app.calibrate, "benchmark": measure.bench, "evaluate": measure.evaluate,
+    "export": export.export, "calibrate": calibrate.calibrate, "benchmark": measure.bench, "evaluate": measure.evaluate,
     "check": board.check, "gate": results.gate, "predict": predict.predict, "report": results.report,
     "deploy": deploy.deploy, "plan": memory_plan.plan, "score": score.score,
     "sensitivity": tune.tune, "study": study.study, "tune": tune.tune,

@@ -16,7 +16,8 @@ import pytest
 from edgeq.boundary import convert, parse_json
 from edgeq.calibrators.ranges import Ranges
 from edgeq.cli.check_console import describe_compilations
-from edgeq.cli.console import describe_layers, print_report
+from edgeq.cli.console import print_report
+from edgeq.cli.export_console import describe_layers
 from edgeq.datasets import open_split
 from edgeq.devices.config import read_devices
 from edgeq.evaluation.prediction_codec import pack_prediction, unpack_prediction

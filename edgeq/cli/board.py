@@ -10,7 +10,7 @@ import typer
 
 from edgeq.cli import edge_llm, model_parts
 from edgeq.cli.names import TARGET, with_patterns
-from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
+from edgeq.cli.options import CalibrationImages, JsonFile, require_writable_json, write_json_file
 from edgeq.cli.printing import say
 
 CudaOption = Annotated[
@@ -122,7 +122,7 @@ def build(
         Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")
     ] = None,
     method: Annotated[str, typer.Option(help="TensorRT's own calibration on images: entropy or minmax.")] = "entropy",
-    num: Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")] = 512,
+    num: CalibrationImages = 512,
     workspace: Annotated[
         int, typer.Option(min=1, metavar="MIB", help="Maximum temporary memory per layer, in MiB.")
     ] = 1024,

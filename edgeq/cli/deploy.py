@@ -26,13 +26,13 @@ def deploy(
         ),
     ],
     target: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Device: jetson-orin, jetson-orin-trt11, x86 (or x86-openvino, x86-ort), or arm; for a bundle "
-            "onnxruntime-genai or openvino-genai.",
+            help="Device: jetson-orin, jetson-orin-trt11, x86 (or x86-openvino, x86-ort), or arm; by default the one "
+            "that the files were exported for. For a bundle onnxruntime-genai or openvino-genai.",
             **TARGET,
         ),
-    ],
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier deployment in it is replaced.")] = Path(
         "deploy"
     ),
@@ -69,7 +69,7 @@ def deploy(
     write_json_file(json_file, found.to_json())
 
 
-def _bundle(files: list[Path], target: str, out: Path) -> DeployResult:
+def _bundle(files: list[Path], target: str | None, out: Path) -> DeployResult:
     from edgeq.errors import InputError
     from edgeq.verbs.deploy_bundle import deploy_bundle
 

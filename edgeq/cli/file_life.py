@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edgeq.cli.console import describe_layers
+from edgeq.cli.export_console import describe_layers
 from edgeq.wording import compared_with_fp32, counted
 
 if TYPE_CHECKING:

@@ -7,17 +7,52 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.names import PRESET
+from edgeq.cli.names import METHOD, MODEL, PRESET
 
 if TYPE_CHECKING:
     from edgeq.sources.model import ModelRequest
 
+FLOAT_MODEL = typer.Argument(
+    metavar="MODEL", help="Zoo name, package.module:factory, an .onnx or a float .tflite file.", **MODEL
+)
+ImagesDir = Annotated[Path | None, typer.Option("--images", help="Folder of the images of a COCO annotation file.")]
+CalibrationMethod = Annotated[
+    str | None,
+    typer.Option(
+        help="minmax, percentile, entropy, mse, lp (the default), or best: per tensor, the method with the least "
+        "layer error on held-out images.",
+        **METHOD,
+    ),
+]
 Labels = Annotated[
     str | None,
     typer.Option(help="Class names: a COCO .json, a text file with one name per line, or a comma-separated list."),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of the engine; by default one per physical core.")
+]
+CalibrationImages = Annotated[
+    int, typer.Option("--num", min=1, help="Maximum number of calibration images (sampled evenly).")
+]
+ScoredImages = Annotated[int | None, typer.Option("--images", min=1, help="Maximum number of images to score on.")]
+TrialStore = Annotated[
+    Path | None,
+    typer.Option(
+        "--store", metavar="FILE", help="Where trials are kept, for `edgeq runs`; by default trials.sqlite in --out."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=1,
+        metavar="N",
+        help="Predict images, or answer questions, in N processes here, each with one thread by default.",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", metavar="ADDRESS", help="Do so on the workers of a Dask cluster, as tcp://host:8786."),
 ]
 Data = Annotated[
     Path | None,

@@ -15,14 +15,19 @@ from edgeq.cli.data_set import open_for_evaluation
 from edgeq.cli.names import MODEL
 from edgeq.cli.options import (
     AllowOutside,
+    CalibrationImages,
     ClassMap,
     JsonFile,
     Labels,
     PresetOption,
+    Scheduler,
+    ScoredImages,
     Size,
     SplitName,
     Threads,
+    TrialStore,
     Weights,
+    Workers,
     model_request,
     require_writable_json,
     write_json_file,
@@ -108,7 +113,7 @@ def study(
             help="A trial that loses as many points is useless; by default a tenth of FP32's score.",
         ),
     ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Maximum number of images to score on.")] = None,
+    images: ScoredImages = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say how many trials there are, and how many hours they take.")
     ] = False,
@@ -118,7 +123,7 @@ def study(
             help="Images that methods go by, of a bundle questions with answers; by default the train split of --data."
         ),
     ] = None,
-    num: Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")] = 256,
+    num: CalibrationImages = 256,
     split: SplitName = None,
     allow_outside: AllowOutside = False,
     class_map: ClassMap = None,
@@ -128,28 +133,13 @@ def study(
     labels: Labels = None,
     seed: Annotated[int, typer.Option(help="Draws trials, halves of the images and forests.")] = 0,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the report and the weights.")] = Path("study"),
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Where trials are kept, for `edgeq runs`; by default trials.sqlite in --out."
-        ),
-    ] = None,
+    store: TrialStore = None,
     threads: Threads = None,
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Write and time the files of the front's points.")
     ] = True,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Predict images, or answer questions, in N processes here, each with one thread by default.",
-        ),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Do so on the workers of a Dask cluster, as tcp://host:8786."),
-    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     task: bundles.TaskOption = None,
     prompt: bundles.PromptOption = "",
     max_tokens: bundles.MaxTokens = 32,

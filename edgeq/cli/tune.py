@@ -13,14 +13,19 @@ from edgeq.cli.data_set import open_for_evaluation
 from edgeq.cli.names import MODEL, RUNTIME, TARGET
 from edgeq.cli.options import (
     AllowOutside,
+    CalibrationImages,
     ClassMap,
     JsonFile,
     Labels,
     PresetOption,
+    Scheduler,
+    ScoredImages,
     Size,
     SplitName,
     Threads,
+    TrialStore,
     Weights,
+    Workers,
     model_request,
     require_writable_json,
     write_json_file,
@@ -85,7 +90,7 @@ def tune(
             **RUNTIME,
         ),
     ] = None,
-    images: Annotated[int | None, typer.Option(min=1, help="Maximum number of images to score on.")] = None,
+    images: ScoredImages = None,
     matters: Annotated[
         float,
         typer.Option(
@@ -100,7 +105,7 @@ def tune(
         Path | None,
         typer.Option(help="Ranges: a ranges file or images; by default the train split of --data."),
     ] = None,
-    num: Annotated[int, typer.Option(min=1, help="Maximum number of calibration images (sampled evenly).")] = 512,
+    num: CalibrationImages = 512,
     split: SplitName = None,
     allow_outside: AllowOutside = False,
     class_map: ClassMap = None,
@@ -119,21 +124,10 @@ def tune(
         Literal["nearest", "reconstruct"],
         typer.Option(help="reconstruct also learns how the weights of one more file are rounded, which takes minutes."),
     ] = "nearest",
-    store: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Where trials are kept, for `edgeq runs`; by default trials.sqlite in --out."
-        ),
-    ] = None,
+    store: TrialStore = None,
     threads: Threads = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Predict images in N processes here, each with one thread by default."),
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Predict images on the workers of a Dask cluster, as tcp://host:8786."),
-    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
     mlflow: Annotated[
         str | None,
         typer.Option(

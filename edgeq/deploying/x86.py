@@ -39,7 +39,7 @@ def _sections(job: DeployJob) -> Sequence[Section]:
 X86 = Deployment(
     title="Files for OpenVINO and ONNX Runtime on an x86 CPU.",
     targets=frozenset({"x86", "x86-openvino", "x86-ort"}),
-    runtimes={"onnx": "openvino", "onnx:x86-ort": "onnxruntime"},
+    runtimes={"onnx": "openvino", "onnx:x86-ort": "onnxruntime", "openvino": "openvino"},
     texts=_texts,
     sections=_sections,
 )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -38,6 +38,8 @@ from edgeq.tasks.detection.shapes import draw_image
 from edgeq.wording import counted
 
 if TYPE_CHECKING:
+    from edgeq.calibrators.kept_samples import KeptSample
+    from edgeq.calibrators.ranges import Ranges
     from edgeq.targets import Target
 
 _CALIBRATION_IMAGES, _DRAWN_IMAGES = 8, 2
@@ -62,15 +64,21 @@ _log = logging.getLogger(__name__)
 class ComparedImages:
     """The images that files are compared on: some of those for calibration, or drawn ones if there are none.
 
+    Of the inputs that were kept with ranges, those with the strongest outputs and random ones take turns: random ones
+    alone may hold next to no signal, the strongest alone hold more of it than most
+    (docs/decisions/0042-signal-on-strong-and-random-inputs.md).
+
     Attributes:
         preprocessing: From image to input.
         calibration: Where the user's images are, if anywhere.
         example: An input `(1, C, H, W)` that takes the place of drawn images, which need a declared pre-processing.
+        ranges: The ranges of INT8 files, with the inputs that were kept, if there are any.
     """
 
     preprocessing: Preprocessing
     calibration: CalibrationSource | None
     example: np.ndarray | None = None
+    ranges: Ranges | None = None
 
     @cached_property
     def inputs(self) -> list[np.ndarray]:
@@ -82,9 +90,24 @@ class ComparedImages:
         """What they are."""
         return self._prepared[1]
 
+    def described(self, count: int) -> str:
+        """Returns what the first so many of them are."""
+        found = counted(count, f"{self.kind} image")
+        strong = 0 if self.ranges is None else len(set(self._kept[:count]).intersection(self.ranges.strongest))
+        return f"{found}, {strong} of them with the strongest outputs" if 0 < strong < count else found
+
+    @cached_property
+    def _kept(self) -> list[KeptSample]:
+        if self.ranges is None or not self.ranges.strongest:
+            return []
+        turns = itertools.chain.from_iterable(itertools.zip_longest(self.ranges.strongest, self.ranges.samples))
+        return list(dict.fromkeys(sample for sample in turns if sample is not None))
+
     @cached_property
     def _prepared(self) -> tuple[list[np.ndarray], Literal["calibration", "example", "drawn"]]:
         spec = self.preprocessing
+        if kept := self._kept[:_CALIBRATION_IMAGES]:
+            return [sample.array() for sample in kept], "calibration"
         if self.calibration is not None and (found := list(self.calibration.inputs(spec, _CALIBRATION_IMAGES))):
             return [array for array, _ in found], "calibration"
         if self.example is not None:
@@ -132,7 +155,7 @@ def measure_onnx(
         images: What both are run on.
         groups: Groups of channels of each output.
         threads: CPU threads of the engine.
-        outputs_only: Whether to name no layers and to warn of nothing.
+        outputs_only: Whether to measure no layers.
 
     Raises:
         EngineError: ONNX Runtime cannot run the file.
@@ -168,7 +191,7 @@ def measure_onnx(
         f"ONNX Runtime {version('onnxruntime')} without graph optimizations",
         open_both,
     )
-    return _measured(artifact, subject, images, is_judged=not outputs_only)
+    return _measured(artifact, subject, images)
 
 
 def measure_tflite(
@@ -242,8 +265,17 @@ def with_signal(artifact: Artifact, signal: Signal | None) -> Artifact:
     return dataclasses.replace(artifact, quantization=facts).save()
 
 
-def _warn_of_loss(artifact: Artifact, signal: Signal, images: ComparedImages, chosen: Collection[str]) -> None:
-    """Warns of outputs that are lost, with the layer that loses most and what to do; not of what the graph chooses."""
+def warn_of_loss(artifact: Artifact, signal: Signal, images: ComparedImages, groups: Groups) -> None:
+    """Warns of outputs that are lost, with the layer that loses most and what to do; not of what the graph chooses.
+
+    Args:
+        artifact: The file.
+        signal: What was measured of it.
+        images: What it was measured on.
+        groups: Groups of channels of each output.
+    """
+    pairs = zip(artifact.outputs, groups, strict=True)
+    chosen = {spec.name for spec, members in pairs if any(group.chosen for group in members)}
     judged = [output for output in signal.outputs if output.name not in chosen]
     dead = [output.label for output in judged if output.dead]
     low = [output for output in judged if output.snr_db < LOW_DB and not output.dead]
@@ -270,7 +302,7 @@ def _next_step(artifact: Artifact, signal: Signal, images: ComparedImages) -> st
     return ", ".join(steps) or "take fp32"
 
 
-def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages, *, is_judged: bool = True) -> Signal:
+def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages) -> Signal:
     quantized = [layer for layer in subject.layers if layer.name not in subject.floats]
     # Layers in float cost time and no memory: how many images there are does not depend on them.
     inputs = images.inputs[: _count(sum(subject.sizes[name] for name in _tensors(subject, quantized)))]
@@ -292,17 +324,13 @@ def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages, *, 
                         groups[name, group] += Sums.of(group.of(expected[name]), group.of(found[name]))
                 advance(1)
     count = len(inputs)
-    signal = Signal(
-        f"exact arithmetic: {subject.arithmetic}, {counted(count, f'{images.kind} image')}",
+    return Signal(
+        f"exact arithmetic: {subject.arithmetic}, {images.described(count)}",
         count,
         tuple(OutputSignal.of(name, group.label, found) for (name, group), found in groups.items()),
         worst_layers(quantized, sums),
         course_of(subject.layers, sums),
     )
-    if is_judged:
-        chosen = {name for name, members in subject.outputs if any(group.chosen for group in members)}
-        _warn_of_loss(artifact, signal, images, chosen)
-    return signal
 
 
 def _count(image_bytes: int) -> int:

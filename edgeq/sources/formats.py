@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from edgeq.errors import InputError
 from edgeq.registry import load_entry, load_object, registered
-from edgeq.schemes import LOW_BITS
+from edgeq.schemes import LOW_BITS, STATIC_PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class FileFormat:
         return load_object(f"function to {role} the format {self.name}", reference)
 
 
-_QUANTIZED = frozenset({"int8", "int16x8", "dynamic", "fp8", "fp4", "w4a8", *LOW_BITS})
-_STATIC = frozenset({"int8", "int16x8"})
+_QUANTIZED = frozenset({*STATIC_PRECISIONS, "dynamic", "fp8", "fp4", "w4a8", *LOW_BITS})
+_STATIC = frozenset(STATIC_PRECISIONS)
 
 ONNX = FileFormat(
     name="onnx",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,12 @@ class Screening:
         observer = ActivationObserver(model.graph, self._names, threads)
         self._inputs = inputs
         self._expected = [observer.observe({feed.name: feed.encode(array)}) for array in inputs]
+
+    def on_first(self, num: int) -> Screening:
+        """Returns a screening on the first so many of the inputs, for which the model is not run again."""
+        found = copy.copy(self)
+        found._inputs, found._expected = self._inputs[:num], self._expected[:num]
+        return found
 
     def noise(self, artifact: Artifact) -> Noise:
         """Returns the noise in the outputs of a file of the model."""

@@ -52,7 +52,7 @@ class DeployResult:
 
 def deploy_files(
     paths: Sequence[Path],
-    target: str,
+    target: str | None,
     out: Path,
     *,
     results: Sequence[Path] = (),
@@ -62,22 +62,28 @@ def deploy_files(
 
     Args:
         paths: Files that `edgeq export` wrote for the target.
-        target: A target with a deployment, see `edgeq.deploying.DEPLOYMENTS`.
+        target: A target with a deployment, see `edgeq.deploying.DEPLOYMENTS`; `None` for the one that the files were
+            exported for.
         out: The folder: absent, empty, or an earlier deployment, which is replaced.
         results: Results of `edgeq bench` and `edgeq eval` about the files, or folders of them.
         limits: What `run.sh` allows on the device.
 
     Raises:
-        InputError: the target has no deployment, a file is not for it or named twice, no result is about the files, a
-            limit is not a positive number, or the folder cannot be written.
+        InputError: the target has no deployment, a file is not for it or named twice, files are for several targets
+            and none is named, no result is about the files, a limit is not a positive number, or the folder cannot be
+            written.
         MismatchError: a file is not the one that its manifest describes.
     """
-    deployment = get_deployment(target)
     chosen = limits or GateLimits()
     _check_limits(chosen)
     if not paths:
         raise InputError("no file to deploy; name at least one that `edgeq export` wrote")
-    models = tuple(_packed(Artifact.load(path), deployment, target) for path in paths)
+    if target is not None:
+        get_deployment(target)  # tells of a wrong name before files are read
+    artifacts = [Artifact.load(path) for path in paths]
+    target = target or _common_target(artifacts)
+    deployment = get_deployment(target)
+    models = tuple(_packed(artifact, deployment, target) for artifact in artifacts)
     _require_names(models)
     job = DeployJob(target, models, _rows(models, results), chosen)
     contents: dict[str, Content] = {}
@@ -88,6 +94,14 @@ def deploy_files(
     changed = write_folder(out, contents)
     files = tuple(sorted({*contents, SUMS}))
     return DeployResult(out, target, tuple(model.path for model in models), files, changed, len(job.rows))
+
+
+def _common_target(artifacts: Sequence[Artifact]) -> str:
+    """Returns the target that all files were exported for."""
+    found = sorted({artifact.target for artifact in artifacts})
+    if len(found) > 1:
+        raise InputError(f"the files were exported for {' and '.join(found)}; name the `target` of the folder")
+    return found[0]
 
 
 def _packed(artifact: Artifact, deployment: Deployment, target: str) -> Packed:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import edgeq
 from edgeq.bundles.manifest import Bundle
-from edgeq.deploying.bundles import BundleDeployment, get_bundle_deployment
+from edgeq.deploying.bundles import BUNDLE_DEPLOYMENTS, BundleDeployment, get_bundle_deployment
 from edgeq.deploying.folder import MARKER, SUMS, write_folder
 from edgeq.deploying.packed import Content
 from edgeq.deploying.quoting import one_line
+from edgeq.errors import InputError
 from edgeq.verbs.deploy import README, DeployResult
 
 
-def deploy_bundle(path: Path, target: str, out: Path) -> DeployResult:
+def deploy_bundle(path: Path, target: str | None, out: Path) -> DeployResult:
     """Writes the folder of a bundle, whole or not at all, and returns what is in it.
 
     Args:
@@ -24,10 +25,13 @@ def deploy_bundle(path: Path, target: str, out: Path) -> DeployResult:
         out: The folder: absent, empty, or an earlier deployment, which is replaced.
 
     Raises:
-        InputError: there is no such target, it cannot run such a model, or the folder cannot be written.
+        InputError: no such target is named, it cannot run such a model, or the folder cannot be written.
         MismatchError: a file is not the one that the manifest describes.
         MissingDependencyError: a package is missing that writes the files.
     """
+    if target is None:
+        known = " or ".join(BUNDLE_DEPLOYMENTS)
+        raise InputError(f"{path}: a bundle does not say which program opens it; name the `target`, {known}")
     deployment = get_bundle_deployment(target)
     bundle = Bundle.load(path)
     with tempfile.TemporaryDirectory() as temporary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,31 +20,22 @@ from edgeq.calibration.reconstruction.reconstruct import images_to_learn_on, rec
 from edgeq.calibration.shared_ranges import share
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
-from edgeq.errors import EdgeqError, InputError
-from edgeq.evaluation.exact_comparison import ComparedImages, Groups, measure, with_signal
-from edgeq.evaluation.output_difference import (
-    Reference,
-    compare,
-    real_inputs,
-    reference_outputs,
-    tflite_outputs,
-)
+from edgeq.errors import InputError
+from edgeq.evaluation.exact_comparison import ComparedImages, Groups
+from edgeq.evaluation.output_difference import Reference, real_inputs, reference_outputs, tflite_outputs
 from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
-from edgeq.exporting.artifact import Artifact, Postprocessing
 from edgeq.exporting.costs.table import KernelTable
 from edgeq.exporting.graphs.transformer import find_transformer
-from edgeq.exporting.jobs import FileJob, Finetune, MeanErrors, Reconstruct
+from edgeq.exporting.jobs import FileJob, Finetune, MeanErrors, Reconstruct, without_notes
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.passes.conv_transpose import can_rewrite
 from edgeq.exporting.passes.rescalings import RESCALINGS
 from edgeq.exporting.planning.keep import Kept, resolve_keep
 from edgeq.exporting.signal.output_groups import WHOLE, output_groups
-from edgeq.exporting.signal.ratio import Signal
 from edgeq.exporting.tflite.keep import resolve_operators
 from edgeq.exporting.tflite.writer import RangeSources, TfliteModel
 from edgeq.files import require_writable
-from edgeq.inputs.preprocessing import Placement
 from edgeq.machine import read_machine
 from edgeq.results.compilation import Compilation
 from edgeq.results.serialization import to_json
@@ -52,14 +43,13 @@ from edgeq.sources.formats import TENSORRT_CACHE, FileFormat, get_format, source
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.targets import Target, get_target
 from edgeq.targets.isa import with_isa
-from edgeq.tasks import find_decoder
 from edgeq.verbs.check_compile import compile_artifacts, require_compiler
+from edgeq.verbs.export_check import FileCheck, check_decoder
 from edgeq.verbs.export_costs import PlanBy, kernel_costs
 from edgeq.verbs.export_noise import with_less_noise
 from edgeq.verbs.export_options import check_options, takes_ranges, with_int8_deconv
 from edgeq.verbs.export_speed import Exported, Rewriting, with_speed
 from edgeq.verbs.export_weights import calibration_feeds, quantize_weights
-from edgeq.verbs.saturation_cost import with_saturation_cost
 
 _EXAMPLE_SEED = 1
 
@@ -203,11 +193,11 @@ class _Export:
         kept = self._kept(model, formats)  # tells of a wrong `keep` before the long work
         inputs, placement = real_inputs(model.preprocessing, self.calibration, example)
         reference = reference_outputs(opened, self.request, inputs)
-        _check_decoder([str(value.name) for value in model.graph.graph.outputs], model, reference, placement)
+        check_decoder([str(value.name) for value in model.graph.graph.outputs], model, reference, placement)
         own = {each.name: each.function("convert")(self.request, opened) for each in formats if each.has_own_form}
         ranges, path = self._ranges(model)
         jobs = {each.name: self._job(model, kept, ranges, own.get(each.name), inputs) for each in formats}
-        check = self._check(inputs, reference, output_groups(model.graph), model, example)
+        check = self._check(inputs, reference, output_groups(model.graph), model, ranges, example)
         files = [file for each in formats for file in self._write(each, jobs[each.name], check)]
         rewriting = self._rewriting(jobs.get(FloatModel.format), check)
         if rewriting is not None:
@@ -215,6 +205,7 @@ class _Export:
             files, rewriting = with_less_noise(files, rewriting, is_named=is_named, threads=self.threads)
         if self.measure_speed and self.target.timed:
             files = with_speed(files, model, self.target, self.threads, rewriting)
+        check.warn_of(files)
         unfolded = dict(opened.folded.left)
         return ExportResult(self.target, model, len(opened.folded.done), unfolded, tuple(files), path)
 
@@ -224,12 +215,14 @@ class _Export:
         kept = resolve_operators(model.graph, self.options.keep)
         inputs, placement = real_inputs(model.preprocessing, self.calibration)
         reference = tflite_outputs(model, inputs)
-        _check_decoder([spec.name for spec in model.outputs], model, reference, placement)
+        check_decoder([spec.name for spec in model.outputs], model, reference, placement)
         ranges, path = self._ranges(model)
         known = None if ranges is None else RangeSources({name: (ranges, name) for name in ranges.tensors})
         job = FileJob(model, self.target, self.out, self.options, known, kept_operators=kept)
-        check = self._check(inputs, reference, [WHOLE] * len(model.outputs), model)
-        return ExportResult(self.target, model, 0, {}, tuple(self._write(source, job, check)), path)
+        check = self._check(inputs, reference, [WHOLE] * len(model.outputs), model, ranges)
+        files = self._write(source, job, check)
+        check.warn_of(files)
+        return ExportResult(self.target, model, 0, {}, tuple(files), path)
 
     def _check_graph(self, model: FloatModel) -> None:
         """Refuses options that mean nothing to a model."""
@@ -341,13 +334,13 @@ class _Export:
         reference: Reference,
         groups: Groups,
         model: FloatModel | TfliteModel,
+        ranges: Ranges | None,
         example: np.ndarray | None = None,
-    ) -> _Check:
-        images = ComparedImages(model.preprocessing, self.calibration, example)
-        measured = partial(measure, target=self.target, images=images, threads=self.threads)
-        return _Check(inputs, reference, groups, measured, images)
+    ) -> FileCheck:
+        images = ComparedImages(model.preprocessing, self.calibration, example, ranges)
+        return FileCheck(inputs, reference, groups, images, self.threads)
 
-    def _write(self, file_format: FileFormat, job: FileJob, check: _Check) -> list[Exported]:
+    def _write(self, file_format: FileFormat, job: FileJob, check: FileCheck) -> list[Exported]:
         """Returns the files of a format, each compared with the model."""
         write = file_format.function("write")
         jobs = [
@@ -355,62 +348,16 @@ class _Export:
             for precision in self.precisions
             if precision in file_format.precisions
         ]
-        return [check.of(write(each), each, write) for each in jobs]
+        return [check.written(each, write) for each in jobs]
 
-    def _rewriting(self, job: FileJob | None, check: _Check) -> Rewriting | None:
+    def _rewriting(self, job: FileJob | None, check: FileCheck) -> Rewriting | None:
         """Returns how the ONNX file in INT8 is written again; what is only timed is not trained."""
         if job is None:
             return None
         write, trains = get_format(FloatModel.format).function("write"), job.finetune
 
         def finish(each: FileJob) -> Exported:
-            whole = dataclasses.replace(each, finetune=trains)
-            return check.of(write(whole), whole, write)
+            with without_notes():
+                return check.written(dataclasses.replace(each, finetune=trains), write)
 
         return Rewriting(dataclasses.replace(job, precision="int8", finetune=None), write, finish)
-
-
-@dataclass(frozen=True)
-class _Check:
-    """What every file of an export is compared with.
-
-    Attributes:
-        inputs: Inputs `(1, C, H, W)`.
-        reference: The model's outputs for them.
-        groups: Groups of channels of each output.
-        measure: Measures what a file leaves of the signal of what it was made from.
-        images: What it is measured on.
-    """
-
-    inputs: list[np.ndarray]
-    reference: Reference
-    groups: Groups
-    measure: Callable[..., Signal | None]
-    images: ComparedImages
-
-    def of(self, artifact: Artifact, job: FileJob, write: Callable[[FileJob], Artifact]) -> Exported:
-        """Returns a written file with its comparison, exact signal included; removes it where it does not hold."""
-        try:
-            comparison = compare(artifact, self.inputs, self.reference, self.groups)
-            signal = self.measure(artifact, job.model, groups=self.groups)
-            found = with_saturation_cost(with_signal(artifact, signal), job, write, self.images, self.groups)
-            return Exported(found, dataclasses.replace(comparison, signal=signal))
-        except EdgeqError:
-            artifact.path.unlink()
-            artifact.manifest_path.unlink()
-            cache = artifact.quantization.get("calibration_cache")
-            if cache is not None:
-                artifact.path.with_name(cache["file"]).unlink()
-            if (weights := artifact.weights_path) is not None:
-                weights.unlink()
-            raise
-
-
-def _check_decoder(
-    names: Sequence[str], model: FloatModel | TfliteModel, reference: Reference, placement: Placement
-) -> None:
-    """Fails early if the decoder would reject these outputs."""
-    declared: Postprocessing | None = model.postprocessing
-    if declared is not None:
-        outputs = dict(zip(names, reference[1][0], strict=True))
-        find_decoder(declared).decode(outputs, declared, placement)

@@ -82,7 +82,7 @@ def with_less_noise(
             if not is_named and (quieter := quieter_ranges(planned, artifact, before, screening, folder)) is not None:
                 artifact, planned = quieter
             if artifact.quantization_facts.kernel_costs is not None:
-                job = _Search(planned, Screening(model, inputs[:_IMAGES], threads), folder).quieter(artifact)
+                job = _Search(planned, screening.on_first(_IMAGES), folder).quieter(artifact)
                 planned = dataclasses.replace(planned, job=job)
         if planned.job is not rewriting.job:
             found[index], rewriting = planned.finish(planned.job), planned
@@ -90,7 +90,7 @@ def with_less_noise(
 
 
 def _may_be_loud(file: Exported) -> bool:
-    """Returns whether it is an INT8 ONNX file as calibration leaves it, whose signal on the images compared is weak."""
+    """Returns whether it is an INT8 ONNX file as calibration leaves it, whose signal is weak."""
     artifact, signal = file.artifact, file.comparison.signal
     is_trained = artifact.quantization_facts.finetuning is not None or "reconstruction" in artifact.quantization
     if artifact.format != FloatModel.format or artifact.precision != INT8 or is_trained or signal is None:

@@ -14,11 +14,11 @@ from edgeq.errors import InputError
 from edgeq.exporting.options import ExportOptions, Rounding
 from edgeq.exporting.passes.rescalings import RESCALINGS
 from edgeq.exporting.planning.keep import VitPlan
-from edgeq.exporting.tflite.writer import COMPATIBLE, STATIC_PRECISIONS
+from edgeq.exporting.tflite.writer import COMPATIBLE
 from edgeq.inputs import Item
 from edgeq.quantizers.recipes import get_recipe
 from edgeq.registry import registered
-from edgeq.schemes import LOW_BITS
+from edgeq.schemes import LOW_BITS, STATIC_PRECISIONS
 from edgeq.sources.formats import FORMATS, get_format, source_format
 from edgeq.sources.model import ModelRequest, require_onnx_for_scales
 from edgeq.targets import Target, get_target

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 def with_saturation_cost(
     artifact: Artifact, job: FileJob, write: Callable[[FileJob], Artifact], images: ComparedImages, groups: Groups
 ) -> Artifact:
-    """Returns an artifact whose manifest says what its exact sums cost, and warns where that is much.
+    """Returns an artifact whose manifest says what its exact sums cost.
 
     Args:
         artifact: The written file.
@@ -50,10 +50,15 @@ def with_saturation_cost(
         return artifact
     cost = round(plain.snr_db - safe.snr_db, 2)
     found = {**artifact.quantization["saturation"], "costs_db": cost}
-    if cost > NOTABLE_DB:
-        _log.warning(
-            "%s: exact sums on CPUs without VNNI cost %.1f dB (%.1f instead of %.1f, %s); if it runs only on CPUs with "
-            "VNNI or AMX, export with `isa` vnni",
-            artifact.name, cost, safe.snr_db, plain.snr_db, safe.how,
-        )  # fmt: skip
     return dataclasses.replace(artifact, quantization={**artifact.quantization, "saturation": found}).save()
+
+
+def warn_of_saturation_cost(artifact: Artifact) -> None:
+    """Warns if the exact sums of a file cost much, as its manifest says."""
+    facts = artifact.quantization_facts.saturation
+    if facts is not None and facts.costs_db is not None and facts.costs_db > NOTABLE_DB:
+        _log.warning(
+            "%s: exact sums on CPUs without VNNI cost %.1f dB of the signal; if it runs only on CPUs with VNNI or AMX, "
+            "export with `isa` vnni",
+            artifact.name, facts.costs_db,
+        )  # fmt: skip

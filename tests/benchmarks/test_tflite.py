@@ -9,7 +9,6 @@ import pytest
 
 from benchmarks import centernet_tflite_study, cifar_resnets, shared_calibration, tflite_calibration_cost
 from benchmarks.cases import Case
-from edgeq.exporting.tflite.writer import PRECISIONS
 from edgeq.sources.model import ModelRequest
 from edgeq.tasks.detection.shapes import draw_shapes_dataset
 from tests import tflite_nets
@@ -38,7 +37,7 @@ def test_centernet_tflite_study(tflite_subject, tmp_path):
     result = centernet_tflite_study.run(tflite_subject, tflite_subject, engines, *folders, sampling=BRIEF)
     rows = table(result)
     assert set(rows) - {("precision", "engine")} == {
-        (precision, engine) for precision in PRECISIONS for engine in engines
+        (precision, engine) for precision in centernet_tflite_study.PRECISIONS for engine in engines
     }
     timed = [line for line in result.read_text().splitlines() if line.startswith("| int8 |")]
     assert len(timed) == 4, "two engines, in the table of scores and in that of speed"

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.cli import app
-from edgeq.cli.console import describe_layers, print_failures
+from edgeq.cli.console import print_failures
+from edgeq.cli.export_console import describe_layers
 from edgeq.cli.words import as_options
 from edgeq.errors import InputError
 from edgeq.exporting.quantization_facts import QuantizationFacts

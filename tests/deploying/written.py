@@ -36,7 +36,7 @@ def save_model(
         path.write_bytes(b"TFL3" + precision.encode())
     return Artifact(
         path=path,
-        format=path.suffix[1:],
+        format="openvino" if path.suffix == ".xml" else path.suffix[1:],
         precision=precision,
         target=target,
         inputs=(TensorSpec(names[0], "float32", shape),),

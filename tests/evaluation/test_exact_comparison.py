@@ -18,7 +18,7 @@ from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.evaluation import exact_comparison
-from edgeq.evaluation.exact_comparison import ComparedImages, measure_onnx, measure_tflite, with_signal
+from edgeq.evaluation.exact_comparison import ComparedImages, measure_onnx, measure_tflite, warn_of_loss, with_signal
 from edgeq.evaluation.output_difference import compare
 from edgeq.exporting.artifact import Artifact, Preprocessing
 from edgeq.exporting.onnx.writer import FloatModel, write_artifact, write_dynamic, write_int8
@@ -27,8 +27,7 @@ from edgeq.exporting.signal.output_groups import WHOLE, output_groups
 from edgeq.exporting.signal.ratio import EQUAL_DB
 from edgeq.exporting.tflite import writer as tflite_writer
 from edgeq.exporting.tflite.writer import RangeSources, TfliteOptions
-from edgeq.inputs.images import list_images, read_image
-from edgeq.inputs.preprocessing import preprocess
+from edgeq.inputs.images import list_images
 from edgeq.runtimes import open_session
 from edgeq.runtimes.observer import ActivationObserver, ExactObserver
 from edgeq.sources.model import ModelRequest, open_model
@@ -135,6 +134,7 @@ def test_a_dead_score_is_seen_behind_its_boxes(model, drawn_images, tmp_path, ca
     assert compare(file, drawn_images.inputs, reference, groups).cosine == pytest.approx(0, abs=1e-6)
     signal = measure_onnx(file, model, X86, drawn_images, groups)
     assert signal is not None
+    warn_of_loss(file, signal, drawn_images, groups)
     boxes, scores = signal.outputs
     assert (boxes.label, boxes.snr_db, boxes.dead) == ("y[0:4]", EQUAL_DB, False)
     assert (scores.label, scores.dead) == ("y[4:6]", True)
@@ -153,6 +153,7 @@ def test_the_layer_that_loses_most_is_named_with_what_to_do(model, tmp_path, cap
     assert signal.layers[0].input_db == EQUAL_DB
     assert signal.snr_db < 10
     assert (signal.images, signal.how.endswith("8 calibration images")) == (8, True)
+    warn_of_loss(file, signal, images, output_groups(model.graph))
     (line,) = caplog.messages
     assert line.startswith(f"net.x86.int8.onnx: y[0:4] has a signal-to-noise ratio of {signal.snr_db:.1f} dB (exact ")
     assert f"it falls most at box (120.0 to {signal.layers[0].snr_db:.1f} dB): try `keep` box" in line
@@ -186,11 +187,11 @@ def exported(request_, source, tmp_path_factory):
     return export_model(request_, "x86", ("fp32", "fp16", "int8", "dynamic"), folder, calibration=source)
 
 
-def test_the_ratio_is_that_of_the_files_in_exact_arithmetic(exported, drawn):
+def test_the_ratio_is_that_of_the_files_in_exact_arithmetic(exported):
     """Computed anew with the sessions that simulate TensorRT: node by node, as the file is written."""
     files = {file.artifact.precision: file for file in exported.files}
-    paths = list_images(drawn.folder)
-    inputs = [preprocess(read_image(paths[i * len(paths) // 8]), exported.model.preprocessing)[0] for i in range(8)]
+    inputs = ComparedImages(exported.model.preprocessing, None, ranges=Ranges.load(exported.ranges_path)).inputs
+    assert len(inputs) == 8
     outputs = {}
     for precision, runtime in (("fp32", "onnxruntime"), ("int8", "simulated-narrow")):
         artifact = files[precision].artifact
@@ -266,6 +267,19 @@ def test_ranges_have_the_inputs_that_were_kept_with_them(exported, tmp_path):
     np.testing.assert_array_equal(images.inputs[3], ranges.samples[3].array())
     in_memory = ComparedImages(spec, CalibrationSource(ranges))
     np.testing.assert_array_equal(in_memory.inputs[3], images.inputs[3])
+    others = [sample for sample in ranges.samples if sample not in ranges.strongest]
+    assert others, "the strongest outputs are not those of the random inputs"
+    judged = ComparedImages(spec, CalibrationSource(tmp_path), ranges=ranges)
+    np.testing.assert_array_equal(judged.inputs[0], ranges.strongest[0].array())
+    turns = {array.tobytes() for array in judged.inputs}
+    strong = {sample.array().tobytes() for sample in ranges.strongest} & turns
+    assert len(turns) == 8 > len(strong) >= 4
+    assert judged.described(8) == f"8 calibration images, {len(strong)} of them with the strongest outputs"
+    assert judged.described(1) == "1 calibration image"
+    earlier = dataclasses.replace(ranges, strongest=())
+    earlier_images = ComparedImages(spec, CalibrationSource(earlier), ranges=earlier)
+    np.testing.assert_array_equal(earlier_images.inputs[3], images.inputs[3])
+    assert earlier_images.described(8) == "8 calibration images"
     other = ComparedImages(dataclasses.replace(spec, height_px=32), CalibrationSource(ranges))
     assert (other.kind, len(other.inputs)) == ("drawn", 2)
     dataclasses.replace(ranges, samples=()).save(tmp_path / "bare.json")

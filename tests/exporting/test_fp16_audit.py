@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 
 from edgeq.calibrators import Histogram
 from edgeq.calibrators.ranges import Provenance, Ranges
-from edgeq.cli.console import describe_layers
+from edgeq.cli.export_console import describe_layers
 from edgeq.errors import MismatchError
 from edgeq.exporting.artifact import Artifact, Preprocessing
 from edgeq.exporting.graphs.graph import constant, data_inputs, infer_shapes, read_onnx

@@ -136,6 +136,38 @@ def test_files_that_cannot_be_deployed_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_files_say_which_target_the_folder_is_for(tmp_path):
+    file = save_model(tmp_path / "net.int8.onnx", target="x86-ort")
+    found = edgeq.deploy(file.path, out=tmp_path / "out")
+    assert (found.target, found.models) == ("x86-ort", ("models/net.int8/1/net.int8.onnx",))
+    assert "bench --runtime onnxruntime" in (tmp_path / "out/run.sh").read_text()
+    other = save_model(tmp_path / "net2.int8.onnx", target="x86-openvino")
+    with pytest.raises(InputError, match="exported for x86-openvino and x86-ort; name the `target` of the folder"):
+        edgeq.deploy([file.path, other.path], out=tmp_path / "both")
+    assert edgeq.deploy([file.path, other.path], "x86", tmp_path / "both").target == "x86"
+    with pytest.raises(InputError, match="`target` rtx: has no deployment folder"):
+        edgeq.deploy(save_model(tmp_path / "net3.int8.onnx", target="rtx").path, out=tmp_path / "rtx")
+
+
+def test_openvinos_own_files_come_with_their_weights_and_are_served_by_both(tmp_path):
+    weights = tmp_path / "net.x86-openvino.w8.bin"
+    weights.write_bytes(b"integers")
+    facts = {"weights_file": {"file": weights.name, "digest": sha256_file(weights)}}
+    file = save_model(
+        tmp_path / "net.x86-openvino.w8.xml", target="x86-openvino", precision="w8", quantization=facts
+    )  # fmt: skip
+    found = edgeq.deploy(file.path, out=tmp_path / "out")
+    folder = "models/net.x86-openvino.w8.xml"
+    assert {f"{folder}/1/{weights.name}", f"{folder}/1/{file.name}", f"{folder}/config.pbtxt"} <= set(found.files)
+    assert (
+        'backend: "openvino"\ndefault_model_filename: "net.x86-openvino.w8.xml"'
+        in (tmp_path / "out" / folder / "config.pbtxt").read_text()
+    )
+    (served,) = json.loads((tmp_path / "out/ovms.json").read_text())["model_config_list"]
+    assert served["config"]["base_path"] == folder
+    assert "bench --runtime openvino" in (tmp_path / "out/run.sh").read_text()
+
+
 @pytest.mark.parametrize("limits", [(-1.0, 1.0), (float("nan"), 1.0), (1.0, 0.0), (1.0, float("inf"))])
 def test_limits_that_nothing_can_keep_are_refused(tmp_path, limits):
     file = save_model(tmp_path / "net.int8.onnx")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeq.calibration.source import CalibrationSource
-from edgeq.cli.console import describe_export
+from edgeq.cli.export_console import describe_export
 from edgeq.errors import InputError
 from edgeq.exporting.costs.table import KernelCost, KernelTable
 from edgeq.sources.model import ModelRequest

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeq.calibration.source import CalibrationSource
-from edgeq.cli.console import describe_export
+from edgeq.cli.export_console import describe_export
 from edgeq.errors import InputError
 from edgeq.exporting.options import ExportOptions
 from edgeq.runtimes import open_session

@@ -7,7 +7,8 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.calibration.source import CalibrationSource
-from edgeq.cli.console import describe_export
+from edgeq.cli.export_console import describe_export
+from edgeq.evaluation import exact_comparison
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.costs.table import KernelCost, KernelTable
 from edgeq.sources.model import ModelRequest
@@ -64,9 +65,12 @@ def export(drawn, tmp_path, monkeypatch):
     return write
 
 
-def test_a_loud_layer_that_saves_little_stays_in_float_and_says_why(export, monkeypatch):
+def test_a_loud_layer_that_saves_little_stays_in_float_and_says_why(export, monkeypatch, caplog):
+    monkeypatch.setattr(exact_comparison, "LOW_DB", 100.0)
     quiet = export(saved_us=5.0)
     file = Artifact.load(quiet.paths[0])
+    (warning,) = [line for line in caplog.messages if "signal-to-noise ratio" in line]
+    assert f" of {file.quantization['signal']['snr_db']:.1f} dB (" in warning, "that of the file that stays"
     facts = file.quantization_facts
     assert facts.int8_nodes == 2 and set(facts.float_nodes) == {"node_c2", "node_out"}
     assert facts.float_nodes["node_c2"].startswith("INT8 adds more noise than its time is worth: ")

@@ -13,7 +13,8 @@ from PIL import Image
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
-from edgeq.cli.console import describe_export
+from edgeq.cli.export_console import describe_export
+from edgeq.exporting.signal.ratio import Signal
 from edgeq.exporting.tensorrt.cache_file import read_cache
 from edgeq.sources.model import ModelRequest, open_model
 from edgeq.tuning.screening import Screening
@@ -138,6 +139,25 @@ def test_ranges_are_judged_where_the_outputs_have_their_signal(mostly_dark, tmp_
     assert noise(ranges, "strongest") < 0.01
     # On the dark images alone, ranges that cut the bright one off are better.
     assert noise(dataclasses.replace(ranges, strongest=ranges.samples), "random") > 0.1
+
+
+def test_a_file_that_cuts_the_signal_off_is_called_loud(mostly_dark, tmp_path):
+    """The dark images alone say nothing of it."""
+    request, path = mostly_dark
+
+    def signal(name: str) -> Signal:
+        (tmp_path / name).mkdir()
+        source = CalibrationSource(path, method="percentile")
+        (file,) = export_model(request, "x86", ["int8"], tmp_path / name, calibration=source, threads=1).files
+        assert file.comparison.signal is not None
+        return file.comparison.signal
+
+    found = signal("judged")
+    assert found.snr_db < 10
+    assert found.how.endswith("3 calibration images, 2 of them with the strongest outputs")
+    assert min(layer.snr_db for layer in found.course) < 10
+    dataclasses.replace(Ranges.load(path), strongest=()).save(path)
+    assert signal("earlier").snr_db > export_noise.LOUD_DB
 
 
 def test_without_inputs_of_strong_outputs_the_default_stays(mostly_dark, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgeq.calibration.source import CalibrationSource
-from edgeq.cli.console import describe_export
+from edgeq.cli.export_console import describe_export
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.costs.table import KernelCost, KernelTable
 from edgeq.exporting.quantization_facts import SpeedFacts

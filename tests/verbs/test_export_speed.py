@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from edgeq.calibration.source import CalibrationSource
-from edgeq.cli.console import describe_export
+from edgeq.cli.export_console import describe_export
 from edgeq.errors import EngineError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.quantization_facts import SpeedFacts

@@ -34,16 +34,11 @@ from edgeq.exporting.tflite.plan import (
 )
 from edgeq.exporting.tflite.quantize import activation_grids, cast_to_float16, intervals, narrow_operators, quantize
 from edgeq.files import sha256_bytes, write_bytes
-from edgeq.schemes import DYNAMIC_INT8, LayerScheme
+from edgeq.schemes import DYNAMIC_INT8, STATIC_PRECISIONS, LayerScheme
 from edgeq.targets.tflite import INT16X8, LITERT
 
 if TYPE_CHECKING:
     from edgeq.exporting.jobs import FileJob
-
-PRECISIONS = ("fp32", "fp16", "int8", "int16x8", "dynamic")
-
-STATIC_PRECISIONS = ("int8", "int16x8")
-"""Precisions that need ranges."""
 
 COMPATIBLE = ("tflite-runtime",)
 """Engines that need files of their own."""
@@ -183,7 +178,7 @@ def write(
     Args:
         model: The float model.
         target: Name of the target, for the file's name and manifest.
-        precision: Any of `PRECISIONS`, or `w4`.
+        precision: `fp32`, `fp16`, `dynamic`, `w4`, or one of `STATIC_PRECISIONS`, which need ranges.
         folder: Where to write.
         options: How to write.
         known: The ranges; `int8` and `int16x8` need them.

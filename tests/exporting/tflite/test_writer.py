@@ -26,7 +26,6 @@ from edgeq.exporting.tflite.keep import resolve_operators
 from edgeq.exporting.tflite.plan import LAYERS
 from edgeq.exporting.tflite.quantize import check, intervals, quantize
 from edgeq.exporting.tflite.writer import (
-    PRECISIONS,
     RangeSources,
     TfliteModel,
     TfliteOptions,
@@ -45,6 +44,7 @@ from edgeq.tasks import find_decoder
 from edgeq.tasks.detection.shapes import draw_image
 from tests import tflite_nets
 
+PRECISIONS = ("fp32", "fp16", "int8", "int16x8", "dynamic")
 INTEGER_IO = TfliteOptions(integer_io=True)
 COMPAT = TfliteOptions(compat="tflite-runtime")
 
