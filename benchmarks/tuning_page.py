@@ -149,7 +149,8 @@ def _may_be_no_worse(row: Mapping[str, Any]) -> bool:
 
 def _gain(row: Mapping[str, Any]) -> Sequence[Any]:
     """Returns the points over NNCF's file with their interval: none of a file that is the same, as FP32 can be."""
-    return row.get("gain", (0.0, 0.0, 0.0))
+    gain: Sequence[Any] = row.get("gain", (0.0, 0.0, 0.0))
+    return gain
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
