@@ -253,9 +253,9 @@ def _require_stored(path: Path) -> None:
     Raises:
         InputError: it is compressed, TorchScript's, or no whole archive.
     """
-    if not zipfile.is_zipfile(path):
-        return  # of torch before 1.6
     try:
+        if not zipfile.is_zipfile(path):  # which raises of a damaged end too
+            return  # of torch before 1.6
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:

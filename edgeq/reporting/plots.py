@@ -37,6 +37,10 @@ _VARIABLES = {
 }
 
 
+Box = tuple[float, float, float, float]
+"""Left, lower, right and upper end in points."""
+
+
 @dataclass(frozen=True)
 class Palette:
     """The colours of a plot.
@@ -94,8 +98,8 @@ _STYLE: Mapping[str, Any] = {
 _WIDTH, _HEIGHT = 4.7, 3.0
 _FEW_TICKS = 5
 _HEADROOM = 1.08
-# Points between marks whose numbers would meet.
-_CROWDED = 14
+# Sizes in points: half of a mark, and what a digit of its number takes.
+_MARK_PT, _DIGIT_PT, _LINE_PT = 5.0, 6.5, 9.5
 _MARGIN = 0.1
 
 
@@ -162,7 +166,7 @@ def plot_scores(curves: Sequence[tuple[Entry, Curve]], title: str) -> str:
         axes.set_ylim(0, 1)
         axes.set_xlabel("score threshold")
         axes.set_ylabel("F1 at IoU .50")
-        axes.legend(loc="upper right", handlelength=1.6, labelcolor=INK)
+        plot.figure.legend(loc="outside upper left", handlelength=1.6, borderpad=0, labelcolor=INK)
         words = ", ".join(
             f"{entry.number}: best {curve.curve.best_f1:.3f} at {curve.curve.best_threshold:.3f}"
             for entry, curve in curves
@@ -194,7 +198,7 @@ def plot_errors(diagnoses: Sequence[tuple[Entry, Diagnosis]], title: str) -> str
             axes.set_ylim(0, 1)
             axes.set_xlabel(across)
             axes.set_ylabel(up)
-        grid[0].legend(loc="upper right", handlelength=1.6, labelcolor=INK)
+        plot.figure.legend(loc="outside upper left", handlelength=1.6, borderpad=0, labelcolor=INK)
         said = ", ".join(
             f"{entry.number}: expected calibration error {diagnosis.calibration_error or 0:.3f}"
             for entry, diagnosis in diagnoses
@@ -311,18 +315,27 @@ def _for_page(svg: str, words: str) -> str:
 
 
 def _number(axes: Axes, entries: Sequence[Entry]) -> None:
-    """Writes each mark's number beside it: above, or below where the number of a near mark stands above."""
+    """Writes each mark's number beside it, in the first of four places that is free of marks and other numbers."""
+    axes.get_xlim()  # brings the limits up to date
     places = axes.transData.transform([(entry.p50_ms or 0, entry.score or 0) for entry in entries])
-    scale = 72 / axes.figure.dpi
-    above: list[tuple[float, float]] = []
-    for entry, (x, y) in zip(entries, places * scale, strict=True):
-        crowded = any(abs(x - other_x) < _CROWDED and abs(y - other_y) < _CROWDED for other_x, other_y in above)
-        if not crowded:
-            above.append((x, y))
+    points = places * (72 / axes.figure.dpi)
+    taken = [(x - _MARK_PT, y - _MARK_PT, x + _MARK_PT, y + _MARK_PT) for x, y in points]
+    for entry, (x, y) in zip(entries, points, strict=True):
+        number = str(entry.number)
+        width = _DIGIT_PT * len(number)
+        offsets = [(dx, dy) for dx in (7, -7 - width) for dy in (5, -14)]
+        boxes = [(x + dx, y + dy, x + dx + width, y + dy + _LINE_PT) for dx, dy in offsets]
+        free = [place for place, box in enumerate(boxes) if not any(_meet(box, other) for other in taken)]
+        chosen = free[0] if free else 0
+        taken.append(boxes[chosen])
         axes.annotate(
-            str(entry.number), (entry.p50_ms or 0, entry.score or 0), xytext=(7, -14 if crowded else 5),
-            textcoords="offset points", fontsize=9.5, color=INK,
+            number, (entry.p50_ms or 0, entry.score or 0), xytext=offsets[chosen], textcoords="offset points",
+            fontsize=9.5, color=INK,
         )  # fmt: skip
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _plain_log_ticks(axes: Axes) -> None:

@@ -25,6 +25,16 @@ def test_compressed_weights_are_refused(tmp_path: Path) -> None:
     assert read_weights(tmp_path / "plain.pth")["w"].shape == (10_000,)
 
 
+def test_an_archive_on_several_disks_is_refused(tmp_path: Path) -> None:
+    """One flipped bit makes it so; Python's `is_zipfile` raises of it instead of answering."""
+    torch.save({"w": torch.zeros(3)}, tmp_path / "w.pth")
+    content = bytearray((tmp_path / "w.pth").read_bytes())
+    content[content.rindex(b"PK\x06\x07") + 16] ^= 2  # the number of disks in the locator of the archive's end
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(InputError, match=r"w\.pth: cannot be read as weights \(zipfiles that span multiple disks"):
+        read_weights(tmp_path / "w.pth")
+
+
 def test_a_view_that_repeats_one_number_is_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(1, dtype=torch.float16).expand(10**12)}, tmp_path / "w.pth")
     with pytest.raises(InputError, match="'w' repeats its values to 2,000,000,000,000 bytes"):
