@@ -86,13 +86,14 @@ clean:
 	find edgeq tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
 
 # uv, if it is installed, knows PyTorch's builds: TORCH=cpu, auto (CUDA only where there is a GPU) or cu130. Where it cannot
-# reach them, it installs the package index's own. pip takes the index that PIP_EXTRA_INDEX_URL names; see docs/install.md.
+# reach them, it installs the package index's own. Both take further indexes from PIP_EXTRA_INDEX_URL; see docs/install.md.
 TORCH ?= auto
 ifeq ($(shell command -v uv),)
 INSTALL = $(BIN)/python -m pip install --quiet --editable '$(1)'
 else
-UV := uv pip install --quiet --python $(BIN)/python
-INSTALL = $(UV) --torch-backend $(TORCH) --editable '$(1)' || $(UV) --editable '$(1)'
+UV := UV_EXTRA_INDEX_URL="$${UV_EXTRA_INDEX_URL-$$PIP_EXTRA_INDEX_URL}" uv pip install --quiet --python $(BIN)/python
+INSTALL = $(UV) --torch-backend $(TORCH) --editable '$(1)' || { \
+	echo "PyTorch's own index cannot be used; taking PyTorch from the package index" >&2; $(UV) --editable '$(1)'; }
 endif
 
 # The stamps hold what was installed. Installing for development serves the demo as well; the other way round only what is

@@ -18,9 +18,12 @@ from benchmarks.cases import case, kept_result, read_subjects, subjects_parser, 
 from benchmarks.image_sets import unpack_cifar
 from benchmarks.json_results import evaluate_artifacts, merge
 from benchmarks.peers_aimet import AimetJob, adaround
+from benchmarks.scored_models import decibels, outputs_of
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.options import ExportOptions, Rounding
+from edgeq.inputs.images import list_images, read_image
+from edgeq.inputs.preprocessing import preprocess
 from edgeq.reporting.comparison import compare
 from edgeq.results.rows import provenance
 from edgeq.sources.artifact_file import open_artifact
@@ -104,7 +107,23 @@ def measure_aimet(one: Subject, fp32: Path, folder: Path, python: Path, iteratio
     folder.mkdir(parents=True, exist_ok=True)
     inputs = [array for array, _ in one.calibration.inputs(artifact.preprocessing, one.calibration.num)]
     files, taken = adaround(AimetJob(artifact, iterations, folder), inputs, python)
-    return {"title": one.title, "iterations": iterations, **taken, **score(one, files, ("onnxruntime",))}
+    ours = [open_artifact(next((folder.parent / rounding).glob("*.w4a8.onnx"))) for rounding in get_args(Rounding)]
+    return {
+        "title": one.title,
+        "iterations": iterations,
+        **taken,
+        "signals": signals(one, [artifact, *ours, *files]),
+        **score(one, files, ("onnxruntime",)),
+    }
+
+
+def signals(one: Subject, artifacts: Sequence[Artifact]) -> list[float]:
+    """Returns the signal in dB that each file leaves of FP32's outputs, the first file's, on the scored images."""
+    preprocessing = artifacts[0].preprocessing
+    assert preprocessing is not None
+    inputs = [preprocess(read_image(path), preprocessing)[0] for path in list_images(one.images)]
+    real, *others = (outputs_of(each, "onnxruntime", inputs) for each in artifacts)
+    return [min(decibels(real, dict(zip(real, each.values(), strict=True)))) for each in others]
 
 
 def joined(nearest: Mapping[str, Any], learned: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,8 +184,8 @@ def run_aimet(subjects: Mapping[str, Subject], work: Path, out: Path, python: Pa
     for name, one in subjects.items():
         (fp32,) = (work / name / "nearest").glob("*.fp32.onnx")
         kept_result(files[name], measure_aimet, one, fp32, work / name / "aimet", python, iterations)
-    lines = ["| model | file | top-1 or AP | against FP32, points | 95 % interval | CPU min of learning |"]
-    lines.append("|---|---|" + "---:|" * 4)
+    lines = ["| model | file | top-1 or AP | against FP32, points | 95 % interval | signal dB | CPU min of learning |"]
+    lines.append("|---|---|" + "---:|" * 5)
     tools = ""
     used: list[dict[str, Any]] = []
     for name, path in files.items():
@@ -176,15 +195,17 @@ def run_aimet(subjects: Mapping[str, Subject], work: Path, out: Path, python: Pa
         ours = [kept_result(work / f"{name}.{rounding}.json", dict) for rounding in get_args(Rounding)]
         fp32_result, _, nearest, learned = joined(*ours)["results"][ENGINES.index("onnxruntime") :: len(ENGINES)]
         took = f"{aimet['cpu_s'] / 60:.1f} ({aimet['iterations']:,} iterations per layer)"
+        own, own_learned, its, its_learned = (f"{each:.1f}" for each in aimet["signals"])
         rows = (
-            ("FP32", fp32_result, ""),
-            ("edgeq, to nearest", nearest, ""),
-            ("AIMET, to nearest", aimet["results"][0], ""),
-            ("edgeq, learned", learned, f"{ours[-1]['cpu_s'] / 60:.1f}, the whole export"),
-            ("AIMET, AdaRound", aimet["results"][1], took),
+            ("FP32", fp32_result, "", ""),
+            ("edgeq, to nearest", nearest, own, ""),
+            ("AIMET, to nearest", aimet["results"][0], its, ""),
+            ("edgeq, learned", learned, own_learned, f"{ours[-1]['cpu_s'] / 60:.1f}, the whole export"),
+            ("AIMET, AdaRound", aimet["results"][1], its_learned, took),
         )
         lines += [
-            f"| {' | '.join((aimet['title'], title, *scored(fp32_result, each), cpu))} |" for title, each, cpu in rows
+            f"| {' | '.join((aimet['title'], title, *scored(fp32_result, each), *rest))} |"
+            for title, each, *rest in rows
         ]
         tools, used = f"aimet-onnx {aimet['aimet']}", [*used, *aimet["results"]]
     text = [
@@ -195,7 +216,8 @@ def run_aimet(subjects: Mapping[str, Subject], work: Path, out: Path, python: Pa
         "Both learn on the same images, and their files with QuantizeLinear and DequantizeLinear are scored in ONNX "
         f"Runtime on the same images (AIMET: `to_onnx_qdq` of {tools}). Both give weights symmetric grids per channel, "
         "the first and the last layer 8 bits, and activations 8 bits; AIMET chooses its grids by "
-        "`post_training_tf_enhanced`. Intervals: paired bootstrap over images. CPU time on one thread.",
+        "`post_training_tf_enhanced`. Intervals: paired bootstrap over images. The signal is that of the outputs on "
+        "the scored images, of a detector that of its weakest output. CPU time on one thread.",
         *dict.fromkeys(provenance(merge(used)) if used else ()),
     ]
     return write_result(out, "reconstruction_aimet.md", "\n".join(text) + "\n")

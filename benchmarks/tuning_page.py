@@ -93,7 +93,7 @@ class Section:
             found = [row for row in self.own or self.rows[:1] if is_better(row)]
             smaller = [row for row in found if row["size"] <= peer["size"]]
             if found:
-                best = max(smaller or found, key=lambda row: (row["gain"][0], -row["peer_ratio"][0]))
+                best = max(smaller or found, key=lambda row: (_gain(row)[0], -row["peer_ratio"][0]))
                 return best, f"dominates{'' if smaller else ' in points and time'}{how}"
         return tuned, "does not dominate"
 
@@ -138,13 +138,19 @@ class Section:
 
 def _is_no_worse(row: Mapping[str, Any]) -> bool:
     """Returns whether a file is no worse than NNCF's in points and time."""
-    return bool(row["gain"][0] >= 0 and row["peer_ratio"][0] <= 1)
+    return bool(_gain(row)[0] >= 0 and row["peer_ratio"][0] <= 1)
 
 
 def _may_be_no_worse(row: Mapping[str, Any]) -> bool:
     """Returns whether a file is not certainly worse than NNCF's in points or time."""
-    most = row["gain"][2]
+    most = _gain(row)[2]
     return bool(row["peer_ratio"][1] <= 1 and (most is None or most >= 0))
+
+
+def _gain(row: Mapping[str, Any]) -> Sequence[Any]:
+    """Returns the points over NNCF's file with their interval: none of a file that is the same, as FP32 can be."""
+    gain: Sequence[Any] = row.get("gain", (0.0, 0.0, 0.0))
+    return gain
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeq.api.bundle import benchmark_bundles, evaluate_bundles, export_bundle
+    from edgeq.api.bundle import benchmark_bundles, evaluate_bundles, export_bundle, export_edge_llm
     from edgeq.api.calibrate import calibrate
     from edgeq.api.checkpoint import export_checkpoint
     from edgeq.api.deploy import deploy
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgeq.api.study import study, study_bundle
     from edgeq.api.tune import sensitivity, tune
     from edgeq.api.weights import quantize_weights
+    from edgeq.bundles.edge_llm import EdgeLlmFolder
     from edgeq.bundles.manifest import Bundle
     from edgeq.calibration.quantize_module import QuantizedModule
     from edgeq.calibrators import Histogram
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from edgeq.results.study import StudyResult
     from edgeq.results.tuning import TuningResult
     from edgeq.runtimes import Session, open_session
+    from edgeq.sources.hub import download_model
     from edgeq.targets import Target, get_target
     from edgeq.tasks.classification.records import ClassificationScore
     from edgeq.tasks.depth import DepthScore
@@ -84,6 +86,7 @@ __all__ = [
     "DeployResult",
     "DepthScore",
     "DetectionScore",
+    "EdgeLlmFolder",
     "EdgeqError",
     "EmbeddingScore",
     "EvalResult",
@@ -120,11 +123,13 @@ __all__ = [
     "calibrate",
     "check",
     "deploy",
+    "download_model",
     "evaluate",
     "evaluate_bundles",
     "export",
     "export_bundle",
     "export_checkpoint",
+    "export_edge_llm",
     "gate",
     "get_target",
     "load",
@@ -154,6 +159,7 @@ _HOME = {
     "DeployResult": "edgeq.verbs.deploy",
     "DepthScore": "edgeq.tasks.depth",
     "DetectionScore": "edgeq.tasks.detection.task",
+    "EdgeLlmFolder": "edgeq.bundles.edge_llm",
     "EdgeqError": "edgeq.errors",
     "EmbeddingScore": "edgeq.tasks.embedding",
     "EvalResult": "edgeq.results.evaluation",
@@ -189,12 +195,14 @@ _HOME = {
     "calibrate": "edgeq.api.calibrate",
     "check": "edgeq.api.judge",
     "deploy": "edgeq.api.deploy",
+    "download_model": "edgeq.sources.hub",
     "evaluate": "edgeq.api.measure",
     "export": "edgeq.api.export",
     "export_bundle": "edgeq.api.bundle",
     "benchmark_bundles": "edgeq.api.bundle",
     "evaluate_bundles": "edgeq.api.bundle",
     "export_checkpoint": "edgeq.api.checkpoint",
+    "export_edge_llm": "edgeq.api.bundle",
     "gate": "edgeq.api.judge",
     "get_target": "edgeq.targets",
     "load": "edgeq.api.model",

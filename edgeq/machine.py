@@ -87,9 +87,9 @@ class Machine:
         python: Version of this interpreter.
         cpu: Model name of the CPU.
         cpu_features: Those instruction sets present that INT8, BF16 or FP16 kernels are chosen by, weakest first.
-        physical_cores: Cores, or `None` where the system does not tell.
+        physical_cores: Cores, or `None` if the system does not report it.
         usable_cpus: How many threads this process can run at once: its CPU affinity, and a container's quota.
-        memory_bytes: Installed memory, or `None` where the system does not tell.
+        memory_bytes: Installed memory, or `None` if the system does not report it.
         board: Model name of a single-board computer, or `None`.
         emulated: Whether this is an Arm process that runs on an x86 CPU; its times mean nothing.
     """
@@ -258,7 +258,7 @@ def restart_peak_rss() -> int | None:
 
 
 def peak_rss_bytes(pid: int | None = None) -> int | None:
-    """Returns the most memory that a process held at once, or `None` where the system does not tell.
+    """Returns the most memory that a process held at once, or `None` if the system does not report it.
 
     On Linux this is VmHWM and not `ru_maxrss`: the latter survives exec, so that a child of a large process begins with
     its parent's peak.

@@ -175,8 +175,8 @@ NF4 = Scheme(bits=4, signed=False, codebook="nf4", granularity=PerGroup(64), dou
 """16 quantiles of the normal distribution, on scales in FP8 of every 64 neighbours: QLoRA's weights."""
 INT8_WEIGHT = Scheme(granularity=PerAxis(), narrow_range=True)
 """-127..127 with a scale for each output channel, which is what all engines of ours take."""
-INT4_WEIGHT = INT8_WEIGHT.with_bits(4)
-"""-7..7 with a scale for each output channel."""
+INT4_WEIGHT = Scheme(bits=4, granularity=PerAxis())
+"""-8..7 with a scale for each output channel: of so few levels the smallest is worth having."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from edgeq import (
     DeployResult,
     DepthScore,
     DetectionScore,
+    EdgeLlmFolder,
     EdgeqError,
     EmbeddingScore,
     EvalResult,
@@ -70,6 +71,10 @@ def images() -> list[np.ndarray]:
 def in_parts() -> None:
     bundle: Bundle = edgeq.export_bundle("llava", "x86-ort", preset="asymmetric", calib="texts.txt", out="parts")
     print(bundle.require_part("decoder").output_error)
+    jetson: EdgeLlmFolder = edgeq.export_edge_llm(
+        edgeq.download_model("maker/llava"), part=["vision=int8"], calib="q.jsonl"
+    )
+    print(jetson.checkpoint.format, [fit.board for fit in jetson.fits], jetson.problems())
     spoken: list[ScoredAnswers] = edgeq.evaluate_bundles("parts", "vqa", "questions.jsonl", beams=2)
     print(spoken[0].result.score, edgeq.benchmark_bundles(["parts"], runtime="openvino")[0].generation)
 

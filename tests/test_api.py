@@ -19,14 +19,15 @@ from tests.test_order import ROOT
 
 PUBLIC = [
     "Artifact", "BenchResult", "Box", "Bundle", "CaptioningScore", "CheckResult", "CheckpointResult",
-    "ClassificationScore", "DeployResult", "DepthScore", "DetectionScore", "EdgeqError", "EmbeddingScore",
-    "EvalResult", "ExportResult", "Finding", "GateResult", "Histogram", "ImagePrediction", "InstanceScore",
-    "KeypointScore", "LastWordScore", "MemoryPlan", "Model", "OrientedScore", "PresenceScore", "Progress",
-    "QuantizedModule", "Ranges", "SaturationResult", "Score", "ScoredAnswers", "SemanticScore", "SensitivityResult",
-    "Session", "StudyResult",
+    "ClassificationScore", "DeployResult", "DepthScore", "DetectionScore", "EdgeLlmFolder", "EdgeqError",
+    "EmbeddingScore", "EvalResult", "ExportResult", "Finding", "GateResult", "Histogram", "ImagePrediction",
+    "InstanceScore", "KeypointScore", "LastWordScore", "MemoryPlan", "Model", "OrientedScore", "PresenceScore",
+    "Progress", "QuantizedModule", "Ranges", "SaturationResult", "Score", "ScoredAnswers", "SemanticScore",
+    "SensitivityResult", "Session", "StudyResult",
     "Target", "TextDetectionScore", "TextRecognitionScore", "TranscriptionScore", "TuningResult", "VqaScore",
-    "benchmark", "benchmark_bundles", "calibrate", "check", "deploy", "evaluate", "evaluate_bundles", "export",
-    "export_bundle", "export_checkpoint", "gate", "get_target", "load", "open_session", "plan", "predict",
+    "benchmark", "benchmark_bundles", "calibrate", "check", "deploy", "download_model", "evaluate",
+    "evaluate_bundles", "export", "export_bundle", "export_checkpoint", "export_edge_llm", "gate", "get_target",
+    "load", "open_session", "plan", "predict",
     "quantize_weights", "report", "score", "sensitivity", "study", "study_bundle", "tune",
 ]  # fmt: skip
 """What programs may rely on. Taking a name away breaks them; a new one is entered here."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +132,22 @@ def test_links_of_the_site_lead_to_pages_or_to_the_repository():
         "![a](a.png) [b](R/tree/main/docs) [c](R/blob/main/LICENSE) [d](https://x.y/z)"
     )
     assert github_slug("edgeq tune --json", "-") == "edgeq-tune---json"
+
+
+def test_set_up_with_uv_takes_further_indexes_and_says_if_pytorchs_own_cannot_be_used(tmp_path):
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    for name in (".venv/bin/python", "pyproject.toml"):
+        (tmp_path / name).touch()
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\necho "$UV_EXTRA_INDEX_URL: $*" >> calls\ncase "$*" in *torch-backend*) exit 2; esac\n')
+    uv.chmod(0o755)
+    indexes = "https://one.example/simple https://two.example/simple"
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PIP_EXTRA_INDEX_URL": indexes}
+    for name in ("UV_EXTRA_INDEX_URL", "MAKEFLAGS", "MAKELEVEL"):
+        environment.pop(name, None)
+    command = ["make", "-f", str(ROOT / "Makefile"), ".venv/.demo"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "PyTorch's own index cannot be used; taking PyTorch from the package index" in done.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert ["--torch-backend auto" in call for call in calls] == [True, False]
+    assert all(call.startswith(f"{indexes}: pip install") for call in calls)

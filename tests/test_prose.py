@@ -17,7 +17,7 @@ PHRASES = {
     r"\bbeside\b": "next to, compared with, together with",
     r"\btells\b|\b(?:is|are|was|were) told\b": "reports, shows",
     r"\bof its own\b": "separate, its own X",
-    r"\bstands? (?:in|behind|before|beside|for|there)\b": "is in, follows",
+    r"\bstands? (?:in|behind|before|beside|for|there|between|only|next|around|below|above)\b": "is in, follows",
     r"\bgo(?:es)? on\b": "continue",
     r"\bgo(?:es)? together\b|\bgo(?:es)? with\b": "be combined, require",
     r"\banew\b": "again",
@@ -29,6 +29,19 @@ PHRASES = {
     r"\bwork for nothing\b": "wasted work",
     r"\bwhatever is lacking\b|\bthe whole story\b": "name the thing",
     r"\bnot \w+, but [^.;]*, too\b": "also",
+    r", too\b": "also",
+    r"\bwants\b": "needs, expects",
+    r"\btold by\b": "identified by, recognised by",
+    r"\bbut for\b": "except for",
+    r"\b[Nn]othing of (?:it|th\w+)\b(?! same)": "none of",
+    r"\ban own\b|\bof (?:your|their|our|one's) own\b": "their own X, separate",
+    r"\btrials? (?:is |are |that are )?of (?:no )?use\b": "useful, useless",
+    r"\bin whole\b(?! rows)": "in full",
+    r"\bin no steady state\b": "never reached a steady state",
+    r"\bfigures (?:\S+ ){0,4}say nothing\b": "are meaningless",
+    r"\b(?:does|do) not tell\b|\bcannot tell\b": "does not report, cannot distinguish",
+    r"\bwhoever\b": "a reader who",
+    r"\b(?:files?|folders?|images|masks|weights|copies|what) (?:lies?|lay)\b": "is in, are in",
 }
 """What reads as translated -> what to write instead."""
 
@@ -52,6 +65,7 @@ _NAME_OPTIONS_STILL = ("edgeq/exporting/planning/attention_products.py",)
 """Modules whose texts name options: the reasons of layers stand in manifests, whose bytes would change."""
 
 _GENERATED = re.compile(r"<!-- (?!cli)\w+:begin -->.*?<!-- \w+:end -->", re.DOTALL)
+_MARKUP = re.compile(r"<style.*?</style>|<script.*?</script>|{#.*?#}|{%.*?%}|<[^>]*>", re.DOTALL)
 _CODE = re.compile(r"^```.*?^```|^    [^\n]*|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 
 
@@ -73,6 +87,16 @@ def test_documents_are_in_plain_english(document):
     text = _GENERATED.sub("", document.read_text(encoding="utf-8"))
     # One blank for each line break, so that a phrase is found across lines.
     assert phrases_in(re.sub(r"\s*\n(?!\n)", " ", _CODE.sub("", text))) == []
+
+
+_PAGES = sorted((ROOT / "edgeq/reporting/template").glob("*.html"))
+
+
+@pytest.mark.parametrize("template", _PAGES, ids=lambda file: file.name)
+def test_pages_are_in_plain_english(template):
+    text = _MARKUP.sub(" ", template.read_text(encoding="utf-8"))
+    assert text.strip()
+    assert phrases_in(" ".join(text.split())) == []
 
 
 def test_the_documents_that_hold_the_help_texts_are_among_them():
@@ -122,6 +146,10 @@ def test_messages_are_in_plain_english():
         "exit code 1 where one is exceeded",
         "a function stands behind it",
         "the same command goes on from there",
+        "older versions read it, too",
+        "a format of your own",
+        "looks at what lies in the folder",
+        "on the front are trials of no use",
     ],
 )
 def test_a_phrase_is_found(text):

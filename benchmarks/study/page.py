@@ -71,7 +71,7 @@ def _shown(command: str) -> str:
 def _front(result: StudyResult) -> list[str]:
     marks = [each for each in result.points if each.name.endswith("throughout") and each not in result.front]
     rows = sorted([*result.front, *marks], key=lambda each: each.bits_per_weight)
-    useless = [f"- On the front and of no use: {each.name}, {each.useless}." for each in result.useless_front]
+    useless = [f"- On the front but useless: {each.name}, {each.useless}." for each in result.useless_front]
     said = [*map(_time, [each for each in result.front if each.measured is not None]), *useless]
     return ["## The front", "", *_points(rows, "on the front"), "", *said, *([""] if said else [])]
 

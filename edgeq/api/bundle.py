@@ -1,4 +1,4 @@
-"""`edgeq.export_bundle`, `evaluate_bundles`, `benchmark_bundles`: language and vision-language models in parts."""
+"""Language and vision-language models in parts: exported for x86 or a Jetson, scored and timed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from edgeq.api.arguments import FilePath, names, optional_path, path, paths, require_positive
+from edgeq.bundles.edge_llm import EdgeLlmFolder
 from edgeq.bundles.export import BundleRequest
 from edgeq.bundles.export import export_bundle as write_bundle
 from edgeq.bundles.manifest import Bundle
@@ -16,6 +17,7 @@ from edgeq.results.measurement import BenchResult
 from edgeq.targets import for_runtime
 from edgeq.verbs.bundles import evaluate_bundles as answer_and_score
 from edgeq.verbs.bundles import time_bundles
+from edgeq.verbs.export_edge_llm import export_edge_llm as write_edge_llm
 from edgeq.verbs.score import ScoredAnswers
 
 
@@ -54,11 +56,59 @@ def export_bundle(
         ModelError: the model brings code, or cannot be exported.
         MissingDependencyError: transformers is not installed.
     """
+    request = _request(model, for_runtime(target, runtime), preset, part, keep, calib, tokenizer, threads)
+    return write_bundle(request, path(out, "out"))
+
+
+def export_edge_llm(
+    model: FilePath,
+    target: str = "jetson-orin",
+    *,
+    preset: str | None = None,
+    part: Sequence[str] = (),
+    calib: FilePath | None = None,
+    tokenizer: FilePath | None = None,
+    out: FilePath = "artifacts",
+    threads: int | None = None,
+) -> EdgeLlmFolder:
+    """Returns a model for a Jetson: ONNX files of what reads images, and the checkpoint for TensorRT Edge-LLM.
+
+    The folder is the one that `edgeq export FOLDER --target jetson-orin` writes with the same arguments.
+
+    Args:
+        model: A local Hugging Face folder, such as `edgeq.download_model` returns. Its code is never run.
+        target: `jetson-orin` or `jetson-orin-trt11`.
+        preset: By default vision and connector are FP16 and the decoder has 4 bits in groups of 128.
+        part: Precisions of single parts, `PART=PRECISION` each, such as `vision=int8` or `decoder=w4g128-gptq`.
+        calib: What to calibrate on, as for `edgeq.export_bundle`.
+        tokenizer: Folder of the tokenizer, if it is not the model's; `none` for a model without.
+        out: The folder; one that is there is replaced.
+        threads: CPU threads; by default all.
+
+    Raises:
+        InputError: a file is missing, an argument cannot be used, the engine takes no such model or precision, or no
+            board holds the model; nothing is written.
+        ModelError: the model brings code, or cannot be exported.
+        MissingDependencyError: transformers is not installed.
+    """
+    return write_edge_llm(_request(model, target, preset, part, (), calib, tokenizer, threads), path(out, "out"))
+
+
+def _request(
+    model: FilePath,
+    target: str,
+    preset: str | None,
+    part: Sequence[str],
+    keep: Sequence[str],
+    calib: FilePath | None,
+    tokenizer: FilePath | None,
+    threads: int | None,
+) -> BundleRequest:
     require_positive(threads, "threads")
     samples = optional_path(calib, "calib")
-    request = BundleRequest(
+    return BundleRequest(
         path(model, "model"),
-        for_runtime(target, runtime),
+        target,
         preset,
         tuple(part),
         tuple(keep),
@@ -66,7 +116,6 @@ def export_bundle(
         None if tokenizer is None else str(path(tokenizer, "tokenizer")),
         threads,
     )
-    return write_bundle(request, path(out, "out"))
 
 
 def evaluate_bundles(

@@ -66,7 +66,7 @@ def study(
         trials: How many to try, for all but `grid`.
         max_drop: Points of the score that a recommended trial may lose.
         margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
-        useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
+        useful_drop: A trial that loses as many points is useless; by default a tenth of FP32's score.
         images: Maximum number of images to score on, evenly spaced; by default all.
         calib: Images that methods go by; by default those of `data` that are for calibration.
         num: Maximum number of calibration images.
@@ -153,7 +153,7 @@ def study_bundle(
         trials: How many to try, for all but `grid`.
         max_drop: Points of the score that a recommended trial may lose.
         margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
-        useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
+        useful_drop: A trial that loses as many points is useless; by default a tenth of FP32's score.
         images: Maximum number of questions to score on, evenly spaced; by default all.
         calib: Questions with the answers that methods go by.
         num: Maximum number of them.

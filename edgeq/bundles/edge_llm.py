@@ -7,6 +7,7 @@ What its exporter and kernels take (read in 0.11's documents and package, and tr
 2. Outputs and inputs of a layer of 4 bits are multiples of 64.
 3. The head, tables and everything that `quantization_config` does not hold are FP16.
 4. It writes vision parts itself for families in `OWN_VISION`; of others it takes the decoder as a language model.
+5. A decoder that it has no file for is computed as Llama is: RMSNorm, gated feed-forward layers, rotary positions.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from edgeq.bundles.precision import HEAD, Precision
 from edgeq.errors import InputError
 from edgeq.exporting.checkpoints.writer import CheckpointPlan
 from edgeq.files import has_content, sha256_file, write_json
+from edgeq.memory.architecture import Architecture
 
 MANIFEST_NAME = "edgeq-edge-llm.json"
 DECODER, VISION = "decoder", "vision"
@@ -31,6 +33,7 @@ GROUP_SIZE = 128
 OWN_VISION = ("qwen2_5_vl",)
 """Families whose vision part TensorRT Edge-LLM writes of the checkpoint."""
 
+_LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen2_5_vl_text")
 _BITS = 4
 _MULTIPLE = 64
 _AWQ, _GPTQ = "awq", "gptq"
@@ -209,6 +212,26 @@ def checkpoint_format(precision: Precision) -> str:
     return _AWQ if method.startswith(_AWQ) else _GPTQ
 
 
+def require_family(model: Architecture) -> None:
+    """Refuses a model that TensorRT Edge-LLM 0.11 does not take, or computes as another one.
+
+    Raises:
+        InputError: it is one.
+    """
+    if model.decoder is None:
+        raise InputError(f"family {model.family}: has no decoder; export its parts as ONNX files with `edgeq export`")
+    if model.family == "qwen2_vl":
+        raise InputError(
+            "family qwen2_vl: TensorRT Edge-LLM 0.11 has the vision part that gives image tokens their positions for "
+            "Qwen2.5-VL, and none for Qwen2-VL; take Qwen2.5-VL, or export this model for x86"
+        )
+    if model.decoder.family not in _LIKE_LLAMA:
+        raise InputError(
+            f"family {model.family}: TensorRT Edge-LLM 0.11 has no decoder of the family {model.decoder.family} and "
+            f"would compute it as Llama; take one of {', '.join(_LIKE_LLAMA)}, or export this model for x86"
+        )
+
+
 def require_precisions(family: str, precisions: Mapping[str, Precision]) -> None:
     """Refuses precisions of parts that a Jetson does not run.
 
@@ -219,8 +242,6 @@ def require_precisions(family: str, precisions: Mapping[str, Precision]) -> None
     Raises:
         InputError: there is one.
     """
-    if "decoder" not in precisions:
-        raise InputError(f"family {family}: has no decoder; export its parts as ONNX files with `edgeq export`")
     checkpoint_format(precisions["decoder"])
     for part in ("embedding", HEAD):
         if part in precisions and precisions[part].name != "fp16":

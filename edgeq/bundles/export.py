@@ -83,8 +83,8 @@ def export_bundle(request: BundleRequest, out: Path) -> Bundle:
     target = get_target(request.target)
     if target.runtimes[0] not in _ENGINES:
         raise InputError(
-            f"target {target.name}: models in parts are exported for x86, x86-ort or x86-openvino, by the command "
-            "line for jetson-orin, too; name one of them"
+            f"target {target.name}: models in parts are exported for x86, x86-ort or x86-openvino, and for jetson-orin "
+            "(from Python by edgeq.export_edge_llm); name one of them"
         )
     precisions_of(get_args(PartName), request.preset, request.parts)  # tells of a typing error before the long work
     folder = open_folder(request.model, request.tokenizer)

@@ -174,13 +174,32 @@ def parse_bundle(document: Mapping[str, Any], manifest: Path) -> Bundle:
         raise InputError(
             f"{manifest}: manifest version {version}, this edgeq reads {MANIFEST_VERSION}; {_EXPORT_AGAIN}"
         )
-    document = {key: value for key, value in document.items() if key != "folder"}
+    document = _without_number_of_tiles({key: value for key, value in document.items() if key != "folder"}, manifest)
     bundle = convert(document, Bundle, source=manifest, kind=_KIND, advice=_EXPORT_AGAIN)
     return dataclasses.replace(bundle, folder=manifest.parent)
 
 
 class _Versioned(msgspec.Struct):
     manifest_version: int
+
+
+def _without_number_of_tiles(document: dict[str, Any], manifest: Path) -> dict[str, Any]:
+    """Returns a manifest whose key `tiles`, where it is a number as in earlier ones, says nothing.
+
+    The number was always 0. Such a manifest does not say which values patches have.
+
+    Raises:
+        InputError: it is an earlier one of a model that takes patches.
+    """
+    images = document.get("images")
+    if not isinstance(images, Mapping) or images.get("tiles") != 0:
+        return document
+    if images.get("patches") is not None:
+        raise InputError(
+            f"{manifest}: `tiles` in `images` is a number, as in bundles of an earlier edgeq, which do not say how "
+            f"values of patches are scaled; {_EXPORT_AGAIN}"
+        )
+    return document | {"images": {**images, "tiles": None}}
 
 
 def _require_fitting(edge: Edge, source: BundlePart | None, target: BundlePart | None) -> None:
@@ -207,7 +226,7 @@ def _require_cache(cache: KeyValueCache, decoder: BundlePart | None) -> None:
     given = {each.name for each in decoder.inputs}, {each.name for each in decoder.outputs}
     for names, wanted in zip(given, (cache.past_names, cache.present_names), strict=True):
         if missing := [name for name in wanted if name not in names]:
-            raise ValueError(f"the decoder has no {missing[0]!r}, which the cache of {cache.layers} layers wants")
+            raise ValueError(f"the decoder has no {missing[0]!r}, which the cache of {cache.layers} layers needs")
 
 
 def file_problem(bundle: Bundle, file: BundleFile) -> str | None:

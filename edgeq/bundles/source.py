@@ -135,7 +135,7 @@ def load_model(folder: ModelFolder) -> PreTrainedModel:
         transformers.logging.enable_progress_bar()
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
-            f"{folder.path}: its weights have no {missing[0]!r}{and_others(missing)}, which {kind.__name__} wants; "
+            f"{folder.path}: its weights have no {missing[0]!r}{and_others(missing)}, which {kind.__name__} needs; "
             "take a complete copy of the model"
         )
     return model.eval()

@@ -75,7 +75,8 @@ def calibrate(
     """Returns the ranges of a model over images, and writes them to `out`.
 
     An interrupted run leaves `<out>.partial` behind, and the next run resumes from there if it takes the same images
-    with the same model and pre-processing; only image files can be resumed. The result does not depend on the order
+    with the same model and pre-processing; only image files can be resumed. Method `best` measures its held-out images,
+    at most 32 by default, again. The result does not depend on the order
     of the images, nor on where a run was interrupted.
 
     Args:
@@ -133,6 +134,7 @@ def calibrate(
     try:
         collector.run(items, unreadable.add)
         if isinstance(model, FloatModel) and method == BEST:
+            collector.keep()  # the search takes long, and a kill in it loses only the search
             ranges, done = _search(model, collector, held_out, unreadable, options, threads, keeper, outputs)
         else:
             ranges, done = collector.ranges(method, options), collector.done
@@ -144,7 +146,8 @@ def calibrate(
     except ModelError:
         raise  # what was counted is of no use
     except BaseException:
-        collector.save_partial()
+        again = counted(len(held_out), "held-out image")
+        collector.save_partial(f"; method {BEST} then measures all of its {again}" if held_out else "")
         raise
     collector.forget_partial()
     if ranges.provenance.images < SENSIBLE_IMAGES:

@@ -306,14 +306,20 @@ class Collector:
             if isinstance(statistic, HistogramStatistic)
         }
 
-    def save_partial(self) -> None:
-        """Keeps what this run has counted."""
+    def keep(self) -> None:
+        """Keeps what this run has counted, without a word."""
+        with self._counting:
+            if self._log is not None and len(self.done) > self._kept:
+                self._keep(self._log)
+
+    def save_partial(self, but: str = "") -> None:
+        """Keeps what this run has counted, and says so, with what the next run has to do again."""
         with self._counting:
             if self._log is None or self._torn or len(self.done) == self.resumed:
                 return
             if len(self.done) == self._kept or self._keep(self._log):
                 kept = counted(len(self.done), "image")
-                _log.warning("%s counted so far: kept in %s; rerun the command to resume", kept, self._log.path)
+                _log.warning("%s counted so far: kept in %s; rerun the command to resume%s", kept, self._log.path, but)
 
     def _keep(self, log: JobLog) -> bool:
         """Appends what was gathered since the last time; returns whether that went well."""

@@ -52,7 +52,7 @@ def lp(histogram: Histogram, *, power: float = 4.0, bits: int = 8) -> Range:
         InputError: the power is below 1 or not finite, or the bits are not 2 to 8.
     """
     if not 1 <= power < math.inf:
-        raise InputError(f"power {power}: method lp wants a number from 1 up")
+        raise InputError(f"power {power}: method lp needs a number from 1 up")
     return _least_error(histogram, power, bits)
 
 

@@ -325,7 +325,7 @@ def _maxima(path: Path, name: str, packed: PackedArray) -> tuple[float, ...]:
     except ValueError as error:
         raise InputError(f"{path}: $.channel_maxima[{name!r}] is damaged ({error}); {_RECALIBRATE}") from error
     if found.ndim != 1 or found.dtype != np.float32 or not np.isfinite(found).all():
-        raise InputError(f"{path}: $.channel_maxima[{name!r}] wants finite float32 numbers in a row; {_RECALIBRATE}")
+        raise InputError(f"{path}: $.channel_maxima[{name!r}] needs finite float32 numbers in a row; {_RECALIBRATE}")
     return tuple(found.tolist())
 
 

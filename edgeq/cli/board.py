@@ -61,7 +61,7 @@ def check(
 ) -> None:
     """Check a Q/DQ file: exit 1 if TensorRT would reject it or compute it differently, or if an x86 CPU saturates.
 
-    Of a bundle, whose parts are files of their own: exit 1 if a file is missing, was exchanged, or does not open. Of a
+    Of a bundle, which has a file per part: exit 1 if a file is missing, was exchanged, or does not open. Of a
     language model's folder for Jetson: exit 1 if a file is missing or was exchanged.
     """
     from edgeq.bundles.edge_llm import is_edge_llm_folder

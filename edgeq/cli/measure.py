@@ -235,7 +235,7 @@ def evaluate(
         _write(diagnosed(results), json_file)
     doubtful = [result.artifact for result in found if any(each.meaningless for each in result.suspicions)]
     if doubtful:
-        say(f"error: the figures of {', '.join(dict.fromkeys(doubtful))} say nothing: see above", err=True)
+        say(f"error: the figures of {', '.join(dict.fromkeys(doubtful))} are meaningless: see above", err=True)
         raise typer.Exit(1)
 
 

@@ -110,7 +110,7 @@ def study(
         typer.Option(
             min=0,
             metavar="POINTS",
-            help="Points from which a trial is of no use; by default a tenth of FP32's score.",
+            help="A trial that loses as many points is useless; by default a tenth of FP32's score.",
         ),
     ] = None,
     images: ScoredImages = None,
@@ -276,10 +276,10 @@ def _print(result: StudyResult) -> None:
         for each in result.front[:_SHOWN]
     ]
     print_table([head, *rows])
-    on_front = f"{len(result.front)} of {len(result.points):,} trials on the front and of use"
+    on_front = f"{len(result.front)} of {len(result.points):,} trials on the front and useful"
     say(f"{on_front}; {result.score} in FP32 {result.float_score:.4f}")
     for each in result.useless_front:
-        say(f"on the front and of no use: {each.name}, {each.useless}")
+        say(f"on the front but useless: {each.name}, {each.useless}")
     for found in result.importance:
         shares = ", ".join(f"{each.part} {each.consensus:.2f}" for each in found.parts)
         say(

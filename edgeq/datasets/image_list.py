@@ -94,8 +94,8 @@ def _read(file: Path, name: str, rows: Sequence[_Row], folder: DataFolder) -> Sp
         raise InputError(f"{file}: names no images; wanted a data set: {_KINDS}")
     if not any(isinstance(each.item, ImageFile) and each.item.path.is_file() for each in images):
         raise InputError(
-            f"{file}: none of its {len(rows)} images lies in {folder.root} (the first is {rows[0][0][:80]!r}); give "
-            "`data` the folder that they lie in, or `allow_outside`"
+            f"{file}: none of its {len(rows)} images is in {folder.root} (the first is {rows[0][0][:80]!r}); give "
+            "`data` their folder, or `allow_outside`"
         )
     labels = sorted({image.label for image in images if image.label is not None})
     return Split(TITLE, file, name, tuple(images), dict(enumerate(labels)), findings=findings)

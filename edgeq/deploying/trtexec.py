@@ -91,7 +91,7 @@ def build_script(job: DeployJob, *, strongly_typed: bool) -> str:
         )
     else:
         script.add(
-            'none="wants a calibration cache, and the folder has none: omit it"',
+            'none="needs a calibration cache, and the folder has none: omit it"',
             '[ "${ROUTE:-explicit}" = explicit ] || fail "ROUTE $none"',
             '[ -z "${DLA:-}" ] || fail "DLA $none"',
         )

@@ -77,7 +77,7 @@ def assemble(machine: str, python: str, glibc: str, packages: Sequence[str], cac
     wanted = _Wanted(machine, python_version(python), glibc_version(glibc), tuple(sorted(packages)))
     if wanted.python < MIN_PYTHON:
         raise InputError(
-            f"Python {python} on the device is too old: edgeq wants {'.'.join(map(str, MIN_PYTHON))} or newer; "
+            f"Python {python} on the device is too old: edgeq needs {'.'.join(map(str, MIN_PYTHON))} or newer; "
             "name another interpreter with `python` in devices.toml"
         )
     folder = cache / f"env-{sha256_json(dataclasses.asdict(wanted) | {'recipe': _RECIPE})[:16]}"

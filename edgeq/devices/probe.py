@@ -89,7 +89,7 @@ def parse_facts(name: str, answer: dict[str, Any]) -> Facts:
         raise DeviceError(f"{name}: runs {said.implementation} on {said.system}, wanted CPython on Linux")
     if python_version(said.python) < MIN_PYTHON:
         raise DeviceError(
-            f"{name}: its Python is {said.python}, edgeq wants {'.'.join(map(str, MIN_PYTHON))} or newer; name "
+            f"{name}: its Python is {said.python}, edgeq needs {'.'.join(map(str, MIN_PYTHON))} or newer; name "
             "another interpreter with `python` in devices.toml"
         )
     if not said.writable or not said.cache.startswith("/") or ":" in said.cache:

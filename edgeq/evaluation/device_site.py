@@ -195,7 +195,7 @@ def send_artifacts(remote: RemoteDevice, artifacts: Sequence[Artifact]) -> dict[
     for artifact in artifacts:
         if artifact.weights_path is not None:
             raise InputError(
-                f"{artifact.name}: its weights lie in {artifact.weights_path.name}, and only single files are sent to "
+                f"{artifact.name}: its weights are in {artifact.weights_path.name}, and only single files are sent to "
                 "devices; run it on this machine"
             )
     files = {artifact.path: SentFile.of(artifact.path) for artifact in artifacts}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -121,7 +121,8 @@ class _Subject:
 
     Attributes:
         outputs: The name of each output, in both graphs, and its groups of channels.
-        layers: The layers that may be named as the worst.
+        layers: The layers whose signal is measured.
+        floats: Names of those that stay in float: what they lose came from others, so they are never the worst.
         sizes: Tensor of both graphs -> bytes of its values.
         arithmetic: What runs the file.
         open: Opens both graphs for some tensors.
@@ -129,6 +130,7 @@ class _Subject:
 
     outputs: Sequence[tuple[str, Sequence[ChannelGroup]]]
     layers: Sequence[Layer]
+    floats: Collection[str]
     sizes: Mapping[str, int]
     arithmetic: str
     open: Callable[[Sequence[str]], tuple[Run, Run]]
@@ -183,7 +185,8 @@ def measure_onnx(
     names = [str(value.name) for value in reference.graph.outputs]
     subject = _Subject(
         list(zip(names, groups, strict=True)),
-        [layer for layer in onnx_layers(reference) if layer.name not in floats and not outputs_only],
+        [] if outputs_only else onnx_layers(reference),
+        floats,
         {name: _bytes(shape) for name, shape in shapes.items() if name in present},
         f"ONNX Runtime {version('onnxruntime')} without graph optimizations",
         open_both,
@@ -227,7 +230,8 @@ def measure_tflite(
     names = [spec.name for spec in model.outputs]
     subject = _Subject(
         list(zip(names, groups, strict=True)),
-        [layer for layer in tflite_layers(model.graph) if layer.name not in floats],
+        tflite_layers(model.graph),
+        floats,
         {name: _bytes(tensor.shape) for name, tensor in reference.items() if name in written},
         f"LiteRT {version('ai-edge-litert')}",
         open_both,
@@ -285,7 +289,7 @@ def warn_of_loss(artifact: Artifact, signal: Signal, images: ComparedImages, gro
 def _next_step(artifact: Artifact, signal: Signal, images: ComparedImages) -> str:
     steps = []
     if images.kind != "calibration":
-        steps.append(f"give `calib` with images of your own, because {images.kind} images tell little of them")
+        steps.append(f"give `calib` with your own images, because {images.kind} images say little about them")
     if artifact.precision == "fp16":
         steps.append("take fp32")
     elif signal.layers:
@@ -299,8 +303,10 @@ def _next_step(artifact: Artifact, signal: Signal, images: ComparedImages) -> st
 
 
 def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages) -> Signal:
-    names = _tensors(subject)
-    inputs = images.inputs[: _count(sum(subject.sizes[name] for name in names))]
+    quantized = [layer for layer in subject.layers if layer.name not in subject.floats]
+    # Layers in float cost time and no memory: how many images there are does not depend on them.
+    inputs = images.inputs[: _count(sum(subject.sizes[name] for name in _tensors(subject, quantized)))]
+    names = _tensors(subject, subject.layers)
     sums: dict[str, Sums] = {}
     groups = {(name, group): Sums() for name, members in subject.outputs for group in members}
     chunks = list(_chunks(names, subject.sizes))
@@ -322,7 +328,7 @@ def _measured(artifact: Artifact, subject: _Subject, images: ComparedImages) -> 
         f"exact arithmetic: {subject.arithmetic}, {images.described(count)}",
         count,
         tuple(OutputSignal.of(name, group.label, found) for (name, group), found in groups.items()),
-        worst_layers(subject.layers, sums),
+        worst_layers(quantized, sums),
         course_of(subject.layers, sums),
     )
 
@@ -331,9 +337,9 @@ def _count(image_bytes: int) -> int:
     return max(_DRAWN_IMAGES, min(_CALIBRATION_IMAGES, _BUDGET_BYTES // max(1, image_bytes)))
 
 
-def _tensors(subject: _Subject) -> list[str]:
-    """Returns the tensors to compare: outputs first, then those of the layers, where both graphs have them."""
-    read = (name for layer in subject.layers for name in (*layer.inputs, layer.output))
+def _tensors(subject: _Subject, layers: Sequence[Layer]) -> list[str]:
+    """Returns the tensors to compare: outputs first, then those of layers, where both graphs have them."""
+    read = (name for layer in layers for name in (*layer.inputs, layer.output))
     names = itertools.chain((name for name, _ in subject.outputs), read)
     return [name for name in dict.fromkeys(names) if name in subject.sizes]
 

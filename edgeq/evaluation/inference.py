@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError, InputError, ModelError
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.unchanged import require_unchanged
 from edgeq.inputs import InputCache, Item, OnUnreadable, UnreadableImages, model_input, prepared_samples
 from edgeq.inputs.preprocessing import FloatArray, Placement
 from edgeq.machine import keep_freed_memory
@@ -163,6 +164,7 @@ def predict(
 
     Raises:
         InputError: more of the images cannot be read than the task allows.
+        MismatchError: a model file was changed in the meantime.
         EdgeqError: an engine or decoder fails.
     """
     groups: dict[Preprocessing, list[Job]] = {}
@@ -240,6 +242,7 @@ def predict_group(
             run.finish()
         total_s = time.perf_counter() - started
     for job in jobs:
+        require_unchanged(job.artifact)
         job.total_s += total_s - sum(other.inference_s for other in jobs if other is not job)
 
 

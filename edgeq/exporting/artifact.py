@@ -333,7 +333,7 @@ class Artifact:
         _require_digest(artifact.path, artifact.digest)
         if artifact.quantization_facts.weights_file is not None and (weights := artifact.weights_path) is not None:
             if not weights.is_file():
-                raise InputError(f"{artifact.path}: its weights lie in {weights.name}, which is not next to it")
+                raise InputError(f"{artifact.path}: its weights are in {weights.name}, which is not next to it")
             _require_digest(weights, artifact.quantization_facts.weights_file.digest)
         return artifact
 

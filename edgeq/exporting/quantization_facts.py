@@ -214,7 +214,7 @@ class SignalFacts:
     Attributes:
         snr_db: The least signal-to-noise ratio of an output.
         how: How it was obtained: the arithmetic and the images.
-        course: What is left at every layer of the lower precision, in the network's order; empty in older manifests.
+        course: What is left at every layer, those in float too, in the network's order; empty in older manifests.
     """
 
     snr_db: float
@@ -303,7 +303,7 @@ class QuantizationFacts:
 
     @property
     def signal_course(self) -> tuple[LayerSignal, ...]:
-        """What is left of the model's signal at each layer of a lower precision; nothing if that was not measured."""
+        """What is left of the model's signal at each layer; nothing if that was not measured."""
         return () if self.signal is None else self.signal.course
 
 

@@ -91,7 +91,7 @@ def existing_images(source: Path, folder: Path, names: list[str], *, inside: boo
     except (OSError, ValueError):  # a line too long for a file name, or with a null character
         found = False
     if not found:
-        raise InputError(f"{source}: none of its {len(paths)} images lies in {folder} (the first is {names[0][:80]!r})")
+        raise InputError(f"{source}: none of its {len(paths)} images is in {folder} (the first is {names[0][:80]!r})")
     return paths
 
 

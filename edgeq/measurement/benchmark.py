@@ -18,6 +18,7 @@ from typing import Any
 from edgeq.errors import EngineError, InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.machine import default_threads, read_machine
+from edgeq.measurement.kernel_nodes import with_nodes
 from edgeq.measurement.later_questions import Stages, ask_for_layers, ask_for_stages
 from edgeq.measurement.partly_measured import Failures
 from edgeq.measurement.stage_timing import MIN_RUNS, MIN_S
@@ -33,6 +34,8 @@ from edgeq.runtimes.latency import Latency, clock_reasons, drift_reasons, interl
 from edgeq.sources.artifact_file import open_artifact
 
 _NS_PER_S = 1e9
+_NAMES_KERNELS = "onnxruntime"
+"""The runtime whose profiler names kernels instead of nodes."""
 _LAUNCH_BOUND = 0.8
 
 
@@ -310,6 +313,8 @@ def _result(row: _Row, rows: Sequence[_Row], first: Job, sampling: Sampling, obs
         stages = ask_for_stages(row.process, artifact.name, sampling.timeout_s, *enough)
         if sampling.layers:
             layers = ask_for_layers(row.process, f"{artifact.name} in {row.job.runtime}", sampling.timeout_s)
+            if layers is not None and row.job.runtime == _NAMES_KERNELS:
+                layers = with_nodes(layers, artifact.path)
     result = BenchResult(
         artifact=artifact.name,
         digest=artifact.digest,

@@ -70,6 +70,7 @@ class Decoder:
     """A decoder with a cache of keys and values.
 
     Attributes:
+        family: Its `model_type`; of Qwen2-VL `qwen2_vl_text`.
         hidden: Channels of its tokens.
         intermediate: Channels inside its feed-forward layers, gates included.
         query: Channels of all queries of a token.
@@ -83,6 +84,7 @@ class Decoder:
         cross_layers: Layers that keep keys and values of the image instead.
     """
 
+    family: str
     hidden: int
     intermediate: int
     query: int

@@ -92,7 +92,7 @@ def _check_sides(module: Any, example: Tensor) -> None:
     height, width = example.shape[2:]
     if height % multiple or width % multiple:
         raise ModelError(
-            f"{type(module).__name__} wants sides that are multiples of {multiple}, as torchvision pads images to; "
+            f"{type(module).__name__} needs sides that are multiples of {multiple}, as torchvision pads images to; "
             f"found an input of {height}x{width}"
         )
 

@@ -164,7 +164,7 @@ def _call_factory(reference: str, *, has_weights: bool) -> nn.Module:
         raise
     except URLError as error:
         raise ModelError(
-            f"{reference}() could not download what it wants ({error.reason}); give `weights` FILE, or a factory that "
+            f"{reference}() could not download what it needs ({error.reason}); give `weights` FILE, or a factory that "
             "builds the model without a download"
         ) from error
     except Exception as error:  # it is the user's code: whatever it raises is its answer

@@ -38,7 +38,7 @@ class Drop:
         value: The score of the other file.
         low: Lower end of the interval of the drop, in points; `None` without one.
         high: Its upper end.
-        support: How many boxes or images it was measured on; `None` where the results do not tell.
+        support: How many boxes or images it was measured on; `None` if the results do not state it.
         lower_is_better: True for an error, which becomes worse by growing; absent otherwise.
     """
 
@@ -62,7 +62,7 @@ class Comparison:
     Attributes:
         row: The file.
         reference: FP32; `None` where the results hold none.
-        predictions: What the file said about each image; `None` where the results do not tell.
+        predictions: What the file said about each image; `None` if the results do not state it.
         reference_predictions: What FP32 said.
     """
 

@@ -122,7 +122,7 @@ def _front(result: StudyResult) -> StudyFigure:
     words = "; ".join(f"{each.bits_per_weight:.2f} bits: {each.loss.points:+.2f} points, {each.name}" for each in front)
     beyond = sum(bool(each.useless) for each in result.points)
     title = f"Points of {result.score} lost against bits per weight"
-    title += f"; {beyond:,} trials of no use may lie below" if beyond else ""
+    title += f"; {beyond:,} useless trials may be below" if beyond else ""
     return StudyFigure("front", title, words, _HEIGHT + 3 * _LINE, draw)
 
 

@@ -118,7 +118,7 @@ class Suspicion:
 
     Attributes:
         text: What is odd, the likely cause, and what to do next.
-        meaningless: Whether the figures certainly say nothing about the model.
+        meaningless: Whether the figures are certainly meaningless.
     """
 
     text: str
@@ -149,8 +149,8 @@ class EvalResult(Generic[ScoreT_co]):
         eval_images_per_s: Images per second from file to prediction; `None` unless measured.
         annotations: Name of the file or folder that holds the truth.
         environment: Engine, settings and machine.
-        signal: How much of the float model's signal is left at each of its layers of a lower precision, as its manifest
-            states it; absent if it states nothing.
+        signal: How much of the float model's signal is left at each of its layers, as its manifest states it; absent if
+            it states nothing.
         obtained: `measured`, `simulated` or `emulated`.
         device: Name of the device; absent if the file was run from Python.
         edgeq: Version of edgeq that scored it.

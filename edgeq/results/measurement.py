@@ -233,8 +233,8 @@ class BenchResult:
         launch_bound: Whether the CPU sets the pace; only for engines on a GPU.
         generation: How fast it writes text; only for bundles.
         layers: Times of its layers; only from `edgeq bench --layers`, of engines with a profiler.
-        signal: How much of the float model's signal is left at each of its layers of a lower precision, as its manifest
-            states it; absent if it states nothing.
+        signal: How much of the float model's signal is left at each of its layers, as its manifest states it; absent if
+            it states nothing.
         environment: Engine, settings and machine.
         sensors: Readings of the machine's sensors; `None` if it has none.
         load_average: The system's load averages.

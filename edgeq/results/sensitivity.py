@@ -42,7 +42,7 @@ class Choice:
         noise_share: Share of the noise of the file with all layers quantized that these make, in 0..1 and beyond.
         change: Points of the score that are lost by quantizing these layers; `None` if the screening alone decided.
         verdict: `matters` if these layers lose more than `matters` points, `harmless` if they do not, `open` if so few
-            images cannot tell.
+            images cannot decide.
     """
 
     snr_db: float

@@ -57,7 +57,7 @@ class StudyPoint:
         score: Score on all images.
         loss: Points that it loses against FP32.
         on_front: Whether no other trial loses less with no more bits per weight.
-        useless: Why it is of no use, however few its bits are; empty if it is of use.
+        useless: Why it is useless, however few its bits are; empty if it is useful.
         gain: Points that it gains over the next smaller useful trial of the front; `None` off the front, and for its
             smallest.
         measured: What its file takes; `None` if it was not timed.
@@ -239,7 +239,7 @@ class StudyResult:
         weights_used: How many times trials take one.
         images: Images that were scored.
         float_score: Score in FP32.
-        useful_drop: Points from which a trial is of no use.
+        useful_drop: A trial that loses as many points is useless.
         chance_score: What the same answer to every image scores, the one that scores best; `None` if the task has none.
         seed: What drew trials and halves.
         obtained: How scores were obtained: weights are simulated.

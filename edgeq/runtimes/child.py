@@ -42,7 +42,7 @@ class NoAnswerError(EngineError):
     """A runner's process did not answer.
 
     Attributes:
-        peak_bytes: The most memory that it held; `None` where the system does not tell.
+        peak_bytes: The most memory that it held; `None` if the system does not report it.
     """
 
     def __init__(self, message: str, peak_bytes: int | None) -> None:

@@ -36,7 +36,7 @@ _PACKAGES = (
 
 _WAY_OUT = (
     "export it with `compat` tflite-runtime, or run it with ai-edge-litert (pip install 'edgeq[litert]'); "
-    "tflite-runtime itself wants numpy<2"
+    "tflite-runtime itself needs numpy<2"
 )
 
 

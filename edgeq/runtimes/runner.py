@@ -68,7 +68,7 @@ class Runner:
     """Carries out the commands; holds the one open session.
 
     Args:
-        start_ms: Age of the process when it could take its first command, or `None` if the system does not tell.
+        start_ms: Age of the process when it could take its first command, or `None` if the system does not report it.
         root: Folder that holds `proc` and `sys`, for sensors.
 
     Attributes:

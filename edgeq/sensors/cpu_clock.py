@@ -56,7 +56,7 @@ class CpuClock:
         ]
 
     def read_mhz(self) -> float | None:
-        """Returns the clock in MHz, or `None` where the system does not tell."""
+        """Returns the clock in MHz, or `None` if the system does not report it."""
         known = [mhz for folder in self._policies if (mhz := _current_mhz(folder)) is not None]
         return max(known, default=None)
 

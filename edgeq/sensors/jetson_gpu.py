@@ -46,5 +46,5 @@ class GpuClock:
         self._folder = _find(root)
 
     def read_mhz(self) -> float | None:
-        """Returns the clock in MHz, or `None` where the system does not tell."""
+        """Returns the clock in MHz, or `None` if the system does not report it."""
         return None if self._folder is None else _mhz(self._folder / "cur_freq")

@@ -311,7 +311,7 @@ def _open_torch(request: ModelRequest) -> OpenedModel:
             f"how images are prepared; or give `preset`, {preset_advice()}"
         )
     if request.reference in CENTERNET_DEPTHS and any(side % _CENTERNET_STRIDE for side in size):
-        raise InputError(f"`size` {size[0]}x{size[1]}: CenterNet wants sides that are multiples of {_CENTERNET_STRIDE}")
+        raise InputError(f"`size` {size[0]}x{size[1]}: CenterNet needs sides that are multiples of {_CENTERNET_STRIDE}")
     if vit is not None:
         require_patches(request.reference, vit, size)
     if is_zoo_name(request.reference) and stated is not None:

@@ -139,7 +139,7 @@ def open_tflite(request: ModelRequest) -> TfliteModel:
     require_builtin(graph, path.name)
     shapes = [graph.tensors[index].shape for index in graph.inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][0] != 1 or shapes[0][3] not in (1, 3):
-        raise ModelError(f"{path.name}: takes inputs of the shapes {shapes}; edgeq wants one image (1, H, W, 3 or 1)")
+        raise ModelError(f"{path.name}: takes inputs of the shapes {shapes}; edgeq needs one image (1, H, W, 3 or 1)")
     quantized = next((tensor for tensor in graph.tensors if tensor.scales), None)
     if quantized is not None:
         raise ModelError(

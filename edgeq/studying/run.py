@@ -58,7 +58,7 @@ class StudyRun:
         task: The images, with their truth.
         store: Where predictions are kept.
         max_drop: Points from which a loss matters.
-        useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
+        useful_drop: A trial that loses as many points is useless; by default a tenth of FP32's score.
         seed: Draws the halves.
     """
 

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import edgeq
 from edgeq.calibration.mean_errors import mean_errors
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
@@ -145,7 +146,8 @@ class Subject:
     def plan_digest(self, candidate: Candidate) -> str:
         """Identifies which layers are computed in which precision, on which grids, by which rules and repairs.
 
-        The float file is the same whatever the recipe.
+        The float file is the same whatever the recipe. Another version of edgeq, or other grids of weights, may make
+        another file of the same layers.
         """
         precisions = self.layers(candidate)
         layers = sorted(name if precision == INT8 else f"{name}:{precision}" for name, precision in precisions.items())
@@ -155,8 +157,10 @@ class Subject:
             repairs["rounding"] = self._rounding.digest
         further: list[Any] = [] if recipe == Recipe(recipe.method) else [repairs]
         further += [] if self.files is None else [self.files.converted.digest]
-        source = self._source(recipe)
-        return sha256_json([source.ranges.digest, self.target.name, self.target.rules.isa, layers, *further])
+        source, rules = self._source(recipe), self.target.rules
+        schemes = {operator: [str(scheme) for scheme in found] for operator, found in rules.schemes.items()}
+        made_by = [edgeq.__version__, schemes]
+        return sha256_json([source.ranges.digest, self.target.name, rules.isa, layers, made_by, *further])
 
     def title(self, candidate: Candidate) -> str:
         """Returns what a store calls a candidate."""

@@ -125,7 +125,7 @@ class DaskWorker:
         """
         if unit.artifact.weights_path is not None:
             raise InputError(
-                f"{unit.artifact.name}: its weights lie in {unit.artifact.weights_path.name}, and only single files "
+                f"{unit.artifact.name}: its weights are in {unit.artifact.weights_path.name}, and only single files "
                 "are sent to a cluster; omit `scheduler`"
             )
         answer = self._ask_for(Predicted, unit.command)

@@ -205,7 +205,7 @@ def _check_torch() -> Iterator[Check]:
         yield Check("torch with torchvision", "ok", pair)
         return
     requirements = importlib.metadata.requires("torchvision") or []
-    wanted = "".join(f"; torchvision wants {line}" for line in requirements if line.startswith("torch="))
+    wanted = "".join(f"; torchvision needs {line}" for line in requirements if line.startswith("torch="))
     yield Check(
         "torch with torchvision",
         "broken",

@@ -24,6 +24,7 @@ from edgeq.bundles.edge_llm import (
     ImagePart,
     checkpoint_format,
     is_edge_llm_folder,
+    require_family,
     require_layers,
     require_precisions,
 )
@@ -80,7 +81,9 @@ def export_edge_llm(request: BundleRequest, out: Path) -> EdgeLlmFolder:
     if request.keep:
         raise InputError(f"`keep` {request.keep[0]!r}: a Jetson's folder takes none; write vision=fp16 instead of int8")
     split_model, family = splitter(folder), folder.config.model_type
-    names = [part.name for part in read_architecture(folder.config).parts if part.name != "head"]
+    architecture = read_architecture(folder.config)
+    require_family(architecture)
+    names = [part.name for part in architecture.parts if part.name != "head"]
     precisions = precisions_of(names, request.preset or PRESET, request.parts)
     require_precisions(family, precisions)
     layout = checkpoint_format(precisions["decoder"])
@@ -164,12 +167,18 @@ def _image_parts(
 ) -> dict[str, ImagePart]:
     """Writes what reads images, each file for one image, and returns what the manifest says of it."""
     chain, found = Chain(split, samples), {}
-    for part in split.parts:
+    for part in (split.per_tile.get(part.name, part) for part in split.parts):
         if part.name in _IMAGE_PARTS:
-            feeds = [feed for feed in chain.feeds(part) if all(len(array) == 1 for array in feed.values())]
+            feeds = [single for feed in chain.feeds(part) for single in _one_by_one(feed)]
             precision = precisions[part.name].resolved(has_samples=bool(feeds))
             found[str(part.name)] = _image_part(part, precision, target, feeds, folder, threads, chain)
     return found
+
+
+def _one_by_one(feed: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Returns what a part reads of each image, or of each tile of one."""
+    count = min(len(array) for array in feed.values())
+    return [{name: array[number : number + 1] for name, array in feed.items()} for number in range(count)]
 
 
 def _image_part(
@@ -181,11 +190,6 @@ def _image_part(
     threads: int | None,
     chain: Chain,
 ) -> ImagePart:
-    if len(part.inputs) != 1:
-        raise InputError(
-            f"the {part.name} part takes {', '.join(part.inputs)}, whose lengths depend on the image; files for "
-            "TensorRT take one image of one size, export this model for x86"
-        )
     graph = export_part(part, _TRACED_OPSET)
     if part.name == "vision":
         require_whole_images(graph)

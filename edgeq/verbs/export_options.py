@@ -65,7 +65,7 @@ def check_options(
     if target.rules.fp16 == "graph" and request.opset < target.rules.opset:
         raise InputError(
             f"opset {request.opset}: Q/DQ nodes take FP16 scales from opset {target.rules.opset} on, and {target.name} "
-            "wants them; omit `opset`"
+            "needs them; omit `opset`"
         )
 
 

@@ -64,7 +64,7 @@ class StudyOptions:
         images: The most images to score on; by default all.
         max_drop: Points that a recommended trial may lose.
         margin: Points within which it must hold on the other half of the images; by default what so many can confirm.
-        useful_drop: Points from which a trial is of no use; by default a tenth of FP32's score.
+        useful_drop: A trial that loses as many points is useless; by default a tenth of FP32's score.
         seed: Draws trials, halves and forests.
         threads: CPU threads of the engine.
         measure: Whether the files of the front's points are written and timed.
@@ -297,7 +297,7 @@ def _result(opened: OpenedStudy, outcomes: Sequence[Outcome], options: StudyOpti
     if confirmation is None:
         notes.append(f"no trial loses at most {options.max_drop:g} points on the first half of the images")
     if all(each.useless for each in points):
-        notes.append(f"no trial is of use; {points[0].name}: {points[0].useless}")
+        notes.append(f"no trial is useful; {points[0].name}: {points[0].useless}")
     return StudyResult(
         model=run.model.name,
         source_digest=run.model.digest,

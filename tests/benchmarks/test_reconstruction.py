@@ -6,6 +6,8 @@ import json
 import sys
 
 from benchmarks import reconstruction
+from edgeq.calibration.reconstruction import reconstruct
+from edgeq.calibration.reconstruction.learning import Settings
 from edgeq.calibration.source import CalibrationSource
 from edgeq.sources.model import ModelRequest
 from tests.tuning.nets import save_classifier
@@ -26,6 +28,7 @@ print(json.dumps({"aimet": "0", "wall_s": 100.0, "cpu_s": 90.0}))
 
 def test_the_table_has_every_file_in_both_engines_and_is_kept(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(reconstruct, "Settings", lambda: Settings(iterations=60, positions=128, rate=0.05))
     file, preset, labels, calib = save_classifier(tmp_path, images=12)
     request = ModelRequest(str(file), preset=str(preset))
     one = reconstruction.Subject("net", request, CalibrationSource(calib), labels, labels.parent)
@@ -47,4 +50,6 @@ def test_the_table_has_every_file_in_both_engines_and_is_kept(tmp_path, monkeypa
         "FP32", "edgeq, to nearest", "AIMET, to nearest", "edgeq, learned", "AIMET, AdaRound"
     ]  # fmt: skip
     assert rows[2][2] == rows[0][2], "the test gives FP32 for AIMET's file"
-    assert rows[4][5] == "1.5 (7 iterations per layer) |"
+    signals = [float(row[5]) for row in rows[1:]]
+    assert signals[1] == signals[3] == 120 and all(5 < each < 60 for each in signals[::2])
+    assert rows[4][6] == "1.5 (7 iterations per layer) |"

@@ -131,6 +131,16 @@ def test_a_search_may_have_taken_fp32_itself(tmp_path):
     assert "NNCF 0.40 and +0.30" in (tmp_path / "front.svg").read_text()
 
 
+def test_both_may_end_with_fp32_itself(tmp_path):
+    rows = [{**FOUND["rows"][0], "title": title} for title in ("FP32", "tuned for 0.3 points", NNCF)]
+    found = times([1.0, 0.99, 1.01])
+    found["files"]["FP32.onnx"]["peer_ratio"] = [1.0, 1.0, 1.0]
+    section = Section.of({**FOUND, "rows": rows}, found)
+    assert section.nearest == (section.rows[1], "dominates")
+    save_fronts([section], tmp_path / "front.svg")
+    assert "NNCF 1.00 and +0.00" in (tmp_path / "front.svg").read_text()
+
+
 def test_times_alone_are_taken_anew_of_what_was_found(tmp_path, monkeypatch):
     work = tmp_path / "work" / "resnet20" / "openvino"
     work.mkdir(parents=True)

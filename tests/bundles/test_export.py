@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.bundles import TOKENS, compare
-from benchmarks.tiny_language_models import TINY_MODELS
+from benchmarks.tiny_language_models import IMAGE_TOKEN, SIDE, TINY_MODELS
 from edgeq.bundles.chain import Chain
+from edgeq.bundles.contents import BundleFile
 from edgeq.bundles.export import BundleRequest, export_bundle, whole_folder
 from edgeq.bundles.families import splitter
+from edgeq.bundles.families.idefics3 import split_idefics3
+from edgeq.bundles.images import image_input
 from edgeq.bundles.manifest import Bundle
 from edgeq.bundles.precision import Precision
 from edgeq.bundles.session import PartSession
-from edgeq.bundles.source import load_model, open_folder
+from edgeq.bundles.source import ModelFolder, load_model, open_folder
 from edgeq.bundles.torch_part import export_part
 from edgeq.bundles.write_part import OPSET, PartJob, write_part
 from edgeq.cli.app import app
 from edgeq.errors import InputError, MismatchError, ModelError
+from edgeq.memory.config_file import ConfigFile
 from edgeq.targets import get_target
+from tests.tasks.language.written import write_lines
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None, reason="transformers, of the extra language, is not installed"
@@ -102,6 +111,88 @@ def test_later_parts_are_calibrated_on_what_earlier_ones_give(exported):
         np.testing.assert_allclose(session.run(feed)[0], wanted, atol=1e-4)
 
 
+_TILE_MARKS = (
+    "<fake_token_around_image>",
+    "<global-img>",
+    *(f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)),
+)
+
+
+@pytest.fixture(scope="module")
+def tiled(exported, tmp_path_factory):
+    """Returns a SmolVLM, and its bundle, whose embedding and decoder are those of the LLaVA."""
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    llava, bundle = exported
+    model = TINY_MODELS["smolvlm"].save(tmp_path_factory.mktemp("smolvlm"))
+    model.model.text_model.load_state_dict(llava.model.language_model.state_dict())
+    model.lm_head.load_state_dict(llava.lm_head.state_dict())
+    folder = shutil.copytree(bundle.folder, tmp_path_factory.mktemp("tiled") / "bundle")
+    images = [
+        write_part(PartJob(part, export_part(part, OPSET), Precision("fp32"), Precision("fp32"), get_target("x86-ort"),
+                           folder, threads=1))[0]
+        for part in split_idefics3(model, open_folder(bundle.folder.parent / "model", "none")).parts[:2]
+    ]  # fmt: skip
+    special = {"<s>": 1, "</s>": 2, "<unk>": 3, "<image>": IMAGE_TOKEN}
+    special |= {mark: IMAGE_TOKEN + 1 + number for number, mark in enumerate(_TILE_MARKS)}
+    words = special | {"\n": 4} | {f"w{each}": each for each in range(5, 256) if each not in special.values()}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))  # noqa: S106 - a word, no secret
+    split = pre_tokenizers.Split
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split(" ", "removed"), split("\n", "isolated")])
+    tokenizer.add_special_tokens(list(special))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    written = dataclasses.replace(
+        bundle, folder=folder, name="smolvlm", parts=(*images, *bundle.parts[2:]),
+        tokens=dataclasses.replace(bundle.tokens, per_image=4), tokenizer=(BundleFile.of(folder / "tokenizer.json"),),
+    )  # fmt: skip
+    return model, written, transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.mark.parametrize("family", ["smolvlm", "idefics3"])
+def test_eval_of_images_in_tiles_gives_the_answers_of_transformers(tiled, tmp_path, edgeq, family):
+    import torch
+    import transformers
+
+    smolvlm, bundle, tokenizer = tiled
+    tiny = TINY_MODELS[family]
+    model = getattr(transformers, tiny.kind)(getattr(transformers, tiny.config)(**tiny.options)).eval()
+    model.load_state_dict(smolvlm.state_dict())
+    processor = getattr(transformers, f"{tiny.title}ImageProcessorPil")(
+        size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE}, return_row_col_info=True
+    )
+    described = ConfigFile(tmp_path, {"model_type": family}, {})
+    images = image_input(ModelFolder(tmp_path, described, (), (), {}, processor.to_dict()))
+    dataclasses.replace(bundle, family=family, images=images).save()
+    frame, whole = _TILE_MARKS[:2]
+    texts = SimpleNamespace(
+        fake_image_token=frame,
+        global_image_tag=whole,
+        image_token="<image>",  # noqa: S106 - a word, no secret
+        image_seq_len=4,
+    )
+    drawn, lines = np.random.default_rng(0), []
+    for number, size in enumerate([(40, 30), (30, 97), (120, 33)]):  # four, two and two tiles, and the whole
+        pixels = drawn.integers(0, 255, (*size, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        given = processor(pixels, return_tensors="pt")
+        grid = {"rows": given.pop("rows"), "cols": given.pop("cols")}
+        stands = transformers.Idefics3Processor.replace_image_token(texts, grid, 0)
+        ids = torch.tensor([tokenizer(f"{stands}w{number + 5} w9")["input_ids"]])
+        written = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **given, max_new_tokens=8)
+        answer = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).strip()
+        lines.append({"id": number, "image": f"{number}.png", "prompt": f"w{number + 5} w9", "answer": answer})
+    assert len({line["answer"] for line in lines}) == 3
+    questions = write_lines(tmp_path / "questions.jsonl", lines)
+    done = edgeq(
+        *("eval", bundle.folder, "--task", "transcription", "--data", questions, "--max-tokens", "8"),
+        *("--threads", "1", "--answers", tmp_path, "--json", tmp_path / "scored.json"),
+    )
+    assert done.code == 0, done.error
+    assert json.loads((tmp_path / "scored.json").read_text())["exact_match"] == 1.0
+
+
 def test_check_and_inspect_take_a_bundle(exported, tmp_path, edgeq):
     _, bundle = exported
     assert "open in ONNX Runtime" in edgeq("check", bundle.folder).out
@@ -172,7 +263,7 @@ def test_weights_that_are_missing_are_named(tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     del weights["model.norm.weight"]
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"its weights have no 'model\.norm\.weight', which LlamaForCausalLM wants"):
+    with pytest.raises(ModelError, match=r"its weights have no 'model\.norm\.weight', which LlamaForCausalLM needs"):
         load_model(open_folder(tmp_path, "none"))
 
 

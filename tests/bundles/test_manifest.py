@@ -121,6 +121,26 @@ def test_a_manifest_that_contradicts_itself_is_one_line(bundle, tmp_path, change
     assert "\n" not in str(refused.value)
 
 
+def test_a_manifest_with_a_number_of_tiles_is_read_unless_it_does_not_say_how_patches_are_scaled(bundle, tmp_path):
+    """Earlier bundles have the number 0 in `tiles`, and neither scale nor mean of what is cut."""
+
+    def older(document):
+        images = document["images"]
+        document["images"] = {"preprocessing": images["preprocessing"], "resample": images["resample"], "tiles": 0}
+
+    def of_patches(document):
+        older(document)
+        patches = {"patch_px": 14, "frames": 2, "merge": 2, "min_pixels": 1, "max_pixels": 9}
+        document["images"].update(preprocessing=None, patches=patches)
+
+    _changed(tmp_path, older)
+    assert Bundle.load(tmp_path) == bundle
+    _changed(tmp_path, of_patches)
+    with pytest.raises(InputError, match=r"`tiles` in `images` is a number, .*; export the model again$") as refused:
+        Bundle.load(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
 def test_a_folder_without_manifest_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"holds no edgeq-bundle\.json"):
         Bundle.load(tmp_path)

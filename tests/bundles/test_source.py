@@ -39,6 +39,18 @@ def test_a_whole_folder_is_opened(tmp_path):
     assert is_model_folder(tmp_path)
 
 
+@pytest.mark.parametrize("target", ["x86-ort", "jetson-orin"])
+def test_blip_2_with_t5_is_refused_with_what_is_taken_instead(tmp_path, edgeq, target):
+    config = {"model_type": "blip-2", "architectures": ["Blip2ForConditionalGeneration"]}
+    (tmp_path / "model").mkdir()
+    _folder(tmp_path / "model", config | {"text_config": {"model_type": "t5"}}, model__safetensors=b"")
+    options = ("--target", target, "--tokenizer", "none", "--out", tmp_path / "out")
+    refused = edgeq("export", tmp_path / "model", *options)
+    assert "its language model is T5, an encoder and a decoder; of BLIP-2, edgeq takes those with" in refused.error
+    assert (refused.code, refused.error.count("\n")) == (1, 0)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
 def test_the_processor_of_transformers_5_is_read(tmp_path):
     processor = json.dumps({"processor_class": "LlavaProcessor", "image_processor": {"size": {"shortest_edge": 336}}})
     found = open_folder(_folder(tmp_path, model__safetensors=b"", processor_config__json=processor), "none")

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.calibration.calibrate import calibrate
-from edgeq.calibration.collector import calibrated_tensors
+from edgeq.calibration.collector import Collector, calibrated_tensors
 from edgeq.calibration.layerwise import Search, part_images
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators import BEST, METHODS, Grid, Histogram
@@ -307,7 +307,9 @@ def test_wrong_options_are_told_before_an_image_is_read(model, images, monkeypat
         calibrate(model, images, method=BEST, options=options)
 
 
-def test_an_interrupted_search_keeps_what_was_counted(model, images, found, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("killed", [False, True], ids=["interrupted", "killed"])
+def test_an_interrupted_search_keeps_what_was_counted(model, images, found, tmp_path, monkeypatch, caplog, killed):
+    """A kill runs nothing more, so nothing is saved at the end."""
     out = tmp_path / "ranges.json"
     add, calls = Search.add, iter(range(100))
 
@@ -318,9 +320,12 @@ def test_an_interrupted_search_keeps_what_was_counted(model, images, found, tmp_
 
     with monkeypatch.context() as patched:
         patched.setattr(Search, "add", interrupted)
+        if killed:
+            patched.setattr(Collector, "save_partial", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             calibrate(model, images, out, method=BEST, threads=1)
-    assert "9 images counted so far" in caplog.text
+    said = "rerun the command to resume; method best then measures all of its 3 held-out images"
+    assert killed or (f"9 images counted so far: kept in {out}.partial" in caplog.text and said in caplog.text)
     result = calibrate(model, images, out, method=BEST, threads=1)
     assert (result.resumed, result.images) == (9, 12)
     assert out.read_bytes() == found[1]

@@ -209,7 +209,7 @@ HOSTILE = {
     ),
     "maxima that are no numbers": (
         lambda document: document.update(channel_maxima={"x": pack_array(np.array([1, np.nan], np.float32))}),
-        "$.channel_maxima['x'] wants finite float32 numbers in a row",
+        "$.channel_maxima['x'] needs finite float32 numbers in a row",
     ),
     "no provenance": (lambda document: document.pop("provenance"), "has no 'provenance'"),
     "provenance of the wrong kind": (

@@ -198,9 +198,9 @@ def test_images_that_cannot_be_used(edgeq, work, small_onnx, drawn):
         ("empty", [], "empty: holds no images"),
         ("broken", [], "1 of 1 images cannot be read, more than 5%; the last one: broken/a.jpg: cannot be decoded"),
         ("broken/a.jpg", [], "a.jpg: is a single image; wanted its folder"),
-        ("list.txt", [], "list.txt: none of its 1 images lies in"),
+        ("list.txt", [], "list.txt: none of its 1 images is in"),
         (drawn.annotations, [], "is a COCO annotation file; say with --images DIR where its images are"),
-        (drawn.annotations, ["--images", "empty"], "none of its 40 images lies in empty"),
+        (drawn.annotations, ["--images", "empty"], "none of its 40 images is in empty"),
         (drawn.folder, ["--method", "guess"], "unknown method 'guess'; known: entropy, lp, minmax, mse, percentile"),
         (drawn.folder, ["--out", "empty"], "empty: is a folder; wanted the name of a file"),
     ):
@@ -277,7 +277,7 @@ def test_artifacts_that_cannot_be_used(edgeq, work, damaged, artifacts, drawn):
             "has no categories named 'ellipse' or as another class",
         ),
         ([whole, "--annotations", "none.json", "--images", drawn.folder], "none.json: no such file; expected a COCO"),
-        ([whole, "--annotations", drawn.annotations, "--images", work], "none of its 40 images lies in"),
+        ([whole, "--annotations", drawn.annotations, "--images", work], "none of its 40 images is in"),
         ([whole, *data, "--runtime", "abacus"], "unknown runtime 'abacus'; known: litert, onnxruntime, openvino"),
         (
             [whole, "--images", drawn.folder],
@@ -438,7 +438,7 @@ def test_json_holds_one_object_for_one_artifact_and_a_list_for_several(edgeq, wo
         several = json.loads(file.read_text())
         assert [entry["artifact"] for entry in several] == [fp32.name, int8.name]
         assert all(keys <= entry.keys() for entry in several)
-        assert ("say nothing" in outcome.err) == bool(code)
+        assert ("are meaningless" in outcome.err) == bool(code)
         assert [line.split()[:2] for line in outcome.out.splitlines()[1:3]] == [
             [fp32.name, "onnxruntime"],
             [int8.name, "onnxruntime"],

@@ -84,7 +84,7 @@ def test_calibrate_takes_the_same_images_from_any_data_set(edgeq, tmp_path, yolo
     listing.parent.mkdir()
     listing.write_text("".join(f"{path}\n" for path in sorted(images.glob("*.png"))))
     refused = edgeq(*arguments, tmp_path / "list.json", "--data", listing)
-    assert "none of its 30 images lies in" in refused.error and "--allow-outside" in refused.error
+    assert "none of its 30 images is in" in refused.error and "--allow-outside" in refused.error
     outcome = edgeq(*arguments, tmp_path / "list.json", "--data", listing, "--allow-outside")
     assert outcome.out.startswith("data: list of images (list.csv), all: 30 images\n")
     folder, listed = (Ranges.load(tmp_path / f"{name}.json") for name in ("folder", "list"))

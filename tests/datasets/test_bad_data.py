@@ -202,7 +202,7 @@ def test_a_path_of_another_machine_is_found_by_its_last_parts(folder: Path) -> N
         ("annotations.xml", "<annotations><track/></annotations>", "CVAT's XML for videos; export the task"),
         ("annotations.xml", '<!DOCTYPE a [<!ENTITY b "c">]><annotations/>', "has a document type"),
         ("annotations.xml", "<annotations>", "not valid XML"),
-        ("list.csv", "nothing\nhere\n", "none of its 1 images lies in"),
+        ("list.csv", "nothing\nhere\n", "none of its 1 images is in"),
         ("set.zip", "PK", "is an archive; unpack it"),
         ("set.npz", "PK", "cannot be read as arrays"),
         ("set.json", "[1]", "expected a data set: a COCO file"),

@@ -70,7 +70,7 @@ def test_a_failed_assembly_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("python", "glibc", "said"),
     [
-        ("3.8.10", "2.31", "Python 3.8.10 on the device is too old: edgeq wants 3.10"),
+        ("3.8.10", "2.31", "Python 3.8.10 on the device is too old: edgeq needs 3.10"),
         ("three", "2.31", "'three' is not a version of Python"),
         ("3.11", "", "'' is not a version of glibc"),
         ("3.11", "1.2", "glibc 1.2 on the device"),

@@ -106,7 +106,7 @@ def test_any_fact_is_taken_or_refused_in_one_line(key, value):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"python": "3.8.10"}, "its Python is 3.8.10, edgeq wants 3.10 or newer"),
+        ({"python": "3.8.10"}, "its Python is 3.8.10, edgeq needs 3.10 or newer"),
         ({"system": "Darwin"}, "wanted CPython on Linux"),
         ({"implementation": "PyPy"}, "wanted CPython on Linux"),
         ({"writable": False}, "cannot keep files in /home/pi/.cache/edgeq"),

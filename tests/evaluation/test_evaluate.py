@@ -16,7 +16,7 @@ import edgeq.inputs.images
 import edgeq.inputs.items
 import edgeq.tasks.detection.coco
 from benchmarks.json_results import evaluate_artifacts
-from edgeq.errors import InputError, ModelError
+from edgeq.errors import InputError, MismatchError, ModelError
 from edgeq.evaluation.dataset import load_dataset
 from edgeq.evaluation.evaluate import evaluate
 from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
@@ -241,6 +241,21 @@ def test_one_file_is_scored_in_several_compute_precisions(tmp_path: Path, square
     assert [result["AP50"] for result in results] == pytest.approx([1, 1])
 
 
+def test_a_file_that_is_replaced_while_images_run_through_it_is_refused(
+    tmp_path: Path, squares: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = save_square_finder(tmp_path / "finder.onnx")
+
+    def replaced(path: Path, stated_px: tuple[int, int] | None) -> np.ndarray:
+        if path.name == "03.png":
+            artifact.path.write_bytes(artifact.path.read_bytes() + b"more")
+        return read_image(path, stated_px)
+
+    monkeypatch.setattr(edgeq.inputs.items, "read_image", replaced)
+    with pytest.raises(MismatchError, match=r"finder\.onnx: was changed while it was read; run the command again"):
+        score(squares, artifact, runtimes=["onnxruntime"])
+
+
 def test_a_few_unreadable_images_are_named_and_skipped(
     tmp_path: Path, squares: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -319,7 +334,7 @@ def test_wrong_arguments_are_told_before_an_image_is_read(
         score(squares, artifact, runtimes=["abacus"])
     with pytest.raises(InputError, match="no artifact to score"):
         score(squares)
-    with pytest.raises(InputError, match="none of its 30 images lies in"):
+    with pytest.raises(InputError, match="none of its 30 images is in"):
         evaluate_artifacts([artifact.path], squares / "annotations.json", tmp_path)
 
 

@@ -159,13 +159,16 @@ def test_the_layer_that_loses_most_is_named_with_what_to_do(model, tmp_path, cap
     assert f"it falls most at box (120.0 to {signal.layers[0].snr_db:.1f} dB): try `keep` box" in line
 
 
-def test_layers_that_are_in_float_already_are_not_named(model, drawn_images, tmp_path):
+def test_layers_that_are_in_float_already_are_measured_and_not_named(model, drawn_images, tmp_path):
     weight = np.asarray(model.graph.graph.initializers["wb"].const_value.numpy())
     file = damaged(model, tmp_path, wb=-weight)
     file = dataclasses.replace(file, quantization={"float_nodes": {"box": "kept"}})
     signal = measure_onnx(file, model, X86, drawn_images, output_groups(model.graph))
     assert signal is not None
     assert signal.layers == ()
+    course = {layer.name: layer.snr_db for layer in signal.course}
+    assert list(course) == ["stem", "box", "score"]
+    assert course["box"] < 10 < course["score"]
 
 
 @pytest.fixture(scope="module")

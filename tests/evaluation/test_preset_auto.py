@@ -123,7 +123,7 @@ def test_a_wrong_preset_is_noticed_and_exits_with_1(edgeq, work: Path, squares: 
     outcome = edgeq("eval", "squares.onnx", "--preset", "yolo_nas,scale=0.000001", *options, "--json", "e.json")
     assert outcome.code == 1
     assert "no box scores 0.05 on 6 images" in outcome.err
-    assert "error: the figures of squares.onnx say nothing" in outcome.err
+    assert "error: the figures of squares.onnx are meaningless" in outcome.err
     (suspicion,) = json.loads((work / "e.json").read_text())["suspicions"]
     assert suspicion["meaningless"] is True
     assert edgeq("eval", "squares.onnx", "--preset", "yolo_nas", *options).code == 0

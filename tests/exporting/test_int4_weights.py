@@ -96,12 +96,12 @@ def test_weights_are_stored_in_half_a_byte_on_their_grid_but_for_the_ends() -> N
     for name, each in four.items():
         integers = numpy_helper.to_array(each).astype(ml_dtypes.int4).astype(np.int8)
         assert len(each.raw_data) == (integers.size + 1) // 2
-        assert integers.min() >= -7 and integers.max() <= 7
+        assert integers.min() == -8 and integers.max() == 7
         real = nets.normal(list(SHAPES).index(name[:2]), *SHAPES[name[:2]]) / 3
         scale = numpy_helper.to_array(stored[f"{name[:2]}_scale"])
         axis = {"w1": 0, "w2": 1, "w3": 1}[name[:2]]
         spread = scale.reshape([-1 if each == axis else 1 for each in range(real.ndim)])
-        np.testing.assert_array_equal(integers, np.clip(np.rint(real / spread), -7, 7))
+        np.testing.assert_array_equal(integers, np.clip(np.rint(real / spread), -8, 7))
     ends = [each.data_type for name, each in stored.items() if name in ("w0_quantized", "w4_quantized")]
     assert ends == [onnx.TensorProto.INT8] * 2
 
@@ -148,4 +148,7 @@ def test_an_export_learns_on_its_images_and_says_what_it_kept(tmp_path, monkeypa
         assert (facts["images"], facts["held_out"], len(facts["units"])) == (12, 3, 5)
         assert facts["kept"] == (facts["output_error_learned"] < facts["output_error_nearest"])
         assert (files["reconstruct"][precision].digest != files["nearest"][precision].digest) == facts["kept"]
+        # Learned weights make up for what layers before them give too much; biases must not do so again.
+        assert ("corrected_biases" in files["reconstruct"][precision].quantization) != facts["kept"]
+        assert files["nearest"][precision].quantization["corrected_biases"]
     assert learned.quantization["reconstruction"]["kept"]

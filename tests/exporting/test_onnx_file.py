@@ -189,7 +189,7 @@ def test_a_manifest_names_the_file_of_the_weights(tmp_path):
     with pytest.raises(MismatchError, match=r"model\.x86\.fp32\.onnx\.data: is not the file that its manifest"):
         Artifact.load(artifact.path)
     data.unlink()
-    with pytest.raises(InputError, match=r"its weights lie in model\.x86\.fp32\.onnx\.data, which is not next to it"):
+    with pytest.raises(InputError, match=r"its weights are in model\.x86\.fp32\.onnx\.data, which is not next to it"):
         Artifact.load(artifact.path)
 
 
@@ -238,7 +238,7 @@ def test_what_is_missing_or_cut_short_is_named(tmp_path):
     with pytest.raises(InputError, match=r"does not lie in weights\.bin of \d+ bytes as it says; the file is"):
         read_onnx(path)
     data.unlink()
-    with pytest.raises(InputError, match=r"its weights lie in weights\.bin, which is not in its folder; copy it there"):
+    with pytest.raises(InputError, match=r"its weights are in weights\.bin, which is not in its folder; copy it there"):
         read_onnx(path)
     whole = save(tmp_path / "one")
     content = whole.read_bytes()
@@ -265,5 +265,5 @@ def test_a_path_that_leaves_the_folder_is_refused(tmp_path):
             if entry.key == "location":
                 entry.value = "../weights.bin"
     path.write_bytes(proto.SerializeToString())
-    with pytest.raises(InputError, match=r"its weights lie in \.\./weights\.bin, which is not in its folder"):
+    with pytest.raises(InputError, match=r"its weights are in \.\./weights\.bin, which is not in its folder"):
         read_onnx(path)

@@ -90,7 +90,7 @@ def test_empty_folder_is_told(tmp_path: Path) -> None:
 def test_wrong_images_folder_is_told_before_images_are_read(folder: Path, tmp_path: Path) -> None:
     annotations = tmp_path / "instances.json"
     annotations.write_text(json.dumps({"images": [{"file_name": "b.png"}]}))
-    with pytest.raises(InputError, match="none of its 1 images lies in"):
+    with pytest.raises(InputError, match="none of its 1 images is in"):
         list_images(annotations, tmp_path)
 
 

@@ -143,7 +143,7 @@ def test_the_best_of_each_level_are_looked_at(name: str) -> None:
 
 
 def test_sides_that_torchvision_would_pad_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"RetinaNet wants sides that are multiples of 32, .*; found .* 64x80"):
+    with pytest.raises(ModelError, match=r"RetinaNet needs sides that are multiples of 32, .*; found .* 64x80"):
         tensor_outputs(detector("retinanet"), torch.zeros(1, 3, 64, 80))
     tensor_outputs(detector("ssd"), torch.zeros(1, 3, 64, 80))
 

@@ -290,7 +290,7 @@ def test_a_factory_that_gives_no_module_is_refused(factories, name, error, messa
 
 
 def test_weights_that_are_given_are_not_downloaded_too(factories):
-    with pytest.raises(ModelError, match=r"fetching\(\) could not download what it wants \(no route\); give `weights`"):
+    with pytest.raises(ModelError, match=r"fetching\(\) could not download what it needs \(no route\); give `weights`"):
         load_model("my_factories:fetching")
     torch.save({"weight": torch.ones(3, 2), "bias": torch.ones(3)}, factories / "w.pth")
     assert load_model("my_factories:fetching", factories / "w.pth")(torch.ones(1, 2)).tolist() == [[3, 3, 3]]

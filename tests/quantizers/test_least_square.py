@@ -21,7 +21,7 @@ def test_no_scale_of_a_fine_search_loses_much_less_and_none_of_the_widest_is_bet
     assert errors.sum() < 0.9 * np.square(widest.dequantize() - weight).sum()
     for row, error in zip(weight.astype(np.float64), errors, strict=True):
         scales = np.abs(row).max() / 7 * np.linspace(0.3, 1, 400)[:, None]
-        fine = np.square(np.clip(np.rint(row / scales), -7, 7) * scales - row).sum(axis=1)
+        fine = np.square(np.clip(np.rint(row / scales), -8, 7) * scales - row).sum(axis=1)
         assert error <= 1.05 * fine.min()
 
 

@@ -137,7 +137,7 @@ def test_scores_are_labelled_wherever_they_are_printed_and_have_no_speed(edgeq, 
         "eval", *files, "--annotations", drawn.annotations, "--images", drawn.folder, "--simulate", "jetson-orin",
         "--json", tmp_path / "scores.json",
     )  # fmt: skip
-    assert done.code == 1 and "say nothing" in done.err, "its weights are random, so it finds nothing"
+    assert done.code == 1 and "are meaningless" in done.err, "its weights are random, so it finds nothing"
     results = json.loads((tmp_path / "scores.json").read_text())
     for result in results:
         assert (result["obtained"], result["runtime"]) == ("simulated", "simulated-tensorrt")

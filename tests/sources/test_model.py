@@ -109,7 +109,7 @@ def test_a_classifier_of_imagenet_takes_224_pixels_unless_told(random_resnet):
     ("changes", "error", "message"),
     [
         ({"size": None}, InputError, "the model's input size is free; give `size` HxW"),
-        ({"size": (60, 96)}, InputError, "`size` 60x96: CenterNet wants sides that are multiples of 32"),
+        ({"size": (60, 96)}, InputError, "`size` 60x96: CenterNet needs sides that are multiples of 32"),
         ({"reference": "centernet_resnet50"}, ModelError, "does not fit centernet_resnet50"),
         ({"reference": "resnet18"}, ModelError, "does not fit resnet18"),
         ({"weights": Path("none.safetensors")}, InputError, r"none\.safetensors: no such file; expected weights"),

@@ -179,7 +179,7 @@ def test_quantized_files_are_refused(tmp_path: Path, shared_data: Path, name: st
 
 def test_another_input_is_refused(tmp_path: Path) -> None:
     content = tflite_nets.convert(torch.nn.Conv2d(4, 2, 1), (1, 4, 6, 6))
-    with pytest.raises(ModelError, match=r"takes inputs of the shapes \[\(1, 6, 6, 4\)\]; edgeq wants one image"):
+    with pytest.raises(ModelError, match=r"takes inputs of the shapes \[\(1, 6, 6, 4\)\]; edgeq needs one image"):
         open_tflite(given(tmp_path, content))
 
 

@@ -438,7 +438,7 @@ def test_the_command_prints_front_and_advice_and_says_what_is_missing(net, tmp_p
     ]
     ran = CliRunner().invoke(app, command)
     assert ran.exit_code == 0, ran.output
-    assert "trials on the front and of use" in ran.output
+    assert "trials on the front and useful" in ran.output
     assert "layer attention: the model has no attention; not run" in ran.output
     assert "importance: the study varies no part of the network" in ran.output
     assert (tmp_path / "study.json").is_file()

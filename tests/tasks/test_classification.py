@@ -88,7 +88,7 @@ def test_digits_that_are_names_are_names(tmp_path):
         ("l.csv", "1.png,1\n2.png", "line 2 is '2.png'"),
         ("l.csv", "", "names no images"),
         ("l.csv", "path,class\n", "names no images"),
-        ("l.csv", "x.png,1", r"none of its 1 images lies in"),
+        ("l.csv", "x.png,1", r"none of its 1 images is in"),
         ("l.txt", b"\xff\xfe\x00", "cannot be read"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from pathlib import Path
@@ -11,6 +12,8 @@ import onnx
 import pytest
 
 import edgeq as package
+from edgeq.calibration.reconstruction import reconstruct
+from edgeq.calibration.reconstruction.learning import Settings
 from edgeq.calibration.source import CalibrationSource
 from edgeq.datasets import open_split
 from edgeq.errors import InputError
@@ -143,7 +146,10 @@ def test_a_size_below_all_layers_in_4_bits_is_refused_with_the_smallest(net, sub
     assert float(told[1]) * 1e6 < size * 1.01
 
 
-def test_a_file_with_learned_rounding_is_scored_like_others_and_taken_if_it_loses_less(net, subject, tmp_path):
+def test_a_file_with_learned_rounding_is_scored_like_others_and_taken_if_it_loses_less(
+    net, subject, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reconstruct, "Settings", lambda: Settings(iterations=200))
     size, store = uniform(subject, tmp_path / "files")[W4A8].size_bytes, tmp_path / "trials.sqlite"
     budget = Budget.of(None, None, f"{size}B")
     found = tune(net, tmp_path / "out", budget, store, rounding="reconstruct")
@@ -164,6 +170,23 @@ def test_a_file_with_learned_rounding_is_scored_like_others_and_taken_if_it_lose
         tune_model(
             net.request, TARGET, open_split(net.labels, "evaluation"), few, tmp_path / "few", rounding="reconstruct"
         )
+
+
+def test_another_version_or_another_grid_of_weights_is_another_trial(subject, monkeypatch):
+    candidate = Candidate(dict.fromkeys((group.name for group in subject.groups), W4A8))
+    digest, rules = subject.plan_digest(candidate), subject.target.rules
+    narrow = {
+        name: tuple(
+            dataclasses.replace(each, weight=dataclasses.replace(each.weight, narrow_range=True)) for each in found
+        )
+        for name, found in rules.schemes.items()
+    }
+    target = dataclasses.replace(subject.target, rules=dataclasses.replace(rules, schemes=narrow))
+    other = dataclasses.replace(subject, target=target)
+    assert digest == dataclasses.replace(subject).plan_digest(candidate)
+    assert other.plan_digest(candidate) != digest
+    monkeypatch.setattr(package, "__version__", "0.0.1")
+    assert subject.plan_digest(candidate) != digest
 
 
 def test_a_target_without_kernels_has_no_such_choice(net, tmp_path):

@@ -147,7 +147,7 @@ def test_a_torch_that_does_not_go_with_torchvision_is_named_with_the_way_out(onl
     assert check.state == "broken"
     assert "torch 2.13.0+cpu, torchvision 0.29.2: they cannot be imported together" in check.found
     assert "operator torchvision::nms does not exist" in check.found
-    assert "torchvision wants torch==2.15.0" in check.found
+    assert "torchvision needs torch==2.15.0" in check.found
     assert check.remedy and "pip install --upgrade --force-reinstall torch torchvision" in check.remedy
 
 

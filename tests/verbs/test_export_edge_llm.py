@@ -13,8 +13,12 @@ import numpy as np
 import onnx
 import pytest
 
+import edgeq as package
+from edgeq.bundles.contents import GridLayout, ImageInput
+from edgeq.bundles.cutting import as_grid
 from edgeq.bundles.edge_llm import MANIFEST_NAME, EdgeLlmFolder
 from edgeq.bundles.precision import Precision
+from edgeq.bundles.session import PartSession
 from edgeq.bundles.source import ModelFolder
 from edgeq.errors import InputError
 from edgeq.exporting.checkpoints.stored import stored_tensors
@@ -149,6 +153,60 @@ def test_what_a_jetson_does_not_run_is_one_line(source, tmp_path, edgeq, options
     assert message in refused.error
     assert refused.error.count("\n") <= 1
     assert not any(tmp_path.iterdir())
+
+
+def test_llava_next_is_written_for_one_tile_at_a_time_from_python(tmp_path):
+    tower = transformers.CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=SIDE, patch_size=7
+    )
+    config = transformers.LlavaNextConfig(
+        vision_config=tower, text_config=transformers.LlamaConfig(**TEXT), image_token_id=IMAGE,
+        image_grid_pinpoints=[[SIDE, 2 * SIDE], [2 * SIDE, SIDE]],
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.LlavaNextForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "folder"
+    found = package.export_edge_llm(tmp_path / "model", tokenizer="none", out=out, threads=1)
+    assert found == EdgeLlmFolder.load(out)
+    assert (found.family, found.checkpoint.layers, list(found.images)) == ("llava_next", 7, ["vision", "connector"])
+    (newline,) = (each.read() for name, each in stored_tensors(out / "decoder").items() if "newline" in name)
+    size = (SIDE, 3 * SIDE)
+    picture = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    layout = GridLayout(tile_px=SIDE, tokens=4, grids=tuple(config.image_grid_pinpoints))
+    tiles, rows = as_grid(picture, ImageInput(), layout)
+    vision, connector = (PartSession(out / found.images[name].file, 1) for name in ("vision", "connector"))
+    tables = []
+    for tile in tiles:
+        (hidden,) = vision.run({"pixel_values": tile[None]})
+        tables.append(connector.run({"image_hidden": hidden})[0])
+    # The last row of each ends a row of the image.
+    assert tables[0].shape == (4 * 4 + 1, TEXT["hidden_size"])
+    np.testing.assert_allclose(tables[0][-1], newline, atol=1e-3)
+    read = np.concatenate([*(table[:-1] for table in tables), tables[0][-1:]])[rows]
+    with torch.no_grad():
+        wanted = model.get_image_features(torch.from_numpy(tiles)[None], torch.tensor([size])).pooler_output[0].numpy()
+    assert np.abs(read - wanted).max() < 1e-3 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "message"),
+    [
+        ("Qwen2VL", "ForConditionalGeneration", "for Qwen2.5-VL, and none for Qwen2-VL"),
+        ("OPT", "ForCausalLM", "has no decoder of the family opt and would compute it as Llama"),
+        ("PaliGemma", "ForConditionalGeneration", "family paligemma: TensorRT Edge-LLM 0.11 has no decoder of"),
+        ("CLIP", "Model", "family clip: has no decoder"),
+    ],
+)
+def test_families_that_edge_llm_does_not_take_are_refused_before_weights_are_read(
+    tmp_path, edgeq, family, kind, message
+):
+    config = getattr(transformers, f"{family}Config")(architectures=[f"{family}{kind}"])
+    config.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").touch()
+    refused = _export(edgeq, tmp_path, tmp_path / "out")
+    assert message in refused.error
+    assert refused.error.count("\n") <= 1
 
 
 def test_models_that_no_board_holds_and_layers_that_the_kernel_cannot_take_are_refused(tmp_path, edgeq):

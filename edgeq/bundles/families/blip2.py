@@ -26,7 +26,7 @@ def split_blip2(model: Any, folder: ModelFolder) -> Split:
     """Returns BLIP-2 with OPT in parts; the queries and the Q-Former are the connector.
 
     Raises:
-        ModelError: its decoder is T5, which has an encoder of its own.
+        ModelError: its decoder is another than OPT.
     """
     import torch
 

@@ -19,6 +19,8 @@ EMBEDS, FEATURES, HIDDEN, PIXELS = "inputs_embeds", "image_features", "image_hid
 IDS, GRIDS = "input_ids", "grid_thw"
 ROWS = "image_row_numbers"
 """Which rows of the tiles of an image are read, -1 for what ends a row of the image."""
+TILE = "tile_features"
+"""Rows of a tile, and in the end what ends a row of the image."""
 SEED = 0
 _AXES: FreeAxes = {0: "batch", 1: "seq"}
 # Free lengths of examples are neither 0 nor 1, which torch.export takes for fixed, and differ from each other.
@@ -38,6 +40,7 @@ class Split:
         image_token: Stands where rows of an image go.
         per_image: How many of them an image takes, if always as many.
         around_image: Tokens before and after those of an image.
+        per_tile: Part -> what takes its place in engines that take one tile of an image at a time.
     """
 
     parts: tuple[TorchPart, ...]
@@ -48,6 +51,7 @@ class Split:
     image_token: int | None = None
     per_image: int | None = None
     around_image: tuple[tuple[int, ...], tuple[int, ...]] = field(default=((), ()))
+    per_tile: Mapping[PartName, TorchPart] = field(default_factory=dict)
 
 
 def joined(*names: tuple[PartName, str, PartName]) -> tuple[Edge, ...]:

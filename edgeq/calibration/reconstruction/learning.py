@@ -1,8 +1,9 @@
 """AdaRound: whether each weight of a unit is rounded down or up, learned by gradient descent on the unit's output.
 
-A weight `w` of scale `s` is `s * clip(floor(w / s) + h(v))` with `h(v) = clip(1.2 sigmoid(v) - 0.1, 0, 1)`, and `v` is
-learned. A term that grows on the way pulls every `h` to 0 or 1 ("Up or Down? Adaptive Rounding for Post-Training
-Quantization", Nagel et al., 2020, section 3.2). Scales stay as they are.
+A weight `w` of scale `s` is `g * s * clip(floor(w / s) + h(v))` with `h(v) = clip(1.2 sigmoid(v) - 0.1, 0, 1)`, and `v`
+is learned. A term that grows on the way pulls every `h` to 0 or 1 ("Up or Down? Adaptive Rounding for Post-Training
+Quantization", Nagel et al., 2020, section 3.2). The gain `g` of each scale, 1 at first, is learned with it, as step
+sizes are in "Learned Step Size Quantization" (Esser et al., 2020).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from edgeq.calibration.reconstruction.torch_unit import TorchUnit
 from edgeq.calibration.reconstruction.units import Unit
 from edgeq.exporting.graphs.graph import weight_of
-from edgeq.quantizers.weight import QuantizedWeight, spread
+from edgeq.quantizers.weight import QuantizedWeight, reduced, spread
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from edgeq.exporting.planning.plan import QuantPlan
 
 _LOW, _HIGH = -0.1, 1.1
+_LEAST_GAIN, _MOST_GAIN = 0.5, 2.0
+"""Where gains end: a bias uses half of int32, so that it fits into a step of half the size too."""
 _WARM_UP = 0.2
 _SHARPEST, _FLATTEST = 8.0, 2.0
 _ROWS = 64
@@ -45,17 +48,19 @@ class Settings:
         products: or as many fewer as keep it below so many products.
         window: Height and width of a window.
         rate: Adam's step for `v`.
+        gain_rate: Adam's step for the gains of scales.
         pull: Weight of the term that pulls to 0 and 1, in shares of the error of rounding to nearest.
         dropped: Share of the activations that stay in float at random while learning.
         seed: Of all that is drawn.
     """
 
     blocks: bool = True
-    iterations: int = 300
+    iterations: int = 1000
     positions: int = 1024
     products: float = 3e8
     window: int = 8
     rate: float = 0.03
+    gain_rate: float = 0.001
     pull: float = 3.0
     dropped: float = 0.0
     seed: int = 0
@@ -97,7 +102,7 @@ class Learned:
 
 
 class SoftWeight:
-    """A weight between two integers each, in torch, with the gradient of the choice between them.
+    """A weight between two integers each, in torch, with the gradients of the choice between them and of its scales.
 
     Args:
         weight: The float weight.
@@ -105,6 +110,7 @@ class SoftWeight:
 
     Attributes:
         choice: `v`, of the weight's shape.
+        gain: `g`, of the shape of the scales.
     """
 
     def __init__(self, weight: np.ndarray, quantized: QuantizedWeight) -> None:
@@ -116,10 +122,9 @@ class SoftWeight:
         steps = weight.astype(np.float64) / scale + zero
         below = np.floor(steps)
         share = np.clip((steps - below - _LOW) / (_HIGH - _LOW), 1e-6, 1 - 1e-6)
-        self._below, self._scale, self._zero = (
-            torch.from_numpy(np.asarray(each, np.float32)) for each in (below, scale, zero)
-        )
+        self._below, self._zero = (torch.from_numpy(np.asarray(each, np.float32)) for each in (below, zero))
         self.choice = torch.from_numpy(np.log(share / (1 - share)).astype(np.float32))
+        self.gain = torch.ones(quantized.scale.shape)
 
     def share(self) -> torch.Tensor:
         """Returns `h(v)`."""
@@ -128,14 +133,11 @@ class SoftWeight:
         return torch.clamp(torch.sigmoid(self.choice) * (_HIGH - _LOW) + _LOW, 0, 1)
 
     def weight(self) -> torch.Tensor:
-        """Returns the real numbers that the current choice stands for."""
-        import torch
+        """Returns the real numbers that the current choice and gains stand for."""
+        return self._steps() * self._spread(self.gain.numpy() * self._quantized.scale)
 
-        scheme = self._quantized.scheme
-        return (torch.clamp(self._below + self.share(), scheme.qmin, scheme.qmax) - self._zero) * self._scale
-
-    def gradient(self, of_weight: torch.Tensor, pull: float, exponent: int) -> torch.Tensor:
-        """Returns the gradient of `v`, for the loss and `pull * sum(1 - (2 h - 1)^exponent)`.
+    def gradients(self, of_weight: torch.Tensor, pull: float, exponent: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the gradients of `v` and `g`, for the loss and `pull * sum(1 - (2 h - 1)^exponent)`.
 
         Args:
             of_weight: The gradient of the loss by the weight.
@@ -144,20 +146,37 @@ class SoftWeight:
         """
         import torch
 
-        scheme, sigmoid = self._quantized.scheme, torch.sigmoid(self.choice)
+        quantized, sigmoid = self._quantized, torch.sigmoid(self.choice)
+        scheme = quantized.scheme
+        of_gain = reduced(np.add, (of_weight * self._steps()).numpy(), scheme) * quantized.scale
         raw = sigmoid * (_HIGH - _LOW) + _LOW
         share = torch.clamp(raw, 0, 1)
         steps = self._below + share
-        found = of_weight * self._scale * ((steps >= scheme.qmin) & (steps <= scheme.qmax))
+        scale = self._spread(self.gain.numpy() * quantized.scale)
+        found = of_weight * scale * ((steps >= scheme.qmin) & (steps <= scheme.qmax))
         if pull:
             found = found - 2 * pull * exponent * _integer_power(2 * share - 1, exponent - 1)
-        return found * ((raw >= 0) & (raw <= 1)) * sigmoid * (1 - sigmoid) * (_HIGH - _LOW)
+        of_choice = found * ((raw >= 0) & (raw <= 1)) * sigmoid * (1 - sigmoid) * (_HIGH - _LOW)
+        return of_choice, torch.from_numpy(np.asarray(of_gain))
 
     def rounded(self) -> QuantizedWeight:
-        """Returns the weight with each choice made."""
+        """Returns the weight with each choice made, on its scales."""
         scheme = self._quantized.scheme
         integers = np.clip(self._below.numpy() + (self.choice.numpy() >= 0), scheme.qmin, scheme.qmax)
-        return dataclasses.replace(self._quantized, integers=integers.astype(scheme.dtype))
+        scale = np.asarray(self._quantized.scale * self.gain.numpy())
+        return dataclasses.replace(self._quantized, integers=integers.astype(scheme.dtype), scale=scale)
+
+    def _steps(self) -> torch.Tensor:
+        """Returns the weight in steps of its scales."""
+        import torch
+
+        scheme = self._quantized.scheme
+        return torch.clamp(self._below + self.share(), scheme.qmin, scheme.qmax) - self._zero
+
+    def _spread(self, scale: np.ndarray) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(np.asarray(spread(np.asarray(scale, np.float32), self._quantized)))
 
 
 def learn(unit: Unit, plan: QuantPlan, train: Samples, held_out: Samples, settings: Settings, number: int) -> Learned:
@@ -181,7 +200,12 @@ def learn(unit: Unit, plan: QuantPlan, train: Samples, held_out: Samples, settin
     if not before:
         return Learned(nearest, 0.0, 0.0)
     batches = _Batches(unit, plan, train, settings, torch.Generator().manual_seed(settings.seed * 100_003 + number))
-    optimizer = torch.optim.Adam([each.choice for each in soft.values()], lr=settings.rate)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [each.choice for each in soft.values()], "lr": settings.rate},
+            {"params": [each.gain for each in soft.values()], "lr": settings.gain_rate},
+        ]
+    )
     # The error of rounding to nearest is 1, whatever the unit and its scale.
     unit_error = before / held_out.targets.size
     pull = settings.pull / sum(each.choice.numel() for each in soft.values())
@@ -193,8 +217,10 @@ def learn(unit: Unit, plan: QuantPlan, train: Samples, held_out: Samples, settin
         for name, each in soft.items():
             of_weight = weights[name].grad
             assert of_weight is not None  # noqa: S101 - the output depends on every layer of its unit
-            each.choice.grad = each.gradient(of_weight, pull if exponent else 0.0, exponent)
+            each.choice.grad, each.gain.grad = each.gradients(of_weight, pull if exponent else 0.0, exponent)
         optimizer.step()
+        for each in soft.values():
+            each.gain.clamp_(_LEAST_GAIN, _MOST_GAIN)
     rounded = {name: each.rounded() for name, each in soft.items()}
     after = squared_error(unit, plan, held_out, rounded)
     return Learned(rounded if after < before else nearest, before / energy, after / energy)

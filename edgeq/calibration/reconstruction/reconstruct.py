@@ -24,6 +24,7 @@ from edgeq.calibration.torch_threads import torch_threads
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import copy_graph, new_initializer, weight_of
 from edgeq.exporting.onnx.qdq import insert_qdq
+from edgeq.exporting.planning.plan import with_weights
 from edgeq.exporting.planning.saturation import SaturationGuard
 from edgeq.packing import PackedArray, pack_array, unpack_array
 from edgeq.progress import progress_bar
@@ -222,7 +223,7 @@ def _result(
             for unit, each in zip(units, found, strict=True)
         ],
     }
-    return (dataclasses.replace(plan, weights={**plan.weights, **learned}) if is_kept else plan), facts
+    return (with_weights(plan, planned.graph, learned) if is_kept else plan), facts
 
 
 def _outputs(planned: PlannedModel) -> list[str]:
@@ -241,22 +242,29 @@ def _relative_error(real: Mapping[str, list[np.ndarray]], found: Mapping[str, li
 
 
 def _part(number: int, learned: Learned) -> dict[str, Any]:
-    integers = {name: pack_array(weight.integers.view(np.uint8)) for name, weight in learned.weights.items()}
-    return {"unit": number, "nearest": learned.nearest, "learned": learned.learned, "integers": integers}
+    weights = {
+        name: {"integers": pack_array(weight.integers.view(np.uint8)), "scale": pack_array(weight.scale)}
+        for name, weight in learned.weights.items()
+    }
+    return {"unit": number, "nearest": learned.nearest, "learned": learned.learned, "weights": weights}
 
 
 def _read(part: Mapping[str, Any], unit: Unit, plan: QuantPlan) -> Learned | None:
     """Returns what an earlier run has learned of a unit; `None` if that cannot be read."""
     try:
-        weights = {name: _integers(part["integers"][name], plan.weights[name]) for name in unit.layers}
+        weights = {name: _weight(part["weights"][name], plan.weights[name]) for name in unit.layers}
         return Learned(weights, float(part["nearest"]), float(part["learned"]))
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def _integers(packed: Any, nearest: QuantizedWeight) -> QuantizedWeight:
-    array = unpack_array(msgspec.convert(packed, PackedArray), nearest.integers.nbytes)
-    integers = array.view(nearest.integers.dtype)
-    if integers.shape != nearest.integers.shape:
-        raise ValueError(f"integers of shape {integers.shape}")
-    return dataclasses.replace(nearest, integers=integers)
+def _weight(part: Mapping[str, Any], nearest: QuantizedWeight) -> QuantizedWeight:
+    integers = _array(part["integers"], nearest.integers.nbytes).view(nearest.integers.dtype)
+    scale = _array(part["scale"], nearest.scale.nbytes)
+    if (integers.shape, scale.shape) != (nearest.integers.shape, nearest.scale.shape):
+        raise ValueError(f"integers of shape {integers.shape}, scales of shape {scale.shape}")
+    return dataclasses.replace(nearest, integers=integers, scale=scale)
+
+
+def _array(packed: Any, most_bytes: int) -> np.ndarray:
+    return unpack_array(msgspec.convert(packed, PackedArray), most_bytes)

@@ -181,7 +181,7 @@ def require_data(proto: onnx.ModelProto, path: Path) -> None:
             place = path.parent / name
             if not name or Path(name).is_absolute() or ".." in Path(name).parts or not place.is_file():
                 raise InputError(
-                    f"{path}: its weights lie in {name or 'a file without a name'}, which is not in its folder; copy "
+                    f"{path}: its weights are in {name or 'a file without a name'}, which is not in its folder; copy "
                     "it there"
                 )
             sizes[name] = place.stat().st_size
@@ -207,7 +207,7 @@ def require_whole_tensors(proto: onnx.ModelProto) -> None:
         if tensor.data_location != onnx.TensorProto.EXTERNAL and tensor.HasField("raw_data"):
             wanted = _nbytes(tensor)
             if len(tensor.raw_data) != wanted or min(tensor.dims, default=0) < 0:
-                raise ValueError(f"tensor {tensor.name!r} has {len(tensor.raw_data)} bytes, its shape wants {wanted}")
+                raise ValueError(f"tensor {tensor.name!r} has {len(tensor.raw_data)} bytes, its shape needs {wanted}")
 
 
 def _nbytes(tensor: onnx.TensorProto) -> int:

@@ -188,6 +188,24 @@ def _has_integer_form(node: ir.Node) -> bool:
     return node.op_type != "Gemm" or not any(name in node.attributes for name in ("alpha", "beta", "transA"))
 
 
+def with_weights(plan: QuantPlan, model: ir.Model, weights: Mapping[str, QuantizedWeight]) -> QuantPlan:
+    """Returns the plan with other weights, and biases whose steps suit their scales.
+
+    Args:
+        plan: The plan.
+        model: The graph that it is for.
+        weights: Node name -> its weight.
+    """
+    grids, biases = {**plan.tied, **plan.tensors}, dict(plan.biases)
+    for node in model.graph:
+        name = str(node.name)
+        if name in weights and name in biases:
+            bias = constant(node.inputs[2])
+            assert bias is not None and node.inputs[0] is not None  # noqa: S101 - the plan has quantized it
+            biases[name] = quantize_bias(bias, weights[name].scale, grids[str(node.inputs[0].name)].scale)
+    return replace(plan, weights={**plan.weights, **weights}, biases=biases)
+
+
 def _quantized_weights(
     model: ir.Model,
     selection: Selection,

@@ -185,7 +185,7 @@ class Signal:
         images: How many images were run.
         outputs: Every output, or every group of its channels.
         layers: The layers where most is lost, the worst first.
-        course: Every layer of the lower precision, in the order of the network.
+        course: Every layer, those that stay in float too, in the order of the network.
     """
 
     how: str

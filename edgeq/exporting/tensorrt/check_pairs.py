@@ -94,7 +94,7 @@ def axis(node: ir.Node, builder: Builder) -> Iterator[Finding]:
     for layer in readers(node.outputs[0]):
         wanted = weight_axis(layer, len(shape))
         if node.op_type == DQ and wanted is not None and place != wanted:
-            said = f"has its scales on axis {place}; {layer.op_type} wants axis {wanted}"
+            said = f"has its scales on axis {place}; {layer.op_type} needs axis {wanted}"
             yield finding("T5", builder.misplaced, node, said)
 
 
@@ -102,7 +102,7 @@ def bias(node: ir.Node, builder: Builder) -> Iterator[Finding]:
     """Yields biases in integers (T6)."""
     del builder
     if node.op_type == DQ and data_type(node) == "INT32":
-        yield finding("T6", "error", node, "dequantizes int32, a bias; TensorRT wants biases in float")
+        yield finding("T6", "error", node, "dequantizes int32, a bias; TensorRT needs biases in float")
 
 
 def one_pair(node: ir.Node, builder: Builder) -> Iterator[Finding]:
@@ -138,7 +138,7 @@ def strong_scale(node: ir.Node, builder: Builder) -> Iterator[Finding]:
         return
     layers = list(_layers_behind(node))
     if layers and all(layer.op_type == "Conv" and builder.pairs.is_narrow(layer) for layer in layers):
-        said = "has an FP32 scale, so that what stands between its layers is FP32; wanted FP16"
+        said = "has an FP32 scale, so that what is between its layers is FP32; wanted FP16"
         yield finding("T14", "advice", node, said)
     else:
         yield finding("T14", "error", node, "has an FP32 scale, so that its layers compute in FP32; wanted FP16")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from edgeq.errors import ModelError
 from edgeq.memory.architecture import Architecture, ImageSize, ImageTokens, Part, Vision
 from edgeq.memory.config_file import ConfigFile, Size
 from edgeq.memory.families.decoders import read_language
@@ -42,8 +43,17 @@ class Blip2Config(msgspec.Struct, kw_only=True):
 
 
 def read_blip2(config: ConfigFile) -> Architecture:
-    """Returns BLIP-2's architecture; it resizes every image to one size."""
+    """Returns BLIP-2's architecture; it resizes every image to one size.
+
+    Raises:
+        ModelError: its language model is an encoder and a decoder, T5.
+    """
     config.require_architecture(("Blip2ForConditionalGeneration",))
+    if config.nested("text_config").get("model_type") == "t5":
+        raise ModelError(
+            f"{config.path}: its language model is T5, an encoder and a decoder; of BLIP-2, edgeq takes those with a "
+            "decoder alone, OPT, such as Salesforce/blip2-opt-2.7b"
+        )
     vision = config.read(Blip2VisionConfig, "vision_config")
     former = config.read(QFormerConfig, "qformer_config")
     queries = config.read(Blip2Config).num_query_tokens

@@ -226,6 +226,7 @@ def llama_like(found: LlamaConfig, family: str, config: ConfigFile) -> Language:
     layer += (4 if family == "gemma2" else 2) * rms_norm(hidden)
     sliding = _sliding_layers(found, family)
     decoder = Decoder(
+        family=family,
         hidden=hidden,
         intermediate=3 * found.intermediate_size,
         query=found.query,
@@ -283,6 +284,7 @@ def _opt(found: OptConfig, config: ConfigFile) -> Language:
         # Tokens have fewer channels than layers: one layer widens them, another narrows them in front of the head.
         embedding += linear(width, hidden, bias=False) + linear(hidden, width, bias=False)
     decoder = Decoder(
+        family="opt",
         hidden=hidden,
         intermediate=2 * found.ffn_dim,
         query=hidden,

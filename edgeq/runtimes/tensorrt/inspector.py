@@ -41,8 +41,8 @@ class Layer:
 
     Attributes:
         name: Its name, made of those of the ONNX nodes it computes.
-        kind: TensorRT's type of it (`CaskConvolution`, `Reformat`, `kgen`, ...); empty where the engine does not tell.
-        precision: What it computes in, `reformat` for a conversion, `unknown` where the engine does not tell.
+        kind: TensorRT's type of it (`CaskConvolution`, `Reformat`, `kgen`, ...); empty if not reported.
+        precision: What it computes in, `reformat` for a conversion, `unknown` if the engine does not report it.
         ms: Median time of a run; `None` where it was not profiled.
     """
 

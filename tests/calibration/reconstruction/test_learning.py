@@ -18,7 +18,7 @@ from edgeq.exporting.artifact import Preprocessing
 from edgeq.exporting.graphs.graph import weight_of
 from edgeq.exporting.jobs import PlannedModel
 from edgeq.exporting.onnx.writer import FloatModel
-from edgeq.exporting.planning.plan import QuantPlan, make_plan
+from edgeq.exporting.planning.plan import QuantPlan, make_plan, with_weights
 from edgeq.exporting.planning.saturation import SaturationGuard
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.planning.wide_ends import with_wide_ends
@@ -69,7 +69,7 @@ def own_cache(tmp_path, monkeypatch):
 
 @given(seed=st.integers(0, 1000), exponent=st.sampled_from([0, 2, 8, 20]))
 @settings(max_examples=20)
-def test_the_gradient_of_the_choice_is_that_of_automatic_differentiation(seed: int, exponent: int) -> None:
+def test_the_gradients_of_choice_and_gain_are_those_of_automatic_differentiation(seed: int, exponent: int) -> None:
     weight = np.random.default_rng(seed).normal(size=(4, 6)).astype(np.float32)
     soft = SoftWeight(weight, round_nearest(weight * np.float32(0.8), INT4_WEIGHT.along(PerAxis(0)), {}))
     soft.choice += torch.from_numpy(np.random.default_rng(seed + 1).normal(size=(4, 6)).astype(np.float32))
@@ -78,12 +78,16 @@ def test_the_gradient_of_the_choice_is_that_of_automatic_differentiation(seed: i
     leaf = soft.weight().requires_grad_()
     (leaf.sin() * factors).sum().backward()
     assert leaf.grad is not None
-    found = soft.gradient(leaf.grad, pull, exponent)
+    of_choice, of_gain = soft.gradients(leaf.grad, pull, exponent)
+    gain = torch.ones(4, 1, requires_grad=True)
+    ((soft.weight() * gain).sin() * factors).sum().backward()
+    assert gain.grad is not None
+    np.testing.assert_allclose(of_gain.numpy(), gain.grad[:, 0].numpy(), atol=1e-5)
     soft.choice.requires_grad_()
     loss = (soft.weight().sin() * factors).sum() + pull * (1 - (2 * soft.share() - 1) ** max(exponent, 1)).sum()
     loss.backward()
     assert soft.choice.grad is not None
-    np.testing.assert_allclose(found.numpy(), soft.choice.grad.numpy(), atol=1e-5)
+    np.testing.assert_allclose(of_choice.numpy(), soft.choice.grad.numpy(), atol=1e-5)
 
 
 def test_choices_begin_at_the_float_weight_and_decide_for_nearest() -> None:
@@ -116,10 +120,37 @@ def test_a_layer_of_inputs_that_move_together_loses_a_third_of_what_rounding_to_
     found = learn(unit, plan, correlated(512, 0), correlated(128, 1), dataclasses.replace(QUICK, iterations=200), 0)
     assert found.is_kept and found.learned < 0.33 * found.nearest
     (learned,), (nearest,) = found.weights.values(), plan.weights.values()
-    np.testing.assert_array_equal(learned.scale, nearest.scale)
-    steps = WEIGHT / learned.scale[:, None]
+    steps = WEIGHT / nearest.scale[:, None]
     assert (np.abs(learned.integers - steps) < 1 + 1e-4).all() and np.abs(learned.integers).max() <= 7
     assert (learned.integers != nearest.integers).any()
+
+
+def test_a_scale_that_is_too_large_is_learned_to_be_smaller_and_no_gain_leaves_its_bounds() -> None:
+    unit, plan = linear_plan()
+    nearest = next(iter(plan.weights.values()))
+    wide = nearest.rescaled(WEIGHT, nearest.scale * np.float32(1.3))
+    plan = dataclasses.replace(plan, weights=dict.fromkeys(plan.weights, wide))
+    rng = np.random.default_rng(0)
+    train, held_out = (Samples(x, x, x @ WEIGHT.T) for x in rng.normal(size=(2, 256, 24)).astype(np.float32))
+    slow, fast = (
+        next(iter(learn(unit, plan, train, held_out, replaced, 0).weights.values())).scale / wide.scale
+        for replaced in (dataclasses.replace(QUICK, gain_rate=rate) for rate in (0.003, 0.5))
+    )
+    assert slow.mean() < 0.99
+    assert (fast >= 0.5).all() and (fast <= 2).all()
+
+
+def test_biases_follow_the_scales_of_other_weights() -> None:
+    given = planned()
+    name = next(name for name, weight in given.plan.weights.items() if weight.scheme.bits == 4)
+    before = given.plan.biases[name]
+    weight = dataclasses.replace(given.plan.weights[name], scale=given.plan.weights[name].scale * np.float32(0.7))
+    after = with_weights(given.plan, given.graph, {name: weight})
+    np.testing.assert_allclose(after.biases[name].scale, before.scale * np.float32(0.7), rtol=1e-6)
+    np.testing.assert_allclose(after.biases[name].dequantize(), before.dequantize(), atol=float(before.scale.max()))
+    assert {each: bias for each, bias in after.biases.items() if each != name} == {
+        each: bias for each, bias in given.plan.biases.items() if each != name
+    }
 
 
 @given(seed=st.integers(0, 100))
@@ -188,6 +219,9 @@ def test_an_interrupted_run_resumes_with_the_same_integers(own_cache, monkeypatc
     assert again == facts
     for name, weight in expected.weights.items():
         np.testing.assert_array_equal(found.weights[name].integers, weight.integers)
+        np.testing.assert_array_equal(found.weights[name].scale, weight.scale)
+    given = planned().plan.weights
+    assert any((weight.scale != given[name].scale).any() for name, weight in expected.weights.items())
     # Damage and another seed are other matters.
     (log,) = (own_cache / "parts" / "edgeq" / "reconstruction").iterdir()
     log.write_text(log.read_text().replace('"shape": [8', '"shape": [9'))
