@@ -241,6 +241,7 @@ class LayerRow:
         ms: What it takes in ms; `None` if it was not timed.
         share: Its share of the sum over the layers, 0..1; `None` if it was not timed.
         snr_db: Signal-to-noise ratio of what it gives, compared with the float model; `None` if it was not measured.
+        nodes: Nodes that the engine has joined to it, if it names them.
     """
 
     name: str
@@ -249,6 +250,7 @@ class LayerRow:
     ms: float | None
     share: float | None
     snr_db: float | None
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ def _joined(profile: LayerProfile, signal: Sequence[LayerSignal], total_ms: floa
     for layer in profile.layers:
         found = [left.pop(name).snr_db for name in dict.fromkeys((layer.name, *layer.nodes)) if name in left]
         snr_db = found[-1] if found else None
-        yield LayerRow(layer.name, layer.kind, layer.precision, layer.ms, layer.ms / total_ms, snr_db)
+        nodes = tuple(name for name in layer.nodes if name != layer.name)
+        yield LayerRow(layer.name, layer.kind, layer.precision, layer.ms, layer.ms / total_ms, snr_db, nodes)
     yield from map(_untimed, left.values())
 
 

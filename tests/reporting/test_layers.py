@@ -57,6 +57,7 @@ def test_the_page_shows_layers_as_tables_and_plots(document: Document) -> None:
     assert "Noisiest: gone 29.0 dB, later3 31.5 dB, first 40.2 dB" in shown
     assert "<b>" not in shown
     assert "All 13 layers" in shown
+    assert "first_<wbr>token_<wbr>1<small>first</small>" in shown
 
 
 def test_the_matrix_counts_every_cell_once() -> None:

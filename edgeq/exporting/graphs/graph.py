@@ -18,6 +18,7 @@ from edgeq.exporting.graphs.onnx_file import (
     load_skeleton,
     load_small,
     require_data,
+    require_text,
     require_whole_tensors,
     without_data,
     write_large,
@@ -76,6 +77,7 @@ def read_onnx(path: Path) -> ir.Model:
     require_file(path)
     try:
         proto = load_skeleton(path)
+        require_text(proto)
         _use_default_domain(proto)
         try:
             onnx.checker.check_model(without_data(proto))

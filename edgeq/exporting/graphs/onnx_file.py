@@ -210,6 +210,27 @@ def require_whole_tensors(proto: onnx.ModelProto) -> None:
                 raise ValueError(f"tensor {tensor.name!r} has {len(tensor.raw_data)} bytes, its shape needs {wanted}")
 
 
+def require_text(proto: onnx.ModelProto) -> None:
+    """Checks that names are text: protobuf gives bytes that are not UTF-8 as they are, and later reads fail anywhere.
+
+    Raises:
+        ValueError: one is not.
+    """
+    graphs = [proto.graph]
+    while graphs:
+        graph = graphs.pop()
+        _require_text(*(each.name for each in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)))
+        for node in graph.node:
+            _require_text(node.name, node.op_type, node.domain, *node.input, *node.output)
+            graphs += [inner for each in node.attribute for inner in (each.g, *each.graphs) if inner.node]
+
+
+def _require_text(*names: str | bytes) -> None:
+    for name in names:
+        if isinstance(name, bytes):
+            raise ValueError(f"a name is not text: {name!r:.60}")
+
+
 def _nbytes(tensor: onnx.TensorProto) -> int:
     import onnx
 
