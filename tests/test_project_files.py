@@ -145,7 +145,7 @@ def test_set_up_with_uv_takes_further_indexes_and_says_if_pytorchs_own_cannot_be
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PIP_EXTRA_INDEX_URL": indexes}
     for name in ("UV_EXTRA_INDEX_URL", "MAKEFLAGS", "MAKELEVEL"):
         environment.pop(name, None)
-    command = ["make", "-f", ROOT / "Makefile", ".venv/.demo"]
+    command = ["make", "-f", str(ROOT / "Makefile"), ".venv/.demo"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "PyTorch's own index cannot be used; taking PyTorch from the package index" in done.stderr
     calls = (tmp_path / "calls").read_text().splitlines()
