@@ -13,7 +13,7 @@ import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs import weights
@@ -210,25 +210,25 @@ def require_whole_tensors(proto: onnx.ModelProto) -> None:
                 raise ValueError(f"tensor {tensor.name!r} has {len(tensor.raw_data)} bytes, its shape needs {wanted}")
 
 
-def require_text(proto: onnx.ModelProto) -> None:
-    """Checks that names are text: protobuf gives bytes that are not UTF-8 as they are, and later reads fail anywhere.
+def require_text(message: Any, path: str = "model") -> None:
+    """Checks that texts are text: protobuf gives bytes that are not UTF-8 as they are, and later readers fail anywhere.
+
+    Args:
+        message: A protobuf message.
+        path: Where it is, for the error.
 
     Raises:
-        ValueError: one is not.
+        ValueError: a text in it is not.
     """
-    graphs = [proto.graph]
-    while graphs:
-        graph = graphs.pop()
-        _require_text(*(each.name for each in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)))
-        for node in graph.node:
-            _require_text(node.name, node.op_type, node.domain, *node.input, *node.output)
-            graphs += [inner for each in node.attribute for inner in (each.g, *each.graphs) if inner.node]
-
-
-def _require_text(*names: str | bytes) -> None:
-    for name in names:
-        if isinstance(name, bytes):
-            raise ValueError(f"a name is not text: {name!r:.60}")
+    for field, value in message.ListFields():
+        if field.type not in (field.TYPE_MESSAGE, field.TYPE_STRING):
+            continue
+        place = f"{path}.{field.name}"
+        for each in (value,) if isinstance(value, (str, bytes)) or hasattr(value, "ListFields") else value:
+            if isinstance(each, bytes):
+                raise ValueError(f"{place} is not text: {each!r:.60}")
+            if not isinstance(each, str):
+                require_text(each, place)
 
 
 def _nbytes(tensor: onnx.TensorProto) -> int:
