@@ -235,7 +235,7 @@ def write(results: list[dict[str, Any]], out: Path) -> Path:
         kept = sum(unit["kept"] for unit in facts["units"])
         spent.append(
             f"| {found['title']} | {facts['images']}, {facts['held_out']} held out | {kept} of {len(facts['units'])} | "
-            f"{facts['output_error_nearest']:.4f} | {facts['output_error_learned']:.4f} | {found['cpu_s'] / 60:.1f} | "
+            f"{facts['output_error_nearest']:.3g} | {facts['output_error_learned']:.3g} | {found['cpu_s'] / 60:.1f} | "
             f"{found['wall_s'] / 60:.1f} |"
         )
     text = [
