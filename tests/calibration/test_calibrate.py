@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on_from_what_it_kept(model, images, expected, out, mo
     """A kill runs nothing more, so nothing is saved at the end; parts were saved on the way."""
     with monkeypatch.context() as killed:
         stop_at(killed, 9, KeyboardInterrupt)
-        killed.setattr(Collector, "save_partial", lambda _self: None)
+        killed.setattr(Collector, "save_partial", lambda *_, **__: None)
         killed.setattr(kept_parts, "KEEP_S", 0.0)
         killed.setattr(kept_parts, "KEEP_SHARE", 0.0)
         with pytest.raises(KeyboardInterrupt):
