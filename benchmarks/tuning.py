@@ -180,8 +180,9 @@ def run(
             if times_only and not kept.is_file():
                 continue
             kept.parent.mkdir(parents=True, exist_ok=True)
+            is_timed = kept.is_file() and times.is_file() and not times_only
             found = kept_result(kept, measure, name, engine, data, folder, images, nncf)
-            if times_only or not times.is_file():
+            if not is_timed:
                 write_json(times, timed(found["rows"], engine, folder))
             sections.append(Section.of(found, kept_result(times, dict)))
             print("\n".join(sections[-1].lines()), flush=True)
