@@ -17,11 +17,12 @@ from benchmarks import exact_signal
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
+from edgeq.errors import ModelError
 from edgeq.evaluation import exact_comparison
 from edgeq.evaluation.exact_comparison import ComparedImages, measure_onnx, measure_tflite, warn_of_loss, with_signal
 from edgeq.evaluation.output_difference import compare
 from edgeq.exporting.artifact import Artifact, Preprocessing
-from edgeq.exporting.onnx.writer import FloatModel, write_artifact, write_dynamic, write_int8
+from edgeq.exporting.onnx.writer import FloatModel, write_artifact, write_dynamic, write_fp16, write_int8
 from edgeq.exporting.passes.cleaning import clean
 from edgeq.exporting.signal.output_groups import WHOLE, output_groups
 from edgeq.exporting.signal.ratio import EQUAL_DB
@@ -396,3 +397,21 @@ def test_the_benchmark_goes_on_where_it_ended_and_names_what_cannot_be_exported(
     monkeypatch.setattr(exact_signal, "measure", None)
     exact_signal.main()
     assert (tmp_path / "exact_signal.md").read_text() == written
+
+
+def test_fp16_may_miss_a_few_values_by_far_and_fp16_of_another_model_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(8, 3, 3, 3)).astype(np.float32)
+    graph = parsed("net (float[1,3,32,32] x) => (float[1,8,30,30] y) { y = Conv(x, w) }", w=weight)
+    model = FloatModel("net", graph, Preprocessing(height_px=32, width_px=32))
+    artifact = write_fp16(model, X86, tmp_path)
+    image = rng.normal(size=(1, 3, 32, 32)).astype(np.float32)
+    with open_session(artifact, "onnxruntime") as session:
+        found = session.run({"x": image})["y"]
+    outlier = found.copy()
+    outlier[0, 0, 0, 0] += 0.2 * np.abs(found).max()
+    compared = compare(artifact, [image], ("net", [[outlier]]), [WHOLE])
+    assert compared.max_abs_difference > 0.1 * compared.max_abs_output
+    for other in (found[:, ::-1], np.where(found > 2, np.nan, found), found + np.abs(found).max()):
+        with pytest.raises(ModelError, match=r"net\.x86\.fp16\.onnx: differs from net by .* please report the model"):
+            compare(artifact, [image], ("net", [[other]]), [WHOLE])
