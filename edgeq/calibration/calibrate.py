@@ -76,8 +76,8 @@ def calibrate(
 
     An interrupted run leaves `<out>.partial` behind, and the next run resumes from there if it takes the same images
     with the same model and pre-processing; only image files can be resumed. Method `best` measures its held-out images,
-    at most 32 by default, again. The result does not depend on the order
-    of the images, nor on where a run was interrupted.
+    at most 32 by default, again. The result does not depend on the order of the images, nor on where a run was
+    interrupted.
 
     Args:
         model: The float model, as an ONNX graph or a TFLite file.

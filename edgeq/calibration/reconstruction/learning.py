@@ -134,7 +134,7 @@ class SoftWeight:
 
     def weight(self) -> torch.Tensor:
         """Returns the real numbers that the current choice and gains stand for."""
-        return self._steps() * self._spread(self.gain.numpy() * self._quantized.scale)
+        return (self._clipped(self._below + self.share()) - self._zero) * self._scale()
 
     def gradients(self, of_weight: torch.Tensor, pull: float, exponent: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the gradients of `v` and `g`, for the loss and `pull * sum(1 - (2 h - 1)^exponent)`.
@@ -147,13 +147,12 @@ class SoftWeight:
         import torch
 
         quantized, sigmoid = self._quantized, torch.sigmoid(self.choice)
-        scheme = quantized.scheme
-        of_gain = reduced(np.add, (of_weight * self._steps()).numpy(), scheme) * quantized.scale
         raw = sigmoid * (_HIGH - _LOW) + _LOW
         share = torch.clamp(raw, 0, 1)
         steps = self._below + share
-        scale = self._spread(self.gain.numpy() * quantized.scale)
-        found = of_weight * scale * ((steps >= scheme.qmin) & (steps <= scheme.qmax))
+        clipped = self._clipped(steps)
+        of_gain = reduced(np.add, (of_weight * (clipped - self._zero)).numpy(), quantized.scheme) * quantized.scale
+        found = of_weight * self._scale() * (steps == clipped)
         if pull:
             found = found - 2 * pull * exponent * _integer_power(2 * share - 1, exponent - 1)
         of_choice = found * ((raw >= 0) & (raw <= 1)) * sigmoid * (1 - sigmoid) * (_HIGH - _LOW)
@@ -166,17 +165,19 @@ class SoftWeight:
         scale = np.asarray(self._quantized.scale * self.gain.numpy())
         return dataclasses.replace(self._quantized, integers=integers.astype(scheme.dtype), scale=scale)
 
-    def _steps(self) -> torch.Tensor:
-        """Returns the weight in steps of its scales."""
+    def _clipped(self, steps: torch.Tensor) -> torch.Tensor:
+        """Returns steps within the grid."""
         import torch
 
-        scheme = self._quantized.scheme
-        return torch.clamp(self._below + self.share(), scheme.qmin, scheme.qmax) - self._zero
+        return torch.clamp(steps, self._quantized.scheme.qmin, self._quantized.scheme.qmax)
 
-    def _spread(self, scale: np.ndarray) -> torch.Tensor:
+    def _scale(self) -> torch.Tensor:
+        """Returns the current scales so that they go with the weight element by element."""
         import torch
 
-        return torch.from_numpy(np.asarray(spread(np.asarray(scale, np.float32), self._quantized)))
+        return torch.from_numpy(
+            np.asarray(spread(np.asarray(self.gain.numpy() * self._quantized.scale), self._quantized))
+        )
 
 
 def learn(unit: Unit, plan: QuantPlan, train: Samples, held_out: Samples, settings: Settings, number: int) -> Learned:

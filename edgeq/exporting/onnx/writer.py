@@ -211,10 +211,9 @@ def write_int8(
         model, target, ranges, kept, vit_plan, costs=costs, least_gain_us=least_gain_us, noisy=noisy,
         weight_method=LEAST_SQUARE if is_w4a8 else ROUND, wide=wide,
     )  # fmt: skip
-    is_learned = False
     if reconstruct is not None:
         plan, facts["reconstruction"] = reconstruct(PlannedModel(model, target, graph, plan, ranges))
-        is_learned = facts["reconstruction"]["kept"]
+    is_learned = reconstruct is not None and facts["reconstruction"]["kept"]
     # Learned weights make up for the errors before them, which biases would take back a second time.
     if mean_errors is not None and plan.biases and not is_learned:
         plan, corrected = correct_biases(plan, mean_errors(graph, plan))
