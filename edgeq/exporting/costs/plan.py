@@ -206,7 +206,7 @@ def _quantized_attentions(model: ir.Model, quantized: Set[str]) -> list[Attentio
     if quantized.isdisjoint(products):
         return []
     found = find_attentions(model, find_transformer(model))
-    return [each for each in found if quantized.issuperset((each.logits.name, each.context.name))]
+    return [each for each in found if {each.logits.name, each.context.name} <= quantized]
 
 
 def _owners(model: ir.Model) -> dict[int, ir.Node]:
