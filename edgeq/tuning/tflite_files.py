@@ -23,7 +23,7 @@ from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.tflite.graph import Graph
 from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions, plan, write
-from edgeq.targets import Target
+from edgeq.targets import Rules, Target
 
 _REASON = "kept by the search"
 
@@ -114,6 +114,18 @@ class TfliteFiles:
     @cached_property
     def _sources(self) -> dict[str | None, RangeSources]:
         return {}
+
+
+def screened_rules(rules: Rules) -> Rules:
+    """Returns the rules by which a graph is screened for what TFLite files have in INT8.
+
+    That is more than the target's other engine runs so: depthwise layers, and layers before a SiLU. Of YOLOX-nano the
+    rules of ONNX Runtime leave none.
+
+    Args:
+        rules: The target's rules for ONNX files.
+    """
+    return replace(rules.requested("DepthwiseConv").of_any_size, output_pairs="none")
 
 
 def owners_of(graph: Graph, matching: Mapping[str, str]) -> dict[str, str]:
