@@ -44,6 +44,7 @@ LEVELS = (
                 "events",
                 "files",
                 "machine",
+                "notes",
                 "packing",
                 "progress",
                 "project",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +33,7 @@ from edgeq.exporting.planning.selection import activation_behind, observed_tenso
 from edgeq.exporting.tflite.plan import observed_tensors as observed_in_tflite
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.inputs import Item, Items, OnUnreadable, model_input, prepared_samples
+from edgeq.notes import log_of
 from edgeq.progress import progress_bar
 from edgeq.resume import JobLog
 from edgeq.sources.formats import get_format
@@ -41,7 +41,7 @@ from edgeq.targets import TARGETS, Target, get_target
 from edgeq.wording import counted
 
 _AHEAD = 2
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 def calibrated_tensors(model: FloatModel, further: Sequence[Target] = ()) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from edgeq.files import require_writable, sha256_file, write_bytes
 from edgeq.inputs import Item, UnreadableImages, evenly_spaced, image_files, model_input, prepared_samples
 from edgeq.inputs.images import list_images
 from edgeq.measurement.engine_comparison import RouteResult, better, compare_engines
+from edgeq.notes import log_of
 from edgeq.runtimes.cuda import Cuda, open_cuda
 from edgeq.runtimes.runner import make_inputs
 from edgeq.runtimes.tensorrt.builder import (
@@ -63,7 +63,7 @@ _COMPARED_IMAGES = 8
 # Images that are prepared while TensorRT calibrates on earlier ones.
 _AHEAD = 2
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

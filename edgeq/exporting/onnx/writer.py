@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -45,6 +44,7 @@ from edgeq.exporting.planning.wide_ends import with_wide_ends
 from edgeq.exporting.quantization_facts import CalibratedOn
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
 from edgeq.files import sha256_file, sha256_json
+from edgeq.notes import log_of
 from edgeq.quantizers import LEAST_SQUARE, ROUND
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 TAKEN = "taken"
 """Method of ranges that a quantized file had (`FloatModel.taken_ranges`)."""
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -34,6 +33,7 @@ from edgeq.exporting.tflite.plan import (
 )
 from edgeq.exporting.tflite.quantize import activation_grids, cast_to_float16, intervals, narrow_operators, quantize
 from edgeq.files import sha256_bytes, write_bytes
+from edgeq.notes import log_of
 from edgeq.schemes import DYNAMIC_INT8, STATIC_PRECISIONS, LayerScheme
 from edgeq.targets.tflite import INT16X8, LITERT
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 COMPATIBLE = ("tflite-runtime",)
 """Engines that need files of their own."""
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)
