@@ -48,6 +48,7 @@ LEVELS = (
                 "packing",
                 "progress",
                 "project",
+                "refusals",
                 "registry",
                 "resume",
                 "schemes",

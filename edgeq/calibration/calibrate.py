@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgeq.calibration.collector import Collector, ObservedOnnxModel, digests_of, observed_model
+from edgeq.calibration.collector import Collector, digests_of
 from edgeq.calibration.layer_inputs import channel_maxima, extreme_requests
 from edgeq.calibration.layerwise import HELD_OUT, Search, part_images
+from edgeq.calibration.observed_model import ObservedOnnxModel, observed_model
 from edgeq.calibration.output_strength import OutputStrength
 from edgeq.calibration.sample_keeper import DEFAULT_KEPT, SampleKeeper
 from edgeq.calibration.statistics import Request

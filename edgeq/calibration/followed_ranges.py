@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.calibration.calibrate import calibrate
-from edgeq.calibration.collector import ObservedTfliteModel
+from edgeq.calibration.observed_model import ObservedTfliteModel
 from edgeq.calibrators import BEST, Histogram, HistogramBuilder
 from edgeq.calibrators.candidates import FALLBACK
 from edgeq.calibrators.ranges import Ranges

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.calibration.collector import calibrated_tensors
 from edgeq.calibration.followed_ranges import Matched, collect_ranges, match_tensors
+from edgeq.calibration.observed_model import calibrated_tensors
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import data_inputs, weight_of

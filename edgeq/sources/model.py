@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.errors import InputError, ModelError
-from edgeq.exporting.artifact import Layout, TensorSpec
 from edgeq.exporting.graphs.graph import read_onnx, require_file, specs
 from edgeq.exporting.graphs.image_input import (
     DeclaredInputs,
@@ -32,6 +31,7 @@ from edgeq.exporting.passes.order import SIMPLIFYING, reading, run_passes
 from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.prepared_inputs import PreparedInputs
+from edgeq.exporting.tensor_spec import Layout, TensorSpec
 from edgeq.inputs.presets import (
     Labels,
     Preset,

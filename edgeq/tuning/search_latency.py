@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from edgeq.errors import EngineError, InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.measurement.benchmark import Sampling
 from edgeq.measurement.speed_check import round_ratios
+from edgeq.measurement.timed_file import Sampling
 from edgeq.progress import progress_bar
 from edgeq.results.measurement import BenchResult
 from edgeq.results.tuning import TunedLatency

@@ -23,7 +23,8 @@ from edgeq.devices.remote import RemoteDevice, named_errors
 from edgeq.errors import DeviceError, EdgeqError, EngineError, InputError, MismatchError
 from edgeq.evaluation.device_site import send_artifacts
 from edgeq.exporting.artifact import Artifact, parse_manifest
-from edgeq.measurement.benchmark import Sampling, bench_jobs
+from edgeq.measurement.benchmark import bench_jobs
+from edgeq.measurement.timed_file import Sampling
 from edgeq.progress import labelled
 from edgeq.results.environment import Environment, parse_environment
 from edgeq.results.measurement import BenchResult

@@ -31,18 +31,15 @@ from edgeq.measurement.engine_comparison import RouteResult, better, compare_eng
 from edgeq.notes import log_of
 from edgeq.runtimes.cuda import Cuda, open_cuda
 from edgeq.runtimes.runner import make_inputs
-from edgeq.runtimes.tensorrt.builder import (
+from edgeq.runtimes.tensorrt.build_options import (
     DEFAULT_WORKSPACE_BYTES,
     BuildOptions,
     Calibration,
     FromCache,
     FromImages,
     FromScales,
-    Plan,
-    build_plan,
-    can_calibrate,
-    has_qdq,
 )
+from edgeq.runtimes.tensorrt.builder import Plan, build_plan, can_calibrate, has_qdq
 from edgeq.runtimes.tensorrt.engine import save_engine
 from edgeq.runtimes.tensorrt.facts import BuildFacts, Platform, read_platform
 from edgeq.runtimes.tensorrt.gpus import parse_gpus, require_precision, this_gpu

@@ -14,7 +14,7 @@ import pytest
 
 from edgeq.devices.config import LOCAL, Device
 from edgeq.errors import DeviceError, EngineError, InputError, MismatchError
-from edgeq.measurement.benchmark import Job
+from edgeq.measurement.timed_file import Job
 from edgeq.results.environment import Environment
 from edgeq.results.measurement import BenchResult
 from edgeq.runtimes.answers import Power

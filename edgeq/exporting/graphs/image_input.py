@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeq.errors import InputError, ModelError
-from edgeq.exporting.artifact import Layout
+from edgeq.exporting.tensor_spec import Layout
 from edgeq.notes import log_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 
 import edgeq
 from edgeq.calibrators.ranges import Provenance, Ranges
-from edgeq.exporting.artifact import Artifact, Layout, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.exporting.costs.plan import choose_by_cost
 from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.file_pair import pair_written
@@ -42,6 +42,7 @@ from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_pla
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.planning.wide_ends import with_wide_ends
 from edgeq.exporting.quantization_facts import CalibratedOn
+from edgeq.exporting.tensor_spec import Layout, TensorSpec
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
 from edgeq.files import sha256_file, sha256_json
 from edgeq.notes import log_of

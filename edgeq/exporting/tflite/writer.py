@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import edgeq
 from edgeq.calibrators.ranges import Ranges
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.file_pair import pair_written
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.quantization_facts import CalibratedOn
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.exporting.tflite.graph import Graph, Tensor, read_graph
 from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.layers import quantized_layers
