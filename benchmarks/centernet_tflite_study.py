@@ -26,7 +26,7 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.options import ExportOptions
 from edgeq.files import atomic_path, write_json
-from edgeq.measurement.benchmark import Job, Sampling
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.results.rows import provenance
 from edgeq.runtimes.child import LOCAL_RUNNER
 from edgeq.sources.formats import TFLITE

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.cases import Case, case, result_parser, write_result
 from benchmarks.json_results import bench_jobs, merge
 from edgeq.calibration.source import CalibrationSource
-from edgeq.measurement.benchmark import Job, Sampling
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.results.rows import provenance
 from edgeq.verbs.export import export_model
 

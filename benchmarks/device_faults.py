@@ -25,9 +25,11 @@ from benchmarks.cases import cpu_and_threads, write_result
 from edgeq.cli.words import said_of
 from edgeq.devices.remote import named_errors
 from edgeq.errors import EdgeqError
-from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.machine import peak_rss_bytes, read_machine, restart_peak_rss
 from edgeq.measurement import benchmark, telemetry
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.results.reading import parse_results
 from edgeq.results.serialization import to_json
 from edgeq.runtimes.child import RunnerProcess
@@ -40,7 +42,7 @@ TIMEOUT_S = 3.0
 MAX_S, MAX_GROWTH_BYTES = 20.0, 400 << 20
 """What a conversation may take of the host. The longest answer that is read has 64 MiB."""
 
-SAMPLING = benchmark.Sampling(1, 0.0, 3, 0.0, 1.0, 3, 0.0, TIMEOUT_S, 0.0)
+SAMPLING = Sampling(1, 0.0, 3, 0.0, 1.0, 3, 0.0, TIMEOUT_S, 0.0)
 MAX_LINE = 2500
 DEVICE = "board"
 
@@ -222,7 +224,7 @@ def try_case(case: Case, artifact: Artifact, tried: Tried) -> str | None:
         mock.patch.object(telemetry, "_TIMEOUT_S", TIMEOUT_S),
     ):
         try:
-            jobs = [benchmark.Job(artifact, "onnxruntime")]
+            jobs = [Job(artifact, "onnxruntime")]
             with named_errors(DEVICE):
                 results = benchmark.bench_jobs(jobs, threads=1, sampling=SAMPLING, runner=case.command, locate=str)
             document = json.dumps([to_json(result) for result in results], allow_nan=False)

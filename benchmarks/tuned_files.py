@@ -19,8 +19,9 @@ from benchmarks.scored_models import MODELS
 from edgeq.evaluation.evaluate import evaluate_artifacts
 from edgeq.exporting.artifact import Artifact
 from edgeq.files import write_json
-from edgeq.measurement.benchmark import Job, Sampling, bench_jobs
+from edgeq.measurement.benchmark import bench_jobs
 from edgeq.measurement.speed_check import round_ratios
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.reporting.comparison import Comparison, compare
 from edgeq.results.rows import merge
 from edgeq.runtimes.latency import median_interval

@@ -25,7 +25,7 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import save_onnx
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.planning.keep import VitPlan
-from edgeq.measurement.benchmark import Job, Sampling
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.results.rows import provenance
 from edgeq.runtimes import open_session
 from edgeq.sources.model import ModelRequest, open_model

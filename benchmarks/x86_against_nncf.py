@@ -23,8 +23,9 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.images import list_images
 from edgeq.machine import read_machine
-from edgeq.measurement.benchmark import Job, Sampling, bench_jobs
+from edgeq.measurement.benchmark import bench_jobs
 from edgeq.measurement.speed_check import BF16, FP32, INT8, has_bf16, measure_speed, round_ratios
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.runtimes.latency import median_interval
 from edgeq.verbs.export import export_model
 

@@ -20,8 +20,8 @@ from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
 from edgeq.inputs.images import list_images
 from edgeq.machine import read_machine
-from edgeq.measurement.benchmark import Job, Sampling
 from edgeq.measurement.speed_check import has_bf16
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.results.rows import provenance
 from edgeq.verbs.export import export_model
 

@@ -24,7 +24,7 @@ from edgeq.cli import app
 from edgeq.evaluation import exact_comparison
 from edgeq.files import sha256_file, sha256_json, write_bytes
 from edgeq.machine import read_machine
-from edgeq.measurement.benchmark import Sampling
+from edgeq.measurement.timed_file import Sampling
 from edgeq.models.names import is_zoo_name
 from edgeq.runtimes import child
 from edgeq.runtimes.openvino import OpenVinoSession

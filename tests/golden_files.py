@@ -27,7 +27,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgeq.calibration.collector import calibrated_tensors
+from edgeq.calibration.observed_model import calibrated_tensors
 from edgeq.calibrators import Histogram, Range
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.exporting.artifact import Artifact, Preprocessing

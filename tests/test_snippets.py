@@ -15,7 +15,7 @@ import pytest
 
 from docs.cli_reference import REFERENCE
 from edgeq.cli import app
-from edgeq.measurement.benchmark import Sampling
+from edgeq.measurement.timed_file import Sampling
 from edgeq.runtimes import child
 from tests.markdown import Block, code_blocks, shell_commands
 from tests.test_order import ROOT

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 
 
 def save_conv_net(

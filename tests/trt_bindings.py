@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import EngineError
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.runtimes.tensorrt.calibrator import CALIBRATORS, Feed, make_calibrator
 from edgeq.runtimes.tensorrt.library import Messages, construct, make_logger
 from edgeq.runtimes.tensorrt.progress import make_progress_monitor

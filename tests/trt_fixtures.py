@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import edgeq.runtimes.cuda
-from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.runtimes.cuda import DeviceFacts, open_cuda
-from edgeq.runtimes.tensorrt.builder import BuildOptions, Plan, build_plan
+from edgeq.runtimes.tensorrt.build_options import BuildOptions
+from edgeq.runtimes.tensorrt.builder import Plan, build_plan
 from edgeq.runtimes.tensorrt.facts import BuildFacts, read_platform
 from tests.fake_cuda import Board, FakeCuda
 from tests.make_device_test import CHANNELS, RANGES, SIZE_PX, build

@@ -102,7 +102,8 @@ def save_embedder(path: Path, precision: str, noise: float, size_px: int = 8) ->
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+    from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+    from edgeq.exporting.tensor_spec import TensorSpec
 
     factors = np.random.default_rng(0).normal(1, noise, (1, 3, size_px, size_px)).astype(np.float32)
     graph = helper.make_graph(

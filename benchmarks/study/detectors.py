@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.cases import Case, code_state, write_result
 from edgeq.datasets import open_split
 from edgeq.machine import read_machine
-from edgeq.measurement.benchmark import Sampling
+from edgeq.measurement.timed_file import Sampling
 from edgeq.reporting.document import Entry
 from edgeq.results.table import markdown_table
 from edgeq.verbs.study_engines import ENGINES, EngineStudy, study_engines

@@ -23,7 +23,7 @@ from edgeq.api.arguments import (
 from edgeq.devices.config import LOCAL, find_devices
 from edgeq.errors import InputError
 from edgeq.machine import parse_cpus
-from edgeq.measurement.benchmark import Sampling
+from edgeq.measurement.timed_file import Sampling
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.results.measurement import BenchResult
 from edgeq.verbs.attach import attach_results, require_attachable

@@ -5,15 +5,15 @@ Method `best` takes a second look at a few of them (`edgeq.calibration.layerwise
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgeq.calibration.collector import Collector, ObservedOnnxModel, digests_of, observed_model
+from edgeq.calibration.collector import Collector, digests_of
 from edgeq.calibration.layer_inputs import channel_maxima, extreme_requests
 from edgeq.calibration.layerwise import HELD_OUT, Search, part_images
+from edgeq.calibration.observed_model import ObservedOnnxModel, observed_model
 from edgeq.calibration.output_strength import OutputStrength
 from edgeq.calibration.sample_keeper import DEFAULT_KEPT, SampleKeeper
 from edgeq.calibration.statistics import Request
@@ -26,6 +26,7 @@ from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.files import require_writable
 from edgeq.inputs import ImageFile, Item, UnreadableImages
 from edgeq.inputs.coverage import Pick, picked_items
+from edgeq.notes import log_of
 from edgeq.targets import Target
 from edgeq.wording import counted
 
@@ -38,7 +39,7 @@ DEFAULT_NUM = 512
 SENSIBLE_IMAGES = 32
 """Below this many images the tails of the ranges are luck; published practice is 100 to 500."""
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

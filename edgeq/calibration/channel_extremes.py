@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeq.calibration.collector import Collector, ObservedOnnxModel
+from edgeq.calibration.collector import Collector
+from edgeq.calibration.observed_model import ObservedOnnxModel
 from edgeq.calibration.statistics import Request
 from edgeq.calibration.statistics.channel_extremes import ChannelExtremesStatistic
 from edgeq.errors import InputError

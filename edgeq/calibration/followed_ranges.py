@@ -7,7 +7,6 @@ makes of ONNX tensors that lead to it; what images show; or what the inputs show
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.calibration.calibrate import calibrate
-from edgeq.calibration.collector import ObservedTfliteModel
+from edgeq.calibration.observed_model import ObservedTfliteModel
 from edgeq.calibrators import BEST, Histogram, HistogramBuilder
 from edgeq.calibrators.candidates import FALLBACK
 from edgeq.calibrators.ranges import Ranges
@@ -25,6 +24,7 @@ from edgeq.exporting.tflite.follow import Followed, fused_limits
 from edgeq.exporting.tflite.match import Line, match_by_value, match_lines
 from edgeq.exporting.tflite.plan import real_activations
 from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions, tensors_to_calibrate
+from edgeq.notes import log_of
 from edgeq.sources.formats import get_format
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 5
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.calibration.collector import calibrated_tensors
 from edgeq.calibration.followed_ranges import Matched, collect_ranges, match_tensors
+from edgeq.calibration.observed_model import calibrated_tensors
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.graph import data_inputs, weight_of
@@ -21,6 +20,7 @@ from edgeq.exporting.planning.selection import activation_behind
 from edgeq.exporting.tflite.keep import named_operators, operator_name
 from edgeq.exporting.tflite.plan import observed_tensors
 from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions
+from edgeq.notes import log_of
 from edgeq.sources.formats import TFLITE
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgeq.exporting.options import ExportOptions
     from edgeq.targets import Target
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 def share(

@@ -9,7 +9,8 @@ from edgeq.cli.export_console import describe_layers
 from edgeq.wording import compared_with_fp32, counted
 
 if TYPE_CHECKING:
-    from edgeq.exporting.artifact import Artifact, TensorSpec
+    from edgeq.exporting.artifact import Artifact
+    from edgeq.exporting.tensor_spec import TensorSpec
     from edgeq.results.attached import AttachedResult
     from edgeq.verbs.file_life import FileLife
 

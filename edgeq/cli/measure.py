@@ -92,7 +92,7 @@ def bench(
     """
     from edgeq.devices.config import find_devices
     from edgeq.machine import parse_cpus
-    from edgeq.measurement.benchmark import Sampling
+    from edgeq.measurement.timed_file import Sampling
     from edgeq.results.table import TIMING
     from edgeq.verbs.on_devices import bench_on_devices
 

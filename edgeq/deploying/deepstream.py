@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from edgeq.deploying.packed import MAX_BATCH, Packed
 from edgeq.deploying.triton import PLAN
-from edgeq.exporting.artifact import Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 
 _COLOURS = {"rgb": 0, "bgr": 1, "gray": 2}
 _MODES = {"fp32": 0, "int8": 1, "fp16": 2}

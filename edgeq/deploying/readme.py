@@ -8,8 +8,9 @@ from edgeq.deploying.base import DeployJob, Deployment, Section
 from edgeq.deploying.deepstream import express
 from edgeq.deploying.packed import Packed
 from edgeq.deploying.quoting import code_span, one_line
-from edgeq.exporting.artifact import Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Preprocessing
 from edgeq.exporting.quantization_facts import SpeedFacts
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.results.table import to_markdown
 from edgeq.wording import compared_with_fp32
 

@@ -17,7 +17,7 @@ from edgeq.deploying.packed import MAX_BATCH, Packed
 from edgeq.deploying.quoting import pbtxt_string
 from edgeq.deploying.shell import Script
 from edgeq.errors import InputError
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 
 PLAN = "model.plan"
 """Name of the engine that a Jetson's build scripts leave next to the ONNX file."""

@@ -15,7 +15,7 @@ from edgeq.deploying.quoting import shell_word
 from edgeq.deploying.shell import Script, in_folder
 from edgeq.deploying.triton import PLAN
 from edgeq.errors import InputError
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 
 WORKSPACE_MIB = 1024
 """What an Orin Nano of 8 GB can spare."""

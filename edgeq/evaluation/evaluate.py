@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from edgeq.evaluation.saturation_warning import warn_of_saturation
 from edgeq.exporting.artifact import Artifact, manifest_path
 from edgeq.inputs.presets import Labels, preset_advice
 from edgeq.machine import read_machine
+from edgeq.notes import log_of
 from edgeq.results.environment import parse_environment
 from edgeq.results.evaluation import EvalResult, ReferenceModel, Score
 from edgeq.runtimes import SIMULATED, get_runtime, simulation_of
@@ -32,7 +32,7 @@ _MAX_CLIPPED = 0.1
 # An 8-bit input has 255 steps; one that pre-processing uses fewer of is made for other values.
 _MIN_STEPS = 64
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 def evaluate_artifacts(

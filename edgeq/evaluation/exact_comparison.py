@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +30,7 @@ from edgeq.exporting.signal.ratio import LOW_DB, Layer, OutputSignal, Signal, Su
 from edgeq.exporting.tflite.graph import Tensor, read_graph
 from edgeq.exporting.tflite.writer import TfliteModel
 from edgeq.inputs.preprocessing import preprocess
+from edgeq.notes import log_of
 from edgeq.progress import progress_bar
 from edgeq.runtimes.litert_observer import TfliteObserver
 from edgeq.runtimes.observer import ActivationObserver, ExactObserver
@@ -57,7 +57,7 @@ Groups = Sequence[Sequence[ChannelGroup]]
 Run = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """Input `(1, C, H, W)` -> tensor name -> its values."""
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

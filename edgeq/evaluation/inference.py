@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeq.errors import EdgeqError, InputError, ModelError
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.exporting.unchanged import require_unchanged
 from edgeq.inputs import InputCache, Item, OnUnreadable, UnreadableImages, model_input, prepared_samples
 from edgeq.inputs.preprocessing import FloatArray, Placement

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from edgeq.exporting.artifact import Artifact, manifest_path
 from edgeq.inputs import InputCache
 from edgeq.inputs.items import evenly_spaced
 from edgeq.inputs.presets import Labels, load_preset
+from edgeq.notes import log_of
 from edgeq.runtimes import choose_runtimes
 from edgeq.sources.artifact_file import describe_file, facts_of, open_artifact, takes_image
 from edgeq.sources.formats import file_format
@@ -37,7 +37,7 @@ _FAMILY_AHEAD = 1.5
 _VARIANT_AHEAD = 1.2
 _SCALE = 1 / 255
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.exporting.saturation.integer_layers import integer_layers
 from edgeq.exporting.saturation.kernels import ENGINES
 from edgeq.machine import Machine
+from edgeq.notes import log_of
 from edgeq.targets.isa import machine_isa
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 def warn_of_saturation(artifact: Artifact, runtime: str, machine: Machine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeq.errors import ModelError
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 
 Specs = tuple[Sequence[TensorSpec], Sequence[TensorSpec]]
 """Inputs and outputs of a model, each in order."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,15 +151,3 @@ class FileJob:
     reconstruct: Reconstruct | None = None
     finetune: Finetune | None = None
     precision: str = "fp32"
-
-
-@contextlib.contextmanager
-def without_notes() -> Iterator[None]:
-    """Logs no warnings in the block, which writes a file whose like was written, and noted, before."""
-    log = logging.getLogger("edgeq")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

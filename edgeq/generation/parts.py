@@ -12,7 +12,8 @@ import numpy as np
 from edgeq.bundles.contents import BundlePart
 from edgeq.bundles.manifest import Bundle
 from edgeq.errors import InputError
-from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.runtimes import default_runtime, get_runtime
 from edgeq.runtimes.base import Arrays, Session
 

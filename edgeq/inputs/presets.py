@@ -57,15 +57,14 @@ from edgeq.exporting.artifact import (
     ChannelOrder,
     CropFraction,
     Factor,
-    Layout,
     Pixels,
     PixelValue,
     Postprocessing,
     Preprocessing,
     Resize,
-    TensorSpec,
 )
 from edgeq.exporting.graphs.image_input import DeclaredInput, DeclaredInputs
+from edgeq.exporting.tensor_spec import Layout, TensorSpec
 from edgeq.wording import did_you_mean
 
 _DATA = files("edgeq") / "data"

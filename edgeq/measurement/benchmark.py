@@ -8,10 +8,7 @@ their ratios hold where their times do not. One more process reads the machine's
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,107 +20,18 @@ from edgeq.measurement.later_questions import Stages, ask_for_layers, ask_for_st
 from edgeq.measurement.partly_measured import Failures
 from edgeq.measurement.stage_timing import MIN_RUNS, MIN_S
 from edgeq.measurement.telemetry import Observations, Observer, Window
+from edgeq.measurement.timed_file import Job, Sampling, TimedFile, with_times
 from edgeq.progress import Advance, progress_bar
-from edgeq.results.environment import Environment, parse_environment
-from edgeq.results.measurement import BenchResult, ColdStart, LatencyStatistics
+from edgeq.results.environment import parse_environment
+from edgeq.results.measurement import BenchResult
 from edgeq.runtimes import SIMULATED, choose_runtimes, get_runtime
 from edgeq.runtimes.answers import Memory, Opened, Turn
 from edgeq.runtimes.base import LATENCY
 from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
-from edgeq.runtimes.latency import Latency, clock_reasons, drift_reasons, interleaved_ratio, summarize
 from edgeq.sources.artifact_file import open_artifact
 
-_NS_PER_S = 1e9
 _NAMES_KERNELS = "onnxruntime"
 """The runtime whose profiler names kernels instead of nodes."""
-_LAUNCH_BOUND = 0.8
-
-
-@dataclass(frozen=True)
-class Job:
-    """One row of a benchmark.
-
-    Attributes:
-        artifact: What is run.
-        runtime: The runtime that runs it.
-        compute_precision: What float layers are computed in, see `edgeq.runtimes.open_session`.
-        hint: What the engine is tuned for, the `latency` of one request at a time or the `throughput` of several.
-    """
-
-    artifact: Artifact
-    runtime: str
-    compute_precision: str | None = None
-    hint: str = LATENCY
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How long is measured.
-
-    Attributes:
-        warmup_runs: Runs before the first sample, at least.
-        warmup_s: Seconds before the first sample, at least.
-        min_runs: Samples of each artifact, at least.
-        min_s: Sum of the samples of each artifact, at least.
-        max_s: Sum of the samples from which an artifact counts as measured, however few they are; a longer `min_s`
-            extends it.
-        round_runs: Samples of an artifact in one round, at least.
-        round_s: Sum of the samples of an artifact in one round, at least.
-        timeout_s: How long a process may be silent beyond the time it was asked to run for.
-        idle_s: Seconds over which idle power is measured before engines load, on machines that tell their power.
-        layers: Whether each layer is timed too, by the engine's profiler.
-    """
-
-    warmup_runs: int = 10
-    warmup_s: float = 0.5
-    min_runs: int = 100
-    min_s: float = 3.0
-    max_s: float = 60.0
-    round_runs: int = 3
-    round_s: float = 0.2
-    timeout_s: float = 300.0
-    idle_s: float = 2.0
-    layers: bool = False
-
-
-@dataclass
-class _Row:
-    """A job, the process that runs it and what has come back so far."""
-
-    job: Job
-    process: RunnerProcess
-    cold_start_ms: ColdStart
-    environment: Environment
-    rounds_ns: list[list[int]] = field(default_factory=list)
-    windows: list[Window] = field(default_factory=list)
-    clocks_mhz: list[float] = field(default_factory=list)
-    gpu_ns: list[int] = field(default_factory=list)
-    enqueue_ns: list[int] = field(default_factory=list)
-
-    @property
-    def emulated(self) -> bool:
-        return self.environment.emulated
-
-    @property
-    def samples_ns(self) -> list[int]:
-        return list(itertools.chain.from_iterable(self.rounds_ns))
-
-    @property
-    def images(self) -> int:
-        """How many images the timed runs took: `make_inputs` fills a free batch dimension with one."""
-        shape = self.job.artifact.inputs[0].shape
-        return len(self.samples_ns) * self.requests * ((shape[0] if shape else None) or 1)
-
-    @property
-    def requests(self) -> int:
-        """How many requests a run consists of, which the engine works on at the same time."""
-        return int(self.environment.further.get("requests", 1))
-
-    def progress(self, sampling: Sampling) -> float:
-        """Returns how much of the sampling is done, in [0, 1]."""
-        elapsed_s = sum(self.samples_ns) / _NS_PER_S
-        enough = min(_part(len(self.samples_ns), sampling.min_runs), _part(elapsed_s, sampling.min_s))
-        return min(1.0, max(enough, _part(elapsed_s, max(sampling.max_s, sampling.min_s))))
 
 
 def bench_artifacts(
@@ -235,7 +143,7 @@ def bench_jobs(
                     cpus=None if cpus is None else list(cpus),
                 )
                 environment = parse_environment(opened.environment, source=job.artifact.name, error=EngineError)
-                rows.append(_Row(job, process, opened.cold_start_ms, environment))
+                rows.append(TimedFile(job, process, opened.cold_start_ms, environment))
         if not any(row.emulated for row in rows):
             _sample(rows, sampling, observer, cpus or (), failures)
         results = []
@@ -255,7 +163,7 @@ def _place(artifact: Artifact, locate: Callable[[Artifact], str] | None) -> dict
 
 
 def _sample(
-    rows: Sequence[_Row], sampling: Sampling, observer: Observer, cpus: Sequence[int], failures: Failures
+    rows: Sequence[TimedFile], sampling: Sampling, observer: Observer, cpus: Sequence[int], failures: Failures
 ) -> None:
     with progress_bar(100, "bench", unit="%") as advance:
         for row in failures.left(rows):
@@ -271,7 +179,7 @@ def _sample(
         _show(advance, shown, 1)
 
 
-def _take_turn(row: _Row, sampling: Sampling) -> None:
+def _take_turn(row: TimedFile, sampling: Sampling) -> None:
     turn = _run(row, sampling, sampling.round_runs, sampling.round_s, untimed_runs=1)
     row.rounds_ns.append(turn.samples_ns)
     row.windows.append(Window(*turn.window_ns, turn.energy_j, turn.gpu_j))
@@ -280,7 +188,7 @@ def _take_turn(row: _Row, sampling: Sampling) -> None:
     row.enqueue_ns += turn.device_ns.enqueue
 
 
-def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_runs: int = 0) -> Turn:
+def _run(row: TimedFile, sampling: Sampling, min_runs: int, min_s: float, untimed_runs: int = 0) -> Turn:
     """Returns the samples of one turn. The untimed run brings back the caches that the others took."""
     return row.process.ask_for(
         Turn,
@@ -293,17 +201,15 @@ def _run(row: _Row, sampling: Sampling, min_runs: int, min_s: float, untimed_run
     )
 
 
-def _part(done: float, wanted: float) -> float:
-    return done / wanted if wanted > 0 else 1.0
-
-
 def _show(advance: Advance, shown: int, done: float) -> int:
     percent = int(100 * done)
     advance(percent - shown)
     return percent
 
 
-def _result(row: _Row, rows: Sequence[_Row], first: Job, sampling: Sampling, observed: Observations) -> BenchResult:
+def _result(
+    row: TimedFile, rows: Sequence[TimedFile], first: Job, sampling: Sampling, observed: Observations
+) -> BenchResult:
     artifact = row.job.artifact
     memory = row.process.ask_for(Memory, sampling.timeout_s, "report")
     stages, layers = Stages(), None
@@ -339,67 +245,4 @@ def _result(row: _Row, rows: Sequence[_Row], first: Job, sampling: Sampling, obs
         samples_ns=tuple(row.samples_ns),
     )
     # Times of an emulated CPU would describe the host.
-    return result if row.emulated else _with_times(result, row, rows, first, observed)
-
-
-def _with_times(
-    result: BenchResult, row: _Row, rows: Sequence[_Row], first: Job, observed: Observations
-) -> BenchResult:
-    latency = summarize(row.samples_ns)
-    reasons = _unstable_reasons(row, latency.drift, observed)
-    gpu, enqueue = (summarize(times) if times else None for times in (row.gpu_ns, row.enqueue_ns))
-    return dataclasses.replace(
-        result,
-        latency_ms=_statistics(latency),
-        throughput_per_s=latency.throughput_per_s * row.requests,
-        cold_start_ms=row.cold_start_ms,
-        ratio_to_first=interleaved_ratio(row.rounds_ns, rows[0].rounds_ns) if rows[0].job is first else None,
-        ratio_to_fp32=_ratio_to_fp32(row, rows),
-        runs=latency.runs,
-        drift=latency.drift,
-        stable=not reasons,
-        unstable_reasons=tuple(reasons),
-        obtained="measured",
-        gpu_ms=None if gpu is None else _statistics(gpu),
-        enqueue_ms=None if enqueue is None else _statistics(enqueue),
-        # Where handing a run over takes most of the time that the GPU computes, the CPU sets the pace (trtexec warns of
-        # it at the same share).
-        launch_bound=None if gpu is None or enqueue is None else enqueue.p50 > _LAUNCH_BOUND * gpu.p50,
-    )
-
-
-def _statistics(latency: Latency) -> LatencyStatistics:
-    return LatencyStatistics(
-        p50=latency.p50,
-        p90=latency.p90,
-        p99=latency.p99,
-        mean=latency.mean,
-        min=latency.min,
-        max=latency.max,
-        mad=latency.mad,
-    )
-
-
-def _unstable_reasons(row: _Row, drift: float, observed: Observations) -> list[str]:
-    """Returns why an artifact was timed in no steady state; nothing if it was.
-
-    Clocks are those of its own turns; throttling anywhere in the interleaved run concerns all artifacts.
-    """
-    on_gpu = bool(row.gpu_ns)
-    clock = clock_reasons(row.clocks_mhz, "GPU" if on_gpu else "CPU")
-    governors = observed.governors()
-    if clock and governors and not on_gpu:
-        clock = [f"{clock[0]} (governor {', '.join(governors)})"]
-    return [*drift_reasons(drift), *clock, *observed.troubles(gpu=on_gpu)]
-
-
-def _ratio_to_fp32(row: _Row, rows: Sequence[_Row]) -> float | None:
-    """Returns the interleaved ratio to the same model's FP32 file, computed in f32, in the same runtime."""
-    for other in rows:
-        same = (
-            other.job.artifact.source_digest == row.job.artifact.source_digest and other.job.runtime == row.job.runtime
-        )
-        computed = other.environment.compute_precision
-        if same and other.job.artifact.precision == "fp32" and computed == "f32":
-            return interleaved_ratio(row.rounds_ns, other.rounds_ns)
-    return None
+    return result if row.emulated else with_times(result, row, rows, first, observed)

@@ -15,7 +15,8 @@ import numpy as np
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.quantization_facts import SpeedFacts
 from edgeq.machine import Machine
-from edgeq.measurement.benchmark import Job, Sampling, bench_jobs
+from edgeq.measurement.benchmark import bench_jobs
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.results.measurement import BenchResult
 from edgeq.runtimes.latency import median_interval
 

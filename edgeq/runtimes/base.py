@@ -12,7 +12,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from edgeq.errors import EngineError, InputError, MissingDependencyError
-from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.machine import read_machine
 from edgeq.results.measurement import LayerProfile
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgeq.errors import EngineError, InputError, MismatchError, MissingDependencyError
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.runtimes.base import Arrays, Session, first_line
 
 

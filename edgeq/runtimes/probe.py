@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import EdgeqError
-from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.runtimes import get_runtime, open_session
 
 # The largest input against the largest weights, 1.0 each: every output is the number of products, 16 channels of 3x3.

@@ -46,7 +46,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from edgeq.errors import InputError
-from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec, parse_manifest
+from edgeq.exporting.artifact import Artifact, Preprocessing, parse_manifest
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.exporting.unchanged import require_unchanged
 from edgeq.machine import peak_rss_bytes
 from edgeq.registry import load_object

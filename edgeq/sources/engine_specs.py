@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import EngineError, InputError
-from edgeq.exporting.artifact import Layout, TensorSpec
 from edgeq.exporting.graphs.end_specs import end_specs
+from edgeq.exporting.tensor_spec import Layout, TensorSpec
 from edgeq.runtimes import get_runtime
 from edgeq.runtimes.base import first_line
 from edgeq.runtimes.litert import quiet_stderr

@@ -26,7 +26,7 @@ class FileFormat:
         precisions: What a model is written in.
         runtime: Name of the runtime that files are compared with their model in.
         read: Returns what a file holds by itself, `(path) -> found`: of a model without a manifest its inputs and
-            outputs, both as `edgeq.exporting.artifact.TensorSpec`; of ranges a `CalibrationCache`.
+            outputs, both as `edgeq.exporting.tensor_spec.TensorSpec`; of ranges a `CalibrationCache`.
         write: Writes one file and its manifest, `(job) -> Artifact` with an `edgeq.exporting.jobs.FileJob`; for ranges,
             which come with another file, an `edgeq.exporting.jobs.Companion`.
         effects: Parameter of an export -> the precisions whose files it changes. A parameter that changes no file that

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.errors import InputError, ModelError
-from edgeq.exporting.artifact import Layout, TensorSpec
 from edgeq.exporting.graphs.graph import read_onnx, require_file, specs
 from edgeq.exporting.graphs.image_input import (
     DeclaredInputs,
@@ -33,6 +31,7 @@ from edgeq.exporting.passes.order import SIMPLIFYING, reading, run_passes
 from edgeq.exporting.passes.real_tensors import TakenScales
 from edgeq.exporting.passes.report import RewriteReport
 from edgeq.exporting.prepared_inputs import PreparedInputs
+from edgeq.exporting.tensor_spec import Layout, TensorSpec
 from edgeq.inputs.presets import (
     Labels,
     Preset,
@@ -45,6 +44,7 @@ from edgeq.inputs.presets import (
 )
 from edgeq.models.names import CENTERNET_DEPTHS, is_zoo_name, zoo_preset
 from edgeq.models.vit_configs import require_patches
+from edgeq.notes import log_of
 from edgeq.sources.file_metadata import FileMetadata
 from edgeq.sources.formats import ONNX, file_format, source_format
 from edgeq.sources.recognition import AUTO, ModelFacts, recognised_preset, with_file_names
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from edgeq.models.torchvision_detectors import OwnInput
     from edgeq.sources.torch_module import TorchModule
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 _CENTERNET_STRIDE = 32
 _ANY_SIZE = (64, 64)

@@ -26,11 +26,11 @@ import numpy as np
 import edgeq.errors
 from edgeq.boundary import parse_json
 from edgeq.errors import EdgeqError, InputError, ModelError
-from edgeq.exporting.artifact import Layout, TensorSpec
 from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.graphs.graph import read_onnx, save_onnx
 from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.prepared_inputs import PreparedInputs
+from edgeq.exporting.tensor_spec import Layout, TensorSpec
 from edgeq.exporting.tflite.graph import Graph, read_graph, rename_tensors, require_builtin
 from edgeq.exporting.tflite.layers import QUANTIZER_SUFFIXES
 from edgeq.exporting.tflite.writer import TfliteModel, tensor_spec

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from edgeq.errors import EdgeqError, EngineError, MismatchError
+from edgeq.tuning.machine_lock import Waiting
 from edgeq.tuning.work_units import Unit
 from edgeq.tuning.workers_server import worker_facts
 
@@ -191,7 +192,7 @@ class Executor:
         """
         done: queue.SimpleQueue[tuple[int, Found | BaseException]] = queue.SimpleQueue()
         given: list[_Task] = []
-        finished, seen_s, more = 0, time.monotonic(), True
+        finished, seen_s, more, waiting = 0, time.monotonic(), True, Waiting()
         try:
             while True:
                 while more and len(self._state.waiting) < self.workers:
@@ -211,7 +212,11 @@ class Executor:
                 try:
                     number, outcome = done.get(timeout=_TICK_S)
                 except queue.Empty:
+                    waiting.look()  # workers on this machine may wait for somebody who has it alone
+                    if waiting.holders:
+                        waiting.require_time()
                     continue
+                waiting = Waiting()
                 if isinstance(outcome, BaseException):
                     raise outcome
                 finished += 1

@@ -13,6 +13,7 @@ pinned stays.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -28,10 +29,13 @@ from edgeq.progress import progress_bar
 from edgeq.results.sensitivity import ScoreChange, Verdict
 from edgeq.tuning.candidate import Candidate
 from edgeq.tuning.journal import Trial
+from edgeq.tuning.machine_lock import BusyMachineError
 from edgeq.tuning.paired import change_of_draws
 from edgeq.tuning.scoring import Scoring
 from edgeq.tuning.search_latency import UNKNOWN, Usage
 from edgeq.tuning.trial_events import tell_trial_scored
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -145,11 +149,15 @@ def _predict(scoring: Scoring, alive: Sequence[Contender], stage: int, deadline:
     work = [(each.artifact, stage) for each in missing]
     if work and deadline.is_over:
         return False
-    for finished, (index, found) in enumerate(scoring.images.predict_many(work), start=1):
-        scoring.journal.add_predictions(missing[index].trial, found)
-        missing[index].predictions |= found
-        if deadline.is_over and finished < len(work):
-            return False
+    try:
+        for finished, (index, found) in enumerate(scoring.images.predict_many(work), start=1):
+            scoring.journal.add_predictions(missing[index].trial, found)
+            missing[index].predictions |= found
+            if deadline.is_over and finished < len(work):
+                return False
+    except BusyMachineError as error:
+        _log.warning("%s", error)
+        return False
     return True
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeq.errors import EngineError, InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.measurement.benchmark import Sampling
 from edgeq.measurement.speed_check import round_ratios
+from edgeq.measurement.timed_file import Sampling
 from edgeq.progress import progress_bar
 from edgeq.results.measurement import BenchResult
 from edgeq.results.tuning import TunedLatency
 from edgeq.runtimes.latency import median_interval
 from edgeq.tuning.journal import Trial, TrialJournal
+from edgeq.tuning.machine_lock import waiting_until
 from edgeq.tuning.scoring import Scoring
 from edgeq.tuning.search_budget import UNLIMITED, Budget
 from edgeq.tuning.store import Timing
@@ -137,8 +140,10 @@ def measured(
     batches = [missing[begin : begin + BATCH] for begin in range(0, len(missing), BATCH)] or [[]]
     wanted = [[files[index][1] for index in (0, *batch)] for batch in batches]
     sampling = ENERGY_SAMPLING if budget.energy is not None else SAMPLING
+    # What a budget needs is measured however late it is.
+    patience = waiting_until(math.inf) if budget.needs_measuring else contextlib.nullcontext()
     try:
-        with progress_bar(len(batches), f"measuring on {site.name}", unit="batches") as advance:
+        with patience, progress_bar(len(batches), f"measuring on {site.name}", unit="batches") as advance:
             for position, results in site.bench(wanted, sampling):
                 for index, result in zip((0, *batches[position]), results, strict=True):
                     if known[index] is None:

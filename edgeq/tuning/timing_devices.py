@@ -11,6 +11,7 @@ import contextvars
 import logging
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,8 @@ from edgeq.devices.remote import RemoteDevice, named_errors
 from edgeq.errors import DeviceError, EdgeqError, EngineError, InputError, MismatchError
 from edgeq.evaluation.device_site import send_artifacts
 from edgeq.exporting.artifact import Artifact, parse_manifest
-from edgeq.measurement.benchmark import Sampling, bench_jobs
+from edgeq.measurement.benchmark import bench_jobs
+from edgeq.measurement.timed_file import Sampling
 from edgeq.progress import labelled
 from edgeq.results.environment import Environment, parse_environment
 from edgeq.results.measurement import BenchResult
@@ -32,6 +34,7 @@ from edgeq.runtimes.base import LATENCY
 from edgeq.runtimes.child import LOCAL_RUNNER, RunnerProcess
 from edgeq.runtimes.tensorrt.library import TENSORRT
 from edgeq.targets import Target
+from edgeq.tuning.machine_lock import tell_once
 from edgeq.tuning.staged import compute_precision
 from edgeq.tuning.timing_site import ASK_S, Surveyed, Timed, in_words, is_of, jobs_of, no_energy
 
@@ -40,7 +43,17 @@ _OPEN_S, _BUILD_S = 600.0, 3600.0
 _WAIT_S = 3600.0
 """How long somebody else may measure on a device before it counts as lost."""
 
+_LOOK_S = 5.0
+"""How often to look for whom that is."""
+
 _log = logging.getLogger(__name__)
+
+
+class _Hold(msgspec.Struct):
+    """What `edgeq.tuning.machine_lock` answers."""
+
+    held: bool
+    waits_for: list[str]
 
 
 class _Built(msgspec.Struct):
@@ -119,9 +132,19 @@ def require_reachable(devices: Sequence[Device]) -> None:
 
 @contextlib.contextmanager
 def alone(remote: RemoteDevice) -> Iterator[None]:
-    """Has a device alone for the time of the block, wherever others come from who measure on it."""
-    with RunnerProcess(f"the lock of {remote.device.name}", remote.python("-m", "edgeq.tuning.machine_lock")) as lock:
-        lock.ask(_WAIT_S, "hold")
+    """Has a device alone for the time of the block, wherever others come from who measure on it.
+
+    Raises:
+        EngineError: others do not let go of it.
+    """
+    name, until_s = remote.device.name, time.monotonic() + _WAIT_S
+    with RunnerProcess(f"the lock of {name}", remote.python("-m", "edgeq.tuning.machine_lock")) as lock:
+        while not (answer := lock.ask_for(_Hold, ASK_S, "hold", seconds=_LOOK_S)).held:
+            others = [f"{name}: {text}" for text in answer.waits_for]
+            if time.monotonic() >= until_s:
+                raise EngineError("; ".join(others) or f"{name}: somebody else has measured on it for an hour")
+            for text in others:
+                tell_once(text)
         yield
 
 

@@ -10,7 +10,8 @@ from typing import Protocol
 
 from edgeq.exporting.artifact import Artifact
 from edgeq.machine import Machine, read_machine
-from edgeq.measurement.benchmark import Job, Sampling, bench_jobs
+from edgeq.measurement.benchmark import bench_jobs
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.results.environment import Environment
 from edgeq.results.measurement import BenchResult
 from edgeq.runtimes import SIMULATED

@@ -13,7 +13,7 @@ from edgeq.calibration.mean_errors import mean_errors
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.jobs import MeanErrors, Reconstruct, without_notes
+from edgeq.exporting.jobs import MeanErrors, Reconstruct
 from edgeq.exporting.onnx.writer import (
     FloatModel,
     engine_graph,
@@ -26,6 +26,7 @@ from edgeq.exporting.planning.keep import Kept, VitPlan, resolve_keep
 from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.planning.selection import Selection, select_layers
 from edgeq.files import sha256_json
+from edgeq.notes import without_notes
 from edgeq.targets import Target
 from edgeq.tuning.candidate import AS_CALIBRATED, FLOAT, INT8, W4A8, Candidate, Recipe
 from edgeq.tuning.groups import By, LayerGroup, find_groups

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,20 +28,18 @@ from edgeq.files import require_writable, sha256_file, write_bytes
 from edgeq.inputs import Item, UnreadableImages, evenly_spaced, image_files, model_input, prepared_samples
 from edgeq.inputs.images import list_images
 from edgeq.measurement.engine_comparison import RouteResult, better, compare_engines
+from edgeq.notes import log_of
 from edgeq.runtimes.cuda import Cuda, open_cuda
 from edgeq.runtimes.runner import make_inputs
-from edgeq.runtimes.tensorrt.builder import (
+from edgeq.runtimes.tensorrt.build_options import (
     DEFAULT_WORKSPACE_BYTES,
     BuildOptions,
     Calibration,
     FromCache,
     FromImages,
     FromScales,
-    Plan,
-    build_plan,
-    can_calibrate,
-    has_qdq,
 )
+from edgeq.runtimes.tensorrt.builder import Plan, build_plan, can_calibrate, has_qdq
 from edgeq.runtimes.tensorrt.engine import save_engine
 from edgeq.runtimes.tensorrt.facts import BuildFacts, Platform, read_platform
 from edgeq.runtimes.tensorrt.gpus import parse_gpus, require_precision, this_gpu
@@ -63,7 +60,7 @@ _COMPARED_IMAGES = 8
 # Images that are prepared while TensorRT calibrates on earlier ones.
 _AHEAD = 2
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

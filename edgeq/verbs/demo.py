@@ -8,7 +8,8 @@ from pathlib import Path
 from edgeq.calibration.source import CalibrationSource
 from edgeq.evaluation.evaluate import evaluate_artifacts
 from edgeq.files import write_json, write_text
-from edgeq.measurement.benchmark import Sampling, bench_artifacts
+from edgeq.measurement.benchmark import bench_artifacts
+from edgeq.measurement.timed_file import Sampling
 from edgeq.results.rows import Row, merge
 from edgeq.results.serialization import to_json
 from edgeq.results.table import to_markdown

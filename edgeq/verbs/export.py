@@ -26,7 +26,7 @@ from edgeq.evaluation.output_difference import Reference, real_inputs, reference
 from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
 from edgeq.exporting.costs.table import KernelTable
 from edgeq.exporting.graphs.transformer import find_transformer
-from edgeq.exporting.jobs import FileJob, Finetune, MeanErrors, Reconstruct, without_notes
+from edgeq.exporting.jobs import FileJob, Finetune, MeanErrors, Reconstruct
 from edgeq.exporting.onnx.writer import FloatModel, engine_graph
 from edgeq.exporting.options import ExportOptions
 from edgeq.exporting.passes.conv_transpose import can_rewrite
@@ -37,6 +37,7 @@ from edgeq.exporting.tflite.keep import resolve_operators
 from edgeq.exporting.tflite.writer import RangeSources, TfliteModel
 from edgeq.files import require_writable
 from edgeq.machine import read_machine
+from edgeq.notes import without_notes
 from edgeq.results.compilation import Compilation
 from edgeq.results.serialization import to_json
 from edgeq.sources.formats import TENSORRT_CACHE, FileFormat, get_format, source_format

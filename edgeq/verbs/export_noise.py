@@ -20,10 +20,11 @@ from pathlib import Path
 from edgeq.calibration.mean_errors import RememberedErrors
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.jobs import FileJob, without_notes
+from edgeq.exporting.jobs import FileJob
 from edgeq.exporting.onnx.writer import FloatModel, quantizable_graph
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.measurement.speed_check import INT8
+from edgeq.notes import without_notes
 from edgeq.progress import progress_bar
 from edgeq.tuning.screening import Screening
 from edgeq.verbs.export_ranges import quieter_ranges

@@ -16,7 +16,8 @@ from pathlib import Path
 from edgeq.calibration.calibrate import DEFAULT_METHOD
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.jobs import FileJob, without_notes
+from edgeq.exporting.jobs import FileJob
+from edgeq.notes import without_notes
 from edgeq.tuning.screening import Screening
 from edgeq.verbs.export_speed import Exported, Rewriting
 from edgeq.verbs.weighed_file import TIME_PER_NOISE, WeighedFile

@@ -9,7 +9,6 @@ selections that gain it has the fewest layers in INT8, and loses the least accur
 from __future__ import annotations
 
 import dataclasses
-import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from edgeq.exporting.onnx.writer import FloatModel, quantizable_graph
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.quantization_facts import SpeedFacts, TriedSelection
 from edgeq.measurement.speed_check import INT8
+from edgeq.notes import log_of
 from edgeq.progress import progress_bar
 
 SEARCH_S = 30.0
@@ -33,7 +33,7 @@ _MOST_TRIED = 4
 
 _LABEL = "timing smaller selections of INT8 layers"
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

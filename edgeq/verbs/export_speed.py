@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from edgeq.exporting.onnx.writer import FloatModel, write_fp32
 from edgeq.exporting.quantization_facts import SpeedFacts, TriedSelection
 from edgeq.machine import default_threads, read_machine
 from edgeq.measurement.speed_check import FP32, INT8, measure_speed
+from edgeq.notes import log_of
 from edgeq.runtimes import is_installed
 from edgeq.schemes import LOW_BITS
 from edgeq.targets import Target
@@ -24,7 +24,7 @@ from edgeq.verbs.export_selection import smallest_that_gains
 
 _TIMED = (INT8, *LOW_BITS, "nf4")
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from edgeq.errors import DeviceError, EdgeqError, InputError
 from edgeq.evaluation.device_site import DevicePlace, send_artifacts
 from edgeq.evaluation.evaluate import evaluate_artifacts
 from edgeq.evaluation.execution_site import HERE, Place
-from edgeq.measurement.benchmark import Sampling, bench_jobs, make_jobs, open_artifacts
+from edgeq.measurement.benchmark import bench_jobs, make_jobs, open_artifacts
 from edgeq.measurement.device_result_cache import KeptResults
 from edgeq.measurement.partly_measured import PartlyMeasuredError
+from edgeq.measurement.timed_file import Sampling
 from edgeq.progress import labelled
 from edgeq.results.reading import Result
 from edgeq.runtimes.base import LATENCY

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.files import sha256_file
 from edgeq.inputs import InputCache
 from edgeq.inputs.presets import Labels
+from edgeq.notes import log_of
 from edgeq.progress import labelled
 from edgeq.resume import JobLog
 from edgeq.tasks import Task
@@ -43,7 +43,7 @@ from edgeq.tasks.labelled_images import relative_names
 OnPrediction = Callable[[int, ImagePrediction], None]
 """Told the position of an image and what was found in it; after an interruption the finished ones come first."""
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

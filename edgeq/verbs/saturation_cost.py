@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from edgeq.evaluation.exact_comparison import ComparedImages, Groups, measure_onnx
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.jobs import without_notes
 from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.notes import log_of, without_notes
 
 if TYPE_CHECKING:
     from edgeq.exporting.jobs import FileJob
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 NOTABLE_DB = 0.5
 """What a user is warned of."""
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 def with_saturation_cost(

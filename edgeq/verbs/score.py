@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.files import sha256_bytes, sha256_file
+from edgeq.notes import log_of
 from edgeq.results.evaluation import EvalResult, Score
 from edgeq.tasks import TASKS, get_task
 from edgeq.tasks.language.questions_task import Given, QuestionsTask
 from edgeq.tasks.prediction_records import PredictionRecords, pack_predictions
 from edgeq.tasks.resampling import interval
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 _FORMAT = "answers"
 

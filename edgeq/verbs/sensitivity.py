@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.files import require_writable
 from edgeq.inputs import Item
 from edgeq.machine import read_machine
+from edgeq.notes import log_of
 from edgeq.reporting.sensitivity_plot import save_sensitivity_plot
 from edgeq.results.sensitivity import Precision, SensitivityResult
 from edgeq.sources.formats import TFLITE, source_format
@@ -41,7 +41,7 @@ _SCREENED = 4
 
 _ENGINE = "pycocotools"
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

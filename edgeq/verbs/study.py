@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.exporting.onnx.writer import write_fp32
 from edgeq.files import require_writable
+from edgeq.notes import log_of
 from edgeq.reporting.page import require_packages
 from edgeq.reporting.study_report import REPORT, write_study
 from edgeq.results.environment import parse_environment
@@ -51,7 +51,7 @@ from edgeq.wording import counted
 WEIGHTS = "weights"
 """Name of the folder of weights in that of a study."""
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

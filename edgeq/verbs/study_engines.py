@@ -22,7 +22,8 @@ from edgeq.evaluation.evaluate import evaluate_artifacts
 from edgeq.exporting.artifact import Artifact
 from edgeq.files import write_json, write_text
 from edgeq.inputs import evenly_spaced
-from edgeq.measurement.benchmark import Job, Sampling, bench_jobs
+from edgeq.measurement.benchmark import bench_jobs
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.reporting.build import build_document
 from edgeq.reporting.comparison import Drop
 from edgeq.reporting.document import Entry

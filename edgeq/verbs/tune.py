@@ -42,7 +42,7 @@ from edgeq.tuning.device_costs import costs_on_devices
 from edgeq.tuning.executors import Executor
 from edgeq.tuning.front import pareto
 from edgeq.tuning.groups import By
-from edgeq.tuning.machine_lock import machine_alone
+from edgeq.tuning.machine_lock import machine_alone, waiting_until
 from edgeq.tuning.mlflow_log import MlflowExperiment
 from edgeq.tuning.scoring import Scoring, for_executor
 from edgeq.tuning.search import Search
@@ -210,7 +210,7 @@ def tune_subject(
     Raises:
         EdgeqError: see `tune_model`.
     """
-    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder, waiting_until(options.deadline.at_s):
         scoring = Scoring(subject, task, inputs, options, store, Path(folder), executor)
         site: TimingSite = this_machine(scoring) if devices is None else devices(scoring.runtime)
         require_measurable(scoring, site, options.budget)

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.json_results import bench_jobs
 from edgeq.exporting.artifact import Artifact
-from edgeq.measurement.benchmark import Job
+from edgeq.measurement.timed_file import Job
 from edgeq.results.measurement import BenchResult
 from edgeq.results.reading import read_results
 from edgeq.runtimes.child import RunnerProcess

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import before_and_after, centernet_tflite_study, peers
 from benchmarks.cases import Case
-from edgeq.measurement.benchmark import Sampling
+from edgeq.measurement.timed_file import Sampling
 from edgeq.runtimes import child
 from edgeq.sources.model import ModelRequest
 from edgeq.tasks.detection.shapes import draw_shapes_dataset

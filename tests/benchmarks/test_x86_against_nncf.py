@@ -8,7 +8,7 @@ from benchmarks import x86_against_nncf
 from benchmarks.any_graph import Subject
 from benchmarks.scored_models import ScoredModel
 from edgeq.exporting.quantization_facts import SpeedFacts
-from edgeq.measurement.benchmark import Sampling
+from edgeq.measurement.timed_file import Sampling
 
 QUICK = Sampling(warmup_runs=1, warmup_s=0, min_runs=6, min_s=0, max_s=5, round_runs=2, round_s=0, idle_s=0)
 ROW = {

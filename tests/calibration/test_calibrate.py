@@ -15,7 +15,8 @@ import pytest
 import edgeq
 from edgeq.calibration import kept_parts
 from edgeq.calibration.calibrate import calibrate
-from edgeq.calibration.collector import Collector, calibrated_tensors
+from edgeq.calibration.collector import Collector
+from edgeq.calibration.observed_model import calibrated_tensors
 from edgeq.calibrators import METHODS, HistogramBuilder
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError, ModelError

@@ -10,8 +10,9 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from edgeq.calibration.collector import Collector, ObservedOnnxModel
+from edgeq.calibration.collector import Collector
 from edgeq.calibration.layer_inputs import moment_requests
+from edgeq.calibration.observed_model import ObservedOnnxModel
 from edgeq.calibration.statistics import STATISTICS, Request, Statistic
 from edgeq.calibration.statistics.channel_extremes import ChannelExtremesStatistic
 from edgeq.calibration.statistics.channel_means import ChannelMeans

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeq.calibration.calibrate import calibrate
-from edgeq.calibration.collector import Collector, calibrated_tensors
+from edgeq.calibration.collector import Collector
 from edgeq.calibration.layerwise import Search, part_images
+from edgeq.calibration.observed_model import calibrated_tensors
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators import BEST, METHODS, Grid, Histogram
 from edgeq.calibrators.candidates import Choice, candidates

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeq.calibration.calibrate import calibrate
-from edgeq.calibration.collector import calibrated_tensors
+from edgeq.calibration.observed_model import calibrated_tensors
 from edgeq.errors import ModelError
 from edgeq.exporting.artifact import Preprocessing
 from edgeq.exporting.onnx.qdq import insert_qdq

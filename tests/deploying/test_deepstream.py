@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from edgeq.deploying.deepstream import config, express
 from edgeq.deploying.packed import pack
-from edgeq.exporting.artifact import Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from tests.deploying.deepstream_keys import INTEGERS, LISTS, NAMES, NUMBERS, PATHS
 from tests.deploying.written import save_model, with_preprocessing
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.files import sha256_file
 
 PREPROCESSING = Preprocessing(8, 12, "letterbox", "bgr", 1.0, fill=114.0)

@@ -15,7 +15,7 @@ import pytest
 from edgeq.devices.remote import RemoteDevice
 from edgeq.devices.transfer import SentFile, SentFolder, Store
 from edgeq.errors import DeviceError, InputError
-from edgeq.measurement.benchmark import Sampling
+from edgeq.measurement.timed_file import Sampling
 from edgeq.results.measurement import BenchResult
 from edgeq.verbs.on_devices import bench_on_devices
 from tests.arm.emulator import find

@@ -13,7 +13,8 @@ from edgeq.devices.config import Device
 from edgeq.errors import DeviceError
 from edgeq.machine import read_machine
 from edgeq.measurement import benchmark, kernel_timing
-from edgeq.measurement.benchmark import Job, Sampling, bench_jobs
+from edgeq.measurement.benchmark import bench_jobs
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.results.measurement import BenchResult
 from edgeq.tuning import search, search_latency, timing_devices
 from edgeq.tuning.search_budget import Budget

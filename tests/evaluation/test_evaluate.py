@@ -19,7 +19,8 @@ from benchmarks.json_results import evaluate_artifacts
 from edgeq.errors import InputError, MismatchError, ModelError
 from edgeq.evaluation.dataset import load_dataset
 from edgeq.evaluation.evaluate import evaluate
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.inputs.images import read_image
 from edgeq.inputs.presets import load_preset
 from edgeq.machine import read_machine

@@ -12,7 +12,8 @@ import pytest
 from benchmarks.image_sets import unpack_cifar
 from benchmarks.json_results import evaluate_artifacts
 from edgeq.errors import InputError, ModelError
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from tests.exact import sums_exactly
 
 SIDE_PX = 4

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from edgeq.calibration.collector import calibrated_tensors
+from edgeq.calibration.observed_model import calibrated_tensors
 from edgeq.calibrators import Histogram
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import InputError

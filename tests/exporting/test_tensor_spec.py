@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgeq.exporting.artifact import Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 
 SHAPE = (1, 3, 4, 5)
 

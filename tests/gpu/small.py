@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.runtimes.cuda import open_cuda
 from edgeq.runtimes.tensorrt.gpus import gpu_of
 from tests.gpu.files import TARGET

@@ -21,7 +21,7 @@ import pytest
 from benchmarks.json_results import bench_artifacts, bench_jobs
 from edgeq.errors import EngineError, InputError, MismatchError
 from edgeq.measurement import benchmark
-from edgeq.measurement.benchmark import Job, Sampling
+from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.runtimes import default_runtime, is_installed
 from edgeq.runtimes.latency import summarize
 from edgeq.verbs import on_devices
@@ -200,7 +200,8 @@ def test_a_file_that_is_replaced_while_an_engine_opens_it_is_refused(artifact):
 def test_ctrl_c_ends_all_processes(artifact):
     script = (
         "from pathlib import Path\n"
-        "from edgeq.measurement.benchmark import Sampling, bench_artifacts\n"
+        "from edgeq.measurement.benchmark import bench_artifacts\n"
+        "from edgeq.measurement.timed_file import Sampling\n"
         f"path = Path({str(artifact.path)!r})\n"
         "bench_artifacts([path, path], ['onnxruntime'], sampling=Sampling(min_s=300, max_s=300, round_s=300))\n"
     )

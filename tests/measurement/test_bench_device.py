@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.json_results import bench_artifacts, merge
-from edgeq.measurement.benchmark import Sampling
+from edgeq.measurement.timed_file import Sampling
 from edgeq.results.rows import provenance
 from edgeq.runtimes import is_installed
 from edgeq.verbs import doctor

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.measurement.kernel_nodes import with_nodes
 from edgeq.results.measurement import LayerProfile, LayerTime
 from edgeq.runtimes.onnxruntime import OnnxRuntimeSession

@@ -10,8 +10,8 @@ import pytest
 from edgeq.exporting.artifact import Artifact
 from edgeq.machine import read_machine
 from edgeq.measurement import speed_check
-from edgeq.measurement.benchmark import Sampling
 from edgeq.measurement.speed_check import measure_speed
+from edgeq.measurement.timed_file import Sampling
 from edgeq.results.environment import Environment
 from edgeq.results.measurement import BenchResult
 from edgeq.runtimes.latency import median_interval

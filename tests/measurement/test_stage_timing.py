@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.measurement import stage_timing
 from edgeq.measurement.stage_timing import time_stages
 from edgeq.runtimes import open_session

@@ -14,9 +14,8 @@ import pytest
 from benchmarks.json_results import bench_jobs
 from edgeq.errors import EngineError
 from edgeq.exporting.artifact import Postprocessing
-from edgeq.measurement import benchmark
-from edgeq.measurement.benchmark import Job, Sampling
 from edgeq.measurement.telemetry import Observations, Window
+from edgeq.measurement.timed_file import Job, Sampling, TimedFile
 from edgeq.results.environment import Environment
 from edgeq.results.serialization import to_json
 from edgeq.runtimes.answers import Power, Series
@@ -237,7 +236,7 @@ def test_a_batch_is_as_many_images(tmp_path, batch, images):
     artifact = save_conv_net(tmp_path / "net.onnx")
     spec = dataclasses.replace(artifact.inputs[0], shape=(batch, 3, 16, 16))
     job = Job(dataclasses.replace(artifact, inputs=(spec,)), "onnxruntime")
-    row = benchmark._Row(job, None, None, Environment(), rounds_ns=[[1, 2], [3]])  # type: ignore[arg-type]
+    row = TimedFile(job, None, None, Environment(), rounds_ns=[[1, 2], [3]])  # type: ignore[arg-type]
     assert row.images == images
 
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from edgeq.errors import EngineError, InputError, MissingDependencyError
-from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.exporting.tflite.writer import TfliteOptions, write
 from edgeq.runtimes import litert, open_session
 from edgeq.runtimes.litert import xnnpack_coverage

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from edgeq.errors import EngineError, InputError, MismatchError
-from edgeq.exporting.artifact import Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.machine import read_machine
 from edgeq.runtimes.child import LOCAL_RUNNER, EndedProcessError, RunnerProcess
 from edgeq.runtimes.runner import make_inputs

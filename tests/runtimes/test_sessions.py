@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from edgeq.errors import EngineError, InputError, MissingDependencyError
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.machine import read_machine
 from edgeq.runtimes import RUNTIMES, choose_runtimes, default_runtime, get_runtime, is_installed, open_session
 from edgeq.runtimes.openvino import OpenVinoSession

@@ -11,9 +11,10 @@ import pytest
 
 from benchmarks.json_results import bench_artifacts
 from edgeq.errors import EdgeqError, EngineError, InputError
-from edgeq.exporting.artifact import Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.files import sha256_file
-from edgeq.measurement.benchmark import Sampling
+from edgeq.measurement.timed_file import Sampling
 from edgeq.runtimes import default_runtime, open_session
 from edgeq.sources.artifact_file import open_artifact
 from tests.tiny import save_conv_net

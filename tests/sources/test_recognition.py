@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from edgeq.errors import InputError
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.inputs.preprocessing import Placement
 from edgeq.inputs.presets import load_preset, preset_names
 from edgeq.sources.artifact_file import describe_file, facts_of, open_artifact

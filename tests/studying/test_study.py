@@ -24,7 +24,7 @@ from edgeq.datasets import open_split
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.graphs.graph import read_onnx, weight_of
-from edgeq.measurement.benchmark import Job
+from edgeq.measurement.timed_file import Job
 from edgeq.results.measurement import BenchResult, LatencyStatistics
 from edgeq.results.serialization import to_json
 from edgeq.results.study import StudyResult

@@ -7,7 +7,7 @@ import importlib.util
 import onnx
 import pytest
 
-from edgeq.calibration.collector import calibrated_tensors
+from edgeq.calibration.observed_model import calibrated_tensors
 from edgeq.exporting.artifact import Preprocessing
 from edgeq.exporting.graphs.graph import read_onnx
 from edgeq.exporting.onnx.writer import FloatModel, write_int8

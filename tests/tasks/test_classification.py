@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeq.errors import InputError, ModelError
-from edgeq.exporting.artifact import Artifact, Postprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Postprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.tasks.classification.outputs import class_names, count_classes, decode, rank
 from edgeq.tasks.classification.records import score
 from edgeq.tasks.classification.truth import class_indices

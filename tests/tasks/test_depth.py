@@ -12,7 +12,8 @@ from PIL import Image
 from benchmarks.json_results import evaluate_artifacts, merge
 from edgeq.errors import InputError, ModelError
 from edgeq.evaluation.prediction_codec import pack_prediction, unpack_prediction
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.inputs.preprocessing import Placement
 from edgeq.packing import pack_array
 from edgeq.reporting.comparison import compare

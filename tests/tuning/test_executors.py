@@ -21,9 +21,10 @@ from edgeq.exporting.artifact import Artifact
 from edgeq.files import sha256_bytes
 from edgeq.inputs.items import MemoryItem
 from edgeq.runtimes.onnxruntime import OnnxRuntimeSession
-from edgeq.tuning import executors
+from edgeq.tuning import executors, machine_lock
 from edgeq.tuning.executors import Executor, Found, WorkerLostError
-from edgeq.tuning.machine_lock import machine_alone, shared_machine
+from edgeq.tuning.lock_holders import Holder
+from edgeq.tuning.machine_lock import BusyMachineError, machine_alone, shared_machine, waiting_until
 from edgeq.tuning.staged import StagedImages
 from edgeq.tuning.work_units import Unit, WorkUnit, split_evenly
 from edgeq.tuning.workers import LocalWorker, executing
@@ -180,6 +181,19 @@ def test_workers_that_go_while_they_have_nothing_to_do_are_not_asked(case, monke
 def test_without_workers_the_run_ends_with_their_last_words(case):
     with working(Fake(lose)) as executor, pytest.raises(EngineError, match=r"no worker is left \(lost with 0\.onnx\)"):
         list(executor.map(units(case.file, 3)))
+
+
+def test_who_waits_for_workers_that_wait_for_a_measurement_is_told_and_ends_in_time(case, monkeypatch, caplog):
+    monkeypatch.setattr(executors, "_TICK_S", 0.02)
+    monkeypatch.setattr(machine_lock, "_PATIENCE_S", 0.0)
+    other = Holder(os.getppid(), "edgeq tune other.onnx", 0.0, alone=True, is_stopped=True)
+    monkeypatch.setattr(machine_lock, "_blockers", lambda _: [other])
+    free = threading.Event()
+    with working(Fake(lambda _: free.wait(60))) as executor:
+        with waiting_until(time.monotonic() + 0.2), pytest.raises(BusyMachineError, match="edgeq tune other"):
+            list(executor.map(units(case.file, 1)))
+        free.set()
+    assert [record.getMessage() for record in caplog.records] == [str(other)]
 
 
 def test_what_a_worker_is_late_with_another_one_does_and_each_counts_once(case, monkeypatch):

@@ -20,7 +20,7 @@ from edgeq.devices.config import Device
 from edgeq.errors import InputError
 from edgeq.exporting.artifact import Artifact
 from edgeq.machine import read_machine
-from edgeq.measurement.benchmark import Job
+from edgeq.measurement.timed_file import Job
 from edgeq.results.measurement import BenchResult, Energy, LatencyStatistics
 from edgeq.results.serialization import to_json
 from edgeq.results.tuning import TunedLatency, TuningResult

@@ -14,14 +14,14 @@ import pytest
 
 from edgeq.devices.config import LOCAL, Device
 from edgeq.errors import DeviceError, EngineError, InputError, MismatchError
-from edgeq.measurement.benchmark import Job
+from edgeq.measurement.timed_file import Job
 from edgeq.results.environment import Environment
 from edgeq.results.measurement import BenchResult
 from edgeq.runtimes.answers import Power
-from edgeq.runtimes.child import LateAnswerError, RunnerProcess
+from edgeq.runtimes.child import RunnerProcess
 from edgeq.targets import get_target
 from edgeq.tuning.search_latency import SAMPLING
-from edgeq.tuning.timing_devices import Devices, Facts, find_timing_devices, require_target
+from edgeq.tuning.timing_devices import Devices, Facts, alone, find_timing_devices, require_target
 from edgeq.tuning.timing_site import no_energy
 
 PI = Environment(engine="onnxruntime 1.20.0", cpu="Cortex-A76", board="Raspberry Pi 5", architecture="aarch64")
@@ -143,7 +143,18 @@ def test_a_machine_is_held_until_the_connection_ends(tmp_path, monkeypatch):
     command = (sys.executable, "-m", "edgeq.tuning.machine_lock")
     with RunnerProcess("second", command) as second:
         with RunnerProcess("first", command) as first:
-            first.ask(60, "hold")
-            with pytest.raises(LateAnswerError):
-                second.ask(0.5, "hold")
-        assert second._answers.get(timeout=60)
+            assert first.ask(60, "hold", seconds=60)["held"]
+            assert not second.ask(60, "hold", seconds=0)["held"]
+        assert second.ask(60, "hold", seconds=60)["held"]
+
+
+def test_who_measures_on_a_device_is_told_for_whom_it_waits_there(monkeypatch, caplog):
+    busy = {"ok": True, "held": False, "waits_for": ["waiting for process 7"]}
+    answers = [busy, busy, {"ok": True, "held": True, "waits_for": []}, busy]
+    code = f"import json, sys\nfor each in {answers!r}: sys.stdin.readline(); print(json.dumps(each), flush=True)"
+    remote: Any = SimpleNamespace(device=Device("pi"), python=lambda *_: [sys.executable, "-S", "-E", "-c", code])
+    with alone(remote):
+        assert [record.getMessage() for record in caplog.records] == ["pi: waiting for process 7"]
+    monkeypatch.setattr("edgeq.tuning.timing_devices._WAIT_S", 0.0)
+    with pytest.raises(EngineError, match="pi: waiting for process 7"), alone(remote):
+        pass

@@ -14,7 +14,7 @@ import pytest
 from edgeq.devices.config import Device
 from edgeq.devices.transfer import SentFile
 from edgeq.errors import DeviceError
-from edgeq.measurement.benchmark import Sampling
+from edgeq.measurement.timed_file import Sampling
 from edgeq.targets import get_target
 from edgeq.tuning.timing_devices import Devices
 from tests.trt_fixtures import child, save_net

@@ -10,7 +10,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 
 SIDE = 64
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from edgeq.errors import InputError
-from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.results.attached import attached_to
 from edgeq.results.measurement import BenchResult
 from edgeq.results.reading import parse_results

@@ -14,7 +14,8 @@ from PIL import Image
 from edgeq.calibrators import Histogram
 from edgeq.calibrators.ranges import Provenance, Ranges
 from edgeq.errors import EngineError, InputError, MismatchError, ModelError
-from edgeq.exporting.artifact import Artifact, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Preprocessing
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.exporting.tensorrt.cache import make_cache, parse_cache
 from edgeq.files import sha256_file
 from edgeq.measurement.engine_comparison import RouteResult, better

@@ -10,8 +10,8 @@ import pytest
 
 from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import ModelError
-from edgeq.exporting.artifact import TensorSpec
 from edgeq.exporting.ends import require_same_ends
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.inputs import items_of
 from edgeq.runtimes import open_session
 from edgeq.sources.artifact_file import open_artifact

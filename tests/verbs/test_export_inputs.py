@@ -11,7 +11,8 @@ import pytest
 
 from edgeq.calibration.source import CalibrationSource
 from edgeq.errors import EdgeqError, InputError, ModelError
-from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.inputs import items_of
 from edgeq.runtimes import open_session
 from edgeq.sources.artifact_file import open_artifact

@@ -9,7 +9,6 @@ export resumes and a repeated one is quick.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from edgeq.exporting.graphs.graph import copy_graph, new_initializer, weight_of
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.planning.plan import with_weights
 from edgeq.exporting.planning.saturation import SaturationGuard
+from edgeq.notes import log_of
 from edgeq.packing import PackedArray, pack_array, unpack_array
 from edgeq.progress import progress_bar
 from edgeq.quantizers.weight import QuantizedWeight
@@ -45,7 +45,7 @@ SENSIBLE = 32
 
 _EVERY = 4
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 _PIXELS = 1 << 23

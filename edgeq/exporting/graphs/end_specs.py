@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeq.errors import ModelError
-from edgeq.exporting.artifact import TensorSpec
 from edgeq.exporting.graphs.graph import specs
 from edgeq.exporting.graphs.integer_grid import grid_at
 from edgeq.exporting.graphs.quantized import DOMAINS
+from edgeq.exporting.tensor_spec import TensorSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir

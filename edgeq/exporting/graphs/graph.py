@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeq.errors import EdgeqError, InputError, MissingDependencyError, ModelError
-from edgeq.exporting.artifact import TensorSpec
 from edgeq.exporting.graphs.onnx_file import (
     data_path,
     load_skeleton,
@@ -25,6 +24,7 @@ from edgeq.exporting.graphs.onnx_file import (
 )
 from edgeq.exporting.graphs.subgraphs import forget_removed_readers
 from edgeq.exporting.graphs.weights import lie_in, to_skeleton
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.files import atomic_path
 
 if TYPE_CHECKING:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgeq.errors import InputError, ModelError
-from edgeq.exporting.artifact import Layout
+from edgeq.exporting.tensor_spec import Layout
+from edgeq.notes import log_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,7 +20,7 @@ _IMAGE_CHANNELS = (1, 3)
 _BATCHED = 4
 _OF_PADDLE = ("scale_factor", "im_shape")
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

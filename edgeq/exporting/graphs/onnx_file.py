@@ -8,12 +8,13 @@ a length. Only the fields on the way to a tensor's bytes are known here; all oth
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from edgeq.errors import InputError
 from edgeq.exporting.graphs import weights
@@ -210,25 +211,61 @@ def require_whole_tensors(proto: onnx.ModelProto) -> None:
                 raise ValueError(f"tensor {tensor.name!r} has {len(tensor.raw_data)} bytes, its shape needs {wanted}")
 
 
-def require_text(message: Any, path: str = "model") -> None:
+def require_text(proto: onnx.ModelProto) -> None:
     """Checks that texts are text: protobuf gives bytes that are not UTF-8 as they are, and later readers fail anywhere.
 
-    Args:
-        message: A protobuf message.
-        path: Where it is, for the error.
-
     Raises:
-        ValueError: a text in it is not.
+        ValueError: a text in the model is not.
     """
-    for field, value in message.ListFields():
-        if field.type not in (field.TYPE_MESSAGE, field.TYPE_STRING):
-            continue
-        place = f"{path}.{field.name}"
-        for each in (value,) if isinstance(value, (str, bytes)) or hasattr(value, "ListFields") else value:
-            if isinstance(each, bytes):
-                raise ValueError(f"{place} is not text: {each!r:.60}")
-            if not isinstance(each, str):
-                require_text(each, place)
+    if found := _not_text([proto]):
+        raise ValueError(f"model{found}")
+
+
+def _not_text(messages: Iterable[Any]) -> str:
+    """Returns the first text in messages of one kind that is none, with where it is; empty if there is no such.
+
+    Only fields that may hold a text are asked for: protobuf would copy the bytes of tensors.
+    """
+    fields = None
+    for message in messages:
+        fields = fields or _text_fields(message.DESCRIPTOR)
+        for name in fields.texts:
+            text = getattr(message, name)
+            if isinstance(text, bytes):
+                return f".{name} is not text: {text!r:.60}"
+        for name in fields.lists:
+            for text in getattr(message, name):
+                if isinstance(text, bytes):
+                    return f".{name} is not text: {text!r:.60}"
+        for name in fields.messages:
+            if message.HasField(name) and (found := _not_text((getattr(message, name),))):
+                return f".{name}{found}"
+        for name in fields.message_lists:
+            if found := _not_text(getattr(message, name)):
+                return f".{name}{found}"
+    return ""
+
+
+class _TextFields(NamedTuple):
+    """Names of the fields of a kind of message: texts, lists of them, and what may hold some."""
+
+    texts: list[str]
+    lists: list[str]
+    messages: list[str]
+    message_lists: list[str]
+
+
+@functools.cache
+def _text_fields(descriptor: Any) -> _TextFields:
+    """Returns the fields that may hold text of the messages that a descriptor describes."""
+    found = _TextFields([], [], [], [])
+    for field in descriptor.fields:
+        is_list = field.default_value == []
+        if field.type == field.TYPE_STRING:
+            (found.lists if is_list else found.texts).append(field.name)
+        elif field.type == field.TYPE_MESSAGE:
+            (found.message_lists if is_list else found.messages).append(field.name)
+    return found
 
 
 def _nbytes(tensor: onnx.TensorProto) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from edgeq.calibrators.ranges import Ranges
@@ -11,13 +10,14 @@ from edgeq.exporting.onnx.int4_weights import W4A8
 from edgeq.exporting.onnx.low_bit import write_low_bit
 from edgeq.exporting.onnx.weight_only import FP4, W4, write_weight_only
 from edgeq.exporting.onnx.writer import FloatModel, write_dynamic, write_fp16, write_fp32, write_int8
+from edgeq.notes import log_of
 from edgeq.schemes import LOW_BITS
 
 if TYPE_CHECKING:
     from edgeq.exporting.artifact import Artifact
     from edgeq.exporting.jobs import FileJob
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 def write(job: FileJob) -> Artifact:

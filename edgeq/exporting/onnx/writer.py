@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,7 +14,7 @@ import numpy as np
 
 import edgeq
 from edgeq.calibrators.ranges import Provenance, Ranges
-from edgeq.exporting.artifact import Artifact, Layout, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.exporting.costs.plan import choose_by_cost
 from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.file_pair import pair_written
@@ -43,8 +42,10 @@ from edgeq.exporting.planning.plan import QuantPlan, make_dynamic_plan, make_pla
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.planning.wide_ends import with_wide_ends
 from edgeq.exporting.quantization_facts import CalibratedOn
+from edgeq.exporting.tensor_spec import Layout, TensorSpec
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX, to_fp16
 from edgeq.files import sha256_file, sha256_json
+from edgeq.notes import log_of
 from edgeq.quantizers import LEAST_SQUARE, ROUND
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
 TAKEN = "taken"
 """Method of ranges that a quantized file had (`FloatModel.taken_ranges`)."""
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeq.errors import ModelError
-from edgeq.exporting.artifact import Layout
 from edgeq.exporting.graphs.graph import forget_lengths
 from edgeq.exporting.graphs.image_input import (
     describe,
@@ -17,6 +16,7 @@ from edgeq.exporting.graphs.image_input import (
     single_input,
 )
 from edgeq.exporting.passes.report import RewriteReport
+from edgeq.exporting.tensor_spec import Layout
 
 if TYPE_CHECKING:
     import onnx_ir as ir

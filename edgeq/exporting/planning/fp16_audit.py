@@ -25,7 +25,6 @@ References: IEEE 754-2019, binary16; T. Popoviciu, Mathematica (Cluj) 9, 1935, o
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -38,6 +37,7 @@ from edgeq.exporting.graphs.moves import moved_from
 from edgeq.exporting.graphs.written_norm import WrittenNorm, written_norm
 from edgeq.exporting.passes.masks import LEAST
 from edgeq.exporting.tensorrt.strong_typing import FP16_MAX
+from edgeq.notes import log_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -64,7 +64,7 @@ _DELICATE = _SOFTMAX | _SUMS_OF_SQUARES | _SQUARES | {"LayerNormalization"}
 
 _EVERY = 17
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 def audited_tensors(model: ir.Model) -> list[str]:

@@ -5,7 +5,6 @@ It is decided before a file is written; writers render it and decide nothing.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -28,6 +27,7 @@ from edgeq.exporting.planning.narrow_grids import narrowed_grids
 from edgeq.exporting.planning.pairs import tensors_with_pair
 from edgeq.exporting.planning.saturation import SaturationGuard
 from edgeq.exporting.planning.selection import Selection, activation_behind, rules_name
+from edgeq.notes import log_of
 from edgeq.quantizers import ROUND, QuantizedWeight, Statistics, get_weight_method
 from edgeq.quantizers.bias import quantize_bias, scale_for_bias
 from edgeq.quantizers.float8 import round_float8
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from edgeq.calibrators.ranges import Ranges
     from edgeq.targets import Rules
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from edgeq.exporting.artifact import Layout
+    from edgeq.exporting.tensor_spec import Layout
 
 
 def onnx_to_torch(model: ir.Model, layout: Layout = "NCHW") -> torch.nn.Module:

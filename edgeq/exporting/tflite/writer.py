@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import edgeq
 from edgeq.calibrators.ranges import Ranges
-from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing, TensorSpec
+from edgeq.exporting.artifact import Artifact, Postprocessing, Preprocessing
 from edgeq.exporting.ends import require_same_ends
 from edgeq.exporting.file_pair import pair_written
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.plan import QuantPlan
 from edgeq.exporting.quantization_facts import CalibratedOn
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.exporting.tflite.graph import Graph, Tensor, read_graph
 from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.layers import quantized_layers
@@ -34,6 +34,7 @@ from edgeq.exporting.tflite.plan import (
 )
 from edgeq.exporting.tflite.quantize import activation_grids, cast_to_float16, intervals, narrow_operators, quantize
 from edgeq.files import sha256_bytes, write_bytes
+from edgeq.notes import log_of
 from edgeq.schemes import DYNAMIC_INT8, STATIC_PRECISIONS, LayerScheme
 from edgeq.targets.tflite import INT16X8, LITERT
 
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 COMPATIBLE = ("tflite-runtime",)
 """Engines that need files of their own."""
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from edgeq.exporting.artifact import Artifact, parse_manifest
 from edgeq.files import sha256_file
 from edgeq.runtimes.commands import answer_by, field, serve
 from edgeq.runtimes.cuda import open_cuda
-from edgeq.runtimes.tensorrt.builder import BuildOptions, build_plan, has_qdq
+from edgeq.runtimes.tensorrt.build_options import BuildOptions
+from edgeq.runtimes.tensorrt.builder import build_plan, has_qdq
 from edgeq.runtimes.tensorrt.engine import save_engine
 from edgeq.runtimes.tensorrt.facts import BuildFacts, Platform, read_platform
 from edgeq.runtimes.tensorrt.library import TENSORRT

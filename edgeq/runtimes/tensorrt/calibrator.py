@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import EngineError, InputError
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.runtimes.cuda import Buffer, Cuda
 from edgeq.runtimes.tensorrt.library import Messages, describe
 

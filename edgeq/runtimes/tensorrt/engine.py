@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import edgeq
-from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact
 from edgeq.exporting.file_pair import pair_written
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.files import write_bytes
-from edgeq.runtimes.tensorrt.builder import BuildOptions, FromCache, FromImages, FromScales, Plan
+from edgeq.runtimes.tensorrt.build_options import BuildOptions, FromCache, FromImages, FromScales
+from edgeq.runtimes.tensorrt.builder import Plan
 from edgeq.runtimes.tensorrt.facts import BuildFacts, Platform
 from edgeq.runtimes.tensorrt.library import TENSORRT, Library
 

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from edgeq.errors import EdgeqError
-from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.runtimes import is_installed, open_session
 from edgeq.runtimes.cuda import open_cuda
-from edgeq.runtimes.tensorrt.builder import BuildOptions, build_plan
+from edgeq.runtimes.tensorrt.build_options import BuildOptions
+from edgeq.runtimes.tensorrt.builder import build_plan
 from edgeq.runtimes.tensorrt.engine import save_engine
 from edgeq.runtimes.tensorrt.facts import read_platform
 from edgeq.runtimes.tensorrt.inspector import inspect_session

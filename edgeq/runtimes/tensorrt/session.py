@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgeq.errors import EngineError, InputError
-from edgeq.exporting.artifact import Artifact, TensorSpec
+from edgeq.exporting.artifact import Artifact
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.results.measurement import LayerProfile, LayerTime
 from edgeq.runtimes.base import Arrays, DeviceTimes, Session
 from edgeq.runtimes.cuda import Buffer

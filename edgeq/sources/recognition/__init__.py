@@ -8,12 +8,12 @@ several candidates claim is in doubt, and nothing is taken in silence.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgeq.errors import InputError
 from edgeq.inputs.presets import Labels, Preset, load_preset, parse_labels, preset_names, require_channels
+from edgeq.notes import log_of
 from edgeq.registry import load_object
 from edgeq.sources.file_metadata import FileMetadata
 from edgeq.sources.recognition.candidate import Candidate
@@ -57,7 +57,7 @@ _ANY_SIZE = (64, 64)
 _COCO = 80
 _SCALED = ",scale=1"
 
-_log = logging.getLogger(__name__)
+_log = log_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.sources.recognition.candidate import Candidate, with_settings
 from edgeq.sources.recognition.facts import ModelFacts
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeq.exporting.artifact import TensorSpec
 from edgeq.exporting.graphs.graph import WEIGHTED_OPS, constant
 from edgeq.exporting.graphs.image_input import image_layout
 from edgeq.exporting.graphs.subgraphs import nodes_inside
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.sources.file_metadata import FileMetadata
 
 if TYPE_CHECKING:

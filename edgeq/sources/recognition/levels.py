@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.sources.recognition.candidate import Candidate
 from edgeq.sources.recognition.facts import ARITHMETIC, ModelFacts
 

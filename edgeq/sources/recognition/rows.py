@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgeq.exporting.artifact import TensorSpec
+from edgeq.exporting.tensor_spec import TensorSpec
 from edgeq.sources.recognition.candidate import Candidate, with_settings
 from edgeq.sources.recognition.facts import ARITHMETIC, ModelFacts
 

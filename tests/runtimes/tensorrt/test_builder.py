@@ -11,7 +11,8 @@ import pytest
 from edgeq.errors import EngineError, InputError, MismatchError, ModelError
 from edgeq.exporting.tensorrt.cache import CalibrationCache, make_cache, parse_cache
 from edgeq.runtimes.cuda import open_cuda
-from edgeq.runtimes.tensorrt.builder import BuildOptions, FromCache, FromImages, FromScales, build_plan
+from edgeq.runtimes.tensorrt.build_options import BuildOptions, FromCache, FromImages, FromScales
+from edgeq.runtimes.tensorrt.builder import build_plan
 from tests.trt_fixtures import SCALES, image, save_net
 
 ENTROPY = "EntropyCalibration2"

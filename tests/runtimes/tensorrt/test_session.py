@@ -13,7 +13,7 @@ from edgeq.errors import EngineError, InputError, MismatchError
 from edgeq.exporting.artifact import Artifact
 from edgeq.runtimes import choose_runtimes, open_session
 from edgeq.runtimes.cuda import DeviceFacts
-from edgeq.runtimes.tensorrt.builder import BuildOptions
+from edgeq.runtimes.tensorrt.build_options import BuildOptions
 from edgeq.runtimes.tensorrt.inspector import inspect_session, profile_session
 from edgeq.runtimes.tensorrt.session import TensorRtSession
 from tests.trt_fixtures import image, install, make_engine, reference, save_net
@@ -95,7 +95,7 @@ def test_a_free_batch_is_run_as_it_was_built(trt, tmp_path):
 
 
 def test_a_dla_engine_is_loaded_for_its_core(trt10, faults, tmp_path):
-    from edgeq.runtimes.tensorrt.builder import FromScales
+    from edgeq.runtimes.tensorrt.build_options import FromScales
     from tests.trt_fixtures import SCALES
 
     faults.dla_cores = 2
