@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeq.calibration.followed_ranges import collect_ranges, match_tensors
-from edgeq.calibration.shared_ranges import computed_twins, operators_of
+from edgeq.calibration.shared_ranges import computed_twins, operators_of, twins_of_nodes
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact
@@ -77,7 +77,7 @@ class TfliteFiles:
         options = TfliteOptions(target_schemes=target.tflite)
         matched = match_tensors(model, converted, list(ranges.tensors), probes)
         known = collect_ranges(converted, matched, ranges, calibration, ("int8",), options, out, threads)
-        twins = computed_twins(converted, matched)
+        twins = computed_twins(converted, matched) | twins_of_nodes(model, converted, layers, probes)
         in_int8 = {each.name for each in plan(converted, "int8", options).values() if not each.is_float}
         matching = {name: layer for layer in layers for name in operators_of(model, twins, (layer,))[0]}
         operators: dict[str, list[str]] = {}
