@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import trained_vit
 from benchmarks.any_graph import SUBJECTS, Subject, torchvision_subject
 from benchmarks.image_sets import ImageSet
 from benchmarks.peers import AnyFormat
@@ -44,6 +45,12 @@ MODELS: Mapping[str, ScoredModel] = {
     "vit": ScoredModel(SUBJECTS["vit"], "fashionmnist", is_transformer=True),
     "resnet50": ScoredModel(torchvision_subject("ResNet-50", ":resnet50")),
 }
+
+TUNED: Mapping[str, ScoredModel] = {
+    **MODELS,
+    "vit_d64": ScoredModel(trained_vit.SUBJECT, "fashionmnist", is_transformer=True),
+}
+"""The same and one that `benchmarks.trained_vit` trains."""
 
 
 def inputs_of(artifact: Artifact, images: ImageSet, count: int) -> list[np.ndarray]:

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import any_graph
+from benchmarks import any_graph, trained_vit
 from benchmarks.cases import cpu_and_threads, kept_result, read_subjects, subjects_parser, write_result
 from benchmarks.image_sets import image_set
-from benchmarks.scored_models import MODELS
+from benchmarks.scored_models import TUNED
 from edgeq.calibration.source import CalibrationSource
 from edgeq.machine import read_machine
 from edgeq.reporting.sensitivity_plot import save_sensitivity_plot
@@ -38,6 +38,7 @@ from edgeq.tuning.trials import Subject
 
 SUBJECTS = {
     **any_graph.SUBJECTS,
+    **{name: model.subject for name, model in TUNED.items()},
     "resnet44": dataclasses.replace(
         any_graph.SUBJECTS["resnet20"],
         title="ResNet-44",
@@ -45,10 +46,10 @@ SUBJECTS = {
         weights="weights/resnet44_cifar10.safetensors",
     ),
 }
-IMAGES = {**{name: model.images for name, model in MODELS.items()}, "resnet44": "cifar10"}
+IMAGES = {**{name: model.images for name, model in TUNED.items()}, "resnet44": "cifar10"}
 """Name of a model -> its images."""
 
-EVERY = {"resnet20": 5, "resnet44": 5, "vit": 10}
+EVERY = {"resnet20": 5, "resnet44": 5, "vit": 10, "vit_d64": trained_vit.SCORED_EVERY}
 """Of the 10,000 test images of a classifier every so many are scored."""
 
 

@@ -15,7 +15,7 @@ from benchmarks.cases import kept_result
 from benchmarks.image_sets import ImageSet
 from benchmarks.nncf_accuracy_control import ControlJob
 from benchmarks.peers import AnyFormat, size_bytes
-from benchmarks.scored_models import MODELS
+from benchmarks.scored_models import TUNED
 from edgeq.evaluation.evaluate import evaluate_artifacts
 from edgeq.exporting.artifact import Artifact
 from edgeq.files import write_json
@@ -142,7 +142,7 @@ def nncf_files(
     out = folder / f"nncf{suffix}"
     job = ControlJob(
         str(fp32.path), engine, str(images.calibration), str(images.calibration_images or ""), num, str(images.truth),
-        str(images.images), drop, MODELS[name].is_transformer, THREADS, minutes, str(out),
+        str(images.images), drop, TUNED[name].is_transformer, THREADS, minutes, str(out),
     )  # fmt: skip
     answer = kept_result(folder / "nncf.json", _run_nncf, job, folder / "nncf.job.json", python)
     quantized = dataclasses.replace(fp32, precision="int8", format=kind)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import kept_result, read_subjects, subjects_parser, write_result
-from benchmarks.scored_models import MODELS
+from benchmarks.scored_models import TUNED
 from benchmarks.sensitivity import SCREENED, Case
 from benchmarks.tuned_files import NNCF, THREADS, TunedFile, described, nncf_files, timed
 from benchmarks.tuning_cases import FACES, open_tuned
@@ -35,7 +35,7 @@ from edgeq.tuning.store import Store
 from edgeq.verbs.export_costs import default_measuring
 from edgeq.verbs.tune import default_candidate, tune_subject
 
-NAMES = ("resnet20", "fastestdet", "yolox", "centernet", "vit", *FACES)
+NAMES = ("resnet20", "fastestdet", "yolox", "centernet", "vit", "vit_d64", *FACES)
 TARGETS = {"openvino": "x86-openvino", "onnxruntime": "x86-ort", LITERT: "arm"}
 NO_NNCF = "none"
 DROP = 0.3
@@ -188,7 +188,7 @@ def run(
             print("\n".join(sections[-1].lines()), flush=True)
     save_fronts(sections, out / "tuning.svg")
     missing = [
-        f"{MODELS[name].subject.title} in {engine}"
+        f"{TUNED[name].subject.title} in {engine}"
         for name in NAMES
         for engine in TARGETS
         if (name, engine) not in {(each.name, each.engine) for each in sections}

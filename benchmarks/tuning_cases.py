@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import trained_vit
 from benchmarks.any_graph import SUBJECTS
 from benchmarks.image_sets import ImageSet, image_set
-from benchmarks.scored_models import MODELS
+from benchmarks.scored_models import TUNED
 from benchmarks.sensitivity import EVERY, Case, open_case, request_of
 from edgeq.calibration.source import CalibrationSource
 from edgeq.exporting.artifact import Artifact
@@ -50,12 +51,14 @@ def open_tuned(name: str, engine: str, target_name: str, data: Path, work: Path,
     """
     target = with_isa(get_target(target_name), None, read_machine())
     target = dataclasses.replace(target, rules=target.rules.of_any_size)
+    if name == "vit_d64" and not trained_vit.WEIGHTS.is_file():
+        trained_vit.run(data)
     if name in FACES:
         request = ModelRequest(str(data / SUBJECTS[name].reference), preset=name)
         case, images = _open_faces(request, data, work, num)
     else:
         case, request = open_case(name, data, work, num), request_of(name, data)
-        images = image_set(MODELS[name].images, data, work, scored_every=EVERY.get(name, 1))
+        images = image_set(TUNED[name].images, data, work, scored_every=EVERY.get(name, 1))
     is_transformer = bool(find_transformer(case.subject.model.graph).blocks)
     subject = dataclasses.replace(case.subject, target=target, vit_plan="fast" if is_transformer else "balanced")
     options = ScoringOptions(runtime=engine, threads=1)

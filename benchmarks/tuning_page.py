@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cases import cpu_and_threads
-from benchmarks.scored_models import MODELS
+from benchmarks.scored_models import TUNED
 from benchmarks.tuned_files import NNCF, THREADS
 from benchmarks.tuning_cases import CERTAIN_FACE, FACES
 from edgeq.machine import read_machine
@@ -62,7 +62,7 @@ class Section:
     @property
     def title(self) -> str:
         """What tables call the model."""
-        return MODELS[self.name].subject.title
+        return TUNED[self.name].subject.title
 
     @property
     def place(self) -> str:

@@ -24,6 +24,8 @@ from edgeq.notes import log_of
 from edgeq.sources.formats import TFLITE
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from edgeq.calibration.source import CalibrationSource
     from edgeq.exporting.onnx.writer import FloatModel
     from edgeq.exporting.options import ExportOptions
@@ -68,7 +70,9 @@ def share(
         return {}, None
     names = calibrated_tensors(model) if ranges is None else list(ranges.tensors)
     matched = match_tensors(model, converted, names, probes)
-    operators = translate_keep(model, converted, computed_twins(converted, matched), kept)
+    nodes = [name for names in kept.nodes.values() for name in names]
+    twins = computed_twins(converted, matched) | twins_of_nodes(model, converted, nodes, probes)
+    operators = translate_keep(model, converted, twins, kept)
     if ranges is None:
         return operators, None
     written = TfliteOptions(operators, options.integer_io, options.compat, target.tflite)
@@ -82,6 +86,23 @@ def computed_twins(converted: TfliteModel, matched: Matched) -> dict[str, str]:
     """
     computed = frozenset(observed_tensors(converted.graph))
     return {name: twin for name, twin in matched.twins.items() if name in computed}
+
+
+def twins_of_nodes(
+    model: FloatModel, converted: TfliteModel, nodes: Collection[str], probes: Sequence[np.ndarray]
+) -> dict[str, str]:
+    """Returns TFLite tensor -> the ONNX tensor with the same values, for what some nodes compute.
+
+    A layer before a SiLU has a counterpart too, though nothing has a range there.
+
+    Args:
+        model: The ONNX graph.
+        converted: The TFLite file of the same model.
+        nodes: Names of the nodes.
+        probes: Inputs `(1, C, H, W)` that both are run on.
+    """
+    names = dict.fromkeys(str(value.name) for values in _results(model, nodes).values() for value in values)
+    return computed_twins(converted, match_tensors(model, converted, list(names), probes)) if names else {}
 
 
 def translate_keep(model: FloatModel, converted: TfliteModel, matched: Mapping[str, str], kept: Kept) -> dict[str, str]:
@@ -129,17 +150,23 @@ def operators_of(model: FloatModel, matched: Mapping[str, str], nodes: Collectio
     produced: dict[str, list[str]] = {}
     for name, onnx_name in matched.items():
         produced.setdefault(onnx_name, []).append(name)
-    wanted = {whole_of(name) for name in nodes}
+    weighted = {str(node.name) for node in model.graph.graph if weight_of(node) is not None}
     names, lost = [], []
-    for node in model.graph.graph:
-        if node.name not in wanted or not data_inputs(node):
-            continue
-        layer = linear_of(node)
-        # A product without its bias stands in no TFLite file.
-        last = node if layer is None else layer.add or node
-        values = (node.outputs[0], activation_behind(last))
-        found = [name for value in values for name in produced.get(str(value.name), [])]
+    for node, values in _results(model, nodes).items():
+        found = [name for value in dict.fromkeys(values) for name in produced.get(str(value.name), [])]
         names += found
-        if not found and weight_of(node) is not None:
-            lost.append(str(node.name))
+        if not found and node in weighted:
+            lost.append(node)
     return names, lost
+
+
+def _results(model: FloatModel, nodes: Collection[str]) -> dict[str, tuple[ir.Value, ir.Value]]:
+    """Returns name of a node -> its output, and what an activation behind it makes of that; parts mean their whole."""
+    wanted = {whole_of(name) for name in nodes}
+    found = {}
+    for node in model.graph.graph:
+        if node.name in wanted and data_inputs(node):
+            layer = linear_of(node)
+            # A product without its bias stands in no TFLite file.
+            found[str(node.name)] = node.outputs[0], activation_behind(node if layer is None else layer.add or node)
+    return found

@@ -103,8 +103,8 @@ def export(
     vit_plan: Annotated[
         str,
         typer.Option(
-            help="Transformers: fast (patch embedding and, on Jetson, attention products in INT8 too), balanced, or "
-            "safe (layers that write to the residual stream stay in float)."
+            help="Transformers: fast (patch embedding and, on Jetson and in OpenVINO with VNNI, attention products in "
+            "INT8 too), balanced, or safe (layers that write to the residual stream stay in float)."
         ),
     ] = "balanced",
     rescale: Annotated[

@@ -42,7 +42,8 @@ class Rules:
         opset: ONNX opset that the files are written in.
         schemes: Operator -> how the engines run it where that is worth it, the preferred first; what is not named stays
             in float. Convolutions of one channel each are called `DepthwiseConv`: their channels share one activation
-            scale but no sum, so that channels of small range lose most, and engines gain little by them.
+            scale but no sum, so that channels of small range lose most, and engines gain little by them. Products of
+            two activations are called `Product` where their operands are stored otherwise than those of layers.
         on_request: The same for operators that run so only when asked for (`requested`). Where ConvTranspose is in
             neither table, it runs in INT8 on request as Conv + DepthToSpace.
         output_pairs: What a convolution's output needs for the engine to run it in INT8. `none`: nothing, its inputs

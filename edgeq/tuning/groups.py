@@ -4,7 +4,8 @@ Rules, by number:
 
 1. A layer is a node that the target runs in INT8. The sum of a residual belongs to the layer before it: it runs in INT8
    only behind one.
-2. A layer of a transformer is called by its block and its part (`vit.0.fc1`), any other by its node.
+2. A layer of a transformer is called by its block and its part (`vit.0.fc1`), any other by its node. The two products
+   of an attention are one layer (`vit.0.attention`).
 3. A block is an encoder block of a transformer; or else what has a scope in common in the names of the nodes
    (`/layer1/layer1.0`); or else what stands between two sums of residuals, called by its first layer.
 """
@@ -69,7 +70,10 @@ def _layers(decisions: Sequence[LayerDecision]) -> list[list[LayerDecision]]:
 
 def _layer_name(layer: _Layer, transformer: Transformer) -> str:
     role = transformer.roles.get(layer[0].name)
-    return layer[0].name if role is None else f"vit.{role.block}.{role.part}"
+    if role is None:
+        return layer[0].name
+    part = "attention" if role.part in ("logits", "context") else role.part
+    return f"vit.{role.block}.{part}"
 
 
 def _block_name(layers: Sequence[_Layer], transformer: Transformer) -> Callable[[_Layer, Transformer], str]:

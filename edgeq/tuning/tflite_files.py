@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edgeq.calibration.followed_ranges import collect_ranges, match_tensors
-from edgeq.calibration.shared_ranges import computed_twins, operators_of
+from edgeq.calibration.shared_ranges import computed_twins, operators_of, twins_of_nodes
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact
@@ -23,7 +23,7 @@ from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.tflite.graph import Graph
 from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions, plan, write
-from edgeq.targets import Target
+from edgeq.targets import Rules, Target
 
 _REASON = "kept by the search"
 
@@ -77,7 +77,7 @@ class TfliteFiles:
         options = TfliteOptions(target_schemes=target.tflite)
         matched = match_tensors(model, converted, list(ranges.tensors), probes)
         known = collect_ranges(converted, matched, ranges, calibration, ("int8",), options, out, threads)
-        twins = computed_twins(converted, matched)
+        twins = computed_twins(converted, matched) | twins_of_nodes(model, converted, layers, probes)
         in_int8 = {each.name for each in plan(converted, "int8", options).values() if not each.is_float}
         matching = {name: layer for layer in layers for name in operators_of(model, twins, (layer,))[0]}
         operators: dict[str, list[str]] = {}
@@ -114,6 +114,18 @@ class TfliteFiles:
     @cached_property
     def _sources(self) -> dict[str | None, RangeSources]:
         return {}
+
+
+def screened_rules(rules: Rules) -> Rules:
+    """Returns the rules by which a graph is screened for what TFLite files have in INT8.
+
+    That is more than the target's other engine runs so: depthwise layers, and layers before a SiLU. Of YOLOX-nano the
+    rules of ONNX Runtime leave none.
+
+    Args:
+        rules: The target's rules for ONNX files.
+    """
+    return replace(rules.requested("DepthwiseConv").of_any_size, output_pairs="none")
 
 
 def owners_of(graph: Graph, matching: Mapping[str, str]) -> dict[str, str]:

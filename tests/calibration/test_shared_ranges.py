@@ -9,10 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from edgeq.calibration.calibrate import calibrate
 from edgeq.calibration.followed_ranges import Matched, collect_ranges, match_tensors
-from edgeq.calibration.shared_ranges import translate_keep
+from edgeq.calibration.observed_model import calibrated_tensors
+from edgeq.calibration.shared_ranges import operators_of, translate_keep, twins_of_nodes
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.errors import InputError, MismatchError
@@ -27,9 +29,11 @@ from edgeq.exporting.tflite.writer import TfliteModel, TfliteOptions, tensors_to
 from edgeq.inputs.images import list_images
 from edgeq.inputs.preprocessing import preprocess
 from edgeq.sources.model import ModelRequest, open_model
+from edgeq.sources.torch_export import export_torch
 from edgeq.targets import get_target
 from edgeq.tasks.detection.shapes import draw_image
 from tests import tflite_nets
+from tests.exporting import nets
 from tests.small import SIZE
 
 
@@ -59,6 +63,23 @@ def test_every_tensor_that_a_cnn_needs_is_found(pair: Pair) -> None:
     assert set(needed) <= pair.matched.keys()
     assert {pair.matched[name] for name in ("hm", "wh", "reg")} == {"hm", "wh", "reg"}
     assert pair.matched["image"] == pair.model.graph.graph.inputs[0].name
+
+
+def test_a_layer_before_a_silu_is_found_though_nothing_has_a_range_there() -> None:
+    """Of YOLOX-nano no layer was found, for `--keep` and for `edgeq tune --runtime litert`."""
+    tflite_nets.require_converter()
+    converted = tflite_nets.mobile()
+    graph = export_torch(tflite_nets.seeded(tflite_nets.Mobile), torch.zeros(1, 3, 16, 16), ["classes"], opset=18)
+    model = FloatModel("mobile", graph, converted.preprocessing)
+    (sigmoid,) = (node for node in graph.graph if node.op_type == "Sigmoid")
+    assert sigmoid.inputs[0] is not None
+    gated = sigmoid.inputs[0].producer()
+    assert gated is not None
+    assert sigmoid.inputs[0].name not in calibrated_tensors(model)
+    twins = twins_of_nodes(model, converted, [str(gated.name)], [nets.normal(5, 1, 3, 16, 16)])
+    names, lost = operators_of(model, twins, [str(gated.name)])
+    operators = {operator_name(converted.graph, each): each.kind for each in converted.graph.operators}
+    assert ([operators[name] for name in names], lost) == (["CONV_2D"], [])
 
 
 def test_ranges_alone_suffice(pair: Pair, tmp_path: Path) -> None:

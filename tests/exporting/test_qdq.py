@@ -14,7 +14,7 @@ from edgeq.errors import MismatchError
 from edgeq.exporting.graphs.graph import constant
 from edgeq.exporting.onnx.qdq import insert_qdq
 from edgeq.exporting.passes.conv_transpose import rewrite_conv_transpose
-from edgeq.exporting.planning.keep import resolve_keep
+from edgeq.exporting.planning.keep import Kept, resolve_keep
 from edgeq.exporting.planning.plan import QuantPlan, make_plan
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.schemes import FLOAT32, UINT8, PerAxis, PerTensor
@@ -225,6 +225,17 @@ def test_mixed_ranges_are_split_and_named(caplog: pytest.LogCaptureFixture) -> N
     assert reader.is_float
     want = nets.run(model, x)[0]
     assert np.abs(nets.run(result, x)[0] - want).max() < 0.05 * np.abs(want).max()
+
+
+def test_a_file_whose_only_int8_layer_reads_mixed_ranges_is_float() -> None:
+    """The search tries each layer alone; FastestDet's Conv_231 ended with a traceback."""
+    model = nets.graph(JOINED, joined_weights(300))
+    convs = [str(node.name) for node in model.graph if node.op_type == "Conv"]
+    x, kept = nets.normal(9, 1, 3, 8, 8), Kept({"others": (*convs[:2], convs[3])})
+    selection = select_layers(model, X86, kept)
+    assert selection.quantized == {convs[2]}
+    plan = make_plan(model, selection, ranges_for(model, x, selection.tensors), X86)
+    assert (plan.quantized, dict(plan.tensors), dict(plan.tied)) == (frozenset(), {}, {})
 
 
 def test_mixed_ranges_on_one_grid_would_lose_the_small_input() -> None:

@@ -60,10 +60,12 @@ def test_blocks_end_with_the_sum_of_a_residual_where_names_tell_nothing():
 
 
 def test_layers_of_a_transformer_are_called_by_block_and_part():
-    roles = {"q": Role(0, "q"), "fc1": Role(0, "fc1"), "q2": Role(1, "q")}
-    found = selection("stem", "q", "fc1", "q2", roles=roles)
-    assert list(named(found, "layer")) == ["stem", "vit.0.q", "vit.0.fc1", "vit.1.q"]
-    assert named(found, "block")["vit.0"] == ("q", "fc1")
+    parts = {"q": "q", "mul1": "logits", "mul2": "context", "fc1": "fc1"}
+    roles = {name: Role(0, part) for name, part in parts.items()} | {"q2": Role(1, "q")}
+    found = selection("stem", *parts, "q2", roles=roles)
+    assert list(named(found, "layer")) == ["stem", "vit.0.q", "vit.0.attention", "vit.0.fc1", "vit.1.q"]
+    assert named(found, "layer")["vit.0.attention"] == ("mul1", "mul2")
+    assert named(found, "block")["vit.0"] == tuple(parts)
 
 
 @given(st.integers(1, 700), st.integers(1, 800), st.integers(0, 5))

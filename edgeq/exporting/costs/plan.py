@@ -10,10 +10,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from edgeq.exporting.costs.cheapest import Conversion, LayerCost, cheapest, total_us
-from edgeq.exporting.costs.kernel import WEIGHTED, Kernel, activation_nodes, kernel_of
+from edgeq.exporting.costs.kernel import WEIGHTED, Kernel, activation_nodes, kernel_of, product_kernel
+from edgeq.exporting.graphs.attentions import Attention, find_attentions
 from edgeq.exporting.graphs.data_flow import is_float
-from edgeq.exporting.graphs.graph import data_inputs
+from edgeq.exporting.graphs.graph import data_inputs, weight_of
 from edgeq.exporting.graphs.moves import moves_values
+from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.planning.pairs import moves_in_float
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def kernels_of(model: ir.Model, quantized: Set[str]) -> dict[str, Kernel]:
     """
     found = {}
     for node in model.graph:
-        name, kernel = str(node.name), kernel_of(node)
+        name, kernel = str(node.name), kernel_of(node) or product_kernel(node)
         if kernel is not None and (name in quantized or kernel.operator not in WEIGHTED):
             found[name] = kernel
     return found
@@ -171,10 +173,19 @@ def cost_problem(model: ir.Model, quantized: Set[str], table: KernelTable, rules
     """Returns the layers of a graph with their costs, and the tensors between them.
 
     A layer that has no cost in the table and may run in INT8 does so, as the target's rules say. What only moves
-    values, and a sum without a cost, goes with the layers around it.
+    values, and a sum without a cost, goes with the layers around it. Both products of an attention are one layer, that
+    of the second: an engine computes them in one kernel.
     """
     costs = {name: cost for name, kernel in kernels_of(model, quantized).items() if (cost := table.cost(kernel))}
     owner = _owners(model)
+    for attention in _quantized_attentions(model, quantized):
+        first, second = str(attention.logits.name), str(attention.context.name)
+        owner.update({id(node): attention.context for node in (attention.logits, *attention.between)})
+        if first in costs and second in costs:
+            one, other = costs.pop(first), costs[second]
+            costs[second] = dataclasses.replace(
+                other, f32_us=one.f32_us + other.f32_us, int8_us=one.int8_us + other.int8_us
+            )
     layers: dict[str, LayerCost] = {_IMAGE: LayerCost(0.0)}
     for node in model.graph:
         if owner[id(node)] is node:
@@ -187,6 +198,15 @@ def cost_problem(model: ir.Model, quantized: Set[str], table: KernelTable, rules
             conversions.append(_conversion(writer, (*sorted(readers), *ends), costs))
     candidates = frozenset(name for name in layers if name in quantized and name in costs)
     return CostProblem(layers, tuple(conversions), candidates)
+
+
+def _quantized_attentions(model: ir.Model, quantized: Set[str]) -> list[Attention]:
+    """Returns the attentions whose products may run in INT8; looked for only where there is such a product."""
+    products = {str(node.name) for node in model.graph if node.op_type == "MatMul" and weight_of(node) is None}
+    if quantized.isdisjoint(products):
+        return []
+    found = find_attentions(model, find_transformer(model))
+    return [each for each in found if {each.logits.name, each.context.name} <= quantized]
 
 
 def _owners(model: ir.Model) -> dict[int, ir.Node]:

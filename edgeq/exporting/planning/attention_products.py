@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from edgeq.exporting.planning.keep import VitPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx_ir as ir
 
     from edgeq.exporting.graphs.transformer import Transformer
@@ -16,18 +18,31 @@ FUSED_HEADS, FUSED_TOKENS = (16, 32, 64), 512
 """Sizes of heads, and most tokens, that TensorRT's fused INT8 attention takes."""
 
 
-def attention_reasons(model: ir.Model, transformer: Transformer, rules: Rules, vit_plan: VitPlan) -> dict[int, str]:
-    """Returns block -> why the products of its attention stay in float; both of them run in INT8 or none."""
+def attention_reasons(
+    model: ir.Model, transformer: Transformer, rules: Rules, vit_plan: VitPlan, slow: Mapping[str, str]
+) -> dict[int, str]:
+    """Returns block -> why the products of its attention stay in float; both of them run in INT8 or none.
+
+    Args:
+        model: The float graph.
+        transformer: Its encoder blocks.
+        rules: The target's rules.
+        vit_plan: The plan for transformers.
+        slow: Name of a node -> why it takes less time in float.
+    """
     if rules.int8_attention == "none":
         return dict.fromkeys(range(transformer.blocks), "an attention's product: in INT8 the target is no faster")
     if vit_plan != "fast":
         return dict.fromkeys(range(transformer.blocks), "an attention's product, which --vit-plan fast quantizes")
     reasons: dict[int, str] = {}
-    if rules.int8_attention == "fused":
-        for node in model.graph:
-            role = transformer.roles.get(node.name or "")
-            if role is not None and node.op_type == "MatMul" and (reason := _unfused(node, role.part)):
-                reasons.setdefault(role.block, reason)
+    for node in model.graph:
+        name = node.name or ""
+        role = transformer.roles.get(name)
+        if role is None or node.op_type != "MatMul" or role.part not in ("logits", "context"):
+            continue
+        reason = slow.get(name) or (_unfused(node, role.part) if rules.int8_attention == "fused" else None)
+        if reason is not None:
+            reasons.setdefault(role.block, reason)
     return reasons
 
 

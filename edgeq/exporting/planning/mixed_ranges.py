@@ -121,6 +121,9 @@ def split_mixed_ranges(
 ) -> Selection:
     """Returns the selection without joined tensors whose inputs do not go on one grid, and without their readers.
 
+    If no other layer is left in INT8, no tensor has a grid. Otherwise all others keep theirs, also those that nothing
+    reads in INT8 any more: TensorRT's calibrated engines run a layer in INT8 only if its output has a range.
+
     Args:
         model: The float graph.
         selection: What is to be quantized.
@@ -137,9 +140,10 @@ def split_mixed_ranges(
             f"joined tensor {each.joined!r} stays in float, and so does what reads it: "
             f"{', '.join(each.readers) or 'nothing'}"
         )
-    decisions = [
+    decisions = tuple(
         replace(each, scheme=FLOAT, reason=in_float[each.name]) if each.name in in_float else each
         for each in selection.decisions
-    ]
-    tensors = tuple(name for name in selection.tensors if name not in dropped)
-    return replace(selection, decisions=tuple(decisions), tensors=tensors)
+    )
+    is_float = all(decision.is_float for decision in decisions)
+    tensors = () if is_float else tuple(name for name in selection.tensors if name not in dropped)
+    return replace(selection, decisions=decisions, tensors=tensors)

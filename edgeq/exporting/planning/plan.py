@@ -14,7 +14,7 @@ from edgeq.calibrators.grid import Grid, Range
 from edgeq.errors import MismatchError
 from edgeq.exporting.graphs.data_flow import is_float
 from edgeq.exporting.graphs.graph import constant, data_inputs, weight_of
-from edgeq.exporting.graphs.moves import ends_of, moved_inputs, moves_values
+from edgeq.exporting.graphs.moves import ends_of, moved_from, moved_inputs, moves_values
 from edgeq.exporting.graphs.weights import release
 from edgeq.exporting.planning.decision import LayerDecision
 from edgeq.exporting.planning.mixed_ranges import (
@@ -120,12 +120,12 @@ def make_plan(
     notes: list[str] = []
     widths = known_widths(ranges)
     selection = split_mixed_ranges(model, selection, widths, notes)
-    schemes = _tensor_schemes(model, selection)
+    schemes = _tensor_schemes(model, selection, rules)
     grids: dict[str, Grid] = {}
     guard = SaturationGuard(ranges.channel_maxima) if rules.saturates else None
     for members in tensors_by_grid(model, selection.tensors, widths):
         wanted = [schemes[name] for name in members if name in schemes] or list(schemes.values())
-        grid = _grid(model, members, ranges, max(wanted, key=lambda scheme: scheme.bits))
+        grid = _grid(model, members, ranges, max(wanted, key=_strictness))
         if guard is not None:
             grid = guard.widen(model, members, grid, selection.quantized)
         grids.update(dict.fromkeys(members, grid))
@@ -252,17 +252,39 @@ def _saturation_facts(rules: Rules, guard: SaturationGuard | None) -> dict[str, 
     return {"isa": rules.isa} if guard is None else guard.facts(rules.isa)
 
 
-def _tensor_schemes(model: ir.Model, selection: Selection) -> dict[str, Scheme]:
-    """Returns tensor name -> how the quantized nodes around it want it stored; of several, with most bits."""
+def _tensor_schemes(model: ir.Model, selection: Selection, rules: Rules) -> dict[str, Scheme]:
+    """Returns tensor name -> how the quantized nodes around it want it stored; of several, the strictest."""
     schemes = {each.name: each.scheme.activation for each in selection.decisions if each.scheme.is_static}
     found: dict[str, Scheme] = {}
     for node in model.graph:
-        scheme = schemes.get(str(node.name))
-        if scheme is not None:
-            for value in (*data_inputs(node), *node.outputs, activation_behind(node)):
-                before = found.setdefault(str(value.name), scheme)
-                found[str(value.name)] = max(before, scheme, key=lambda one: one.bits)
+        wanted = schemes.get(str(node.name))
+        for value, scheme in () if wanted is None else _stored(node, wanted, rules):
+            before = found.setdefault(str(value.name), scheme)
+            found[str(value.name)] = max(before, scheme, key=_strictness)
     return found
+
+
+def _stored(node: ir.Node, scheme: Scheme, rules: Rules) -> list[tuple[ir.Value, Scheme]]:
+    """Returns how a quantized node wants the tensors around it stored.
+
+    What a product of activations writes is stored as its readers want it. The probabilities that it reads are stored as
+    what layers read: they are never negative, and half of a grid around zero would be of no use to them.
+    """
+    if node.op_type != "MatMul" or weight_of(node) is not None:
+        return [(value, scheme) for value in (*data_inputs(node), *node.outputs, activation_behind(node))]
+    layer = rules.static(node.op_type)
+    unsigned = scheme if layer is None else layer.activation.with_bits(scheme.bits)
+    return [(value, unsigned if _is_probability(value) else scheme) for value in data_inputs(node)]
+
+
+def _is_probability(value: ir.Value) -> bool:
+    producer = moved_from(value).producer()
+    return producer is not None and producer.op_type == "Softmax"
+
+
+def _strictness(scheme: Scheme) -> tuple[int, bool]:
+    """Returns what decides between readers of one tensor: one that wants a zero of 0 has no kernel for another."""
+    return scheme.bits, scheme.symmetric
 
 
 def constant_ranges(model: ir.Model, members: Sequence[str]) -> list[Range]:

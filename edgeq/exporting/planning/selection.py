@@ -57,7 +57,7 @@ _FUNCTIONS = frozenset({"Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "G
 
 _LINEAR = frozenset({"Gemm", "MatMul"})
 
-DEPTHWISE = "DepthwiseConv"
+DEPTHWISE, PRODUCT = "DepthwiseConv", "Product"
 """What `Rules.schemes` calls a convolution of one channel each."""
 
 _BEHIND_HEADS = MOVES_VALUES | {
@@ -130,7 +130,7 @@ def select_layers(
     transformer = find_transformer(model)
     kept = resolve_keep(model, vit_plan=vit_plan) if kept is None else kept
     heads, from_image = _head_nodes(model), image_values(model)
-    products = attention_reasons(model, transformer, rules, vit_plan)
+    products = attention_reasons(model, transformer, rules, vit_plan, slow)
     decisions: list[LayerDecision] = []
     quantized: set[int] = set()
     for node in model.graph:
@@ -271,9 +271,11 @@ def _float_reason(
 
 def _scheme_of(node: ir.Node, rules: Rules) -> LayerScheme:
     """Returns how the target runs a node that is quantized."""
-    scheme = rules.static(rules_name(node))
+    is_weighted = weight_of(node) is not None
+    own = rules.static(PRODUCT) if node.op_type == "MatMul" and not is_weighted else None
+    scheme = own or rules.static(rules_name(node))
     assert scheme is not None  # noqa: S101 - `_float_reason` has looked
-    return scheme if weight_of(node) is not None else scheme.without_weight
+    return scheme if is_weighted else scheme.without_weight
 
 
 def _stands_before_function(node: ir.Node) -> bool:

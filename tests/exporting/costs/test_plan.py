@@ -14,6 +14,7 @@ from edgeq.exporting.costs.table import KernelCost, KernelTable
 from edgeq.exporting.graphs.graph import infer_shapes
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.targets import get_target
+from edgeq.targets.x86 import for_isa
 from tests.exporting import nets
 
 RULES = dataclasses.replace(get_target("x86-openvino").rules, moved_in_float={"MaxPool": 64})
@@ -211,3 +212,38 @@ def test_a_noisy_layer_that_the_rules_alone_put_into_int8_stays_in_float(model):
     given = table(model, {"node_c2": KernelCost(10.0, 20.0), "node_c4": KernelCost(10.0, 20.0)})
     chosen = choose_by_cost(model, quantized(model), given, FREE, noisy={"node_c1": "too loud"})
     assert select_layers(model, RULES, slow=chosen.in_float).quantized == {"node_c3"}
+
+
+ATTENTION = """g (float[1,8,16] x) => (float[1,8,16] y) {
+    q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv) kt = Transpose<perm=[0,2,1]>(k)
+    logits = MatMul(q, kt) w = Softmax<axis=-1>(logits) context = MatMul(w, v) y = MatMul(context, wo) }"""
+
+
+@pytest.mark.parametrize(("second", "in_int8"), [(20.0, True), (70.0, False)])
+def test_both_products_of_an_attention_are_one_layer(second: float, in_int8: bool) -> None:
+    """The first gains 40 us. If the second loses more than that, neither runs in INT8."""
+    model = nets.graph(
+        ATTENTION, {name: nets.normal(seed, 16, 16) for seed, name in enumerate(("wq", "wk", "wv", "wo"))}
+    )
+    infer_shapes(model)
+    rules = for_isa(get_target("x86-openvino"), "vnni").rules
+    chosen = select_layers(model, rules, vit_plan="fast").quantized
+    known = kernels_of(model, chosen)
+    kernels = {str(node.outputs[0].name): known[node.name] for node in model.graph if node.name in known}
+    assert (str(kernels["logits"]), str(kernels["context"])) == (
+        "Gemm 16>8 8x1 k1x1 s1x1 d1 g1", "Gemm 8>16 8x1 k1x1 s1x1 d1 g1",
+    )  # fmt: skip
+    rows = {
+        kernels["q"]: KernelCost(9, 3),
+        kernels["logits"]: KernelCost(60, 20),
+        kernels["context"]: KernelCost(25, second),
+    }
+    found = choose_by_cost(model, chosen, KernelTable("openvino", "1", "a CPU", (), 1, "measured", rows), rules)
+    products = {str(node.name) for node in model.graph if node.outputs[0].name in ("logits", "context")}
+    left = {
+        each.name
+        for each in select_layers(model, rules, vit_plan="fast", slow=found.in_float).decisions
+        if each.is_float
+    }
+    assert (products <= left, products.isdisjoint(left)) == (not in_int8, in_int8)
+    assert found.predicted_us == pytest.approx(4 * 3 + (20 + second if in_int8 else 60 + 25))
