@@ -10,15 +10,19 @@ import typer
 
 from edgeq.cli import edge_llm, model_parts
 from edgeq.cli.names import TARGET, with_patterns
-from edgeq.cli.options import CalibrationImages, JsonFile, require_writable_json, write_json_file
+from edgeq.cli.options import CalibrationImages, JsonFile, refuse_given, require_writable_json, write_json_file
 from edgeq.cli.printing import say
 
 CudaOption = Annotated[
     str | None, typer.Option(help="CUDA binding: pycuda, cudart or torch; by default the first that works.")
 ]
 
+_OF_FILES = frozenset({"target", "tensorrt", "isa", "images", "preset", "compile", "sm"})
+"""What `check` takes for single files alone."""
+
 
 def check(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An .onnx file of any tool, or the folder of a bundle.")],
     target: Annotated[
         str | None,
@@ -73,6 +77,8 @@ def check(
     from edgeq.verbs.check_saturation import check_question, check_saturation
 
     require_writable_json(json_file)
+    if is_bundle(file) or is_edge_llm_folder(file):
+        refuse_given(context, _OF_FILES, f"is for single files, and {file} is a folder of one model's parts")
     if is_bundle(file):
         model_parts.check(file, json_file)
         return

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _PANEL = "Bundles"
 
+NOT_FOR_BUNDLES = "is for models in one file, not for bundles"
+FOR_BUNDLES = "is for bundles, and none is named"
+
 TaskOption = Annotated[
     str | None,
     typer.Option(

@@ -22,6 +22,7 @@ from edgeq.cli.options import (
     Threads,
     Weights,
     model_request,
+    refuse_given,
 )
 from edgeq.cli.printing import say
 from edgeq.wording import counted
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 def calibrate(
+    context: typer.Context,
     model: Annotated[str | None, FLOAT_MODEL] = None,
     source: Annotated[
         Path | None,
@@ -81,6 +83,8 @@ def calibrate(
         for name, value in refused.items():
             if value is not None:
                 raise typer.BadParameter(f"cannot be combined with {name}: no model is run", param_hint="--from")
+        unread = {"num", "keep_samples", "split", "allow_outside", "threads"}
+        refuse_given(context, unread, f"says how a model is run on images, and {earlier} needs none")
         ranges = Ranges.load(earlier)
         changed = ranges.with_method(method or ranges.method, **options)
         changed.save(out)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgeq.cli.options import write_json_file
+from edgeq.cli.options import refuse_given, write_json_file
 from edgeq.cli.printing import say
 from edgeq.errors import InputError
 from edgeq.wording import counted
@@ -30,6 +30,7 @@ _TAKEN = frozenset(
         "threads",
         "json_file",
         "download",
+        "progress",
     }
 )
 _MB = 1e6
@@ -44,13 +45,10 @@ def export_checkpoint_command(context: typer.Context) -> None:
     from edgeq.verbs.export_checkpoint import export_checkpoint
 
     values: Mapping[str, Any] = context.params
-    given = [name for name in values if name not in _TAKEN and _is_given(context, name)]
     formats = values["formats"]
     if len(formats) > 1:
         raise InputError(f"`format` {', '.join(formats)}: a checkpoint has one layout; export each to its own folder")
-    if given:
-        name = "int8_io" if given[0] == "integer_io" else given[0]
-        raise InputError(f"`{name}`: is for files that engines run, and {formats[0]} is a checkpoint; omit it")
+    refuse_given(context, values.keys() - _TAKEN, f"is for files that engines run, and {formats[0]} is a checkpoint")
     result = export_checkpoint(
         Path(values["model"]),
         Path(values["out"]),
@@ -66,11 +64,6 @@ def export_checkpoint_command(context: typer.Context) -> None:
     for line in describe_checkpoint(result):
         say(line)
     write_json_file(values["json_file"], result.to_json())
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
 
 
 def describe_checkpoint(result: CheckpointResult) -> list[str]:

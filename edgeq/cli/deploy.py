@@ -9,7 +9,7 @@ import typer
 
 from edgeq.cli.bundles import any_bundle
 from edgeq.cli.names import TARGET, with_patterns
-from edgeq.cli.options import JsonFile, require_writable_json, write_json_file
+from edgeq.cli.options import JsonFile, refuse_given, require_writable_json, write_json_file
 from edgeq.cli.printing import say
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def deploy(
+    context: typer.Context,
     files: Annotated[
         list[Path],
         typer.Argument(
@@ -58,6 +59,11 @@ def deploy(
 
     require_writable_json(json_file)
     if any_bundle(files):
+        refuse_given(
+            context,
+            {"results", "max_drop", "latency_ratio"},
+            "is for files that `edgeq gate` judges, and a bundle is named",
+        )
         found = _bundle(files, target, out)
     else:
         limits = GateLimits(max_drop, latency_ratio)

@@ -23,6 +23,7 @@ from edgeq.cli.options import (
     Threads,
     Weights,
     model_request,
+    refuse_given,
     require_writable_json,
     write_json_file,
 )
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
     from edgeq.exporting.options import Rounding
     from edgeq.exporting.planning.keep import VitPlan
     from edgeq.inputs.coverage import Pick
+
+_OF_FOLDERS = frozenset(
+    {
+        "model", "out", "target", "runtime", "preset", "part", "keep", "calib", "tokenizer", "download", "threads",
+        "json_file", "progress",
+    }
+)  # fmt: skip
+"""What `export` takes for a Hugging Face folder that becomes a bundle."""
 
 
 def export(
@@ -211,7 +220,7 @@ def export(
     from edgeq.errors import InputError
     from edgeq.evaluation.preset_proof import AnnotatedImages, proven_request
     from edgeq.exporting.options import ExportOptions
-    from edgeq.targets import for_runtime
+    from edgeq.targets import for_runtime, get_target
     from edgeq.verbs.export import export_model
     from edgeq.verbs.export_checkpoint import is_checkpoint_format
     from edgeq.verbs.export_costs import default_measuring, default_plan
@@ -226,19 +235,25 @@ def export(
         raise InputError("`skip`: is for checkpoints (`format` gptq, awq or compressed-tensors); `keep` is for files")
     target = for_runtime(target, runtime)
     if is_model_folder(Path(model)):
+        refuse_given(
+            context,
+            context.params.keys() - _OF_FOLDERS,
+            "is not for a Hugging Face folder, whose precisions are set by --part and --preset",
+        )
+        if precision != "fp32" and not (part or preset):
+            raise InputError(
+                f"{model}: a Hugging Face folder has a precision per part, and {precision} names none; give --preset "
+                "uniform-8 or asymmetric, or --part decoder=w4g32-gptq"
+            )
         model_parts.export(
             model, out, target=target, preset=preset, part=part, keep=keep, calib=calib, tokenizer=tokenizer,
             threads=threads, json_file=json_file,
-            others={
-                "precision": precision != "fp32", "format": formats, "weights": weights, "images": images,
-                "data": data, "method": method, "num": num, "rescale": rescale, "rounding": rounding != "nearest",
-                "weight_method": weight_method, "group_size": group_size, "finetune": finetune, "size": size,
-                "labels": labels, "verify": verify, "compat": compat, "int8_io": integer_io, "opset": opset,
-                "take_scales": take_scales, "isa": isa, "int8_deconv": int8_deconv, "dynamic_batch": dynamic_batch,
-            },
         )  # fmt: skip
         return
-    model_parts.refuse(part, tokenizer)
+    refuse_given(context, {"part", "tokenizer"}, "is for a Hugging Face folder with a config.json; the model is none")
+    if not get_target(target).timed:
+        others = "is for x86 targets, whose engines edgeq times on this machine"
+        refuse_given(context, {"measure_speed", "plan"}, f"{others}; {target} is none")
     request = model_request(
         model, weights, preset, size, labels, opset=opset, target=target, dynamic_batch=dynamic_batch,
         take_scales=take_scales,

@@ -11,10 +11,21 @@ from edgeq.wording import printable
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to what stderr is at the moment: while a progress bar is drawn, it prints above itself."""
+    """Writes to what stderr is at the moment: while a progress bar is drawn, it prints above itself.
+
+    What was said in this run is not said again: several steps of a command open the same file and find the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(as_options(printable(self.format(record), keep="\n")), file=sys.stderr)
+        line = as_options(printable(self.format(record), keep="\n"))
+        if line not in self._said:
+            print(line, file=sys.stderr)
+        if not is_debugging():
+            self._said.add(line)
 
 
 def configure_logging() -> None:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from edgeq.cli.options import JsonFile, Threads, write_json_file
+from edgeq.cli.options import JsonFile, Threads, require_writable_json, write_json_file
 from edgeq.cli.printing import say
+from edgeq.errors import InputError
 
 
 def doctor(
@@ -24,6 +25,9 @@ def doctor(
     from edgeq.cli.console import print_diagnosis
     from edgeq.verbs.doctor import examine
 
+    require_writable_json(json_file)
+    if kernels and device_test:
+        raise InputError("--kernels and --device-test: answer different questions; give one of them")
     if kernels:
         from edgeq.cli.kernels import print_kernels
         from edgeq.machine import read_machine

@@ -23,6 +23,7 @@ from edgeq.cli.options import (
     Labels,
     SplitName,
     Threads,
+    refuse_given,
     require_writable_json,
     write_json_file,
 )
@@ -62,8 +63,17 @@ DeviceOption = Annotated[
     ),
 ]
 
+_OF_FILES = frozenset(
+    {
+        "annotations", "split", "allow_outside", "class_map", "preset", "labels", "simulate", "compute", "reference",
+        "engine", "device", "store", "worst", "worst_dir", "attach",
+    }
+)  # fmt: skip
+"""What `eval` takes for models in one file alone."""
+
 
 def bench(
+    context: typer.Context,
     artifacts: Artifacts,
     runtime: RuntimeOption = None,
     threads: Threads = None,
@@ -97,8 +107,8 @@ def bench(
     from edgeq.verbs.on_devices import bench_on_devices
 
     require_writable_json(json_file)
-    _require_attachable(artifacts, attach)
     if bundles.any_bundle(artifacts):
+        refuse_given(context, {"compute", "cpus", "hint", "layers", "device", "attach"}, bundles.NOT_FOR_BUNDLES)
         from edgeq.generation.benchmark import GenerationSampling
         from edgeq.verbs.bundles import time_bundles
 
@@ -107,6 +117,8 @@ def bench(
         bundles.print_speed(timed)
         _write(timed, json_file)
         return
+    refuse_given(context, {"prompt_tokens", "new_tokens"}, bundles.FOR_BUNDLES)
+    _require_attachable(artifacts, attach)
     outcomes = bench_on_devices(
         find_devices(device or ["local"]),
         artifacts,
@@ -123,6 +135,7 @@ def bench(
 
 
 def evaluate(
+    context: typer.Context,
     artifacts: Artifacts,
     images: Annotated[
         Path | None, typer.Option(help="Folder of the images, or one with a sub-folder for each class.")
@@ -188,13 +201,15 @@ def evaluate(
     json_file: JsonFile = None,
 ) -> None:
     """Score models on images: detectors (COCO's twelve numbers), classifiers (top-1, top-5) and other tasks."""
-    _require_attachable(artifacts, attach)
     if bundles.any_bundle(artifacts):
+        refuse_given(context, _OF_FILES, bundles.NOT_FOR_BUNDLES)
         bundles.evaluate_bundles(
             artifacts, task=task, data=data, images=images, runtimes=runtime or (), threads=threads, template=prompt,
             max_tokens=max_tokens, beams=beams, batch=batch, stride=stride, answers=answers, json_file=json_file,
         )  # fmt: skip
         return
+    refuse_given(context, {"task", "prompt", "max_tokens", "beams", "batch", "stride", "answers"}, bundles.FOR_BUNDLES)
+    _require_attachable(artifacts, attach)
     from edgeq.cli.console import print_classes, print_worst
     from edgeq.devices.config import find_devices
     from edgeq.results.evaluation import EvalResult
@@ -205,6 +220,8 @@ def evaluate(
     require_writable_json(json_file)
     if worst is not None:
         require_two(artifacts)
+    else:
+        refuse_given(context, {"worst_dir"}, "is for the pictures of --save-worst, which is not given")
     opened = open_for_evaluation(data, split, allow_outside, class_map or (), annotations=annotations, images=images)
     outcomes = evaluate_on_devices(
         find_devices(device or ["local"]),

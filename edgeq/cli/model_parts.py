@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +11,6 @@ from edgeq.cli import edge_llm
 from edgeq.cli.options import write_json_file
 from edgeq.cli.printing import say
 from edgeq.cli.words import as_options
-from edgeq.errors import InputError
 
 if TYPE_CHECKING:
     from edgeq.bundles.contents import BundlePart, PartTensor
@@ -63,19 +61,11 @@ def export(
     tokenizer: str | None,
     threads: int | None,
     json_file: Path | None,
-    others: Mapping[str, Any],
 ) -> None:
-    """Writes the bundle of a Hugging Face folder, and prints its parts; `others` are options that it does not take.
-
-    Raises:
-        InputError: one of them was given.
-    """
+    """Writes the bundle of a Hugging Face folder, and prints its parts."""
     from edgeq.bundles.export import BundleRequest, export_bundle
     from edgeq.verbs.export_edge_llm import is_for_jetson
 
-    for name, given in others.items():
-        if given:
-            raise InputError(f"`{name}`: is not for a Hugging Face folder; precisions are set by `part` and `preset`")
     request = BundleRequest(Path(model), target, preset, tuple(part or ()), tuple(keep or ()), tokenizer=tokenizer)
     request = _with_samples(request, calib, threads)
     if is_for_jetson(target):
@@ -94,17 +84,6 @@ def _with_samples(request: BundleRequest, calib: Path | None, threads: int | Non
 
     samples = None if calib is None else partial(read_samples, calib, "")
     return dataclasses.replace(request, samples=samples, threads=threads)
-
-
-def refuse(part: list[str] | None, tokenizer: str | None) -> None:
-    """Refuses options of models in parts.
-
-    Raises:
-        InputError: one of them was given.
-    """
-    for name, given in (("part", part), ("tokenizer", tokenizer)):
-        if given:
-            raise InputError(f"`{name}`: is for a Hugging Face folder with a config.json; the model is none")
 
 
 def check(path: Path, json_file: Path | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,6 +98,32 @@ TrustedDecoders = Annotated[
 ]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Input size in pixels, if the model does not fix it.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results as JSON.")]
+
+
+def refuse_given(context: typer.Context, names: Collection[str], why: str) -> None:
+    """Refuses options that are given on the command line, or by its environment, and would change nothing.
+
+    Args:
+        context: Of the command.
+        names: The parameters of the command's function.
+        why: What the options are for, or why they have no place here.
+
+    Raises:
+        InputError: one of them is given.
+    """
+    from edgeq.errors import InputError
+
+    for parameter in context.command.params:
+        if parameter.name in names and is_given(context, parameter.name):
+            is_off = context.params.get(parameter.name) is False and parameter.secondary_opts
+            option = (parameter.secondary_opts if is_off else parameter.opts)[0]
+            raise InputError(f"{option}: {why}; omit it")
+
+
+def is_given(context: typer.Context, name: str) -> bool:
+    """Returns whether a parameter of a command is given by who calls it, and not by a default or `edgeq.toml`."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
 def model_request(

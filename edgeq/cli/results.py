@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgeq.cli.names import with_patterns
-from edgeq.cli.options import require_writable_json, write_json_file
+from edgeq.cli.options import refuse_given, require_writable_json, write_json_file
 from edgeq.cli.printing import say
 from edgeq.wording import counted
 
@@ -23,6 +23,7 @@ Runs = Annotated[
 
 
 def report(
+    context: typer.Context,
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -64,11 +65,18 @@ def report(
 
         if runs or out is not None:
             raise typer.BadParameter("takes the place of RUNS and --out; omit them", param_hint="--index")
+        refuse_given(
+            context,
+            {"images", "examples", "max_drop"},
+            "is for the page of RUNS, and --index lists pages that are written already",
+        )
         page, count = write_index(index)
         say(f"wrote {page}: {counted(count, 'report')}")
         return
     if not runs:
         raise typer.BadParameter("give RUNS, or --index")
+    if out is None or out.suffix.lower() != ".html":
+        refuse_given(context, {"images"}, "is drawn on in a page, whose --out ends in .html")
     if out is not None:
         require_format(out)
         require_writable(out)
@@ -83,6 +91,7 @@ def report(
 
 
 def gate(
+    context: typer.Context,
     runs: Runs,
     max_drop: Annotated[
         float | None,
@@ -114,6 +123,8 @@ def gate(
     from edgeq.verbs.gate import Limits, check_limits
 
     require_writable_json(json_file)
+    if per_class is None:
+        refuse_given(context, {"few"}, "says which classes --per-class judges, which is not given")
     result = check_limits(read_runs(runs).rows, Limits(max_drop, per_class, small, latency_ratio, few, strict))
     print_gate(result)
     write_json_file(json_file, result.to_json())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeq.cli.options import refuse_given
 from edgeq.cli.printing import say
 
 if TYPE_CHECKING:
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
 _SHOWN = 50
 _DESCENDING = ":desc"
+_CHOOSE, _EXPORT = ("model", "plan", "sort", "limit"), ("csv_file", "parquet_file")
 
 
 def runs(
+    context: typer.Context,
     store: Annotated[Path, typer.Argument(metavar="STORE", help="What `edgeq tune` wrote: DIR/trials.sqlite.")],
     model: Annotated[str, typer.Option(metavar="TEXT", help="Only trials of models with this in their name.")] = "",
     plan: Annotated[str, typer.Option(metavar="TEXT", help="Only trials with this in their plan.")] = "",
@@ -49,9 +52,12 @@ def runs(
     from edgeq.tuning.store_exports import write_csv, write_parquet
 
     if salvaged is not None:
+        refuse_given(context, {*_CHOOSE, *_EXPORT, "compare"}, "is for a store that is whole; salvage it first")
         _salvage(store, salvaged)
         return
     exports = [(path, write) for path, write in ((csv_file, write_csv), (parquet_file, write_parquet)) if path]
+    if compare is not None and not exports:
+        refuse_given(context, _CHOOSE, "chooses trials to list or to write, and --compare names two")
     for path, _ in exports:
         require_writable(path)
     with Store(store, create=False) as opened:

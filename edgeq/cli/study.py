@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,6 +28,7 @@ from edgeq.cli.options import (
     Weights,
     Workers,
     model_request,
+    refuse_given,
     require_writable_json,
     write_json_file,
 )
@@ -44,8 +44,20 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 
+_OF_IMAGES = frozenset({"split", "allow_outside", "class_map", "weights", "preset", "size", "labels"})
+"""What `study` takes for models that images are shown to."""
+
+_OF_TRIALS = frozenset(
+    {
+        "space", "axis", "blocks", "mixed", "sample", "trials", "max_drop", "margin", "useful_drop", "dry_run", "seed",
+        "store", "measure", "workers", "scheduler",
+    }
+)  # fmt: skip
+"""What `study` takes for trials of weights."""
+
 
 def study(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(
@@ -154,28 +166,13 @@ def study(
     from edgeq.verbs.study_engines import study_engines
 
     require_writable_json(json_file)
-    axes: dict[str, object] = {
-        "space": space,
-        "axis": axis,
-        "blocks": blocks,
-        "mixed": mixed,
-        "trials": trials,
-        "store": store,
-    }
-    elsewhere: dict[str, object] = {"workers": workers, "scheduler": scheduler}
-    opening: dict[str, object] = {
-        "split": split,
-        "map": class_map,
-        "weights": weights,
-        "preset": preset,
-        "size": size,
-        "labels": labels,
-    }
-    if template != DETECTOR_EDGE or bundles.any_bundle([Path(model)]):
+    if template == DETECTOR_EDGE and not bundles.any_bundle([Path(model)]):
+        refuse_given(context, _OF_TRIALS, f"is not for {DETECTOR_EDGE}, which compares files in engines")
+    else:
         asked = with_axes(read_space(space, template), dict(map(parse_axis, axis or ())), blocks, mixed or None)
     options = StudyOptions(sample, trials, images, max_drop, margin, useful_drop, seed, threads, measure)
     if bundles.any_bundle([Path(model)]):
-        _refuse(opening, "for a bundle")
+        refuse_given(context, _OF_IMAGES, "is not for a bundle, which answers the questions of --data")
         if task is None:
             raise InputError("a bundle answers questions; give `task`, and `data` with the questions")
         subject = BundleSubject(Path(model), task, data, calib, num, prompt, max_tokens)
@@ -186,13 +183,14 @@ def study(
             parts = study_bundle(subject, asked, out, options=options, store=store, executor=executor)
         _show(parts, json_file)
         return
-    _refuse({"task": task, "prompt": prompt}, "for a model in one file, whose preset says what it is for")
+    refuse_given(
+        context, {"task", "prompt", "max_tokens"}, "is not for a model in one file, whose preset says what it is for"
+    )
     scored = open_for_evaluation(data, split, allow_outside, class_map or (), annotations=None, images=None)
     assert scored is not None  # noqa: S101 - `data` is given
     request = model_request(model, weights, preset, size, labels, target="x86-ort")
     source = calibration_of(data, calib, num, allow_outside=allow_outside)
     if template == DETECTOR_EDGE:
-        _refuse(axes | elsewhere | {"dry_run": dry_run}, f"for {DETECTOR_EDGE}, which compares files in engines")
         _show_engines(study_engines(request, scored, source, out, images=images, threads=threads), json_file)
         return
     if dry_run:
@@ -201,13 +199,6 @@ def study(
     with executing(workers, scheduler) as executor:
         found = study_model(request, scored, source, asked, out, options=options, store=store, executor=executor)
     _show(found, json_file)
-
-
-def _refuse(others: Mapping[str, object], what: str) -> None:
-    """Raises `InputError` if an option was given that is not for `what`."""
-    for name, given in others.items():
-        if given:
-            raise InputError(f"`{name}`: is not {what}; omit it")
 
 
 def _show_engines(found: EngineStudy, json_file: Path | None) -> None:

@@ -27,16 +27,19 @@ from edgeq.cli.options import (
     Weights,
     Workers,
     model_request,
+    refuse_given,
     require_writable_json,
     write_json_file,
 )
 from edgeq.cli.printing import say
+from edgeq.errors import InputError
 
 if TYPE_CHECKING:
     from edgeq.results.sensitivity import ScoreChange, SensitivityResult
 
 
 def tune(
+    context: typer.Context,
     model: Annotated[
         str,
         typer.Argument(metavar="MODEL", help="Zoo name, package.module:factory, or an .onnx file.", **MODEL),
@@ -171,7 +174,11 @@ def tune(
         raise typer.BadParameter(
             "is for --sensitivity; a search takes 4 bits where --file-size asks for it", param_hint="--precision"
         )
+    if not sensitivity:
+        refuse_given(context, {"matters"}, "is for --sensitivity, which is not given")
     budget, devices = Budget.of(*limits), find_timing_devices(device or ())
+    if unproved and budget.max_drop is None:
+        raise InputError("--unproved: is for --max-drop, and no loss is limited; give --max-drop, or omit --unproved")
     seconds = None if time_limit is None else parse_seconds(time_limit)
     require_writable_json(json_file)
     scored = open_for_evaluation(data, split, allow_outside, class_map or (), annotations=None, images=None)

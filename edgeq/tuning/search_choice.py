@@ -77,11 +77,16 @@ class Tried:
         return change.high if change is not None else self.points
 
 
-def recommend(tried: list[Tried], options: SearchOptions) -> Tried:
+def recommend(tried: list[Tried], options: SearchOptions, *, done: bool = True) -> Tried:
     """Returns the file to take.
 
     With a limit on the loss it is the fastest within the budget, otherwise the one that loses least. A file that is
     not certainly faster than FP32 counts as as fast; files whose times cannot be told apart go by the expected ones.
+
+    Args:
+        tried: All files, FP32 first.
+        options: The budget, and how files are scored.
+        done: Whether the search was done before its time was over.
 
     Raises:
         InputError: no file is within the budget; the message says which is the nearest.
@@ -95,11 +100,18 @@ def recommend(tried: list[Tried], options: SearchOptions) -> Tried:
         lost = f"{change.points:+.2f} points ({change.low:+.2f} to {change.high:+.2f})" if change else "no points"
         raise InputError(
             f"no file keeps the budget ({budget}); the nearest is {nearest.contender.name}: it loses {lost}, "
-            f"takes {_costs(nearest)}; allow that, or score on more images"
+            f"takes {_costs(nearest)}; {_more(done=done)}"
         )
     if budget.max_drop is not None:
         return _fastest(within, options)
     return min(within, key=lambda each: (max(each.points, 0.0), each.contender.noise, each.latency.ratio))
+
+
+def _more(*, done: bool) -> str:
+    """Returns what would find a file for a budget that none keeps."""
+    if done:
+        return "allow that, or score on more images"
+    return "the time was over before all files were scored, and what is done is kept: run it again with more time"
 
 
 def worth_learning(tried: Sequence[Tried], options: SearchOptions) -> Tried | None:

@@ -221,7 +221,7 @@ def tune_subject(
         worth = worth_learning(tried, options)
         if subject.rounding is not None and worth is not None and not options.deadline.is_over:
             tried.append(search.learned(tried[0], worth))
-        chosen = recommend(tried, options)
+        chosen = recommend(tried, options, done=done)
         name, proved = chosen.contender.name, is_proved(chosen, options.budget)
         emit(BudgetMet(trial=chosen.contender.trial.plan, name=name, proved=proved))
         artifact = _write(search, chosen, out)

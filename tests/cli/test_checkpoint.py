@@ -28,7 +28,7 @@ def test_a_checkpoint_is_written_and_options_of_files_are_refused(tmp_path):
     assert (written["layers"], written["left"], written["folder"]) == (1, ["lm_head"], str(tmp_path / "out"))
     assert (tmp_path / "out" / "config.json").is_file()
     for arguments, said in (
-        (("--format", "gptq", "--keep", "Conv"), "`keep`: is for files that engines run, and gptq is a checkpoint"),
+        (("--format", "gptq", "--keep", "Conv"), "--keep: is for files that engines run, and gptq is a checkpoint"),
         (("--format", "gptq", "--format", "awq"), "a checkpoint has one layout"),
         (("--skip", "lm_head"), "`skip`: is for checkpoints"),
         (("--format", "gptq", "--skip", "lm_haed"), "no module of the model is called so"),

@@ -153,6 +153,8 @@ def test_a_budget_that_nothing_keeps_names_the_nearest_file():
     with pytest.raises(InputError, match=r"max_drop 0.3, latency 0.4x.*the nearest is a: it loses \+0.40 points") as no:
         recommend(files, options(0.3, "0.4x", None))
     assert "0.50x of FP32's time (5 ms)" in str(no.value)
+    with pytest.raises(InputError, match=r"the nearest is a: .*the time was over .*: run it again with more time$"):
+        recommend(files, options(0.3, "0.4x", None), done=False)
 
 
 def using(file: Tried, megabytes: int | None, joules: float | None) -> Tried:

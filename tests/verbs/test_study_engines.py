@@ -72,4 +72,4 @@ def test_each_precision_is_scored_and_timed_in_each_engine_that_takes_it(tmp_pat
         study_engines(request, data, source, out, engines=("litert",), sampling=BRIEF)
     command = ["study", str(file), "--data", str(labels), "--template", "detector-edge", "--preset", str(preset)]
     refused = CliRunner().invoke(app, [*command, "--calib", str(calib), "--axis", "bits=2"])
-    assert "`axis`: is not for detector-edge, which compares files" in str(refused.exception)
+    assert "--axis: is not for detector-edge, which compares files" in str(refused.exception)
