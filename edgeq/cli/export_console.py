@@ -152,7 +152,7 @@ def _describe_speed(speed: SpeedFacts | None, precision: str) -> list[str]:
     compared = compared_with_fp32(speed.ratio, speed.low, speed.high)
     return [
         f"{precision} is {compared}{bf16} (measured in turns, {speed.rounds} rounds; {speed.engine}, "
-        f"{speed.threads} threads, {speed.cpu}): {advice}",
+        f"{counted(speed.threads, 'thread')}, {speed.cpu}): {advice}",
         *_describe_tried(speed),
     ]
 

@@ -283,8 +283,7 @@ def _print(result: StudyResult) -> None:
             say(f"  {advice.command}")
     for note in result.notes:
         say(note)
-    environment = result.environment
-    say(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+    say(f"{result.obtained}: {result.environment.setup}")
 
 
 def _times(point: StudyPoint) -> tuple[str, str, str]:

@@ -248,8 +248,7 @@ def _print(result: SensitivityResult) -> None:
         f"images scored: {result.images_scored} of {result.images_of_all} ({share:.0%}); what was not scored was "
         f"screened in exact arithmetic on {result.screened_images} images"
     )
-    environment = result.environment
-    say(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+    say(f"{result.obtained}: {result.environment.setup}")
 
 
 def _cells(change: ScoreChange | None) -> tuple[str, str, str]:

@@ -43,8 +43,7 @@ def print_tuning(result: TuningResult) -> None:
     say(f"times of layers: {result.time_source}; those of files without an interval are estimated from them")
     if result.devices:
         say(f"files timed on {', '.join(result.devices)}: {result.timed_in}, {result.timed_on}")
-    environment = result.environment
-    say(f"{result.obtained}: {environment.engine}, {environment.threads} threads, {environment.cpu}")
+    say(f"{result.obtained}: {result.environment.setup}")
 
 
 def _print_groups(groups: Sequence[TunedGroup], what: str) -> None:

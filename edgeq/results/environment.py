@@ -10,6 +10,7 @@ from typing import Any
 from edgeq.boundary import Count, convert
 from edgeq.errors import EdgeqError, InputError
 from edgeq.results.serialization import INLINE
+from edgeq.wording import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,12 @@ class Environment:
         """Board or CPU, system and Python, as far as they are known."""
         python = f"Python {self.python}" if self.python else None
         return ", ".join(fact for fact in (self.board or self.cpu, self.system, python) if fact)
+
+    @property
+    def setup(self) -> str:
+        """Engine, its threads and CPU, as far as they are known."""
+        threads = counted(self.threads, "thread") if self.threads else None
+        return ", ".join(fact for fact in (self.engine, threads, self.cpu) if fact)
 
 
 _FURTHER = "further"

@@ -116,7 +116,7 @@ def provenance(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         for what, result in _measured(row):
             used = result.environment
-            threads = f" ({used.threads} threads)" if used.threads else ""
+            threads = f" ({counted(used.threads, 'thread')})" if used.threads else ""
             python = f"Python {used.python}" if used.python else None
             machine = ", ".join(fact for fact in (used.cpu, used.system, python) if fact)
             key = f"{what}: {result.obtained}", machine

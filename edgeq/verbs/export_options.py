@@ -182,7 +182,7 @@ def _check_precisions(
         raise InputError("`calib`: with `take_scales` the ranges are those of the model's file; omit one of the two")
     if needing and calibration is None and not taken:
         raise InputError(
-            f"{needing[0]} needs ranges: give `calib` with images, or with a ranges file of `edgeq calibrate`"
+            f"{needing[0]} needs ranges: give `calib` with images or a ranges file of `edgeq calibrate`, or `data`"
         )
 
 

@@ -137,14 +137,18 @@ def check_limits(rows: Sequence[Row], limits: Limits) -> GateResult:
 
 def _verdicts(comparison: Comparison, limits: Limits) -> Iterator[Verdict]:
     if limits.max_drop is not None:
-        yield _judge_drop(comparison, "max-drop", limits.max_drop, comparison.main, "no scores of both it and FP32")
+        yield _judge_drop(
+            comparison, "max-drop", limits.max_drop, comparison.main, "edgeq eval has not scored both it and FP32"
+        )
     # A limit that the scores of a task cannot exceed does not apply; of a row that was not scored nobody knows.
     score = comparison.row.score
     if limits.per_class is not None and (score is None or score.class_titles):
         yield _judge_classes(comparison, limits.per_class, limits.few)
     if limits.small is not None and (score is None or _SMALL in score.parts):
         small = next((drop for drop in comparison.parts if drop.name == _SMALL), None)
-        yield _judge_drop(comparison, "small", limits.small, small, "no AP of small boxes of both it and FP32")
+        yield _judge_drop(
+            comparison, "small", limits.small, small, "edgeq eval has no AP of small boxes of both it and FP32"
+        )
     if limits.latency_ratio is not None:
         yield _judge_latency(comparison, limits.latency_ratio)
 

@@ -124,6 +124,8 @@ def predict(
         EngineError: the engine refuses or fails to run a file.
         DeviceError: the device cannot be reached.
     """
+    if options.data is not None and options.every is not None:
+        raise InputError("`every`: is for the frames of a video, and `data` holds images; omit `every`")
     known = None if options.data is None else AnnotatedImages.of(None, None, options.data)
     artifacts = [open_recognised(model, options.preset, options.labels, known)]
     if options.compare is not None:
@@ -285,8 +287,6 @@ class _Shower:
 
 def _images(task: type[Task[Any]], sources: Sequence[Path], options: PredictOptions) -> Files | Video:
     if options.data is not None:
-        if options.every is not None:
-            raise InputError("`every` is for the frames of a video; omit it")
         dataset = task.from_split(options.data, "pycocotools")
         return Files(dataset.items, dataset.names, dataset)
     if options.annotations is None:
