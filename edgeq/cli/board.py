@@ -102,6 +102,7 @@ def check(
 
 
 def build(
+    context: typer.Context,
     files: Annotated[
         list[Path],
         typer.Argument(
@@ -158,6 +159,8 @@ def build(
     from edgeq.cli.console import describe_engine
     from edgeq.verbs.build import BuildRequest, build_engines
 
+    if calib is None:
+        refuse_given(context, {"images", "method", "num"}, "says how --calib is read, which is not given")
     request = BuildRequest(
         out=out,
         route=route,

@@ -190,6 +190,8 @@ def study(
     assert scored is not None  # noqa: S101 - `data` is given
     request = model_request(model, weights, preset, size, labels, target="x86-ort")
     source = calibration_of(data, calib, num, allow_outside=allow_outside)
+    if not source.has_images:
+        refuse_given(context, {"num"}, f"says how many images are read, and {calib} holds ranges")
     if template == DETECTOR_EDGE:
         _show_engines(study_engines(request, scored, source, out, images=images, threads=threads), json_file)
         return

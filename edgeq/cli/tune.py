@@ -185,6 +185,8 @@ def tune(
     assert scored is not None  # noqa: S101 - `data` is given
     request = model_request(model, weights, preset, size, labels, target=target)
     source = calibration_of(data, calib, num, allow_outside=allow_outside)
+    if not source.has_images:
+        refuse_given(context, {"num"}, f"says how many images are read, and {calib} holds ranges")
     paths: tuple[Path | None, ...]
     with executing(workers, scheduler) as executor:
         if sensitivity:

@@ -35,6 +35,7 @@ ELSEWHERE = [
     ("export net.onnx --target jetson-orin --plan rules", "--plan: is for x86 targets, whose engines edgeq times"),
     ("export net.onnx --target arm --no-measure", "--no-measure: is for x86 targets"),
     ("calibrate --from r.json --num 9", "--num: says how a model is run on images, and r.json needs none; omit it"),
+    ("build net.onnx --num 9", "--num: says how --calib is read, which is not given; omit it"),
     ("doctor --kernels --device-test", "--kernels and --device-test: answer different questions; give one of them"),
     ("doctor --json folder", "folder: is a folder; wanted the name of a file"),
     ("report r.json --out r.md --images d", "--images: is drawn on in a page, whose --out ends in .html; omit it"),
