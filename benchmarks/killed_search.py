@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ KILLED = "resnet20"
 WORKERS = ((LOCAL, 2, 15), (LOCAL, 4, 9), (DASK, 4, 6))
 """Kinds of workers, how many there are, and how many of them are killed."""
 
-MAIN_KILLS, SCHEDULER_KILLS = 7, 10
+MAIN_KILLS, SCHEDULER_KILLS = 10, 10
 _CLUSTER = 2
 """Workers of the cluster whose scheduler is killed."""
 
@@ -197,15 +198,75 @@ class DaskScheduler(MainProcess):
             process.wait()
 
 
+@dataclass(frozen=True)
+class Struck:
+    """A search of which a process was killed.
+
+    Attributes:
+        killed: How often.
+        runs: How often it was started.
+        lost: Predictions that were there before a kill and not behind it.
+        left_behind: Processes that outlived it.
+        ran: What it found.
+    """
+
+    killed: int
+    runs: int
+    lost: int
+    left_behind: int
+    ran: Ran
+
+
 def strike(
-    kind: type[MainProcess], most: int, scaled: Scaled, alone: Ran, store: Path, arguments: Sequence[str]
+    kind: type[MainProcess], wanted: int, scaled: Scaled, alone: Ran, store: Path, arguments: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns what became of a search of which a process is killed again and again."""
+    """Returns what became of searches of which a process is killed again and again, until it was so often enough.
+
+    A search that ends before that is followed by another one.
+    """
+    struck: list[Struck] = []
+    while (killed := sum(each.killed for each in struck)) < wanted and len(struck) < wanted:
+        struck.append(strike_once(kind, wanted - killed, scaled, len(alone.rows), store, arguments, seed=len(struck)))
+    runs = sum(each.runs for each in struck)
+    kept, lost, left = (
+        sum(numbers)
+        for numbers in zip(*((len(each.ran.rows), each.lost, each.left_behind) for each in struck), strict=True)
+    )
+    return {
+        "killed": f"{killed} of {kind.title}",
+        "runs": runs,
+        "seconds": sum(each.ran.seconds for each in struck) / runs,
+        "same": f"{sum(each.ran.digest == alone.digest for each in struck)} of {len(struck)}",
+        "rows": f"{kept:,} kept, {len(struck) * len(alone.rows):,} wanted; {lost} lost by a kill; "
+        f"{left} processes left behind",
+    }
+
+
+def strike_once(
+    kind: type[MainProcess],
+    most: int,
+    scaled: Scaled,
+    wanted: int,
+    store: Path,
+    arguments: Sequence[str],
+    seed: int,
+) -> Struck:
+    """Returns what became of one search, of which a process is killed up to `most` times.
+
+    Args:
+        kind: The process.
+        most: Kills.
+        scaled: The model.
+        wanted: Predictions that a search makes which nobody kills.
+        store: File for its trials, made anew.
+        arguments: What `benchmarks.tune_scaling` finds the model with.
+        seed: Of the moments of the kills.
+    """
     result = store.with_suffix(".json")
     result.unlink(missing_ok=True)
     shutil.copyfile(scaled.screened, store)
     killed = left_behind = lost = 0
-    step, draw, begun = len(alone.rows) // (most + 2), random.Random(2), time.perf_counter()  # noqa: S311 - no secret
+    step, draw, begun = wanted // (most + 2), random.Random(2 + seed), time.perf_counter()  # noqa: S311 - no secret
     before: list[Any] = []
     victim = kind(store, arguments)
     try:
@@ -222,12 +283,5 @@ def strike(
     finally:
         victim.close()
     found: dict[str, Any] = read_json(result, Plain, kind="a result of this benchmark")
-    resumed = Ran(time.perf_counter() - begun, found, rows_of(store), 0)
-    return {
-        "killed": f"{killed} of {victim.title}",
-        "runs": victim.runs,
-        "seconds": resumed.seconds / victim.runs,
-        "same": f"{int(resumed.digest == alone.digest)} of 1",
-        "rows": f"{len(resumed.rows):,} kept, {len(alone.rows):,} wanted; {lost} lost by a kill; {left_behind} "
-        "processes left behind",
-    }
+    ran = Ran(time.perf_counter() - begun, found, rows_of(store), 0)
+    return Struck(killed, victim.runs, lost, left_behind, ran)

@@ -141,6 +141,19 @@ def _result(name: str) -> Callable[[], str]:
     return body
 
 
+def _first_tables(name: str) -> Callable[[], str]:
+    """Returns what gives a result file's text before its first picture, less its title, and how it was obtained."""
+
+    def body() -> str:
+        text = (RESULTS / name).read_text(encoding="utf-8")
+        before, _, behind = text.partition("![")
+        _, _, tables = before.partition("\n")
+        obtained = next(line for line in reversed(behind.splitlines()) if line.startswith("Measured in "))
+        return f"{tables.strip()}\n\n{obtained}"
+
+    return body
+
+
 FIGURES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"demo": _result("demo.md"), "glance": at_a_glance},
     "docs/detectors.md": {"bccd": _result("x86_int8_centernet.md")},
@@ -152,6 +165,7 @@ FIGURES: dict[str, dict[str, Callable[[], str]]] = {
     "docs/compile.md": {"zoo": _result("compile_zoo.md")},
     "docs/rtx.md": {"precisions": _result("rtx_precisions.md")},
     "docs/calibration.md": {"cost": _result("calibration_cost.md")},
+    "docs/tune.md": {"tuning": _first_tables("tuning.md")},
 }
 """Page -> name of its marks -> what gives the text between them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -48,7 +49,8 @@ class DataFolder:
         """Returns where a file lies that the data set names.
 
         Other people's data sets hold paths of other people's machines: a path that leads nowhere is looked for by its
-        last parts in the folder, longest first ("/home/x/set/images/1.jpg" is "images/1.jpg" here).
+        last parts in the folder, longest first ("/home/x/set/images/1.jpg" is "images/1.jpg" here). Images often lie
+        on another disk, behind a link in the folder, whatever the link is called: a file there is not missing.
 
         Args:
             name: The path as the data set states it.
@@ -65,17 +67,18 @@ class DataFolder:
         if not _is_possible(stated):
             raise OutsideError(f"{name[:120]!r} in the data set {self.root} cannot be the name of a file")
         candidates = [start / stated for start in starts or (self.root,)]
-        for path in candidates:
-            if exists(path, folders=folders) and self.contains(path):
-                return path
         parts = [part for part in stated.parts if part not in ("..", ".", stated.anchor)]
-        for index in range(len(parts)):
-            path = self.root.joinpath(*parts[index:])
-            if exists(path, folders=folders) and self.contains(path):
-                return path
-        for path in candidates:
-            if self.contains(path):
-                return path
+        ends = [Path(*parts[index:]) for index in range(len(parts))]
+        places = itertools.chain(candidates, (start / end for start in (self.root, *self._links_out) for end in ends))
+        is_outside = False
+        for path in places:
+            if exists(path, folders=folders):
+                if self.contains(path):
+                    return path
+                is_outside = True
+        allowed = [] if is_outside else [path for path in candidates if self.contains(path)]
+        if allowed:
+            return allowed[0]
         raise OutsideError(
             f"{name[:120]!r} leads out of the data set's folder {self.root}; move it there, or give `allow_outside`"
         )
@@ -88,6 +91,12 @@ class DataFolder:
         """Returns the image files below a folder, sorted; links out of the data set are left out."""
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         return [path for path in files if not _is_hidden(path, folder) and path.is_file() and self.contains(path)]
+
+    @functools.cached_property
+    def _links_out(self) -> list[Path]:
+        """The links to folders elsewhere that lie directly in the folder."""
+        links = sorted(path for path in self.root.iterdir() if path.is_symlink() and path.is_dir())
+        return [link for link in links if not link.resolve().is_relative_to(self.root)]
 
     @functools.cached_property
     def _by_name(self) -> Mapping[str, list[Path]]:

@@ -125,7 +125,7 @@ def screened_rules(rules: Rules) -> Rules:
     Args:
         rules: The target's rules for ONNX files.
     """
-    return replace(rules.requested("DepthwiseConv").of_any_size, output_pairs="none")
+    return replace(rules.requested("DepthwiseConv").of_any_size, output_pairs="written")
 
 
 def owners_of(graph: Graph, matching: Mapping[str, str]) -> dict[str, str]:

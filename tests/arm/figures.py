@@ -17,13 +17,13 @@ from edgeq.files import write_text
 from edgeq.results.rows import provenance
 from tests.arm.agreement import ROOT, Machine, compare, install_edgeq, on_both
 from tests.arm.either_side import BASIC
-from tests.arm.emulator import assemble_packages, set_up
+from tests.arm.emulator import Emulator, assemble_packages, set_up
 from tests.arm.subjects import Subject, fastestdet, resnet, shapes, vit
 
 _IMAGES = 24
 _EVERY = 100
 _DATA = Path(os.environ.get("EDGEQ_DATA", ROOT.parent / "shared/data"))
-_CPU = "neoverse-n1"
+CPU = "neoverse-n1"
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,18 @@ def _lines(subject: Subject, x86: Machine, arm: Machine, folder: Path, results: 
     return text
 
 
-def main() -> None:
-    """Writes the table."""
+def machines(folder: Path) -> tuple[Emulator, Machine]:
+    """Returns the emulator, and an emulated machine that has this edgeq; `folder` is for both."""
     emulator = set_up()
     packages = assemble_packages(emulator)
+    return emulator, Machine(emulator.write_python(folder / CPU, CPU, [install_edgeq(folder), packages]))
+
+
+def main() -> None:
+    """Writes the table."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        arm = Machine(emulator.write_python(folder / _CPU, _CPU, [install_edgeq(folder), packages]))
+        emulator, arm = machines(folder)
         subjects = [
             shapes(folder / "shapes", images=_IMAGES),
             resnet(folder / "resnet", images=_IMAGES),
@@ -89,9 +94,7 @@ def main() -> None:
         for number, subject in enumerate(subjects):
             text += _lines(subject, Machine(Path(sys.executable)), arm, folder / str(number), results)
     facts = emulator.facts()
-    how = (
-        f"aarch64 is QEMU {facts['qemu']} in user mode, CPU {_CPU}, glibc {facts['glibc']}; it tells nothing of speed."
-    )
+    how = f"aarch64 is QEMU {facts['qemu']} in user mode, CPU {CPU}, glibc {facts['glibc']}; it tells nothing of speed."
     sources = dict.fromkeys(sentence for result in results for sentence in provenance(merge([result])))
     write_text(ROOT / "benchmarks/results/arm_emulated.md", "\n".join([text, how, *sources]) + "\n")
 

@@ -102,7 +102,7 @@ def test_files_without_those_of_nncf_are_kept_and_shown_until_it_was_run(tmp_pat
     text = tuning.run(*asked, "none", tmp_path / "work", tmp_path).read_text()
     assert "## ResNet-20 in litert on x86, not on ARM: top-1" in text
     assert "[1] ResNet-20 in onnxruntime: not run." in text
-    assert "[2] ResNet-20 in litert: NNCF writes no TFLite files." in text
+    assert "| ResNet-20 | litert on x86, not on ARM | writes no TFLite files |" in text
     again = tuning.run(*asked, "none", tmp_path / "work", tmp_path, times_only=True).read_text()
     assert again == text
     monkeypatch.setattr(tuning, "measure", lambda name, engine, *_: {**FOUND, "engine": engine})

@@ -174,6 +174,17 @@ def test_images_outside_the_folder_are_not_read_unless_asked(folder: Path) -> No
     assert open_split(folder / "images", "calibration").describe() == "images (images), all: 3 images"
 
 
+@pytest.mark.parametrize("link", ["images", "pictures"])  # a name that COCO files are looked for in, and one of a user
+def test_images_behind_a_linked_folder_are_outside_and_not_missing(folder: Path, link: str) -> None:
+    (folder / "images").rename(folder.parent / "disk")
+    (folder / link).symlink_to(folder.parent / "disk", target_is_directory=True)
+    (folder / "val.json").write_text(json.dumps(coco_document(draw(folder.parent / "again"), CLASSES)))
+    with pytest.raises(InputError, match=r"no image left; images outside .*\(`allow_outside` reads them\): 3"):
+        open_split(folder, "evaluation")
+    split = open_split(folder, "evaluation", allow_outside=True)
+    assert [image.item.path.is_file() for image in split.images] == [True] * 3 and split.findings.lines == []
+
+
 def test_a_split_outside_the_folder_is_refused(folder: Path) -> None:
     path = write_yolo(folder, {}, val="../drawn")
     with pytest.raises(InputError, match=r"'../drawn' leads out of the data set's folder .*`allow_outside`"):
