@@ -72,8 +72,8 @@ COMMANDS = {
 }  # fmt: skip
 
 RENAMED = {
-    "formats": "format", "integer_io": "int8_io", "source": "data", "percentile": "options", "json_file": None,
-    "earlier": None, "worst": "save_worst", "class_map": "map", "sensitivity": None, "dry_run": None,
+    "context": None, "formats": "format", "integer_io": "int8_io", "source": "data", "percentile": "options",
+    "json_file": None, "earlier": None, "worst": "save_worst", "class_map": "map", "sensitivity": None, "dry_run": None,
 }  # fmt: skip
 """Parameter of a command -> that of its function; `None` where a program has another way: a result's own methods."""
 
@@ -85,7 +85,7 @@ OF_BUNDLES = {
 
 OF_ANOTHER = {
     **OF_BUNDLES,
-    "export": {"context", "skip", "part", "tokenizer", "download"},
+    "export": {"skip", "part", "tokenizer", "download"},
     "sensitivity": {
         *("max_drop", "latency", "file_size", "memory", "energy", "device", "unproved", "time_limit", "mlflow"),
         *("front", "rounding"),
