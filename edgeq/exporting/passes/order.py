@@ -46,7 +46,6 @@ from edgeq.exporting.passes.shape_arithmetic import fold_shape_arithmetic
 from edgeq.exporting.passes.sizes import make_static, open_dimensions, set_input_size
 from edgeq.exporting.passes.softmax_guards import drop_softmax_guards
 from edgeq.exporting.passes.space_to_depth import fold_space_to_depth
-from edgeq.exporting.passes.stored_once import store_once
 from edgeq.exporting.passes.token_selection import move_selections_up
 
 if TYPE_CHECKING:
@@ -183,9 +182,9 @@ def for_integers(rules: Rules) -> tuple[GraphPass, ...]:
 
 
 def for_loading(rules: Rules) -> tuple[GraphPass, ...]:
-    """Returns the passes of a file as it is written: it holds nothing twice, and engines load it."""
+    """Returns the passes without which engines would not load a file: they see it as it is written."""
     integers = [GraphPass(keep_integers_apart)] if rules.barriers else []
-    return (GraphPass(store_once), GraphPass(keep_norms_apart), *integers)
+    return (GraphPass(keep_norms_apart), *integers)
 
 
 def run_passes(model: ir.Model, passes: Sequence[GraphPass]) -> dict[str, RewriteReport]:
