@@ -104,12 +104,16 @@ def run(names: Sequence[str], data: Path, work: Path, page: Path = PAGE) -> Path
     return page
 
 
-def main() -> None:
-    """Writes the page."""
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder of `benchmarks.tuning`")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the real data")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Writes the page."""
+    given = make_parser().parse_args()
     names = [name for name in TUNED if (given.work / name / _ENGINE / "own files.json").is_file()]
     print(run(names, given.data, given.work))
 

@@ -12,7 +12,7 @@ from edgeq.datasets import open_split
 from edgeq.devices.config import Device
 from edgeq.errors import DeviceError
 from edgeq.machine import read_machine
-from edgeq.measurement import benchmark, kernel_timing
+from edgeq.measurement import kernel_timing, timed_file
 from edgeq.measurement.benchmark import bench_jobs
 from edgeq.measurement.timed_file import Job, Sampling
 from edgeq.results.measurement import BenchResult
@@ -42,7 +42,7 @@ def quick(monkeypatch, exact_runtime) -> None:
     """Trials run in exact arithmetic; few are made, and they are timed a few times only."""
     monkeypatch.setattr(search, "STEPS", 1)
     monkeypatch.setattr(search_latency, "SAMPLING", QUICK)
-    monkeypatch.setattr(benchmark, "_unstable_reasons", lambda *_: [])  # the machine that tests run on may be busy
+    monkeypatch.setattr(timed_file, "_unstable_reasons", lambda *_: [])  # the machine that tests run on may be busy
 
 
 def tune(net: Net, out: Path, devices: Sequence[Device], *budget: Any) -> TuningFiles:
