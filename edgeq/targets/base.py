@@ -47,9 +47,8 @@ class Rules:
         on_request: The same for operators that run so only when asked for (`requested`). Where ConvTranspose is in
             neither table, it runs in INT8 on request as Conv + DepthToSpace.
         output_pairs: What a convolution's output needs for the engine to run it in INT8. `none`: nothing, its inputs
-            decide. `written`: nothing either, but the engine rounds it, so that there is a Q/DQ pair behind it or its
-            ReLU. `required`: that pair, even where only float nodes read it; a layer before another function (SiLU,
-            GELU) stays float.
+            decide. `required`: a Q/DQ pair behind it or its ReLU, even where only float nodes read it; a layer before
+            another function (SiLU, GELU) stays float.
         residual_pairs: Which inputs of a residual Add get a Q/DQ pair. `both`, or `identity`: not the output of the
             layer that the engine fuses with the Add.
         pairs_before_moves: Whether a tensor that is only moved (pooled, joined, reshaped) on its way to an INT8 layer
@@ -89,7 +88,7 @@ class Rules:
     opset: int
     schemes: Mapping[str, tuple[LayerScheme, ...]]
     on_request: Mapping[str, tuple[LayerScheme, ...]]
-    output_pairs: Literal["none", "written", "required"]
+    output_pairs: Literal["none", "required"]
     residual_pairs: Literal["both", "identity"]
     pairs_before_moves: bool
     moved_in_float: Mapping[str, int]

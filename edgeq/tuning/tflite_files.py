@@ -19,11 +19,12 @@ from edgeq.calibration.shared_ranges import computed_twins, operators_of, twins_
 from edgeq.calibration.source import CalibrationSource
 from edgeq.calibrators.ranges import Ranges
 from edgeq.exporting.artifact import Artifact
-from edgeq.exporting.onnx.writer import FloatModel
+from edgeq.exporting.onnx.writer import FloatModel, quantizable_graph
+from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.tflite.graph import Graph
 from edgeq.exporting.tflite.keep import operator_name
 from edgeq.exporting.tflite.writer import RangeSources, TfliteModel, TfliteOptions, plan, write
-from edgeq.targets import Rules, Target
+from edgeq.targets import Target
 
 _REASON = "kept by the search"
 
@@ -116,16 +117,22 @@ class TfliteFiles:
         return {}
 
 
-def screened_rules(rules: Rules) -> Rules:
-    """Returns the rules by which a graph is screened for what TFLite files have in INT8.
+def screened_target(model: FloatModel, target: Target) -> Target:
+    """Returns the target by whose rules a graph is screened for what TFLite files have in INT8.
 
     That is more than the target's other engine runs so: depthwise layers, and layers before a SiLU. Of YOLOX-nano the
-    rules of ONNX Runtime leave none.
+    rules of ONNX Runtime leave none. LiteRT rounds what a layer writes, as that engine does: where that loses no layer,
+    files are screened so, which is nearer to what they compute.
 
     Args:
-        rules: The target's rules for ONNX files.
+        model: The graph.
+        target: The target, with its rules for ONNX files.
     """
-    return replace(rules.requested("DepthwiseConv").of_any_size, output_pairs="written")
+    rounded = target.rules.requested("DepthwiseConv").of_any_size
+    every = replace(rounded, output_pairs="none")
+    graph, _ = quantizable_graph(model, target)
+    has_all = select_layers(graph, rounded).quantized >= select_layers(graph, every).quantized
+    return replace(target, rules=rounded if has_all else every)
 
 
 def owners_of(graph: Graph, matching: Mapping[str, str]) -> dict[str, str]:

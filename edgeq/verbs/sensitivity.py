@@ -30,7 +30,7 @@ from edgeq.tuning.groups import By
 from edgeq.tuning.scoring import ScoringOptions, for_executor
 from edgeq.tuning.sensitivity import SensitivityOptions, measure_sensitivity
 from edgeq.tuning.store import Store
-from edgeq.tuning.tflite_files import TfliteFiles, screened_rules
+from edgeq.tuning.tflite_files import TfliteFiles, screened_target
 from edgeq.tuning.trials import Subject
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ def in_format(
     """
     if options.runtime != TFLITE.runtime or TFLITE.name not in subject.target.formats:
         return subject
-    rules = screened_rules(subject.target.rules)
-    subject = dataclasses.replace(subject, target=dataclasses.replace(subject.target, rules=rules))
+    subject = dataclasses.replace(subject, target=screened_target(subject.model, subject.target))
     converted = TFLITE.function("convert")(request, opened)
     probes, _ = real_inputs(opened.model.preprocessing, calibration)
     files = TfliteFiles.of(

@@ -11,6 +11,8 @@ import pytest
 import edgeq as package
 from edgeq.datasets import open_split
 from edgeq.errors import InputError
+from edgeq.exporting.artifact import Preprocessing
+from edgeq.exporting.onnx.writer import FloatModel
 from edgeq.exporting.planning.selection import select_layers
 from edgeq.exporting.tflite.graph import read_graph
 from edgeq.files import write_bytes
@@ -20,7 +22,7 @@ from edgeq.targets import get_target
 from edgeq.tuning.search_budget import Budget
 from edgeq.tuning.search_choice import SearchOptions
 from edgeq.tuning.sensitivity import SensitivityOptions
-from edgeq.tuning.tflite_files import owners_of, screened_rules
+from edgeq.tuning.tflite_files import owners_of, screened_target
 from edgeq.verbs.sensitivity import calibration_of, find_sensitivity
 from edgeq.verbs.tune import TuningFiles, tune_model
 from tests.exporting import nets
@@ -60,15 +62,19 @@ def tune(net: Net, out: Path, budget: Budget, **options) -> TuningFiles:
     return tune_model(net.request, "arm", data, source, out, options=asked, **options)
 
 
-def test_layers_that_onnx_runtime_leaves_in_float_are_searched():
+@pytest.mark.parametrize(
+    ("behind", "layers", "pairs"), [("Sigmoid(a) m = Mul(a, s)", 2, "none"), ("Relu(a) m = Relu(s)", 2, "required")]
+)
+def test_layers_that_onnx_runtime_leaves_in_float_are_searched(behind, layers, pairs):
     """YOLOX-nano has a SiLU behind every convolution, and nothing of it was searched for LiteRT."""
-    text = """g (float[1,3,8,8] x) => (float[1,4,8,8] y) { a = Conv<pads=[1,1,1,1]>(x, w1) s = Sigmoid(a) m = Mul(a, s)
-        d = Conv<group=4, pads=[1,1,1,1]>(m, w2) r = Relu(d) y = Conv(r, w3) }"""
+    text = f"""g (float[1,3,8,8] x) => (float[1,4,8,8] y) {{ a = Conv<pads=[1,1,1,1]>(x, w1) s = {behind}
+        d = Conv<group=4, pads=[1,1,1,1]>(m, w2) r = Relu(d) y = Conv(r, w3) }}"""
     shapes = {"w1": (4, 3, 3, 3), "w2": (4, 1, 3, 3), "w3": (4, 4, 1, 1)}
     graph = nets.graph(text, {name: nets.normal(seed, *shape) for seed, (name, shape) in enumerate(shapes.items())})
-    arm = get_target("arm").rules
-    found = [select_layers(graph, rules).quantized for rules in (arm, screened_rules(arm))]
-    assert [len(layers) for layers in found] == [0, 2]
+    model, arm = FloatModel("net", graph, Preprocessing(8, 8)), get_target("arm")
+    found = screened_target(model, arm).rules
+    assert found.output_pairs == pairs
+    assert len(select_layers(graph, found).quantized) == 2 > len(select_layers(graph, arm.rules).quantized)
 
 
 def test_the_recommended_file_is_a_tflite_file_with_the_fragile_layer_in_float(tuned):

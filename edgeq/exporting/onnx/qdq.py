@@ -68,7 +68,7 @@ def _read_float(model: ir.Model, plan: QuantPlan, rules: Rules) -> set[str]:
     """Returns the names of the nodes that go on reading a tensor itself where it has a pair (rule 1)."""
     apart = set(plan.in_float if rules.shared_pairs == "int8" else ())
     fused: set[str] = set()
-    if rules.output_pairs != "none":  # the engine writes integers alone
+    if rules.output_pairs == "required":  # the engine writes integers alone
         fused.update(str(activation_behind(node).name) for node in model.graph if node.name in plan.quantized)
     for node in model.graph:
         if moves_in_float(node, rules) and fused.isdisjoint(str(value.name) for value in moved_inputs(node)):

@@ -46,7 +46,7 @@ def _without_pooled(model: ir.Model, selection: Selection, rules: Rules) -> tupl
     for node in reversed(model.graph):
         if node.name in quantized:
             needed.update(str(value.name) for value in data_inputs(node))
-            if rules.output_pairs != "none":
+            if rules.output_pairs == "required":
                 needed.add(str(activation_behind(node).name))
         elif moves_in_float(node, rules) or not moves_values(node):
             continue
