@@ -120,19 +120,20 @@ class TfliteFiles:
 def screened_target(model: FloatModel, target: Target) -> Target:
     """Returns the target by whose rules a graph is screened for what TFLite files have in INT8.
 
-    That is more than the target's other engine runs so: depthwise layers, and layers before a SiLU. Of YOLOX-nano the
-    rules of ONNX Runtime leave none. LiteRT rounds what a layer writes, as that engine does: where that loses no layer,
-    files are screened so, which is nearer to what they compute.
+    That is more than the target's other engine runs so: depthwise layers, or layers before a SiLU, of which the rules of
+    ONNX Runtime leave none of YOLOX-nano. LiteRT rounds what a layer writes, as that engine does. Where that loses no
+    layer, files are screened so, which is nearer to what they compute; otherwise depthwise layers are as the layer
+    before them, because no calibration has seen all that they read.
 
     Args:
         model: The graph.
         target: The target, with its rules for ONNX files.
     """
-    rounded = target.rules.requested("DepthwiseConv").of_any_size
-    every = replace(rounded, output_pairs="none")
+    rules = target.rules.of_any_size
+    rounded, free = rules.requested("DepthwiseConv"), replace(rules, output_pairs="none")
     graph, _ = quantizable_graph(model, target)
-    has_all = select_layers(graph, rounded).quantized >= select_layers(graph, every).quantized
-    return replace(target, rules=rounded if has_all else every)
+    has_all = select_layers(graph, rounded).quantized >= select_layers(graph, free).quantized
+    return replace(target, rules=rounded if has_all else free)
 
 
 def owners_of(graph: Graph, matching: Mapping[str, str]) -> dict[str, str]:
