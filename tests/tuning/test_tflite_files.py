@@ -63,7 +63,8 @@ def tune(net: Net, out: Path, budget: Budget, **options) -> TuningFiles:
 
 
 @pytest.mark.parametrize(
-    ("behind", "layers", "pairs"), [("Sigmoid(a) m = Mul(a, s)", 2, "none"), ("Relu(a) m = Relu(s)", 2, "required")]
+    ("behind", "layers", "pairs"),
+    [("Sigmoid(a) m = Mul(a, s)", (0, 1), "none"), ("Relu(a) m = Relu(s)", (1, 2), "required")],
 )
 def test_layers_that_onnx_runtime_leaves_in_float_are_searched(behind, layers, pairs):
     """YOLOX-nano has a SiLU behind every convolution, and nothing of it was searched for LiteRT."""
