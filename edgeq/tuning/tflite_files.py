@@ -120,10 +120,10 @@ class TfliteFiles:
 def screened_target(model: FloatModel, target: Target) -> Target:
     """Returns the target by whose rules a graph is screened for what TFLite files have in INT8.
 
-    That is more than the target's other engine runs so: depthwise layers, or layers before a SiLU, without which nothing
-    is left of YOLOX-nano. LiteRT rounds what a layer writes, as that engine does. Where that loses no layer, files are
-    screened so, which is nearer to what they compute; otherwise depthwise layers are as the layer before them, because
-    no calibration has seen all that they read.
+    That is more than the target's other engine runs so: depthwise layers, or layers before a SiLU, without which there
+    is nothing left of YOLOX-nano. LiteRT rounds what a layer writes, as that engine does. Where that loses no layer,
+    files are screened so, which is nearer to what they compute; otherwise depthwise layers are as the layer before
+    them, because no calibration has seen all that they read.
 
     Args:
         model: The graph.
