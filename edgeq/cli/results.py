@@ -75,8 +75,6 @@ def report(
         return
     if not runs:
         raise typer.BadParameter("give RUNS, or --index")
-    if out is None or out.suffix.lower() != ".html":
-        refuse_given(context, {"images"}, "is drawn on in a page, whose --out ends in .html")
     if out is not None:
         require_format(out)
         require_writable(out)

@@ -38,7 +38,6 @@ ELSEWHERE = [
     ("build net.onnx --num 9", "--num: says how --calib is read, which is not given; omit it"),
     ("doctor --kernels --device-test", "--kernels and --device-test: answer different questions; give one of them"),
     ("doctor --json folder", "folder: is a folder; wanted the name of a file"),
-    ("report r.json --out r.md --images d", "--images: is drawn on in a page, whose --out ends in .html; omit it"),
     ("report --index d --examples 2", "--examples: is for the page of RUNS"),
     ("gate r.json --max-drop 1 --few 3", "--few: says which classes --per-class judges, which is not given; omit it"),
     ("tune net.onnx --data d --matters 1", "--matters: is for --sensitivity, which is not given; omit it"),
