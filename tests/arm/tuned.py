@@ -41,6 +41,12 @@ _HEAD = """# Tuned TFLite files on aarch64, emulated
 """
 
 
+def kept_file(name: str, work: Path) -> Path:
+    """Returns what `benchmarks.tuning` has kept of a model's files, with NNCF asked for or without."""
+    folder = work / name / _ENGINE
+    return next((path for path in (folder / "files.json", folder / "own files.json") if path.is_file()), folder)
+
+
 def scored_images(name: str, data: Path, work: Path, folder: Path) -> tuple[Path, Path, int]:
     """Returns annotations of the first scored images of a model, their folder, and how many there are."""
     if name in FACES:
@@ -61,7 +67,7 @@ def lines_of(
     name: str, x86: Machine, arm: Machine, data: Path, work: Path, folder: Path, results: list[dict[str, Any]]
 ) -> list[str]:
     """Returns the lines of a model, and adds what was scored to `results`."""
-    kept = json.loads((work / name / _ENGINE / "own files.json").read_text())
+    kept = json.loads(kept_file(name, work).read_text())
     annotations, images, count = scored_images(name, data, work, folder)
     lines = []
     for row in kept["rows"]:
@@ -114,7 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Writes the page."""
     given = make_parser().parse_args()
-    names = [name for name in TUNED if (given.work / name / _ENGINE / "own files.json").is_file()]
+    names = [name for name in TUNED if kept_file(name, given.work).is_file()]
     print(run(names, given.data, given.work))
 
 
