@@ -228,10 +228,8 @@ def strike(
     while (killed := sum(each.killed for each in struck)) < wanted and len(struck) < wanted:
         struck.append(strike_once(kind, wanted - killed, scaled, len(alone.rows), store, arguments, seed=len(struck)))
     runs = sum(each.runs for each in struck)
-    kept, lost, left = (
-        sum(numbers)
-        for numbers in zip(*((len(each.ran.rows), each.lost, each.left_behind) for each in struck), strict=True)
-    )
+    kept, lost = sum(len(each.ran.rows) for each in struck), sum(each.lost for each in struck)
+    left = sum(each.left_behind for each in struck)
     return {
         "killed": f"{killed} of {kind.title}",
         "runs": runs,

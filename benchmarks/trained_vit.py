@@ -45,12 +45,12 @@ def network() -> Any:
 def training_images(data: Path) -> tuple[np.ndarray, np.ndarray]:
     """Returns images `(N, 28, 28)` uint8 and their classes; no image is among those that are scored."""
     found = []
-    for name, every in (("fashionmnist_train2k_calib", 0), ("fashionmnist_test10k", SCORED_EVERY)):
+    for name in ("fashionmnist_train2k_calib", "fashionmnist_test10k"):
         with np.load(data / "classification" / f"{name}.npz", allow_pickle=False) as stored:
-            numbers = np.arange(len(stored["y"]))
-            chosen = numbers % every != 0 if every else numbers >= 0
-            found.append((stored["x"][chosen], stored["y"][chosen]))
-    return np.concatenate([images for images, _ in found]), np.concatenate([classes for _, classes in found])
+            found.append((stored["x"], stored["y"]))
+    (images, classes), (further, their_classes) = found
+    unscored = np.arange(len(further)) % SCORED_EVERY != 0
+    return np.concatenate([images, further[unscored]]), np.concatenate([classes, their_classes[unscored]])
 
 
 def run(data: Path, out: Path = WEIGHTS, *, epochs: int = EPOCHS, report: Any = print) -> float:

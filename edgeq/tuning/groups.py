@@ -72,7 +72,7 @@ def _layer_name(layer: _Layer, transformer: Transformer) -> str:
     role = transformer.roles.get(layer[0].name)
     if role is None:
         return layer[0].name
-    part = "attention" if role.part in ("logits", "context") else role.part
+    part = "attention" if role.is_product else role.part
     return f"vit.{role.block}.{part}"
 
 

@@ -13,7 +13,7 @@ from edgeq.exporting.costs.cheapest import Conversion, LayerCost, cheapest, tota
 from edgeq.exporting.costs.kernel import WEIGHTED, Kernel, activation_nodes, kernel_of, product_kernel
 from edgeq.exporting.graphs.attentions import Attention, find_attentions
 from edgeq.exporting.graphs.data_flow import is_float
-from edgeq.exporting.graphs.graph import data_inputs, weight_of
+from edgeq.exporting.graphs.graph import data_inputs, multiplies_activations
 from edgeq.exporting.graphs.moves import moves_values
 from edgeq.exporting.graphs.transformer import find_transformer
 from edgeq.exporting.planning.pairs import moves_in_float
@@ -202,7 +202,7 @@ def cost_problem(model: ir.Model, quantized: Set[str], table: KernelTable, rules
 
 def _quantized_attentions(model: ir.Model, quantized: Set[str]) -> list[Attention]:
     """Returns the attentions whose products may run in INT8; looked for only where there is such a product."""
-    products = {str(node.name) for node in model.graph if node.op_type == "MatMul" and weight_of(node) is None}
+    products = {str(node.name) for node in model.graph if multiplies_activations(node)}
     if quantized.isdisjoint(products):
         return []
     found = find_attentions(model, find_transformer(model))

@@ -56,7 +56,7 @@ def find_attentions(model: ir.Model, transformer: Transformer) -> list[Attention
     products: dict[int, dict[str, int]] = {}
     for index, node in enumerate(nodes):
         role = transformer.roles.get(node.name or "")
-        if role is not None and role.part in ("logits", "context") and node.op_type == "MatMul":
+        if role is not None and role.is_product and node.op_type == "MatMul":
             products.setdefault(role.block, {})[role.part] = index
     return [
         Attention(nodes[at["logits"]], _between(nodes, at["logits"], at["context"]), nodes[at["context"]])

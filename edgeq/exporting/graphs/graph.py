@@ -218,6 +218,11 @@ def weight_of(node: ir.Node) -> np.ndarray | None:
     return constant(node.inputs[1]) if node.op_type in WEIGHTED_OPS and len(node.inputs) > 1 else None
 
 
+def multiplies_activations(node: ir.Node) -> bool:
+    """Returns whether a node is a MatMul of two activations, as an attention has two."""
+    return node.op_type == "MatMul" and weight_of(node) is None
+
+
 def kernel_positions(layer: ir.Node) -> int:
     """Returns the positions of a convolution's kernel, 49 for one of 7 x 7; 1 for other layers."""
     shape = layer.inputs[1].shape if layer.op_type == "Conv" and layer.inputs[1] is not None else None

@@ -56,6 +56,11 @@ class Role:
     block: int
     part: str
 
+    @property
+    def is_product(self) -> bool:
+        """Whether it is one of the two products of an attention."""
+        return self.part in ("logits", "context")
+
 
 @dataclass(frozen=True)
 class Transformer:

@@ -38,7 +38,7 @@ def attention_reasons(
     for node in model.graph:
         name = node.name or ""
         role = transformer.roles.get(name)
-        if role is None or node.op_type != "MatMul" or role.part not in ("logits", "context"):
+        if role is None or not role.is_product or node.op_type != "MatMul":
             continue
         reason = slow.get(name) or (_unfused(node, role.part) if rules.int8_attention == "fused" else None)
         if reason is not None:

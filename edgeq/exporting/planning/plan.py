@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edgeq.calibrators.grid import Grid, Range
 from edgeq.errors import MismatchError
 from edgeq.exporting.graphs.data_flow import is_float
-from edgeq.exporting.graphs.graph import constant, data_inputs, weight_of
+from edgeq.exporting.graphs.graph import constant, data_inputs, multiplies_activations, weight_of
 from edgeq.exporting.graphs.moves import ends_of, moved_from, moved_inputs, moves_values
 from edgeq.exporting.graphs.weights import release
 from edgeq.exporting.planning.decision import LayerDecision
@@ -270,7 +270,7 @@ def _stored(node: ir.Node, scheme: Scheme, rules: Rules) -> list[tuple[ir.Value,
     What a product of activations writes is stored as its readers want it. The probabilities that it reads are stored as
     what layers read: they are never negative, and half of a grid around zero would be of no use to them.
     """
-    if node.op_type != "MatMul" or weight_of(node) is not None:
+    if not multiplies_activations(node):
         return [(value, scheme) for value in (*data_inputs(node), *node.outputs, activation_behind(node))]
     layer = rules.static(node.op_type)
     unsigned = scheme if layer is None else layer.activation.with_bits(scheme.bits)

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING
 from edgeq.errors import InputError
 from edgeq.exporting.graphs.choices import CHOOSES
 from edgeq.exporting.graphs.data_flow import image_values, is_float
-from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, kernel_positions, weight_of
+from edgeq.exporting.graphs.graph import WEIGHTED_OPS, data_inputs, kernel_positions, multiplies_activations, weight_of
 from edgeq.exporting.graphs.linear import linear_of, without_channels
 from edgeq.exporting.graphs.moves import MOVES_VALUES, moved_inputs, moves_values
 from edgeq.exporting.graphs.subgraphs import captures, has_subgraphs
@@ -191,7 +191,7 @@ def observed_tensors(model: ir.Model, selections: Iterable[Selection]) -> list[s
     wanted = {name for selection in selections for name in selection.tensors}
     int8 = frozenset[str]().union(*(selection.quantized for selection in selections))
     operands = {
-        value.name for node in model.graph if node.op_type == "MatMul" and node.name in int8 and weight_of(node) is None
+        value.name for node in model.graph if node.name in int8 and multiplies_activations(node)
         for value in data_inputs(node)
     }  # fmt: skip
     found = [value for value in model.graph.inputs if value.name in wanted]
@@ -226,7 +226,7 @@ def _transformer_reason(
     role = transformer.roles.get(node.name or "")
     if role is not None and role.part == "residual":
         return "the residual stream of a transformer"
-    if role is not None and role.part in ("logits", "context") and node.op_type == "MatMul":
+    if role is not None and role.is_product and node.op_type == "MatMul":
         return products.get(role.block, "")
     if transformer.blocks and vit_plan != "fast" and embeds_patches(node):
         return "the patch embedding, which begins the residual stream"
@@ -271,11 +271,10 @@ def _float_reason(
 
 def _scheme_of(node: ir.Node, rules: Rules) -> LayerScheme:
     """Returns how the target runs a node that is quantized."""
-    is_weighted = weight_of(node) is not None
-    own = rules.static(PRODUCT) if node.op_type == "MatMul" and not is_weighted else None
+    own = rules.static(PRODUCT) if multiplies_activations(node) else None
     scheme = own or rules.static(rules_name(node))
     assert scheme is not None  # noqa: S101 - `_float_reason` has looked
-    return scheme if is_weighted else scheme.without_weight
+    return scheme if weight_of(node) is not None else scheme.without_weight
 
 
 def _stands_before_function(node: ir.Node) -> bool:
